@@ -1,0 +1,252 @@
+"""Bring `.venv` to what the requirements say, from whatever state it is in: none, half done, old or broken.
+
+pip and its progress go to standard error. What pip keeps of a run is in .venv/install.log.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from core.errors import NibbleError
+from core.setup import wheels
+from core.setup.state import (
+    DEVELOPMENT,
+    PYTHON,
+    REQUIREMENTS,
+    ROOT,
+    STAMP,
+    VENV,
+    fingerprint,
+    read_stamp,
+    ready,
+    say,
+    write_stamp,
+)
+
+LOG = VENV / "install.log"
+CPU_BYTES = 2_500_000_000  # measured: 2.0 GB, and pip unpacks beside it
+GPU_BYTES = 9_000_000_000  # an estimate
+
+
+def run(dev: bool, reinstall: bool) -> None:
+    """Install, unless another launch is doing so: then wait for it, and install only what it left undone."""
+    with Lock() as lock:
+        if reinstall or not ready(dev):
+            install(dev, reinstall, lock.file.fileno())
+
+
+class Lock:
+    """One install at a time. The system frees the lock when its holder ends, so none goes stale.
+
+    pip inherits it: a launch that was killed must not leave a pip behind for the next launch to run into.
+    """
+
+    def __enter__(self) -> "Lock":
+        try:
+            self.file = (ROOT / ".venv.lock").open("a+")
+        except OSError as error:
+            raise NibbleError(
+                f"Nibble installs into its own folder, and {ROOT} cannot be written "
+                f"({error.strerror}). Move it to a folder of yours, or start it with --skip-install "
+                "in a Python that has what it needs."
+            ) from error
+        announced = False
+        while not self.take():
+            if not announced:
+                self.file.seek(0)
+                say(f"another launch (process {self.file.read()}) is installing; waiting for it.")
+            announced = True
+            time.sleep(0.3)
+        self.file.truncate(0)
+        self.file.write(str(os.getpid()))
+        self.file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def take(self) -> bool:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                self.file.seek(1 << 20)  # behind the number in the file, which others must be able to read
+                msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def install(dev: bool, reinstall: bool, lock: int) -> None:
+    check_machine(sys.platform, platform.machine(), sys.maxsize)
+    stamp = read_stamp()
+    torch = [line for line in requirements(REQUIREMENTS) if name_of(line) == "torch"]
+    wheel = wheels.find_wheel(os.environ.get("TORCH_INDEX_URL", ""), say) if torch else wheels.Wheel("", "")
+    moved = bool(stamp) and stamp["folder"] != wheel.folder
+    fresh = reinstall or moved or not venv_works()
+    while True:
+        if fresh:
+            make_venv()
+        STAMP.unlink(missing_ok=True)
+        LOG.unlink(missing_ok=True)
+        if torch:
+            check_room(GPU_BYTES if wheel.accelerated else CPU_BYTES)
+        say(f"installing into {VENV}; the first time takes minutes.")
+        if torch and wheel.url:
+            # in a call of its own, so that nothing but torch and what it needs can come from that index
+            pip(lock, "--index-url", wheel.url, *torch)
+        pip(lock, "-r", str(REQUIREMENTS), *(["-r", str(DEVELOPMENT)] if dev else []))
+        problem = import_problem(dev)
+        if not problem:
+            break
+        if fresh:
+            raise NibbleError(f"what was installed does not import: {problem} (log: {LOG}).")
+        say(f"what is in .venv does not import ({problem}): making it anew.")
+        fresh = True
+    kept = {} if fresh else stamp  # what a start without `test` does not touch is still there
+    write_stamp(
+        {**kept, **fingerprint(dev), "folder": wheel.folder, "cuda": wheel.cuda, "cards": wheel.cards}
+    )
+    say("installed.")
+
+
+def check_machine(system: str, machine: str, largest: int) -> None:
+    """Refuse machines that no torch of our range exists for; better now than by pip in some minutes."""
+    if largest < 2**32:
+        raise NibbleError("this is a 32-bit Python, and torch has no 32-bit build: install a 64-bit Python.")
+    if (system, machine) == ("darwin", "x86_64"):
+        raise NibbleError(
+            "torch 2.9 and newer has no build for Intel Macs. On Apple silicon, use an arm64 Python."
+        )
+
+
+def requirements(file: Path) -> list[str]:
+    lines = [line.partition("#")[0].strip() for line in file.read_text("utf-8").splitlines()]
+    return [line for line in lines if line]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement)[0]
+
+
+def venv_works() -> bool:
+    """Whether .venv has a Python that runs and finds its pip: after a system upgrade it may not."""
+    if not PYTHON.exists():
+        return False
+    return subprocess.call([str(PYTHON), "-I", "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
+
+
+def make_venv() -> None:
+    if importlib.util.find_spec("ensurepip") is None:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise NibbleError(
+            f"this Python ({sys.executable}) has no ensurepip, so it cannot make an environment. On Debian "
+            f"and Ubuntu: `sudo apt-get install python{version}-venv`, then start again."
+        )
+    say(f"making {VENV}")
+    # not sys.executable: that may be .venv's own, which is about to go
+    base = sys._base_executable  # type: ignore[attr-defined]
+    made = subprocess.run(
+        [base, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, errors="replace"
+    )
+    if made.returncode:
+        raise NibbleError(explain(made.stdout + made.stderr))
+
+
+def check_room(needed: int) -> None:
+    """Refuse to begin what the disk cannot hold. Where torch is in already, the bulk of it is there."""
+    if list(VENV.glob("[lL]ib/**/site-packages/torch-*")):
+        return
+    free = shutil.disk_usage(VENV).free
+    if free < needed:
+        raise NibbleError(
+            f"the disk of {ROOT} has {free / 1e9:.1f} GB free, and Nibble needs about {needed / 1e9:.1f} GB "
+            "to install: make room, or move it to a larger disk."
+        )
+
+
+def pip(lock: int, *what: str) -> None:
+    command = [
+        str(PYTHON),
+        "-I",
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--log",
+        str(LOG),
+        *what,
+    ]
+    if subprocess.call(command, stdout=sys.stderr, pass_fds=() if os.name == "nt" else (lock,)):
+        raise NibbleError(explain(LOG.read_text("utf-8", errors="replace") if LOG.exists() else ""))
+
+
+def explain(output: str) -> str:
+    """What pip or venv ran into, in a sentence or two. Causes come before what follows from them."""
+    again = "Start again afterwards: what is half done gets finished."
+    causes = {
+        (
+            "No space left on device",
+            "WinError 112",
+        ): f"the disk is full. Make room (pip unpacks in TMPDIR). {again}",
+        (
+            "Permission denied",
+            "WinError 5]",
+            "Read-only file",
+        ): f"{VENV} cannot be written. See who owns it. {again}",
+        (
+            "CERTIFICATE_VERIFY_FAILED",
+        ): "the package index has a certificate that this machine does not trust. "
+        f"Behind a company proxy, point PIP_CERT at the proxy's certificate. {again}",
+        (
+            "NewConnectionError",
+            "NameResolutionError",
+            "ConnectTimeoutError",
+            "ReadTimeoutError",
+            "ProxyError",
+        ): (f"the package index cannot be reached. Check the network (behind a proxy: HTTPS_PROXY). {again}"),
+    }
+    for signs, cause in causes.items():
+        if any(sign in output for sign in signs):
+            return cause
+    errors = [line.partition("ERROR: ")[2] for line in output.splitlines() if "ERROR: " in line]
+    said = (errors or output.strip().splitlines() or ["it was ended from outside"])[-1]
+    return f"installing failed: {said} (log: {LOG})"
+
+
+CHECK = """
+import importlib, importlib.metadata, sys
+for wanted in sys.argv[1:]:
+    name, _, module = wanted.partition("=")
+    print(name, flush=True)
+    importlib.metadata.version(name)
+    if module:
+        importlib.import_module(module)
+"""
+
+
+def import_problem(dev: bool) -> str:
+    """Import what was installed, once and for real; the first that fails and its error, or nothing."""
+    modules = {"nvidia-ml-py": "pynvml"}
+    names = [name_of(line) for line in requirements(REQUIREMENTS)]
+    wanted = [f"{name}={modules.get(name, name.replace('-', '_'))}" for name in names]
+    if dev:  # stubs and tools have no module of their name: that they are there is enough
+        wanted += [name_of(line) for line in requirements(DEVELOPMENT)]
+    say("checking that it imports")
+    done = subprocess.run(
+        [str(PYTHON), "-I", "-c", CHECK, *wanted], capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode == 0:
+        return ""
+    reached = (done.stdout.split() or ["python"])[-1]
+    return f"{reached}: {(done.stderr.strip().splitlines() or [f'ended with {done.returncode}'])[-1]}"
