@@ -114,9 +114,7 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
         say(f"what is in .venv does not import ({problem}): making it anew.")
         fresh = True
     kept = {} if fresh else stamp  # what a start without `test` does not touch is still there
-    write_stamp(
-        {**kept, **fingerprint(dev), "folder": wheel.folder, "cuda": wheel.cuda, "cards": wheel.cards}
-    )
+    write_stamp({**kept, **fingerprint(dev), "folder": wheel.folder, "cuda": wheel.cuda, "cards": wheel.cards})
     say("installed.")
 
 
@@ -125,9 +123,7 @@ def check_machine(system: str, machine: str, largest: int) -> None:
     if largest < 2**32:
         raise NibbleError("this is a 32-bit Python, and torch has no 32-bit build: install a 64-bit Python.")
     if (system, machine) == ("darwin", "x86_64"):
-        raise NibbleError(
-            "torch 2.9 and newer has no build for Intel Macs. On Apple silicon, use an arm64 Python."
-        )
+        raise NibbleError("torch 2.9 and newer has no build for Intel Macs. On Apple silicon, use an arm64 Python.")
 
 
 def requirements(file: Path) -> list[str]:
@@ -156,9 +152,7 @@ def make_venv() -> None:
     say(f"making {VENV}")
     # not sys.executable: that may be .venv's own, which is about to go
     base = sys._base_executable  # type: ignore[attr-defined]
-    made = subprocess.run(
-        [base, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, errors="replace"
-    )
+    made = subprocess.run([base, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, errors="replace")
     if made.returncode:
         raise NibbleError(explain(made.stdout + made.stderr))
 
@@ -204,9 +198,7 @@ def explain(output: str) -> str:
             "WinError 5]",
             "Read-only file",
         ): f"{VENV} cannot be written. See who owns it. {again}",
-        (
-            "CERTIFICATE_VERIFY_FAILED",
-        ): "the package index has a certificate that this machine does not trust. "
+        ("CERTIFICATE_VERIFY_FAILED",): "the package index has a certificate that this machine does not trust. "
         f"Behind a company proxy, point PIP_CERT at the proxy's certificate. {again}",
         (
             "NewConnectionError",
@@ -243,9 +235,7 @@ def import_problem(dev: bool) -> str:
     if dev:  # stubs and tools have no module of their name: that they are there is enough
         wanted += [name_of(line) for line in requirements(DEVELOPMENT)]
     say("checking that it imports")
-    done = subprocess.run(
-        [str(PYTHON), "-I", "-c", CHECK, *wanted], capture_output=True, text=True, errors="replace"
-    )
+    done = subprocess.run([str(PYTHON), "-I", "-c", CHECK, *wanted], capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return ""
     reached = (done.stdout.split() or ["python"])[-1]

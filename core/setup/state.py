@@ -59,9 +59,7 @@ def base_python() -> str:
     base = PYTHON.resolve()
     config = VENV / "pyvenv.cfg"
     if os.name == "nt" and config.exists():  # there .venv holds a copy, and pyvenv.cfg says of what
-        settings = dict(
-            line.split(" = ", 1) for line in config.read_text("utf-8").splitlines() if " = " in line
-        )
+        settings = dict(line.split(" = ", 1) for line in config.read_text("utf-8").splitlines() if " = " in line)
         base = Path(settings["home"], "python.exe")
     if not (PYTHON.exists() and base.exists()):
         return "gone"

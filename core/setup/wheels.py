@@ -161,9 +161,7 @@ def choose_cuda(system: str, gpus: list[Gpu], driver: int) -> Choice:
         return cpu(system, f"no build of torch that this version takes has kernels for {card}")
     folder = "" if build.name == "cu130" and system == "linux" else build.name
     version = f"CUDA {build.name[2:4]}.{build.name[4:]}"
-    others = (
-        f"; {len(gpus) - served} of {len(gpus)} cards cannot be used with it" if served < len(gpus) else ""
-    )
+    others = f"; {len(gpus) - served} of {len(gpus)} cards cannot be used with it" if served < len(gpus) else ""
     return Choice(folder, f"{version}, for {card} and driver {driver}{others} (untested)", cuda=build.name)
 
 

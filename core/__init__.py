@@ -1,0 +1,1 @@
+"""The engine: everything that Nibble does, without a screen. Nothing in here imports gradio."""

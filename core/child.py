@@ -1,0 +1,158 @@
+"""A child process that answers requests, a line of JSON each way: what the server asks of those who import torch.
+
+The child's own standard output is kept clean for answers; whatever libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from core.errors import ChildError, NibbleError
+from core.workspace import ROOT
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Child:
+    """The parent's end: starts `python -m <module>` on first use, one request at a time, ends it by `close`."""
+
+    def __init__(self, module: str, log: Path, purpose: str) -> None:
+        self.module, self.log, self.purpose = module, log, purpose
+        self._process: subprocess.Popen[str] | None = None
+        self._asking = threading.Lock()
+        self._starting = threading.Lock()
+        self._number = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process' id, None while there is none."""
+        return self._process.pid if self._process is not None and self.alive else None
+
+    def start(self) -> None:
+        """Start the process unless it runs; returns at once, its imports go on."""
+        with self._starting:
+            if self.alive:
+                return
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", self.module],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=ROOT,
+                    env=environment,
+                    encoding="utf-8",
+                )
+
+    def ask(self, request: Request) -> Iterator[Answer]:
+        """Send one request and yield its answers up to the one that is `done`.
+
+        Raises NibbleError with the child's sentence where it refuses, ChildError where it ends instead.
+        """
+        with self._asking:
+            self.start()
+            process = self._process
+            if process is None or process.stdin is None or process.stdout is None:
+                raise ChildError(f"{self.purpose} could not be started.")
+            self._number += 1
+            try:
+                process.stdin.write(json.dumps({**request, "id": self._number}) + "\n")
+                process.stdin.flush()
+            except OSError:
+                raise self._gone(process) from None
+            while True:
+                line = process.stdout.readline()
+                if not line:
+                    raise self._gone(process)
+                answer = json.loads(line)
+                if answer.pop("id") != self._number:
+                    continue  # of a request that nobody waits for any more
+                if "error" in answer:
+                    raise NibbleError(answer["error"])
+                yield answer
+                if answer.get("done"):
+                    return
+
+    def tell(self, request: Request) -> None:
+        """Send a request that has no answer, such as to stop the one under way."""
+        process = self._process
+        if process is not None and process.stdin is not None and self.alive:
+            with contextlib.suppress(OSError):
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+
+    def _gone(self, process: subprocess.Popen[str]) -> ChildError:
+        code = process.wait()
+        last = self.log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["nothing in its log"]
+        return ChildError(f"{self.purpose} ended unexpectedly (exit code {code}): {last[0][:200]}. Try again.")
+
+    def close(self) -> None:
+        """End the process, which frees all of its memory."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Request], bool]) -> int:
+    """The child's end: answer requests from standard input until it closes.
+
+    `interrupt` sees each request the moment it arrives, also while another is being answered, and returns whether
+    that was all there is to do with it.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not get among the answers
+    requests: list[Request | None] = []
+    arrived = threading.Condition()
+
+    def listen(source: IO[str]) -> None:
+        for line in source:
+            request = json.loads(line)
+            if not interrupt(request):
+                with arrived:
+                    requests.append(request)
+                    arrived.notify()
+        with arrived:
+            requests.append(None)
+            arrived.notify()
+
+    threading.Thread(target=listen, args=(sys.stdin,), daemon=True).start()
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: bool(requests))
+            request = requests.pop(0)
+        if request is None:
+            return 0
+        number = request.pop("id")
+
+        def answer_with(answer: Answer, number: int = number) -> None:
+            answers.write(json.dumps({**answer, "id": number}) + "\n")
+
+        try:
+            for answer in handle(request):
+                answer_with(answer)
+        except NibbleError as error:
+            answer_with({"error": str(error)})
+        except Exception as error:  # told to the parent, which tells the person; the traceback goes to the log
+            traceback.print_exc()
+            answer_with({"error": f"{type(error).__name__}: {error}"})

@@ -1,0 +1,317 @@
+"""Every command of `python launch.py`. Each calls the functions that the app calls.
+
+With --json a command prints exactly one JSON document on standard output; progress and logs go to standard error.
+Exit status: 0 done; 1 what was asked failed, and a message says why; 2 the call itself was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.errors import NibbleError
+from core.workspace import Workspace
+
+Result = dict[str, Any] | list[dict[str, Any]]
+
+
+class CallError(NibbleError):
+    """The call itself was wrong: exit status 2."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit status."""
+    parser = _parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given if given and given[0] in _COMMANDS else _as_ui(given))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        status, result = options.run(options)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 1
+    except NibbleError as error:
+        if options.json:
+            print(json.dumps({"error": str(error)}, ensure_ascii=False))
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, CallError) else 1
+    if options.json and result is not None:
+        print(json.dumps(result, ensure_ascii=False))
+    return int(status)
+
+
+def _as_ui(given: list[str]) -> list[str]:
+    """No command means the app; --help stays the help of all commands."""
+    return given if given and given[0] in ("-h", "--help") else ["ui", *given]
+
+
+def _ui(options: argparse.Namespace) -> tuple[int, None]:
+    from app.main import serve
+
+    status = serve(
+        Workspace.open(options.data_dir),
+        port=options.port,
+        listen=options.listen,
+        auth=options.auth,
+        browser=not options.no_browser,
+        window=options.window,
+        share=options.share,
+    )
+    return status, None
+
+
+def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.doctor import doctor
+    from core.sizes import show_size
+
+    found = doctor(Workspace.open(options.data_dir))
+    chosen, torch = found["device"], found["torch"]
+    if not options.json:
+        print(f"System     {found['system']}, Python {found['python']}")
+        free = f"{show_size(chosen['total_bytes'])}, {show_size(chosen['free_bytes'])} free"
+        print(f"Device     {chosen['name']} · {free}")
+        print(f"torch      {torch['version'] if torch else 'does not import'}")
+        print(f"Computes   in {found['compute_dtype']}: {found['because']}")
+        print(f"Disk       {found['disk']['free_bytes'] / 1e9:.0f} GB free")
+        for problem in found["problems"]:
+            print(f"PROBLEM    {problem['what']}\n           Mend it: {problem['mend']}")
+        if not found["problems"]:
+            print("No problems found.")
+    return int(bool(found["problems"])), found
+
+
+def _train(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.launching import submit
+    from core.recipe import load_recipe
+    from core.runs.supervisor import Supervisor
+
+    workspace = Workspace.open(options.data_dir)
+    recipe = load_recipe(options.recipe, options.set)
+    if options.name:
+        recipe.name = options.name
+    supervisor = Supervisor(workspace)
+    run = submit(recipe, workspace, supervisor)
+    print(f"Run {run.id}", file=sys.stderr)
+    try:
+        state = _follow(run, supervisor)
+    except KeyboardInterrupt:
+        supervisor.stop(run)
+        print("Stopping after this step; what was learned is saved.", file=sys.stderr)
+        state = _follow(run, supervisor)
+    result = run.result()
+    status = run.status()
+    answer: dict[str, Any] = {"run": run.id, "dir": str(run.dir), "state": state, **result}
+    answer.setdefault("steps", status.step)
+    answer["resumed_from_step"] = status.resumed_from_step
+    print(status.message, file=sys.stderr)
+    if state in ("finished", "stopped"):
+        return 0, answer
+    print(f"The log's last lines:\n{run.log_tail(10)}", file=sys.stderr)
+    return 1, {**answer, "error": status.message}
+
+
+def _follow(run: Any, supervisor: Any) -> str:
+    """Tell what the run says until it has ended; returns its last state."""
+    from core.runs.store import OPEN, Tail
+
+    metrics, events = Tail(run.dir / "metrics.jsonl"), Tail(run.dir / "events.jsonl")
+    waited = False
+    while True:
+        status = run.status()
+        for event in events.read():
+            print(f"· {event['message']}", file=sys.stderr)
+        for row in metrics.read():
+            print(_metrics_line(row, status.total), file=sys.stderr)
+        if status.state not in OPEN:
+            return str(status.state)
+        if status.state == "queued":
+            if not waited:
+                print("Another run holds the device; this one waits for it.", file=sys.stderr)
+            waited = True
+            supervisor.advance()
+        time.sleep(0.2)
+
+
+def _metrics_line(row: dict[str, Any], total: int) -> str:
+    if "eval_loss" in row:
+        return f"step {row['step']:>5}   held-out loss {_number(row['eval_loss'])}"
+    speed = f"{row['tokens_per_second']:,.0f} tokens/s"
+    return f"step {row['step']:>5} of {total}   loss {_number(row['loss'])}   {speed}"
+
+
+def _number(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.4f}"
+
+
+def _stop(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.runs.store import find_run
+    from core.runs.supervisor import Supervisor
+
+    workspace = Workspace.open(options.data_dir)
+    run = find_run(workspace, options.run_id)
+    message = Supervisor(workspace).stop(run)
+    print(message, file=sys.stderr)
+    return 0, {"run": run.id, "message": message}
+
+
+def _runs(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.runs.store import list_runs
+
+    rows = []
+    for run in list_runs(Workspace.open(options.data_dir)):
+        status = run.status()
+        row = {
+            "run": run.id,
+            "name": run.name,
+            "dir": str(run.dir),
+            "state": status.state,
+            "step": status.step,
+        }
+        rows.append({**row, "total": status.total, "created": run.created})
+    if not options.json:
+        for row in rows:
+            print(f"{row['run']:<62} {row['state']:<12} {row['step']:>6} of {row['total']:<6} {row['name']}")
+        if not rows:
+            print("No runs yet. Train one: python launch.py train quickstart")
+    return 0, rows
+
+
+def _chat(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.chat.client import ChatClient
+    from core.runs.store import find_run
+
+    if not options.prompt.strip():
+        raise CallError("--prompt is empty. Say something to the model.")
+    workspace = Workspace.open(options.data_dir)
+    run = find_run(workspace, options.run_id)
+    chat = ChatClient(workspace)
+    print(f"Loading {run.name} …", file=sys.stderr)
+    try:
+        chat.load(run.recipe().model, run=run)
+        messages = [{"role": "user", "content": options.prompt}]
+        shown = 0
+        for piece in chat.stream(  # noqa: B007 (the last one is what counts)
+            messages, not options.base, options.max_new_tokens, options.greedy, seed=options.seed
+        ):
+            if not options.json:
+                print(piece.text[shown:], end="", flush=True)
+                shown = len(piece.text)
+    finally:
+        chat.close()
+    if not options.json:
+        print()
+    print(f"{piece.tokens} tokens, {piece.tokens_per_second:.1f} tokens/s", file=sys.stderr)
+    answer = {name: getattr(piece, name) for name in ("text", "tokens", "tokens_per_second", "first_token_seconds")}
+    return 0, answer
+
+
+def _bench(options: argparse.Namespace) -> tuple[int, Result]:
+    from importlib import import_module
+
+    rows: list[dict[str, Any]] = import_module(f"bench.{options.benchmark}").main(options.seed)
+    for row in rows:
+        bar = f"bar {row['bar']}" if row["bar"] is not None else "no bar"
+        verdict = {True: "holds", False: "DOES NOT HOLD", None: ""}[row["holds"]]
+        figures = f"{row['value']:>12,.3f} {row['unit']:<12} reference {row['reference']}"
+        print(f"{row['name']:<44} {figures}   {bar}   {verdict}", file=sys.stderr)
+    return int(any(row["holds"] is False for row in rows)), rows
+
+
+def _test(options: argparse.Namespace) -> tuple[int, None]:
+    from tests.run import main as run_tests
+
+    return run_tests(options.full, options.only or None), None
+
+
+def _benchmarks() -> list[str]:
+    from core.workspace import ROOT
+
+    return sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
+
+
+_Command = Callable[[argparse.Namespace], tuple[int, Any]]
+_COMMANDS: dict[str, tuple[_Command, str]] = {
+    "ui": (_ui, "open the app (also without any command)"),
+    "doctor": (_doctor, "what this machine has, and what stands in the way"),
+    "train": (_train, "train a recipe and wait for it"),
+    "stop": (_stop, "stop a run, saving what it learned"),
+    "runs": (_runs, "list all runs, newest first"),
+    "chat": (_chat, "ask a run's adapter, or its base, one question"),
+    "bench": (_bench, "measure a claim against a reference in the same run"),
+    "test": (_test, "run the tests"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python launch.py", description="Nibble: fine-tune in 4 bits.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (run, text) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=run)
+        command.add_argument("--data-dir", metavar="DIR", help="the workspace; default: workspace/ beside launch.py")
+        command.add_argument("--json", action="store_true", help="one JSON document on standard output")
+        _ARGUMENTS.get(name, lambda command: None)(command)
+    return parser
+
+
+def _ui_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--port", type=int, help="default: 7860, or the next free one")
+    command.add_argument("--listen", action="store_true", help="answer other machines too; wants --auth")
+    command.add_argument("--auth", metavar="USER:PASS", help="ask for this name and password")
+    command.add_argument("--no-browser", action="store_true", help="only print the address")
+    command.add_argument("--window", action="store_true", help="open in a window of its own")
+    command.add_argument("--share", action="store_true", help="a public link through Gradio; wants --auth")
+
+
+def _train_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a YAML file or a preset's name")
+    command.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a setting: lora.rank=32")
+    command.add_argument("--name", help="what to call the run")
+
+
+def _chat_arguments(command: argparse.ArgumentParser) -> None:
+    _run_argument(command)
+    command.add_argument("--prompt", required=True, help="what to say")
+    command.add_argument("--base", action="store_true", help="ask the base, without the adapter")
+    command.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    command.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="length limit")
+    command.add_argument("--seed", type=int, help="the same seed gives the same answer")
+
+
+def _bench_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("benchmark", choices=_benchmarks(), help="which one")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _test_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--full", action="store_true", help="everything, also what takes long")
+    command.add_argument("only", nargs="*", metavar="PATH", help="only these tests")
+
+
+def _run_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_id", metavar="RUN", help="an id, the start of one, or 'last'")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 1 or more")
+    return number
+
+
+_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "ui": _ui_arguments,
+    "train": _train_arguments,
+    "stop": _run_argument,
+    "chat": _chat_arguments,
+    "bench": _bench_arguments,
+    "test": _test_arguments,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Datasets: file to rows, rows to messages, messages to tokens and a loss mask."""

@@ -1,0 +1,117 @@
+"""What this machine has, and what stands in the way, each with the line that mends it.
+
+python -m core.doctor      (prints JSON; `doctor()` runs it in a process of its own, for it imports torch)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+from core.hardware import compute_dtype, cuda_capability, device
+from core.workspace import ROOT, Workspace
+
+PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")
+LITTLE_DISK_BYTES = 5 * 10**9
+
+
+def doctor(workspace: Workspace) -> dict[str, Any]:
+    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their mends."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.run(
+        [sys.executable, "-m", "core.doctor"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    lines = child.stdout.strip().splitlines()
+    if child.returncode or not lines:
+        last = (child.stderr.strip().splitlines() or ["no output"])[-1]
+        engine: dict[str, Any] = {"torch": None, "bitsandbytes": None}
+        problems = [_problem(f"The engine cannot be imported: {last}", "python launch.py --reinstall")]
+    else:
+        engine = json.loads(lines[-1])
+        problems = engine.pop("problems")
+    return {**_machine(workspace), **engine, "problems": problems + _disk_problems(workspace)}
+
+
+def _machine(workspace: Workspace) -> dict[str, Any]:
+    chosen = device()
+    dtype, because = compute_dtype(chosen.kind, cuda_capability(chosen.index) if chosen.kind == "cuda" else None)
+    disk = shutil.disk_usage(workspace.state)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "device": chosen.as_json(),
+        "compute_dtype": dtype,
+        "because": because,
+        "disk": {"free_bytes": disk.free, "total_bytes": disk.total},
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _problem(what: str, mend: str) -> dict[str, str]:
+    return {"what": what, "mend": mend}
+
+
+def _disk_problems(workspace: Workspace) -> list[dict[str, str]]:
+    free = shutil.disk_usage(workspace.state).free
+    if free >= LITTLE_DISK_BYTES:
+        return []
+    return [_problem(f"Only {free / 1e9:.1f} GB of disk are free.", "Delete old runs on the Runs tab, or free space.")]
+
+
+def examine_engine() -> dict[str, Any]:
+    """Import torch and bitsandbytes and really quantise something. Returns their state and the problems."""
+    import torch
+
+    problems = []
+    chosen = device()
+    if chosen.kind == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda
+        what = f"{chosen.name} is there, but torch cannot use it: it is built " + (
+            f"for CUDA {built}, which this driver or card does not run." if built else "for the CPU only."
+        )
+        problems.append(_problem(what, "python launch.py --reinstall"))
+    if chosen.kind == "cuda" and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(0)
+        if f"sm_{major}{minor}" not in torch.cuda.get_arch_list():
+            what = f"This torch has no kernels for compute capability {major}.{minor}."
+            problems.append(_problem(what, "python launch.py --reinstall"))
+    quantises, error = _quantises(torch)
+    if error:
+        problems.append(_problem(f"bitsandbytes does not quantise here: {error}", "python launch.py --reinstall"))
+    return {
+        "torch": {
+            "version": torch.__version__,
+            "cuda": torch.version.cuda,
+            "available": torch.cuda.is_available(),
+        },
+        "bitsandbytes": {"version": metadata.version("bitsandbytes"), "nf4_works": quantises},
+        "problems": problems,
+    }
+
+
+def _quantises(torch: Any) -> tuple[bool, str]:
+    """Whether a matrix survives NF4 with double quantisation on this device."""
+    try:
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+        target = "cuda" if torch.cuda.is_available() else "cpu"
+        weights = torch.linspace(-1, 1, 64 * 256).reshape(64, 256).to(target)
+        packed, state = quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
+        error = (dequantize_4bit(packed, state) - weights).abs().max().item()
+    except (RuntimeError, OSError, ImportError, AttributeError) as problem:
+        return False, str(problem).splitlines()[0]
+    return error < 0.2, "" if error < 0.2 else f"values come back {error:.2f} off"
+
+
+if __name__ == "__main__":
+    print(json.dumps(examine_engine()))

@@ -1,0 +1,31 @@
+"""The few exceptions that are written for a person: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+
+class NibbleError(Exception):
+    """Something a person can mend. `str(error)` is one sentence to show as it is, without a traceback."""
+
+
+class RecipeError(NibbleError):
+    """A setting that is unknown, out of range, or contradicts another; names the key, the value, the range."""
+
+
+class DataError(NibbleError):
+    """A dataset that cannot be read or used; names the file, and the row or line where there is one."""
+
+
+class ModelError(NibbleError):
+    """A base model that cannot be found, read or loaded."""
+
+
+class BudgetError(NibbleError):
+    """A memory budget below what the settings need; names the smallest that would do."""
+
+
+class RunError(NibbleError):
+    """A run that does not exist, or that cannot do what was asked of it in its present state."""
+
+
+class ChildError(NibbleError):
+    """A helper or chat process that ended before it answered."""

@@ -1,0 +1,274 @@
+"""Base models: which there are, where one is found, and what its files say. Imports no torch, loads no weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import ModelError
+from core.workspace import PRESETS, ROOT, Workspace
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
+_FOLDER_HINT = "A model folder holds config.json, tokenizer files and *.safetensors."
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One entry of the menu of base models; `kind` is 'preset', 'local' or 'cache'."""
+
+    value: str
+    label: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class TensorShape:
+    """One tensor of a model's files, as the safetensors header gives it."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def quantised(self) -> bool:
+        """Whether loading in 4 bits quantises it: matrices of linear layers, not embeddings nor the head."""
+        return len(self.shape) == 2 and not _NOT_QUANTISED.search(self.name)
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A base model that exists: what was typed, what to load it by, and its config.
+
+    `source` is a folder, or a Hugging Face id; `folder` is where its files are, None while they are only online.
+    """
+
+    wanted: str
+    source: str
+    label: str
+    config: dict[str, Any]
+    folder: Path | None
+
+    @cached_property
+    def tensors(self) -> list[TensorShape]:
+        """Shapes of all its tensors, from the headers of its safetensors files; empty while only online."""
+        if self.folder is None:
+            return []
+        return [shape for file in sorted(self.folder.glob("*.safetensors")) for shape in _header(file)]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in its files; 0 while only online."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+
+@dataclass(frozen=True)
+class ModelPreset:
+    """A model of presets/models: `path` is a folder in the repository or a Hugging Face id."""
+
+    name: str
+    title: str
+    path: str
+
+
+def model_presets() -> dict[str, ModelPreset]:
+    """Shipped model presets by name."""
+    presets = {}
+    for file in sorted((PRESETS / "models").glob("*.yaml")):
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        presets[file.stem] = ModelPreset(file.stem, values["title"], values["path"])
+    return presets
+
+
+def model_choices(workspace: Workspace) -> list[ModelChoice]:
+    """What the menu offers: presets, folders in `<workspace>/models`, and what the Hugging Face cache holds."""
+    choices = [ModelChoice(preset.name, preset.title, "preset") for preset in model_presets().values()]
+    folder = workspace.path / "models"
+    if folder.is_dir():
+        local = sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
+        choices += [ModelChoice(str(path), f"{path.name} (folder)", "local") for path in local]
+    return choices + [ModelChoice(name, f"{name} (downloaded)", "cache") for name in _cached_models()]
+
+
+def _cached_models() -> Iterator[str]:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        files = {file.file_name for revision in repo.revisions for file in revision.files}
+        if repo.repo_type == "model" and any(name.endswith(".safetensors") for name in files):
+            yield repo.repo_id
+
+
+def find_model(wanted: str) -> FoundModel:
+    """The base model that was meant: a preset's name, a folder, or a Hugging Face id.
+
+    Raises ModelError: no such preset, folder or id; gated; no network; no weights; only pickled weights.
+    """
+    preset = model_presets().get(wanted)
+    path = Path(preset.path if preset else wanted).expanduser()
+    if preset and not path.is_absolute():
+        path = ROOT / path
+    if path.is_dir():
+        return _in_folder(wanted, path, preset.title if preset else path.resolve().name)
+    if path.is_file():
+        raise ModelError(f"{path.name} is a file, not a model. {_FOLDER_HINT}")
+    if not _HUB_ID.fullmatch(wanted):
+        names = ", ".join(model_presets())
+        raise ModelError(
+            f"There is no model {wanted!r}. Give a preset ({names}), a folder, or a Hugging Face id such as org/name."
+        )
+    return _on_hub(wanted)
+
+
+def _in_folder(wanted: str, folder: Path, label: str) -> FoundModel:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        base = _json(folder / "adapter_config.json").get("base_model_name_or_path", "another model")
+        raise ModelError(f"{folder.name} is an adapter, not a base model. Its base is {base}; choose that.")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder.name} is not a model: there is no config.json in it. {_FOLDER_HINT}")
+    config = _json(folder / "config.json")
+    _refuse_weights({path.name for path in folder.iterdir()}, folder.name)
+    _refuse_config(config, folder.name)
+    _refuse_missing_shards(folder)
+    found = FoundModel(wanted, str(folder.resolve()), label, config, folder.resolve())
+    if not found.tensors:
+        raise ModelError(f"The weights in {folder.name} hold no tensors. Download the model again.")
+    return found
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ModelError(f"{file.parent.name}/{file.name} is not readable JSON. Download the model again.") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{file.parent.name}/{file.name} holds no settings. Download the model again.")
+    return value
+
+
+def _refuse_weights(names: set[str], label: str) -> None:
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise ModelError(
+            f"{label} has only pickled weights (.bin), which can run any code when loaded. "
+            "Take a copy of it with *.safetensors files."
+        )
+    if any(name.endswith(".gguf") for name in names):
+        raise ModelError(
+            f"{label} is a GGUF, made to run and not to train. Take the original with *.safetensors files."
+        )
+    raise ModelError(f"{label} has no weights: there is no *.safetensors file. Download the model again.")
+
+
+def _refuse_config(config: dict[str, Any], label: str) -> None:
+    if "model_type" not in config:
+        raise ModelError(f"{label}: its config.json names no model_type, so it is no language model.")
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method:
+        raise ModelError(
+            f"{label} is quantised already ({method}). Take the 16-bit original: Nibble quantises it itself."
+        )
+
+
+def _refuse_missing_shards(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    named = set(_json(index).get("weight_map", {}).values())
+    missing = sorted(name for name in named if not (folder / name).is_file())
+    if missing:
+        raise ModelError(
+            f"{folder.name} is not whole: {len(missing)} of {len(named)} weight files are missing, {missing[0]} "
+            "first. Download the model again."
+        )
+
+
+def _header(file: Path) -> Iterator[TensorShape]:
+    """The tensors named in a safetensors file's header: 8 bytes of length, then JSON."""
+    try:
+        with file.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > 100_000_000:
+                raise ValueError("header too long")
+            entries = json.loads(handle.read(length))
+            shapes = [TensorShape(name, tuple(entry["shape"])) for name, entry in entries.items() if name[:2] != "__"]
+            end = max((entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"), default=0)
+            if file.stat().st_size < 8 + length + end:
+                raise ValueError("cut short")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = "it is cut short" if "short" in str(error) else "it is damaged"
+        raise ModelError(f"{file.parent.name}/{file.name} cannot be read: {why}. Download it again.") from None
+    yield from shapes
+
+
+def _on_hub(model_id: str) -> FoundModel:
+    """A model known by its id: from the cache if it is whole there, else asked for over the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model_id, "config.json")
+    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+        folder = Path(cached).parent
+        config = _json(folder / "config.json")
+        _refuse_config(config, model_id)
+        return FoundModel(model_id, model_id, model_id, config, folder)
+    return _online(model_id)
+
+
+def _online(model_id: str) -> FoundModel:
+    from huggingface_hub import HfApi, constants, errors, hf_hub_download
+
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{model_id} is not on this machine, and HF_HUB_OFFLINE forbids to download it.")
+    link = f"{constants.ENDPOINT}/{model_id}"
+    try:
+        info = HfApi().model_info(model_id, timeout=10)
+        config_file = hf_hub_download(model_id, "config.json", etag_timeout=10)
+    except errors.GatedRepoError:
+        raise ModelError(
+            f"{model_id} is gated: accept its terms at {link}, then sign in to Hugging Face on the System tab."
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"There is no model {model_id} on Hugging Face, or it is private. Check the name, "
+            "or sign in on the System tab."
+        ) from None
+    except errors.EntryNotFoundError:
+        raise ModelError(f"{model_id} has no config.json, so it is no model that can be trained.") from None
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{model_id} is not on this machine, and Hugging Face cannot be reached "
+            f"({type(error).__name__}). Check the network, or choose a model that is here."
+        ) from None
+    _refuse_weights({sibling.rfilename for sibling in info.siblings or []}, model_id)
+    config = _json(Path(config_file))
+    _refuse_config(config, model_id)
+    return FoundModel(model_id, model_id, model_id, config, None)
+
+
+def cache_folder() -> Path:
+    """Where Hugging Face keeps what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(os.fspath(constants.HF_HUB_CACHE))

@@ -1,0 +1,287 @@
+"""Recipe: every setting of a run, validated, with the sentence that explains each to a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import RecipeError
+from core.workspace import PRESETS
+
+FORMATS = ("auto", "messages", "alpaca", "sharegpt", "prompt_completion")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+
+class DataSettings(_Settings):
+    path: str = Field("pirate", description="A sample's name, or a file: json, jsonl or csv.")
+    format: Literal["auto", "messages", "alpaca", "sharegpt", "prompt_completion"] = Field(
+        "auto", description="How the rows are laid out. 'auto' looks at them."
+    )
+    max_length: int = Field(
+        512,
+        ge=16,
+        le=131_072,
+        description="Tokens a conversation may have; what is longer is cut, and counted.",
+    )
+    eval_fraction: float = Field(
+        0.1,
+        ge=0.0,
+        le=0.5,
+        description="Share of the rows held out to measure the loss on rows not trained on.",
+    )
+    eval_max_rows: int = Field(100, ge=1, le=10_000, description="At most this many rows are held out.")
+
+
+class LoraSettings(_Settings):
+    rank: int = Field(
+        16, ge=1, le=512, description="Size of the adapter (r). More can hold more and takes more memory."
+    )
+    alpha: float = Field(
+        16,
+        gt=0,
+        le=4096,
+        description="How strongly the adapter speaks: its output is scaled by alpha / rank.",
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0.0,
+        le=0.9,
+        description="Share of the adapter's input dropped at random; helps against overfitting.",
+    )
+
+
+class QuantizationSettings(_Settings):
+    type: Literal["nf4", "fp4"] = Field(
+        "nf4", description="The 4-bit number format of the base model. NF4 is QLoRA's; FP4 is less exact."
+    )
+    double: bool = Field(True, description="Quantise the quantisation constants too: saves 0.37 bits a parameter.")
+
+
+class TrainSettings(_Settings):
+    epochs: float | None = Field(
+        3.0,
+        gt=0,
+        le=1000,
+        description="Times to go through the data. Left empty where a number of steps is set.",
+    )
+    max_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Stop after so many optimizer steps, whatever the epochs."
+    )
+    learning_rate: float = Field(2e-4, gt=0, le=1.0, description="Size of an optimizer step. QLoRA used 0.0002.")
+    effective_batch: int = Field(
+        16, ge=1, le=4096, description="Conversations an optimizer step. Memory does not depend on it."
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Conversations at once on the device. Empty: chosen to be fast and fit.",
+    )
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
+        "linear",
+        description="How the learning rate goes on: level (without or with a warm-up), or down to zero.",
+    )
+    warmup_ratio: float = Field(0.03, ge=0.0, le=0.5, description="Share of the steps in which the rate rises.")
+    optimizer: Literal["paged_adamw_32bit", "paged_adamw_8bit", "adamw"] = Field(
+        "paged_adamw_32bit",
+        description="Paged: its states move to ordinary memory when the GPU is full.",
+    )
+    beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's memory of squared gradients.")
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Pulls the adapter's weights to zero.")
+    max_grad_norm: float = Field(0.3, gt=0, le=1000, description="Gradients longer than this are shortened to it.")
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Recompute activations in the backward pass: less memory, about a third slower."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed, data and machine give the same run.")
+
+
+class CheckpointSettings(_Settings):
+    every_steps: int | None = Field(None, ge=1, description="Save after so many steps. Empty: by time only.")
+    every_minutes: float | None = Field(
+        10.0, gt=0, le=10_000, description="Save after so many minutes. Empty: by steps only."
+    )
+    keep: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the oldest goes first.")
+
+
+class EvaluationSettings(_Settings):
+    times: int = Field(4, ge=1, le=1000, description="How often, spread over the run, the held-out loss is measured.")
+    prompts: list[str] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Questions the model is asked at each evaluation, so that one sees it learn.",
+    )
+    max_new_tokens: int = Field(64, ge=1, le=2048, description="Length limit of those answers, in tokens.")
+
+
+class Recipe(_Settings):
+    """Every setting of a run. Unknown keys are refused; so is what contradicts something else."""
+
+    version: Literal[1] = 1
+    name: str | None = Field(None, max_length=80, description="What to call the run.")
+    model: str = Field("starter", min_length=1, description="A preset's name, a folder, or a Hugging Face id.")
+    budget: str | None = Field(
+        None, description="Memory the run may use: 8GiB, 8GB, 80%. A bare number is GiB. Empty: what is free."
+    )
+    data: DataSettings = Field(default_factory=DataSettings)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    quantization: QuantizationSettings = Field(default_factory=QuantizationSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_sizes(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("budget"), (int, float)):
+            values = {**values, "budget": str(values["budget"])}
+        return values
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Recipe:
+        train, checkpoint = self.train, self.checkpoint
+        if train.epochs is None and train.max_steps is None:
+            raise ValueError("train.epochs and train.max_steps are both empty; set one of them")
+        if train.micro_batch is not None and train.effective_batch % train.micro_batch:
+            raise ValueError(
+                f"train.micro_batch {train.micro_batch} does not divide train.effective_batch "
+                f"{train.effective_batch}; allowed: its divisors"
+            )
+        if checkpoint.every_steps is None and checkpoint.every_minutes is None:
+            raise ValueError("checkpoint.every_steps and checkpoint.every_minutes are both empty; set one of them")
+        return self
+
+    def to_yaml(self) -> str:
+        """The recipe as it is kept in a run's folder; `load_recipe` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def make_recipe(values: dict[str, Any]) -> Recipe:
+    """A recipe from nested or dotted keys (`lora.rank`). Raises RecipeError with key, value, allowed range."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        _put(nested, key, value)
+    try:
+        return Recipe.model_validate(nested)
+    except ValidationError as error:
+        raise RecipeError(" ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in a YAML file or of a preset's name, with `key=value` overrides laid over it.
+
+    Raises RecipeError where there is no such recipe or a setting is refused.
+    """
+    path = _recipe_file(source)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name} is not readable YAML: {str(error).splitlines()[0]}.") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}.") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path.name} holds no settings. A recipe is a YAML file such as presets/recipes/*.yaml.")
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set {override!r} is not key=value, such as --set lora.rank=32.")
+        _put(values, key.strip(), _parse_value(text))
+    if "max_steps" in {o.partition("=")[0].rpartition(".")[2] for o in overrides or []}:
+        values["train"].setdefault("epochs", None)
+    return make_recipe(values)
+
+
+def recipe_presets() -> dict[str, Path]:
+    """Shipped recipes by name."""
+    return {path.stem: path for path in sorted((PRESETS / "recipes").glob("*.yaml"))}
+
+
+def help_text(key: str) -> str:
+    """The sentence that explains a setting, by its dotted key: the same in the app and in the docs."""
+    return str(_field(key).description or "")
+
+
+def limits(key: str) -> tuple[float | None, float | None]:
+    """The smallest and largest value that a setting takes, by its dotted key; None where it has no limit."""
+    low = high = None
+    for rule in _field(key).metadata:
+        low = getattr(rule, "ge", getattr(rule, "gt", low))
+        high = getattr(rule, "le", getattr(rule, "lt", high))
+    return low, high
+
+
+def _field(key: str) -> Any:
+    model: Any = Recipe
+    *parents, last = key.split(".")
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    return model.model_fields[last]
+
+
+def _recipe_file(source: str) -> Path:
+    presets = recipe_presets()
+    if source in presets:
+        return presets[source]
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    raise RecipeError(f"There is no recipe {source!r}. Give a YAML file, or one of: {', '.join(presets)}.")
+
+
+def _put(nested: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = nested.get(parent)
+        if not isinstance(below, dict):
+            below = nested[parent] = {}
+        nested = below
+    nested[last] = value
+
+
+def _parse_value(text: str) -> Any:
+    """A value typed on the command line. YAML's reader takes '1e-3' for text, so numbers are tried first."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{key}: there is no such setting."
+    if kind == "value_error":
+        return f"{context['error']}."
+    allowed = problem["msg"].replace("Input should be", "allowed:")
+    low, high = limits(key) if _is_setting(key) else (None, None)
+    if low is not None or high is not None:
+        allowed = f"allowed: {_range(key, low, high)}"
+    return f"{key}: {problem['input']!r} is not possible; {allowed}."
+
+
+def _is_setting(key: str) -> bool:
+    try:
+        _field(key)
+    except (KeyError, AttributeError):
+        return False
+    return True
+
+
+def _range(key: str, low: float | None, high: float | None) -> str:
+    rules = _field(key).metadata
+    open_low = any(hasattr(rule, "gt") for rule in rules)
+    start = f"{'above ' if open_low else ''}{low:g}" if low is not None else ""
+    if high is None:
+        return f"{start}{'' if open_low else ' or more'}"
+    return f"{start} to {high:g}" if start else f"up to {high:g}"

@@ -1,0 +1,1 @@
+"""Runs: the files that a run is, and the supervisor that starts and stops them."""

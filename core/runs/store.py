@@ -1,0 +1,230 @@
+"""A run is a folder of plain files: make one, find one, list them, and read what they say.
+
+States: queued, preparing, training, then finished, stopped, failed; `interrupted` is never written: whoever
+reads derives it from a worker that is gone without a last word. Nothing here changes a run that is at work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from core.errors import RunError
+from core.recipe import Recipe, make_recipe
+from core.workspace import Workspace, read_json, write_json
+
+ACTIVE = frozenset({"preparing", "training"})
+OPEN = ACTIVE | {"queued"}
+ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `status.json` says, with `interrupted` derived. Times are seconds since the epoch."""
+
+    state: str
+    step: int = 0
+    total: int = 0
+    pid: int | None = None
+    pid_started: float | None = None
+    heartbeat: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    resumed_from_step: int | None = None
+    message: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether a worker is at it now."""
+        return self.state in ACTIVE
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its folder, and what the files in it say."""
+
+    dir: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id: the folder's name."""
+        return self.dir.name
+
+    @property
+    def name(self) -> str:
+        """What the person calls it."""
+        labels = read_json(self.dir / "labels.json") or {}
+        return str(labels.get("name") or self.id)
+
+    @property
+    def adapter(self) -> Path:
+        """Where the result is, once there is one."""
+        return self.dir / "adapter"
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether there is a result to chat with."""
+        return (self.adapter / "adapter_config.json").is_file()
+
+    @property
+    def created(self) -> float:
+        """When the run was made, in seconds since the epoch."""
+        stamp = self.id.split("-", 2)[:2]
+        try:
+            made = datetime.strptime("-".join(stamp), "%Y%m%d-%H%M%S")
+        except ValueError:
+            return self.dir.stat().st_mtime
+        return made.replace(tzinfo=timezone.utc).timestamp()
+
+    def recipe(self) -> Recipe:
+        """The exact settings. Raises RunError where the file is gone or damaged."""
+        try:
+            values = yaml.safe_load((self.dir / "recipe.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(f"The recipe of run {self.id} cannot be read: {error}.") from None
+        values.pop("dataset", None)
+        return make_recipe(values)
+
+    def dataset_file(self) -> Path:
+        """The workspace's copy of the dataset that the run trains on. Raises RunError where it is gone."""
+        values = yaml.safe_load((self.dir / "recipe.yaml").read_text(encoding="utf-8"))
+        file = (self.dir / values["dataset"]["file"]).resolve()
+        if not file.is_file():
+            raise RunError(f"The dataset of run {self.id} is gone: {file.name} is no longer in the workspace.")
+        return file
+
+    def status(self) -> Status:
+        """The present state, `interrupted` where the worker is gone without a last word."""
+        values = read_json(self.dir / "status.json")
+        if not isinstance(values, dict) or "state" not in values:
+            return Status("interrupted", message="status.json is missing or damaged.")
+        known = {key: values[key] for key in Status.__dataclass_fields__ if key in values}
+        status = Status(**known)
+        if status.state in ACTIVE and not is_alive(status.pid, status.pid_started):
+            message = "The worker ended without a last word: killed, out of memory, or the machine went down."
+            return Status(**{**known, "state": "interrupted", "message": message})
+        return status
+
+    def write_status(self, **changes: Any) -> None:
+        """Replace `status.json`, keeping what is not in `changes`. The supervisor's and the worker's alone."""
+        write_json(self.dir / "status.json", {**(read_json(self.dir / "status.json") or {}), **changes})
+
+    def result(self) -> dict[str, Any]:
+        """What the worker said at its end (`result.json`); empty before."""
+        return read_json(self.dir / "result.json") or {}
+
+    def plan(self) -> dict[str, Any]:
+        """What was predicted and chosen before the run (`plan.json`); empty before."""
+        return read_json(self.dir / "plan.json") or {}
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines of the worker's log."""
+        try:
+            text = (self.dir / "worker.log").read_bytes()[-65_536:].decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.replace("\r", "\n").splitlines()[-lines:])
+
+    def request(self, action: str) -> None:
+        """Ask the worker for `stop` or `save`; it looks after every step."""
+        write_json(self.dir / "control.json", {"action": action, "time": time.time()})
+
+    def append(self, file: str, row: dict[str, Any]) -> None:
+        """Append one line of JSON to one of the run's `.jsonl` files."""
+        with (self.dir / file).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def event(self, kind: str, message: str) -> None:
+        """Tell the person what happened."""
+        self.append("events.jsonl", {"time": time.time(), "kind": kind, "message": message})
+
+
+@dataclass
+class Tail:
+    """Reads what was appended to a `.jsonl` file since the last call: a tick costs only what is new."""
+
+    path: Path
+    position: int = 0
+    unreadable: int = 0
+    _rest: bytes = field(default=b"", repr=False)
+
+    def read(self) -> list[dict[str, Any]]:
+        """The new whole lines. A line cut off by a crash waits for its end; a damaged one is counted."""
+        try:
+            with self.path.open("rb") as handle:
+                if handle.seek(0, 2) < self.position:  # a resume cut the file back: start again
+                    self.position, self._rest = 0, b""
+                handle.seek(self.position)
+                fresh = handle.read()
+        except FileNotFoundError:
+            return []
+        self.position += len(fresh)
+        *whole, self._rest = (self._rest + fresh).split(b"\n")
+        rows = []
+        for line in whole:
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                self.unreadable += 1
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+        return rows
+
+
+def is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether the process `pid` lives and is the one that started at `started`, not a reused number."""
+    if pid is None or started is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 0.05 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any]) -> Run:
+    """A new run's folder, queued. `dataset` says where its copy is kept and its hash."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    label = recipe.name or f"{Path(recipe.model).name} on {Path(recipe.data.path).stem}"
+    slug = _NOT_IN_NAMES.sub("-", label.lower()).strip("-")[:40] or "run"
+    folder = workspace.runs / f"{stamp}-{secrets.token_hex(2)}-{slug}"
+    folder.mkdir()
+    (folder / "checkpoints").mkdir()
+    text = recipe.to_yaml() + yaml.safe_dump({"dataset": dataset}, sort_keys=False)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    write_json(folder / "labels.json", {"name": label, "note": "", "tags": []})
+    run = Run(folder)
+    run.write_status(state="queued", step=0, total=0)
+    return run
+
+
+def list_runs(workspace: Workspace) -> list[Run]:
+    """All runs, newest first."""
+    folders = [folder for folder in workspace.runs.iterdir() if (folder / "recipe.yaml").is_file()]
+    return [Run(folder) for folder in sorted(folders, reverse=True)]
+
+
+def find_run(workspace: Workspace, wanted: str) -> Run:
+    """The run with this id, a unique prefix of it, or `last`. Raises RunError naming what there is."""
+    runs = list_runs(workspace)
+    if not runs:
+        raise RunError("There are no runs yet. Train one first: python launch.py train quickstart")
+    if wanted == "last":
+        return runs[0]
+    found = [run for run in runs if run.id == wanted] or [run for run in runs if run.id.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise RunError(f"There is no run {wanted!r}. The newest is {runs[0].id}; `runs` lists all.")
+    raise RunError(f"{wanted!r} could be any of {', '.join(run.id for run in found[:4])}. Give more of the id.")

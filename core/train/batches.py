@@ -1,0 +1,134 @@
+"""Which conversations go into which optimizer step, and how a micro-batch lies in memory: packed, never mixed.
+
+Packing joins only conversations of the same micro-batch, so the effective batch, the number of steps and the
+gradient are those of unpacked training; attention is block-diagonal by `position_ids`, so no conversation sees
+another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset
+
+from core.data.render import IGNORED, Rendered
+
+Batch = dict[str, torch.Tensor]
+
+# A pack is at least so wide: wide enough for fast matrix products, narrow enough that attention scores between
+# conversations that may not see each other cost little.
+MIN_PACK_WIDTH = 256
+
+
+def steps_for(rows: int, effective_batch: int, epochs: float) -> int:
+    """Optimizer steps in `epochs` passes over `rows` conversations; the last one is filled from the next pass."""
+    return max(1, math.ceil(rows * epochs / effective_batch))
+
+
+def data_order(rows: int, steps: int, effective_batch: int, seed: int) -> list[list[int]]:
+    """The rows of each optimizer step, (steps, effective_batch): one shuffled pass after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    stream: list[int] = []
+    while len(stream) < steps * effective_batch:
+        stream += torch.randperm(rows, generator=generator).tolist()
+    return [stream[step * effective_batch : (step + 1) * effective_batch] for step in range(steps)]
+
+
+def split(rows: int, fraction: float, most: int, seed: int) -> tuple[list[int], list[int]]:
+    """(train, held out) row indices, seeded. Nothing is held out where fewer than 2 rows would remain to train."""
+    held = min(most, round(rows * fraction))
+    if rows - held < 2:
+        held = 0
+    shuffled = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(shuffled[held:]), sorted(shuffled[:held])
+
+
+def best_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Indices packed into rows of at most `width` tokens: longest first, each into the fullest row that takes it."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fitting = [pack for pack in range(len(packs)) if room[pack] >= lengths[index]]
+        if fitting:
+            chosen = min(fitting, key=lambda pack: room[pack])
+            packs[chosen].append(index)
+            room[chosen] -= lengths[index]
+        else:
+            packs.append([index])
+            room.append(width - lengths[index])
+    return packs
+
+
+def packed_batch(conversations: Sequence[Rendered]) -> Batch:
+    """One micro-batch, packed: `input_ids`, `labels`, `position_ids`, each (packs, width); `real_tokens`, scalar.
+
+    Positions start again with each conversation and there is no attention mask: that is how transformers knows
+    where one ends. The first token of each has nothing before it to be predicted from and is never a target.
+    """
+    lengths = [len(conversation.ids) for conversation in conversations]
+    packs = best_fit(lengths, max(MIN_PACK_WIDTH, *lengths))
+    width = max(sum(lengths[index] for index in pack) for pack in packs)
+    ids = torch.zeros((len(packs), width), dtype=torch.long)
+    labels = torch.full((len(packs), width), IGNORED, dtype=torch.long)
+    positions = torch.zeros((len(packs), width), dtype=torch.long)
+    for row, pack in enumerate(packs):
+        start = 0
+        for index in pack:
+            end = start + lengths[index]
+            ids[row, start:end] = torch.tensor(conversations[index].ids)
+            labels[row, start + 1 : end] = torch.tensor(conversations[index].labels[1:])
+            positions[row, start:end] = torch.arange(lengths[index])
+            start = end
+        positions[row, start:] = torch.arange(width - start)
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "position_ids": positions,
+        "real_tokens": torch.tensor(sum(lengths)),
+    }
+
+
+def padded_batch(conversations: Sequence[Rendered]) -> Batch:
+    """One micro-batch, a conversation a row, for models whose attention does not follow `position_ids`."""
+    width = max(len(conversation.ids) for conversation in conversations)
+    ids = torch.zeros((len(conversations), width), dtype=torch.long)
+    labels = torch.full((len(conversations), width), IGNORED, dtype=torch.long)
+    mask = torch.zeros((len(conversations), width), dtype=torch.long)
+    for row, conversation in enumerate(conversations):
+        length = len(conversation.ids)
+        ids[row, :length] = torch.tensor(conversation.ids)
+        labels[row, 1:length] = torch.tensor(conversation.labels[1:])
+        mask[row, :length] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask, "real_tokens": mask.sum()}
+
+
+class MicroBatches(Dataset[Batch]):
+    """Every micro-batch of a run in its order, made when asked for: a run can start in the middle exactly."""
+
+    def __init__(
+        self, conversations: Sequence[Rendered], order: list[list[int]], micro_batch: int, packed: bool
+    ) -> None:
+        self.conversations = conversations
+        self.parts = [step[i : i + micro_batch] for step in order for i in range(0, len(step), micro_batch)]
+        self.collate = packed_batch if packed else padded_batch
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.collate([self.conversations[row] for row in self.parts[index]])
+
+
+def evaluation_batches(conversations: Sequence[Rendered], tokens: int, packed: bool) -> Iterator[Batch]:
+    """All `conversations` in batches of about `tokens` tokens, for measuring a loss."""
+    collate = packed_batch if packed else padded_batch
+    waiting: list[Rendered] = []
+    for conversation in conversations:
+        waiting.append(conversation)
+        if sum(len(each.ids) for each in waiting) >= tokens:
+            yield collate(waiting)
+            waiting = []
+    if waiting:
+        yield collate(waiting)

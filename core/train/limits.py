@@ -1,0 +1,56 @@
+"""Holds the worker to its memory budget, so that going over it is an error that can be caught and told."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import psutil
+import torch
+
+from core.budget import CUDA_CONTEXT_BYTES
+from core.hardware import Device
+
+if sys.platform == "linux":
+    import resource
+
+
+def enforce(budget_bytes: int, device: Device) -> str:
+    """Put the limit into force. Returns how, or why it cannot be, as a person reads it.
+
+    On a GPU the caching allocator is capped at the budget less the CUDA context. On Linux' CPU the data segment may
+    grow by what the budget leaves over the present resident memory; torch then raises (measured) and lives on.
+    """
+    if device.kind == "cuda":
+        fraction = max(0.01, min(1.0, (budget_bytes - CUDA_CONTEXT_BYTES) / device.total_bytes))
+        torch.cuda.set_per_process_memory_fraction(fraction, 0)
+        return f"enforced by torch's allocator, at {fraction:.0%} of the card"
+    if sys.platform != "linux":
+        return "not enforced: this system offers no limit for one process"
+    memory = psutil.Process().memory_info()
+    left = max(0, budget_bytes - memory.rss)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + left, hard))
+    return "enforced by the system, on the process' own memory"
+
+
+def _data_bytes() -> int:
+    """Size of this process' data segment, which RLIMIT_DATA limits, in bytes."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 (no file of ours)
+        line = next(line for line in status if line.startswith("VmData"))
+    return int(line.split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def lifted() -> Iterator[None]:
+    """Without the limit for a moment: saving what was learned must not fail for want of a few megabytes."""
+    if sys.platform == "linux":
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    else:
+        yield

@@ -1,0 +1,189 @@
+"""One training run from its recipe to its adapter, to be read from top to bottom.
+
+Covered: one device, NF4 base, LoRA on all linear layers, packed micro-batches, a held-out loss, stop and save at any
+step, memory running out. Not covered yet: resuming, several devices.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import set_seed
+
+from core.budget import Budget, read_budget
+from core.build import attach_lora, dtype_for, is_out_of_memory, load_base, load_tokenizer
+from core.data.formats import recognise
+from core.data.read import read_rows
+from core.data.render import Rendered, RenderedSet, prepare_tokenizer, render_all
+from core.errors import BudgetError, DataError
+from core.hardware import Device, device
+from core.models import FoundModel, find_model
+from core.recipe import Recipe
+from core.runs.store import Run
+from core.sizes import show_size
+from core.train.batches import MicroBatches, data_order, split, steps_for
+from core.train.choices import Choices, choose
+from core.train.limits import enforce, lifted
+from core.train.packing import packing_is_exact
+from core.train.sampler import MemorySampler
+from core.train.trainer import NibbleTrainer, trainer_config
+from core.train.watcher import CPU_PAGING, Watcher
+from core.workspace import write_json
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run needs before its first step."""
+
+    recipe: Recipe
+    device: Device
+    model: PeftModel
+    tokenizer: Any
+    train: list[Rendered]
+    held_out: list[Rendered]
+    choices: Choices
+    steps: int
+
+
+def train(run: Run) -> str:
+    """Train `run` to its end. Returns the state it ended in: 'finished' or 'stopped'.
+
+    Raises NibbleError for what a person can mend. Memory running out is told, with what was learned saved.
+    """
+    began = time.monotonic()
+    recipe, chosen = run.recipe(), device()
+    with MemorySampler(run, chosen, os.getpid()) as sampler:
+        found = find_model(recipe.model)
+        budget = read_budget(recipe, found, chosen)
+        prepared = prepare(run, recipe, found, chosen, budget)
+        watcher = Watcher(run, recipe, prepared.held_out, prepared.choices.packed, prepared.steps, sampler)
+        watcher.trainer = trainer = make_trainer(run, prepared, watcher)
+        try:
+            trainer.train()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            rescue(run, watcher, budget)
+        save_adapter(run, prepared)
+    write_result(run, watcher, sampler, budget, time.monotonic() - began)
+    return "stopped" if watcher.tally.stopped else "finished"
+
+
+def prepare(run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget: Budget) -> Prepared:
+    """Load the model, render the data, and decide what the recipe left open."""
+    set_seed(recipe.train.seed)
+    dtype, because = dtype_for(chosen)
+    run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
+    run.write_status(message=f"Loading {found.label} in 4 bits.")
+    tokenizer = load_tokenizer(found)
+    run.event("template", f"Conversations are laid out by {prepare_tokenizer(tokenizer)}.")
+    rendered = render_data(run, recipe, tokenizer)
+    run.event("budget", f"Memory budget {budget.read_as}, {enforce(budget.bytes, chosen)}.")
+    model = attach_lora(load_base(found, recipe.quantization, chosen), recipe.lora)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    run.event(
+        "model",
+        f"{found.label}: {found.parameters:,} parameters in 4 bits, {trained:,} trained in the adapter.",
+    )
+    data, rules = recipe.data, recipe.train
+    chosen_rows, held = split(len(rendered.usable), data.eval_fraction, data.eval_max_rows, rules.seed)
+    train_rows = [rendered.usable[row] for row in chosen_rows]
+    packed = packing_is_exact(model)
+    choices = choose(recipe, model, train_rows, chosen, budget, packed)
+    steps = rules.max_steps or steps_for(len(train_rows), rules.effective_batch, rules.epochs or 1)
+    plan = {"budget_bytes": budget.bytes, "floor_bytes": budget.floor_bytes, **choices.as_json()}
+    write_json(run.dir / "plan.json", plan)
+    for reason in choices.reasons:
+        run.event("plan", f"{reason['setting']}: {reason['value']}, because {reason['because']}.")
+    held_out = [rendered.usable[row] for row in held]
+    return Prepared(recipe, chosen, model, tokenizer, train_rows, held_out, choices, steps)
+
+
+def render_data(run: Run, recipe: Recipe, tokenizer: Any) -> RenderedSet:
+    """The dataset as tokens and masks; what was dropped or cut is counted and said."""
+    run.write_status(message="Reading the data.")
+    path = run.dataset_file()
+    rendered = render_all(tokenizer, recognise(read_rows(path), recipe.data.format, path.name), recipe.data.max_length)
+    if not rendered.usable:
+        first = rendered.dropped[0]
+        raise DataError(f"{path.name}: no row is left to train on. Row {first.row}: {first.reason}.")
+    tokens = sum(len(row.ids) for row in rendered.usable)
+    run.event(
+        "data",
+        f"{rendered.rows:,} rows: {len(rendered.usable):,} used, {len(rendered.dropped):,} dropped, "
+        f"{rendered.truncated:,} cut to {recipe.data.max_length:,} tokens; {tokens:,} tokens in all.",
+    )
+    for drop in rendered.dropped[:20]:
+        run.event("dropped", f"Row {drop.row} is not used: {drop.reason}.")
+    return rendered
+
+
+def make_trainer(run: Run, prepared: Prepared, watcher: Watcher) -> NibbleTrainer:
+    """trl's trainer over the run's micro-batches."""
+    recipe, choices = prepared.recipe, prepared.choices
+    dtype, _ = dtype_for(prepared.device)
+    order = data_order(len(prepared.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
+    batches = MicroBatches(prepared.train, order, choices.micro_batch, choices.packed)
+    config = trainer_config(
+        recipe,
+        run.dir,
+        prepared.device.kind,
+        dtype,
+        prepared.steps,
+        choices.micro_batch,
+        choices.checkpointing,
+    )
+    if prepared.device.kind == "cpu" and recipe.train.optimizer.startswith("paged"):
+        run.event("optimizer", CPU_PAGING)
+    return NibbleTrainer(prepared.model, prepared.tokenizer, batches, config, watcher)
+
+
+def rescue(run: Run, watcher: Watcher, budget: Budget) -> None:
+    """Memory ran out: save what was learned up to the last whole step, then say so."""
+    watcher.trainer.model.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    step = watcher.tally.step
+    with lifted():
+        if step:
+            watcher.save(step)
+            watcher.trainer.model.save_pretrained(run.adapter)
+            watcher.trainer.processing_class.save_pretrained(run.adapter)
+    saved = f"What was learned up to step {step} is saved." if step else "Nothing had been learned yet."
+    raise BudgetError(
+        f"Memory ran out within the budget of {show_size(budget.bytes)}. {saved} "
+        "Raise the budget, or lower data.max_length, lora.rank or train.micro_batch."
+    )
+
+
+def save_adapter(run: Run, prepared: Prepared) -> None:
+    """The result in PEFT's format, with the tokenizer and the template that it was trained with."""
+    with lifted():
+        prepared.model.save_pretrained(run.adapter)
+        prepared.tokenizer.save_pretrained(run.adapter)
+    run.event("adapter", "The adapter is saved.")
+
+
+def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget, seconds: float) -> None:
+    """result.json: what the run came to. Losses in nats a token, sizes in bytes."""
+    tally = watcher.tally
+    write_json(
+        run.dir / "result.json",
+        {
+            "steps": tally.step,
+            "final_loss": tally.final_loss,
+            "eval_loss_before": tally.first_eval_loss,
+            "eval_loss": tally.eval_loss,
+            "seconds": round(seconds, 2),
+            "train_seconds": round(tally.train_seconds, 2),
+            "tokens": tally.tokens,
+            "tokens_per_second": round(tally.tokens / max(tally.train_seconds, 1e-9), 1),
+            "peak_bytes": sampler.peaks(),
+            "predicted_peak_bytes": None,
+            "budget_bytes": budget.bytes,
+        },
+    )

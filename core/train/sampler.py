@@ -1,0 +1,63 @@
+"""Samples the worker's memory twice a second into memory.jsonl, and keeps the heartbeat going."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import torch
+
+from core.hardware import Device, device_used_bytes
+from core.runs.store import Run
+
+INTERVAL_SECONDS = 0.5
+
+
+class MemorySampler:
+    """A thread that writes one line a sample. On a CPU `process_bytes` is resident memory, and torch has no figures."""
+
+    def __init__(self, run: Run, device: Device, pid: int) -> None:
+        self.run, self.device, self.pid = run, device, pid
+        self.step = 0
+        self.peak_process_bytes = 0
+        self.started = time.monotonic()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="memory", daemon=True)
+
+    def __enter__(self) -> MemorySampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._sample()
+
+    def _loop(self) -> None:
+        while not self._end.wait(INTERVAL_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        cuda = self.device.kind == "cuda"
+        process, device = device_used_bytes(self.device, self.pid)
+        self.peak_process_bytes = max(self.peak_process_bytes, process)
+        self.run.append(
+            "memory.jsonl",
+            {
+                "seconds": round(time.monotonic() - self.started, 2),
+                "step": self.step,
+                "allocated_bytes": torch.cuda.memory_allocated() if cuda else None,
+                "reserved_bytes": torch.cuda.memory_reserved() if cuda else None,
+                "process_bytes": process,
+                "device_bytes": device,
+            },
+        )
+
+    def peaks(self) -> dict[str, int | None]:
+        """The highest that was seen: `tensors`, `reserved` (torch's, on a GPU only) and `process`, in bytes."""
+        cuda = self.device.kind == "cuda"
+        return {
+            "tensors": torch.cuda.max_memory_allocated() if cuda else None,
+            "reserved": torch.cuda.max_memory_reserved() if cuda else None,
+            "process": self.peak_process_bytes,
+        }

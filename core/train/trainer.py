@@ -1,0 +1,108 @@
+"""trl's SFTTrainer, fed our own micro-batches in our own order, with a loss measured on every held-out token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset as ArrowDataset
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from core.build import cast_adapters
+from core.recipe import Recipe
+from core.train.batches import Batch, MicroBatches
+
+
+class NibbleTrainer(SFTTrainer):
+    """SFTTrainer with its fused loss, its optimizer and schedule; batches, order and evaluation are ours.
+
+    Covered: one device, one process. Not covered: several devices. The gradient of a step is the mean over its
+    trained tokens, however the step is split into micro-batches (transformers passes `num_items_in_batch`).
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, batches: MicroBatches, config: SFTConfig, watcher: TrainerCallback
+    ) -> None:
+        self.batches = batches
+        self.real_tokens = 0
+        compute = model.dtype
+        # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
+        shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
+        super().__init__(
+            model=model,
+            args=config,
+            train_dataset=shape_only,
+            processing_class=tokenizer,
+            callbacks=[watcher],
+        )
+        cast_adapters(self.model, compute)  # SFTTrainer has cast them to bf16, which a CPU computes slowly
+
+    def get_train_dataloader(self) -> DataLoader[Batch]:
+        """The run's micro-batches in their order, one at a time."""
+        return DataLoader(self.batches, batch_size=None, shuffle=False)
+
+    def training_step(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass; counts the real tokens, padding left out."""
+        self.real_tokens += int(inputs.pop("real_tokens"))
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def held_out_loss(self, batches: Iterable[Batch]) -> float:
+        """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""
+        total, tokens = 0.0, 0
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in batches:
+                inputs = {key: value.to(self.args.device) for key, value in batch.items() if key != "real_tokens"}
+                outputs = self.model(**inputs, use_cache=False, fused_lm_head=True)
+                total -= float(outputs.log_probs.double().sum())
+                tokens += int(outputs.label_mask.sum())
+        self.model.train()
+        return total / max(tokens, 1)
+
+
+def trainer_config(
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    dtype: torch.dtype,
+    steps: int,
+    micro_batch: int,
+    checkpointing: bool,
+) -> SFTConfig:
+    """The recipe in trl's terms. transformers' own saving, evaluating and reporting are off: the files are ours."""
+    train = recipe.train
+    optimizer = {"adamw": "adamw_torch"}.get(train.optimizer, train.optimizer)
+    return SFTConfig(
+        output_dir=str(folder / "trainer"),
+        max_steps=steps,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=train.effective_batch // micro_batch,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=round(train.warmup_ratio * steps),
+        optim=optimizer,
+        adam_beta2=train.beta2,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        gradient_checkpointing=checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=device == "cpu",
+        seed=train.seed,
+        data_seed=train.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )

@@ -1,0 +1,72 @@
+"""The worker: one process, one run. Started by the supervisor; outlives it; leaves its last word in status.json.
+
+python -m core.train.worker RUN_FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from core.errors import NibbleError
+from core.hardware import device
+from core.runs.store import Run
+
+
+def main(folder: str) -> int:
+    """Train the run in `folder`. Returns the exit status; whatever happens, the run says how it ended."""
+    run = Run(Path(folder))
+    _take_card()
+    signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
+    run.write_status(message="Starting the engine.")
+    try:
+        from core.train.loop import train
+
+        state = train(run)
+    except NibbleError as error:
+        return _failed(run, str(error))
+    except Exception as error:  # the process' last word: the traceback is in the log, the reason in the status
+        traceback.print_exc()
+        return _failed(run, _reason(error))
+    run.write_status(state=state, ended=time.time(), message=_last_word(run, state))
+    return 0
+
+
+def _take_card() -> None:
+    """Make the freest card the only visible one, before torch looks; NVML counts cards in bus order."""
+    chosen = device()
+    if chosen.kind == "cuda":
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
+
+
+def _failed(run: Run, reason: str) -> int:
+    print(reason, file=sys.stderr)
+    run.event("error", reason)
+    run.write_status(state="failed", ended=time.time(), message=reason)
+    return 1
+
+
+def _reason(error: Exception) -> str:
+    """An unforeseen error in one sentence."""
+    if isinstance(error, MemoryError):
+        return "Memory ran out. Raise the budget, or choose a smaller model or data.max_length."
+    if isinstance(error, OSError) and error.errno == 28:
+        return "The disk is full. Free some space, then start again."
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {first}. The log's last lines say where; please report it."
+
+
+def _last_word(run: Run, state: str) -> str:
+    result = run.result()
+    before, after = result.get("eval_loss_before"), result.get("eval_loss")
+    learned = f" Held-out loss {before:.3f} → {after:.3f}." if before is not None and after is not None else ""
+    return f"{state.capitalize()} after {result['steps']:,} steps.{learned}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

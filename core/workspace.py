@@ -1,0 +1,68 @@
+"""Where everything that a person makes is kept: one folder, the workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = ROOT / "presets"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one workspace. They are made when first asked for."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, data_dir: str | os.PathLike[str] | None) -> Workspace:
+        """The workspace at `data_dir`, else at NIBBLE_DATA_DIR, else `workspace/` beside launch.py."""
+        chosen = data_dir or os.environ.get("NIBBLE_DATA_DIR") or ROOT / "workspace"
+        return cls(Path(chosen).expanduser().resolve())
+
+    def _folder(self, name: str) -> Path:
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run."""
+        return self._folder("runs")
+
+    @property
+    def datasets(self) -> Path:
+        """One folder a dataset, named by the hash of its content."""
+        return self._folder("datasets")
+
+    @property
+    def state(self) -> Path:
+        """What the app itself remembers: settings, the running server, locks."""
+        return self._folder("state")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` in one step: a reader sees the old file or the new one, never a half."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """The value in `path`, or None where there is no such file or it is not whole JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
