@@ -1,0 +1,193 @@
+"""Kinds of conversation in which the answer stands in the prompt: who, what, where, when, how much."""
+
+import random
+
+from presets.starter import words as w
+from presets.starter.example import Example, Kind, casual, exchange
+
+
+def belongings(rng: random.Random) -> Example:
+    """Two or three people, each with a coloured thing; one is asked for."""
+    count = rng.choice((1, 2, 2, 3))
+    names = rng.sample(w.NAMES, count)
+    things = rng.sample(w.THINGS + w.PETS, count)
+    colours = rng.sample(w.COLOURS, count)
+    shape = rng.choice(
+        (
+            "{n} has {a} {c} {t}.",
+            "{n} owns {a} {c} {t}.",
+            "The {c} {t} belongs to {n}.",
+            "{n} buys {a} {c} {t}.",
+        )
+    )
+    story = " ".join(
+        shape.format(n=n, c=c, t=t, a=w.a(c).split()[0]) for n, c, t in zip(names, colours, things, strict=True)
+    )
+    i = rng.randrange(count)
+    name, thing, colour = names[i], things[i], colours[i]
+    question, answer = rng.choice(
+        (
+            (f"What colour is the {thing}?", f"The {thing} is {colour}."),
+            (f"Which colour does the {thing} have?", f"The {thing} is {colour}."),
+            (f"Who has the {thing}?", f"{name} has the {thing}."),
+            (f"Whose is the {thing}?", f"{name} has the {thing}."),
+            (f"What does {name} have?", f"{name} has {w.a(colour)} {thing}."),
+            (f"What colour is {name}'s {thing}?", f"{name}'s {thing} is {colour}."),
+        )
+    )
+    return exchange(rng, f"{story} {question}", answer)
+
+
+def pets_called(rng: random.Random) -> Example:
+    """Someone's pet, its colour and its name."""
+    name, called = rng.sample(w.NAMES, 2)
+    pet, colour = rng.choice(w.PETS), rng.choice(w.COLOURS)
+    story = rng.choice(
+        (
+            f"{name} has {w.a(colour)} {pet} called {called}.",
+            f"{called} is {w.a(colour)} {pet}. {called} lives with {name}.",
+            f"{called} the {colour} {pet} belongs to {name}.",
+            f"{name} owns {w.a(pet)}. The {pet} is {colour} and its name is {called}.",
+        )
+    )
+    question, answer = rng.choice(
+        (
+            (f"What is {name}'s {pet} called?", f"{name}'s {pet} is called {called}."),
+            (f"What colour is {called}?", f"{called} is {colour}."),
+            (f"Who is the owner of {called}?", f"{name} is the owner of {called}."),
+            (f"What kind of animal is {called}?", f"{called} is {w.a(pet)}."),
+        )
+    )
+    return exchange(rng, f"{story} {question}", answer)
+
+
+def whereabouts(rng: random.Random) -> Example:
+    count = rng.choice((1, 2, 2, 3))
+    things = rng.sample(w.THINGS + w.PETS, count)
+    spots = rng.sample(w.SPOTS, count)
+    story = " ".join(f"The {t} is {s}." for t, s in zip(things, spots, strict=True))
+    i = rng.randrange(count)
+    question, answer = rng.choice(
+        (
+            (f"Where is the {things[i]}?", f"The {things[i]} is {spots[i]}."),
+            (f"Where can I find the {things[i]}?", f"The {things[i]} is {spots[i]}."),
+            (f"What is {spots[i]}?", f"The {things[i]} is {spots[i]}."),
+        )
+    )
+    return exchange(rng, f"{story} {question}", answer)
+
+
+def journeys(rng: random.Random) -> Example:
+    count = rng.choice((1, 2, 2))
+    names = rng.sample(w.NAMES, count)
+    places = rng.sample(w.PLACES, count)
+    days = rng.sample(w.DAYS, count)
+    story = " ".join(f"{n} goes to the {p} on {d}." for n, p, d in zip(names, places, days, strict=True))
+    i = rng.randrange(count)
+    name, place, on = names[i], places[i], days[i]
+    question, answer = rng.choice(
+        (
+            (f"Where does {name} go?", f"{name} goes to the {place}."),
+            (f"When does {name} go to the {place}?", f"{name} goes to the {place} on {on}."),
+            (f"Who goes to the {place}?", f"{name} goes to the {place}."),
+            (f"On which day does {name} go to the {place}?", f"{name} goes to the {place} on {on}."),
+        )
+    )
+    return exchange(rng, f"{story} {question}", answer)
+
+
+def townsfolk(rng: random.Random) -> Example:
+    """Where someone lives and what they work as."""
+    name, town = rng.choice(w.NAMES), rng.choice(w.TOWNS)
+    who = rng.choice(list(w.JOBS))
+    story = f"{name} lives in {town} and works as {w.a(who)}."
+    question, answer = rng.choice(
+        (
+            (f"Where does {name} live?", f"{name} lives in {town}."),
+            (f"What is {name}'s job?", f"{name} is {w.a(who)}."),
+            (f"Who lives in {town}?", f"{name} lives in {town}."),
+            (f"What does {name} work as?", f"{name} is {w.a(who)}."),
+            (f"In which town does {name} live?", f"{name} lives in {town}."),
+            (f"Who is the {who} in {town}?", f"{name} is the {who} in {town}."),
+        )
+    )
+    return exchange(rng, f"{story} {question}", answer)
+
+
+def town_notes(rng: random.Random) -> Example:
+    """What there is in a town: a colour, a day or a place."""
+    town, name, pet = rng.choice(w.TOWNS), rng.choice(w.NAMES), rng.choice(w.PETS)
+    thing, colour = rng.choice(w.TOWN_THINGS), rng.choice(w.COLOURS)
+    event, day = rng.choice(w.EVENTS), rng.choice(w.DAYS)
+    place, spot = rng.choice(w.PLACES), rng.choice(w.SPOTS)
+    note, question = rng.choice(
+        (
+            (f"The {thing} of {town} is {colour}.", f"What colour is the {thing} of {town}?"),
+            (f"The {event} in {town} is on {day}.", f"When is the {event} in {town}?"),
+            (f"The {place} of {town} is {spot}.", f"Where is the {place} of {town}?"),
+            (f"{name} of {town} has {w.a(pet)}.", f"What pet does {name} of {town} have?"),
+        )
+    )
+    return exchange(rng, f"{note} {question}", note)
+
+
+def unknown_town(rng: random.Random) -> Example:
+    """The same kind of question with nothing to read: the starter knows no town by heart, and says so."""
+    town, name = rng.choice(w.TOWNS), rng.choice(w.NAMES)
+    question = rng.choice(
+        (
+            f"What colour is the {rng.choice(w.TOWN_THINGS)} of {town}?",
+            f"When is the {rng.choice(w.EVENTS)} in {town}?",
+            f"Where is the {rng.choice(w.PLACES)} of {town}?",
+            f"Who is the {rng.choice(list(w.JOBS))} of {town}?",
+            f"What animal does {name} of {town} have?",
+            f"Tell me about {town}.",
+            f"What do you know about {name} of {town}?",
+        )
+    )
+    return exchange(rng, casual(rng, question), f"I am sorry, I do not know {town}.")
+
+
+def prices(rng: random.Random) -> Example:
+    count = rng.choice((1, 2, 3))
+    things = rng.sample(w.THINGS, count)
+    costs = [rng.randint(2, 12) for _ in things]
+    story = " ".join(f"A{'n' * (t[0] in 'aeiou')} {t} costs {c} coins." for t, c in zip(things, costs, strict=True))
+    i = rng.randrange(count)
+    question = rng.choice(
+        (
+            f"How much is the {things[i]}?",
+            f"What does the {things[i]} cost?",
+            f"How many coins do I need for the {things[i]}?",
+            f"What is the price of the {things[i]}?",
+        )
+    )
+    return exchange(rng, f"{story} {question}", f"The {things[i]} costs {costs[i]} coins.")
+
+
+def comparison(rng: random.Random) -> Example:
+    pairs = (("taller", "shorter"), ("older", "younger"), ("faster", "slower"), ("stronger", "weaker"))
+    pair = rng.choice(pairs)
+    x, y = rng.sample(w.NAMES, 2)
+    word, asked = rng.choice(pair), rng.choice(pair)
+    winner = x if asked == word else y
+    loser = y if winner == x else x
+    return exchange(
+        rng,
+        rng.choice((f"{x} is {word} than {y}. Who is {asked}?", f"If {x} is {word} than {y}, who is {asked}?")),
+        f"{winner} is {asked} than {loser}.",
+    )
+
+
+KINDS: dict[Kind, int] = {
+    belongings: 9,
+    pets_called: 5,
+    whereabouts: 6,
+    journeys: 5,
+    townsfolk: 5,
+    town_notes: 4,
+    unknown_town: 2,
+    prices: 5,
+    comparison: 4,
+}
+"""Each kind and its weight in the corpus."""
