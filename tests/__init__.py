@@ -1,0 +1,1 @@
+"""The tests. They mirror app/ and core/; `python launch.py test` runs them, by way of run.py."""

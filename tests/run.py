@@ -1,0 +1,96 @@
+"""The body of `python launch.py test`: lint, format, types, then the tests, in a real Chromium where they need one.
+
+Every part runs, whatever the ones before it said. The last line is pytest's own summary. `--full` adds the tests
+that take long. What is not here: anything that installs Python packages, which is launch.py's.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What every test runs under: no network, no analytics, no fork warnings. tests/conftest.py sets the same.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "GRADIO_ANALYTICS_ENABLED": "False"}
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+CHROMIUM_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "C:/Program Files/Google/Chrome/Application/chrome.exe",
+    "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
+)
+
+
+def main(full: bool = False, only: list[str] | None = None) -> int:
+    """Run everything, or with `only` just pytest with those arguments. Returns the exit status."""
+    times: list[tuple[str, float, bool]] = []
+    if not only:
+        for name, command in (
+            ("lint", ["ruff", "check", "."]),
+            ("format", ["ruff", "format", "--check", "."]),
+            ("types", ["mypy"]),
+        ):
+            print(f"== {name}", flush=True)
+            began = time.monotonic()
+            passed = subprocess.call([sys.executable, "-m", *command], cwd=ROOT) == 0
+            times.append((name, time.monotonic() - began, passed))
+    print("== tests", flush=True)
+    began = time.monotonic()
+    problem = ensure_chromium()
+    if problem:
+        print(f"{problem} The browser tests will fail.", flush=True)
+    last_line, passed = run_pytest(["-m", "" if full else "not full", "--durations=10", *(only or [])])
+    times.append(("tests", time.monotonic() - began, passed and not problem))
+    print()
+    for name, seconds, good in times:
+        print(f"{name:8} {seconds:7.1f} s  {'passed' if good else 'FAILED'}")
+    print(last_line, end="", flush=True)
+    return 0 if all(good for _, _, good in times) else 1
+
+
+def run_pytest(arguments: list[str]) -> tuple[str, bool]:
+    """Show pytest's output as it comes, but keep its last line back, for it to be the last."""
+    with tempfile.TemporaryDirectory(prefix="nibble-test-") as data_dir:
+        environment = {**os.environ, **ENVIRONMENT, "NIBBLE_DATA_DIR": data_dir, "PYTHONUNBUFFERED": "1"}
+        colour = "yes" if sys.stdout.isatty() else "auto"
+        command = [sys.executable, "-m", "pytest", f"--color={colour}", *arguments]
+        held = ""
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            for line in running.stdout:
+                print(held, end="", flush=True)
+                held = line
+        return held, running.returncode == 0
+
+
+def find_chromium() -> str:
+    """The system's Chromium, Chrome or Edge; NIBBLE_CHROMIUM names another. Empty if there is none."""
+    given = os.environ.get("NIBBLE_CHROMIUM")
+    if given:
+        return given
+    found = (shutil.which(name) for name in CHROMIUM_NAMES)
+    return next((path for path in (*found, *CHROMIUM_PLACES) if path and Path(path).exists()), "")
+
+
+def ensure_chromium() -> str:
+    """Install Chromium where it is missing and that is allowed (Debian, Ubuntu); says what is wrong, if anything."""
+    if find_chromium():
+        return ""
+    apt = shutil.which("apt-get")
+    if not apt:
+        return "There is no Chromium, Chrome or Edge here: install one, or name it in NIBBLE_CHROMIUM."
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if sudo and not (shutil.which("sudo") and subprocess.call([*sudo, "true"], stderr=subprocess.DEVNULL) == 0):
+        return "There is no Chromium here, and no right to install it: `sudo apt-get install chromium`."
+    print("installing Chromium for the browser tests", flush=True)
+    for step in (["update"], ["install", "-y", "chromium"]):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        done = subprocess.run([*sudo, apt, "-q", *step], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stdout + done.stderr, flush=True)
+            return f"There is no Chromium here, and `apt-get {' '.join(step)}` failed."
+    return "" if find_chromium() else "apt-get installed chromium, and still there is none in PATH."
