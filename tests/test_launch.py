@@ -185,6 +185,16 @@ def test_an_install_that_was_cut_short_is_finished(house: House) -> None:
 
 
 @posix_only
+def test_an_environment_that_was_half_deleted_is_made_anew(house: House) -> None:
+    """As when a reinstall is killed: without pyvenv.cfg, .venv's Python is the system's, with the system's pip."""
+    (house.venv / "nibble.json").unlink()
+    (house.venv / "pyvenv.cfg").unlink()
+    start = house.launch()
+    assert start.returncode == 0
+    assert Path(json.loads(start.stdout)["prefix"]) == house.venv
+
+
+@posix_only
 def test_an_environment_whose_python_is_gone_is_made_anew(house: House) -> None:
     house.python.unlink()
     house.python.symlink_to("/nowhere/python3.9")
@@ -285,7 +295,7 @@ def test_a_folder_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch
 def test_a_python_that_cannot_make_environments_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NibbleError, match=r"apt-get install python3\.\d+-venv"):
-        install.make_venv()
+        install.make_venv(0)
 
 
 def test_machines_without_a_torch_are_refused() -> None:

@@ -44,7 +44,7 @@ def run(dev: bool, reinstall: bool) -> None:
 class Lock:
     """One install at a time. The system frees the lock when its holder ends, so none goes stale.
 
-    pip inherits it: a launch that was killed must not leave a pip behind for the next launch to run into.
+    pip inherits it: a launch that was killed may leave a pip behind, and the next launch must wait for that.
     """
 
     def __enter__(self) -> "Lock":
@@ -94,10 +94,10 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
     wheel = wheels.find_wheel(os.environ.get("TORCH_INDEX_URL", ""), say) if torch else wheels.Wheel("", "")
     moved = bool(stamp) and stamp["folder"] != wheel.folder
     fresh = reinstall or moved or not venv_works()
+    STAMP.unlink(missing_ok=True)  # first of all: from here on .venv is not to be trusted
     while True:
         if fresh:
-            make_venv()
-        STAMP.unlink(missing_ok=True)
+            make_venv(lock)
         LOG.unlink(missing_ok=True)
         if torch:
             check_room(GPU_BYTES if wheel.accelerated else CPU_BYTES)
@@ -136,13 +136,17 @@ def name_of(requirement: str) -> str:
 
 
 def venv_works() -> bool:
-    """Whether .venv has a Python that runs and finds its pip: after a system upgrade it may not."""
+    """Whether .venv has a Python of its own that finds its pip.
+
+    After a system upgrade it does not, and what is left of a half deleted .venv may start the system's Python.
+    """
     if not PYTHON.exists():
         return False
-    return subprocess.call([str(PYTHON), "-I", "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
+    own_pip = "import pip, sys; sys.exit(sys.prefix == sys.base_prefix)"
+    return subprocess.call([str(PYTHON), "-I", "-c", own_pip], stderr=subprocess.DEVNULL) == 0
 
 
-def make_venv() -> None:
+def make_venv(lock: int) -> None:
     if importlib.util.find_spec("ensurepip") is None:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise NibbleError(
@@ -152,9 +156,20 @@ def make_venv() -> None:
     say(f"making {VENV}")
     # not sys.executable: that may be .venv's own, which is about to go
     base = sys._base_executable  # type: ignore[attr-defined]
-    made = subprocess.run([base, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True, errors="replace")
+    made = subprocess.run(
+        [base, "-m", "venv", "--clear", str(VENV)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        pass_fds=inherited(lock),
+    )
     if made.returncode:
         raise NibbleError(explain(made.stdout + made.stderr))
+
+
+def inherited(lock: int) -> tuple[int, ...]:
+    """What a child must hold on to, so that the lock outlives a launch that is killed. Windows cannot."""
+    return () if os.name == "nt" else (lock,)
 
 
 def check_room(needed: int) -> None:
@@ -181,7 +196,7 @@ def pip(lock: int, *what: str) -> None:
         str(LOG),
         *what,
     ]
-    if subprocess.call(command, stdout=sys.stderr, pass_fds=() if os.name == "nt" else (lock,)):
+    if subprocess.call(command, stdout=sys.stderr, pass_fds=inherited(lock)):
         raise NibbleError(explain(LOG.read_text("utf-8", errors="replace") if LOG.exists() else ""))
 
 
@@ -208,6 +223,8 @@ def explain(output: str) -> str:
             "ProxyError",
         ): (f"the package index cannot be reached. Check the network (behind a proxy: HTTPS_PROXY). {again}"),
     }
+    if shutil.disk_usage(ROOT).free < 20_000_000:  # ensurepip fails on a full disk without a word about it
+        output = "No space left on device"
     for signs, cause in causes.items():
         if any(sign in output for sign in signs):
             return cause
