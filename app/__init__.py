@@ -1,0 +1,1 @@
+"""The Gradio house: looks, never trains. Imports no torch."""

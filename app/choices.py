@@ -1,0 +1,46 @@
+"""What the menus offer: base models, datasets, and what there is to talk to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.pieces import date
+from core.data.keep import kept_datasets
+from core.data.samples import samples
+from core.models import model_choices
+from core.runs.store import Run, list_runs
+from core.workspace import Workspace
+
+Choices = list[tuple[str, str]]
+
+
+def models(workspace: Workspace) -> Choices:
+    """Base models: presets, local folders, what the Hugging Face cache holds."""
+    return [(choice.label, choice.value) for choice in model_choices(workspace)]
+
+
+def datasets(workspace: Workspace) -> Choices:
+    """The samples, then what was uploaded, newest first."""
+    shipped = [(f"{sample.title} (sample)", sample.name) for sample in samples()]
+    sample_files = {sample.path.name for sample in samples()}
+    kept = [path for path in kept_datasets(workspace) if path.name not in sample_files]
+    return shipped + [(_named(path, kept), str(path)) for path in kept]
+
+
+def _named(path: Path, among: list[Path]) -> str:
+    """An upload's name, with the start of its hash where two have the same."""
+    twins = sum(other.name == path.name for other in among) > 1
+    return f"{path.name} · {path.parent.name[:6]}" if twins else path.name
+
+
+def talkers(workspace: Workspace) -> Choices:
+    """Runs with an adapter, newest first, then bases alone. Values: 'run:<id>' and 'base:<model>'."""
+    runs = [run for run in list_runs(workspace) if run.has_adapter]
+    return [(run_label(run), f"run:{run.id}") for run in runs] + [
+        (f"{label}, without an adapter", f"base:{value}") for label, value in models(workspace)
+    ]
+
+
+def run_label(run: Run) -> str:
+    """A run in a menu: its name and when it was made."""
+    return f"{run.name} · {date(run.created)}"

@@ -1,0 +1,46 @@
+"""What every tab works with: the workspace, who starts runs, who looks at data, and who chats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.live import Live
+from core.chat.client import ChatClient
+from core.hardware import Device, device
+from core.helper import Helper
+from core.runs.supervisor import Supervisor
+from core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Context:
+    """One server's parts. They start no process until they are first used."""
+
+    workspace: Workspace
+    supervisor: Supervisor
+    helper: Helper
+    chat: ChatClient
+    live: Live
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> Context:
+        """The context of one workspace."""
+        return cls(
+            workspace=workspace,
+            supervisor=Supervisor(workspace),
+            helper=Helper(workspace),
+            chat=ChatClient(workspace),
+            live=Live(device().kind),
+        )
+
+    @property
+    def form_file(self) -> Path:
+        """Where the settings on the screen are kept: they survive a reload, and a restart on another port."""
+        return self.workspace.state / "form.json"
+
+
+def device_line(found: Device) -> str:
+    """The device as the strip at the top says it: its name, what it has, what is free."""
+    total, free = found.total_bytes / 2**30, found.free_bytes / 2**30
+    return f"{found.name} · {total:.0f} GiB, {free:.1f} GiB free"

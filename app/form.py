@@ -1,0 +1,155 @@
+"""The settings on the screen: a component for each key of a recipe, read into a recipe and filled from one.
+
+The recipe knows the limits and the help; nothing of either is repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gradio as gr
+from gradio.components import Component
+
+from core.recipe import Recipe, help_text
+from core.sizes import GIB, parse_size
+
+Kind = Literal["integer", "number", "choice", "switch", "text", "lines"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting: the recipe's key and its label on the screen."""
+
+    key: str
+    label: str
+    kind: Kind = "number"
+
+
+ADVANCED: dict[str, tuple[Field, ...]] = {
+    "Length of the training": (
+        Field("train.epochs", "Epochs"),
+        Field("train.max_steps", "Steps at most", "integer"),
+    ),
+    "Data": (
+        Field("data.format", "Format", "choice"),
+        Field("data.max_length", "Length limit (tokens)", "integer"),
+        Field("data.eval_fraction", "Share held out"),
+        Field("data.eval_max_rows", "Rows held out at most", "integer"),
+    ),
+    "Learning": (
+        Field("train.learning_rate", "Learning rate"),
+        Field("train.schedule", "Schedule", "choice"),
+        Field("train.warmup_ratio", "Warm-up"),
+        Field("train.effective_batch", "Conversations a step", "integer"),
+        Field("train.micro_batch", "Conversations at once", "integer"),
+        Field("train.max_grad_norm", "Gradient limit"),
+        Field("train.weight_decay", "Weight decay"),
+        Field("train.beta2", "AdamW's beta 2"),
+        Field("lora.dropout", "Dropout"),
+        Field("train.seed", "Seed", "integer"),
+    ),
+    "Memory": (
+        Field("quantization.type", "4-bit format", "choice"),
+        Field("quantization.double", "Double quantisation", "switch"),
+        Field("train.optimizer", "Optimizer", "choice"),
+        Field("train.gradient_checkpointing", "Gradient checkpointing", "choice"),
+    ),
+    "Saving and watching": (
+        Field("name", "Name of the run", "text"),
+        Field("checkpoint.every_minutes", "Save after so many minutes"),
+        Field("checkpoint.every_steps", "Save after so many steps", "integer"),
+        Field("checkpoint.keep", "Saves kept", "integer"),
+        Field("evaluation.times", "Evaluations", "integer"),
+        Field("evaluation.max_new_tokens", "Answer limit (tokens)", "integer"),
+        Field("evaluation.prompts", "Sample prompts", "lines"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """The components by the recipe's dotted keys. `budget` is a slider in GiB."""
+
+    fields: dict[str, Component]
+
+    def inputs(self) -> set[Component]:
+        """For an event's `inputs`: its callback then gets one dict of values by component."""
+        return set(self.fields.values())
+
+    def values(self, given: Mapping[Component, Any]) -> dict[str, Any]:
+        """What stands on the screen, by key, as `make_recipe` takes it."""
+        values = {key: given[component] for key, component in self.fields.items()}
+        values["evaluation.prompts"] = [line.strip() for line in (values["evaluation.prompts"] or "").splitlines()]
+        values["evaluation.prompts"] = [line for line in values["evaluation.prompts"] if line]
+        values["budget"] = None if values["budget"] is None else f"{values['budget']:g}GiB"
+        values["name"] = (values["name"] or "").strip() or None
+        values["model"] = (values["model"] or "").strip()
+        values["data.path"] = (values["data.path"] or "").strip()
+        return values
+
+    def updates(self, values: Mapping[str, Any]) -> dict[Component, Any]:
+        """What to put on the screen for these values by key; keys that are no field are left out."""
+        return {component: _shown(key, values[key]) for key, component in self.fields.items() if key in values}
+
+
+def _shown(key: str, value: Any) -> Any:
+    if key == "evaluation.prompts":
+        return "\n".join(value)
+    if key == "budget":
+        return gib(value)
+    return "" if value is None and key == "name" else value
+
+
+def gib(budget: str | None) -> float | None:
+    """A recipe's budget as the slider shows it; None (leave it) for none or a share."""
+    if budget is None or budget.strip().endswith("%"):
+        return gr.skip()
+    return round(parse_size(budget, 0) / GIB, 2)
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's settings by dotted key."""
+    values: dict[str, Any] = {}
+    for key, value in recipe.model_dump().items():
+        if isinstance(value, dict):
+            values.update({f"{key}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            values[key] = value
+    return values
+
+
+DEFAULTS = flat(Recipe())
+
+
+def build_field(field: Field) -> Component:
+    """The component of one setting, with its help under it."""
+    shared: dict[str, Any] = {"label": field.label, "info": help_text(field.key), "min_width": 180}
+    default = DEFAULTS[field.key]
+    if field.kind == "choice":
+        return gr.Dropdown(choices=_choices(field.key), value=default, **shared)
+    if field.kind == "switch":
+        return gr.Checkbox(value=default, **shared)
+    if field.kind == "text":
+        return gr.Textbox(value=default or "", max_lines=1, **shared)
+    if field.kind == "lines":
+        return gr.Textbox(value="\n".join(default), lines=3, placeholder="One question a line", **shared)
+    # No minimum here: out of range is refused by the recipe, in one sentence beside the Start button.
+    return gr.Number(value=default, precision=0 if field.kind == "integer" else None, **shared)
+
+
+def _choices(key: str) -> list[str]:
+    group, _, name = key.rpartition(".")
+    settings: Any = Recipe.model_fields[group].annotation
+    return list(get_args(settings.model_fields[name].annotation))
+
+
+def build_advanced() -> dict[str, Component]:
+    """Every setting that is not on the quick form, in groups."""
+    made: dict[str, Component] = {}
+    for title, fields in ADVANCED.items():
+        gr.HTML(f'<h4 class="nb-group">{title}</h4>', elem_classes="nb-slot")
+        with gr.Row(elem_classes="nb-fields"):
+            made.update({field.key: build_field(field) for field in fields})
+    return made

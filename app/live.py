@@ -1,0 +1,68 @@
+"""What the server knows about runs while people look at them: read once, drawn once, shared by every browser."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from app import run_html
+from app.charts import loss_chart, memory_chart
+from app.series import Curves
+from core.runs.store import Run
+
+KEPT = 8
+
+
+@dataclass
+class Drawn:
+    """One run's curves and the HTML last made of them, with the version that each part was made from."""
+
+    curves: Curves
+    parts: dict[str, str] = field(default_factory=dict)
+    made_from: dict[str, object] = field(default_factory=dict)
+
+
+class Live:
+    """Draws runs. A part is drawn again only when its file grew."""
+
+    def __init__(self, device_kind: str) -> None:
+        self.device_kind = device_kind
+        self._drawn: OrderedDict[str, Drawn] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def parts(self, run: Run) -> dict[str, str]:
+        """The HTML of `run` by part: head, loss, memory, says, events. Two equal texts mean: nothing new."""
+        with self._lock:
+            drawn = self._drawn.setdefault(run.id, Drawn(Curves(run)))
+            self._drawn.move_to_end(run.id)
+            while len(self._drawn) > KEPT:
+                self._drawn.popitem(last=False)
+            return self._draw(run, drawn)
+
+    def _draw(self, run: Run, drawn: Drawn) -> dict[str, str]:
+        status, curves = run.status(), drawn.curves
+        curves.update()
+        budget = run_html.budget_bytes(run)
+        drawn.parts["head"] = run_html.head(run, status, curves)
+        wanted: dict[str, object] = {
+            "loss": (curves.versions["metrics"], status.state),
+            "memory": (curves.versions["memory"], status.state, budget),
+            "says": (curves.versions["samples"], status.state),
+            "events": curves.versions["events"],
+        }
+        for part, version in wanted.items():
+            if drawn.made_from.get(part) == version and part in drawn.parts:
+                continue
+            drawn.made_from[part] = version
+            drawn.parts[part] = self._part(part, status.state, curves, budget)
+        return dict(drawn.parts)
+
+    def _part(self, part: str, state: str, curves: Curves, budget: int | None) -> str:
+        if part == "loss":
+            return loss_chart(curves) or run_html.no_chart("Loss", state)
+        if part == "memory":
+            return memory_chart(curves, self.device_kind, budget) or run_html.no_chart("Memory", state)
+        if part == "says":
+            return run_html.says(curves.samples, state)
+        return run_html.events(list(curves.events))

@@ -1,0 +1,144 @@
+"""The page: build all tabs, then wire them, first each by itself, then to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app import run_html
+from app.context import Context, device_line
+from app.form import flat
+from app.runs_html import Table
+from app.tabs import chat, runs, system, train
+from app.talk import Talk
+from core.errors import NibbleError
+from core.hardware import device
+from core.runs.store import Run
+from core.workspace import write_json
+
+Updates = dict[Any, Any]
+TICK_SECONDS = 1.0
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """The tabs, and what stands above them."""
+
+    strip: gr.HTML
+    tabs: gr.Tabs
+    train: train.TrainTab
+    chat: chat.ChatTab
+    runs: runs.RunsTab
+    system: system.SystemTab
+    seen: gr.State
+    timer: gr.Timer
+
+
+def build_page(context: Context) -> gr.Blocks:
+    """The whole app, ready to launch."""
+    with gr.Blocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
+        strip = gr.HTML(run_html.strip("", None, 0), elem_classes="nb-slot")
+        with gr.Tabs(selected="train", elem_classes="nb-tabs") as tabs:
+            with gr.Tab("Train", id="train"):
+                train_tab = train.build()
+            with gr.Tab("Chat", id="chat"):
+                chat_tab = chat.build()
+            with gr.Tab("Runs", id="runs"):
+                runs_tab = runs.build()
+            with gr.Tab("System", id="system") as system_item:
+                system_tab = system.build()
+        page = Page(
+            strip=strip,
+            tabs=tabs,
+            train=train_tab,
+            chat=chat_tab,
+            runs=runs_tab,
+            system=system_tab,
+            seen=gr.State({}),
+            timer=gr.Timer(TICK_SECONDS),
+        )
+        talk = Talk.open(context.workspace, context.chat)
+        train.wire(page.train, context)
+        chat.wire(page.chat, context, talk)
+        runs.wire(page.runs, context)
+        system.wire(page.system, context)
+        system_item.select(lambda: system.fill(page.system, context), None, _system_outputs(page), **QUIET)
+        _wire_across(page, context, talk)
+        _wire_time(demo, page, context, talk)
+    return demo
+
+
+def _system_outputs(page: Page) -> list[Any]:
+    tab = page.system
+    return [tab.who, tab.token, tab.sign_in, tab.sign_out, tab.versions, tab.disk]
+
+
+def _wire_across(page: Page, context: Context, talk: Talk) -> None:
+    """Buttons that lead from one tab to another."""
+
+    def talk_to(run: Run | None) -> Updates:
+        if run is None or not run.has_adapter:
+            return {page.tabs: gr.skip()}
+        talk.load(f"run:{run.id}")
+        return {page.tabs: gr.Tabs(selected="chat"), **chat.choose(page.chat, context, run.id)}
+
+    def reuse(opened: str) -> Updates:
+        run = runs.opened_run(context, opened)
+        try:
+            values = flat(run.recipe()) if run is not None else {}
+        except NibbleError:
+            values = {}
+        if values:
+            write_json(context.form_file, values)
+        return {page.tabs: gr.Tabs(selected="train"), **page.train.form.updates(values)}
+
+    target = [page.tabs, page.chat.talker, page.chat.voice]
+    page.train.chat.click(lambda: talk_to(train.shown_run(context)), None, target, **QUIET)
+    page.runs.chat.click(lambda opened: talk_to(runs.opened_run(context, opened)), page.runs.opened, target, **QUIET)
+    page.runs.reuse.click(reuse, page.runs.opened, [page.tabs, *page.train.form.inputs()], **QUIET)
+    page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
+
+
+def _wire_time(demo: gr.Blocks, page: Page, context: Context, talk: Talk) -> None:
+    """Fill the page when it is opened, and bring it up to date every second with what changed."""
+    table = Table(context.workspace)
+
+    def tick(seen: dict[str, dict[str, str]], opened: str) -> Updates:
+        updates: Updates = {}
+        strip = run_html.strip(device_line(device()), context.supervisor.current(), len(context.supervisor.queued()))
+        if seen.get("strip") != {"html": strip}:
+            seen["strip"] = {"html": strip}
+            updates[page.strip] = strip
+        updates |= train.tick(page.train, context, seen.setdefault("train", {}))
+        updates |= chat.tick(page.chat, context, talk, seen.setdefault("chat", {}))
+        updates |= runs.tick(page.runs, context, table, opened, seen.setdefault("runs", {}))
+        return {**updates, page.seen: seen} if updates else gr.skip()
+
+    def fill() -> Updates:
+        context.helper.warm()
+        return {**train.fill(page.train, context), **chat.fill(page.chat, context, talk)}
+
+    filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
+    filled += [page.chat.talker, page.chat.voice, *page.chat.settings.values(), *_conversation(page.chat)]
+    watched = [page.strip, page.seen, *_train_outputs(page.train), *_conversation(page.chat), page.chat.talker]
+    watched += _runs_outputs(page.runs)
+    ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened], "outputs": watched, **QUIET}
+    demo.load(fill, None, filled, **QUIET)
+    demo.load(tick, **ticking)
+    page.timer.tick(tick, **ticking)
+    page.runs.opened.change(tick, **ticking)
+
+
+def _conversation(tab: chat.ChatTab) -> list[Any]:
+    return [tab.chatbot, tab.status, tab.stop, tab.again, tab.send]
+
+
+def _train_outputs(tab: train.TrainTab) -> list[Any]:
+    return [*tab.view.components(), tab.stop, tab.chat, tab.again, tab.welcome]
+
+
+def _runs_outputs(tab: runs.RunsTab) -> list[Any]:
+    return [*tab.view.components(), tab.table, tab.to_train, tab.pane, tab.stop, tab.chat, tab.said, tab.recipe]

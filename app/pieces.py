@@ -1,0 +1,84 @@
+"""Small pieces of HTML that every tab uses. Whatever comes from a person, a model or a log is escaped here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from html import escape
+
+WORDS = {
+    "queued": "Waiting",
+    "preparing": "Preparing",
+    "training": "Training",
+    "finished": "Finished",
+    "stopped": "Stopped",
+    "failed": "Failed",
+    "interrupted": "Interrupted",
+}
+
+
+def text(value: object) -> str:
+    """`value` as text that is safe inside HTML, quotes included."""
+    return escape(str(value), quote=True)
+
+
+def state_badge(state: str) -> str:
+    """A run's state in one word, coloured."""
+    return f'<span class="nb-state nb-{text(state)}">{text(WORDS.get(state, state))}</span>'
+
+
+def error_box(message: str, details: str = "") -> str:
+    """What is wrong in one sentence, with details folded below."""
+    more = f"<details><summary>Details</summary><pre>{text(details)}</pre></details>" if details else ""
+    return f'<div class="nb-box nb-error" role="alert"><span>{text(message)}</span>{more}</div>'
+
+
+def note_box(message: str) -> str:
+    """Something worth knowing, with nothing wrong."""
+    return f'<div class="nb-box nb-note" role="status"><span>{text(message)}</span></div>'
+
+
+def busy(message: str) -> str:
+    """Something is under way."""
+    return f'<div class="nb-box nb-busy" role="status"><i class="nb-spin"></i><span>{text(message)}</span></div>'
+
+
+def empty(title: str, message: str) -> str:
+    """What will be here, before there is anything."""
+    return f'<div class="nb-empty"><b>{text(title)}</b><p>{text(message)}</p></div>'
+
+
+def figure(label: str, value: str, small: str = "") -> str:
+    """One number with its name over it and its unit or remark below. `value` and `small` are escaped."""
+    below = f"<small>{text(small)}</small>" if small else ""
+    return f'<div class="nb-figure"><label>{text(label)}</label><b>{text(value)}</b>{below}</div>'
+
+
+def duration(seconds: float) -> str:
+    """A time span as a person reads it: '42 s', '3 min 05 s', '2 h 07 min'."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def clock(seconds: float) -> str:
+    """A point in time, local: '14:03:22'."""
+    return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
+
+
+def date(seconds: float) -> str:
+    """A point in time with its day, local: '22 Nov, 14:03'."""
+    moment = datetime.fromtimestamp(seconds)
+    return f"{moment.day} {moment:%b, %H:%M}"
+
+
+def number(value: float) -> str:
+    """A count with thousands apart: '12,345'."""
+    return f"{value:,.0f}"
+
+
+def step_figure(header: str, body: str) -> str:
+    """A numbered heading of the form: `header` is the number, `body` the title."""
+    return f'<div class="nb-step"><i>{text(header)}</i><h3>{text(body)}</h3></div>'

@@ -1,0 +1,99 @@
+"""What will be trained on, as HTML: one row in coloured tokens, and what the check found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.pieces import error_box, figure, number, text
+from core.sizes import show_size
+
+SHOWN_TOKENS = 1500
+
+
+def preview(found: dict[str, Any]) -> str:
+    """One row of the data as the model will see it, token by token; trained ones are coloured."""
+    tokens = found["tokens"]
+    cut = "" if not found.get("truncated_here") else f", cut at {number(found['max_length'])}"
+    rest = len(tokens) - SHOWN_TOKENS
+    more = f'<p class="nb-muted">… and {number(rest)} more tokens.</p>' if rest > 0 else ""
+    return (
+        '<section class="nb-card nb-preview"><header><div><h3>What it will train on</h3>'
+        f"<small>row {number(found['row'])} of {number(found['rows'])} · {number(found['length'])} tokens{cut} · "
+        f"{number(found['trained'])} count in the loss</small></div>"
+        '<span class="nb-keys"><span class="nb-key nb-c-trained"><i></i>trained on</span>'
+        '<span class="nb-key nb-c-given"><i></i>only read</span></span></header>'
+        f'<p class="nb-tokens">{"".join(_token(token) for token in tokens[:SHOWN_TOKENS])}</p>{more}</section>'
+    )
+
+
+def _token(token: dict[str, Any]) -> str:
+    shown = text(token["text"]).replace("\n", '<i class="nb-newline">↵</i>\n')
+    kind = "nb-t" if token["trained"] else "nb-r"
+    return f'<span class="{kind}" title="token {text(token["id"])}">{shown}</span>'
+
+
+def check(found: dict[str, Any]) -> str:
+    """What the check found, good or bad, for the place above the preview."""
+    errors = "".join(error_box(problem["message"]) for problem in found["errors"])
+    figures = [*_model_figures(found), *_data_figures(found), *_budget_figures(found)]
+    body = f'<div class="nb-figures">{"".join(figures)}</div>' if figures else ""
+    word = '<span class="nb-state nb-finished">Ready</span>' if found["ok"] else state_bad()
+    dropped = dropped_rows((found.get("data") or {}).get("dropped") or [])
+    return (
+        f'<section class="nb-card"><header>{word}<div><h3>Checked before the start</h3></div></header>'
+        f"{errors}{body}{dropped}</section>"
+    )
+
+
+def state_bad() -> str:
+    """The badge of a check that found something."""
+    return '<span class="nb-state nb-failed">Not yet</span>'
+
+
+def _model_figures(found: dict[str, Any]) -> list[str]:
+    figures = []
+    model = found.get("model") or {}
+    if model.get("parameters"):
+        layers = f"{model['layers']} layers" if model.get("layers") else ""
+        figures.append(figure("model", f"{_short(model['parameters'])} parameters", layers))
+    if found.get("compute_dtype"):
+        figures.append(figure("computes in", found["compute_dtype"], found.get("because", "")))
+    return figures
+
+
+def _data_figures(found: dict[str, Any]) -> list[str]:
+    data = found.get("data") or {}
+    figures = []
+    if data.get("rows") is not None:
+        usable = data.get("usable", data["rows"])
+        figures.append(figure("rows", f"{number(usable)} of {number(data['rows'])} usable", data.get("evidence", "")))
+    if data.get("truncated"):
+        figures.append(figure("too long", f"{number(data['truncated'])} rows", "cut at the length limit"))
+    if found.get("steps"):
+        figures.append(figure("training", f"{number(found['steps'])} steps"))
+    return figures
+
+
+def _budget_figures(found: dict[str, Any]) -> list[str]:
+    floor, budget = found.get("floor_bytes"), found.get("budget_bytes")
+    if not floor or not budget:
+        return []
+    fits = f"at least {show_size(floor)} is needed, before activations"
+    return [figure("memory budget", show_size(budget), fits)]
+
+
+def dropped_rows(dropped: list[dict[str, Any]]) -> str:
+    """The rows that cannot be used, by reason, folded."""
+    if not dropped:
+        return ""
+    lines = "".join(f"<li>row {number(item['row'])}: {text(item['reason'])}</li>" for item in dropped[:50])
+    more = f"<li>… and {number(len(dropped) - 50)} more</li>" if len(dropped) > 50 else ""
+    rows = f"{number(len(dropped))} rows are" if len(dropped) > 1 else "One row is"
+    return f'<details class="nb-more"><summary>{rows} left out</summary><ul>{lines}{more}</ul></details>'
+
+
+def _short(count: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return number(count)

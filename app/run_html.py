@@ -1,0 +1,185 @@
+"""A run as HTML: what it is doing, what came out, what it says, what happened."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from app.pieces import clock, duration, empty, figure, number, state_badge, text
+from app.series import Curves
+from core.errors import NibbleError
+from core.runs.store import ENDED, OPEN, Run, Status
+from core.sizes import show_size
+
+SHOWN_ANSWERS = 4
+
+
+def budget_bytes(run: Run) -> int | None:
+    """The memory that `run` may use, as its plan says; None before there is one."""
+    planned = run.plan().get("budget_bytes") or run.result().get("budget_bytes")
+    return int(planned) if planned else None
+
+
+def title(run: Run) -> str:
+    """Name and what is trained on what, escaped."""
+    try:
+        recipe = run.recipe()
+    except NibbleError:
+        return f"<h3>{text(run.name)}</h3>"
+    what = f"{Path(recipe.model).name} · {Path(recipe.data.path).name} · rank {recipe.lora.rank}"
+    return f"<h3>{text(run.name)}</h3><small>{text(what)}</small>"
+
+
+def head(run: Run, status: Status, curves: Curves) -> str:
+    """State, progress and figures while it goes on; what changed once it has ended."""
+    if status.state in OPEN:
+        return _progress(run, status, curves)
+    if status.state in ("failed", "interrupted"):
+        return _failure(run, status, curves)
+    return _outcome(run, status, curves)
+
+
+def _card(run: Run, status: Status, body: str) -> str:
+    return (
+        f'<div class="nb-card nb-run-{text(status.state)}"><header>{state_badge(status.state)}'
+        f"<div>{title(run)}</div></header>{body}</div>"
+    )
+
+
+def _bar(share: float, moving: bool = False) -> str:
+    still = "" if moving else f' aria-valuenow="{share * 100:.0f}"'
+    width = "100" if moving else f"{share * 100:.2f}"
+    return (
+        f'<div class="nb-bar{" nb-moving" if moving else ""}" role="progressbar" aria-label="Progress" '
+        f'aria-valuemin="0" aria-valuemax="100"{still}><i style="width:{width}%"></i></div>'
+    )
+
+
+def _progress(run: Run, status: Status, curves: Curves) -> str:
+    elapsed = time.time() - status.started if status.started else 0.0
+    message = f'<p class="nb-say">{text(status.message)}</p>' if status.message else ""
+    if status.state == "queued":
+        return _card(run, status, '<p class="nb-say">It starts when the run before it has ended.</p>')
+    if not status.total or status.state == "preparing":
+        figures = figure("elapsed", duration(elapsed))
+        return _card(run, status, f'{_bar(0, moving=True)}<div class="nb-figures">{figures}</div>{message}')
+    pace = curves.seconds_per_step()
+    left = duration(pace * (status.total - status.step)) if pace else "…"
+    rate = curves.last.get("tokens_per_second")
+    figures = "".join(
+        [
+            figure("step", f"{number(status.step)} of {number(status.total)}"),
+            figure("elapsed", duration(elapsed)),
+            figure("remaining", f"about {left}" if pace else left),
+            figure("speed", f"{number(rate)} tokens/s" if rate else "…"),
+            figure("loss", f"{curves.last['loss']:.3f}" if "loss" in curves.last else "…", "nats per token"),
+        ]
+    )
+    return _card(run, status, f'{_bar(status.step / status.total)}<div class="nb-figures">{figures}</div>{message}')
+
+
+def _outcome(run: Run, status: Status, curves: Curves) -> str:
+    result = run.result()
+    told = status.message and status.state != "finished"  # a finished run's figures say it all
+    message = f'<p class="nb-say">{text(status.message)}</p>' if told else ""
+    return _card(run, status, f'<div class="nb-figures">{"".join(_result_figures(result, status))}</div>{message}')
+
+
+def _result_figures(result: dict[str, Any], status: Status) -> list[str]:
+    figures = []
+    before, after = result.get("eval_loss_before"), result.get("eval_loss")
+    if before is not None and after is not None:
+        change = f"{(after - before) / before * 100:+.0f} %, lower is better" if before else "nats per token"
+        figures.append(figure("evaluation loss", f"{before:.3f} → {after:.3f}", change))
+    elif result.get("final_loss") is not None:
+        figures.append(figure("training loss", f"{result['final_loss']:.3f}", "nats per token"))
+    steps = result.get("steps", status.step)
+    figures.append(figure("steps", f"{number(steps)} of {number(status.total)}" if status.total else number(steps)))
+    if result.get("seconds"):
+        figures.append(figure("time", duration(result["seconds"])))
+    if result.get("tokens_per_second"):
+        figures.append(figure("speed", f"{number(result['tokens_per_second'])} tokens/s"))
+    peak = (result.get("peak_bytes") or {}).get("process")
+    if peak:
+        budget = result.get("budget_bytes")
+        figures.append(figure("memory", show_size(peak), f"of {show_size(budget)} budget" if budget else "at its peak"))
+    return figures
+
+
+def _failure(run: Run, status: Status, curves: Curves) -> str:
+    log = run.log_tail(30)
+    tail = f"<details open><summary>The log's last lines</summary><pre>{text(log)}</pre></details>" if log else ""
+    step = f'<p class="nb-say">It had done {number(status.step)} of {number(status.total)} steps.</p>'
+    why = text(status.message or "It ended without saying why.")
+    return _card(run, status, f'<p class="nb-why" role="alert">{why}</p>{step if status.total else ""}{tail}')
+
+
+def no_chart(name: str, state: str) -> str:
+    """The place where a chart will be."""
+    if state in ENDED:
+        return empty(name, "Nothing was measured: the run ended before its first step.")
+    return empty(name, "Drawn from the first step on.")
+
+
+def says(samples: list[dict[str, Any]], state: str) -> str:
+    """The sample prompts, each with its newest answer on top and the earlier ones below."""
+    if not samples:
+        return "" if state in ENDED else empty("What it says now", "Its answers to the sample prompts, as it learns.")
+    answers: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for row in samples:
+        answers[str(row.get("prompt", ""))].append((int(row.get("step", 0)), str(row.get("answer", ""))))
+    return (
+        '<section class="nb-says"><h4>What it says now</h4>'
+        + "".join(_prompt(prompt, given) for prompt, given in answers.items())
+        + "</section>"
+    )
+
+
+def _prompt(prompt: str, given: list[tuple[int, str]]) -> str:
+    *earlier, (step, newest) = given
+    if len(earlier) >= SHOWN_ANSWERS:  # the first shows where it came from, the last ones where it goes
+        earlier = [earlier[0], *earlier[-(SHOWN_ANSWERS - 1) :]]
+    before = "".join(f"<li><i>{_at(at)}</i><span>{_said(answer)}</span></li>" for at, answer in reversed(earlier))
+    return (
+        f'<article><p class="nb-asked">{text(prompt)}</p>'
+        f'<p class="nb-answer"><i>{_at(step)}</i><span>{_said(newest)}</span></p><ul>{before}</ul></article>'
+    )
+
+
+def _at(step: int) -> str:
+    return "base" if step == 0 else f"step {number(step)}"
+
+
+def _said(answer: str) -> str:
+    return text(answer) if answer.strip() else "<em>(nothing)</em>"
+
+
+def events(rows: list[dict[str, Any]]) -> str:
+    """What happened, the newest on top."""
+    if not rows:
+        return '<p class="nb-muted">Nothing yet.</p>'
+    lines = [
+        f"<li class='nb-kind-{text(row.get('kind', ''))}'><time>{clock(float(row.get('time', 0)))}</time>"
+        f"<span>{text(row.get('message', ''))}</span></li>"
+        for row in reversed(rows)
+    ]
+    return f'<ul class="nb-events">{"".join(lines)}</ul>'
+
+
+def strip(device: str, current: Run | None, waiting: int) -> str:
+    """The line at the top of every tab: name, device, and what is running."""
+    running = ""
+    if current is not None:
+        status = current.status()
+        share = status.step / status.total if status.total else 0.0
+        where = f"step {number(status.step)} of {number(status.total)}" if status.total else "preparing"
+        running = f'<span class="nb-now"><b>{text(current.name)}</b> {where}{_bar(share)}</span>'
+    if waiting:
+        running += f'<span class="nb-muted">{waiting} waiting</span>'
+    return (
+        f'<div class="nb-strip"><span class="nb-brand"><i></i>Nibble</span><span class="nb-device">{text(device)}'
+        f'</span>{running}<button class="nb-look" type="button" aria-label="Light or dark" title="Light or dark">'
+        "◐</button></div>"
+    )

@@ -1,0 +1,80 @@
+// What the page does by itself: hides the key in the address, names the fields for screen readers,
+// switches light and dark, and shows a chart's values under the pointer. Runs once, on load.
+() => {
+  const here = new URL(window.location.href);
+  if (here.searchParams.has("token")) {
+    here.searchParams.delete("token");
+    window.history.replaceState(null, "", here);
+  }
+
+  const chosen = window.localStorage.getItem("nibble-look");
+  if (chosen) document.body.classList.toggle("dark", chosen === "dark");
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest(".nb-look")) return;
+    const dark = document.body.classList.toggle("dark");
+    window.localStorage.setItem("nibble-look", dark ? "dark" : "light");
+  });
+
+  // Gradio puts the help text inside the label: a field's name would be a paragraph.
+  const nameFields = () => {
+    for (const field of document.querySelectorAll("input, textarea")) {
+      if (field.hasAttribute("data-named")) continue;
+      const title = field.closest(".block")?.querySelector('[data-testid="block-info"]');
+      if (!title || field.closest("fieldset")) continue;
+      field.setAttribute("data-named", "");
+      if (field.type !== "range") field.setAttribute("aria-label", title.textContent.trim());
+    }
+  };
+  let waiting = 0;
+  new MutationObserver(() => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(nameFields);
+  }).observe(document.body, { childList: true, subtree: true });
+  nameFields();
+
+  const tip = document.createElement("div");
+  tip.className = "nb-tip";
+  document.body.append(tip);
+  const show = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(4));
+  const time = (value) =>
+    value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+
+  const nearest = (path, x) => {
+    let best = null;
+    for (const pair of path.getAttribute("d").slice(1).split("L")) {
+      const [px, py] = pair.split(" ").map(Number);
+      if (best === null || Math.abs(px - x) < Math.abs(best[0] - x)) best = [px, py];
+    }
+    return best;
+  };
+
+  const point = (svg, event) => {
+    const box = svg.getBoundingClientRect();
+    const view = svg.viewBox.baseVal;
+    const x = ((event.clientX - box.left) / box.width) * view.width;
+    const [left, top, right, bottom] = svg.dataset.plot.split(",").map(Number);
+    const [x0, x1, y0, y1] = svg.dataset.range.split(",").map(Number);
+    if (x < left || x > right) return false;
+    const rows = [...svg.querySelectorAll("path[data-name]")].map((path) => {
+      const [px, py] = nearest(path, x);
+      return { name: path.dataset.name, x: px, value: y0 + ((bottom - py) / (bottom - top)) * (y1 - y0) };
+    });
+    if (!rows.length) return false;
+    const at = x0 + ((rows[0].x - left) / (right - left)) * (x1 - x0);
+    tip.replaceChildren();
+    const head = document.createElement("b");
+    head.textContent = svg.dataset.kind === "time" ? time(at) : `step ${Math.round(at)}`;
+    tip.append(head, ...rows.map((row) => {
+      const line = document.createElement("div");
+      line.textContent = `${row.name}: ${show(row.value)}`;
+      return line;
+    }));
+    tip.style.left = `${Math.min(event.clientX + 14, window.innerWidth - tip.offsetWidth - 8)}px`;
+    tip.style.top = `${event.clientY + 14}px`;
+    return true;
+  };
+  document.addEventListener("mousemove", (event) => {
+    const svg = event.target.closest?.("svg[data-plot]");
+    tip.classList.toggle("nb-on", Boolean(svg) && point(svg, event));
+  });
+}

@@ -1,0 +1,134 @@
+"""System: what the doctor found, versions to copy, disk by run, and signing in to Hugging Face."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from app import pieces, system_html
+from app.context import Context
+from core.errors import NibbleError
+from core.runs.store import list_runs
+
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class SystemTab:
+    """The components of the tab that events touch."""
+
+    findings: gr.HTML
+    look: gr.Button
+    versions: gr.Textbox
+    disk: gr.HTML
+    who: gr.HTML
+    token: gr.Textbox
+    sign_in: gr.Button
+    sign_out: gr.Button
+
+
+def build() -> SystemTab:
+    """Lay the tab out."""
+    with gr.Row(elem_classes="nb-system"):
+        with gr.Column(scale=6, min_width=380):
+            gr.HTML("<h3>This machine</h3>", elem_classes="nb-slot")
+            findings = gr.HTML(
+                pieces.empty("Not looked yet", "The doctor checks Python, torch, the device and bitsandbytes."),
+                elem_classes="nb-slot",
+            )
+            look = gr.Button("Check this machine", variant="primary", elem_classes="nb-narrow")
+            gr.HTML("<h3>Disk</h3>", elem_classes="nb-slot")
+            disk = gr.HTML(elem_classes="nb-slot")
+        with gr.Column(scale=5, min_width=340):
+            gr.HTML("<h3>Hugging Face</h3>", elem_classes="nb-slot")
+            who = gr.HTML(elem_classes="nb-slot")
+            token = gr.Textbox(
+                label="Access token",
+                type="password",
+                placeholder="hf_…",
+                info="From huggingface.co/settings/tokens. It is kept by Hugging Face's own library, not by Nibble.",
+            )
+            with gr.Row(elem_classes="nb-actions"):
+                sign_in = gr.Button("Sign in", variant="primary")
+                sign_out = gr.Button("Sign out", visible=False)
+            gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
+            versions = gr.Textbox(
+                label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
+            )
+    return SystemTab(findings, look, versions, disk, who, token, sign_in, sign_out)
+
+
+def wire(tab: SystemTab, context: Context) -> None:
+    """Attach the tab's events."""
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    shown = [tab.who, tab.token, tab.sign_in, tab.sign_out]
+    tab.look.click(partial(_look, context), None, tab.findings, trigger_mode="once", **quiet)
+    gr.on([tab.sign_in.click, tab.token.submit], lambda token: _sign_in(tab, token), tab.token, shown, **quiet)
+    tab.sign_out.click(lambda: _sign_out(tab), None, shown, **quiet)
+
+
+def _look(context: Context) -> Iterator[str]:
+    from core.doctor import doctor
+
+    yield pieces.busy("Looking at Python, torch, the device and bitsandbytes. This takes about ten seconds.")
+    try:
+        yield system_html.findings(doctor(context.workspace))
+    except NibbleError as error:
+        yield pieces.error_box(str(error))
+
+
+def _sign_in(tab: SystemTab, token: str) -> Updates:
+    """Hand the token to Hugging Face's own store; it is neither kept nor logged here."""
+    from huggingface_hub import errors, login
+
+    if not token.strip():
+        return {tab.who: pieces.error_box("Paste an access token first.")}
+    try:
+        login(token=token.strip(), add_to_git_credential=False)
+    except (errors.HfHubHTTPError, ValueError) as error:
+        return {tab.who: pieces.error_box("Hugging Face does not take this token.", type(error).__name__)}
+    except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
+        return {tab.who: pieces.error_box("Hugging Face cannot be reached from here.", type(error).__name__)}
+    return who(tab)
+
+
+def _sign_out(tab: SystemTab) -> Updates:
+    from huggingface_hub import logout
+
+    logout()
+    return who(tab)
+
+
+def who(tab: SystemTab) -> Updates:
+    """Whether somebody is signed in, read from Hugging Face's own store without asking the network."""
+    from huggingface_hub import get_token
+    from huggingface_hub.utils import get_stored_tokens
+
+    token = get_token()
+    fixed = bool(os.environ.get("HF_TOKEN"))
+    name = next((name for name, stored in get_stored_tokens().items() if stored == token), "")
+    said = "Not signed in. Only gated and private models need it."
+    if token:
+        said = f"Signed in with the token “{name}”." if name else "Signed in."
+    if fixed:
+        said = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
+    return {
+        tab.who: pieces.note_box(said),
+        tab.sign_in: gr.Button(visible=not token),
+        tab.sign_out: gr.Button(visible=bool(token) and not fixed),
+        tab.token: gr.Textbox(value="", visible=not token),
+    }
+
+
+def fill(tab: SystemTab, context: Context) -> Updates:
+    """What is known without waiting."""
+    return {
+        **who(tab),
+        tab.versions: system_html.versions(),
+        tab.disk: system_html.disk(list_runs(context.workspace)),
+    }

@@ -1,0 +1,319 @@
+"""Train: what to train on the left, what will be trained on and how it goes on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app import choices, pieces, preview_html
+from app.context import Context
+from app.form import DEFAULTS, Field, Form, build_advanced, build_field, flat
+from app.run_view import RunView, build_body, build_head
+from core.data.keep import keep_upload
+from core.errors import NibbleError
+from core.hardware import device
+from core.recipe import Recipe, help_text, load_recipe, make_recipe, recipe_presets
+from core.runs.store import ENDED, OPEN, Run, list_runs
+from core.sizes import GIB
+from core.workspace import read_json, write_json
+
+Updates = dict[Any, Any]
+TRY_IT = "Try it: train the starter on a sample (about a minute)"
+CHECKED_BY = ("model", "data.path", "data.format", "data.max_length", "lora.rank", "budget", "train.max_steps")
+
+
+@dataclass(frozen=True)
+class TrainTab:
+    """The components of the tab that events touch."""
+
+    welcome: gr.Group
+    try_it: gr.Button
+    form: Form
+    upload: gr.File
+    preset: gr.Dropdown
+    start: gr.Button
+    said: gr.HTML
+    side: gr.Tabs
+    check: gr.HTML
+    preview: gr.HTML
+    row: gr.Number
+    before: gr.Button
+    after: gr.Button
+    view: RunView
+    stop: gr.Button
+    chat: gr.Button
+    again: gr.Button
+
+
+def build() -> TrainTab:
+    """Lay the tab out. Nothing is looked up here: the page fills itself when it is opened."""
+    with gr.Row(elem_classes="nb-train"):
+        with gr.Column(scale=4, min_width=340, elem_classes="nb-form"):
+            with gr.Group(visible=False, elem_classes="nb-welcome") as welcome:
+                gr.HTML(
+                    "<h3>First time here?</h3><p>Watch a small model learn to talk like a pirate.</p>",
+                    elem_classes="nb-slot",
+                )
+                try_it = gr.Button(TRY_IT, variant="primary", size="lg")
+            fields, upload, preset, start, said = _build_form()
+        with (
+            gr.Column(scale=7, min_width=420, elem_classes="nb-side"),
+            gr.Tabs(selected="check", elem_classes="nb-subtabs") as side,
+        ):
+            with gr.Tab("Before the start", id="check"):
+                check, preview, row, before, after = _build_preview()
+            with gr.Tab("Run", id="run"):
+                head = build_head()
+                with gr.Row(elem_classes="nb-actions"):
+                    stop = gr.Button("Stop", variant="stop", visible=False)
+                    chat = gr.Button("Chat with it", variant="primary", visible=False)
+                    again = gr.Button("Set up another run", visible=False)
+                view = build_body(head)
+    return TrainTab(
+        welcome=welcome,
+        try_it=try_it,
+        form=Form(fields),
+        upload=upload,
+        preset=preset,
+        start=start,
+        said=said,
+        side=side,
+        check=check,
+        preview=preview,
+        row=row,
+        before=before,
+        after=after,
+        view=view,
+        stop=stop,
+        chat=chat,
+        again=again,
+    )
+
+
+def _build_form() -> tuple[dict[str, Component], gr.File, gr.Dropdown, gr.Button, gr.HTML]:
+    fields: dict[str, Component] = {}
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("1", "Model"), elem_classes="nb-slot")
+        fields["model"] = gr.Dropdown(
+            label="Base model", info=help_text("model"), allow_custom_value=True, value=DEFAULTS["model"]
+        )
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("2", "Data"), elem_classes="nb-slot")
+        fields["data.path"] = gr.Dropdown(
+            label="Dataset", info=help_text("data.path"), allow_custom_value=True, value=DEFAULTS["data.path"]
+        )
+        upload = gr.File(
+            label="Your own file",
+            show_label=False,
+            file_types=[".json", ".jsonl", ".csv"],
+            height=64,
+            elem_classes="nb-drop",
+        )
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("3", "Adapter"), elem_classes="nb-slot")
+        with gr.Row(elem_classes="nb-fields"):
+            fields["lora.rank"] = build_field(Field("lora.rank", "Rank", "integer"))
+            fields["lora.alpha"] = build_field(Field("lora.alpha", "Alpha"))
+        with gr.Accordion("Advanced", open=False, elem_classes="nb-advanced"):
+            preset = gr.Dropdown(
+                label="Fill in from a recipe", info="Sets every field here to a recipe's.", choices=[], value=None
+            )
+            fields.update(build_advanced())
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("4", "Memory"), elem_classes="nb-slot")
+        fields["budget"] = gr.Slider(
+            0, 1024, value=0, step=0.05, label="Memory budget", info="In GiB.", elem_classes="nb-budget"
+        )
+    start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
+    said = gr.HTML(elem_classes="nb-slot nb-said")
+    return fields, upload, preset, start, said
+
+
+def _build_preview() -> tuple[gr.HTML, gr.HTML, gr.Number, gr.Button, gr.Button]:
+    check = gr.HTML(pieces.busy("Looking at the model and the data…"), elem_classes="nb-slot")
+    preview = gr.HTML(elem_classes="nb-slot")
+    with gr.Row(elem_classes="nb-pager"):
+        before = gr.Button("‹ Row before", size="sm")
+        row = gr.Number(1, label="Row", show_label=False, container=False, precision=0, min_width=80, scale=0)
+        after = gr.Button("Next row ›", size="sm")
+    return check, preview, row, before, after
+
+
+def wire(tab: TrainTab, context: Context) -> None:
+    """Attach the tab's events. Those that lead to other tabs are attached where both are known."""
+    events = TrainEvents(tab, context)
+    form = tab.form.inputs()
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    started = [tab.said, tab.side, tab.welcome, *form]
+    tab.start.click(events.start, form, started, trigger_mode="once", **quiet)
+    tab.try_it.click(events.try_it, None, started, trigger_mode="once", **quiet)
+    tab.upload.upload(events.keep, tab.upload, [tab.form.fields["data.path"], tab.upload, tab.said], **quiet)
+    tab.preset.input(events.fill_from, tab.preset, [*form, tab.said], **quiet)
+    typed = [component.input for component in tab.form.fields.values()]
+    gr.on(typed, events.remember, form, None, trigger_mode="always_last", **quiet)
+    looked_at = [tab.form.fields[key].change for key in CHECKED_BY]
+    gr.on(looked_at, events.look, form | {tab.row}, [tab.check, tab.preview], trigger_mode="always_last", **quiet)
+    shown = [tab.preview, tab.row]
+    tab.before.click(lambda row: max(1, (row or 1) - 1), tab.row, tab.row, queue=False, **quiet)
+    tab.after.click(lambda row: (row or 0) + 1, tab.row, tab.row, queue=False, **quiet)
+    tab.row.change(events.turn, form | {tab.row}, shown, trigger_mode="always_last", **quiet)
+    tab.stop.click(events.stop, None, [tab.said, tab.stop], **quiet)
+    tab.again.click(lambda: gr.Tabs(selected="check"), None, tab.side, queue=False, **quiet)
+
+
+class TrainEvents:
+    """What happens on a press. Each parses, calls the engine once, and renders."""
+
+    def __init__(self, tab: TrainTab, context: Context) -> None:
+        self.tab = tab
+        self.context = context
+
+    def start(self, given: dict[Component, Any]) -> Iterator[Updates]:
+        """Check the settings, make the run and queue it; what cannot work is said beside the button."""
+        yield {self.tab.said: pieces.busy("Starting…")}
+        try:
+            yield self._submit(make_recipe(self.tab.form.values(given)))
+        except NibbleError as error:
+            yield {self.tab.said: pieces.error_box(str(error))}
+
+    def try_it(self) -> Iterator[Updates]:
+        """The first visit's one press: the quickstart recipe, started."""
+        yield {self.tab.said: pieces.busy("Starting…")}
+        try:
+            recipe = load_recipe("quickstart")
+            values = flat(recipe)
+            write_json(self.context.form_file, values)
+            yield {**self.tab.form.updates(values), **self._submit(recipe)}
+        except NibbleError as error:
+            yield {self.tab.said: pieces.error_box(str(error))}
+
+    def _submit(self, recipe: Recipe) -> Updates:
+        from core.launching import submit
+
+        ahead = self.context.supervisor.current()
+        run = submit(recipe, self.context.workspace, self.context.supervisor)
+        said = pieces.note_box("Started. It goes on when you close this page.")
+        if ahead is not None and run.status().state == "queued":
+            said = pieces.note_box(f"Queued: it starts when “{ahead.name}” has ended.")
+        return {self.tab.said: said, self.tab.side: gr.Tabs(selected="run"), self.tab.welcome: gr.Group(visible=False)}
+
+    def stop(self) -> Updates:
+        """Ask the run on the screen to stop."""
+        run = shown_run(self.context)
+        try:
+            said = self.context.supervisor.stop(run) if run is not None else "Nothing is running."
+        except NibbleError as error:
+            said = str(error)
+        return {self.tab.said: pieces.note_box(said), self.tab.stop: gr.Button("Stopping…", interactive=False)}
+
+    def keep(self, path: str) -> Updates:
+        """Copy the uploaded file into the workspace at once, and choose it."""
+        data = self.tab.form.fields["data.path"]
+        try:
+            kept = keep_upload(self.context.workspace, path, path)
+        except NibbleError as error:
+            return {self.tab.said: pieces.error_box(str(error)), self.tab.upload: None}
+        self._remember({"data.path": kept})
+        offered = choices.datasets(self.context.workspace)
+        return {data: gr.Dropdown(choices=offered, value=kept), self.tab.upload: None, self.tab.said: ""}
+
+    def fill_from(self, name: str | None) -> Updates:
+        """Put a recipe's settings on the screen."""
+        if not name:
+            return {self.tab.said: gr.skip()}
+        try:
+            values = flat(load_recipe(name))
+        except NibbleError as error:
+            return {self.tab.said: pieces.error_box(str(error))}
+        self._remember(values)
+        return {**self.tab.form.updates(values), self.tab.said: ""}
+
+    def remember(self, given: dict[Component, Any]) -> None:
+        """Keep what stands on the screen, so that a reload finds it again."""
+        self._remember(self.tab.form.values(given))
+
+    def _remember(self, values: dict[str, Any]) -> None:
+        write_json(self.context.form_file, {**(read_json(self.context.form_file) or {}), **values})
+
+    def look(self, given: dict[Component, Any]) -> Iterator[Updates]:
+        """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""
+        yield {self.tab.check: pieces.busy("Looking at the model and the data…")}
+        try:
+            recipe = make_recipe(self.tab.form.values(given)).model_dump()
+        except NibbleError as error:
+            yield {self.tab.check: pieces.error_box(str(error))}
+            return
+        yield {self.tab.preview: self._preview(recipe, given[self.tab.row])[0]}
+        try:
+            yield {self.tab.check: preview_html.check(self.context.helper.call("check", recipe=recipe))}
+        except NibbleError as error:
+            yield {self.tab.check: pieces.error_box(str(error))}
+
+    def turn(self, given: dict[Component, Any]) -> Updates:
+        """Show another row."""
+        try:
+            recipe = make_recipe(self.tab.form.values(given)).model_dump()
+        except NibbleError as error:
+            return {self.tab.check: pieces.error_box(str(error))}
+        html, row = self._preview(recipe, given[self.tab.row])
+        return {self.tab.preview: html, self.tab.row: row}
+
+    def _preview(self, recipe: dict[str, Any], row: float | None) -> tuple[str, int]:
+        try:
+            found = self.context.helper.call("preview", recipe=recipe, row=int(row or 1))
+        except NibbleError:  # the check above says the same sentence, once
+            return "", int(row or 1)
+        return preview_html.preview(found), int(found["row"])
+
+
+def shown_run(context: Context) -> Run | None:
+    """The run that the Train tab shows: the one at work, else the one that waits, else the newest."""
+    runs = list_runs(context.workspace)
+    by_state = {run: run.status() for run in runs[:50]}
+    active = next((run for run, status in by_state.items() if status.active), None)
+    return active or (runs[0] if runs else None)
+
+
+def fill(tab: TrainTab, context: Context) -> Updates:
+    """Everything that the page looks up when it is opened: menus, the device's size, the last settings."""
+    found = device()
+    total, free = found.total_bytes / GIB, found.free_bytes / GIB
+    kept = read_json(context.form_file) or {}
+    budget = tab.form.fields["budget"]
+    updates: Updates = tab.form.updates({**kept, "budget": kept.get("budget") or f"{free:.1f}GiB"})
+    offered = {
+        tab.form.fields["model"]: choices.models(context.workspace),
+        tab.form.fields["data.path"]: choices.datasets(context.workspace),
+    }
+    for component, menu in offered.items():
+        updates[component] = gr.Dropdown(choices=menu, value=updates.get(component, component.value))
+    share = f"In GiB, of {total:.1f} on this {'machine' if found.kind == 'cpu' else 'card'}; {free:.1f} are free now."
+    amount = min(float(updates[budget]), round(total, 1))
+    updates[budget] = gr.Slider(value=amount, maximum=round(total, 1), info=share)
+    run = shown_run(context)
+    updates[tab.preset] = gr.Dropdown(choices=list(recipe_presets()))
+    updates[tab.welcome] = gr.Group(visible=run is None)
+    updates[tab.side] = gr.Tabs(selected="run" if run is not None and run.status().state in OPEN else "check")
+    return updates
+
+
+def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
+    """What changed on the Train tab since this browser last saw it."""
+    run = shown_run(context)
+    if run is None:
+        nothing = pieces.empty("No run yet", "Its progress, loss and memory will be drawn here. Press Start training.")
+        return tab.view.changes({"head": nothing}, seen)
+    state = run.status().state
+    updates = tab.view.changes(context.live.parts(run), seen)
+    mark = f"{run.id} {state}"
+    if seen.get("buttons") != mark:
+        seen["buttons"] = mark
+        updates[tab.stop] = gr.Button("Stop", visible=state in OPEN, interactive=True)
+        updates[tab.chat] = gr.Button(visible=state in ENDED and run.has_adapter)
+        updates[tab.again] = gr.Button(visible=state in ENDED)
+        updates[tab.welcome] = gr.Group(visible=False)
+    return updates
