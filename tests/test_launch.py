@@ -292,6 +292,16 @@ def test_a_folder_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch
         pass
 
 
+def test_an_environment_of_another_user_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(dev: bool, reinstall: bool, lock: int) -> None:
+        raise PermissionError(13, "Permission denied", "nibble.json")
+
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "install", refuse)
+    with pytest.raises(NibbleError, match="cannot be written. See who owns it"):
+        install.run(dev=False, reinstall=True)
+
+
 def test_a_python_that_cannot_make_environments_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NibbleError, match=r"apt-get install python3\.\d+-venv"):

@@ -38,7 +38,10 @@ def run(dev: bool, reinstall: bool) -> None:
     """Install, unless another launch is doing so: then wait for it, and install only what it left undone."""
     with Lock() as lock:
         if reinstall or not ready(dev):
-            install(dev, reinstall, lock.file.fileno())
+            try:
+                install(dev, reinstall, lock.file.fileno())
+            except OSError as error:  # such as a .venv that another user made
+                raise NibbleError(explain(str(error))) from error
 
 
 class Lock:
