@@ -115,9 +115,7 @@ def card_variables(gpu: str) -> "dict[str, str]":
         card = wheels.freest_card(gpus, stamp["cuda"])
         if card:
             gpu = str(card.number)
-            state.say(
-                f"using card {gpu}, {card.name}, with {card.free_mib} MiB free (--gpu chooses another)."
-            )
+            state.say(f"using card {gpu}, {card.name}, with {card.free_mib} MiB free (--gpu chooses another).")
     # CUDA numbers the fastest card 0, unless it is told to number them as nvidia-smi does
     return {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if gpu else {}
 
