@@ -46,7 +46,7 @@ class ChatTab:
 def build() -> ChatTab:
     """Lay the tab out."""
     with gr.Row(elem_classes="nb-chat"):
-        with gr.Column(scale=7, min_width=420):
+        with gr.Column(scale=7, min_width=540):
             with gr.Row(elem_classes="nb-who"):
                 talker = gr.Dropdown(label="Talk to", choices=[], value=None, scale=3, min_width=260)
                 voice = gr.Radio(
