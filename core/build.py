@@ -90,7 +90,7 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules="all-linear",
         bias="none",

@@ -33,9 +33,7 @@ class Helper:
 
     def call(self, op: str, **arguments: Any) -> Answer:
         """Ask for `preview` or `check`. Blocks until it is there. Raises NibbleError with one clear sentence."""
-        answer: Answer = {}
-        for answer in self._child.ask({"op": op, **arguments}):
-            continue
+        *_, answer = self._child.ask({"op": op, **arguments})
         return answer
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ import yaml
 from core.errors import ModelError
 from core.workspace import PRESETS, ROOT, Workspace
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
 _FOLDER_HINT = "A model folder holds config.json, tokenizer files and *.safetensors."
 
@@ -129,7 +129,7 @@ def find_model(wanted: str) -> FoundModel:
     path = Path(preset.path if preset else wanted).expanduser()
     if preset and not path.is_absolute():
         path = ROOT / path
-    if path.is_dir():
+    if wanted.strip() and path.is_dir():
         return _in_folder(wanted, path, preset.title if preset else path.resolve().name)
     if path.is_file():
         raise ModelError(f"{path.name} is a file, not a model. {_FOLDER_HINT}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from core.errors import RecipeError
 from core.workspace import PRESETS
 
-FORMATS = ("auto", "messages", "alpaca", "sharegpt", "prompt_completion")
+FORMATS = ("auto", "messages", "alpaca", "sharegpt", "prompt-completion")
 
 
 class _Settings(BaseModel):
@@ -20,7 +20,7 @@ class _Settings(BaseModel):
 
 class DataSettings(_Settings):
     path: str = Field("pirate", description="A sample's name, or a file: json, jsonl or csv.")
-    format: Literal["auto", "messages", "alpaca", "sharegpt", "prompt_completion"] = Field(
+    format: Literal["auto", "messages", "alpaca", "sharegpt", "prompt-completion"] = Field(
         "auto", description="How the rows are laid out. 'auto' looks at them."
     )
     max_length: int = Field(
@@ -190,7 +190,7 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"--set {override!r} is not key=value, such as --set lora.rank=32.")
-        _put(values, key.strip(), _parse_value(text))
+        _put(values, key.strip(), _parse_value(key.strip(), text))
     if "max_steps" in {o.partition("=")[0].rpartition(".")[2] for o in overrides or []}:
         values["train"].setdefault("epochs", None)
     return make_recipe(values)
@@ -243,8 +243,10 @@ def _put(nested: dict[str, Any], key: str, value: Any) -> None:
     nested[last] = value
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(key: str, text: str) -> Any:
     """A value typed on the command line. YAML's reader takes '1e-3' for text, so numbers are tried first."""
+    if _is_setting(key) and _field(key).annotation in (str, str | None):
+        return text or None
     for number in (int, float):
         try:
             return number(text)

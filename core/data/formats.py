@@ -106,13 +106,13 @@ _SIGNS: dict[str, Callable[[Row], bool]] = {
     "messages": lambda row: _has_key(row, "role"),
     "sharegpt": lambda row: _has_key(row, "from"),
     "alpaca": lambda row: "instruction" in row and ("output" in row or "response" in row),
-    "prompt_completion": _fits_prompt,
+    "prompt-completion": _fits_prompt,
 }
 _EVIDENCE = {
     "messages": "role/content turns",
     "sharegpt": "from/value turns",
     "alpaca": "instruction and output columns",
-    "prompt_completion": "a prompt and a completion column",
+    "prompt-completion": "a prompt and a completion column",
 }
 
 
@@ -174,7 +174,7 @@ _CONVERTERS: dict[str, Callable[[Row], list[Message]]] = {
     "messages": _from_messages,
     "sharegpt": _from_sharegpt,
     "alpaca": _from_alpaca,
-    "prompt_completion": _from_prompt_completion,
+    "prompt-completion": _from_prompt_completion,
 }
 
 

@@ -26,10 +26,7 @@ def read_rows(path: Path) -> list[Row]:
     text = _text(path)
     if not text.strip():
         raise DataError(f"{path.name} is empty. It should hold one conversation a row.")
-    if path.suffix.lower() in (".csv", ".tsv"):
-        rows = _read_table(path, text)
-    else:
-        rows = _read_json(path, text)
+    rows = (_read_table if path.suffix.lower() in (".csv", ".tsv") else _read_json)(path, text)
     if not rows:
         raise DataError(f"{path.name} holds no rows. It should hold one conversation a row.")
     return rows

@@ -21,7 +21,7 @@ from core.errors import RunError
 from core.runs.store import Run, is_alive, list_runs
 from core.workspace import ROOT, Workspace
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
@@ -38,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
             _unlock(handle)
 
 
-if os.name == "nt":
+if sys.platform == "win32":
 
     def _lock(handle: IO[str]) -> None:
         handle.seek(0)

@@ -123,7 +123,7 @@ class Watcher(TrainerCallback):
             control.should_training_stop = True
 
     def _evaluate(self, step: int) -> None:
-        """Measure the held-out loss and ask the sample prompts; step 0 is the base's, for the adapter says nothing yet."""
+        """Measure the held-out loss and ask the sample prompts. Step 0 is the base's: the adapter says nothing yet."""
         if self.held_out:
             batches = evaluation_batches(self.held_out, EVALUATION_TOKENS, self.packed)
             loss = self.trainer.held_out_loss(batches)

@@ -1,0 +1,172 @@
+"""Training throughput in real tokens a second: Nibble's engine against trl's SFTTrainer with its defaults.
+
+Same base in NF4 with double quantisation, same rows, same adapter, same effective batch in conversations. The two
+take turns for several rounds in one process; the ratio of each round is taken and the median given, so that a
+machine that others use too slows both.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from core.data.formats import recognise
+from core.data.read import read_rows
+from core.data.samples import find_sample
+from core.recipe import Recipe, make_recipe
+
+ROUNDS = 5
+STEPS = 8
+BAR = 3.0
+
+
+def main(seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of figures, as `bench NAME --json` prints them."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    recipe = make_recipe({"model": "starter", "train.effective_batch": 8, "train.seed": seed, "lora.rank": 16})
+    with tempfile.TemporaryDirectory() as folder:
+        ours, reference = _Ours(recipe, Path(folder)), _Reference(recipe, Path(folder))
+        rounds = [(reference.round(), ours.round()) for _ in range(ROUNDS + 1)][1:]  # the first warms both up
+    theirs = statistics.median(pair[0] for pair in rounds)
+    nibble = statistics.median(pair[1] for pair in rounds)
+    ratio = statistics.median(pair[1] / pair[0] for pair in rounds)
+    return [
+        _row("training, trl's SFTTrainer with its defaults", theirs, "tokens/s", None, None),
+        _row("training, Nibble", nibble, "tokens/s", round(theirs, 1), None),
+        _row("training, Nibble against trl's defaults", ratio, "times", 1.0, BAR),
+    ]
+
+
+def _row(name: str, value: float, unit: str, reference: float | None, bar: float | None) -> dict[str, Any]:
+    holds = None if bar is None else value >= bar
+    return {"name": name, "value": round(value, 3), "unit": unit, "reference": reference, "bar": bar, "holds": holds}
+
+
+def _conversations() -> Any:
+    sample = find_sample("pirate")
+    if sample is None:
+        raise FileNotFoundError("presets/datasets has no sample named pirate")
+    return recognise(read_rows(sample.path), sample.format, sample.path.name)
+
+
+class _Reference:
+    """trl's SFTTrainer as its documentation has it: a model, NF4, a LoRA, a dataset, and nothing else set."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        import torch
+        from datasets import Dataset
+        from peft import LoraConfig
+        from transformers import BitsAndBytesConfig, TrainerCallback
+        from trl import SFTConfig, SFTTrainer
+
+        from core.build import load_tokenizer
+        from core.models import find_model
+
+        found = find_model(recipe.model)
+        rows = Dataset.from_list([{"messages": each.messages} for each in _conversations().usable])
+
+        class Counting(SFTTrainer):
+            real_tokens = 0
+
+            def training_step(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+                Counting.real_tokens += int(inputs["attention_mask"].sum())
+                return super().training_step(model, inputs, *rest, **named)
+
+        class StepTimer(TrainerCallback):
+            seconds = 0.0
+            began = 0.0
+
+            def on_step_begin(self, *rest: Any, **named: Any) -> None:
+                StepTimer.began = time.perf_counter()
+
+            def on_step_end(self, *rest: Any, **named: Any) -> None:
+                StepTimer.seconds += time.perf_counter() - StepTimer.began
+
+        self.counting, self.timer = Counting, StepTimer
+        self.trainer = Counting(
+            model=found.source,
+            args=SFTConfig(
+                output_dir=str(folder / "reference"),
+                max_steps=STEPS,
+                seed=recipe.train.seed,
+                report_to="none",
+                disable_tqdm=True,
+                save_strategy="no",
+                use_cpu=not torch.cuda.is_available(),
+            ),
+            train_dataset=rows,
+            processing_class=load_tokenizer(found),
+            quantization_config=BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+            ),
+            peft_config=LoraConfig(
+                r=recipe.lora.rank,
+                lora_alpha=recipe.lora.alpha,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            ),
+            callbacks=[StepTimer()],
+        )
+
+    def round(self) -> float:
+        """Train STEPS steps; real tokens a second."""
+        self.counting.real_tokens, self.timer.seconds = 0, 0.0
+        self.trainer.train()
+        return self.counting.real_tokens / self.timer.seconds
+
+
+class _Ours:
+    """Nibble's engine as `train` runs it, without the files of a run."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        from transformers import TrainerCallback
+
+        from core.budget import read_budget
+        from core.build import attach_lora, dtype_for, load_base, load_tokenizer
+        from core.data.render import prepare_tokenizer, render_all
+        from core.hardware import device
+        from core.models import find_model
+        from core.train.batches import MicroBatches, data_order
+        from core.train.choices import choose
+        from core.train.packing import packing_is_exact
+        from core.train.trainer import NibbleTrainer, trainer_config
+
+        found, chosen = find_model(recipe.model), device()
+        tokenizer = load_tokenizer(found)
+        prepare_tokenizer(tokenizer)
+        rows = render_all(tokenizer, _conversations(), recipe.data.max_length).usable
+        model = attach_lora(load_base(found, recipe.quantization, chosen), recipe.lora)
+        budget = read_budget(recipe, found, chosen)
+        choices = choose(recipe, model, rows, chosen, budget, packing_is_exact(model))
+        order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
+        dtype, _ = dtype_for(chosen)
+        config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, choices.micro_batch, choices.checkpointing)
+
+        class StepTimer(TrainerCallback):
+            seconds = 0.0
+            began = 0.0
+
+            def on_step_begin(self, *rest: Any, **named: Any) -> None:
+                StepTimer.began = time.perf_counter()
+
+            def on_step_end(self, *rest: Any, **named: Any) -> None:
+                StepTimer.seconds += time.perf_counter() - StepTimer.began
+
+        self.timer = StepTimer
+        batches = MicroBatches(rows, order, choices.micro_batch, choices.packed)
+        self.trainer = NibbleTrainer(model, tokenizer, batches, config, StepTimer())
+
+    def round(self) -> float:
+        """Train STEPS steps; real tokens a second."""
+        self.trainer.real_tokens, self.timer.seconds = 0, 0.0
+        self.trainer.train()
+        return self.trainer.real_tokens / self.timer.seconds

@@ -1,0 +1,160 @@
+"""What is not a base model is refused in one sentence, before anything is loaded or written."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from core.errors import BudgetError, ModelError
+from core.budget import floor_bytes, read_budget
+from core.hardware import Device
+from core.models import find_model, model_choices
+from core.recipe import make_recipe
+from core.workspace import Workspace
+
+
+def _weights(path: Path, shape: tuple[int, ...] = (2, 2), whole: bool = True) -> None:
+    size = 4
+    for side in shape:
+        size *= side
+    header = json.dumps({"a.weight": {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * (size if whole else size - 1))
+
+
+def _folder(path: Path, config: object = None, files: tuple[str, ...] = ("model.safetensors",)) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model_type": "llama"} if config is None else config))
+    for name in files:
+        _weights(path / name)
+    return path
+
+
+def test_a_folder_with_weights_is_found(tmp_path) -> None:
+    found = find_model(str(_folder(tmp_path / "my model")))
+    assert found.label == "my model"
+    assert found.parameters == 4
+
+
+def test_the_starter_is_found_by_its_name() -> None:
+    found = find_model("starter")
+    assert 3_000_000 < found.parameters < 6_000_000
+
+
+@pytest.mark.parametrize("wanted", ["no-such-preset", "", "../..x", "a/b/c", "C:\\models\\x", "org/na me"])
+def test_what_names_nothing_is_refused(wanted: str) -> None:
+    with pytest.raises(ModelError, match="There is no model"):
+        find_model(wanted)
+
+
+def test_a_hub_id_while_offline_is_refused(monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="is not on this machine, and HF_HUB_OFFLINE forbids"):
+        find_model("nobody/nothing")
+
+
+def test_an_empty_folder_is_no_model(tmp_path) -> None:
+    with pytest.raises(ModelError, match="no config.json"):
+        find_model(str(tmp_path))
+
+
+def test_a_file_is_no_model(tmp_path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_text("x")
+    with pytest.raises(ModelError, match="is a file, not a model"):
+        find_model(str(file))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ((), "has no weights"),
+        (("pytorch_model.bin",), "only pickled weights"),
+        (("model.gguf",), "is a GGUF"),
+    ],
+)
+def test_a_folder_without_safe_weights_is_refused(tmp_path, files: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        find_model(str(_folder(tmp_path / "m", files=files)))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "names no model_type"),
+        ([1], "holds no settings"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "is quantised already"),
+    ],
+)
+def test_a_config_that_cannot_be_trained_is_refused(tmp_path, config: object, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        find_model(str(_folder(tmp_path / "m", config)))
+
+
+def test_a_damaged_config_is_refused(tmp_path) -> None:
+    folder = _folder(tmp_path / "m")
+    (folder / "config.json").write_text('{"model_type": ')
+    with pytest.raises(ModelError, match="not readable JSON"):
+        find_model(str(folder))
+
+
+def test_weights_cut_short_are_refused(tmp_path) -> None:
+    folder = _folder(tmp_path / "m", files=())
+    _weights(folder / "model.safetensors", whole=False)
+    with pytest.raises(ModelError, match="cut short"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64, struct.pack("<Q", 10**12)])
+def test_damaged_weights_are_refused(tmp_path, content: bytes) -> None:
+    folder = _folder(tmp_path / "m", files=())
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read"):
+        find_model(str(folder))
+
+
+def test_a_half_downloaded_model_is_refused(tmp_path) -> None:
+    folder = _folder(tmp_path / "m", files=("model-00001-of-00002.safetensors",))
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ModelError, match="1 of 2 weight files are missing"):
+        find_model(str(folder))
+
+
+def test_an_adapter_is_no_base(tmp_path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    with pytest.raises(ModelError, match="Its base is org/base"):
+        find_model(str(tmp_path))
+
+
+def test_the_menu_offers_presets_and_local_folders(tmp_path) -> None:
+    workspace = Workspace.open(tmp_path)
+    (tmp_path / "models").mkdir()
+    _folder(tmp_path / "models" / "mine")
+    kinds = {choice.kind: choice for choice in model_choices(workspace) if choice.kind != "cache"}
+    assert kinds["preset"].value == "starter"
+    assert kinds["local"].label == "mine (folder)"
+
+
+CPU = Device("cpu", "CPU", total_bytes=8 * 2**30, free_bytes=6 * 2**30)
+
+
+@pytest.mark.parametrize("budget", ["1MiB", "0.1GB", "1%"])
+def test_a_budget_below_the_floor_is_refused_with_the_smallest(budget: str) -> None:
+    recipe = make_recipe({"budget": budget})
+    with pytest.raises(BudgetError, match="or more"):
+        read_budget(recipe, find_model("starter"), CPU)
+
+
+def test_a_budget_above_the_device_is_refused() -> None:
+    with pytest.raises(BudgetError, match="up to 8.00 GiB"):
+        read_budget(make_recipe({"budget": "9"}), find_model("starter"), CPU)
+
+
+def test_the_floor_grows_with_the_rank_and_single_quantisation() -> None:
+    found = find_model("starter")
+    least = floor_bytes(found, make_recipe({"lora.rank": 8}), CPU)
+    assert floor_bytes(found, make_recipe({"lora.rank": 64}), CPU) > least
+    assert floor_bytes(found, make_recipe({"lora.rank": 8, "quantization.double": False}), CPU) > least

@@ -1,0 +1,106 @@
+"""A recipe refuses what it cannot mean, and says the key, the value and the range."""
+
+import pytest
+
+from core.errors import RecipeError
+from core.recipe import Recipe, help_text, limits, load_recipe, make_recipe, recipe_presets
+from core.sizes import GIB, parse_size
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("lora.rank", 0, "lora.rank: 0 is not possible; allowed: 1 to 512"),
+        ("lora.rank", -8, "allowed: 1 to 512"),
+        ("lora.alpha", 0, "allowed: above 0 to 4096"),
+        ("lora.rank", "many", "lora.rank: 'many'"),
+        ("train.learning_rate", float("nan"), "train.learning_rate"),
+        ("train.learning_rate", float("inf"), "train.learning_rate"),
+        ("train.effective_batch", 0, "allowed: 1 to 4096"),
+        ("data.max_length", 1, "allowed: 16 to 131072"),
+        ("data.format", "word", "data.format: 'word' is not possible"),
+        ("lora.rnk", 8, "lora.rnk: there is no such setting"),
+        ("train.micro_batch", 3, "does not divide train.effective_batch 16"),
+        ("train.epochs", None, "both empty"),
+        ("checkpoint.every_minutes", None, "both empty"),
+        ("checkpoint.keep", 0, "allowed: 1 to 100"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(key: str, value: object, said: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        make_recipe({key: value})
+    assert said in str(refused.value)
+
+
+def test_a_recipe_survives_being_written_and_read(tmp_path) -> None:
+    recipe = make_recipe({"lora.rank": 7, "budget": "80%", "evaluation.prompts": ["Hello: yes? #1"]})
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(str(file)) == recipe
+
+
+def test_overrides_are_laid_over_the_file(tmp_path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("lora: {rank: 4}\n")
+    recipe = load_recipe(str(file), ["lora.alpha=8", "train.learning_rate=1e-3", "data.path=a=b.jsonl", "name=on"])
+    assert (recipe.lora.rank, recipe.lora.alpha, recipe.train.learning_rate) == (4, 8, 0.001)
+    assert recipe.data.path == "a=b.jsonl"
+
+
+@pytest.mark.parametrize("override", ["lora.rank", "=3", "lora.rank=zero", "lora.rank.deep=3"])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe("quickstart", [override])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "lora: [", "just words", "lora:\n  rank: {}\n"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError):
+        load_recipe(str(file))
+
+
+def test_an_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(RecipeError, match="quickstart"):
+        load_recipe("quikstart")
+
+
+@pytest.mark.parametrize("name", sorted(recipe_presets()))
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert isinstance(load_recipe(name), Recipe)
+
+
+def _settings(model=Recipe, prefix=""):
+    for name, field in model.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            yield from _settings(field.annotation, f"{prefix}{name}.")
+        elif name != "version":
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("key", list(_settings()))
+def test_every_setting_is_explained_in_a_sentence(key: str) -> None:
+    assert help_text(key).endswith(".")
+    assert len(limits(key)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8", 8 * GIB),
+        ("8GB", 8 * 10**9),
+        ("8 GiB", 8 * GIB),
+        ("1.5gib", int(1.5 * GIB)),
+        ("80%", 8 * 10**8),
+        (2, 2 * GIB),
+    ],
+)
+def test_a_size_is_read_as_people_write_it(text: str, size: int) -> None:
+    assert parse_size(text, total_bytes=10**9) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "8XB", "-3", "0", "0%", "1e3", "8 8", "nan"])
+def test_a_size_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError):
+        parse_size(text, total_bytes=10**9)
