@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import gradio as gr
 from gradio.components import Component
 
+from core.hardware import device
 from core.recipe import Recipe, help_text
 from core.sizes import GIB, parse_size
 
@@ -102,11 +103,11 @@ def _shown(key: str, value: Any) -> Any:
     return "" if value is None and key == "name" else value
 
 
-def gib(budget: str | None) -> float | None:
-    """A recipe's budget as the slider shows it; None (leave it) for none or a share."""
-    if budget is None or budget.strip().endswith("%"):
+def gib(budget: str | None) -> Any:
+    """A recipe's budget as the slider shows it; where there is none the slider stays as it is."""
+    if budget is None:
         return gr.skip()
-    return round(parse_size(budget, 0) / GIB, 2)
+    return round(parse_size(budget, device().total_bytes) / GIB, 2)
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

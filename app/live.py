@@ -48,7 +48,7 @@ class Live:
         wanted: dict[str, object] = {
             "loss": (curves.versions["metrics"], status.state),
             "memory": (curves.versions["memory"], status.state, budget),
-            "says": (curves.versions["samples"], status.state),
+            "says": (curves.versions["samples"], status.state, _past_the_first_answers(curves)),
             "events": curves.versions["events"],
         }
         for part, version in wanted.items():
@@ -64,5 +64,10 @@ class Live:
         if part == "memory":
             return memory_chart(curves, self.device_kind, budget) or run_html.no_chart("Memory", state)
         if part == "says":
-            return run_html.says(curves.samples, state)
+            return run_html.says(curves.samples, state, _past_the_first_answers(curves))
         return run_html.events(list(curves.events))
+
+
+def _past_the_first_answers(curves: Curves) -> bool:
+    """Whether the base would have answered by now: it is asked before the first step."""
+    return curves.last.get("step", 0) >= 1

@@ -123,10 +123,17 @@ def no_chart(name: str, state: str) -> str:
     return empty(name, "Drawn from the first step on.")
 
 
-def says(samples: list[dict[str, Any]], state: str) -> str:
-    """The sample prompts, each with its newest answer on top and the earlier ones below."""
+def says(samples: list[dict[str, Any]], state: str, late: bool = False) -> str:
+    """The sample prompts, each with its newest answer on top and the earlier ones below.
+
+    `late`: past the first evaluation, so that no answer means that nothing is asked.
+    """
+    if not samples and state in ENDED:
+        return ""
+    if not samples and late:
+        return empty("What it says now", "This run has no sample prompts. Set some under Advanced for the next.")
     if not samples:
-        return "" if state in ENDED else empty("What it says now", "Its answers to the sample prompts, as it learns.")
+        return empty("What it says now", "Its answers to the sample prompts, as it learns.")
     answers: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row in samples:
         answers[str(row.get("prompt", ""))].append((int(row.get("step", 0)), str(row.get("answer", ""))))

@@ -1,0 +1,62 @@
+"""Charts say their units, show every curve, and escape what a person wrote."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.charts import loss_chart, memory_chart, ticks, time_ticks
+from app.series import Curves
+from core.runs.store import Run
+from core.sizes import GIB
+
+
+def _curves(tmp_path: Path, used: float = 0.5 * GIB) -> Curves:
+    curves = Curves(Run(tmp_path))
+    for step in range(1, 11):
+        curves._add_metrics({"step": step, "time": float(step), "loss": 3.0 / step})
+    curves._add_metrics({"step": 10, "time": 10.0, "eval_loss": 0.5})
+    for second in range(10):
+        curves._add_memory({"seconds": second, "step": second, "process_bytes": used})
+    return curves
+
+
+def test_the_loss_chart_has_both_curves_and_the_evaluations_as_points(tmp_path: Path) -> None:
+    svg = loss_chart(_curves(tmp_path))
+    assert re.findall(r'data-name="([^"]+)"', svg) == ["train", "train, smoothed", "evaluation"]
+    assert svg.count("<circle") == 1
+    assert "loss (nats per token)" in svg and ">step<" in svg
+
+
+def test_nothing_is_drawn_before_there_is_something(tmp_path: Path) -> None:
+    assert loss_chart(Curves(Run(tmp_path))) == ""
+    assert memory_chart(Curves(Run(tmp_path)), "cpu", GIB) == ""
+
+
+def test_on_a_cpu_memory_is_called_resident(tmp_path: Path) -> None:
+    svg = memory_chart(_curves(tmp_path), "cpu", GIB)
+    assert "used (resident memory)" in svg
+    assert "budget 1 GiB" in svg and "memory (GiB)" in svg
+    assert "resident" not in memory_chart(_curves(tmp_path), "cuda", GIB)
+
+
+def test_a_budget_far_above_the_use_does_not_press_the_curve_flat(tmp_path: Path) -> None:
+    svg = memory_chart(_curves(tmp_path, used=0.5 * GIB), "cpu", 100 * GIB)
+    assert "budget 100 GiB, above the scale" in svg
+    top = float(re.findall(r'data-range="[^"]*,([0-9.]+)"', svg)[0])
+    assert top < 2.0  # GiB on the axis
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.31, 4.87), (12.0, 12.5), (0.0, 3_000_000.0)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 12
+    assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)
+    assert len({f"{value:g}" for value in found}) == len(found)
+
+
+@pytest.mark.parametrize("end", [1.0, 59.0, 700.0, 90_000.0, 5_000_000.0])
+def test_time_ticks_are_few(end: float) -> None:
+    assert 2 <= len(time_ticks(end)) <= 8

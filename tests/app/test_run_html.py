@@ -1,0 +1,127 @@
+"""A run on the screen says what a person needs to know, and runs nothing that stands in its files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app import preview_html, run_html, runs_html
+from app.live import Live
+from app.tabs.chat import literal
+from core.recipe import make_recipe
+from core.runs.store import Run, create_run
+from core.sizes import GIB
+from core.workspace import Workspace, write_json
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+def _run(workspace: Workspace, name: str = "try", **status: Any) -> Run:
+    run = create_run(workspace, make_recipe({"name": name}), {"file": "x", "sha256": "y", "name": "z"})
+    run.write_status(**status)
+    return run
+
+
+def _training(workspace: Workspace, **status: Any) -> Run:
+    me = psutil.Process()
+    alive = {"pid": me.pid, "pid_started": me.create_time(), "started": time.time() - 30}
+    return _run(workspace, state="training", **{**alive, **status})
+
+
+def test_while_it_trains_every_number_has_its_unit(workspace: Workspace) -> None:
+    run = _training(workspace, step=10, total=40)
+    for step in range(1, 11):
+        run.append("metrics.jsonl", {"step": step, "time": step * 2.0, "loss": 1.5, "tokens_per_second": 1234.4})
+    head = Live("cpu").parts(run)["head"]
+    for said in ("Training", "10 of 40", "30 s", "about 1 min 00 s", "1,234 tokens/s", "nats per token"):
+        assert said in head
+    assert 'aria-valuenow="25"' in head
+
+
+def test_what_has_not_changed_is_the_same_text(workspace: Workspace) -> None:
+    run, live = _run(workspace, state="stopped"), Live("cpu")
+    assert live.parts(run) == live.parts(run)
+
+
+def test_afterwards_it_says_what_changed(workspace: Workspace) -> None:
+    run = _run(workspace, state="finished", step=40, total=40)
+    figures = {"eval_loss_before": 4.0, "eval_loss": 1.0, "seconds": 75, "tokens_per_second": 900, "steps": 40}
+    write_json(run.dir / "result.json", {**figures, "peak_bytes": {"process": GIB}, "budget_bytes": 2 * GIB})
+    head = Live("cpu").parts(run)["head"]
+    for said in ("4.000 → 1.000", "-75 %", "1 min 15 s", "900 tokens/s", "1.00 GiB", "of 2.00 GiB budget"):
+        assert said in head
+
+
+def test_a_failed_run_says_why_and_shows_the_logs_end(workspace: Workspace) -> None:
+    run = _run(workspace, state="failed", message=f"Memory ran out. {HOSTILE}", step=3, total=9)
+    (run.dir / "worker.log").write_text(f"first\nlast line {HOSTILE}\n")
+    head = Live("cpu").parts(run)["head"]
+    assert "Memory ran out." in head and "last line" in head and "3 of 9 steps" in head
+    assert HOSTILE not in head
+
+
+def test_a_worker_that_was_killed_is_interrupted(workspace: Workspace) -> None:
+    run = _run(workspace, state="training", pid=2**22, pid_started=1.0)
+    assert "Interrupted" in Live("cpu").parts(run)["head"]
+
+
+def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> None:
+    run = _run(workspace, name=HOSTILE, state="stopped")
+    run.append("samples.jsonl", {"step": 0, "prompt": HOSTILE, "answer": "no"})
+    run.append("samples.jsonl", {"step": 5, "prompt": HOSTILE, "answer": HOSTILE})
+    run.event("info", HOSTILE)
+    for html in [*Live("cpu").parts(run).values(), runs_html.Table(workspace).html(run.id), runs_html.recipe(run)]:
+        assert "<script" not in html
+    says = Live("cpu").parts(run)["says"]
+    assert says.index("step 5") < says.index("base")  # the newest on top
+
+
+def test_the_table_marks_the_best_of_the_runs_on_the_same_data(workspace: Workspace) -> None:
+    for name, loss in (("worse", 0.9), ("better", 0.4)):
+        run = _run(workspace, name=name, state="finished")
+        write_json(run.dir / "result.json", {"eval_loss_before": 3.0, "eval_loss": loss})
+    table = runs_html.Table(workspace).html("")
+    assert "<b>0.400</b> ★" in table
+    assert "<b>0.900</b>" not in table
+
+
+def test_tokens_say_their_id_and_whether_they_are_trained_on() -> None:
+    found = {"row": 3, "rows": 9, "length": 2, "trained": 1, "max_length": 64, "truncated_here": False}
+    tokens = [{"id": 7, "text": "<b>", "trained": False}, {"id": 8, "text": "hi\n", "trained": True}]
+    html = preview_html.preview({**found, "tokens": tokens})
+    assert '<span class="nb-r" title="token 7">&lt;b&gt;</span>' in html
+    assert '<span class="nb-t" title="token 8">hi' in html
+    assert "row 3 of 9" in html
+
+
+def test_the_check_says_what_is_wrong_and_which_rows_are_left_out() -> None:
+    found = {
+        "ok": False,
+        "errors": [{"where": "budget", "message": "budget: too small."}],
+        "data": {"rows": 3, "usable": 2, "evidence": "role/content", "dropped": [{"row": 2, "reason": HOSTILE}]},
+        "compute_dtype": "float32",
+        "because": "no AMX",
+    }
+    html = preview_html.check(found)
+    assert "budget: too small." in html and "2 of 3 usable" in html and "row 2: &lt;script" in html
+    assert HOSTILE not in html
+
+
+def test_html_in_a_reply_is_text_and_code_stays_code() -> None:
+    assert literal("a <b> `<i>` c") == "a &lt;b> `<i>` c"
+    assert literal("```html\n<p>\n```\n<p>") == "```html\n<p>\n```\n&lt;p>"
+
+
+def test_the_strip_says_what_is_running(workspace: Workspace) -> None:
+    run = _training(workspace, name="my try", step=5, total=10)
+    strip = run_html.strip("CPU · 2 cores", run, 2)
+    assert "my try" in strip and "step 5 of 10" in strip and "2 waiting" in strip

@@ -1,0 +1,121 @@
+"""The conversation goes on without a page, survives a restart, and says what went wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from app.talk import Manner, Talk
+from core.chat.client import Piece
+from core.errors import NibbleError
+from core.workspace import Workspace
+
+MANNER = Manner(voice="base", greedy=True, temperature=1.0, top_p=1.0, max_new_tokens=8, system="")
+
+
+class FakeChat:
+    """A chat process that says three words, waiting for `go` before the last."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.stopped = False
+        self.heard: list[list[dict[str, str]]] = []
+        self.loaded: str | None = None
+
+    def load(self, model: str, adapter: Path | None = None, run: object = None) -> None:
+        if model == "broken":
+            raise NibbleError("There is no model 'broken'.")
+        self.loaded = model
+
+    def stream(self, messages: list[dict[str, str]], **how: Any) -> Iterator[Piece]:
+        self.heard.append(messages)
+        yield Piece("one", 1, 10.0, 0.1, False)
+        yield Piece("one two", 2, 10.0, 0.1, False)
+        self.go.wait(10)
+        yield Piece("one two" if self.stopped else "one two three", 3, 10.0, 0.1, True)
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.go.set()
+
+
+def _talk(tmp_path: Path) -> tuple[Talk, FakeChat]:
+    chat = FakeChat()
+    return Talk.open(Workspace.open(tmp_path), chat), chat  # type: ignore[arg-type]
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_a_reply_grows_and_says_how_fast_it_came(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    talk.say("hello", "base:starter", MANNER)
+    _until(lambda: len(talk.turns) == 2 and talk.turns[1].content == "one two")
+    assert talk.busy
+    chat.go.set()
+    _until(lambda: not talk.busy)
+    assert talk.turns[1].content == "one two three"
+    assert talk.turns[1].note == "base · 3 tokens · 10.0 tokens/s"
+    assert chat.heard == [[{"role": "user", "content": "hello"}]]
+
+
+def test_a_second_message_waits_for_the_first(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    talk.say("hello", "base:starter", MANNER)
+    talk.say("and?", "base:starter", MANNER)
+    assert [turn.content for turn in talk.turns if turn.role == "user"] == ["hello"]
+    chat.go.set()
+    _until(lambda: not talk.busy)
+
+
+def test_stop_keeps_what_was_said(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    talk.say("hello", "base:starter", MANNER)
+    _until(lambda: len(talk.turns) == 2)
+    talk.stop()
+    _until(lambda: not talk.busy)
+    assert talk.turns[1].content == "one two"
+
+
+def test_regenerate_asks_the_same_again(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    chat.go.set()
+    talk.say("hello", "base:starter", MANNER)
+    _until(lambda: not talk.busy)
+    talk.again("base:starter", MANNER)
+    _until(lambda: not talk.busy)
+    assert chat.heard[0] == chat.heard[1]
+    assert len(talk.turns) == 2
+
+
+def test_the_conversation_survives_a_restart(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    chat.go.set()
+    talk.say("hello", "base:starter", MANNER)
+    _until(lambda: not talk.busy)
+    again, _ = _talk(tmp_path)
+    assert again.turns == talk.turns
+    again.clear()
+    assert _talk(tmp_path)[0].turns == []
+
+
+def test_what_went_wrong_is_said_and_the_message_is_kept(tmp_path: Path) -> None:
+    talk, _ = _talk(tmp_path)
+    talk.say("hello", "base:broken", MANNER)
+    _until(lambda: not talk.busy)
+    assert talk.error == "There is no model 'broken'."
+    assert [turn.content for turn in talk.turns] == ["hello"]
+
+
+def test_with_nothing_to_talk_to_it_says_what_to_do(tmp_path: Path) -> None:
+    talk, _ = _talk(tmp_path)
+    talk.say("hello", "", MANNER)
+    _until(lambda: not talk.busy)
+    assert "Train an adapter first" in talk.error

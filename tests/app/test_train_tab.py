@@ -1,0 +1,109 @@
+"""What cannot work is said beside the Start button, in one sentence, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import choices
+from app.context import Context
+from app.form import DEFAULTS, flat
+from app.tabs import train
+from core.recipe import load_recipe, make_recipe
+from core.runs.store import list_runs
+
+
+def _said_after_start(tab: train.TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any]) -> str:
+    changed = {**given, **{tab.form.fields[key]: value for key, value in changes.items()}}
+    last = list(train.TrainEvents(tab, context).start(changed))[-1]
+    return str(last[tab.said])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora.rank": 0}, "lora.rank: 0 is not possible; allowed: 1 to 512."),
+        ({"lora.rank": None}, "lora.rank: None is not possible"),
+        ({"lora.alpha": -1}, "lora.alpha: -1 is not possible; allowed: above 0 to 4096."),
+        ({"train.learning_rate": 0}, "train.learning_rate: 0 is not possible"),
+        ({"train.max_steps": -5}, "train.max_steps: -5 is not possible"),
+        ({"train.effective_batch": 8, "train.micro_batch": 3}, "does not divide"),
+        ({"budget": 0}, "leaves no memory at all"),
+        ({"budget": 0.1}, "below what"),
+        ({"model": ""}, "model"),
+        ({"model": "no-such-preset"}, "There is no model"),
+        ({"model": "nobody/no-such-model"}, "nobody/no-such-model is not on this machine"),
+        ({"data.path": "no/such/file.json"}, "There is no dataset"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(
+    train_tab: train.TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any], said: str
+) -> None:
+    shown = _said_after_start(train_tab, context, given, changes)
+    assert "nb-error" in shown
+    assert said in shown
+    assert list_runs(context.workspace) == []
+
+
+def test_an_error_shows_what_was_typed_as_text(
+    train_tab: train.TrainTab, context: Context, given: dict[Any, Any]
+) -> None:
+    shown = _said_after_start(train_tab, context, given, {"model": "<img src=x onerror=alert(1)>"})
+    assert "<img" not in shown
+    assert "&lt;img" in shown
+
+
+def test_a_folder_without_weights_is_refused(
+    train_tab: train.TrainTab, context: Context, given: dict[Any, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "config.json").write_text('{"model_type": "llama"}')
+    shown = _said_after_start(train_tab, context, given, {"model": str(tmp_path / "hollow")})
+    assert "no weights" in shown
+
+
+def test_an_upload_is_kept_and_chosen(train_tab: train.TrainTab, context: Context, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n')
+    update = train.TrainEvents(train_tab, context).keep(str(file))
+    file.unlink()  # Gradio's own copy goes away
+    chosen = update[train_tab.form.fields["data.path"]]
+    assert Path(chosen.value).read_text() == '{"prompt": "a", "completion": "b"}\n'
+    assert ("mine.jsonl", chosen.value) in choices.datasets(context.workspace)
+
+
+def test_the_untouched_form_is_the_recipes_defaults(train_tab: train.TrainTab, given: dict[Any, Any]) -> None:
+    values = train_tab.form.values(given)
+    assert {**flat(make_recipe(values)), "budget": None} == DEFAULTS
+
+
+def test_every_setting_of_a_recipe_has_its_field(train_tab: train.TrainTab) -> None:
+    assert set(train_tab.form.fields) == set(DEFAULTS) - {"version"}
+
+
+def test_a_recipe_on_the_form_reads_back_as_the_same_recipe(
+    train_tab: train.TrainTab, context: Context, given: dict[Any, Any]
+) -> None:
+    update = train.TrainEvents(train_tab, context).fill_from("quickstart")
+    shown = {**given, **{part: value for part, value in update.items() if part in given}}
+    shown[train_tab.form.fields["budget"]] = None
+    assert make_recipe(train_tab.form.values(shown)) == load_recipe("quickstart")
+
+
+def test_the_settings_survive_a_reload(train_tab: train.TrainTab, context: Context, given: dict[Any, Any]) -> None:
+    rank, prompts = train_tab.form.fields["lora.rank"], train_tab.form.fields["evaluation.prompts"]
+    train.TrainEvents(train_tab, context).remember({**given, rank: 48, prompts: "Who are you?\n\nWhy?"})
+    filled = train.fill(train_tab, context)
+    assert filled[rank] == 48
+    assert filled[prompts] == "Who are you?\nWhy?"
+    assert filled[train_tab.form.fields["budget"]].value == 2.0
+
+
+def test_settings_of_another_version_do_not_hinder(train_tab: train.TrainTab, context: Context) -> None:
+    context.form_file.write_text('{"lora.rank": 8, "gone.setting": 1, "budget": "80%"}')
+    assert train.fill(train_tab, context)[train_tab.form.fields["lora.rank"]] == 8
+    context.form_file.write_text("{half")
+    assert train.TrainEvents(train_tab, context).context is context
+    assert train_tab.form.fields["lora.rank"] not in train.fill(train_tab, context)
