@@ -48,6 +48,7 @@ def tiny_model(folder: Path, architecture: str = "llama", template: str | None =
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
+        num_key_value_heads=4,
         max_position_embeddings=512,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.eos_token_id,

@@ -87,7 +87,9 @@ class Supervisor:
     def _start(self, run: Run) -> None:
         """Start the worker of `run` in a process session of its own, its output in worker.log."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP
         with (run.dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "core.train.worker", str(run.dir)],

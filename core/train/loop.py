@@ -55,7 +55,6 @@ def train(run: Run) -> str:
 
     Raises NibbleError for what a person can mend. Memory running out is told, with what was learned saved.
     """
-    began = time.monotonic()
     recipe, chosen = run.recipe(), device()
     with MemorySampler(run, chosen, os.getpid()) as sampler:
         found = find_model(recipe.model)
@@ -70,7 +69,7 @@ def train(run: Run) -> str:
                 raise
             rescue(run, watcher, budget)
         save_adapter(run, prepared)
-    write_result(run, watcher, sampler, budget, time.monotonic() - began)
+    write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
 
 
@@ -168,9 +167,10 @@ def save_adapter(run: Run, prepared: Prepared) -> None:
     run.event("adapter", "The adapter is saved.")
 
 
-def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget, seconds: float) -> None:
-    """result.json: what the run came to. Losses in nats a token, sizes in bytes."""
+def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget) -> None:
+    """result.json: what the run came to. Losses in nats a token, sizes in bytes, seconds since it was started."""
     tally = watcher.tally
+    seconds = time.time() - (run.status().started or time.time())
     write_json(
         run.dir / "result.json",
         {

@@ -1,0 +1,46 @@
+"""What the engine's tests share: a tiny random model, its tokenizer, and the model in 4 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import chat_rows, tiny_model, write_jsonl
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny: Path) -> Any:
+    """Its tokenizer, ready to train with."""
+    from core.build import load_tokenizer
+    from core.data.render import prepare_tokenizer
+    from core.models import find_model
+
+    loaded = load_tokenizer(find_model(str(tiny)))
+    prepare_tokenizer(loaded)
+    return loaded
+
+
+@pytest.fixture
+def adapted(tiny: Path) -> Any:
+    """It in NF4 on the CPU, with fresh adapters of rank 4."""
+    from core.build import attach_lora, load_base
+    from core.hardware import Device
+    from core.models import find_model
+    from core.recipe import LoraSettings, QuantizationSettings
+
+    base = load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
+    return attach_lora(base, LoraSettings(rank=4, alpha=8))
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short conversations."""
+    return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", chat_rows(40))

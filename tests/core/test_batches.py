@@ -1,0 +1,106 @@
+"""Packing changes nothing but speed: no conversation sees another, and the loss and gradient are the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.data.formats import recognise
+from core.data.render import IGNORED, Rendered, render_all
+from core.train.batches import best_fit, data_order, packed_batch, padded_batch, split, steps_for
+from core.train.packing import packing_is_exact
+from tests.tiny import chat_rows, tiny_model
+
+
+def _rows(*lengths: int) -> list[Rendered]:
+    return [Rendered(i, list(range(3, 3 + n)), [False] + [True] * (n - 1), n) for i, n in enumerate(lengths)]
+
+
+def test_every_conversation_lies_in_one_pack_once() -> None:
+    lengths = [100, 90, 30, 20, 5, 200]
+    packs = best_fit(lengths, 256)
+    assert sorted(index for pack in packs for index in pack) == list(range(6))
+    assert all(sum(lengths[index] for index in pack) <= 256 for pack in packs)
+
+
+def test_a_pack_holds_the_tokens_positions_and_targets_of_its_conversations() -> None:
+    batch = packed_batch(_rows(4, 3, 300))
+    assert int(batch["real_tokens"]) == 307
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["position_ids"].shape
+    assert batch["position_ids"][1, :7].tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert batch["labels"][1, :7].tolist() == [IGNORED, 4, 5, 6, IGNORED, 4, 5]
+    assert batch["labels"][1, 7:].unique().tolist() == [IGNORED]
+
+
+def test_the_order_is_seeded_and_goes_through_all_rows_before_any_twice() -> None:
+    order = data_order(10, steps=5, effective_batch=4, seed=1)
+    assert order == data_order(10, 5, 4, seed=1) != data_order(10, 5, 4, seed=2)
+    stream = [row for step in order for row in step]
+    assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10))
+    assert {len(step) for step in order} == {4}
+
+
+def test_a_split_shares_no_row_and_keeps_enough_to_train() -> None:
+    train, held = split(50, 0.1, 100, seed=0)
+    assert sorted(train + held) == list(range(50))
+    assert len(held) == 5
+    assert split(50, 0.5, 10, seed=0)[1] != split(50, 0.5, 10, seed=1)[1]
+    assert len(split(50, 0.5, 10, seed=0)[1]) == 10
+    assert split(2, 0.5, 10, seed=0)[1] == []
+
+
+def test_steps_are_epochs_over_your_rows() -> None:
+    assert steps_for(rows=100, effective_batch=16, epochs=3) == 19
+    assert steps_for(rows=1, effective_batch=16, epochs=0.01) == 1
+
+
+def _loss_and_gradients(model, batches, tokens: int):
+    model.zero_grad()
+    total = 0.0
+    for batch in batches:
+        inputs = {key: value for key, value in batch.items() if key not in ("real_tokens", "labels")}
+        logits = model(**inputs, use_cache=False).logits[:, :-1]
+        targets = batch["labels"][:, 1:]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / tokens
+        loss.backward()
+        total += loss.item()
+    return total, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_packed_padded_and_one_by_one_give_the_same_loss_and_gradient(adapted, tokenizer) -> None:
+    rows = render_all(tokenizer, recognise(chat_rows(8), "auto", "rows.jsonl"), 512).usable
+    tokens = sum(sum(row.trained[1:]) for row in rows)
+    torch.manual_seed(1)
+    for parameter in adapted.parameters():  # B is zero at first, and then A has no gradient to compare
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.05)
+    packed = _loss_and_gradients(adapted, [packed_batch(rows)], tokens)
+    padded = _loss_and_gradients(adapted, [padded_batch(rows)], tokens)
+    single = _loss_and_gradients(adapted, [packed_batch([row]) for row in rows], tokens)
+    for loss, gradients in (padded, single):
+        assert packed[0] == pytest.approx(loss, abs=1e-5)
+        for ours, theirs in zip(packed[1], gradients, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_packing_is_proved_on_a_model_that_keeps_conversations_apart(adapted) -> None:
+    assert packing_is_exact(adapted)
+
+
+def test_packing_is_refused_where_positions_come_from_elsewhere(adapted, monkeypatch) -> None:
+    """A model that overlooks `position_ids` lets the second conversation see the first."""
+    forward = adapted.forward
+    monkeypatch.setattr(adapted, "forward", lambda **inputs: forward(**{**inputs, "position_ids": None}))
+    assert not packing_is_exact(adapted)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "gpt_neox"])
+def test_what_the_proof_says_holds_for_real_architectures(architecture: str, tmp_path) -> None:
+    from core.build import load_base
+    from core.hardware import Device
+    from core.models import find_model
+    from core.recipe import QuantizationSettings
+
+    folder = tiny_model(tmp_path / architecture, architecture)
+    model = load_base(find_model(str(folder)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
+    assert packing_is_exact(model)
