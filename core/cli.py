@@ -219,6 +219,8 @@ def _bench(options: argparse.Namespace) -> tuple[int, Result]:
         verdict = {True: "holds", False: "DOES NOT HOLD", None: ""}[row["holds"]]
         figures = f"{row['value']:>12,.3f} {row['unit']:<12} reference {row['reference']}"
         print(f"{row['name']:<44} {figures}   {bar}   {verdict}", file=sys.stderr)
+    if options.keep:
+        import_module("bench._keep").keep(options.benchmark, options.seed, rows)
     return int(any(row["holds"] is False for row in rows)), rows
 
 
@@ -285,7 +287,8 @@ def _chat_arguments(command: argparse.ArgumentParser) -> None:
 
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("benchmark", choices=_benchmarks(), help="which one")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="for what is drawn at random")
+    command.add_argument("--keep", action="store_true", help="write the figures into docs/benchmarks.md")
 
 
 def _test_arguments(command: argparse.ArgumentParser) -> None:
