@@ -93,7 +93,7 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
     # Stop is answered at once and keeps what was learned.
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator(".nb-said")).to_contain_text("Stopping after this step", timeout=2_000)
+    expect(page.locator(".nb-said.block")).to_contain_text("Stopping after this step", timeout=2_000)
     expect(_state(page)).to_have_text("Stopped", timeout=PATIENCE)
     assert run.has_adapter
 
@@ -169,13 +169,13 @@ def test_a_file_that_cannot_be_used_is_refused_beside_the_button(
     page.locator("input[type=file]").set_input_files(_uploaded(name, content))  # type: ignore[arg-type]
     expect(_field(page, "Dataset")).to_have_value(name)
     _start(page)
-    expect(page.locator(".nb-said .nb-error")).to_contain_text(said)
+    expect(page.locator(".nb-said.block .nb-error")).to_contain_text(said)
     assert len(list_runs(app.workspace)) == before
 
 
 def test_settings_that_cannot_work_are_refused_beside_the_button(page: Page, app: App) -> None:
     before = len(list_runs(app.workspace))
-    refused = page.locator(".nb-said .nb-error")
+    refused = page.locator(".nb-said.block .nb-error")
     _choose(page, "Dataset", "Talk like a pirate")
 
     _fill(page, "Rank", "0")
