@@ -14,7 +14,7 @@ from core.workspace import ROOT
 FILE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `python launch.py bench NAME --keep`, never by hand. Each figure was measured in the same run as its reference.
+Written by `python launch.py bench NAME --keep`, never by hand. Each figure and its reference come from the same run.
 """
 PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "trl", "gradio")
 

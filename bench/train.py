@@ -32,7 +32,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
     transformers_logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    recipe = make_recipe({"model": "starter", "train.effective_batch": 8, "train.seed": seed, "lora.rank": 16})
+    recipe = make_recipe({"model": "starter", "train.seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         ours, reference = _Ours(recipe, Path(folder)), _Reference(recipe, Path(folder))
         rounds = [(reference.round(), ours.round()) for _ in range(ROUNDS + 1)][1:]  # the first warms both up
@@ -97,6 +97,7 @@ class _Reference:
             args=SFTConfig(
                 output_dir=str(folder / "reference"),
                 max_steps=STEPS,
+                gradient_accumulation_steps=recipe.train.effective_batch // SFTConfig.per_device_train_batch_size,
                 seed=recipe.train.seed,
                 report_to="none",
                 disable_tqdm=True,

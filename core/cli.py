@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -36,13 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return 1
     except NibbleError as error:
-        if options.json:
-            print(json.dumps({"error": str(error)}, ensure_ascii=False))
-        print(error, file=sys.stderr)
+        _refuse(str(error), options.json)
         return 2 if isinstance(error, CallError) else 1
+    except Exception as error:  # a defect of ours: the promise of one JSON document holds all the same
+        traceback.print_exc()
+        _refuse(f"{type(error).__name__}: {error}. This is a defect of Nibble; please report it.", options.json)
+        return 1
     if options.json and result is not None:
         print(json.dumps(result, ensure_ascii=False))
     return int(status)
+
+
+def _refuse(message: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": message}, ensure_ascii=False))
+    print(message, file=sys.stderr)
 
 
 def _as_ui(given: list[str]) -> list[str]:

@@ -71,6 +71,14 @@ def device() -> Device:
     return Device("cpu", f"CPU · {cpu_cores()} cores", total, min(free, total))
 
 
+def claim_card() -> None:
+    """Make the freest card this process' only one. Call it before torch looks; NVML counts cards in bus order."""
+    chosen = device()
+    if chosen.kind == "cuda":
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
+
+
 def cpu_cores() -> int:
     """Cores that this process may run on."""
     return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1

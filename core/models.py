@@ -256,7 +256,7 @@ def _online(model_id: str) -> FoundModel:
         ) from None
     except errors.EntryNotFoundError:
         raise ModelError(f"{model_id} has no config.json, so it is no model that can be trained.") from None
-    except (errors.HfHubHTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:
         raise ModelError(
             f"{model_id} is not on this machine, and Hugging Face cannot be reached "
             f"({type(error).__name__}). Check the network, or choose a model that is here."

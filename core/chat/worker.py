@@ -13,6 +13,7 @@ from typing import Any
 
 from core.child import Answer, Request, serve
 from core.errors import NibbleError
+from core.hardware import claim_card
 
 _stop = threading.Event()
 
@@ -79,4 +80,5 @@ def _interrupt(request: Request) -> bool:
 
 
 if __name__ == "__main__":
+    claim_card()
     raise SystemExit(serve(_Chat().handle, _interrupt))

@@ -32,8 +32,10 @@ from core.train.limits import enforce, lifted
 from core.train.packing import packing_is_exact
 from core.train.sampler import MemorySampler
 from core.train.trainer import NibbleTrainer, trainer_config
-from core.train.watcher import CPU_PAGING, Watcher
+from core.train.watcher import Watcher
 from core.workspace import write_json
+
+NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an ordinary AdamW here."
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ def make_trainer(run: Run, prepared: Prepared, watcher: Watcher) -> NibbleTraine
         choices.micro_batch,
         choices.checkpointing,
     )
-    if prepared.device.kind == "cpu" and recipe.train.optimizer.startswith("paged"):
-        run.event("optimizer", CPU_PAGING)
+    if prepared.device.kind != "cuda" and recipe.train.optimizer.startswith("paged"):
+        run.event("optimizer", NO_PAGING)
     return NibbleTrainer(prepared.model, prepared.tokenizer, batches, config, watcher)
 
 

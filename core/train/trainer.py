@@ -64,6 +64,17 @@ class NibbleTrainer(SFTTrainer):
         return total / max(tokens, 1)
 
 
+# What stands in for the paged optimizers where there is no unified memory: the same AdamW in one fused kernel.
+UNPAGED = {"paged_adamw_32bit": "adamw_torch_fused", "paged_adamw_8bit": "adamw_8bit"}
+
+
+def optimizer_name(wanted: str, device: str) -> str:
+    """transformers' name for the optimizer `wanted` on `device`."""
+    if wanted == "adamw":
+        return "adamw_torch_fused"
+    return wanted if device == "cuda" else UNPAGED[wanted]
+
+
 def trainer_config(
     recipe: Recipe,
     folder: Path,
@@ -75,7 +86,6 @@ def trainer_config(
 ) -> SFTConfig:
     """The recipe in trl's terms. transformers' own saving, evaluating and reporting are off: the files are ours."""
     train = recipe.train
-    optimizer = {"adamw": "adamw_torch"}.get(train.optimizer, train.optimizer)
     return SFTConfig(
         output_dir=str(folder / "trainer"),
         max_steps=steps,
@@ -84,7 +94,7 @@ def trainer_config(
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=round(train.warmup_ratio * steps),
-        optim=optimizer,
+        optim=optimizer_name(train.optimizer, device),
         adam_beta2=train.beta2,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,

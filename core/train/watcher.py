@@ -21,8 +21,6 @@ from core.workspace import read_json
 
 EVALUATION_TOKENS = 2048
 HEARTBEAT_SECONDS = 1.0
-# The paged optimizers of bitsandbytes need unified memory, which a CPU has no use for; said once, in plain words.
-CPU_PAGING = "On a CPU the paged optimizer is an ordinary one: there is no GPU memory to page out of."
 
 
 @dataclass

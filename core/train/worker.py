@@ -5,7 +5,6 @@ python -m core.train.worker RUN_FOLDER
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -13,14 +12,14 @@ import traceback
 from pathlib import Path
 
 from core.errors import NibbleError
-from core.hardware import device
+from core.hardware import claim_card
 from core.runs.store import Run
 
 
 def main(folder: str) -> int:
     """Train the run in `folder`. Returns the exit status; whatever happens, the run says how it ended."""
     run = Run(Path(folder))
-    _take_card()
+    claim_card()
     signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
     run.write_status(message="Starting the engine.")
     try:
@@ -34,14 +33,6 @@ def main(folder: str) -> int:
         return _failed(run, _reason(error))
     run.write_status(state=state, ended=time.time(), message=_last_word(run, state))
     return 0
-
-
-def _take_card() -> None:
-    """Make the freest card the only visible one, before torch looks; NVML counts cards in bus order."""
-    chosen = device()
-    if chosen.kind == "cuda":
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
 
 
 def _failed(run: Run, reason: str) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import BudgetError, ModelError
 from core.budget import floor_bytes, read_budget
+from core.errors import BudgetError, ModelError
 from core.hardware import Device
 from core.models import find_model, model_choices
 from core.recipe import make_recipe

@@ -1,0 +1,51 @@
+"""The rules that hold the house together: who may import what, and what may never be in the code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.workspace import ROOT
+
+HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets"}
+
+
+def _sources(*folders: str) -> list[Path]:
+    return [ROOT / "launch.py", *(file for folder in folders for file in (ROOT / folder).rglob("*.py"))]
+
+
+def _imported(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("file", _sources("core"), ids=lambda file: file.name)
+def test_the_engine_knows_no_screen(file: Path) -> None:
+    assert "gradio" not in _imported(file)
+    assert "app" not in _imported(file) or file.name == "cli.py"
+
+
+@pytest.mark.parametrize("file", _sources("app"), ids=lambda file: file.name)
+def test_the_app_asks_for_no_engine_library(file: Path) -> None:
+    assert not HEAVY & _imported(file)
+
+
+@pytest.mark.parametrize("module", ["app.main", "core.launching", "core.helper", "core.chat.client", "core.cli"])
+def test_what_the_server_imports_brings_no_torch(module: str) -> None:
+    script = f"import sys, {module}; print([name for name in {sorted(HEAVY)!r} if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file", _sources("app", "core", "presets", "bench"), ids=lambda file: file.name)
+def test_every_file_says_its_purpose_first(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
