@@ -141,4 +141,5 @@ def _train_outputs(tab: train.TrainTab) -> list[Any]:
 
 
 def _runs_outputs(tab: runs.RunsTab) -> list[Any]:
-    return [*tab.view.components(), tab.table, tab.to_train, tab.pane, tab.stop, tab.chat, tab.said, tab.recipe]
+    shown = [tab.table, tab.to_train, tab.pane, tab.stop, tab.chat, tab.delete, tab.sure, tab.said, tab.recipe]
+    return [*tab.view.components(), *shown]

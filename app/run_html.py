@@ -110,7 +110,11 @@ def _result_figures(result: dict[str, Any], status: Status) -> list[str]:
 
 def _failure(run: Run, status: Status, curves: Curves) -> str:
     log = run.log_tail(30)
-    tail = f"<details open><summary>The log's last lines</summary><pre>{text(log)}</pre></details>" if log else ""
+    tail = (
+        f"<details open><summary>The log's last lines</summary><pre class='nb-log'>{text(log)}</pre></details>"
+        if log
+        else ""
+    )
     step = f'<p class="nb-say">It had done {number(status.step)} of {number(status.total)} steps.</p>'
     why = text(status.message or "It ended without saying why.")
     return _card(run, status, f'<p class="nb-why" role="alert">{why}</p>{step if status.total else ""}{tail}')

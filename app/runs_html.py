@@ -113,7 +113,7 @@ def recipe(run: Run) -> str:
     return (
         f'<p class="nb-muted">Folder: <code>{text(run.dir)}</code></p>'
         f"<details><summary>Recipe</summary><pre>{text(settings)}</pre></details>"
-        f"<details><summary>The log's last lines</summary><pre>{text(log)}</pre></details>"
+        f"<details><summary>The log's last lines</summary><pre class='nb-log'>{text(log)}</pre></details>"
         f"{_reasons(run)}"
     )
 

@@ -64,7 +64,7 @@ def disk(runs: list[Run]) -> str:
     )
     total = show_size(sum(size for size, _ in sizes))
     return (
-        f'<p class="nb-muted">{total} in all. Delete a run by deleting its folder.</p>'
+        f'<p class="nb-muted">{total} in all. Runs are deleted on the Runs tab.</p>'
         f'<table class="nb-table nb-disk">{rows}</table>'
     )
 

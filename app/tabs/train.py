@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,9 @@ def wire(tab: TrainTab, context: Context) -> None:
     form = tab.form.inputs()
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     started = [tab.said, tab.side, tab.welcome, *form]
+    # Said by the page itself, so that a press is answered before the server has heard of it.
+    for button, answer in ((tab.start, "Starting…"), (tab.try_it, "Starting…"), (tab.stop, "Asking it to stop…")):
+        button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
     tab.start.click(events.start, form, started, trigger_mode="once", **quiet)
     tab.try_it.click(events.try_it, None, started, trigger_mode="once", **quiet)
     tab.upload.upload(events.keep, tab.upload, [tab.form.fields["data.path"], tab.upload, tab.said], **quiet)
@@ -172,24 +176,22 @@ class TrainEvents:
         self.tab = tab
         self.context = context
 
-    def start(self, given: dict[Component, Any]) -> Iterator[Updates]:
+    def start(self, given: dict[Component, Any]) -> Updates:
         """Check the settings, make the run and queue it; what cannot work is said beside the button."""
-        yield {self.tab.said: pieces.busy("Starting…")}
         try:
-            yield self._submit(make_recipe(self.tab.form.values(given)))
+            return self._submit(make_recipe(self.tab.form.values(given)))
         except NibbleError as error:
-            yield {self.tab.said: pieces.error_box(str(error))}
+            return {self.tab.said: pieces.error_box(str(error))}
 
-    def try_it(self) -> Iterator[Updates]:
+    def try_it(self) -> Updates:
         """The first visit's one press: the quickstart recipe, started."""
-        yield {self.tab.said: pieces.busy("Starting…")}
         try:
             recipe = load_recipe("quickstart")
             values = flat(recipe)
             write_json(self.context.form_file, values)
-            yield {**self.tab.form.updates(values), **self._submit(recipe)}
+            return {**self.tab.form.updates(values), **self._submit(recipe)}
         except NibbleError as error:
-            yield {self.tab.said: pieces.error_box(str(error))}
+            return {self.tab.said: pieces.error_box(str(error))}
 
     def _submit(self, recipe: Recipe) -> Updates:
         from core.launching import submit
