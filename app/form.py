@@ -5,6 +5,7 @@ The recipe knows the limits and the help; nothing of either is repeated here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 import gradio as gr
 from gradio.components import Component
 
+from core.errors import NibbleError
 from core.hardware import device
 from core.recipe import Recipe, help_text
 from core.sizes import GIB, parse_size
@@ -28,6 +30,11 @@ class Field:
     kind: Kind = "number"
 
 
+QUICK = (
+    Field("lora.rank", "Rank", "integer"),
+    Field("lora.alpha", "Alpha"),
+    Field("budget", "Memory budget"),
+)
 ADVANCED: dict[str, tuple[Field, ...]] = {
     "Length of the training": (
         Field("train.epochs", "Epochs"),
@@ -154,3 +161,12 @@ def build_advanced() -> dict[str, Component]:
         with gr.Row(elem_classes="nb-fields"):
             made.update({field.key: build_field(field) for field in fields})
     return made
+
+
+_LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for field in fields}
+_KEYS = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in _LABELS if "." in key) + r"|^budget(?=:)")
+
+
+def in_words(error: NibbleError) -> str:
+    """The error with each setting called as it is on the screen, its key beside it: 'Rank (lora.rank): …'."""
+    return _KEYS.sub(lambda key: f"{_LABELS[key[0]]} ({key[0]})", str(error))

@@ -12,7 +12,7 @@ from gradio.components import Component
 
 from app import choices, pieces, preview_html
 from app.context import Context
-from app.form import DEFAULTS, Field, Form, build_advanced, build_field, flat
+from app.form import DEFAULTS, QUICK, Form, build_advanced, build_field, flat, in_words
 from app.run_view import RunView, build_body, build_head
 from core.data.keep import keep_upload
 from core.errors import NibbleError
@@ -117,8 +117,7 @@ def _build_form() -> tuple[dict[str, Component], gr.File, gr.Dropdown, gr.Button
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(pieces.step_figure("3", "Adapter"), elem_classes="nb-slot")
         with gr.Row(elem_classes="nb-fields"):
-            fields["lora.rank"] = build_field(Field("lora.rank", "Rank", "integer"))
-            fields["lora.alpha"] = build_field(Field("lora.alpha", "Alpha"))
+            fields.update({field.key: build_field(field) for field in QUICK if field.key != "budget"})
         with gr.Accordion("Advanced", open=False, elem_classes="nb-advanced"):
             preset = gr.Dropdown(
                 label="Fill in from a recipe", info="Sets every field here to a recipe's.", choices=[], value=None
@@ -181,7 +180,7 @@ class TrainEvents:
         try:
             return self._submit(make_recipe(self.tab.form.values(given)))
         except NibbleError as error:
-            return {self.tab.said: pieces.error_box(str(error))}
+            return {self.tab.said: pieces.error_box(in_words(error))}
 
     def try_it(self) -> Updates:
         """The first visit's one press: the quickstart recipe, started."""
@@ -191,7 +190,7 @@ class TrainEvents:
             write_json(self.context.form_file, values)
             return {**self.tab.form.updates(values), **self._submit(recipe)}
         except NibbleError as error:
-            return {self.tab.said: pieces.error_box(str(error))}
+            return {self.tab.said: pieces.error_box(in_words(error))}
 
     def _submit(self, recipe: Recipe) -> Updates:
         from core.launching import submit
@@ -218,7 +217,7 @@ class TrainEvents:
         try:
             kept = keep_upload(self.context.workspace, path, path)
         except NibbleError as error:
-            return {self.tab.said: pieces.error_box(str(error)), self.tab.upload: None}
+            return {self.tab.said: pieces.error_box(in_words(error)), self.tab.upload: None}
         self._remember({"data.path": kept})
         offered = choices.datasets(self.context.workspace)
         return {data: gr.Dropdown(choices=offered, value=kept), self.tab.upload: None, self.tab.said: ""}
@@ -230,7 +229,7 @@ class TrainEvents:
         try:
             values = flat(load_recipe(name))
         except NibbleError as error:
-            return {self.tab.said: pieces.error_box(str(error))}
+            return {self.tab.said: pieces.error_box(in_words(error))}
         self._remember(values)
         return {**self.tab.form.updates(values), self.tab.said: ""}
 
@@ -247,20 +246,20 @@ class TrainEvents:
         try:
             recipe = make_recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:
-            yield {self.tab.check: pieces.error_box(str(error))}
+            yield {self.tab.check: pieces.error_box(in_words(error))}
             return
         yield {self.tab.preview: self._preview(recipe, given[self.tab.row])[0]}
         try:
             yield {self.tab.check: preview_html.check(self.context.helper.call("check", recipe=recipe))}
         except NibbleError as error:
-            yield {self.tab.check: pieces.error_box(str(error))}
+            yield {self.tab.check: pieces.error_box(in_words(error))}
 
     def turn(self, given: dict[Component, Any]) -> Updates:
         """Show another row."""
         try:
             recipe = make_recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:
-            return {self.tab.check: pieces.error_box(str(error))}
+            return {self.tab.check: pieces.error_box(in_words(error))}
         html, row = self._preview(recipe, given[self.tab.row])
         return {self.tab.preview: html, self.tab.row: row}
 
