@@ -142,7 +142,9 @@ def build_field(field: Field) -> Component:
     if field.kind == "text":
         return gr.Textbox(value=default or "", max_lines=1, **shared)
     if field.kind == "lines":
-        return gr.Textbox(value="\n".join(default), lines=3, placeholder="One question a line", **shared)
+        return gr.Textbox(
+            value="\n".join(default), lines=3, placeholder="One question a line", elem_classes="nb-wide", **shared
+        )
     # No minimum here: out of range is refused by the recipe, in one sentence beside the Start button.
     return gr.Number(value=default, precision=0 if field.kind == "integer" else None, **shared)
 
