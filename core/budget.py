@@ -20,7 +20,7 @@ NF4_DOUBLE_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 NF4_BITS = 4 + 32 / 64
 # Resident memory of a worker that has imported everything and loaded nothing, measured on Linux with torch 2.13; on
 # a GPU the CUDA context instead, as NVML shows it on cards of compute capability 8 and 9.
-CPU_PROCESS_BYTES = 620_000_000
+CPU_PROCESS_BYTES = 500_000_000
 CUDA_CONTEXT_BYTES = 500_000_000
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from peft import PeftModel
@@ -17,19 +17,18 @@ from transformers import set_seed
 
 from core.budget import Budget, read_budget
 from core.build import attach_lora, dtype_for, is_out_of_memory, load_base, load_tokenizer
-from core.data.formats import recognise
-from core.data.read import read_rows
-from core.data.render import Rendered, RenderedSet, prepare_tokenizer, render_all
-from core.errors import BudgetError, DataError
+from core.data.render import prepare_tokenizer
+from core.errors import BudgetError
 from core.hardware import Device, device
 from core.models import FoundModel, find_model
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.sizes import show_size
-from core.train.batches import MicroBatches, data_order, split, steps_for
+from core.train.batches import MicroBatches, data_order, steps_for
 from core.train.choices import Choices, choose
 from core.train.limits import enforce, lifted
 from core.train.packing import packing_is_exact
+from core.train.rows import Rows, prepare_rows
 from core.train.sampler import MemorySampler
 from core.train.trainer import NibbleTrainer, trainer_config
 from core.train.watcher import Watcher
@@ -46,8 +45,7 @@ class Prepared:
     device: Device
     model: PeftModel
     tokenizer: Any
-    train: list[Rendered]
-    held_out: list[Rendered]
+    rows: Rows
     choices: Choices
     steps: int
 
@@ -61,17 +59,18 @@ def train(run: Run) -> str:
     with MemorySampler(run, chosen, os.getpid()) as sampler:
         found = find_model(recipe.model)
         budget = read_budget(recipe, found, chosen)
-        prepared = prepare(run, recipe, found, chosen, budget)
-        watcher = Watcher(run, recipe, prepared.held_out, prepared.choices.packed, prepared.steps, sampler)
-        watcher.trainer = trainer = make_trainer(run, prepared, watcher)
+        watcher: Watcher | None = None
         try:
-            trainer.train()
-        except RuntimeError as error:
+            prepared = prepare(run, recipe, found, chosen, budget)
+            watcher = Watcher(run, recipe, prepared.rows, prepared.choices.packed, prepared.steps, sampler)
+            watcher.trainer = make_trainer(run, prepared, watcher)
+            watcher.trainer.train()
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             rescue(run, watcher, budget)
         save_adapter(run, prepared)
-    write_result(run, watcher, sampler, budget)
+    write_result(run, watcher, sampler, budget, prepared.rows.counts)
     return "stopped" if watcher.tally.stopped else "finished"
 
 
@@ -83,7 +82,7 @@ def prepare(run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget:
     run.write_status(message=f"Loading {found.label} in 4 bits.")
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are laid out by {prepare_tokenizer(tokenizer)}.")
-    rendered = render_data(run, recipe, tokenizer)
+    rows = prepare_rows(run, recipe, tokenizer)
     run.event("budget", f"Memory budget {budget.read_as}, {enforce(budget.bytes, chosen)}.")
     model = attach_lora(load_base(found, recipe.quantization, chosen), recipe.lora)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -91,45 +90,23 @@ def prepare(run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget:
         "model",
         f"{found.label}: {found.parameters:,} parameters in 4 bits, {trained:,} trained in the adapter.",
     )
-    data, rules = recipe.data, recipe.train
-    chosen_rows, held = split(len(rendered.usable), data.eval_fraction, data.eval_max_rows, rules.seed)
-    train_rows = [rendered.usable[row] for row in chosen_rows]
     packed = packing_is_exact(model)
-    choices = choose(recipe, model, train_rows, chosen, budget, packed)
-    steps = rules.max_steps or steps_for(len(train_rows), rules.effective_batch, rules.epochs or 1)
+    choices = choose(recipe, model, rows.train, chosen, budget, packed)
+    rules = recipe.train
+    steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     plan = {"budget_bytes": budget.bytes, "floor_bytes": budget.floor_bytes, **choices.as_json()}
     write_json(run.dir / "plan.json", plan)
     for reason in choices.reasons:
         run.event("plan", f"{reason['setting']}: {reason['value']}, because {reason['because']}.")
-    held_out = [rendered.usable[row] for row in held]
-    return Prepared(recipe, chosen, model, tokenizer, train_rows, held_out, choices, steps)
-
-
-def render_data(run: Run, recipe: Recipe, tokenizer: Any) -> RenderedSet:
-    """The dataset as tokens and masks; what was dropped or cut is counted and said."""
-    run.write_status(message="Reading the data.")
-    path = run.dataset_file()
-    rendered = render_all(tokenizer, recognise(read_rows(path), recipe.data.format, path.name), recipe.data.max_length)
-    if not rendered.usable:
-        first = rendered.dropped[0]
-        raise DataError(f"{path.name}: no row is left to train on. Row {first.row}: {first.reason}.")
-    tokens = sum(len(row.ids) for row in rendered.usable)
-    run.event(
-        "data",
-        f"{rendered.rows:,} rows: {len(rendered.usable):,} used, {len(rendered.dropped):,} dropped, "
-        f"{rendered.truncated:,} cut to {recipe.data.max_length:,} tokens; {tokens:,} tokens in all.",
-    )
-    for drop in rendered.dropped[:20]:
-        run.event("dropped", f"Row {drop.row} is not used: {drop.reason}.")
-    return rendered
+    return Prepared(recipe, chosen, model, tokenizer, rows, choices, steps)
 
 
 def make_trainer(run: Run, prepared: Prepared, watcher: Watcher) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches."""
     recipe, choices = prepared.recipe, prepared.choices
     dtype, _ = dtype_for(prepared.device)
-    order = data_order(len(prepared.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
-    batches = MicroBatches(prepared.train, order, choices.micro_batch, choices.packed)
+    order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
+    batches = MicroBatches(prepared.rows.train, order, choices.micro_batch, choices.packed)
     config = trainer_config(
         recipe,
         run.dir,
@@ -144,13 +121,13 @@ def make_trainer(run: Run, prepared: Prepared, watcher: Watcher) -> NibbleTraine
     return NibbleTrainer(prepared.model, prepared.tokenizer, batches, config, watcher)
 
 
-def rescue(run: Run, watcher: Watcher, budget: Budget) -> None:
+def rescue(run: Run, watcher: Watcher | None, budget: Budget) -> NoReturn:
     """Memory ran out: save what was learned up to the last whole step, then say so."""
-    watcher.trainer.model.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()
-    step = watcher.tally.step
-    with lifted():
-        if step:
+    step = watcher.tally.step if watcher is not None else 0
+    if watcher is not None and step:
+        watcher.trainer.model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        with lifted():
             watcher.save(step)
             watcher.trainer.model.save_pretrained(run.adapter)
             watcher.trainer.processing_class.save_pretrained(run.adapter)
@@ -169,7 +146,7 @@ def save_adapter(run: Run, prepared: Prepared) -> None:
     run.event("adapter", "The adapter is saved.")
 
 
-def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget) -> None:
+def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget, data: dict[str, int]) -> None:
     """result.json: what the run came to. Losses in nats a token, sizes in bytes, seconds since it was started."""
     tally = watcher.tally
     seconds = time.time() - (run.status().started or time.time())
@@ -187,5 +164,6 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
             "peak_bytes": sampler.peaks(),
             "predicted_peak_bytes": None,
             "budget_bytes": budget.bytes,
+            "data": data,
         },
     )

@@ -11,11 +11,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from core.chat.generate import answers
-from core.data.render import Rendered
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.train.batches import evaluation_batches
 from core.train.checkpoints import save_checkpoint
+from core.train.rows import Rows
 from core.train.sampler import MemorySampler
 from core.workspace import read_json
 
@@ -45,12 +45,12 @@ class Watcher(TrainerCallback):
         self,
         run: Run,
         recipe: Recipe,
-        held_out: list[Rendered],
+        rows: Rows,
         packed: bool,
         total: int,
         sampler: MemorySampler,
     ) -> None:
-        self.run, self.recipe, self.held_out, self.packed = run, recipe, held_out, packed
+        self.run, self.recipe, self.rows, self.packed = run, recipe, rows, packed
         self.total, self.sampler = total, sampler
         self.tally = Tally()
         self.stop_asked = False
@@ -122,20 +122,20 @@ class Watcher(TrainerCallback):
 
     def _evaluate(self, step: int) -> None:
         """Measure the held-out loss and ask the sample prompts. Step 0 is the base's: the adapter says nothing yet."""
-        if self.held_out:
-            batches = evaluation_batches(self.held_out, EVALUATION_TOKENS, self.packed)
+        if self.rows.held_out:
+            batches = evaluation_batches(self.rows.held_out, EVALUATION_TOKENS, self.packed)
             loss = self.trainer.held_out_loss(batches)
             self.tally.eval_loss = _finite(loss)
             if step == 0:
                 self.tally.first_eval_loss = self.tally.eval_loss
             self.run.append("metrics.jsonl", {"step": step, "time": time.time(), "eval_loss": _finite(loss)})
-        evaluation = self.recipe.evaluation
-        if evaluation.prompts:
+        if self.rows.prompts:
             model = self.trainer.model
             model.eval()
-            said = answers(model, self.trainer.processing_class, evaluation.prompts, evaluation.max_new_tokens)
+            most = self.recipe.evaluation.max_new_tokens
+            said = answers(model, self.trainer.processing_class, self.rows.prompts, most)
             model.train()
-            for prompt, answer in zip(evaluation.prompts, said, strict=True):
+            for prompt, answer in zip(self.rows.prompts, said, strict=True):
                 self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
 
     def _checkpoint_is_due(self, step: int) -> bool:
