@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -137,6 +138,9 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
         finished.set()
         context.chat.close()
         context.helper.close()
+        # Pages that are open are cut off, not waited for, and that is no error worth a traceback.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        demo.server.force_exit = True
         demo.close(verbose=False)
         shutil.rmtree(uploads, ignore_errors=True)
 
