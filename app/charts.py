@@ -18,7 +18,7 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 480, 264
 FAR_BUDGET, HEADROOM = 3.0, 1.08
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def memory_chart(curves: Curves, kind: str, budget_bytes: int | None) -> str:
     names = {
         "allocated_bytes": ("tensors", "allocated"),
         "reserved_bytes": ("reserved by torch", "reserved"),
-        "process_bytes": ("used (resident memory)" if kind == "cpu" else "used by the process", "used"),
+        "process_bytes": ("resident memory" if kind == "cpu" else "used by the process", "used"),
     }
     found = [(names[column], curves.memory[column].all()) for column in names if column in curves.memory]
     if not found:
@@ -71,16 +71,16 @@ def memory_chart(curves: Curves, kind: str, budget_bytes: int | None) -> str:
     lines = [Line(label, style, [(x, y / unit) for x, y in points]) for (label, style), points in found]
     end = max(1.0, max(x for line in lines for x, _ in line.points))
     ceiling = top / unit * 1.6
+    far = False
     if budget_bytes:
         level = budget_bytes / unit
         # A budget far above the use would press the curve flat: then its line is put at the top, and says so.
         far = level > FAR_BUDGET * top / unit
         shown = ceiling / HEADROOM if far else level
         ceiling = shown * HEADROOM
-        label = f"budget {level:.3g} {name}{', above the scale' if far else ''}"
-        lines.append(Line(label, "budget", [(0.0, shown), (end, shown)]))
+        lines.append(Line(f"budget {level:.3g} {name}", "budget", [(0.0, shown), (end, shown)]))
     axes = Axes("time since the start", f"memory ({name})", (0.0, end), (0.0, ceiling), x_kind="time")
-    return _figure("Memory", lines, axes)
+    return _figure("Memory", lines, axes, "the budget is above this scale" if far else "")
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -108,17 +108,19 @@ def _padded(values: Sequence[float]) -> Point:
     return (0.0 if 0 <= low < 0.35 * high else low - room), high + room
 
 
-def _figure(title: str, lines: Sequence[Line], axes: Axes) -> str:
+def _figure(title: str, lines: Sequence[Line], axes: Axes, remark: str = "") -> str:
     drawn = [line for line in lines if line.points]
     keys = "".join(f'<span class="nb-key nb-c-{line.style}"><i></i>{text(line.name)}</span>' for line in drawn)
     return (
         f'<figure class="nb-chart"><figcaption><b>{text(title)}</b><span class="nb-keys">{keys}</span></figcaption>'
-        f"{_svg(title, drawn, axes)}</figure>"
+        f"{_svg(title, drawn, axes, remark)}</figure>"
     )
 
 
-def _svg(title: str, lines: Sequence[Line], axes: Axes) -> str:
+def _svg(title: str, lines: Sequence[Line], axes: Axes, remark: str) -> str:
     body = "".join([*_grid(axes), *(_curve(line, axes) for line in lines)])
+    if remark:
+        body += f'<text class="nb-axis" x="{WIDTH - RIGHT - 4}" y="{TOP + 30}" text-anchor="end">{remark}</text>'
     (x0, x1), (y0, y1) = axes.x_range, axes.y_range
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(title)}: {text(axes.y_title)} over '
@@ -144,8 +146,8 @@ def _grid(axes: Axes) -> list[str]:
     return [
         *parts,
         f'<text class="nb-axis" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{axes.x_title}</text>',
-        f'<text class="nb-axis" x="14" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle})">{axes.y_title}</text>',
+        f'<text class="nb-axis" x="12" y="{middle}" text-anchor="middle" '
+        f'transform="rotate(-90 12 {middle})">{axes.y_title}</text>',
     ]
 
 

@@ -38,7 +38,7 @@ def build_head() -> gr.HTML:
 
 def build_body(head: gr.HTML) -> RunView:
     """The charts and the rest, below `head`."""
-    with gr.Row(elem_classes="nb-charts"):
+    with gr.Row(elem_classes="nb-charts", equal_height=True):
         loss = gr.HTML(elem_classes="nb-slot", min_width=320)
         memory = gr.HTML(elem_classes="nb-slot", min_width=320)
     says = gr.HTML(elem_classes="nb-slot")

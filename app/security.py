@@ -27,7 +27,7 @@ Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 WITHOUT_TOKEN = frozenset({"/gradio_api/startup-events", "/manifest.json", "/pwa_icon"})
 LOGIN_TRIES, LOGIN_PAUSE_SECONDS = 5, 30.0
 
-# LinePlot and gr.HTML compile templates, hence 'unsafe-eval'; inline scripts stay forbidden.
+# gr.HTML compiles its template in the browser, hence 'unsafe-eval'; inline scripts stay forbidden.
 HEADERS = {
     "content-security-policy": "; ".join(
         [

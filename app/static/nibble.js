@@ -34,7 +34,7 @@
 
   const tip = document.createElement("div");
   tip.className = "nb-tip";
-  document.body.append(tip);
+  (document.querySelector(".gradio-container") ?? document.body).append(tip);
   const show = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(4));
   const time = (value) =>
     value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
@@ -58,7 +58,7 @@
     const rows = [...svg.querySelectorAll("path[data-name]")].map((path) => {
       const [px, py] = nearest(path, x);
       return { name: path.dataset.name, x: px, value: y0 + ((bottom - py) / (bottom - top)) * (y1 - y0) };
-    });
+    }).filter((row) => Math.abs(row.x - x) < 12 && !row.name.startsWith("budget"));
     if (!rows.length) return false;
     const at = x0 + ((rows[0].x - left) / (right - left)) * (x1 - x0);
     tip.replaceChildren();

@@ -48,13 +48,13 @@ def build() -> ChatTab:
     with gr.Row(elem_classes="nb-chat"):
         with gr.Column(scale=7, min_width=540):
             with gr.Row(elem_classes="nb-who"):
-                talker = gr.Dropdown(label="Talk to", choices=[], value=None, scale=3, min_width=260)
+                talker = gr.Dropdown(label="Talk to", choices=[], value=None, scale=2, min_width=220)
                 voice = gr.Radio(
                     [("Adapter", "adapter"), ("Base", "base")],
                     value="adapter",
                     label="Answers come from",
                     scale=1,
-                    min_width=200,
+                    min_width=230,
                 )
             status = gr.HTML(elem_classes="nb-slot")
             chatbot = gr.Chatbot(

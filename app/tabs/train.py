@@ -298,7 +298,8 @@ def fill(tab: TrainTab, context: Context) -> Updates:
     run = shown_run(context)
     updates[tab.preset] = gr.Dropdown(choices=list(recipe_presets()))
     updates[tab.welcome] = gr.Group(visible=run is None)
-    updates[tab.side] = gr.Tabs(selected="run" if run is not None and run.status().state in OPEN else "check")
+    if run is not None and run.status().state in OPEN:  # else it is left where the person may have put it by now
+        updates[tab.side] = gr.Tabs(selected="run")
     return updates
 
 

@@ -78,7 +78,7 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
     _start(page)
     expect(_state(page)).to_have_text("Training", timeout=PATIENCE)
     wait_until("the loss is drawn", lambda: _curve_points(page, "train") >= 3)
-    wait_until("memory is drawn", lambda: _curve_points(page, "used") >= 3)
+    wait_until("memory is drawn", lambda: _curve_points(page, "resident memory") >= 3)
     expect(page.locator(".nb-says")).to_contain_text("What it says now")
     run = list_runs(app.workspace)[0]
 
