@@ -1,0 +1,70 @@
+"""A tick that changes nothing sends nothing, and a browser that comes later gets everything."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from app.context import Context
+from app.runs_html import Table
+from app.tabs import chat, runs, train
+from app.talk import Talk
+from core.recipe import make_recipe
+from core.runs.store import Run, create_run, list_runs
+
+
+def _ended(context: Context, name: str = "try", state: str = "stopped") -> Run:
+    run = create_run(context.workspace, make_recipe({"name": name}), {"file": "x", "sha256": "y", "name": "z"})
+    run.write_status(state=state, step=5, total=10)
+    return run
+
+
+@pytest.fixture
+def runs_tab() -> runs.RunsTab:
+    with gr.Blocks():
+        return runs.build()
+
+
+def test_the_train_tab_says_only_what_changed(train_tab: train.TrainTab, context: Context) -> None:
+    run, seen = _ended(context), {}
+    first = train.tick(train_tab, context, seen)
+    assert train_tab.view.head in first and train_tab.view.loss in first
+    assert train.tick(train_tab, context, seen) == {}
+    run.append("metrics.jsonl", {"step": 1, "time": 1.0, "loss": 2.0})
+    assert set(train.tick(train_tab, context, seen)) == {train_tab.view.loss}
+    assert set(train.tick(train_tab, context, {})) == set(first)
+
+
+def test_before_the_first_run_it_says_what_will_be_here(train_tab: train.TrainTab, context: Context) -> None:
+    shown = train.tick(train_tab, context, {})
+    assert "Start training" in shown[train_tab.view.head]
+    assert train.fill(train_tab, context)[train_tab.welcome].visible
+    _ended(context)
+    assert not train.fill(train_tab, context)[train_tab.welcome].visible
+
+
+def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Context) -> None:
+    run, table, seen = _ended(context), Table(context.workspace), {}
+    assert set(runs.tick(runs_tab, context, table, "", seen)) == {runs_tab.table, runs_tab.to_train}
+    assert runs.tick(runs_tab, context, table, "", seen) == {}
+    assert runs_tab.recipe in runs.tick(runs_tab, context, table, run.id, seen)
+    assert runs.tick(runs_tab, context, table, run.id, seen) == {}
+
+
+def test_a_deleted_run_is_gone(context: Context) -> None:
+    keep, run = _ended(context, "keep"), _ended(context, "away")
+    runs.remove(run)
+    assert [each.id for each in list_runs(context.workspace)] == [keep.id]
+    assert runs.opened_run(context, run.id) is None
+    assert not run.dir.exists()
+
+
+def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:
+    with gr.Blocks():
+        tab = chat.build()
+    talk, seen = Talk.open(context.workspace, context.chat), {}
+    chat.tick(tab, context, talk, seen)
+    assert chat.tick(tab, context, talk, seen) == {}
+    talk.version += 1
+    assert tab.chatbot in chat.tick(tab, context, talk, seen)
+    assert chat.tick(tab, context, talk, seen) == {}
