@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.live import Live
+from app.talk import Talk
 from core.chat.client import ChatClient
 from core.hardware import Device, device
 from core.helper import Helper
@@ -20,7 +21,7 @@ class Context:
     workspace: Workspace
     supervisor: Supervisor
     helper: Helper
-    chat: ChatClient
+    talk: Talk
     live: Live
 
     @classmethod
@@ -30,7 +31,7 @@ class Context:
             workspace=workspace,
             supervisor=Supervisor(workspace),
             helper=Helper(workspace),
-            chat=ChatClient(workspace),
+            talk=Talk.open(workspace, ChatClient(workspace)),
             live=Live(device().kind),
         )
 

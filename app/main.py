@@ -10,15 +10,18 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app import security
 from app.opening import Instance, choose_port, show
 from core.errors import NibbleError
-from core.runs.supervisor import Supervisor, locked
+from core.runs.supervisor import locked
 from core.workspace import ROOT, Workspace
 
-QUEUE_SECONDS = 2.0
+if TYPE_CHECKING:
+    from app.context import Context
+
+HOUSE_SECONDS = 2.0
 LARGEST_UPLOAD = "4gb"
 
 
@@ -131,12 +134,11 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
         js=theme.SCRIPT,
     )
     finished = threading.Event()
-    queue = threading.Thread(target=_advance, args=(context.supervisor, finished), daemon=True)
-    queue.start()
+    threading.Thread(target=_keep_house, args=(context, finished), daemon=True).start()
 
     def stop(ended: threading.Event) -> None:
         finished.set()
-        context.chat.close()
+        context.talk.unload()
         context.helper.close()
         # Pages that are open are cut off, not waited for, and that is no error worth a traceback.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -147,7 +149,8 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
     return stop
 
 
-def _advance(supervisor: Supervisor, finished: threading.Event) -> None:
-    """Start the next queued run when the device is free, also while no page is open."""
-    while not finished.wait(QUEUE_SECONDS):
-        supervisor.advance()
+def _keep_house(context: Context, finished: threading.Event) -> None:
+    """What needs no page to be open: start the next queued run when the device is free, let an idle chat go."""
+    while not finished.wait(HOUSE_SECONDS):
+        context.supervisor.advance()
+        context.talk.rest()

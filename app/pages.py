@@ -12,7 +12,6 @@ from app.context import Context, device_line
 from app.form import flat
 from app.runs_html import Table
 from app.tabs import chat, runs, system, train
-from app.talk import Talk
 from core.errors import NibbleError
 from core.hardware import device
 from core.runs.store import Run
@@ -60,14 +59,13 @@ def build_page(context: Context) -> gr.Blocks:
             seen=gr.State({}),
             timer=gr.Timer(TICK_SECONDS),
         )
-        talk = Talk.open(context.workspace, context.chat)
         train.wire(page.train, context)
-        chat.wire(page.chat, context, talk)
+        chat.wire(page.chat, context)
         runs.wire(page.runs, context)
         system.wire(page.system, context)
         system_item.select(lambda: system.fill(page.system, context), None, _system_outputs(page), **QUIET)
-        _wire_across(page, context, talk)
-        _wire_time(demo, page, context, talk)
+        _wire_across(page, context)
+        _wire_time(demo, page, context)
     return demo
 
 
@@ -76,13 +74,13 @@ def _system_outputs(page: Page) -> list[Any]:
     return [tab.who, tab.token, tab.sign_in, tab.sign_out, tab.versions, tab.disk]
 
 
-def _wire_across(page: Page, context: Context, talk: Talk) -> None:
+def _wire_across(page: Page, context: Context) -> None:
     """Buttons that lead from one tab to another."""
 
     def talk_to(run: Run | None) -> Updates:
         if run is None or not run.has_adapter:
             return {page.tabs: gr.skip()}
-        talk.load(f"run:{run.id}")
+        context.talk.load(f"run:{run.id}")
         return {page.tabs: gr.Tabs(selected="chat"), **chat.choose(page.chat, context, run.id)}
 
     def reuse(opened: str) -> Updates:
@@ -102,7 +100,7 @@ def _wire_across(page: Page, context: Context, talk: Talk) -> None:
     page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
 
 
-def _wire_time(demo: gr.Blocks, page: Page, context: Context, talk: Talk) -> None:
+def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
     """Fill the page when it is opened, and bring it up to date every second with what changed."""
     table = Table(context.workspace)
 
@@ -113,13 +111,13 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context, talk: Talk) -> Non
             seen["strip"] = {"html": strip}
             updates[page.strip] = strip
         updates |= train.tick(page.train, context, seen.setdefault("train", {}))
-        updates |= chat.tick(page.chat, context, talk, seen.setdefault("chat", {}))
+        updates |= chat.tick(page.chat, context, seen.setdefault("chat", {}))
         updates |= runs.tick(page.runs, context, table, opened, seen.setdefault("runs", {}))
         return {**updates, page.seen: seen} if updates else gr.skip()
 
     def fill() -> Updates:
         context.helper.warm()
-        return {**train.fill(page.train, context), **chat.fill(page.chat, context, talk)}
+        return {**train.fill(page.train, context), **chat.fill(page.chat, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
     filled += [page.chat.talker, page.chat.voice, *page.chat.settings.values(), *_conversation(page.chat)]

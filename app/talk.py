@@ -6,6 +6,7 @@ The reply is made in a thread of its own; the page only looks at how far it has 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from core.errors import NibbleError, RunError
 from core.runs.store import find_run
 from core.workspace import Workspace, read_json, write_json
 
+IDLE_SECONDS = 15 * 60
 Voice = Literal["adapter", "base"]
 
 
@@ -48,6 +50,7 @@ class Talk:
     state: str = ""
     error: str = ""
     version: int = 0
+    used: float = field(default_factory=time.monotonic)
     _worker: threading.Thread | None = None
     _stopping: bool = False
 
@@ -95,6 +98,16 @@ class Talk:
         self.turns, self.error = [], ""
         self._keep()
 
+    def unload(self) -> None:
+        """End the reply under way and the chat's process: its memory is free again."""
+        self.stop()
+        self.client.close()
+
+    def rest(self) -> None:
+        """Unload what nobody has talked to for a while: the memory is the person's."""
+        if self.client.loaded and not self.busy and time.monotonic() - self.used > IDLE_SECONDS:
+            self.unload()
+
     def _reply(self, talker: str, manner: Manner) -> None:
         self._start(self._answer, talker, manner)
 
@@ -107,9 +120,9 @@ class Talk:
         try:
             work(*arguments)
         except NibbleError as error:
-            self.error = str(error)
+            self.error = "" if self._stopping else str(error)
         finally:
-            self.state = ""
+            self.state, self.used = "", time.monotonic()
             self._keep()
 
     def _load(self, talker: str) -> None:

@@ -36,6 +36,7 @@ class ChatTab:
     stop: gr.Button
     again: gr.Button
     clear: gr.Button
+    unload: gr.Button
     settings: dict[str, Component]
 
     def inputs(self) -> set[Component]:
@@ -81,7 +82,8 @@ def build() -> ChatTab:
                 clear = gr.Button("Clear", size="sm")
         with gr.Column(scale=2, min_width=240), gr.Accordion("How it answers", open=False):
             settings = _build_settings()
-    return ChatTab(talker, voice, status, chatbot, message, send, stop, again, clear, settings)
+            unload = gr.Button("Free its memory", size="sm")
+    return ChatTab(talker, voice, status, chatbot, message, send, stop, again, clear, unload, settings)
 
 
 def _build_settings() -> dict[str, Component]:
@@ -104,15 +106,16 @@ def _build_settings() -> dict[str, Component]:
     }
 
 
-def wire(tab: ChatTab, context: Context, talk: Talk) -> None:
+def wire(tab: ChatTab, context: Context) -> None:
     """Attach the tab's events."""
-    events = ChatEvents(tab, context, talk)
+    events = ChatEvents(tab, context)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     shown = [tab.chatbot, tab.status, tab.message, tab.stop, tab.again, tab.send]
     gr.on([tab.send.click, tab.message.submit], events.say, tab.inputs(), shown, trigger_mode="once", **quiet)
     tab.again.click(events.regenerate, tab.inputs(), shown, trigger_mode="once", **quiet)
-    tab.stop.click(talk.stop, None, None, queue=False, **quiet)
+    tab.stop.click(context.talk.stop, None, None, queue=False, **quiet)
     gr.on([tab.clear.click, tab.chatbot.clear], events.clear, None, shown, **quiet)
+    tab.unload.click(events.unload, None, tab.status, **quiet)
     kept = [tab.talker.input, tab.voice.input, *(component.input for component in tab.settings.values())]
     gr.on(kept, events.remember, tab.inputs(), None, trigger_mode="always_last", **quiet)
     tab.talker.change(events.who, tab.talker, tab.voice, **quiet)
@@ -121,10 +124,10 @@ def wire(tab: ChatTab, context: Context, talk: Talk) -> None:
 class ChatEvents:
     """What happens on a press."""
 
-    def __init__(self, tab: ChatTab, context: Context, talk: Talk) -> None:
+    def __init__(self, tab: ChatTab, context: Context) -> None:
         self.tab = tab
         self.context = context
-        self.talk = talk
+        self.talk = context.talk
 
     def say(self, given: dict[Component, Any]) -> Iterator[Updates]:
         """Send the message and show the reply as it grows. What is not loaded yet is loaded first."""
@@ -166,6 +169,11 @@ class ChatEvents:
         self.talk.clear()
         return render(self.tab, self.talk)
 
+    def unload(self) -> str:
+        """End the chat's process, so that a training has the memory."""
+        self.talk.unload()
+        return pieces.note_box("Its memory is free. The next message loads it again.")
+
     def who(self, talker: str | None) -> Any:
         """A base alone has no adapter to answer from."""
         alone = (talker or "").startswith("base:")
@@ -204,14 +212,14 @@ def _file(context: Context) -> Any:
     return context.workspace.state / "chat.json"
 
 
-def fill(tab: ChatTab, context: Context, talk: Talk) -> Updates:
+def fill(tab: ChatTab, context: Context) -> Updates:
     """Menus, the last settings, and the conversation as it was left."""
     kept = read_json(_file(context)) or {}
     offered = choices.talkers(context.workspace)
     values = [value for _, value in offered]
     talker = kept.get("talker") if kept.get("talker") in values else next(iter(values), None)
     updates: Updates = {tab.settings[key]: kept[key] for key in tab.settings if key in kept}
-    return {**updates, **render(tab, talk), tab.talker: gr.Dropdown(choices=offered, value=talker)}
+    return {**updates, **render(tab, context.talk), tab.talker: gr.Dropdown(choices=offered, value=talker)}
 
 
 def choose(tab: ChatTab, context: Context, run_id: str) -> Updates:
@@ -220,12 +228,12 @@ def choose(tab: ChatTab, context: Context, run_id: str) -> Updates:
     return {tab.talker: gr.Dropdown(choices=offered, value=f"run:{run_id}"), tab.voice: "adapter"}
 
 
-def tick(tab: ChatTab, context: Context, talk: Talk, seen: dict[str, str]) -> Updates:
+def tick(tab: ChatTab, context: Context, seen: dict[str, str]) -> Updates:
     """A reply that goes on while nobody watches it (after a reload), and runs that have become ready to talk to."""
     updates: Updates = {}
-    version = str(talk.version)
+    version = str(context.talk.version)
     if seen.get("talk") != version:
-        updates.update(render(tab, talk) if "talk" in seen else {})
+        updates.update(render(tab, context.talk) if "talk" in seen else {})
         seen["talk"] = version
     ready = ",".join(run.id for run in list_runs(context.workspace) if run.has_adapter)
     if seen.get("talkers", ready) != ready:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.talk import Manner, Talk
+from app.talk import IDLE_SECONDS, Manner, Talk
 from core.chat.client import Piece
 from core.errors import NibbleError
 from core.workspace import Workspace
@@ -40,6 +40,9 @@ class FakeChat:
     def stop(self) -> None:
         self.stopped = True
         self.go.set()
+
+    def close(self) -> None:
+        self.loaded = None
 
 
 def _talk(tmp_path: Path) -> tuple[Talk, FakeChat]:
@@ -119,3 +122,15 @@ def test_with_nothing_to_talk_to_it_says_what_to_do(tmp_path: Path) -> None:
     talk.say("hello", "", MANNER)
     _until(lambda: not talk.busy)
     assert "Train an adapter first" in talk.error
+
+
+def test_what_nobody_talks_to_is_let_go(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    chat.go.set()
+    talk.say("hello", "base:starter", MANNER)
+    _until(lambda: not talk.busy)
+    talk.rest()
+    assert chat.loaded == "starter"
+    talk.used -= IDLE_SECONDS + 1
+    talk.rest()
+    assert chat.loaded is None

@@ -8,7 +8,6 @@ import pytest
 from app.context import Context
 from app.runs_html import Table
 from app.tabs import chat, runs, train
-from app.talk import Talk
 from core.recipe import make_recipe
 from core.runs.store import Run, create_run, list_runs
 
@@ -62,9 +61,9 @@ def test_a_deleted_run_is_gone(context: Context) -> None:
 def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:
     with gr.Blocks():
         tab = chat.build()
-    talk, seen = Talk.open(context.workspace, context.chat), {}
-    chat.tick(tab, context, talk, seen)
-    assert chat.tick(tab, context, talk, seen) == {}
+    talk, seen = context.talk, {}
+    chat.tick(tab, context, seen)
+    assert chat.tick(tab, context, seen) == {}
     talk.version += 1
-    assert tab.chatbot in chat.tick(tab, context, talk, seen)
-    assert chat.tick(tab, context, talk, seen) == {}
+    assert tab.chatbot in chat.tick(tab, context, seen)
+    assert chat.tick(tab, context, seen) == {}
