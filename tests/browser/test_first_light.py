@@ -93,7 +93,8 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
     # Stop is answered at once and keeps what was learned.
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator(".nb-said.block")).to_contain_text("Stopping after this step", timeout=2_000)
+    expect(page.locator(".nb-said.block")).to_contain_text("stop", ignore_case=True, timeout=2_000)
+    expect(page.locator(".nb-said.block")).to_contain_text("Stopping after this step")
     expect(_state(page)).to_have_text("Stopped", timeout=PATIENCE)
     assert run.has_adapter
 
