@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -10,10 +11,8 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from core.errors import NibbleError
-from core.runs.store import is_alive
+from core.process import is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
 FIRST_PORT, TRIES = 7860, 100
@@ -71,8 +70,7 @@ class Instance:
 
     def announce(self, url: str) -> None:
         """Say that this process serves the workspace, at `url`."""
-        me = psutil.Process()
-        write_json(self._file, {"pid": me.pid, "started": me.create_time(), "url": url})
+        write_json(self._file, {"pid": os.getpid(), "started": process_started(os.getpid()), "url": url})
         self._file.chmod(0o600)
 
     def leave(self) -> None:

@@ -132,24 +132,27 @@ class _Ours:
         from transformers import TrainerCallback
 
         from core.budget import read_budget
-        from core.build import attach_lora, dtype_for, load_base, load_tokenizer
+        from core.build import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.data.render import prepare_tokenizer, render_all
         from core.hardware import device
         from core.models import find_model
         from core.train.batches import MicroBatches, data_order
         from core.train.choices import choose
         from core.train.packing import packing_is_exact
-        from core.train.trainer import NibbleTrainer, trainer_config
+        from core.train.trainer import NibbleTrainer, optimizer_name, trainer_config
 
         found, chosen = find_model(recipe.model), device()
         tokenizer = load_tokenizer(found)
         prepare_tokenizer(tokenizer)
         rows = render_all(tokenizer, _conversations(), recipe.data.max_length).usable
-        model = attach_lora(load_base(found, recipe.quantization, chosen), recipe.lora)
+        dtype, _ = dtype_for(chosen)
+        base = load_base(found, recipe.quantization, chosen)
+        model = attach_lora(
+            base, recipe.lora, adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
+        )
         budget = read_budget(recipe, found, chosen)
         choices = choose(recipe, model, rows, chosen, budget, packing_is_exact(model))
         order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
-        dtype, _ = dtype_for(chosen)
         config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, choices.micro_batch, choices.checkpointing)
 
         class StepTimer(TrainerCallback):

@@ -60,6 +60,7 @@ def load_base(found: FoundModel, settings: QuantizationSettings, device: Device)
             dtype=dtype,
             device_map={"": torch_device(device)},
             trust_remote_code=False,
+            use_safetensors=True,
         )
     except _LOAD_ERRORS as error:
         if is_out_of_memory(error):
@@ -83,10 +84,20 @@ def keep_quantisation_exact(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def attach_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
-    """Attach fresh LoRA adapters to all linear layers but the head; A random, B zero, so the output is the base's.
+def adapter_dtype(compute: torch.dtype, optimizer: str) -> torch.dtype:
+    """The dtype to train adapters in: bf16 as QLoRA does, where the model computes in it and the states stay fp32.
 
-    Their dtype is bf16 where the model computes in bf16 (as QLoRA's), else fp32: fp16 needs fp32 under its scaler.
+    torch's AdamW keeps its states in the parameters' dtype, and in bf16 its second moment (beta2 0.999) would never
+    decay; bitsandbytes' keeps them in fp32. fp16 needs fp32 parameters under its gradient scaler.
+    """
+    states_are_fp32 = optimizer.startswith("paged")
+    return torch.bfloat16 if compute == torch.bfloat16 and states_are_fp32 else torch.float32
+
+
+def attach_lora(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype) -> PeftModel:
+    """Attach fresh LoRA adapters in `dtype` to all linear layers but the head.
+
+    A is random and B zero, so that at first the output is the base's. Raises ModelError.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -100,13 +111,12 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"No adapter can be attached to this model: {_first_line(error)}") from None
-    cast_adapters(adapted, model.dtype)
+    cast_adapters(adapted, dtype)
     return adapted
 
 
-def cast_adapters(model: torch.nn.Module, compute: torch.dtype) -> None:
+def cast_adapters(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Bring the trainable parameters to the dtype that they are trained in."""
-    dtype = torch.bfloat16 if compute == torch.bfloat16 else torch.float32
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)

@@ -114,6 +114,14 @@ class Child:
                 process.wait()
 
 
+def _sentence(error: Exception) -> str:
+    """An unforeseen error as a person can use it."""
+    text = (str(error).strip().splitlines() or [""])[0][:200]
+    if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
+        return "There is not enough free memory for that. Stop the run that trains, or choose a smaller model."
+    return f"{type(error).__name__}: {text}. Please report it."
+
+
 def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Request], bool]) -> int:
     """The child's end: answer requests from standard input until it closes.
 
@@ -155,4 +163,4 @@ def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Re
             answer_with({"error": str(error)})
         except Exception as error:  # told to the parent, which tells the person; the traceback goes to the log
             traceback.print_exc()
-            answer_with({"error": f"{type(error).__name__}: {error}"})
+            answer_with({"error": _sentence(error)})

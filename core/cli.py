@@ -96,13 +96,13 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _train(options: argparse.Namespace) -> tuple[int, Result]:
     from core.launching import submit
-    from core.recipe import load_recipe
+    from core.recipe import load_recipe, make_recipe
     from core.runs.supervisor import Supervisor
 
     workspace = Workspace.open(options.data_dir)
     recipe = load_recipe(options.recipe, options.set)
     if options.name:
-        recipe.name = options.name
+        recipe = make_recipe({**recipe.model_dump(), "name": options.name})
     supervisor = Supervisor(workspace)
     run = submit(recipe, workspace, supervisor)
     print(f"Run {run.id}", file=sys.stderr)
@@ -114,14 +114,17 @@ def _train(options: argparse.Namespace) -> tuple[int, Result]:
         state = _follow(run, supervisor)
     result = run.result()
     status = run.status()
-    answer: dict[str, Any] = {"run": run.id, "dir": str(run.dir), "state": state, **result}
-    answer.setdefault("steps", status.step)
+    answer: dict[str, Any] = {"run": run.id, "dir": str(run.dir), "state": state}
+    answer |= {"steps": status.step, **dict.fromkeys(_RESULTS), **result}
     answer["resumed_from_step"] = status.resumed_from_step
     print(status.message, file=sys.stderr)
     if state in ("finished", "stopped"):
         return 0, answer
     print(f"The log's last lines:\n{run.log_tail(10)}", file=sys.stderr)
     return 1, {**answer, "error": status.message}
+
+
+_RESULTS = ("final_loss", "eval_loss", "seconds", "tokens_per_second", "peak_bytes", "predicted_peak_bytes")
 
 
 def _follow(run: Any, supervisor: Any) -> str:
@@ -163,7 +166,12 @@ def _stop(options: argparse.Namespace) -> tuple[int, Result]:
 
     workspace = Workspace.open(options.data_dir)
     run = find_run(workspace, options.run_id)
-    message = Supervisor(workspace).stop(run)
+    supervisor = Supervisor(workspace)
+    if options.now:
+        supervisor.kill(run)
+        message = "Ended at once. What was saved by its last checkpoint is there."
+    else:
+        message = supervisor.stop(run)
     print(message, file=sys.stderr)
     return 0, {"run": run.id, "message": message}
 
@@ -285,6 +293,11 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", help="what to call the run")
 
 
+def _stop_arguments(command: argparse.ArgumentParser) -> None:
+    _run_argument(command)
+    command.add_argument("--now", action="store_true", help="end it at once, for a run that no longer listens")
+
+
 def _chat_arguments(command: argparse.ArgumentParser) -> None:
     _run_argument(command)
     command.add_argument("--prompt", required=True, help="what to say")
@@ -319,7 +332,7 @@ def _positive(text: str) -> int:
 _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "ui": _ui_arguments,
     "train": _train_arguments,
-    "stop": _run_argument,
+    "stop": _stop_arguments,
     "chat": _chat_arguments,
     "bench": _bench_arguments,
     "test": _test_arguments,

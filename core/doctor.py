@@ -14,7 +14,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from core.hardware import compute_dtype, cuda_capability, device
+from core.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
 from core.workspace import ROOT, Workspace
 
 PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")
@@ -75,14 +75,15 @@ def examine_engine() -> dict[str, Any]:
     problems = []
     chosen = device()
     if chosen.kind == "cuda" and not torch.cuda.is_available():
-        built = torch.version.cuda
-        what = f"{chosen.name} is there, but torch cannot use it: it is built " + (
-            f"for CUDA {built}, which this driver or card does not run." if built else "for the CPU only."
-        )
-        problems.append(_problem(what, "python launch.py --reinstall"))
+        what = f"{chosen.name} is there, but torch cannot use it: it is built for CUDA {torch.version.cuda}, which "
+        problems.append(_problem(what + "this driver or card does not run.", "python launch.py --reinstall"))
+    idle = unused_card()
+    if idle is not None:
+        what = f"{idle} is there, but torch is built for the CPU only, so nothing runs on the card."
+        problems.append(_problem(what, "Update the NVIDIA driver, then python launch.py --reinstall"))
     if chosen.kind == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(0)
-        if f"sm_{major}{minor}" not in torch.cuda.get_arch_list():
+        if not _has_kernels(torch.cuda.get_arch_list(), major, minor):
             what = f"This torch has no kernels for compute capability {major}.{minor}."
             problems.append(_problem(what, "python launch.py --reinstall"))
     quantises, error = _quantises(torch)
@@ -97,6 +98,13 @@ def examine_engine() -> dict[str, Any]:
         "bitsandbytes": {"version": metadata.version("bitsandbytes"), "nf4_works": quantises},
         "problems": problems,
     }
+
+
+def _has_kernels(architectures: list[str], major: int, minor: int) -> bool:
+    """Whether one of torch's `sm_XY` runs on the card: kernels run on every later minor version of their major one."""
+    built = [name.removeprefix("sm_") for name in architectures if name.startswith("sm_")]
+    versions = [(int(name[:-1]), int(name[-1])) for name in built if name.isdigit()]
+    return any(version[0] == major and version[1] <= minor for version in versions)
 
 
 def _quantises(torch: Any) -> tuple[bool, str]:
@@ -114,4 +122,5 @@ def _quantises(torch: Any) -> tuple[bool, str]:
 
 
 if __name__ == "__main__":
+    claim_card()
     print(json.dumps(examine_engine()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -40,22 +42,53 @@ def _nvml() -> Any:
 
 
 def cuda_devices() -> list[Device]:
-    """The NVIDIA cards that this process may use, freest first, read through NVML."""
+    """The NVIDIA cards that this process may use and the installed torch can use, freest first, read through NVML."""
     nvml = _nvml()
-    if nvml is None:
+    if nvml is None or not torch_has_cuda():
         return []
-    cards = [_card(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        wanted = {int(part) for part in visible.split(",") if part.strip().isdigit()}
-        cards = [card for card in cards if card.index in wanted]
+    allowed = _allowed_cards(nvml)
+    cards = [_card(nvml, index) for index in range(nvml.nvmlDeviceGetCount()) if allowed is None or index in allowed]
     return sorted(cards, key=lambda card: -card.free_bytes)
+
+
+def unused_card() -> str | None:
+    """The name of an NVIDIA card that is there but that the installed torch cannot use; None where there is none."""
+    nvml = _nvml()
+    if nvml is None or torch_has_cuda() or not nvml.nvmlDeviceGetCount():
+        return None
+    return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0)))
+
+
+@cache
+def torch_has_cuda() -> bool:
+    """Whether the installed torch is built for CUDA; read from its files, for importing it takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    version = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    return re.search(r"^cuda\b[^=]*=\s*['\"]", version, re.MULTILINE) is not None
+
+
+def _allowed_cards(nvml: Any) -> set[int] | None:
+    """The cards that CUDA_VISIBLE_DEVICES allows, by number or UUID; None where it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    count = nvml.nvmlDeviceGetCount()
+    uuids = [str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
+    numbers = {int(name) for name in names if name.isdigit()}
+    return numbers | {index for index, uuid in enumerate(uuids) for name in names if uuid.startswith(name)}
 
 
 def _card(nvml: Any, index: int) -> Device:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     name = nvml.nvmlDeviceGetName(handle)
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError_NotSupported:  # the card has no memory of its own, but the machine's
+        machine = psutil.virtual_memory()
+        return Device("cuda", name, int(machine.total), int(machine.available), index)
     return Device("cuda", name, int(memory.total), int(memory.free), index)
 
 
@@ -72,9 +105,13 @@ def device() -> Device:
 
 
 def claim_card() -> None:
-    """Make the freest card this process' only one. Call it before torch looks; NVML counts cards in bus order."""
+    """Make the freest card this process' only one. Call it before torch looks; NVML counts cards in bus order.
+
+    A single card that the person has named already, by number, UUID or slice, is left as it is.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     chosen = device()
-    if chosen.kind == "cuda":
+    if chosen.kind == "cuda" and (not named or "," in named):
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
 
@@ -128,16 +165,26 @@ def cuda_capability(index: int) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+class ReadingError(Exception):
+    """A live reading that the driver does not give."""
+
+
 def device_used_bytes(chosen: Device, pid: int) -> tuple[int, int]:
     """(bytes the process `pid` uses, bytes used on the device by everyone), read now.
 
-    On a CPU the first is resident memory. Raises psutil.NoSuchProcess where the process has gone.
+    On a CPU the first is resident memory. Raises ReadingError where the driver or the process does not answer.
     """
     if chosen.kind != "cuda":
-        return int(psutil.Process(pid).memory_info().rss), int(psutil.virtual_memory().used)
+        try:
+            return int(psutil.Process(pid).memory_info().rss), int(psutil.virtual_memory().used)
+        except psutil.Error as error:
+            raise ReadingError(str(error)) from None
     nvml = _nvml()
-    handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
-    mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
-    used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
+        used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+        mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
+    except nvml.NVMLError as error:
+        raise ReadingError(str(error)) from None
     # Containers and Windows hide which process holds what: then the device's use is all there is to say.
     return int(mine[0]) if mine and mine[0] else used, used

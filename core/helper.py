@@ -66,6 +66,7 @@ def _check(recipe: Recipe) -> Answer:
     from core.budget import read_budget
     from core.data.examples import summary
     from core.hardware import compute_dtype, cuda_capability, device
+    from core.launching import refuse_length
     from core.models import find_model
     from core.train.batches import split, steps_for
 
@@ -77,6 +78,7 @@ def _check(recipe: Recipe) -> Answer:
     try:
         found = find_model(recipe.model)
         answer["model"] = {"label": found.label, "parameters": found.parameters}
+        refuse_length(recipe, found)
         budget = read_budget(recipe, found, chosen)
         answer |= {
             "budget_bytes": budget.bytes,

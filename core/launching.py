@@ -10,6 +10,7 @@ from core.data.formats import Conversations, recognise
 from core.data.keep import find_dataset, keep
 from core.data.read import read_rows
 from core.data.samples import find_sample
+from core.errors import RecipeError
 from core.hardware import Device, device
 from core.models import FoundModel, find_model
 from core.recipe import Recipe
@@ -31,10 +32,20 @@ class Checked:
 def check(recipe: Recipe) -> Checked:
     """Find and read all that `recipe` names. Raises ModelError, DataError or BudgetError, in one sentence."""
     model = find_model(recipe.model)
+    refuse_length(recipe, model)
     path = find_dataset(recipe.data.path)
     data = recognise(read_rows(path), recipe.data.format, path.name)
     chosen = device()
     return Checked(model, data, chosen, read_budget(recipe, model, chosen))
+
+
+def refuse_length(recipe: Recipe, model: FoundModel) -> None:
+    """Refuse conversations longer than the model was made for. Raises RecipeError."""
+    most = model.context_length
+    if most is not None and recipe.data.max_length > most:
+        raise RecipeError(
+            f"data.max_length: {recipe.data.max_length:,} is not possible with {model.label}; allowed: 16 to {most:,}."
+        )
 
 
 def submit(recipe: Recipe, workspace: Workspace, supervisor: Supervisor) -> Run:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from core.errors import ModelError
-from core.workspace import PRESETS, ROOT, Workspace
+from core.workspace import PRESETS, ROOT, Workspace, as_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
@@ -70,7 +70,15 @@ class FoundModel:
         """Shapes of all its tensors, from the headers of its safetensors files; empty while only online."""
         if self.folder is None:
             return []
-        return [shape for file in sorted(self.folder.glob("*.safetensors")) for shape in _header(file)]
+        return [shape for file in _weight_files(self.folder) for shape in _header(file)]
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens it was made for; None where its config does not say."""
+        most = self.config.get("max_position_embeddings") or (self.config.get("text_config") or {}).get(
+            "max_position_embeddings"
+        )
+        return most if isinstance(most, int) and most > 0 else None
 
     @property
     def parameters(self) -> int:
@@ -80,7 +88,7 @@ class FoundModel:
 
 @dataclass(frozen=True)
 class ModelPreset:
-    """A model of presets/models: `path` is a folder in the repository or a Hugging Face id."""
+    """A model of presets/models: `path` is a folder in the repository."""
 
     name: str
     title: str
@@ -126,12 +134,12 @@ def find_model(wanted: str) -> FoundModel:
     Raises ModelError: no such preset, folder or id; gated; no network; no weights; only pickled weights.
     """
     preset = model_presets().get(wanted)
-    path = Path(preset.path if preset else wanted).expanduser()
-    if preset and not path.is_absolute():
-        path = ROOT / path
-    if wanted.strip() and path.is_dir():
-        return _in_folder(wanted, path, preset.title if preset else path.resolve().name)
-    if path.is_file():
+    if preset is not None:
+        return _in_folder(wanted, ROOT / preset.path, preset.title)
+    path = as_path(wanted)
+    if path is not None and path.is_dir():
+        return _in_folder(wanted, path, path.resolve().name)
+    if path is not None and path.is_file():
         raise ModelError(f"{path.name} is a file, not a model. {_FOLDER_HINT}")
     if not _HUB_ID.fullmatch(wanted):
         names = ", ".join(model_presets())
@@ -192,6 +200,14 @@ def _refuse_config(config: dict[str, Any], label: str) -> None:
         )
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads: those of the index, else model.safetensors, else all there are."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        return sorted(folder / name for name in set(_json(index).get("weight_map", {}).values()))
+    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+
+
 def _refuse_missing_shards(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
@@ -232,7 +248,8 @@ def _on_hub(model_id: str) -> FoundModel:
         folder = Path(cached).parent
         config = _json(folder / "config.json")
         _refuse_config(config, model_id)
-        return FoundModel(model_id, model_id, model_id, config, folder)
+        if all(file.is_file() for file in _weight_files(folder)):
+            return FoundModel(model_id, model_id, model_id, config, folder)
     return _online(model_id)
 
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import RecipeError
-from core.workspace import PRESETS
+from core.workspace import PRESETS, as_path
 
 FORMATS = ("auto", "messages", "alpaca", "sharegpt", "prompt-completion")
 
@@ -165,11 +165,16 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
     """A recipe from nested or dotted keys (`lora.rank`). Raises RecipeError with key, value, allowed range."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        _put(nested, key, value)
+        _put(nested, str(key), value)
     try:
         return Recipe.model_validate(nested)
     except ValidationError as error:
-        raise RecipeError(" ".join(_explain(problem) for problem in error.errors())) from None
+        raise RecipeError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic refused, as sentences with key, value and allowed range."""
+    return " ".join(_explain(problem) for problem in error.errors())
 
 
 def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
@@ -191,8 +196,6 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
         if not equals or not key.strip():
             raise RecipeError(f"--set {override!r} is not key=value, such as --set lora.rank=32.")
         _put(values, key.strip(), _parse_value(key.strip(), text))
-    if "max_steps" in {o.partition("=")[0].rpartition(".")[2] for o in overrides or []}:
-        values["train"].setdefault("epochs", None)
     return make_recipe(values)
 
 
@@ -227,8 +230,8 @@ def _recipe_file(source: str) -> Path:
     presets = recipe_presets()
     if source in presets:
         return presets[source]
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = as_path(source)
+    if path is not None and path.is_file():
         return path
     raise RecipeError(f"There is no recipe {source!r}. Give a YAML file, or one of: {', '.join(presets)}.")
 
@@ -261,6 +264,8 @@ def _parse_value(key: str, text: str) -> Any:
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     kind, context = problem["type"], problem.get("ctx", {})
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{key}: {problem['input']!r} is not possible; allowed: settings of its own, such as {key}.…."
     if kind == "extra_forbidden":
         return f"{key}: there is no such setting."
     if kind == "value_error":
@@ -283,7 +288,9 @@ def _is_setting(key: str) -> bool:
 def _range(key: str, low: float | None, high: float | None) -> str:
     rules = _field(key).metadata
     open_low = any(hasattr(rule, "gt") for rule in rules)
-    start = f"{'above ' if open_low else ''}{low:g}" if low is not None else ""
+    open_high = any(hasattr(rule, "lt") for rule in rules)
+    start = f"{'above ' if open_low else ''}{low:,}" if low is not None else ""
     if high is None:
         return f"{start}{'' if open_low else ' or more'}"
-    return f"{start} to {high:g}" if start else f"up to {high:g}"
+    end = f"below {high:,}" if open_high else f"{high:,}"
+    return f"{start} and {end}" if open_high else f"{start} to {end}"

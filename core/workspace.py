@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ROOT / "presets"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,27 @@ class Workspace:
         return self._folder("state")
 
 
+def as_path(text: str) -> Path | None:
+    """The path that a person typed, None where no file can have that name: too long, a NUL in it, no such home."""
+    try:
+        path = Path(text.strip()).expanduser()
+        return path if text.strip() and path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _patiently(action: Callable[[], Result]) -> Result:
+    """Do `action`, again for up to a second while Windows forbids it because another process has the file open."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            return action()
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` in one step: a reader sees the old file or the new one, never a half."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -54,7 +79,7 @@ def write_json(path: Path, value: Any) -> None:
             json.dump(value, file, ensure_ascii=False, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        _patiently(lambda: Path(temporary).replace(path))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -63,6 +88,6 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in `path`, or None where there is no such file or it is not whole JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None

@@ -158,7 +158,9 @@ def _from_prompt_completion(row: Row) -> list[Message]:
         raise _Unusable("it has no prompt or no completion")
     if isinstance(row[prompt], list):
         turns = [*row[prompt], *(row[completion] if isinstance(row[completion], list) else [])]
-        return [_message(turn, "role", "content", {}) for turn in turns]
+        messages = [_message(turn, "role", "content", {}) for turn in turns]
+        reply = row[completion]
+        return [*messages, {"role": "assistant", "content": reply}] if isinstance(reply, str) else messages
     question, answer = _text(row, prompt), _text(row, completion)
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
@@ -181,6 +183,8 @@ _CONVERTERS: dict[str, Callable[[Row], list[Message]]] = {
 def _valid(messages: list[Message]) -> list[Message]:
     """The messages, cut after the last reply: what follows it can teach nothing."""
     for message in messages:
+        if any("\ud800" <= letter <= "\udfff" for letter in message["content"]):
+            raise _Unusable("it holds half a character, such as an emoji that was cut in two")
         if message["role"] not in ("system", "user", "assistant"):
             raise _Unusable(f"it has a turn of the unknown role {message['role']!r}")
     replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.data.samples import find_sample
 from core.errors import DataError
-from core.workspace import Workspace
+from core.workspace import Workspace, as_path
 
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 
@@ -31,9 +31,9 @@ def find_dataset(path: str) -> Path:
     sample = find_sample(path)
     if sample is not None:
         return sample.path
-    file = Path(path).expanduser()
-    if not file.exists():
-        raise DataError(f"There is no dataset {path!r}: neither a sample's name nor a file. Check the path.")
+    file = as_path(path)
+    if file is None:
+        raise DataError(f"There is no dataset {path[:200]!r}: neither a sample's name nor a file. Check the path.")
     return file.resolve()
 
 

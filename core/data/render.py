@@ -65,6 +65,8 @@ def prepare_tokenizer(tokenizer: Any) -> str:
     """
     from trl.chat_template_utils import get_training_chat_template
 
+    if isinstance(tokenizer.chat_template, dict):  # several, by name; the others are for tools and retrieval
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:
@@ -100,7 +102,7 @@ def _by_prefixes(tokenizer: Any, messages: list[Message]) -> tuple[list[int], li
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _ids(tokenizer, messages[:index], prompt=True)
+        before = _ids(tokenizer, messages[:index], prompt=True) if index else []
         after = _ids(tokenizer, messages[: index + 1], prompt=False)
         if whole[: len(before)] != before or whole[: len(after)] != after:
             raise ModelError(

@@ -15,10 +15,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from core.errors import RunError
+from core.process import is_alive
 from core.recipe import Recipe, make_recipe
 from core.workspace import Workspace, read_json, write_json
 
@@ -139,6 +139,13 @@ class Run:
         """Ask the worker for `stop` or `save`; it looks after every step."""
         write_json(self.dir / "control.json", {"action": action, "time": time.time()})
 
+    def asked_since(self, moment: float) -> str | None:
+        """What was asked of the worker after `moment`, in seconds since the epoch: `stop`, `save`, or None."""
+        request = read_json(self.dir / "control.json")
+        if not isinstance(request, dict) or request.get("time", 0) <= moment:
+            return None
+        return str(request.get("action"))
+
     def append(self, file: str, row: dict[str, Any]) -> None:
         """Append one line of JSON to one of the run's `.jsonl` files."""
         with (self.dir / file).open("a", encoding="utf-8") as handle:
@@ -182,17 +189,6 @@ class Tail:
         return rows
 
 
-def is_alive(pid: int | None, started: float | None) -> bool:
-    """Whether the process `pid` lives and is the one that started at `started`, not a reused number."""
-    if pid is None or started is None:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 0.05 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
-
-
 def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any]) -> Run:
     """A new run's folder, queued. `dataset` says where its copy is kept and its hash."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
@@ -211,7 +207,8 @@ def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any]) ->
 
 def list_runs(workspace: Workspace) -> list[Run]:
     """All runs, newest first."""
-    folders = [folder for folder in workspace.runs.iterdir() if (folder / "recipe.yaml").is_file()]
+    named = [folder for folder in workspace.runs.iterdir() if not folder.name.startswith(".")]
+    folders = [folder for folder in named if (folder / "recipe.yaml").is_file()]
     return [Run(folder) for folder in sorted(folders, reverse=True)]
 
 

@@ -18,7 +18,8 @@ from typing import IO
 import psutil
 
 from core.errors import RunError
-from core.runs.store import Run, is_alive, list_runs
+from core.process import is_alive, process_started
+from core.runs.store import Run, list_runs
 from core.workspace import ROOT, Workspace
 
 if sys.platform == "win32":
@@ -85,11 +86,14 @@ class Supervisor:
             return waiting[0]
 
     def _start(self, run: Run) -> None:
-        """Start the worker of `run` in a process session of its own, its output in worker.log."""
+        """Start the worker of `run` in a process session of its own, its output in worker.log.
+
+        The worker waits until it finds itself in status.json, and from then on it alone writes that file.
+        """
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         flags = 0
         if sys.platform == "win32":
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
         with (run.dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "core.train.worker", str(run.dir)],
@@ -102,7 +106,7 @@ class Supervisor:
                 creationflags=flags,
             )
         self._children.append(child)
-        started = psutil.Process(child.pid).create_time()
+        started = process_started(child.pid)
         run.write_status(
             state="preparing",
             pid=child.pid,
@@ -125,6 +129,8 @@ class Supervisor:
         if not status.active:
             raise RunError(f"Run {run.id} is not running: it is {status.state}.")
         run.request("stop")
+        if status.state == "preparing":
+            return "Stopping as soon as it has loaded; nothing has been learned yet."
         return "Stopping after this step; the checkpoint and the adapter are saved."
 
     def kill(self, run: Run, patience_seconds: float = 5.0) -> None:

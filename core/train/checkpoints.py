@@ -12,19 +12,24 @@ from typing import Any
 
 import numpy
 import torch
-from peft import PeftModel
+from transformers import Trainer
 
 MANIFEST = "manifest.json"
 
 
-def save_checkpoint(folder: Path, step: int, model: PeftModel, optimizer: Any, scheduler: Any, keep: int) -> Path:
-    """Write the state after `step` to `folder/<step>` and drop all but the newest `keep`. Returns its folder."""
+def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int) -> Path:
+    """Write the trainer's state after `step` to `folder/<step>` and drop all but the newest `keep`. Returns its folder.
+
+    That is the adapter, optimizer, schedule, random generators, and the gradient scaler where fp16 has one.
+    """
     final, partial = folder / str(step), folder / f".{step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial / "adapter")
-    torch.save(optimizer.state_dict(), partial / "optimizer.pt")
-    torch.save(scheduler.state_dict(), partial / "scheduler.pt")
+    trainer.model.save_pretrained(partial / "adapter")
+    torch.save(trainer.optimizer.state_dict(), partial / "optimizer.pt")
+    torch.save(trainer.lr_scheduler.state_dict(), partial / "scheduler.pt")
+    if trainer.accelerator.scaler is not None:
+        torch.save(trainer.accelerator.scaler.state_dict(), partial / "scaler.pt")
     torch.save(random_states(), partial / "random.pt")
     write_manifest(partial, step)
     shutil.rmtree(final, ignore_errors=True)

@@ -10,6 +10,7 @@ from core.data.render import Rendered
 from core.hardware import Device
 from core.recipe import Recipe
 from core.sizes import show_size
+from core.train.batches import MIN_PACK_WIDTH
 
 # Tokens at once that keep the device busy; more gains little and takes memory.
 BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
@@ -40,33 +41,34 @@ def choose(recipe: Recipe, model: Any, rows: list[Rendered], device: Device, bud
 
     lengths = [len(row.ids) for row in rows]
     longest, mean = max(lengths), sum(lengths) / len(lengths)
+    room = (budget.bytes - budget.floor_bytes) // 2
+
+    def tokens_of(size: int) -> int:
+        return max(int(size * mean), longest) if packed else size * longest
+
+    def fits(size: int, checkpointing: bool) -> bool:
+        return activation_bytes(model, tokens_of(size), longest, checkpointing) <= room
+
+    wanted = rules.gradient_checkpointing
     micro_batch = rules.micro_batch
     if micro_batch is None:
-        busy = BUSY_TOKENS[device.kind]
         divisors = [size for size in range(1, rules.effective_batch + 1) if rules.effective_batch % size == 0]
-        micro_batch = max([size for size in divisors if size * mean <= busy], default=1)
-        because(
-            "micro_batch",
-            micro_batch,
-            f"{micro_batch * mean:,.0f} of your tokens at once keep this device busy",
-        )
+        busy = [size for size in divisors if size * mean <= BUSY_TOKENS[device.kind]] or [1]
+        micro_batch = max([size for size in busy if fits(size, wanted != "off")], default=1)
+        why = "keep this device busy" if micro_batch == max(busy) else "are as many as the budget has room for"
+        because("micro_batch", micro_batch, f"{micro_batch * mean:,.0f} of your tokens at once {why}")
     else:
         because("micro_batch", micro_batch, "you set it")
     accumulation = rules.effective_batch // micro_batch
     because("accumulation", accumulation, f"{micro_batch} x {accumulation} conversations make one optimizer step")
     because("packed", packed, _why_packed(packed))
-    tokens = int(micro_batch * mean) if packed else micro_batch * longest
-    room, kept = (
-        (budget.bytes - budget.floor_bytes) // 2,
-        activation_bytes(model, max(tokens, longest), longest),
-    )
-    if rules.gradient_checkpointing == "auto":
-        checkpointing = kept > room
-        size = show_size(kept)
-        why = f"keeping about {size} of activations {'does not fit' if checkpointing else 'fits'} the budget easily"
-        because("checkpointing", checkpointing, why)
+    if wanted == "auto":
+        checkpointing = not fits(micro_batch, checkpointing=False)
+        kept = show_size(activation_bytes(model, tokens_of(micro_batch), longest, checkpointing=False))
+        easily = "does not fit the budget" if checkpointing else "fits the budget easily"
+        because("checkpointing", checkpointing, f"keeping about {kept} of activations {easily}")
     else:
-        checkpointing = rules.gradient_checkpointing == "on"
+        checkpointing = wanted == "on"
         because("checkpointing", checkpointing, "you set it")
     return Choices(micro_batch, accumulation, checkpointing, packed, reasons)
 
@@ -77,14 +79,17 @@ def _why_packed(packed: bool) -> str:
     return "this model lets conversations in one row see each other, so each has a row of its own"
 
 
-def activation_bytes(model: Any, tokens: int, longest: int) -> int:
-    """Roughly what a forward pass keeps for the backward pass without checkpointing, in bytes.
+def activation_bytes(model: Any, tokens: int, longest: int, checkpointing: bool) -> int:
+    """Roughly what a forward pass over `tokens` tokens keeps for the backward pass, in bytes.
 
-    A dozen tensors of the hidden size, five of the feed-forward size and the attention scores a layer: an estimate
-    that errs upwards, good enough to tell easy from tight.
+    A dozen tensors of the hidden size, five of the feed-forward size and the attention scores a layer; with
+    checkpointing one tensor a layer, and one layer's worth. An estimate that errs upwards, good enough to tell easy
+    from tight.
     """
     config = model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    width = max(longest, 256)
-    a_token = 12 * config.hidden_size + 5 * inner + 2 * config.num_attention_heads * width
-    return int(tokens * a_token * config.num_hidden_layers * model.dtype.itemsize)
+    width = max(longest, MIN_PACK_WIDTH)
+    a_layer = 12 * config.hidden_size + 5 * inner + 2 * config.num_attention_heads * width
+    layers = config.num_hidden_layers
+    a_token = layers * config.hidden_size + a_layer if checkpointing else layers * a_layer
+    return int(tokens * a_token * model.dtype.itemsize)

@@ -16,14 +16,16 @@ if sys.platform == "linux":
     import resource
 
 
-def enforce(budget_bytes: int, device: Device) -> str:
+def enforce(budget_bytes: int, device: Device, paged_bytes: int) -> str:
     """Put the limit into force. Returns how, or why it cannot be, as a person reads it.
 
-    On a GPU the caching allocator is capped at the budget less the CUDA context. On Linux' CPU the data segment may
+    On a GPU the caching allocator is capped at the budget less the CUDA context and the paged optimizer's states,
+    which it does not count. On Linux' CPU the data segment may
     grow by what the budget leaves over the present resident memory; torch then raises (measured) and lives on.
     """
     if device.kind == "cuda":
-        fraction = max(0.01, min(1.0, (budget_bytes - CUDA_CONTEXT_BYTES) / device.total_bytes))
+        total = torch.cuda.mem_get_info(0)[1]  # of the slice, where the card is sliced: NVML tells the whole card's
+        fraction = max(0.01, min(1.0, (budget_bytes - CUDA_CONTEXT_BYTES - paged_bytes) / total))
         torch.cuda.set_per_process_memory_fraction(fraction, 0)
         return f"enforced by torch's allocator, at {fraction:.0%} of the card"
     if sys.platform != "linux":

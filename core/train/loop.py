@@ -15,8 +15,8 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
-from core.budget import Budget, read_budget
-from core.build import attach_lora, dtype_for, is_out_of_memory, load_base, load_tokenizer
+from core.budget import Budget, adapter_parameters, read_budget
+from core.build import adapter_dtype, attach_lora, dtype_for, is_out_of_memory, load_base, load_tokenizer
 from core.data.render import prepare_tokenizer
 from core.errors import BudgetError
 from core.hardware import Device, device
@@ -30,8 +30,8 @@ from core.train.limits import enforce, lifted
 from core.train.packing import packing_is_exact
 from core.train.rows import Rows, prepare_rows
 from core.train.sampler import MemorySampler
-from core.train.trainer import NibbleTrainer, trainer_config
-from core.train.watcher import Watcher
+from core.train.trainer import NibbleTrainer, optimizer_name, trainer_config
+from core.train.watcher import StoppedBeforeLearning, Watcher
 from core.workspace import write_json
 
 NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an ordinary AdamW here."
@@ -65,12 +65,14 @@ def train(run: Run) -> str:
             watcher = Watcher(run, recipe, prepared.rows, prepared.choices.packed, prepared.steps, sampler)
             watcher.trainer = make_trainer(run, prepared, watcher)
             watcher.trainer.train()
+        except StoppedBeforeLearning:
+            return "stopped"
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            rescue(run, watcher, budget)
+            rescue(run, watcher, sampler, budget)
         save_adapter(run, prepared)
-    write_result(run, watcher, sampler, budget, prepared.rows.counts)
+    write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
 
 
@@ -79,12 +81,19 @@ def prepare(run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget:
     set_seed(recipe.train.seed)
     dtype, because = dtype_for(chosen)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
-    run.write_status(message=f"Loading {found.label} in 4 bits.")
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are laid out by {prepare_tokenizer(tokenizer)}.")
     rows = prepare_rows(run, recipe, tokenizer)
-    run.event("budget", f"Memory budget {budget.read_as}, {enforce(budget.bytes, chosen)}.")
-    model = attach_lora(load_base(found, recipe.quantization, chosen), recipe.lora)
+    run.write_status(message=f"Loading {found.label} in 4 bits.")
+    go_on_unless_stopped(run)
+    paged = 8 * adapter_parameters(found, recipe.lora.rank)
+    run.event("budget", f"Memory budget {budget.read_as}, {enforce(budget.bytes, chosen, paged)}.")
+    base = load_base(found, recipe.quantization, chosen)
+    go_on_unless_stopped(run)
+    if found.folder is None:  # it has been downloaded only now, and its size is known
+        found = find_model(recipe.model)
+        budget = read_budget(recipe, found, chosen)
+    model = attach_lora(base, recipe.lora, adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind)))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     run.event(
         "model",
@@ -99,6 +108,12 @@ def prepare(run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget:
     for reason in choices.reasons:
         run.event("plan", f"{reason['setting']}: {reason['value']}, because {reason['because']}.")
     return Prepared(recipe, chosen, model, tokenizer, rows, choices, steps)
+
+
+def go_on_unless_stopped(run: Run) -> None:
+    """Between the long stages before the first step: obey a stop."""
+    if run.asked_since(run.status().started or 0.0) == "stop":
+        raise StoppedBeforeLearning
 
 
 def make_trainer(run: Run, prepared: Prepared, watcher: Watcher) -> NibbleTrainer:
@@ -121,7 +136,7 @@ def make_trainer(run: Run, prepared: Prepared, watcher: Watcher) -> NibbleTraine
     return NibbleTrainer(prepared.model, prepared.tokenizer, batches, config, watcher)
 
 
-def rescue(run: Run, watcher: Watcher | None, budget: Budget) -> NoReturn:
+def rescue(run: Run, watcher: Watcher | None, sampler: MemorySampler, budget: Budget) -> NoReturn:
     """Memory ran out: save what was learned up to the last whole step, then say so."""
     step = watcher.tally.step if watcher is not None else 0
     if watcher is not None and step:
@@ -131,6 +146,7 @@ def rescue(run: Run, watcher: Watcher | None, budget: Budget) -> NoReturn:
             watcher.save(step)
             watcher.trainer.model.save_pretrained(run.adapter)
             watcher.trainer.processing_class.save_pretrained(run.adapter)
+            write_result(run, watcher, sampler, budget)
     saved = f"What was learned up to step {step} is saved." if step else "Nothing had been learned yet."
     raise BudgetError(
         f"Memory ran out within the budget of {show_size(budget.bytes)}. {saved} "
@@ -146,7 +162,7 @@ def save_adapter(run: Run, prepared: Prepared) -> None:
     run.event("adapter", "The adapter is saved.")
 
 
-def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget, data: dict[str, int]) -> None:
+def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget) -> None:
     """result.json: what the run came to. Losses in nats a token, sizes in bytes, seconds since it was started."""
     tally = watcher.tally
     seconds = time.time() - (run.status().started or time.time())
@@ -164,6 +180,6 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
             "peak_bytes": sampler.peaks(),
             "predicted_peak_bytes": None,
             "budget_bytes": budget.bytes,
-            "data": data,
+            "data": watcher.rows.counts,
         },
     )

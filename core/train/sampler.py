@@ -1,4 +1,4 @@
-"""Samples the worker's memory twice a second into memory.jsonl, and keeps the heartbeat going."""
+"""Samples the worker's memory twice a second into memory.jsonl."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from core.hardware import Device, device_used_bytes
+from core.hardware import Device, ReadingError, device_used_bytes
 from core.runs.store import Run
 
 INTERVAL_SECONDS = 0.5
@@ -31,11 +31,15 @@ class MemorySampler:
     def __exit__(self, *reason: object) -> None:
         self._end.set()
         self._thread.join()
-        self._sample()
 
     def _loop(self) -> None:
-        while not self._end.wait(INTERVAL_SECONDS):
+        try:
             self._sample()
+            while not self._end.wait(INTERVAL_SECONDS):
+                self._sample()
+            self._sample()
+        except ReadingError as error:
+            self.run.event("memory", f"Memory can no longer be read: {error}. The run goes on without that chart.")
 
     def _sample(self) -> None:
         cuda = self.device.kind == "cuda"

@@ -29,7 +29,7 @@ class NibbleTrainer(SFTTrainer):
     ) -> None:
         self.batches = batches
         self.real_tokens = 0
-        compute = model.dtype
+        trained_in = next(parameter.dtype for parameter in model.parameters() if parameter.requires_grad)
         # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
         shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
         super().__init__(
@@ -39,7 +39,7 @@ class NibbleTrainer(SFTTrainer):
             processing_class=tokenizer,
             callbacks=[watcher],
         )
-        cast_adapters(self.model, compute)  # SFTTrainer has cast them to bf16, which a CPU computes slowly
+        cast_adapters(self.model, trained_in)  # SFTTrainer has cast them to bf16, whatever the device computes fast
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """The run's micro-batches in their order, one at a time."""
@@ -58,7 +58,7 @@ class NibbleTrainer(SFTTrainer):
             for batch in batches:
                 inputs = {key: value.to(self.args.device) for key, value in batch.items() if key != "real_tokens"}
                 outputs = self.model(**inputs, use_cache=False, fused_lm_head=True)
-                total -= float(outputs.log_probs.double().sum())
+                total -= float(outputs.log_probs.float().cpu().double().sum())
                 tokens += int(outputs.label_mask.sum())
         self.model.train()
         return total / max(tokens, 1)
@@ -72,7 +72,10 @@ def optimizer_name(wanted: str, device: str) -> str:
     """transformers' name for the optimizer `wanted` on `device`."""
     if wanted == "adamw":
         return "adamw_torch_fused"
-    return wanted if device == "cuda" else UNPAGED[wanted]
+    if device == "cuda":
+        return wanted
+    # bitsandbytes has no 8-bit optimizer for Apple's GPU.
+    return "adamw_torch_fused" if device == "mps" else UNPAGED[wanted]
 
 
 def trainer_config(

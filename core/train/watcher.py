@@ -17,10 +17,13 @@ from core.train.batches import evaluation_batches
 from core.train.checkpoints import save_checkpoint
 from core.train.rows import Rows
 from core.train.sampler import MemorySampler
-from core.workspace import read_json
 
 EVALUATION_TOKENS = 2048
 HEARTBEAT_SECONDS = 1.0
+
+
+class StoppedBeforeLearning(Exception):
+    """The person stopped the run before its first step: there is nothing to save."""
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Watcher(TrainerCallback):
         self.stop_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
-        self._seen_control: float = 0.0
+        self._seen_control = run.status().started or 0.0
         self._last_checkpoint = (0, time.monotonic())
         self._step_began = 0.0
         self._beat = 0.0
@@ -66,6 +69,8 @@ class Watcher(TrainerCallback):
     ) -> None:
         """Measure the base before the first step: step 0."""
         self._evaluate(0)
+        if self.run.asked_since(self._seen_control) == "stop":
+            raise StoppedBeforeLearning
         self.run.write_status(state="training", step=0, total=self.total, heartbeat=time.time(), message="")
         self._step_began = time.perf_counter()
 
@@ -93,7 +98,7 @@ class Watcher(TrainerCallback):
                 "step": step,
                 "time": time.time(),
                 "loss": _finite(loss),
-                "learning_rate": _finite(logs.get("learning_rate")),
+                "lr": _finite(logs.get("learning_rate")),
                 "grad_norm": _finite(logs.get("grad_norm")),
                 "tokens": tokens,
                 "tokens_per_second": round(tokens / seconds, 1),
@@ -109,13 +114,13 @@ class Watcher(TrainerCallback):
 
     def _obey(self, control: TrainerControl) -> None:
         """Do what control.json asks: `stop` after this step, or `save`."""
-        request = read_json(self.run.dir / "control.json") or {}
-        if request.get("time", 0) > self._seen_control:
-            self._seen_control = request["time"]
-            if request["action"] == "stop":
-                self.stop_asked = True
-            elif request["action"] == "save":
-                self.save(self.tally.step)
+        asked = self.run.asked_since(self._seen_control)
+        if asked is not None:
+            self._seen_control = time.time()
+        if asked == "stop":
+            self.stop_asked = True
+        elif asked == "save":
+            self.save(self.tally.step)
         if self.stop_asked:
             self.tally.stopped = self.tally.step < self.total
             control.should_training_stop = True
@@ -148,14 +153,7 @@ class Watcher(TrainerCallback):
     def save(self, step: int) -> Path:
         """Write a checkpoint now; its cost goes into the events."""
         began = time.perf_counter()
-        folder = save_checkpoint(
-            self.run.dir / "checkpoints",
-            step,
-            self.trainer.model,
-            self.trainer.optimizer,
-            self.trainer.lr_scheduler,
-            self.recipe.checkpoint.keep,
-        )
+        folder = save_checkpoint(self.run.dir / "checkpoints", step, self.trainer, self.recipe.checkpoint.keep)
         self._last_checkpoint = (step, time.monotonic())
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         seconds = time.perf_counter() - began

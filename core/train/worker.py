@@ -5,6 +5,7 @@ python -m core.train.worker RUN_FOLDER
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -13,16 +14,20 @@ from pathlib import Path
 
 from core.errors import NibbleError
 from core.hardware import claim_card
+from core.process import process_started
 from core.runs.store import Run
+
+HANDOVER_SECONDS = 3.0
 
 
 def main(folder: str) -> int:
     """Train the run in `folder`. Returns the exit status; whatever happens, the run says how it ended."""
     run = Run(Path(folder))
-    claim_card()
+    _take_over(run)
     signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
     run.write_status(message="Starting the engine.")
     try:
+        claim_card()
         from core.train.loop import train
 
         state = train(run)
@@ -33,6 +38,20 @@ def main(folder: str) -> int:
         return _failed(run, _reason(error))
     run.write_status(state=state, ended=time.time(), message=_last_word(run, state))
     return 0
+
+
+def _take_over(run: Run) -> None:
+    """Wait until the supervisor has written who we are: from then on this process alone writes the status.
+
+    A supervisor that dies in between leaves that to us.
+    """
+    me = {"pid": os.getpid(), "pid_started": process_started(os.getpid())}
+    deadline = time.monotonic() + HANDOVER_SECONDS
+    while time.monotonic() < deadline:
+        if run.status().pid == me["pid"]:
+            return
+        time.sleep(0.01)
+    run.write_status(state="preparing", started=time.time(), **me)
 
 
 def _failed(run: Run, reason: str) -> int:
@@ -54,6 +73,8 @@ def _reason(error: Exception) -> str:
 
 def _last_word(run: Run, state: str) -> str:
     result = run.result()
+    if not result:
+        return "Stopped before the first step: nothing had been learned."
     before, after = result.get("eval_loss_before"), result.get("eval_loss")
     learned = f" Held-out loss {before:.3f} → {after:.3f}." if before is not None and after is not None else ""
     return f"{state.capitalize()} after {result['steps']:,} steps.{learned}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from app import preview_html, run_html, runs_html
 from app.live import Live
 from app.tabs.chat import literal
+from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.store import Run, create_run
 from core.sizes import GIB
@@ -32,8 +33,7 @@ def _run(workspace: Workspace, name: str = "try", **status: Any) -> Run:
 
 
 def _training(workspace: Workspace, **status: Any) -> Run:
-    me = psutil.Process()
-    alive = {"pid": me.pid, "pid_started": me.create_time(), "started": time.time() - 30}
+    alive = {"pid": os.getpid(), "pid_started": process_started(os.getpid()), "started": time.time() - 30}
     return _run(workspace, state="training", **{**alive, **status})
 
 

@@ -31,13 +31,15 @@ def tokenizer(tiny: Path) -> Any:
 @pytest.fixture
 def adapted(tiny: Path) -> Any:
     """It in NF4 on the CPU, with fresh adapters of rank 4."""
+    import torch
+
     from core.build import attach_lora, load_base
     from core.hardware import Device
     from core.models import find_model
     from core.recipe import LoraSettings, QuantizationSettings
 
     base = load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
-    return attach_lora(base, LoraSettings(rank=4, alpha=8))
+    return attach_lora(base, LoraSettings(rank=4, alpha=8), torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ REPLY = {"role": "assistant", "content": "Hello!"}
         ({"prompt": "Hi", "completion": "Hello!"}, "prompt-completion"),
         ({"question": "Hi", "answer": "Hello!"}, "prompt-completion"),
         ({"prompt": [TURN], "completion": [REPLY]}, "prompt-completion"),
+        ({"prompt": [TURN], "completion": "Hello!"}, "prompt-completion"),
     ],
 )
 def test_a_format_is_recognised_and_becomes_messages(row: dict, format: str) -> None:
@@ -53,6 +54,7 @@ def test_the_evidence_is_counted() -> None:
         ({"messages": [TURN, {"role": "alien", "content": "x"}, REPLY]}, "unknown role 'alien'"),
         ({"messages": [TURN, "Hello!"]}, "a turn is not an object"),
         ({"messages": [{"content": "Hi"}, REPLY]}, "a turn has no 'role'"),
+        ({"messages": [TURN, {"role": "assistant", "content": "cut \ud83d"}]}, "half a character"),
         ({}, "no list of messages"),
     ],
 )
@@ -143,5 +145,6 @@ def test_a_hostile_file_name_stays_in_the_workspace(tmp_path, name: str) -> None
 
 
 def test_a_dataset_that_is_not_there_is_said() -> None:
-    with pytest.raises(NibbleError, match="neither a sample's name nor a file"):
-        find_dataset("no-such-file.jsonl")
+    for path in ("no-such-file.jsonl", "x" * 5000, "~nobody-here/x", "a\0b", ""):
+        with pytest.raises(NibbleError, match="neither a sample's name nor a file"):
+            find_dataset(path)

@@ -73,7 +73,7 @@ def test_the_metrics_start_with_the_base_and_hold_every_step(finished) -> None:
     assert metrics[0]["step"] == 0 and metrics[0]["eval_loss"] > 0
     steps = [row for row in metrics if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
-    for key in ("loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second"):
+    for key in ("loss", "lr", "grad_norm", "tokens", "tokens_per_second"):
         assert all(row[key] is not None and row[key] >= 0 for row in steps)
     assert [row["step"] for row in metrics if "eval_loss" in row] == [0, 3, 6]
     assert metrics[-1]["eval_loss"] < metrics[0]["eval_loss"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.budget import floor_bytes, read_budget
-from core.errors import BudgetError, ModelError
+from core.errors import BudgetError, ModelError, RecipeError
 from core.hardware import Device
 from core.models import find_model, model_choices
 from core.recipe import make_recipe
@@ -41,7 +41,9 @@ def test_the_starter_is_found_by_its_name() -> None:
     assert 3_000_000 < found.parameters < 6_000_000
 
 
-@pytest.mark.parametrize("wanted", ["no-such-preset", "", "../..x", "a/b/c", "C:\\models\\x", "org/na me"])
+@pytest.mark.parametrize(
+    "wanted", ["no-such-preset", "", "../..x", "a/b/c", "C:\\models\\x", "org/na me", "x" * 5000, "~nobody-here/x"]
+)
 def test_what_names_nothing_is_refused(wanted: str) -> None:
     with pytest.raises(ModelError, match="There is no model"):
         find_model(wanted)
@@ -127,6 +129,20 @@ def test_an_adapter_is_no_base(tmp_path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     with pytest.raises(ModelError, match="Its base is org/base"):
         find_model(str(tmp_path))
+
+
+def test_a_length_beyond_the_model_is_refused() -> None:
+    from core.launching import refuse_length
+
+    with pytest.raises(RecipeError, match="data.max_length: 4,096 is not possible with .*; allowed: 16 to 1,024"):
+        refuse_length(make_recipe({"data.max_length": 4096}), find_model("starter"))
+
+
+def test_weights_that_stand_there_twice_are_counted_once(tmp_path) -> None:
+    folder = _folder(tmp_path / "m", files=("model-00001-of-00001.safetensors", "consolidated.safetensors"))
+    names = {"a": "model-00001-of-00001.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert find_model(str(folder)).parameters == 4
 
 
 def test_the_menu_offers_presets_and_local_folders(tmp_path) -> None:

@@ -12,12 +12,16 @@ from core.sizes import GIB, parse_size
     [
         ("lora.rank", 0, "lora.rank: 0 is not possible; allowed: 1 to 512"),
         ("lora.rank", -8, "allowed: 1 to 512"),
-        ("lora.alpha", 0, "allowed: above 0 to 4096"),
+        ("lora.alpha", 0, "allowed: above 0 to 4,096"),
+        ("train.beta2", 1.0, "allowed: above 0 and below 1"),
+        ("data", 3, "allowed: settings of its own"),
+        ("name", "x" * 81, "name: "),
+        (7, "x", "7: there is no such setting"),
         ("lora.rank", "many", "lora.rank: 'many'"),
         ("train.learning_rate", float("nan"), "train.learning_rate"),
         ("train.learning_rate", float("inf"), "train.learning_rate"),
-        ("train.effective_batch", 0, "allowed: 1 to 4096"),
-        ("data.max_length", 1, "allowed: 16 to 131072"),
+        ("train.effective_batch", 0, "allowed: 1 to 4,096"),
+        ("data.max_length", 1, "allowed: 16 to 131,072"),
         ("data.format", "word", "data.format: 'word' is not possible"),
         ("lora.rnk", 8, "lora.rnk: there is no such setting"),
         ("train.micro_batch", 3, "does not divide train.effective_batch 16"),
@@ -26,7 +30,7 @@ from core.sizes import GIB, parse_size
         ("checkpoint.keep", 0, "allowed: 1 to 100"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused_by_name(key: str, value: object, said: str) -> None:
+def test_a_setting_that_makes_no_sense_is_refused_by_name(key: str | int, value: object, said: str) -> None:
     with pytest.raises(RecipeError) as refused:
         make_recipe({key: value})
     assert said in str(refused.value)
@@ -59,6 +63,12 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(RecipeError):
         load_recipe(str(file))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-here/x", "a\0b", ""])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="There is no recipe"):
+        load_recipe(name)
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from core.errors import RunError
+from core.process import is_alive, process_started
 from core.recipe import make_recipe
-from core.runs.store import Run, Tail, create_run, find_run, is_alive, list_runs
+from core.runs.store import Run, Tail, create_run, find_run, list_runs
 from core.runs.supervisor import Supervisor
 from core.workspace import Workspace, read_json, write_json
 
@@ -53,7 +54,7 @@ def test_a_run_that_is_not_there_is_said(workspace) -> None:
 def test_a_worker_that_is_gone_is_interrupted_and_nothing_is_written(workspace) -> None:
     run = _run(workspace)
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    started = psutil.Process(gone.pid).create_time()
+    started = process_started(gone.pid)
     gone.wait()
     run.write_status(state="training", pid=gone.pid, pid_started=started)
     before = (run.dir / "status.json").read_text()
@@ -62,7 +63,7 @@ def test_a_worker_that_is_gone_is_interrupted_and_nothing_is_written(workspace) 
 
 
 def test_a_reused_pid_is_not_our_worker() -> None:
-    started = psutil.Process().create_time()
+    started = process_started(os.getpid())
     assert is_alive(os.getpid(), started)
     assert not is_alive(os.getpid(), started - 60)
     assert not is_alive(None, None)
@@ -121,7 +122,7 @@ def test_only_one_run_holds_the_device(workspace, monkeypatch) -> None:
 
     def pretend(self: Supervisor, run: Run) -> None:
         started.append(run.id)
-        run.write_status(state="training", pid=os.getpid(), pid_started=psutil.Process().create_time())
+        run.write_status(state="training", pid=os.getpid(), pid_started=process_started(os.getpid()))
 
     monkeypatch.setattr(Supervisor, "_start", pretend)
     one, other = Supervisor(workspace), Supervisor(workspace)
@@ -132,6 +133,20 @@ def test_only_one_run_holds_the_device(workspace, monkeypatch) -> None:
     next(run for run in (first, second) if run != waiting).write_status(state="failed")
     assert other.advance() == waiting
     assert [run.id for run in list_runs(workspace)] == sorted((first.id, second.id), reverse=True)
+
+
+def test_a_clock_that_is_set_does_not_lose_a_worker(monkeypatch) -> None:
+    """psutil reckons a start time from the wall clock; ours does not, where the system tells."""
+    started = process_started(os.getpid())
+    boot_time = psutil.boot_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot_time + 3600)
+    assert is_alive(os.getpid(), started)
+
+
+def test_a_run_that_is_being_deleted_is_not_listed(workspace) -> None:
+    run = _run(workspace)
+    run.dir.rename(run.dir.with_name(f".deleted-{run.id}"))
+    assert list_runs(workspace) == []
 
 
 def test_a_secret_never_reaches_the_recipe(workspace, monkeypatch) -> None:

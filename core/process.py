@@ -1,0 +1,35 @@
+"""Knows a process by its pid and the moment it started, so that a reused pid is never taken for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import psutil
+
+
+def process_started(pid: int) -> float:
+    """When the process `pid` started, in seconds.
+
+    On Linux since the boot: psutil's figure moves when the clock is set. Raises psutil.NoSuchProcess.
+    """
+    if sys.platform != "linux":
+        return float(psutil.Process(pid).create_time())
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    # Field 22, counted behind the name, which may itself hold spaces and brackets (proc_pid_stat(5)).
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether the process `pid` lives and is the one that started at `started`, not a reused number."""
+    if pid is None or started is None:
+        return False
+    try:
+        same = abs(process_started(pid) - started) < 0.05
+        return same and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
