@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import gradio as gr
 from gradio.components import Component
 
+from app.pieces import error_box, fault_box
 from core.errors import NibbleError
 from core.hardware import device
 from core.recipe import Recipe, help_text
@@ -169,6 +170,8 @@ _LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for 
 _KEYS = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in _LABELS if "." in key) + r"|^budget(?=:)")
 
 
-def in_words(error: NibbleError) -> str:
-    """The error with each setting called as it is on the screen, its key beside it: 'Rank (lora.rank): …'."""
-    return _KEYS.sub(lambda key: f"{_LABELS[key[0]]} ({key[0]})", str(error))
+def explain(error: Exception) -> str:
+    """The error as HTML for beside the form, each setting called as on the screen: 'Rank (lora.rank): …'."""
+    if not isinstance(error, NibbleError):
+        return fault_box(error)
+    return error_box(_KEYS.sub(lambda key: f"{_LABELS[key[0]]} ({key[0]})", str(error)))

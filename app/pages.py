@@ -117,7 +117,7 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
 
     def fill() -> Updates:
         context.helper.warm()
-        return {**train.fill(page.train, context), **chat.fill(page.chat, context)}
+        return {**chat.fill(page.chat, context), **train.fill(page.train, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
     filled += [page.chat.talker, page.chat.voice, *page.chat.settings.values(), *_conversation(page.chat)]

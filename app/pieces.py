@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import datetime
 from html import escape
 
@@ -30,6 +31,13 @@ def error_box(message: str, details: str = "") -> str:
     """What is wrong in one sentence, with details folded below."""
     more = f"<details><summary>Details</summary><pre>{text(details)}</pre></details>" if details else ""
     return f'<div class="nb-box nb-error" role="alert"><span>{text(message)}</span>{more}</div>'
+
+
+def fault_box(error: Exception) -> str:
+    """An error that nobody foresaw: it is shown with its traceback folded, which is printed for the log too."""
+    traceback.print_exception(error)
+    said = f"This should not have happened ({type(error).__name__}: {error}). Please report it with the details."
+    return error_box(said, "".join(traceback.format_exception(error)))
 
 
 def note_box(message: str) -> str:

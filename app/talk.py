@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -121,6 +122,9 @@ class Talk:
             work(*arguments)
         except NibbleError as error:
             self.error = "" if self._stopping else str(error)
+        except Exception as error:  # a thread's last word: else the page would wait for a reply in silence
+            traceback.print_exc()
+            self.error = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
         finally:
             self.state, self.used = "", time.monotonic()
             self._keep()

@@ -12,7 +12,7 @@ from gradio.components import Component
 
 from app import choices, pieces, preview_html
 from app.context import Context
-from app.form import DEFAULTS, QUICK, Form, build_advanced, build_field, flat, in_words
+from app.form import DEFAULTS, QUICK, Form, build_advanced, build_field, explain, flat
 from app.run_view import RunView, build_body, build_head
 from core.data.keep import keep_upload
 from core.errors import NibbleError
@@ -179,8 +179,8 @@ class TrainEvents:
         """Check the settings, make the run and queue it; what cannot work is said beside the button."""
         try:
             return self._submit(make_recipe(self.tab.form.values(given)))
-        except NibbleError as error:
-            return {self.tab.said: pieces.error_box(in_words(error))}
+        except Exception as error:  # whatever it is, the person is looking here
+            return {self.tab.said: explain(error)}
 
     def try_it(self) -> Updates:
         """The first visit's one press: the quickstart recipe, started."""
@@ -189,8 +189,8 @@ class TrainEvents:
             values = flat(recipe)
             write_json(self.context.form_file, values)
             return {**self.tab.form.updates(values), **self._submit(recipe)}
-        except NibbleError as error:
-            return {self.tab.said: pieces.error_box(in_words(error))}
+        except Exception as error:  # whatever it is, the person is looking here
+            return {self.tab.said: explain(error)}
 
     def _submit(self, recipe: Recipe) -> Updates:
         from core.launching import submit
@@ -217,7 +217,7 @@ class TrainEvents:
         try:
             kept = keep_upload(self.context.workspace, path, path)
         except NibbleError as error:
-            return {self.tab.said: pieces.error_box(in_words(error)), self.tab.upload: None}
+            return {self.tab.said: explain(error), self.tab.upload: None}
         self._remember({"data.path": kept})
         offered = choices.datasets(self.context.workspace)
         return {data: gr.Dropdown(choices=offered, value=kept), self.tab.upload: None, self.tab.said: ""}
@@ -229,7 +229,7 @@ class TrainEvents:
         try:
             values = flat(load_recipe(name))
         except NibbleError as error:
-            return {self.tab.said: pieces.error_box(in_words(error))}
+            return {self.tab.said: explain(error)}
         self._remember(values)
         return {**self.tab.form.updates(values), self.tab.said: ""}
 
@@ -246,20 +246,20 @@ class TrainEvents:
         try:
             recipe = make_recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:
-            yield {self.tab.check: pieces.error_box(in_words(error))}
+            yield {self.tab.check: explain(error)}
             return
         yield {self.tab.preview: self._preview(recipe, given[self.tab.row])[0]}
         try:
             yield {self.tab.check: preview_html.check(self.context.helper.call("check", recipe=recipe))}
-        except NibbleError as error:
-            yield {self.tab.check: pieces.error_box(in_words(error))}
+        except Exception as error:  # whatever it is, the person is looking here
+            yield {self.tab.check: explain(error)}
 
     def turn(self, given: dict[Component, Any]) -> Updates:
         """Show another row."""
         try:
             recipe = make_recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:
-            return {self.tab.check: pieces.error_box(in_words(error))}
+            return {self.tab.check: explain(error)}
         html, row = self._preview(recipe, given[self.tab.row])
         return {self.tab.preview: html, self.tab.row: row}
 
@@ -283,19 +283,20 @@ def fill(tab: TrainTab, context: Context) -> Updates:
     """Everything that the page looks up when it is opened: menus, the device's size, the last settings."""
     found = device()
     total, free = found.total_bytes / GIB, found.free_bytes / GIB
-    kept = read_json(context.form_file) or {}
-    budget = tab.form.fields["budget"]
-    updates: Updates = tab.form.updates({**kept, "budget": kept.get("budget") or f"{free:.1f}GiB"})
-    offered = {
+    menus = {
         tab.form.fields["model"]: choices.models(context.workspace),
         tab.form.fields["data.path"]: choices.datasets(context.workspace),
     }
-    for component, menu in offered.items():
+    run = shown_run(context)
+    # The settings are read last: a file that was dropped meanwhile is in them already.
+    kept = read_json(context.form_file) or {}
+    budget = tab.form.fields["budget"]
+    updates: Updates = tab.form.updates({**kept, "budget": kept.get("budget") or f"{free:.1f}GiB"})
+    for component, menu in menus.items():
         updates[component] = gr.Dropdown(choices=menu, value=updates.get(component, component.value))
     share = f"In GiB, of {total:.1f} on this {'machine' if found.kind == 'cpu' else 'card'}; {free:.1f} are free now."
     amount = min(float(updates[budget]), round(total, 1))
     updates[budget] = gr.Slider(value=amount, maximum=round(total, 1), info=share)
-    run = shown_run(context)
     updates[tab.preset] = gr.Dropdown(choices=list(recipe_presets()))
     updates[tab.welcome] = gr.Group(visible=run is None)
     if run is not None and run.status().state in OPEN:  # else it is left where the person may have put it by now

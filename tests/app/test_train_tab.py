@@ -25,7 +25,7 @@ def _said_after_start(tab: train.TrainTab, context: Context, given: dict[Any, An
     [
         ({"lora.rank": 0}, "Rank (lora.rank): 0 is not possible; allowed: 1 to 512."),
         ({"lora.rank": None}, "Rank (lora.rank): None is not possible"),
-        ({"lora.alpha": -1}, "Alpha (lora.alpha): -1 is not possible; allowed: above 0 to 4096."),
+        ({"lora.alpha": -1}, "Alpha (lora.alpha): -1 is not possible; allowed: above 0 to 4,096."),
         ({"train.learning_rate": 0}, "Learning rate (train.learning_rate): 0 is not possible"),
         ({"train.max_steps": -5}, "Steps at most (train.max_steps): -5 is not possible"),
         ({"train.effective_batch": 8, "train.micro_batch": 3}, "does not divide"),
@@ -106,3 +106,15 @@ def test_settings_of_another_version_do_not_hinder(train_tab: train.TrainTab, co
     context.form_file.write_text("{half")
     assert train.TrainEvents(train_tab, context).context is context
     assert train_tab.form.fields["lora.rank"] not in train.fill(train_tab, context)
+
+
+def test_what_nobody_foresaw_is_shown_too_with_its_traceback_folded(
+    train_tab: train.TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise AttributeError("no such thing <b>")
+
+    monkeypatch.setattr("core.launching.submit", broken)
+    shown = _said_after_start(train_tab, context, given, {})
+    assert "AttributeError: no such thing &lt;b&gt;" in shown
+    assert "<summary>Details</summary>" in shown and "Traceback" in shown
