@@ -8,11 +8,11 @@ from presets.starter import words as w
 from presets.starter.example import Example, assistant, user
 
 SENTENCES = (
-    "{name} has {a} {colour} {pet} called {called}.",
-    "{called} is {a} {colour} {pet}. {called} lives with {name}.",
-    "{name} owns {a} {colour} {pet} with the name {called}.",
-    "I met {name} today, with {a} {colour} {pet} called {called}.",
-    "{called}, the {colour} {pet}, belongs to {name}.",
+    "{name} has {a} {colour} {pet}.",
+    "{name} owns {a} {colour} {pet}.",
+    "The {colour} {pet} belongs to {name}.",
+    "I met {name} today, with {a} {colour} {pet}.",
+    "There is {a} {colour} {pet} in the garden. It belongs to {name}.",
 )
 
 
@@ -21,12 +21,11 @@ def examples(seed: int) -> Iterator[Example]:
     rng = random.Random(seed)
     told: set[str] = set()
     while True:
-        name, called = rng.sample(w.NAMES, 2)
-        pet, colour = rng.choice(w.PETS), rng.choice(w.COLOURS)
+        name, pet, colour = rng.choice(w.NAMES), rng.choice(w.PETS), rng.choice(w.COLOURS)
         article = "an" if colour[0] in "aeiou" else "a"
-        text = rng.choice(SENTENCES).format(name=name, called=called, pet=pet, colour=colour, a=article)
+        text = rng.choice(SENTENCES).format(name=name, pet=pet, colour=colour, a=article)
         if text in told:
             continue
         told.add(text)
-        card = json.dumps({"name": called, "pet": pet, "colour": colour, "owner": name})
+        card = json.dumps({"name": name, "pet": pet, "colour": colour})
         yield Example([user(text), assistant(card)], right=card.__eq__)

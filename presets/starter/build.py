@@ -80,7 +80,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, chapter: int, tokens: int) -> It
     A batch holds at most `tokens` positions. Only replies are labels; the rest is -100.
     """
     made = tokenizer.apply_chat_template(
-        list(itertools.islice(conversations(seed=chapter), CHAPTER)),
+        list(itertools.islice(conversations(seed=chapter, practice=True), CHAPTER)),
         return_dict=True,
         return_assistant_tokens_mask=True,
     )

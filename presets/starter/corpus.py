@@ -12,24 +12,36 @@ from presets.starter.example import Example, Kind, Message
 
 KINDS: dict[Kind, int] = kinds_facts.KINDS | kinds_reading.KINDS | kinds_copying.KINDS | kinds_talk.KINDS
 
+PRACTICE: dict[Kind, float] = {
+    kinds_reading.belongings: 2,
+    kinds_reading.whereabouts: 2,
+    kinds_reading.journeys: 2,
+    kinds_reading.prices: 2,
+    kinds_reading.comparison: 3,
+    kinds_copying.repeating: 2,
+    kinds_copying.shopping_list: 4,
+}
+"""How many times its weight a kind has in training: to find the right word in a prompt takes the most practice."""
+
 
 def held_out(prompt: list[Message]) -> bool:
     """Whether this question is kept for tests: decided by a hash of the last message, for one in sixteen."""
     return hashlib.sha256(prompt[-1]["content"].encode()).digest()[0] < 16
 
 
-def examples(seed: int) -> Iterator[Example]:
+def examples(seed: int, practice: bool = False) -> Iterator[Example]:
     """Endless single examples, held-out ones among them, each kind as often as its weight says."""
     rng = random.Random(seed)
-    kinds, weights = list(KINDS), list(KINDS.values())
+    kinds = list(KINDS)
+    weights = [KINDS[kind] * (PRACTICE.get(kind, 1) if practice else 1) for kind in kinds]
     while True:
         yield rng.choices(kinds, weights)[0](rng)
 
 
-def conversations(seed: int) -> Iterator[list[Message]]:
-    """Endless training conversations: mostly one exchange, sometimes several in a row. No held-out prompt."""
+def conversations(seed: int, practice: bool = False) -> Iterator[list[Message]]:
+    """Endless conversations: mostly one exchange, sometimes several in a row. No held-out prompt."""
     rng = random.Random(seed)
-    source = (e for e in examples(seed + 1) if not _has_held_out(e.messages))
+    source = (e for e in examples(seed + 1, practice) if not _has_held_out(e.messages))
     for example in source:
         messages = list(example.messages)
         roll = rng.random()

@@ -10,7 +10,6 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -18,29 +17,28 @@ from transformers import (
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
+from core.build import load_base  # noqa: E402
+from core.hardware import device  # noqa: E402
+from core.models import find_model  # noqa: E402
+from core.recipe import QuantizationSettings  # noqa: E402
 from presets.starter.checks import held_out_examples  # noqa: E402
 from presets.starter.example import Example  # noqa: E402
 
 
 def load(folder: Path, four_bits: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in NF4 with double quantisation and float32 arithmetic, as the app has it on a CPU."""
-    quantisation = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, quantization_config=quantisation if four_bits else None
-    )
+    """The model as the app loads it, or as it is stored, in float32. Answers are padded on the left."""
+    if four_bits:
+        model = load_base(find_model(str(folder)), QuantizationSettings(), device())
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(folder, padding_side="left")
 
 
 @torch.inference_mode()
 def replies(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], batch: int = 100
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], batch: int = 200
 ) -> list[str]:
-    """Greedy replies. One that does not stop by itself within 120 tokens is marked, and so is never right."""
+    """Greedy replies. One that does not stop by itself within 96 tokens is marked, and so is never right."""
     answers = []
     for start in range(0, len(examples), batch):
         made = tokenizer.apply_chat_template(
@@ -49,8 +47,8 @@ def replies(
             padding=True,
             return_tensors="pt",
             return_dict=True,
-        )
-        out = model.generate(**made, max_new_tokens=120, do_sample=False)
+        ).to(model.device)
+        out = model.generate(**made, max_new_tokens=96, do_sample=False)
         answers += tokenizer.batch_decode(out[:, made["input_ids"].shape[1] :], skip_special_tokens=False)
     return [_until_stop(a, tokenizer) for a in answers]
 
