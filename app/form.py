@@ -113,7 +113,7 @@ def _shown(key: str, value: Any) -> Any:
 
 def gib(budget: str | None) -> Any:
     """A recipe's budget as the slider shows it; where there is none the slider stays as it is."""
-    if budget is None:
+    if budget is None or not any(digit in budget for digit in "123456789"):  # 0 was on the slider once
         return gr.skip()
     return round(parse_size(budget, device().total_bytes) / GIB, 2)
 

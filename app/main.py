@@ -152,5 +152,8 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
 def _keep_house(context: Context, finished: threading.Event) -> None:
     """What needs no page to be open: start the next queued run when the device is free, let an idle chat go."""
     while not finished.wait(HOUSE_SECONDS):
-        context.supervisor.advance()
-        context.talk.rest()
+        try:
+            context.supervisor.advance()
+            context.talk.rest()
+        except OSError as error:  # a full disk, no memory for a process: the next round may do better
+            print(f"The queue could not go on: {error}. It is tried again.", file=sys.stderr)

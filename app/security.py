@@ -13,7 +13,6 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -88,7 +87,10 @@ def host_allowed(host: str, shared: bool = False) -> bool:
 
     A literal address cannot be rebound, nor can this machine's own name; with `shared` Gradio's tunnel is let in.
     """
-    name = (urlsplit(f"//{host}").hostname or "").lower()
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return False
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -138,7 +140,7 @@ class Guard:
         if not host_allowed(host, self.shared):
             return 421, "This app does not answer under that name."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
             return 403, "Another web page may not talk to this app."
         if headers.get("sec-fetch-site") == "cross-site" and scope.get("method") not in ("GET", "HEAD"):
             return 403, "Another web page may not talk to this app."
@@ -154,11 +156,9 @@ class Guard:
         return secrets.compare_digest(given.encode(), (self.token or "").encode())
 
     def _cookie_token(self, headers: dict[str, str]) -> str:
-        try:
-            jar = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            return ""
-        return jar[self.cookie].value if self.cookie in jar else ""
+        # Not by SimpleCookie: one cookie of another local app that it cannot read would hide ours.
+        pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self.cookie), "")
 
     def _new_cookie(self, scope: Message, headers: dict[str, str]) -> dict[str, str]:
         if self.token is None or not self._holds_token(_query_token(scope)):

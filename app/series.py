@@ -96,13 +96,13 @@ class Curves:
 
     def _add_metrics(self, row: dict[str, Any]) -> None:
         step = float(row.get("step", 0))
-        if "loss" in row:
+        if row.get("loss") is not None:  # a loss that is no number is none in the file, and a gap in the curve
             loss = float(row["loss"])
             self._average = loss if self._average is None else SMOOTHING * self._average + (1 - SMOOTHING) * loss
             self.loss.add(step, loss)
             self.smooth.add(step, self._average)
             self.pace.append((float(row["time"]), step))
-        if "eval_loss" in row:
+        if row.get("eval_loss") is not None:
             self.evaluation.add(step, float(row["eval_loss"]))
         self.last.update({key: value for key, value in row.items() if isinstance(value, (int, float))})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,21 @@ from core.workspace import read_json, write_json
 
 Updates = dict[Any, Any]
 TRY_IT = "Try it: train the starter on a sample (about a minute)"
-CHECKED_BY = ("model", "data.path", "data.format", "data.max_length", "lora.rank", "budget", "train.max_steps")
+SMALLEST_BUDGET = 0.1
+CHECKED_BY = (
+    "model",
+    "data.path",
+    "data.format",
+    "data.max_length",
+    "data.eval_fraction",
+    "lora.rank",
+    "budget",
+    "quantization.double",
+    "train.epochs",
+    "train.max_steps",
+    "train.effective_batch",
+    "train.optimizer",
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,13 @@ def _build_form() -> tuple[dict[str, Component], gr.File, gr.Dropdown, gr.Button
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(pieces.step_figure("4", "Memory"), elem_classes="nb-slot")
         fields["budget"] = gr.Slider(
-            0, 1024, value=0, step=0.05, label="Memory budget", info="In GiB.", elem_classes="nb-budget"
+            SMALLEST_BUDGET,
+            1024,
+            value=SMALLEST_BUDGET,
+            step=0.05,
+            label="Memory budget",
+            info="In GiB.",
+            elem_classes="nb-budget",
         )
     start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
     said = gr.HTML(elem_classes="nb-slot nb-said")
@@ -291,12 +312,14 @@ def fill(tab: TrainTab, context: Context) -> Updates:
     # The settings are read last: a file that was dropped meanwhile is in them already.
     kept = read_json(context.form_file) or {}
     budget = tab.form.fields["budget"]
-    updates: Updates = tab.form.updates({**kept, "budget": kept.get("budget") or f"{free:.1f}GiB"})
+    updates: Updates = tab.form.updates(kept)
     for component, menu in menus.items():
         updates[component] = gr.Dropdown(choices=menu, value=updates.get(component, component.value))
     share = f"In GiB, of {total:.1f} on this {'machine' if found.kind == 'cpu' else 'card'}; {free:.1f} are free now."
-    amount = min(float(updates[budget]), round(total, 1))
-    updates[budget] = gr.Slider(value=amount, maximum=round(total, 1), info=share)
+    most = math.floor(total * 10) / 10
+    wanted = updates.get(budget)
+    amount = min(wanted if isinstance(wanted, (int, float)) else free, most)
+    updates[budget] = gr.Slider(value=max(round(amount, 2), SMALLEST_BUDGET), maximum=most, info=share)
     updates[tab.preset] = gr.Dropdown(choices=list(recipe_presets()))
     updates[tab.welcome] = gr.Group(visible=run is None)
     if run is not None and run.status().state in OPEN:  # else it is left where the person may have put it by now

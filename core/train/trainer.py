@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from core.build import cast_adapters
 from core.recipe import Recipe
 from core.train.batches import Batch, MicroBatches
+from core.train.fused import fuse
 
 
 class NibbleTrainer(SFTTrainer):
@@ -40,6 +41,7 @@ class NibbleTrainer(SFTTrainer):
             callbacks=[watcher],
         )
         cast_adapters(self.model, trained_in)  # SFTTrainer has cast them to bf16, whatever the device computes fast
+        fuse(self.model)
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """The run's micro-batches in their order, one at a time."""

@@ -54,6 +54,23 @@ def test_the_cookie_of_another_port_is_not_ours() -> None:
     assert _client().get("/", headers={"cookie": f"nibble_7861={TOKEN}"}).status_code == 401
 
 
+@pytest.mark.parametrize("other", ['a={"x":1}', "flag", "x[y]=1", "=", "a=b=c", "é=1"])
+def test_a_strange_cookie_of_another_app_does_not_lock_the_person_out(other: str) -> None:
+    cookie = f"{other}; nibble_{PORT}={TOKEN}".encode("latin-1")
+    assert _client().get("/", headers={"cookie": cookie}).text == "inside"
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "a]b", "", "127.0.0.1@evil.example", "evil.example:7860"])
+def test_a_malformed_host_is_refused_not_an_error(host: str) -> None:
+    assert _client().get(f"/?token={TOKEN}", headers={"host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("origin", ["[", "http://[", "null", "file://", "http://127.0.0.1:7861", "http://127.0.0.1"])
+def test_a_malformed_or_foreign_origin_is_refused_not_an_error(origin: str) -> None:
+    answer = _client().post(f"/?token={TOKEN}", headers={"origin": origin, "host": f"127.0.0.1:{PORT}"})
+    assert answer.status_code == 403
+
+
 def test_a_name_that_somebody_else_pointed_here_is_refused() -> None:
     answer = _client().get(f"/?token={TOKEN}", headers={"host": "evil.example"})
     assert answer.status_code == 421

@@ -27,6 +27,14 @@ def test_a_long_run_is_drawn_with_a_thousand_points_at_most() -> None:
     assert abs(means[0] - (series.stride - 1) / 2) < 1e-9  # the mean of the first `stride` numbers
 
 
+def test_a_loss_that_is_no_number_is_a_gap_not_the_end_of_the_page(tmp_path: Path) -> None:
+    curves = Curves(Run(tmp_path))
+    _append(tmp_path, {"step": 1, "time": 1.0, "loss": 2.0}, {"step": 2, "time": 2.0, "loss": None})
+    _append(tmp_path, {"step": 2, "eval_loss": None}, {"step": 3, "time": 3.0, "loss": 1.0})
+    curves.update()
+    assert [x for x, _ in curves.loss.all()] == [1.0, 3.0]
+
+
 def test_memory_keeps_its_peaks_when_it_is_thinned_out() -> None:
     series = Series(merge=max)
     for second in range(10_000):
