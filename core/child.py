@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.errors import ChildError, NibbleError
+from core.process import child_environment
 from core.workspace import ROOT
 
 Request = dict[str, Any]
@@ -48,7 +49,6 @@ class Child:
         with self._starting:
             if self.alive:
                 return
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", self.module],
@@ -56,7 +56,7 @@ class Child:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     cwd=ROOT,
-                    env=environment,
+                    env=child_environment(),
                     encoding="utf-8",
                 )
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import NibbleError
+from core.process import child_environment
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given if given and given[0] in _COMMANDS else _as_ui(given))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.update(child_environment())
     try:
         status, result = options.run(options)
     except KeyboardInterrupt:

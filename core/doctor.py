@@ -6,7 +6,6 @@ python -m core.doctor      (prints JSON; `doctor()` runs it in a process of its 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from core.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
+from core.process import child_environment
 from core.workspace import ROOT, Workspace
 
 PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")
@@ -23,11 +23,10 @@ LITTLE_DISK_BYTES = 5 * 10**9
 
 def doctor(workspace: Workspace) -> dict[str, Any]:
     """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their mends."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.run(
         [sys.executable, "-m", "core.doctor"],
         cwd=ROOT,
-        env=environment,
+        env=child_environment(),
         capture_output=True,
         encoding="utf-8",
     )

@@ -1,4 +1,4 @@
-"""Knows a process by its pid and the moment it started, so that a reused pid is never taken for it."""
+"""Processes: what ours are started with, and how one is known: by its pid and the moment it started."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import sys
 from pathlib import Path
 
 import psutil
+
+from core.workspace import ROOT
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a process of ours that imports torch.
+
+    OpenMP's threads sleep while they wait: spinning, as is their default, two processes on two cores slowed each other
+    more than tenfold (docs/tried.md), and a person's machine is never ours alone.
+    """
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **ours}
 
 
 def process_started(pid: int) -> float:

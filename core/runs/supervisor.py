@@ -7,7 +7,6 @@ both start runs, so every decision is taken under one lock file.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import IO
 import psutil
 
 from core.errors import RunError
-from core.process import is_alive, process_started
+from core.process import child_environment, is_alive, process_started
 from core.runs.store import Run, list_runs
 from core.workspace import ROOT, Workspace
 
@@ -90,7 +89,6 @@ class Supervisor:
 
         The worker waits until it finds itself in status.json, and from then on it alone writes that file.
         """
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
@@ -101,7 +99,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env=environment,
+                env=child_environment(),
                 start_new_session=True,
                 creationflags=flags,
             )
