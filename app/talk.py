@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -52,6 +53,7 @@ class Talk:
     error: str = ""
     version: int = 0
     used: float = field(default_factory=time.monotonic)
+    answering: bool = False
     _worker: threading.Thread | None = None
     _stopping: bool = False
 
@@ -63,19 +65,22 @@ class Talk:
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is under way."""
+        """Whether it loads or replies."""
         return self._worker is not None and self._worker.is_alive()
 
     def say(self, message: str, talker: str, manner: Manner) -> None:
-        """Add the person's message and have it answered. Does nothing while a reply is under way."""
-        if self.busy or not message.strip():
+        """Add the person's message and have it answered, after the loading that may be under way.
+
+        Does nothing while a reply is under way.
+        """
+        if self.answering or not message.strip():
             return
         self.turns.append(Turn("user", message.strip()))
         self._reply(talker, manner)
 
     def again(self, talker: str, manner: Manner) -> None:
         """Take the last reply back and have the same message answered anew."""
-        if self.busy or not self.turns:
+        if self.answering or not self.turns:
             return
         if self.turns[-1].role == "assistant":
             self.turns.pop()
@@ -110,14 +115,18 @@ class Talk:
             self.unload()
 
     def _reply(self, talker: str, manner: Manner) -> None:
+        self.answering = True
         self._start(self._answer, talker, manner)
 
-    def _start(self, work: Any, *arguments: Any) -> None:
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
         self.error, self._stopping = "", False
-        self._worker = threading.Thread(target=self._guarded, args=(work, *arguments), daemon=True)
+        before = self._worker
+        self._worker = threading.Thread(target=self._guarded, args=(before, work, *arguments), daemon=True)
         self._worker.start()
 
-    def _guarded(self, work: Any, *arguments: Any) -> None:
+    def _guarded(self, before: threading.Thread | None, work: Callable[..., None], *arguments: Any) -> None:
+        if before is not None:
+            before.join()
         try:
             work(*arguments)
         except NibbleError as error:
@@ -126,6 +135,8 @@ class Talk:
             traceback.print_exc()
             self.error = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
         finally:
+            if work == self._answer:
+                self.answering = False
             self.state, self.used = "", time.monotonic()
             self._keep()
 

@@ -131,7 +131,7 @@ class ChatEvents:
 
     def say(self, given: dict[Component, Any]) -> Iterator[Updates]:
         """Send the message and show the reply as it grows. What is not loaded yet is loaded first."""
-        if self.talk.busy:
+        if self.talk.answering:
             yield {self.tab.status: pieces.note_box("It is still answering. Press Stop to end that first.")}
             return
         self.talk.say(given[self.tab.message] or "", given[self.tab.talker] or "", self._manner(given))
@@ -192,8 +192,8 @@ def render(tab: ChatTab, talk: Talk) -> Updates:
         tab.chatbot: [_message(turn.role, turn.content, turn.note) for turn in talk.turns],
         tab.status: status,
         tab.stop: gr.Button(visible=talk.busy),
-        tab.again: gr.Button(interactive=bool(talk.turns) and not talk.busy),
-        tab.send: gr.Button(interactive=not talk.busy),
+        tab.again: gr.Button(interactive=bool(talk.turns) and not talk.answering),
+        tab.send: gr.Button(interactive=not talk.answering),
     }
 
 

@@ -24,11 +24,17 @@ class FakeChat:
         self.stopped = False
         self.heard: list[list[dict[str, str]]] = []
         self.loaded: str | None = None
+        self.loads = 0
+        self.slow_load: threading.Event | None = None
 
     def load(self, model: str, adapter: Path | None = None, run: object = None) -> None:
         if model == "broken":
             raise NibbleError("There is no model 'broken'.")
-        self.loaded = model
+        if self.loaded == model:
+            return
+        if self.slow_load is not None:
+            self.slow_load.wait(10)
+        self.loaded, self.loads = model, self.loads + 1
 
     def stream(self, messages: list[dict[str, str]], **how: Any) -> Iterator[Piece]:
         self.heard.append(messages)
@@ -122,6 +128,20 @@ def test_with_nothing_to_talk_to_it_says_what_to_do(tmp_path: Path) -> None:
     talk.say("hello", "", MANNER)
     _until(lambda: not talk.busy)
     assert "Train an adapter first" in talk.error
+
+
+def test_a_message_that_comes_while_it_loads_is_answered_after(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    chat.go.set()
+    chat.slow_load = threading.Event()
+    talk.load("base:starter")
+    talk.say("hello", "base:starter", MANNER)
+    time.sleep(0.1)
+    assert chat.heard == []
+    chat.slow_load.set()
+    _until(lambda: not talk.busy)
+    assert [turn.content for turn in talk.turns] == ["hello", "one two three"]
+    assert chat.loads == 1
 
 
 def test_what_nobody_talks_to_is_let_go(tmp_path: Path) -> None:
