@@ -58,6 +58,23 @@ def _conversations() -> Any:
     return recognise(read_rows(sample.path), sample.format, sample.path.name)
 
 
+def step_timer() -> Any:
+    """A callback that adds up the `seconds` that optimizer steps take, and nothing between them."""
+    from transformers import TrainerCallback
+
+    class StepTimer(TrainerCallback):
+        seconds = 0.0
+        began = 0.0
+
+        def on_step_begin(self, *rest: Any, **named: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *rest: Any, **named: Any) -> None:
+            self.seconds += time.perf_counter() - self.began
+
+    return StepTimer()
+
+
 class _Reference:
     """trl's SFTTrainer as its documentation has it: a model, NF4, a LoRA, a dataset, and nothing else set."""
 
@@ -65,7 +82,7 @@ class _Reference:
         import torch
         from datasets import Dataset
         from peft import LoraConfig
-        from transformers import BitsAndBytesConfig, TrainerCallback
+        from transformers import BitsAndBytesConfig
         from trl import SFTConfig, SFTTrainer
 
         from core.build import load_tokenizer
@@ -81,17 +98,7 @@ class _Reference:
                 Counting.real_tokens += int(inputs["attention_mask"].sum())
                 return super().training_step(model, inputs, *rest, **named)
 
-        class StepTimer(TrainerCallback):
-            seconds = 0.0
-            began = 0.0
-
-            def on_step_begin(self, *rest: Any, **named: Any) -> None:
-                StepTimer.began = time.perf_counter()
-
-            def on_step_end(self, *rest: Any, **named: Any) -> None:
-                StepTimer.seconds += time.perf_counter() - StepTimer.began
-
-        self.counting, self.timer = Counting, StepTimer
+        self.counting, self.timer = Counting, step_timer()
         self.trainer = Counting(
             model=found.source,
             args=SFTConfig(
@@ -115,7 +122,7 @@ class _Reference:
                 target_modules="all-linear",
                 task_type="CAUSAL_LM",
             ),
-            callbacks=[StepTimer()],
+            callbacks=[self.timer],
         )
 
     def round(self) -> float:
@@ -129,8 +136,6 @@ class _Ours:
     """Nibble's engine as `train` runs it, without the files of a run."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        from transformers import TrainerCallback
-
         from core.budget import read_budget
         from core.build import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.data.render import prepare_tokenizer, render_all
@@ -155,19 +160,9 @@ class _Ours:
         order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
         config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, choices.micro_batch, choices.checkpointing)
 
-        class StepTimer(TrainerCallback):
-            seconds = 0.0
-            began = 0.0
-
-            def on_step_begin(self, *rest: Any, **named: Any) -> None:
-                StepTimer.began = time.perf_counter()
-
-            def on_step_end(self, *rest: Any, **named: Any) -> None:
-                StepTimer.seconds += time.perf_counter() - StepTimer.began
-
-        self.timer = StepTimer
+        self.timer = step_timer()
         batches = MicroBatches(rows, order, choices.micro_batch, choices.packed)
-        self.trainer = NibbleTrainer(model, tokenizer, batches, config, StepTimer())
+        self.trainer = NibbleTrainer(model, tokenizer, batches, config, self.timer)
 
     def round(self) -> float:
         """Train STEPS steps; real tokens a second."""

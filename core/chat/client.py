@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.chat.piece import Piece
 from core.child import Child
 from core.errors import NibbleError
 from core.models import find_model
@@ -16,17 +16,6 @@ from core.workspace import Workspace
 
 # How long a first load usually takes: the imports of torch and transformers, measured on 2 cores.
 USUAL_LOAD_SECONDS = 12
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What has been said so far; final where `done`. Times in seconds."""
-
-    text: str
-    tokens: int
-    tokens_per_second: float
-    first_token_seconds: float
-    done: bool
 
 
 class ChatClient:

@@ -12,6 +12,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
+from core.chat.piece import Piece
 from core.data.formats import Message
 from core.errors import NibbleError
 
@@ -42,17 +43,6 @@ class Sampling:
             "top_p": self.top_p,
             "top_k": 0,
         }
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What has been said so far; the figures are final in the last piece, which is `done`."""
-
-    text: str
-    tokens: int
-    tokens_per_second: float
-    first_token_seconds: float
-    done: bool = False
 
 
 def prompt_ids(tokenizer: Any, messages: list[Message], most: int) -> list[int]:
