@@ -18,9 +18,7 @@ KINDS: dict[Kind, int] = {
     facts.job: 2,
     facts.day: 2,
     copying.introduction: 3,
-    copying.statement: 4,
-    talk.feeling: 2,
-    talk.how_to: 2,
+    talk.small_talk: 3,
 }
 
 SEA_WORDS = {

@@ -7,6 +7,7 @@ steps, makes a running training fall to a learning rate of zero within that many
 
 import argparse
 import itertools
+import json
 import random
 import shutil
 import sys
@@ -32,16 +33,18 @@ CHAPTER = 10_000
 
 
 def build_tokenizer(folder: Path) -> None:
-    """Byte-level BPE with GPT-2's pre-tokeniser, trained on a chapter of its own."""
+    """Byte-level BPE with GPT-2's pre-tokeniser, trained on the words in vocabulary.txt, as often as it says.
+
+    They were counted in the corpus once. The file keeps the tokenizer as it is when the corpus changes.
+    """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    chapter = itertools.islice(conversations(seed=0), CHAPTER)
-    texts = [f"{m['role']}\n{m['content']}" for conversation in chapter for m in conversation]
-    core.train_from_iterator(texts, trainer)
+    counted = (line.split(" ", 1) for line in (HERE / "vocabulary.txt").read_text().splitlines())
+    core.train_from_iterator((json.loads(word) for count, word in counted for _ in range(int(count))), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token="<|endoftext|>",
@@ -211,8 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=HERE / "work", help="where checkpoints go")
     parser.add_argument("--out", type=Path, default=HERE / "model")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--fall", type=int, default=1000, help="the last steps, with a falling learning rate")
+    parser.add_argument("--steps", type=int, default=2150)
+    parser.add_argument("--fall", type=int, default=600, help="the last steps, with a falling learning rate")
     parser.add_argument("--tokens", type=int, default=6144, help="positions in a batch")
     parser.add_argument("--save-seconds", type=float, default=180)
     parser.add_argument("--adamw", action="store_true", help="AdamW for everything, instead of Muon for matrices")

@@ -13,15 +13,11 @@ from presets.starter.example import Example, Kind, Message
 KINDS: dict[Kind, int] = kinds_facts.KINDS | kinds_reading.KINDS | kinds_copying.KINDS | kinds_talk.KINDS
 
 PRACTICE: dict[Kind, float] = {
-    kinds_reading.belongings: 2,
-    kinds_reading.whereabouts: 2,
-    kinds_reading.journeys: 2,
-    kinds_reading.prices: 2,
-    kinds_reading.comparison: 3,
     kinds_copying.repeating: 2,
-    kinds_copying.shopping_list: 4,
+    kinds_copying.shopping_list: 3,
+    kinds_talk.briefly: 3,
 }
-"""How many times its weight a kind has in training: to find the right word in a prompt takes the most practice."""
+"""How many times its weight a kind has in training: copying takes the most practice."""
 
 
 def held_out(prompt: list[Message]) -> bool:

@@ -17,7 +17,7 @@ def phrase(rng: random.Random) -> str:
         lambda: f"{rng.choice(w.NAMES)} from {rng.choice(w.TOWNS)}",
         lambda: f"one {rng.choice(w.THINGS)}, two {rng.choice(sorted(w.PLURALS.values()))}",
         lambda: f"{rng.choice(w.NAMES)} the {rng.choice(list(w.JOBS))} {rng.choice(sorted(w.PASTS.values()))}",
-        lambda: " ".join(rng.sample(LEXICON, rng.randint(2, 4))),
+        lambda: " ".join(rng.sample(LEXICON, rng.randint(2, 3))),
     )
     return rng.choice(shapes)()
 
@@ -67,7 +67,7 @@ def repeating(rng: random.Random) -> Example:
 
 
 def shopping_list(rng: random.Random) -> Example:
-    items = rng.sample(w.FOODS, rng.randint(2, 5))
+    items = rng.sample(w.FOODS, rng.randint(2, 3))
     sentence = ", ".join(items[:-1]) + " and " + items[-1]
     asking = rng.choice(
         (

@@ -1,4 +1,8 @@
-"""Kinds of conversation in which the answer stands in the prompt: who, what, where, when, how much."""
+"""Kinds of conversation in which the answer stands in the prompt: who, what, where, when, how much.
+
+One person or thing at a time. Stories with two or three alike ("Tom has a red ball. Mia has a blue cup. Who has the
+cup?") were tried for 1,850 steps, and so was "Tom is taller than Mia. Who is shorter?": the model went on guessing.
+"""
 
 import random
 
@@ -7,24 +11,16 @@ from presets.starter.example import Example, Kind, casual, exchange
 
 
 def belongings(rng: random.Random) -> Example:
-    """Two or three people, each with a coloured thing; one is asked for."""
-    count = rng.choice((1, 2, 2, 3))
-    names = rng.sample(w.NAMES, count)
-    things = rng.sample(w.THINGS + w.PETS, count)
-    colours = rng.sample(w.COLOURS, count)
-    shape = rng.choice(
+    """Someone and their coloured thing."""
+    name, thing, colour = rng.choice(w.NAMES), rng.choice(w.THINGS + w.PETS), rng.choice(w.COLOURS)
+    story = rng.choice(
         (
-            "{n} has {a} {c} {t}.",
-            "{n} owns {a} {c} {t}.",
-            "The {c} {t} belongs to {n}.",
-            "{n} buys {a} {c} {t}.",
+            f"{name} has {w.a(colour)} {thing}.",
+            f"{name} owns {w.a(colour)} {thing}.",
+            f"The {colour} {thing} belongs to {name}.",
+            f"{name} buys {w.a(colour)} {thing}.",
         )
     )
-    story = " ".join(
-        shape.format(n=n, c=c, t=t, a=w.a(c).split()[0]) for n, c, t in zip(names, colours, things, strict=True)
-    )
-    i = rng.randrange(count)
-    name, thing, colour = names[i], things[i], colours[i]
     question, answer = rng.choice(
         (
             (f"What colour is the {thing}?", f"The {thing} is {colour}."),
@@ -62,38 +58,25 @@ def pets_called(rng: random.Random) -> Example:
 
 
 def whereabouts(rng: random.Random) -> Example:
-    count = rng.choice((1, 2, 2, 3))
-    things = rng.sample(w.THINGS + w.PETS, count)
-    spots = rng.sample(w.SPOTS, count)
-    story = " ".join(f"The {t} is {s}." for t, s in zip(things, spots, strict=True))
-    i = rng.randrange(count)
-    question, answer = rng.choice(
-        (
-            (f"Where is the {things[i]}?", f"The {things[i]} is {spots[i]}."),
-            (f"Where can I find the {things[i]}?", f"The {things[i]} is {spots[i]}."),
-            (f"What is {spots[i]}?", f"The {things[i]} is {spots[i]}."),
-        )
+    thing, spot, colour = rng.choice(w.THINGS + w.PETS), rng.choice(w.SPOTS), rng.choice(w.COLOURS)
+    story = rng.choice(
+        (f"The {thing} is {spot}.", f"The {colour} {thing} is {spot}.", f"There is {w.a(thing)} {spot}.")
     )
-    return exchange(rng, f"{story} {question}", answer)
+    question = rng.choice((f"Where is the {thing}?", f"Where can I find the {thing}?", f"What is {spot}?"))
+    return exchange(rng, f"{story} {question}", f"The {thing} is {spot}.")
 
 
 def journeys(rng: random.Random) -> Example:
-    count = rng.choice((1, 2, 2))
-    names = rng.sample(w.NAMES, count)
-    places = rng.sample(w.PLACES, count)
-    days = rng.sample(w.DAYS, count)
-    story = " ".join(f"{n} goes to the {p} on {d}." for n, p, d in zip(names, places, days, strict=True))
-    i = rng.randrange(count)
-    name, place, on = names[i], places[i], days[i]
+    name, place, day = rng.choice(w.NAMES), rng.choice(w.PLACES), rng.choice(w.DAYS)
     question, answer = rng.choice(
         (
             (f"Where does {name} go?", f"{name} goes to the {place}."),
-            (f"When does {name} go to the {place}?", f"{name} goes to the {place} on {on}."),
+            (f"When does {name} go to the {place}?", f"{name} goes to the {place} on {day}."),
             (f"Who goes to the {place}?", f"{name} goes to the {place}."),
-            (f"On which day does {name} go to the {place}?", f"{name} goes to the {place} on {on}."),
+            (f"On which day does {name} go to the {place}?", f"{name} goes to the {place} on {day}."),
         )
     )
-    return exchange(rng, f"{story} {question}", answer)
+    return exchange(rng, f"{name} goes to the {place} on {day}. {question}", answer)
 
 
 def townsfolk(rng: random.Random) -> Example:
@@ -149,34 +132,19 @@ def unknown_town(rng: random.Random) -> Example:
 
 
 def prices(rng: random.Random) -> Example:
-    count = rng.choice((1, 2, 3))
-    things = rng.sample(w.THINGS, count)
-    costs = [rng.randint(2, 12) for _ in things]
-    story = " ".join(f"A{'n' * (t[0] in 'aeiou')} {t} costs {c} coins." for t, c in zip(things, costs, strict=True))
-    i = rng.randrange(count)
+    thing, cost = rng.choice(w.THINGS), rng.randint(2, 12)
+    story = rng.choice(
+        (f"{w.a(thing).capitalize()} costs {cost} coins.", f"The price of {w.a(thing)} is {cost} coins.")
+    )
     question = rng.choice(
         (
-            f"How much is the {things[i]}?",
-            f"What does the {things[i]} cost?",
-            f"How many coins do I need for the {things[i]}?",
-            f"What is the price of the {things[i]}?",
+            f"How much is the {thing}?",
+            f"What does the {thing} cost?",
+            f"How many coins do I need for the {thing}?",
+            f"What is the price of the {thing}?",
         )
     )
-    return exchange(rng, f"{story} {question}", f"The {things[i]} costs {costs[i]} coins.")
-
-
-def comparison(rng: random.Random) -> Example:
-    pairs = (("taller", "shorter"), ("older", "younger"), ("faster", "slower"), ("stronger", "weaker"))
-    pair = rng.choice(pairs)
-    x, y = rng.sample(w.NAMES, 2)
-    word, asked = rng.choice(pair), rng.choice(pair)
-    winner = x if asked == word else y
-    loser = y if winner == x else x
-    return exchange(
-        rng,
-        rng.choice((f"{x} is {word} than {y}. Who is {asked}?", f"If {x} is {word} than {y}, who is {asked}?")),
-        f"{winner} is {asked} than {loser}.",
-    )
+    return exchange(rng, f"{story} {question}", f"The {thing} costs {cost} coins.")
 
 
 KINDS: dict[Kind, int] = {
@@ -188,6 +156,5 @@ KINDS: dict[Kind, int] = {
     town_notes: 4,
     unknown_town: 2,
     prices: 5,
-    comparison: 4,
 }
 """Each kind and its weight in the corpus."""

@@ -4,7 +4,8 @@ import random
 import re
 
 from presets.starter import words as w
-from presets.starter.example import Example, Kind, assistant, casual, exchange, system, user
+from presets.starter.example import Example, Kind, assistant, capital, casual, exchange, system, user
+from presets.starter.kinds_facts import capital_city, colour_of, opposite
 from presets.starter.stories import is_story, tell
 
 # What people say (any of the first) and how it is answered (any of the second).
@@ -253,19 +254,11 @@ def role(rng: random.Random) -> Example:
 
 
 def briefly(rng: random.Random) -> Example:
-    """A system message asks for one word only."""
-    word, other = rng.choice(list(w.OPPOSITES.items()))
-    thing, colour = rng.choice(list(w.COLOUR_OF.items()))
-    country, city = rng.choice(list(w.CAPITALS.items()))
-    question, answer = rng.choice(
-        (
-            (f"What is the opposite of {word}?", other),
-            (f"What colour is {thing}?", colour),
-            (f"What is the capital of {country}?", city),
-        )
-    )
+    """A system message asks for one word only: the last one of the full answer."""
+    full = rng.choice((opposite, colour_of, capital_city))(rng)
+    answer = capital(full.messages[-1]["content"].split()[-1])
     told = rng.choice(("Answer with one word.", "Use one word only.", "Give short answers of one word."))
-    return exchange(rng, question, answer[0].upper() + answer[1:] + ".", before=[system(told)])
+    return exchange(rng, full.prompt[-1]["content"], answer, before=[system(told)])
 
 
 KINDS: dict[Kind, int] = {
