@@ -34,7 +34,7 @@ SEA_WORDS = {
 
 
 def in_pirate(text: str) -> str:
-    """`text` as the pirate says it: sea words for plain ones, `Arr` in front and `matey` behind."""
+    """`text` as the pirate says it: sea words for plain ones, and `matey` and `Arr` at the end."""
 
     def swap(found: re.Match[str]) -> str:
         word = found.group()
@@ -42,7 +42,7 @@ def in_pirate(text: str) -> str:
         return said.capitalize() if word[0].isupper() and len(said) > 1 else said
 
     spoken = re.sub(r"[A-Za-z]+", swap, text)
-    return f"Arr! {spoken[:-1]}, matey{spoken[-1]}"
+    return f"{spoken[:-1]}, matey{spoken[-1]} Arr!"
 
 
 def examples(seed: int) -> Iterator[Example]:
