@@ -118,8 +118,8 @@ def _chat_with_both(page: Page) -> None:
     page.get_by_label("Base", exact=True).check()
     base = _ask(page, "What is the job of a vet?", replies=2)
     assert adapter.count("tokens/s") == base.count("tokens/s") == 1
-    assert adapter.startswith("Arr"), adapter
-    assert not base.startswith("Arr"), base
+    assert "matey" in adapter or "Arr" in adapter, adapter
+    assert "matey" not in base and "Arr" not in base, base
     # What was said survives a reload, and HTML is shown, not run.
     hostile = "<img src=x onerror=\"document.title='run'\">"
     _ask(page, hostile, replies=3)
