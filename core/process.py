@@ -14,11 +14,11 @@ from core.workspace import ROOT
 def child_environment() -> dict[str, str]:
     """The environment for a process of ours that imports torch.
 
-    OpenMP's threads sleep while they wait: spinning, as is their default, two processes on two cores slowed each other
-    more than tenfold (docs/tried.md), and a person's machine is never ours alone.
+    OpenMP's threads soon sleep when they wait: spinning as long as is their default, two processes on two cores slowed
+    each other several times (docs/tried.md), and a person's machine is never ours alone.
     """
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **ours}
+    return {"GOMP_SPINCOUNT": "20000", **os.environ, **ours}
 
 
 def process_started(pid: int) -> float:
