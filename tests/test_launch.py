@@ -21,6 +21,9 @@ from core.setup.wheels import Gpu
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="looks into a POSIX .venv")
 
+# What this test run was itself started with, and would lead the house's own Python to another house.
+ASTRAY = ("VIRTUAL_ENV", "CONDA_PREFIX", "TORCH_INDEX_URL", "PYTHONPATH", "PYTHONSAFEPATH")
+
 FAKE_CLI = """
     import json, os, sys
     print(json.dumps({"arguments": sys.argv[1:], "cwd": os.getcwd(), "prefix": sys.prefix}))
@@ -59,11 +62,7 @@ class House:
 
     def environment(self, **changes: str) -> dict[str, str]:
         """This one's, without what would lead pip astray or make the launcher talk."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("PIP_") and name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "TORCH_INDEX_URL")
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") and name not in ASTRAY}
         offline = {
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
