@@ -61,6 +61,21 @@ def best_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     return packs
 
 
+def balanced(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """As few packs as best fit needs, but of even length where that is possible: the longest pack decides the padding.
+
+    Longest first, each into the emptiest pack (Graham's LPT rule); best fit's own packs where that overflows `width`.
+    """
+    tight = best_fit(lengths, width)
+    even: list[list[int]] = [[] for _ in tight]
+    filled = [0] * len(tight)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        emptiest = filled.index(min(filled))
+        even[emptiest].append(index)
+        filled[emptiest] += lengths[index]
+    return even if max(filled) <= width else tight
+
+
 def packed_batch(conversations: Sequence[Rendered]) -> Batch:
     """One micro-batch, packed: `input_ids`, `labels`, `position_ids`, each (packs, width); `real_tokens`, scalar.
 
@@ -68,7 +83,7 @@ def packed_batch(conversations: Sequence[Rendered]) -> Batch:
     where one ends. The first token of each has nothing before it to be predicted from and is never a target.
     """
     lengths = [len(conversation.ids) for conversation in conversations]
-    packs = best_fit(lengths, max(MIN_PACK_WIDTH, *lengths))
+    packs = balanced(lengths, max(MIN_PACK_WIDTH, *lengths))
     width = max(sum(lengths[index] for index in pack) for pack in packs)
     ids = torch.zeros((len(packs), width), dtype=torch.long)
     labels = torch.full((len(packs), width), IGNORED, dtype=torch.long)

@@ -7,7 +7,7 @@ import torch
 
 from core.data.formats import recognise
 from core.data.render import IGNORED, Rendered, render_all
-from core.train.batches import best_fit, data_order, packed_batch, padded_batch, split, steps_for
+from core.train.batches import balanced, best_fit, data_order, packed_batch, padded_batch, split, steps_for
 from core.train.packing import packing_is_exact
 from tests.tiny import chat_rows, tiny_model
 
@@ -21,6 +21,17 @@ def test_every_conversation_lies_in_one_pack_once() -> None:
     packs = best_fit(lengths, 256)
     assert sorted(index for pack in packs for index in pack) == list(range(6))
     assert all(sum(lengths[index] for index in pack) <= 256 for pack in packs)
+
+
+def test_packs_are_as_few_as_they_can_be_and_even() -> None:
+    lengths = [30] * 15  # 450 tokens: best fit would fill one pack with 240 and leave 210 to the other
+    packs = balanced(lengths, 256)
+    sums = sorted(sum(lengths[index] for index in pack) for pack in packs)
+    assert sums == [210, 240]
+    uneven = [200, 150, 60, 40, 50]
+    assert sorted(sum(uneven[index] for index in pack) for pack in balanced(uneven, 256)) == [250, 250]
+    full = [128, 128, 100, 100, 56]  # evenly dealt this would overflow; best fit's own packs stand
+    assert max(sum(full[index] for index in pack) for pack in balanced(full, 256)) <= 256
 
 
 def test_a_pack_holds_the_tokens_positions_and_targets_of_its_conversations() -> None:
