@@ -11,6 +11,7 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from core.build import cast_adapters
 from core.recipe import Recipe
@@ -42,6 +43,8 @@ class NibbleTrainer(SFTTrainer):
         )
         cast_adapters(self.model, trained_in)  # SFTTrainer has cast them to bf16, whatever the device computes fast
         fuse(self.model)
+        if not self.aux_loss_enabled:
+            add_fused_lm_head(self.model.get_base_model(), outputs=("log_probs",))
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """The run's micro-batches in their order, one at a time."""
@@ -51,6 +54,19 @@ class NibbleTrainer(SFTTrainer):
         """One forward and backward pass; counts the real tokens, padding left out."""
         self.real_tokens += int(inputs.pop("real_tokens"))
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """trl's loss from its fused head, without the entropy and accuracy that it also reports: nobody looks at them.
+
+        A mixture of experts, whose routers have a loss of their own, goes trl's way.
+        """
+        if self.aux_loss_enabled or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
+        return -outputs.log_probs.sum() / torch.as_tensor(tokens).clamp(min=1)
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""
