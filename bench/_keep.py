@@ -42,13 +42,13 @@ def _section(name: str, seed: int, rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         holds = {True: "yes", False: "**no**", None: ""}[row["holds"]]
-        cells = (row["name"], f"{row['value']:,} {row['unit']}", _cell(row["reference"]), _cell(row["bar"]), holds)
+        cells = (row["name"], f"{_cell(row['value'])} {row['unit']}", _cell(row["reference"]), _cell(row["bar"]), holds)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, (int, float)) else str(value)
+    return "" if value is None else f"{round(value, 3):,}" if isinstance(value, (int, float)) else str(value)
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_no_file_of_the_machine_is_served_whatever_the_environment_asks(
     folder, url, _ = served
     bare, _, query = url.partition("?")
     for path in ("/etc/hostname", str(ROOT / "README.md"), str(folder / "state" / "token")):
-        assert _status(f"{bare}gradio_api/file={path}?{query}") in (403, 404)
+        assert _status(f"{bare}gradio_api/file={quote(path)}?{query}") in (403, 404)
     for page in ("docs", "openapi.json", "redoc"):
         assert _status(f"{bare}{page}?{query}") == 404
 
