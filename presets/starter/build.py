@@ -149,7 +149,7 @@ def train(work: Path, steps: int, fall: int, tokens: int, muon: bool, every_seco
     rates = [group["lr"] for o in optims for group in o.param_groups]
     schedule, step, chapter, skip = Schedule(steps, fall), 0, 1, 0
     if (work / "state.pt").exists():
-        state = torch.load(work / "state.pt", weights_only=False)
+        state = torch.load(work / "state.pt", weights_only=True)
         step, chapter, skip = state["step"], state["chapter"], state["done"]
         schedule.end, schedule.fall = max(schedule.end, state["end"]), state["fall"]
         model.load_state_dict(state["model"])
@@ -226,7 +226,7 @@ def main() -> None:
         build_tokenizer(args.work / "tokenizer")
     if args.snapshot:
         model = new_model(seed=0)
-        model.load_state_dict(torch.load(args.work / "state.pt", weights_only=False)["model"])
+        model.load_state_dict(torch.load(args.work / "state.pt", weights_only=True)["model"])
     else:
         model = train(args.work, args.steps, args.fall, args.tokens, not args.adamw, args.save_seconds)
     write_model(model, args.work, args.out)
