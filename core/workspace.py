@@ -45,6 +45,11 @@ class Workspace:
         return self._folder("datasets")
 
     @property
+    def arena(self) -> Path:
+        """Votes, and the answers that were prepared for voting."""
+        return self._folder("arena")
+
+    @property
     def state(self) -> Path:
         """What the app itself remembers: settings, the running server, locks."""
         return self._folder("state")
