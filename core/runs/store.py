@@ -7,13 +7,14 @@ reads derives it from a worker that is gone without a last word. Nothing here ch
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -63,8 +64,16 @@ class Run:
     @property
     def name(self) -> str:
         """What the person calls it."""
-        labels = read_json(self.dir / "labels.json") or {}
-        return str(labels.get("name") or self.id)
+        return str(self.labels().get("name") or self.id)
+
+    def labels(self) -> dict[str, Any]:
+        """What the person wrote on it (`labels.json`): `name`, `note`, `tags`; empty where that is gone or damaged."""
+        labels = read_json(self.dir / "labels.json")
+        return labels if isinstance(labels, dict) else {}
+
+    def write_labels(self, name: str, note: str, tags: list[str]) -> None:
+        """Replace what the person wrote on it, in one step. An empty `name` means the run's id."""
+        write_json(self.dir / "labels.json", {"name": name, "note": note, "tags": tags})
 
     @property
     def adapter(self) -> Path:
@@ -178,22 +187,50 @@ class Tail:
     path: Path
     position: int = 0
     unreadable: int = 0
+    restarts: int = 0
+    waiting_bytes: int = 0
     _rest: bytes = field(default=b"", repr=False)
+    _file: int | None = field(default=None, repr=False)
 
-    def read(self) -> list[dict[str, Any]]:
-        """The new whole lines. A line cut off by a crash waits for its end; a damaged one is counted."""
+    def read(self, most_bytes: int | None = None) -> list[dict[str, Any]]:
+        """The new whole lines, of at most `most_bytes`; `waiting_bytes` says what is left for the next call.
+
+        A line cut off by a crash waits for its end; a damaged one is counted. A file that was replaced or cut back,
+        as a resume does it, is read from its start again; `restarts` counts that.
+        """
         try:
             with self.path.open("rb") as handle:
-                if handle.seek(0, 2) < self.position:  # a resume cut the file back: start again
-                    self.position, self._rest = 0, b""
-                handle.seek(self.position)
-                fresh = handle.read()
+                self._look_at(handle)
+                fresh = handle.read(-1 if most_bytes is None else most_bytes)
+                self.waiting_bytes = max(0, os.fstat(handle.fileno()).st_size - handle.tell())
         except FileNotFoundError:
             return []
         self.position += len(fresh)
         *whole, self._rest = (self._rest + fresh).split(b"\n")
+        return self._parse(whole)
+
+    def _look_at(self, handle: BinaryIO) -> None:
+        found = os.fstat(handle.fileno())
+        if found.st_size < self.position or (self._file is not None and found.st_ino != self._file):
+            self.position, self._rest = 0, b""
+            self.restarts += 1
+        self._file = found.st_ino
+        handle.seek(self.position)
+
+    def _parse(self, lines: list[bytes]) -> list[dict[str, Any]]:
+        """All at once, which is the fast way; line by line where one of them is damaged."""
+        written = [line for line in lines if line]
+        try:
+            together = json.loads(b"[" + b",".join(written) + b"]")
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return self._parse_each(written)
+        if len(together) != len(written):  # halves that happen to make a whole
+            return self._parse_each(written)
+        return [row for row in together if isinstance(row, dict)]
+
+    def _parse_each(self, lines: list[bytes]) -> list[dict[str, Any]]:
         rows = []
-        for line in whole:
+        for line in lines:
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError):
