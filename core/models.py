@@ -77,7 +77,7 @@ class FoundModel:
         """Shapes of all its tensors, from the headers of its safetensors files; empty while only online."""
         if self.folder is None:
             return []
-        return [shape for file in _weight_files(self.folder) for shape in _header(file)]
+        return [shape for file in weight_files(self.folder) for shape in _header(file)]
 
     @property
     def context_length(self) -> int | None:
@@ -222,7 +222,7 @@ def _refuse_config(config: dict[str, Any], label: str) -> None:
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that transformers loads: model.safetensors, else those of the index; of others all there are."""
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -241,7 +241,7 @@ def _indexed(index: Path) -> list[str]:
 
 
 def _refuse_missing_shards(folder: Path) -> None:
-    named = _weight_files(folder)
+    named = weight_files(folder)
     missing = [file.name for file in named if not file.is_file()]
     if missing:
         raise ModelError(
@@ -291,7 +291,7 @@ def _is_whole(folder: Path) -> bool:
     """Whether a snapshot in the cache can be loaded: it may have been begun only, or by a tool that wanted a part."""
     names = {path.name for path in folder.iterdir()}
     try:
-        weights = _weight_files(folder)
+        weights = weight_files(folder)
     except ModelError:  # the index is damaged
         return False
     parts = _SHARD.search(weights[0].name) if weights else None
