@@ -72,13 +72,13 @@ def paged_bytes(found: FoundModel, recipe: Recipe) -> int:
     return states * (adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora))
 
 
-def floor_bytes(found: FoundModel, recipe: Recipe, device: Device) -> int:
-    """The least memory that `recipe` can take on `device`; see the file's first lines for what is counted."""
+def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: int | None = None) -> int:
+    """The least memory that `recipe` can take on each `device`; see the file's first lines for what is counted."""
     wide = 2 if device.kind == "cuda" else 4
     bytes_each = _weight_bytes(recipe, wide)
     weights = sum(shape.elements * bytes_each if shape.quantised else shape.elements * wide for shape in found.tensors)
     if recipe.train.sharded:
-        weights /= recipe.train.devices
+        weights /= processes or recipe.train.devices
     trained = adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora)
     states = STATES.get(recipe.train.optimizer, ADAMW_STATES)
     # Paged states leave the GPU when it is full, so only what cannot leave is counted there.
@@ -95,14 +95,17 @@ def _weight_bytes(recipe: Recipe, wide: int) -> float:
     return (NF4_DOUBLE_BITS if base.double else NF4_BITS) / 8
 
 
-def read_budget(recipe: Recipe, found: FoundModel, device: Device) -> Budget:
-    """The budget of `recipe` on `device`. Raises BudgetError where it is below the floor, or above the device."""
+def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: int | None = None) -> Budget:
+    """The budget of `recipe` on each `device`, of as many as `processes` or its own setting says.
+
+    Raises BudgetError where it is below the floor, or above the device.
+    """
     if recipe.budget is None:
         size, read_as = device.free_bytes, f"{show_size(device.free_bytes)}, what is free now"
     else:
         size = parse_size(recipe.budget, device.total_bytes)
         read_as = f"{recipe.budget} = {show_size(size)}"
-    least = floor_bytes(found, recipe, device)
+    least = floor_bytes(found, recipe, device, processes)
     if size < least:
         raise BudgetError(
             f"budget: {read_as} is below what {found.label} with rank {recipe.lora.rank} needs at the very least. "

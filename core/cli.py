@@ -7,6 +7,7 @@ Exit status: 0 done; 1 what was asked failed, and a message says why; 2 the call
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -32,8 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given if given and given[0] in _COMMANDS else _as_ui(given))
     os.environ.update(child_environment())
+    aside = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
-        status, result = options.run(options)
+        with aside:  # libraries print what they like; the one document is alone on standard output
+            status, result = options.run(options)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 1

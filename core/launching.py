@@ -21,13 +21,17 @@ from core.train.ranks import refuse_devices
 from core.workspace import Workspace, as_path
 
 
-def check(recipe: Recipe) -> None:
-    """Find the model that `recipe` names and read its budget. Raises ModelError, RecipeError, BudgetError."""
+def check(recipe: Recipe, machines: int = 1) -> None:
+    """Find the model that `recipe` names and read its budget. Raises ModelError, RecipeError, BudgetError.
+
+    Of several `machines` this one need not be like the others: what it has does not count then.
+    """
     model = find_model(recipe.model)
     refuse_length(recipe, model)
-    refuse_devices(recipe)
-    refuse_attention(recipe.train.attention, device().kind)
-    read_budget(recipe, model, device())
+    if machines == 1:
+        refuse_devices(recipe)
+        refuse_attention(recipe.train.attention, device().kind)
+        read_budget(recipe, model, device())
 
 
 def locate(data: DataSettings, workspace: Workspace) -> Path:
@@ -54,13 +58,15 @@ def submit(recipe: Recipe, workspace: Workspace, supervisor: Supervisor, source:
     return run
 
 
-def prepare(recipe: Recipe, workspace: Workspace, source: Path | None = None, state: str = "queued") -> Run:
-    """Check `recipe`, keep its dataset, and make its run, in `state`.
+def prepare(
+    recipe: Recipe, workspace: Workspace, source: Path | None = None, state: str = "queued", machines: int = 1
+) -> Run:
+    """Check `recipe`, keep its dataset, and make its run, in `state`, for so many `machines`.
 
     `source` is where a check that was made elsewhere has found the data: then it is not read here.
     Raises NibbleError for anything that cannot work; then nothing has been written.
     """
-    check(recipe)
+    check(recipe, machines)
     if source is None:
         source = locate(recipe.data, workspace)
         load(source, recipe.data)

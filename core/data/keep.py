@@ -10,6 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.data.pantry import sha256_of
 from core.data.samples import find_sample
 from core.errors import DataError
 from core.workspace import Workspace, as_path
@@ -50,7 +51,7 @@ def keep(workspace: Workspace, source: Path, name: str | None = None) -> Kept:
         return _keep_folder(workspace, [(file, file.name) for file in files], name or source.name)
     name = safe_name(name or source.name)
     try:
-        sha256 = _sha256(source)
+        sha256 = sha256_of(source)
         return Kept(_copied(workspace, sha256, name, source), sha256, name)
     except OSError as error:
         raise _not_copied(source.name, error) from None
@@ -77,7 +78,7 @@ def kept_datasets(workspace: Workspace) -> list[Path]:
 
 def content_hash(kept: Path) -> str:
     """The SHA-256 of a kept dataset as it is now, as `Kept` has it. Raises OSError where it cannot be read."""
-    return _sha256_of_all([(file, file.name) for file in kept.iterdir()]) if kept.is_dir() else _sha256(kept)
+    return _sha256_of_all([(file, file.name) for file in kept.iterdir()]) if kept.is_dir() else sha256_of(kept)
 
 
 def safe_name(name: str) -> str:
@@ -144,13 +145,5 @@ def _not_copied(name: str, error: OSError) -> DataError:
 
 def _sha256_of_all(named: list[tuple[Path, str]]) -> str:
     """Of several files' names and contents, in the order of their names."""
-    contents = [f"{_sha256(file)} {name}" for file, name in sorted(named, key=lambda each: each[1])]
+    contents = [f"{sha256_of(file)} {name}" for file, name in sorted(named, key=lambda each: each[1])]
     return hashlib.sha256("\n".join(contents).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -28,6 +28,7 @@ from core.build import (
 )
 from core.data.layout import require_template
 from core.hardware import Device, device
+from core.heap import return_memory
 from core.memory.question import with_settings
 from core.models import FoundModel
 from core.recipe import Recipe
@@ -81,7 +82,7 @@ def train(run: Run, ranks: Ranks = ALONE) -> str:
         found = have_base(run, recipe)
         ranks.meet()
         ranks.what_first_says(folder)
-        budget = read_budget(recipe, found, chosen)
+        budget = read_budget(recipe, found, chosen, ranks.count)
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
@@ -210,7 +211,10 @@ def make_trainer(run: Run, prepared: Prepared, watcher: Any, ranks: Ranks) -> Ni
     if prepared.device.kind != "cuda" and recipe.train.optimizer != "adamw":
         run.event("optimizer", NO_PAGING)
     # Passes that all do together cannot be done again by one.
-    ladder = None if ranks.sharded else Ladder(now, recipe.train.effective_batch, watcher.tell_change)
+    kind, batch = prepared.device.kind, recipe.train.effective_batch
+    ladder = None if ranks.sharded else Ladder(now, batch, watcher.tell_change, kind)
+    if now.heap == "returned":
+        return_memory()
     return NibbleTrainer(
         prepared.model,
         prepared.tokenizer,

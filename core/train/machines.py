@@ -41,7 +41,7 @@ def set_up(
             f"train.sharded wants shares of the same size, but {together} processes do not divide "
             f"train.effective_batch {recipe.train.effective_batch}."
         )
-    run = prepare(recipe, workspace, state="stopped")
+    run = prepare(recipe, workspace, state="stopped", machines=machines)
     run.write_status(message=WAITS)
     config = run.dir / "accelerate.yaml"
     config.write_text(yaml.safe_dump(_config(machines, together, address, port), sort_keys=False), encoding="utf-8")

@@ -22,6 +22,7 @@ from core.hardware import cpu_cores, cuda_devices, device
 from core.process import child_environment
 from core.recipe import Recipe
 from core.runs.store import Run
+from core.train.manifest import newest_valid
 from core.workspace import ROOT
 
 # Where accelerate's launcher, torchrun and we ourselves write a process' place among those that train together.
@@ -32,7 +33,15 @@ GRACE_SECONDS = 20.0
 
 
 def refuse_devices(recipe: Recipe) -> None:
-    """Refuse more devices than this machine has: GPUs, or without any, cores. Raises RecipeError."""
+    """Refuse more devices than this machine has (GPUs, or without any, cores), and to divide a model over one.
+
+    Raises RecipeError.
+    """
+    if recipe.train.sharded and recipe.train.devices == 1:
+        raise RecipeError(
+            "train.sharded divides the model over several devices, but train.devices is 1. Set train.devices to how "
+            "many there are, or train.sharded to false."
+        )
     cards = cuda_devices()
     most = len(cards) or (cpu_cores() if device().kind == "cpu" else 1)
     if sys.platform == "win32" and cards:  # torch has no NCCL there
@@ -172,11 +181,14 @@ def free_port() -> int:
 
 def _why(run: Run, rank: int, code: int) -> str:
     """The end of a sentence on a process that ended with `code`, a signal where it is negative (Popen.returncode)."""
-    last = "What was learned up to the last checkpoint is saved."
+    checkpoint, _ = newest_valid(run.dir / "checkpoints")
+    saved = "Nothing is saved yet."
+    if checkpoint is not None:
+        saved = f"What was learned up to step {int(checkpoint.name):,} is saved."
     if code < 0:
-        return f"was ended from outside (signal {-code}), perhaps for want of memory. {last}"
+        return f"was ended from outside (signal {-code}), perhaps for want of memory. {saved}"
     lines = (folder_of(run, rank) / "log").read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
-    return f"ended: {lines[-1][:300]} {last}"
+    return f"ended: {lines[-1][:300]} {saved}"
 
 
 def end_with_parent() -> None:

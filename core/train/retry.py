@@ -10,6 +10,7 @@ from typing import TypeVar
 from accelerate.utils.memory import clear_device_cache
 
 from core.build import is_out_of_memory
+from core.heap import heap_can_return
 from core.memory.way import CHECKPOINTING, Way
 
 T = TypeVar("T")
@@ -54,8 +55,8 @@ def asked_bytes(said: str) -> int | None:
     return round(float(found[1]) * _UNITS[found[2].lower()]) if found else None
 
 
-def more_frugal(way: Way, effective_batch: int) -> Way | None:
-    """The next way down: half the micro-batch, then more checkpointing; None where there is none.
+def more_frugal(way: Way, effective_batch: int, device_kind: str) -> Way | None:
+    """The next way down: half the micro-batch, more checkpointing, then what the device has; None where there is none.
 
     A micro-batch always divides `effective_batch`, so a step keeps its conversations.
     """
@@ -63,18 +64,26 @@ def more_frugal(way: Way, effective_batch: int) -> Way | None:
         halves = range(1, way.micro_batch // 2 + 1)
         return replace(way, micro_batch=max(size for size in halves if effective_batch % size == 0))
     stronger = CHECKPOINTING[CHECKPOINTING.index(way.checkpointing) + 1 :]
-    return replace(way, checkpointing=stronger[0]) if stronger else None
+    if stronger:
+        return replace(way, checkpointing=stronger[0])
+    if device_kind == "cuda" and not way.offload:
+        return replace(way, offload=True)
+    if device_kind == "cpu" and way.heap == "kept" and heap_can_return():
+        return replace(way, heap="returned")
+    return None
 
 
 class Ladder:
     """The way that a run goes now: the plan's at first, and one rung further down after each shortage."""
 
-    def __init__(self, way: Way, effective_batch: int, tell: Callable[[Way, Way, Shortage], None]) -> None:
-        self.way, self.effective_batch, self._tell = way, effective_batch, tell
+    def __init__(
+        self, way: Way, effective_batch: int, tell: Callable[[Way, Way, Shortage], None], device_kind: str
+    ) -> None:
+        self.way, self.effective_batch, self.device_kind, self._tell = way, effective_batch, device_kind, tell
 
     def step_down(self, shortage: Shortage) -> Way:
         """Take the next way down, and tell it. Raises OutOfRoom where there is none."""
-        way = more_frugal(self.way, self.effective_batch)
+        way = more_frugal(self.way, self.effective_batch, self.device_kind)
         if way is None:
             raise OutOfRoom(shortage)
         self._tell(self.way, way, shortage)

@@ -13,9 +13,11 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
+from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import add_fused_lm_head
 
 from core.build import cast_adapters
+from core.heap import return_memory
 from core.train.batches import Batch, MicroBatches, counted, parts_of
 from core.train.checkpointing import checkpoint, thin_out
 from core.train.checkpoints import random_states, restore_random_states
@@ -150,8 +152,13 @@ class NibbleTrainer(SFTTrainer):
         before, now = ladder.way, ladder.step_down(shortage)
         if before.checkpointing == "off" and now.checkpointing != "off":
             checkpoint(self.model, now.checkpointing)
-        else:
+        elif before.checkpointing != now.checkpointing:
             thin_out(self.model, now.checkpointing)
+        if now.offload and not before.offload:
+            self.maybe_activation_offload_context = get_act_offloading_ctx_manager(model=self.model)
+        if now.heap != before.heap:
+            return_memory()
+            renewed()
 
     def _accumulate(self, model: Any, rows: Sequence[int], trained: torch.Tensor) -> _Share:
         """One pass forward and back over each micro-batch of `rows`, of a step with `trained` tokens in all."""

@@ -219,12 +219,7 @@ class Watcher(TrainerCallback):
         """Memory ran out and the run goes on more frugally: say so, and note it beside what the plan chose."""
         step, batch = self.tally.step + 1, self.recipe.train.effective_batch
         asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was asked for)"
-        how = (
-            f"now with {now.micro_batch} at once, {batch // now.micro_batch} times a step, instead of "
-            f"{before.micro_batch}"
-            if now.micro_batch != before.micro_batch
-            else f"now with checkpointing {now.checkpointing}, which computes more than once what it does not keep"
-        )
+        how = _how(before, now, batch)
         self.warn(f"Step {step:,}: memory ran out{asked}; the step is done again, {how}. The result stays the same.")
         change = {"step": step, **now.as_json(batch), "because": "memory ran out"}
         plan = self.run.plan()
@@ -242,6 +237,18 @@ class Watcher(TrainerCallback):
             self._beat = now
             message = "Stopping: saving what was learned." if self.stop_asked else ""
             self.run.write_status(step=step, heartbeat=time.time(), message=message)
+
+
+def _how(before: Way, now: Way, batch: int) -> str:
+    """In what the way is more frugal now, for a person."""
+    if now.micro_batch != before.micro_batch:
+        times = batch // now.micro_batch
+        return f"now with {now.micro_batch} at once, {times} times a step, instead of {before.micro_batch}"
+    if now.checkpointing != before.checkpointing:
+        return f"now with checkpointing {now.checkpointing}, which computes more than once what it does not keep"
+    if now.offload != before.offload:
+        return "now with what the layers keep waiting in ordinary memory, which is slower"
+    return "now with freed memory given back to the system at once, which is slower"
 
 
 def _of_a_jump(step: int, jump: Jump, learning_rate: float) -> str:

@@ -69,7 +69,7 @@ def _trainer(tiny: Path, folder: Path, way: Way, dropout: float = 0.0) -> tuple[
     batches = MicroBatches(_conversations(), order, way.micro_batch, packed=True)
     config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way.micro_batch, way.checkpointing)
     losses, ways = _Losses(), []
-    ladder = Ladder(way, BATCH, lambda before, now, shortage: ways.append(now))
+    ladder = Ladder(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
     tokenizer = load_tokenizer(find_model(str(tiny)))
     trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, ladder)
     losses.trainer = trainer
@@ -168,11 +168,27 @@ def test_when_nothing_more_can_be_saved_it_ends_at_the_last_whole_step(tiny, tmp
     assert all(p.grad is None for p in trainer.model.parameters())
 
 
-def test_ways_go_down_by_divisors_then_by_checkpointing() -> None:
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [("mps", []), ("cuda", [Way(1, "full", offload=True)]), ("cpu", [Way(1, "full", heap="returned")])],
+)
+def test_ways_go_down_by_divisors_then_by_checkpointing(kind: str, last: list[Way], monkeypatch) -> None:
+    monkeypatch.setattr("core.train.retry.heap_can_return", lambda: True)
     way, seen = Way(6, "off"), []
-    while (way := more_frugal(way, 6)) is not None:
-        seen.append((way.micro_batch, way.checkpointing))
-    assert seen == [(3, "off"), (1, "off"), (1, "half"), (1, "full")]
+    while (way := more_frugal(way, 6, kind)) is not None:
+        seen.append(way)
+    assert seen == [Way(3, "off"), Way(1, "off"), Way(1, "half"), Way(1, "full"), *last]
+
+
+def test_the_heap_gives_memory_back_when_that_is_all_that_is_left(tiny, tmp_path, monkeypatch) -> None:
+    given_back = []
+    monkeypatch.setattr("core.train.trainer.return_memory", lambda: given_back.append(True))
+    trainer, losses, ways = _trainer(tiny, tmp_path, Way(1, "full"))
+    trainer.ladder.device_kind = "cpu"
+    _fails_when(trainer, lambda step, number, labels: step == 2 and not given_back)
+    trainer.train()
+    assert ways == [Way(1, "full", heap="returned")]
+    assert len(losses.all) == STEPS
 
 
 @pytest.mark.parametrize(
