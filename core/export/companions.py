@@ -1,0 +1,66 @@
+"""What stands beside exported weights: tokenizer, chat template, generation config, and the model's own config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.build import load_tokenizer
+from core.export.naming import plain_template, without_paths
+from core.export.subject import Subject
+from core.workspace import read_json, write_json
+
+TEMPLATE = "chat_template.jinja"
+# In the adapter's folder: what is not the tokenizer's.
+_OTHERS = ("adapter_", "README", "manifest.json", "training_args")
+
+
+def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None:
+    """The settings of a merged model whose weights are in `dtype`."""
+    config = read_json(subject.base_folder / "config.json")
+    dropped = ("quantization_config", "torch_dtype", "_name_or_path", "auto_map")
+    kept = {key: value for key, value in without_paths(config).items() if key not in dropped}
+    write_json(folder / "config.json", {**kept, "dtype": str(dtype).removeprefix("torch.")})
+    write_tokenizer(subject, folder)
+    write_generation_config(subject, folder)
+
+
+def write_tokenizer(subject: Subject, folder: Path) -> None:
+    """The tokenizer and chat template that were trained with, the template without its marks for training."""
+    for file in _tokenizer_files(subject.adapter):
+        if file.name == TEMPLATE:
+            (folder / TEMPLATE).write_text(plain_template(file.read_text(encoding="utf-8")), encoding="utf-8")
+        elif file.name == "tokenizer_config.json":
+            settings = without_paths(read_json(file))
+            if isinstance(settings.get("chat_template"), str):
+                settings["chat_template"] = plain_template(settings["chat_template"])
+            (folder / file.name).write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
+        else:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _tokenizer_files(adapter: Path) -> Iterable[Path]:
+    return (file for file in sorted(adapter.iterdir()) if file.is_file() and not file.name.startswith(_OTHERS))
+
+
+def write_generation_config(subject: Subject, folder: Path) -> None:
+    """The base's settings for generation; every token that ends a reply in the chat ends it elsewhere too."""
+    values = read_json(subject.base_folder / "generation_config.json") or {}
+    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    values = {key: value for key, value in without_paths(values).items() if key != "_from_model_config"}
+    values["eos_token_id"] = stop_tokens(subject, tokenizer)
+    values["pad_token_id"] = tokenizer.pad_token_id
+    write_json(folder / "generation_config.json", values)
+
+
+def stop_tokens(subject: Subject, tokenizer: Any) -> list[int]:
+    """Every token that ends a reply in the chat: the tokenizer's and the model's own."""
+    own = read_json(subject.base_folder / "generation_config.json") or subject.base.config
+    ends = own.get("eos_token_id", subject.base.config.get("eos_token_id"))
+    ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    return sorted(token for token in ids if token is not None)

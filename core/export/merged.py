@@ -1,0 +1,115 @@
+"""Merges an adapter into its base, shard by shard: memory holds the adapter and one layer's matrix, the disk the rest.
+
+Finished shards are listed in a manifest, so that a merge that was killed goes on with the next one. The result is never
+rounded to 4 bits again: what it holds is 16-bit (or fp32) weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from core.data.pantry import sha256_of
+from core.export.companions import write_companions
+from core.export.shards import Planned, into_shards, shard_name, write_shard
+from core.export.subject import Subject
+from core.export.weights import MergedWeights, Onto, Stored
+from core.hub import INDEX
+from core.models import weight_files
+from core.sizes import show_bytes
+from core.workspace import read_json, write_json
+
+Precision = Literal["auto", "float16", "bfloat16", "float32"]
+Say = Callable[[str, float], None]
+MANIFEST = ".merge.json"
+SHARD_BYTES = 2_000_000_000
+COMPANION_BYTES = 60_000_000
+
+
+def precision_of(subject: Subject, wanted: Precision, tensors: list[Stored]) -> torch.dtype:
+    """The dtype to write: the base's own 16-bit one; of a base in fp32 the one that its range needs no thought for."""
+    if wanted != "auto":
+        return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]
+    own = {each.dtype for each in tensors if each.dtype.is_floating_point}
+    return torch.float16 if own == {torch.float16} else torch.bfloat16
+
+
+def write_merged(
+    subject: Subject,
+    weights: MergedWeights,
+    folder: Path,
+    dtype: torch.dtype,
+    say: Say,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the merged model with its tokenizer, template and settings into `folder`. Raises ExportError, OSError.
+
+    `say` gets a line for a person and the share that is done, from 0 to 1, after each tensor.
+    """
+    stored = {each.key: each for each in weights.tensors}
+    shards = into_shards((_planned(each, dtype) for each in weights.tensors), shard_bytes)
+    total = sum(tensor.bytes for shard in shards for tensor in shard)
+    finished = _go_on(folder, _mark(subject, weights, dtype, shards))
+    done = 0
+    for index, shard in enumerate(shards):
+        name = shard_name(index, len(shards))
+
+        def value_of(tensor: Planned) -> torch.Tensor:
+            nonlocal done
+            value = weights.merged(stored[tensor.key])
+            done += tensor.bytes
+            say(f"Merging: {show_bytes(done)} of {show_bytes(total)}", done / total)
+            return value
+
+        if finished.get("shards", {}).get(name):
+            done += sum(tensor.bytes for tensor in shard)
+            continue
+        finished["shards"][name] = write_shard(folder / name, shard, value_of)
+        write_json(folder / MANIFEST, finished)
+    if len(shards) > 1:
+        places = {tensor.key: shard_name(i, len(shards)) for i, shard in enumerate(shards) for tensor in shard}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    write_companions(subject, folder, dtype)
+    (folder / MANIFEST).unlink()
+
+
+def merged_bytes(weights: MergedWeights, dtype: torch.dtype) -> int:
+    """What the merged model takes on the disk."""
+    return sum(_planned(each, dtype).bytes for each in weights.tensors) + COMPANION_BYTES
+
+
+def _planned(stored: Stored, dtype: torch.dtype) -> Planned:
+    return Planned(stored.key, stored.shape, dtype if stored.dtype.is_floating_point else stored.dtype)
+
+
+def _mark(subject: Subject, weights: MergedWeights, dtype: torch.dtype, shards: list[list[Planned]]) -> str:
+    """What the shards depend on: another adapter, base, way, dtype or division begins anew."""
+    parts: list[Any] = [str(dtype), str(weights.device.type), str(weights.dtype), weights.onto]
+    parts.append([[tensor.key for tensor in shard] for shard in shards])
+    parts.append(sha256_of(subject.adapter / "adapter_model.safetensors"))
+    for file in weight_files(subject.base_folder):
+        about = file.stat()
+        parts.append([file.name, about.st_size, about.st_mtime_ns])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _go_on(folder: Path, mark: str) -> dict[str, Any]:
+    """What an earlier try has finished in `folder`; without such the folder is cleared."""
+    kept = read_json(folder / MANIFEST)
+    if isinstance(kept, dict) and kept.get("mark") == mark:
+        whole = {name: sha for name, sha in kept["shards"].items() if _is(folder / name, sha)}
+        return {"mark": mark, "shards": whole}
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return {"mark": mark, "shards": {}}
+
+
+def _is(file: Path, sha256: str) -> bool:
+    return file.is_file() and sha256_of(file) == sha256
+

@@ -1,0 +1,208 @@
+"""The weights that a run's chat computes with, its adapter merged in: one tensor of the base's files at a time.
+
+Onto `dequantised` weights each matrix that the chat holds in 4 bits is quantised just as loading quantises it, and
+dequantised again, before the adapter is added: that is the very sum that the chat computes (QLoRA, section 3). Onto
+`original` weights it is added to what the base's files hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
+from peft import PeftModel
+from peft.tuners.lora import Linear
+from peft.utils import ModulesToSaveWrapper
+from safetensors import safe_open
+from transformers.pytorch_utils import Conv1D
+
+from core.adapter_init import ADAPTER, lora_layers
+from core.build import dtype_for, torch_device
+from core.export.place import ExportError
+from core.export.subject import Subject
+from core.hardware import Device
+from core.memory.sketch import sketch_base
+from core.models import weight_files
+from core.recipe import QuantizationSettings
+
+Onto = Literal["dequantised", "original"]
+ADAPTER_CAN = "Export the adapter instead: it carries everything."
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of the base's files: its name there, its name in the model, its shape and dtype."""
+
+    key: str
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class MergedWeights:
+    """What `tensors` lists can be had by `merged`, in any order. Adapters and the model's outline are held, no weights.
+
+    Raises ExportError where this adapter cannot be merged, saying which format carries it.
+    """
+
+    def __init__(self, subject: Subject, onto: Onto, device: Device) -> None:
+        bits = subject.recipe.quantization.bits
+        if onto == "dequantised" and bits == 8:
+            raise ExportError(
+                "This run's base is held in 8 bits, which round what flows through the layers too: no merged model "
+                "answers just as its chat does. Merge onto the original weights, or export the adapter."
+            )
+        self.onto = onto
+        self.dtype, _ = dtype_for(device)
+        self.device = torch_device(device)
+        config = subject.base.config
+        self._outline = sketch_base(config, QuantizationSettings(bits=16), self.dtype)
+        self.tied = _is_tied(self._outline)
+        self._quantised: dict[str, Linear4bit] = {}
+        if onto == "dequantised" and bits == 4:
+            held = sketch_base(config, subject.recipe.quantization, self.dtype)
+            self._quantised = {name: module for name, module in held.named_modules() if isinstance(module, Linear4bit)}
+        self.tensors = _stored(self._outline, subject.base_folder, self.tied)
+        adapted = _with_adapter(self._outline, subject.adapter)
+        self.layers: dict[str, Any] = dict(lora_layers(adapted))
+        self._whole = _trained_whole(adapted)
+        _refuse_what_cannot_be_merged(self.layers, self._whole, self._outline, self.tied)
+
+    def is_changed(self, stored: Stored) -> bool:
+        """Whether `stored` is otherwise in the merged model than in the base's files."""
+        module = stored.name.rpartition(".")[0]
+        weight = stored.name.endswith(".weight")
+        return stored.name in self._whole or (weight and (module in self.layers or module in self._quantised))
+
+    def merged(self, stored: Stored) -> torch.Tensor:
+        """The tensor as the merged model has it, on the CPU: in fp32 where it is changed, else as it is stored."""
+        if stored.name in self._whole:
+            return self._whole[stored.name]
+        with safe_open(stored.file, framework="pt") as opened:
+            weight: torch.Tensor = opened.get_tensor(stored.key)
+        if not self.is_changed(stored):
+            return weight
+        module = stored.name.rpartition(".")[0]
+        turned = isinstance(self._outline_of(module), Conv1D)
+        weight = weight.t() if turned else weight
+        weight = self._as_held(weight, self._quantised.get(module))
+        layer = self.layers.get(module)
+        if layer is not None:
+            weight = with_update(weight, layer)
+        return weight.t() if turned else weight
+
+    def _as_held(self, weight: torch.Tensor, quantised: Linear4bit | None) -> torch.Tensor:
+        """`weight` (out, in) as the chat computes with it, in fp32 on the CPU; quantised on the chat's own device."""
+        held = weight.to(self.dtype)
+        if quantised is not None:
+            like = quantised.weight
+            packed = Params4bit(
+                held.contiguous(),
+                requires_grad=False,
+                quant_type=like.quant_type,
+                blocksize=like.blocksize,
+                compress_statistics=like.compress_statistics,
+                quant_storage=like.quant_storage,
+            ).to(self.device)
+            held = dequantize_4bit(packed.data, packed.quant_state).cpu()
+        return held.float()
+
+    def _outline_of(self, module: str) -> torch.nn.Module:
+        layer = self.layers.get(module)
+        return layer.get_base_layer() if layer is not None else self._outline.get_submodule(module)
+
+
+def with_update(weight: torch.Tensor, layer: Any) -> torch.Tensor:
+    """`weight` (out, in) and what the adapter of `layer` adds to it: W + s B A, for DoRA scaled to its magnitudes."""
+    a, b = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
+    merged = torch.addmm(weight, b, a, alpha=float(layer.scaling[ADAPTER]))
+    if not is_dora(layer):
+        return merged
+    magnitude = layer.lora_magnitude_vector[ADAPTER].weight.float()
+    return merged * (magnitude / torch.linalg.norm(merged, dim=1))[:, None]
+
+
+def is_dora(layer: Any) -> bool:
+    """Whether the layer's adapter has magnitudes of its own (DoRA, arXiv 2402.09353)."""
+    return ADAPTER in layer.lora_magnitude_vector
+
+
+def _with_adapter(outline: Any, folder: Path) -> PeftModel:
+    """The outline with the adapter in `folder` over it: the adapter's weights are real, the base's stay meta."""
+    try:
+        return PeftModel.from_pretrained(outline, folder, ADAPTER, torch_device="cpu", low_cpu_mem_usage=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ExportError(f"The adapter cannot be read: {said}.") from None
+
+
+def _is_tied(outline: Any) -> bool:
+    inner, outer = outline.get_input_embeddings(), outline.get_output_embeddings()
+    return outer is not None and inner is not None and outer.weight is inner.weight
+
+
+def _stored(outline: Any, folder: Path, tied: bool) -> list[Stored]:
+    """The tensors of the files in `folder` that the model loads, the tied head left out. Raises ExportError."""
+    wanted = {name for name, _ in outline.named_parameters(remove_duplicate=False)}
+    kept = wanted | set(outline.state_dict())
+    head = next((name for name, module in outline.named_modules() if module is outline.get_output_embeddings()), "")
+    found: dict[str, Stored] = {}
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 (it is no dict)
+                name = _name_in_model(key, kept, f"{outline.base_model_prefix}.")
+                if name is None or (tied and name == f"{head}.weight"):
+                    continue
+                view = opened.get_slice(key)
+                found[name] = Stored(key, name, file, tuple(view.get_shape()), _dtype(view.get_dtype()))
+    missing = sorted(wanted - set(found) - ({f"{head}.weight"} if tied else set()))
+    if missing:
+        raise ExportError(
+            f"This model cannot be merged: its files keep {missing[0]} in another form than the model computes with, as "
+            f"mixtures of experts do. {ADAPTER_CAN}"
+        )
+    return list(found.values())
+
+
+def _name_in_model(key: str, names: set[str], prefix: str) -> str | None:
+    """The model's name for a tensor of its files; older files leave out the name of the inner model, or add it."""
+    return next((name for name in (key, f"{prefix}{key}", key.removeprefix(prefix)) if name in names), None)
+
+
+def _dtype(name: str) -> torch.dtype:
+    known = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    return known.get(name, torch.int64)
+
+
+def _trained_whole(adapted: PeftModel) -> dict[str, torch.Tensor]:
+    """The parameters of modules that were trained whole, by their names in the base."""
+    found = {}
+    for name, module in adapted.named_modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            inner = name.removeprefix("base_model.model.")
+            parameters = module.modules_to_save[ADAPTER].named_parameters()
+            found |= {f"{inner}.{part}": parameter.detach() for part, parameter in parameters}
+    return found
+
+
+def _refuse_what_cannot_be_merged(
+    layers: dict[str, Any], whole: dict[str, torch.Tensor], outline: Any, tied: bool
+) -> None:
+    """Raise ExportError for adapters of other kinds than these sums know."""
+    for name, layer in layers.items():
+        plain = type(layer) is Linear and not layer.lora_bias.get(ADAPTER)
+        if not plain:
+            raise ExportError(f"The adapter of {name} is of a kind that cannot be merged. {ADAPTER_CAN}")
+    inner = next((name for name, module in outline.named_modules() if module is outline.get_input_embeddings()), "")
+    ends = {f"{name}.weight" for name, module in outline.named_modules() if module is outline.get_output_embeddings()}
+    if tied and ends & set(whole) and f"{inner}.weight" not in whole:
+        raise ExportError(
+            f"The head was trained apart from the embeddings that it is tied to, which a merged model cannot hold. "
+            f"{ADAPTER_CAN}"
+        )
+
