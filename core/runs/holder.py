@@ -1,0 +1,150 @@
+"""Who holds the device: one at a time, by a lock that a dead holder cannot keep, and a line that says who it is.
+
+The process that fills the device's memory holds the lock itself, for as long as it does so. A run needs the device for
+itself. Chat, arena and export need it for themselves on a GPU, whose memory is small; on a CPU they share it with a
+run. Whoever holds it while a run waits is asked to give way (`Hold.wanted`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from core.errors import RunError
+from core.hardware import device
+from core.lock import Lock
+from core.process import process_started
+from core.runs.store import Run
+from core.workspace import Workspace, read_json, write_json
+
+Kind = Literal["run", "chat", "arena", "export"]
+_NAMES = {"run": "the run", "chat": "the chat with", "arena": "the arena with", "export": "the export of"}
+# Whoever looks who holds the lock has it for less than a moment: it is no reason to be refused.
+MOMENT_SECONDS = 0.3
+
+
+class DeviceHeld(RunError):
+    """Another holds the device; the sentence says who, and what to do."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the device. `since` in seconds since the epoch; `run` is the run's id where it is one."""
+
+    kind: str
+    label: str
+    pid: int | None = None
+    pid_started: float | None = None
+    since: float | None = None
+    run: str | None = None
+
+    def said(self) -> str:
+        """In a sentence: 'the run “Pirate”', 'the chat with “SmolLM2”'."""
+        return f"{_NAMES[self.kind]} “{self.label}”" if self.kind in _NAMES else "another process"
+
+
+class Hold:
+    """The device, held until `release` or the end of this process. Where it is shared, there is nothing to hold."""
+
+    def __init__(self, workspace: Workspace, kind: Kind, lock: Lock | None) -> None:
+        self.workspace, self.kind, self._lock = workspace, kind, lock
+
+    @property
+    def alone(self) -> bool:
+        """Whether the device is held for oneself, and not shared."""
+        return self._lock is not None
+
+    def wanted(self) -> str | None:
+        """Which run waits for this holder to give way, as a person reads it: '“Pirate”'. None where none does."""
+        return None if self._lock is None else _wanted(self.workspace)
+
+    def release(self) -> None:
+        """Let the next one have the device."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            _line(self.workspace).unlink(missing_ok=True)
+            lock.free()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def hold(workspace: Workspace, kind: Kind, label: str, run: str | None = None) -> Hold:
+    """Hold the device as the one that `kind` and `label` say; `run` is the run's id where it is one.
+
+    Where it is shared, on a CPU by all but runs, this always succeeds. Raises DeviceHeld, naming who holds it.
+    """
+    if shares(kind):
+        return Hold(workspace, kind, None)
+    lock = Lock(workspace.state / "device.lock")
+    if not lock.take(MOMENT_SECONDS):
+        raise DeviceHeld(_refusal(_read_line(workspace)))
+    me = Holder(kind, label, os.getpid(), process_started(os.getpid()), time.time(), run)
+    try:
+        write_json(_line(workspace), asdict(me))
+    except OSError:  # a full disk: the lock is what counts, and the line says only whose it is
+        _line(workspace).unlink(missing_ok=True)
+    return Hold(workspace, kind, lock)
+
+
+def holder(workspace: Workspace) -> Holder | None:
+    """Who holds the device at this moment; None where it is free, whatever a holder that died has left behind."""
+    lock = Lock(workspace.state / "device.lock")
+    if lock.take(0.0):
+        lock.free()
+        return None
+    return _read_line(workspace)
+
+
+def shares(kind: Kind) -> bool:
+    """Whether one of `kind` shares this machine's device with a run: on a CPU all but runs do."""
+    return kind != "run" and device().kind == "cpu"
+
+
+def ask_to_give_way(workspace: Workspace, run: Run) -> None:
+    """Tell whoever holds the device that `run` waits for it; it holds for as long as `run` stands in the queue."""
+    wanted = _wanted_file(workspace)
+    if (read_json(wanted) or {}).get("run") != run.id:
+        write_json(wanted, {"run": run.id, "time": time.time()})
+
+
+def _wanted(workspace: Workspace) -> str | None:
+    asked = read_json(_wanted_file(workspace))
+    if not isinstance(asked, dict):
+        return None
+    run = Run(workspace.runs / str(asked.get("run")))
+    return f"“{run.name}”" if run.status().state == "queued" else None
+
+
+def _refusal(by: Holder) -> str:
+    if by.kind == "run":
+        return f"The device is taken: {by.said()} trains on it. Wait until it has ended, or stop it."
+    if by.kind in _NAMES:
+        return f"The device is taken: {by.said()} holds it. End that first."
+    return "The device is taken by another process of Nibble on this workspace. End that first."
+
+
+def _read_line(workspace: Workspace) -> Holder:
+    """What the holder has written of itself; without a name in the instant before it has."""
+    values: Any = read_json(_line(workspace))
+    try:
+        return Holder(**values)
+    except TypeError:
+        return Holder("", "")
+
+
+def _line(workspace: Workspace) -> Path:
+    return workspace.state / "device.json"
+
+
+def _wanted_file(workspace: Workspace) -> Path:
+    return workspace.state / "device-wanted.json"

@@ -1,0 +1,224 @@
+"""A run's pulse: the worker says every second that it lives and what it is at, and a reader tells work from hanging.
+
+All times are of the system's monotonic clock, which every process reads alike, nobody sets, and which stands still
+while the machine sleeps. It begins anew with the machine, but so does every worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from core.process import is_alive
+from core.runs.store import Run
+from core.sizes import show_duration
+from core.workspace import read_json
+
+BEAT_SECONDS = 1.0
+FILE = "pulse.json"
+# A worker that is silent so long is not only slow to be scheduled.
+SILENT_SECONDS = 60.0
+# How long one thing may take that has not been timed yet, and at least where it has. None: as long as it takes.
+LIMITS: dict[str, tuple[float | None, float]] = {
+    "loading": (3600.0, 3600.0),
+    "downloading": (None, 0.0),
+    "step": (1800.0, 120.0),
+    "evaluating": (3600.0, 600.0),
+    "saving": (900.0, 300.0),
+}
+TIMED = ("step", "evaluating", "saving")
+TIMES_THE_USUAL = 10.0
+RECENT = 20
+# How long a stop may take beyond the time that a step, an evaluation and a save usually do.
+STOP_SECONDS = 60.0
+_NOTHING_FOR = {
+    "loading": "It has been loading for {time}",
+    "step": "No step for {time}",
+    "evaluating": "It has been evaluating for {time}",
+    "saving": "It has been saving for {time}",
+}
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What the worker said last. Spans in seconds; `usual` of each thing that has been timed."""
+
+    pid: int
+    beat: int
+    at: float
+    seconds: float
+    doing: str
+    since: float
+    step: int
+    saved_step: int | None
+    last_step_seconds: float | None
+    usual: dict[str, float]
+
+    def silent(self, now: float) -> float:
+        """How long the worker has not been heard of at the moment `now` of the monotonic clock."""
+        return max(0.0, now - self.at)
+
+
+class Heart:
+    """The worker's end: a thread that beats into pulse.json. Before `with` it only listens."""
+
+    def __init__(self, run: Run, pid: int = 0) -> None:
+        self.run, self.pid = run, pid
+        self.began = self._since = time.monotonic()
+        self._doing = "loading"
+        self._step, self._beats = 0, 0
+        self._saved: int | None = None
+        self._times: dict[str, deque[float]] = {}
+        self._end, self._lock = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._loop, name="pulse", daemon=True)
+
+    def __enter__(self) -> Heart:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join(timeout=2 * BEAT_SECONDS)
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the worker began."""
+        return time.monotonic() - self.began
+
+    def turn_to(self, what: str) -> None:
+        """From now on the worker is at `what`, one of LIMITS."""
+        with self._lock:
+            self._doing, self._since = what, time.monotonic()
+
+    def stepped(self, step: int) -> None:
+        """Step number `step` is done, and the next one under way."""
+        with self._lock:
+            self._step = step
+            self._remember("step")
+        self.turn_to("step")
+
+    @contextlib.contextmanager
+    def at(self, what: str) -> Iterator[None]:
+        """Between two steps: be at `what`, and remember how long it took."""
+        self.turn_to(what)
+        yield
+        with self._lock:
+            self._remember(what)
+        self.turn_to("step")
+
+    def saved(self, step: int) -> None:
+        """A whole checkpoint holds step number `step`."""
+        self._saved = step
+
+    def _remember(self, what: str) -> None:
+        self._times.setdefault(what, deque(maxlen=RECENT)).append(time.monotonic() - self._since)
+
+    def _loop(self) -> None:
+        while not self._end.wait(BEAT_SECONDS):
+            self._beat()
+
+    def _beat(self) -> None:
+        said, beside = json.dumps(self._says()), self.run.dir / f".{FILE}"
+        with contextlib.suppress(OSError):  # a full disk, a reader on Windows: this beat is lost, the next one may not
+            beside.write_text(said, encoding="utf-8")
+            beside.replace(self.run.dir / FILE)
+
+    def _says(self) -> dict[str, Any]:
+        with self._lock:
+            now, steps = time.monotonic(), self._times.get("step")
+            self._beats += 1
+            return {
+                "pid": self.pid,
+                "beat": self._beats,
+                "at": now,
+                "seconds": now - self.began,
+                "doing": self._doing,
+                "since": now - self._since,
+                "step": self._step,
+                "saved_step": self._saved,
+                "last_step_seconds": steps[-1] if steps else None,
+                "usual": {what: median(times) for what, times in self._times.items()},
+            }
+
+
+def read_pulse(run: Run) -> Pulse | None:
+    """What the worker of `run` said last; None where it has not said anything that can be read."""
+    said: Any = read_json(run.dir / FILE)
+    try:
+        return Pulse(**{name: said[name] for name in Pulse.__dataclass_fields__})
+    except (KeyError, TypeError):
+        return None
+
+
+def hanging(run: Run, now: float | None = None) -> str | None:
+    """Why `run` may hang, in sentences for a person that say what to do; None where it works, or is not at work.
+
+    `now` is a moment of the system's monotonic clock (`time.monotonic()`), not of the one on the wall.
+    """
+    status = run.status()
+    if not status.active or status.pid is None:
+        return None
+    pulse = read_pulse(run)
+    saved = _saved(pulse)
+    if _is_paused(status.pid, status.pid_started):
+        how = f" Let it go on with: kill -CONT {status.pid}. Or end it now{saved}."
+        return f"The worker has been paused from outside: nothing happens until it is told to go on.{how}"
+    if pulse is None or pulse.pid != status.pid:  # it has only been started
+        return None
+    moment = time.monotonic() if now is None else now
+    silent = pulse.silent(moment)
+    if silent > SILENT_SECONDS:
+        return f"No sign of life from the worker for {_brief(silent)}. It may hang: you can end it now{saved}."
+    return _too_long(pulse, silent, saved)
+
+
+def _too_long(pulse: Pulse, silent: float, saved: str) -> str | None:
+    unknown, least = LIMITS.get(pulse.doing, (None, 0.0))
+    usual = pulse.usual.get(pulse.doing)
+    limit = unknown if usual is None else max(least, TIMES_THE_USUAL * usual)
+    spent = pulse.since + silent
+    if unknown is None or limit is None or spent <= limit:
+        return None
+    last = pulse.last_step_seconds if pulse.doing == "step" else usual
+    before = "" if last is None else f"; the last one took {_brief(last)}"
+    nothing = _NOTHING_FOR[pulse.doing].format(time=_brief(spent))
+    return f"{nothing}{before}. It may hang: you can end it now{saved}."
+
+
+def stop_limit(run: Run) -> float:
+    """How long a stop of `run` may take, in seconds, before it is ended: a minute more than what is to be done yet."""
+    pulse = read_pulse(run)
+    if pulse is None or pulse.doing not in TIMED:
+        return STOP_SECONDS
+    first = 0.0 if pulse.doing in pulse.usual else LIMITS[pulse.doing][1]
+    return STOP_SECONDS + first + 2 * sum(pulse.usual.values())
+
+
+def _saved(pulse: Pulse | None) -> str:
+    if pulse is None or pulse.saved_step is None:
+        return "; nothing of it has been saved yet"
+    return f"; resumed, it goes on from its last checkpoint (step {pulse.saved_step:,})"
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else show_duration(seconds).removesuffix(" 00 s")
+
+
+def _is_paused(pid: int, started: float | None) -> bool:
+    try:
+        return is_alive(pid, started) and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False

@@ -1,0 +1,104 @@
+"""Which runs are open: the one at work, and those that wait, in the order in which they will start.
+
+Whoever joins goes to the end. Only what a person has moved is written down, in `state/queue.json`: the ids in the
+order that was wanted. Runs that have left the queue since, or are gone altogether, are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import RunError
+from core.lock import locked
+from core.runs.store import ACTIVE, Run
+from core.workspace import Workspace, read_json, write_json
+
+Mark = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a run's status.json said when it was last read, and what the file was marked by."""
+
+    mark: Mark
+    state: str
+
+
+# Runs that have ended stay as they are: their status is read again only when the file is another.
+_seen: dict[str, _Seen] = {}
+
+
+def order(workspace: Workspace) -> list[Run]:
+    """The runs that wait, the one that starts next first."""
+    waiting = {run.id: run for run in _in_state(workspace, {"queued"})}
+    wanted = [run_id for run_id in _written(workspace) if run_id in waiting]
+    joined = sorted((run_id for run_id in waiting if run_id not in wanted), key=lambda each: _joined(waiting[each]))
+    return [waiting[run_id] for run_id in [*wanted, *joined]]
+
+
+def at_work(workspace: Workspace) -> Run | None:
+    """The run that a worker is at now, whoever started it."""
+    return next((run for run in _in_state(workspace, ACTIVE) if run.status().active), None)
+
+
+def move(workspace: Workspace, run_id: str, places: int) -> None:
+    """Move a run that waits so many `places` back in the queue, or forward where it is below zero, as far as it goes.
+
+    Raises RunError where the run does not wait (any more).
+    """
+    with locked(workspace.state / "start.lock"):
+        ids = [run.id for run in order(workspace)]
+        if run_id not in ids:
+            raise RunError(f"Run {run_id} does not wait in the queue: it has started, or was taken out.")
+        place = ids.index(run_id)
+        ids.insert(max(0, place + places), ids.pop(place))
+        write_json(_file(workspace), ids)
+
+
+def leave(workspace: Workspace, run: Run) -> None:
+    """`run` no longer waits: should it come back, it goes to the end. To be called with the start lock held."""
+    written = _written(workspace)
+    if run.id in written:
+        write_json(_file(workspace), [run_id for run_id in written if run_id != run.id])
+
+
+def _in_state(workspace: Workspace, states: set[str] | frozenset[str]) -> list[Run]:
+    """The runs whose status.json says one of `states`, the oldest first."""
+    with os.scandir(workspace.runs) as entries:
+        folders = sorted(entry.path for entry in entries if not entry.name.startswith("."))
+    runs = [Run(Path(folder)) for folder in folders if _state(folder) in states]
+    return [run for run in runs if (run.dir / "recipe.yaml").is_file()]
+
+
+def _state(folder: str) -> str:
+    """What status.json in `folder` says; '' where there is none that can be read."""
+    try:
+        found = os.stat(f"{folder}/status.json")  # noqa: PTH116 (ten thousand of them)
+    except OSError:
+        return ""
+    mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+    seen = _seen.get(folder)
+    if seen is None or seen.mark != mark:
+        values: Any = read_json(Path(folder) / "status.json")
+        seen = _seen[folder] = _Seen(mark, str(values.get("state")) if isinstance(values, dict) else "")
+    return seen.state
+
+
+def _joined(run: Run) -> tuple[int, str]:
+    """When `run` joined the queue: nothing writes its status while it waits."""
+    try:
+        return (run.dir / "status.json").stat().st_mtime_ns, run.id
+    except FileNotFoundError:
+        return 0, run.id
+
+
+def _written(workspace: Workspace) -> list[str]:
+    written = read_json(_file(workspace))
+    return [each for each in written if isinstance(each, str)] if isinstance(written, list) else []
+
+
+def _file(workspace: Workspace) -> Path:
+    return workspace.state / "queue.json"
