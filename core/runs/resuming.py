@@ -12,8 +12,11 @@ from core.runs.supervisor import Supervisor, locked
 from core.train.manifest import newest_valid
 from core.workspace import read_json
 
-# What may be asked for anew: how long, and how fast. Anything else would make it another run.
-MAY_CHANGE = ("train.epochs", "train.max_steps", "train.learning_rate")
+# What may be asked for anew: how long, how fast, and what it may take. Anything else would make it another run.
+MAY_CHANGE = (
+    *("train.epochs", "train.max_steps", "train.learning_rate", "budget"),
+    *("checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep"),
+)
 
 
 def resume(run: Run, supervisor: Supervisor, overrides: list[str] | None = None) -> Run:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from core.disk import Lines, free_some, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
 from core.recipe import Recipe, make_recipe
@@ -27,6 +29,7 @@ ACTIVE = frozenset({"preparing", "training"})
 OPEN = ACTIVE | {"queued"}
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+_LINES = Lines()
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,45 @@ class Status:
         return self.state in ACTIVE
 
 
+def _is_sound(values: dict[str, Any]) -> bool:
+    """Whether this is what a status.json says, as far as one can tell."""
+    numbers = (values.get(key) for key in Status.__dataclass_fields__ if key not in ("state", "message"))
+    state, counts = values.get("state"), (values.get("step", 0), values.get("total", 0))
+    return (
+        isinstance(state, str)
+        and state in OPEN | ENDED
+        and isinstance(values.get("message", ""), str)
+        and all(isinstance(count, int) for count in counts)
+        and all(number is None or isinstance(number, (int, float)) for number in numbers)
+    )
+
+
+def _write_over(file: Path, values: dict[str, Any]) -> None:
+    """A full disk has no room for a new file beside the old one: write over the old one's bytes, in one go."""
+    text = json.dumps(values, ensure_ascii=False).encode()
+    with file.open("r+b", buffering=0) as handle:
+        handle.write(text.ljust(file.stat().st_size))
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something that was asked of the worker: `stop` or `save`; its time tells it from the one before.
+
+    `at` is the same moment on the system's monotonic clock, which nobody sets.
+    """
+
+    action: str
+    time: float
+    at: float
+
+
 @dataclass(frozen=True)
 class Run:
     """One run: its folder, and what the files in it say."""
 
     dir: Path
+    # What this process has last said of the run: enough to say it again where status.json has been damaged.
+    _said: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -74,6 +111,11 @@ class Run:
     def write_labels(self, name: str, note: str, tags: list[str]) -> None:
         """Replace what the person wrote on it, in one step. An empty `name` means the run's id."""
         write_json(self.dir / "labels.json", {"name": name, "note": note, "tags": tags})
+
+    @property
+    def workspace(self) -> Path:
+        """The folder of the workspace that the run is in."""
+        return self.dir.parent.parent
 
     @property
     def adapter(self) -> Path:
@@ -97,12 +139,23 @@ class Run:
 
     def recipe(self) -> Recipe:
         """The exact settings. Raises RunError where the file is gone or damaged."""
+        values = self._recipe_file()
+        values.pop("dataset", None)
+        return make_recipe(values)
+
+    def _recipe_file(self) -> dict[str, Any]:
         try:
             values = yaml.safe_load((self.dir / "recipe.yaml").read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunError(f"The recipe of run {self.id} cannot be read: {error}.") from None
-        values.pop("dataset", None)
-        return make_recipe(values)
+            raise RunError(f"recipe.yaml of run {self.id} cannot be read: {error}.") from None
+        if not isinstance(values, dict) or not isinstance(values.get("dataset"), dict):
+            raise RunError(f"recipe.yaml of run {self.id} is damaged: it no longer holds the settings and the dataset.")
+        return values
+
+    def _read(self, file: str) -> dict[str, Any]:
+        """A JSON file of the run; empty where there is none, or it is damaged."""
+        values = read_json(self.dir / file)
+        return values if isinstance(values, dict) else {}
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Replace the settings of `recipe.yaml` in one step; the dataset stays."""
@@ -112,13 +165,12 @@ class Run:
 
     def base_revision(self) -> str | None:
         """The commit of the base model that the run began with; None before, and for a base in a folder."""
-        revision = (read_json(self.dir / "base.json") or {}).get("revision")
+        revision = self._read("base.json").get("revision")
         return str(revision) if revision else None
 
     def dataset(self) -> dict[str, Any]:
-        """What `recipe.yaml` says of the dataset: `file`, from the run's folder; `sha256`; `name`."""
-        values = yaml.safe_load((self.dir / "recipe.yaml").read_text(encoding="utf-8"))
-        return dict(values["dataset"])
+        """What `recipe.yaml` says of the dataset: `file`, from the run's folder; `sha256`; `name`. Raises RunError."""
+        return dict(self._recipe_file()["dataset"])
 
     def dataset_file(self) -> Path:
         """The workspace's copy of the dataset that the run trains on. Raises RunError where it is gone."""
@@ -129,8 +181,8 @@ class Run:
 
     def status(self) -> Status:
         """The present state, `interrupted` where the worker is gone without a last word."""
-        values = read_json(self.dir / "status.json")
-        if not isinstance(values, dict) or "state" not in values:
+        values = self._read("status.json")
+        if not _is_sound(values):
             return Status("interrupted", message="status.json is missing or damaged.")
         known = {key: values[key] for key in Status.__dataclass_fields__ if key in values}
         status = Status(**known)
@@ -141,15 +193,22 @@ class Run:
 
     def write_status(self, **changes: Any) -> None:
         """Replace `status.json`, keeping what is not in `changes`. The supervisor's and the worker's alone."""
-        write_json(self.dir / "status.json", {**(read_json(self.dir / "status.json") or {}), **changes})
+        file, before = self.dir / "status.json", self._read("status.json")
+        self._said.update({**(before if _is_sound(before) else self._said), **changes})
+        try:
+            write_json(file, self._said)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            _write_over(file, self._said)
 
     def result(self) -> dict[str, Any]:
         """What the worker said at its end (`result.json`); empty before."""
-        return read_json(self.dir / "result.json") or {}
+        return self._read("result.json")
 
     def plan(self) -> dict[str, Any]:
         """What was predicted and chosen before the run (`plan.json`); empty before."""
-        return read_json(self.dir / "plan.json") or {}
+        return self._read("plan.json")
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of the worker's log."""
@@ -161,19 +220,32 @@ class Run:
 
     def request(self, action: str) -> None:
         """Ask the worker for `stop` or `save`; it looks after every step."""
-        write_json(self.dir / "control.json", {"action": action, "time": time.time()})
+        write_json(self.dir / "control.json", {"action": action, "time": time.time(), "at": time.monotonic()})
 
-    def asked_since(self, moment: float) -> str | None:
-        """What was asked of the worker after `moment`, in seconds since the epoch: `stop`, `save`, or None."""
-        request = read_json(self.dir / "control.json")
-        if not isinstance(request, dict) or request.get("time", 0) <= moment:
+    def asked(self) -> Request | None:
+        """The newest request to the worker, obeyed or not; None where there is none, or it is damaged.
+
+        One that was there before the run was started, or put back into the queue, has been taken away by then.
+        """
+        request = self._read("control.json")
+        times = [request.get(key) for key in ("time", "at")]
+        if not isinstance(request.get("action"), str) or not all(isinstance(each, (int, float)) for each in times):
             return None
-        return str(request.get("action"))
+        return Request(request["action"], request["time"], request["at"])
+
+    def is_to_stop(self) -> bool:
+        """Whether the newest request is to stop."""
+        request = self.asked()
+        return request is not None and request.action == "stop"
 
     def append(self, file: str, row: dict[str, Any]) -> None:
         """Append one line of JSON to one of the run's `.jsonl` files."""
-        with (self.dir / file).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+        _LINES.append(self.dir / file, (json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+    @staticmethod
+    def has_lines_waiting() -> bool:
+        """Whether a full disk keeps lines of this process from being written."""
+        return _LINES.waiting
 
     def event(self, kind: str, message: str) -> None:
         """Tell the person what happened."""
@@ -242,18 +314,27 @@ class Tail:
 
 
 def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any], state: str = "queued") -> Run:
-    """A new run's folder, in `state`. `dataset` says where its copy is kept and its hash."""
+    """A new run's folder, in `state`: whole or not there. `dataset` says where its copy is kept and its hash.
+
+    Raises RunError where the disk is full.
+    """
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     label = recipe.name or f"{Path(recipe.model).name} on {Path(recipe.data.path).stem}"
     slug = _NOT_IN_NAMES.sub("-", label.lower()).strip("-")[:40] or "run"
     folder = workspace.runs / f"{stamp}-{secrets.token_hex(2)}-{slug}"
-    folder.mkdir()
-    (folder / "checkpoints").mkdir()
-    (folder / "recipe.yaml").write_text(_recipe_text(recipe, dataset), encoding="utf-8")
-    write_json(folder / "labels.json", {"name": label, "note": "", "tags": []})
-    run = Run(folder)
-    run.write_status(state=state, step=0, total=0)
-    return run
+    beside = folder.with_name(f".new-{folder.name}")
+    try:
+        (beside / "checkpoints").mkdir(parents=True)
+        (beside / "recipe.yaml").write_text(_recipe_text(recipe, dataset), encoding="utf-8")
+        write_json(beside / "labels.json", {"name": label, "note": "", "tags": []})
+        Run(beside).write_status(state=state, step=0, total=0)
+        beside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not is_disk_full(error):
+            raise
+        raise RunError(f"The disk is full: no run could be made. {free_some(workspace.path)}") from None
+    return Run(folder)
 
 
 def _recipe_text(recipe: Recipe, dataset: dict[str, Any]) -> str:

@@ -28,7 +28,6 @@ def have_base(run: Run, recipe: Recipe) -> FoundModel:
 
 def _download(run: Run, found: FoundModel) -> FoundModel:
     began, needed, told = time.monotonic(), found.download_bytes, 0.0
-    asked_since = run.status().started or 0.0
     last: Progress | None = None
     files = f"{show_bytes(needed)} in {len(found.files)} files, commit {str(found.revision)[:7]}"
     run.event("download", f"{found.label} is not on this machine and is downloaded from Hugging Face: {files}.")
@@ -41,7 +40,7 @@ def _download(run: Run, found: FoundModel) -> FoundModel:
             run.write_status(message=progress.line(), heartbeat=time.time())
 
     try:
-        model = download(found, tell, lambda: run.asked_since(asked_since) == "stop")
+        model = download(found, tell, run.is_to_stop)
     except DownloadStopped:
         run.event("download", stopped_sentence(last))
         raise

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.train.manifest import flush_folder, is_valid, write_manifest
+from core.train.manifest import is_valid, put_in_place, write_manifest
 
 FOLDER = "best"
 # Above it a float cannot hold the perplexity.
@@ -54,7 +54,7 @@ def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> Path:
     At every moment one of the two is there whole, in its place or beside it; `best_folder` finds it.
     """
     _put_back(run_folder)
-    final, fresh, old = _places(run_folder)
+    final, fresh, _ = _places(run_folder)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         model.save_pretrained(fresh)
@@ -63,12 +63,7 @@ def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> Path:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    fresh.rename(final)
-    flush_folder(run_folder)
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(fresh, final)
     return final
 
 

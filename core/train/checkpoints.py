@@ -14,7 +14,7 @@ from peft.utils import load_peft_weights
 from transformers import Trainer
 
 from core.errors import RunError
-from core.train.manifest import flush_folder, is_valid, valid_checkpoints, write_manifest
+from core.train.manifest import is_valid, put_in_place, valid_checkpoints, write_manifest
 from core.workspace import write_json
 
 PROGRESS = "progress.json"
@@ -34,9 +34,7 @@ def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int, progre
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        flush_folder(folder)
+        put_in_place(partial, final)
     kept = valid_checkpoints(folder)[:keep]
     for old in [path for path in folder.iterdir() if path.name.isdigit() and path not in kept]:
         shutil.rmtree(old, ignore_errors=True)
@@ -45,7 +43,7 @@ def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int, progre
 
 def _clear(folder: Path) -> None:
     """Away with what saves that a crash has ended left behind."""
-    for leftover in folder.glob(".*.partial"):
+    for leftover in folder.glob(".*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 

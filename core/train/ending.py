@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from accelerate.utils.memory import clear_device_cache
 
 from core.budget import Budget
+from core.disk import free_some, is_disk_full
 from core.errors import BudgetError, TrainingError
 from core.runs.store import Run
 from core.sizes import show_size
 from core.train.best import perplexity
 from core.train.limits import lifted
-from core.train.manifest import flush_all, flush_folder, is_disk_full, valid_checkpoints
+from core.train.manifest import flush_all, put_in_place, valid_checkpoints
 from core.train.retry import OutOfRoom, asked_bytes
 from core.train.sampler import MemorySampler
 from core.train.saving import DiskIsFull
 from core.train.watcher import LossIsLost, Watcher
 from core.workspace import write_json
 
-ADAPTER_NOT_SAVED = (
-    "The disk is full: the adapter could not be saved. What was learned is in the last checkpoint. Free some space, "
-    "then resume the run."
-)
+ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. What was learned is in the last checkpoint."
 
 
 def save_adapter(run: Run, model: Any, tokenizer: Any) -> None:
@@ -31,21 +32,23 @@ def save_adapter(run: Run, model: Any, tokenizer: Any) -> None:
 
     Written beside and renamed, so that there is never a part of it. Raises DiskIsFull.
     """
+    _keep_adapter(run, model.save_pretrained, tokenizer)
+
+
+def _keep_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> None:
     beside = run.dir / ".adapter.partial"
     shutil.rmtree(beside, ignore_errors=True)
     try:
         with lifted():
-            model.save_pretrained(beside)
+            write(beside)
             tokenizer.save_pretrained(beside)
             flush_all(beside)
-        shutil.rmtree(run.adapter, ignore_errors=True)
-        beside.rename(run.adapter)
-        flush_folder(run.dir)
+        put_in_place(beside, run.adapter)
     except Exception as error:
         shutil.rmtree(beside, ignore_errors=True)
         if not is_disk_full(error):
             raise
-        raise DiskIsFull(ADAPTER_NOT_SAVED) from None
+        raise DiskIsFull(f"{ADAPTER_NOT_SAVED} {free_some(run.workspace)} Then resume the run.") from None
 
 
 def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoReturn:
@@ -135,7 +138,10 @@ def _smallest_budget(run: Run, budget: Budget, error: BaseException) -> str:
 def loss_is_lost(run: Run, sampler: MemorySampler, budget: Budget, lost: LossIsLost) -> NoReturn:
     """Keep the last good state as the adapter. Raises TrainingError with what to try."""
     watcher = lost.watcher
-    kept = _keep_last_good(run, watcher)
+    try:
+        kept = _keep_last_good(run, watcher)
+    except DiskIsFull as full:
+        kept = str(full)
     write_result(run, watcher, sampler, budget)
     rate = watcher.recipe.train.learning_rate
     fp16 = "This device computes in fp16, where large numbers overflow: a card with bf16 would help. "
@@ -158,6 +164,5 @@ def _keep_last_good(run: Run, watcher: Watcher) -> str:
         watcher.save(watcher.tally.step)
         save_adapter(run, trainer.model, trainer.processing_class)
         return f"The adapter is kept as it was after step {sound:,}, the last good one."
-    shutil.copytree(checkpoints[0] / "adapter", run.adapter, dirs_exist_ok=True)
-    trainer.processing_class.save_pretrained(run.adapter)
+    _keep_adapter(run, partial(shutil.copytree, checkpoints[0] / "adapter"), trainer.processing_class)
     return f"The adapter of the last checkpoint, step {checkpoints[0].name}, is kept."

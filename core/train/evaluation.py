@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from core.chat.generate import answers
+from core.disk import free_some, is_disk_full
 from core.errors import BudgetError
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.train.batches import evaluation_batches
 from core.train.best import Best, keep_best, perplexity
 from core.train.limits import lifted, renewed
-from core.train.manifest import is_disk_full
 from core.train.retry import Shortage, attempt
 from core.train.rows import Rows
 
@@ -27,7 +27,7 @@ NO_LOSS = (
     "There is not enough memory to measure the loss on held-out rows: it is left out from now on. Training goes on."
 )
 NO_ANSWERS = "There is not enough memory to answer the sample prompts: they are left out from now on. Training goes on."
-NO_ROOM_FOR_BEST = "The disk is full: the best adapter so far could not be kept. Training goes on. Free some space."
+NO_ROOM_FOR_BEST = "The disk is full: the best adapter so far could not be kept. Training goes on."
 TOGETHER = (
     "Memory ran out while the loss was measured or the sample prompts answered. Raise the budget, or lower "
     "data.max_length or evaluation.max_new_tokens."
@@ -100,7 +100,7 @@ class Evaluator:
         except Exception as error:
             if not is_disk_full(error):
                 raise
-            self.run.event("warning", NO_ROOM_FOR_BEST)
+            self.run.event("warning", f"{NO_ROOM_FOR_BEST} {free_some(self.run.workspace)}")
 
     def _held_out_loss(self, trainer: Any) -> float | None:
         """In nats a token; None where even one conversation at once is too much."""

@@ -176,7 +176,7 @@ def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], tr
 
 def go_on_unless_stopped(run: Run) -> None:
     """Between the long stages before the first step: obey a stop."""
-    if run.asked_since(run.status().started or 0.0) == "stop":
+    if run.is_to_stop():
         raise StoppedBeforeLearning
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
 MANIFEST = "manifest.json"
-# Libraries that write past Python tell of a full disk in words of their own: safetensors, torch, Windows.
-_FULL = ("No space left on device", "os error 28", "os error 112", "PytorchStreamWriter failed", "file write failed")
 
 
 def write_manifest(folder: Path, step: int) -> None:
@@ -53,6 +51,22 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def put_in_place(fresh: Path, final: Path) -> None:
+    """Rename the folder `fresh` to `final`. One that is there steps aside first: there is never half of either."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    try:
+        fresh.rename(final)
+    except OSError:
+        if old.exists():
+            old.rename(final)
+        raise
+    flush_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def why_invalid(folder: Path) -> str | None:
@@ -104,15 +118,3 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[tuple[str, str]]]:
             return path, passed_over
         passed_over.append((path.name, wrong))
     return None, passed_over
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that there is no room on the disk, or no more of it for this person.
-
-    Or the one that it came up in the handling of: torch closes its file, and raises anew, when writing has failed.
-    """
-    if error.__context__ is not None and is_disk_full(error.__context__):
-        return True
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return True
-    return any(words in str(error) for words in _FULL)

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from core.disk import free_some, is_disk_full
 from core.errors import TrainingError
 from core.recipe import CheckpointSettings
 from core.runs.store import Run
 from core.sizes import show_bytes
 from core.train.checkpoints import save_checkpoint
 from core.train.limits import lifted
-from core.train.manifest import is_disk_full, valid_checkpoints
+from core.train.manifest import valid_checkpoints
 
 # After a save that failed for want of room, the next one is tried so soon.
 AGAIN_MINUTES = 1.0
@@ -64,18 +65,25 @@ class Saver:
         self.run.event("checkpoint", f"Saved step {step:,}: {size / 1e6:.1f} MB in {seconds:.2f} s.")
         self._check_room(size)
 
+    def trouble(self) -> str:
+        """What the person has to see to, in a sentence; empty where there is nothing."""
+        if not (self._failed or self.run.has_lines_waiting()):
+            return ""
+        return f"The disk is full. Training goes on, but nothing more can be saved. {free_some(self.run.workspace)}"
+
     def _no_room(self, step: int, last: bool) -> None:
         kept = valid_checkpoints(self.folder)
         what = f"The newest checkpoint is that of step {int(kept[0].name):,}" if kept else "There is no checkpoint yet"
         if last:
             raise DiskIsFull(
-                f"The disk is full: step {step:,} could not be saved. {what}. Free some space, then resume the run."
+                f"The disk is full: step {step:,} could not be saved. {what}. {free_some(self.run.workspace)} "
+                "Then resume the run."
             )
         if not self._failed:
             self.run.event(
                 "warning",
                 f"The disk is full: step {step:,} could not be saved. {what}. Training goes on, and saving is tried "
-                f"again every {AGAIN_MINUTES:.0f} min. Free some space.",
+                f"again every {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
             )
         self._failed, self._last_time = True, time.monotonic()
 

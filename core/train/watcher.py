@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from core.memory.way import Way
 from core.recipe import Recipe
-from core.runs.store import Run
+from core.runs.store import Request, Run
 from core.sizes import show_size
 from core.train.evaluation import Evaluator
 from core.train.health import MOST_IN_A_ROW, Health, Jump
@@ -80,7 +80,8 @@ class Watcher(TrainerCallback):
         self.stop_asked = self.save_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
-        self._seen_control = run.status().started or 0.0
+        self._seen: Request | None = None
+        self._began = time.monotonic() - max(0.0, time.time() - (run.status().started or time.time()))
         self._step_began = 0.0
         self._beat = 0.0
         if start is not None:
@@ -108,7 +109,7 @@ class Watcher(TrainerCallback):
 
     def seconds(self) -> float:
         """What the run has taken since it was started, and before it was resumed."""
-        return self.tally.earlier_seconds + time.time() - (self.run.status().started or time.time())
+        return self.tally.earlier_seconds + time.monotonic() - self._began
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -118,7 +119,7 @@ class Watcher(TrainerCallback):
             self.trainer.real_tokens = self.tally.tokens
         else:
             self.evaluator.evaluate(self.trainer, 0)
-        if self.run.asked_since(self._seen_control) == "stop":
+        if self.run.is_to_stop():
             raise StoppedBeforeLearning
         step = self.tally.step
         self.run.write_status(state="training", step=step, total=self.total, heartbeat=time.time(), message="")
@@ -187,13 +188,11 @@ class Watcher(TrainerCallback):
 
     def _obey(self, control: TrainerControl) -> None:
         """Do what control.json asks: `stop` after this step, or `save`."""
-        asked = self.run.asked_since(self._seen_control)
-        if asked is not None:
-            self._seen_control = time.time()
-        if asked == "stop":
-            self.stop_asked = True
-        elif asked == "save":
-            self.save_asked = True
+        request = self.run.asked()
+        if request is not None and request != self._seen:
+            self._seen = request
+            self.stop_asked |= request.action == "stop"
+            self.save_asked |= request.action == "save"
         if self.stop_asked:
             self.tally.stopped = self.tally.step < self.total
             control.should_training_stop = True
@@ -235,7 +234,7 @@ class Watcher(TrainerCallback):
         now = time.monotonic()
         if now - self._beat >= HEARTBEAT_SECONDS or ending:
             self._beat = now
-            message = "Stopping: saving what was learned." if self.stop_asked else ""
+            message = "Stopping: saving what was learned." if self.stop_asked else self.saver.trouble()
             self.run.write_status(step=step, heartbeat=time.time(), message=message)
 
 

@@ -5,6 +5,7 @@ python -m core.train.worker RUN_FOLDER
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
+from core.disk import free_some, is_disk_full
 from core.download import DownloadStopped
 from core.errors import NibbleError
 from core.hardware import claim_card, cuda_devices, device
@@ -44,8 +46,9 @@ def main(folder: str) -> int:
     except NibbleError as error:
         return _failed(run, str(error))
     except Exception as error:  # the process' last word: the traceback is in the log, the reason in the status
-        traceback.print_exc()
-        return _failed(run, _reason(error))
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        return _failed(run, _reason(run, error))
     run.write_status(state=state, ended=time.time(), message=_last_word(run, state))
     return 0
 
@@ -65,18 +68,19 @@ def _take_over(run: Run) -> None:
 
 
 def _failed(run: Run, reason: str) -> int:
-    print(reason, file=sys.stderr)
+    with contextlib.suppress(OSError):  # the log is on the same disk, which may be full
+        print(reason, file=sys.stderr)
     run.event("error", reason)
     run.write_status(state="failed", ended=time.time(), message=reason)
     return 1
 
 
-def _reason(error: Exception) -> str:
+def _reason(run: Run, error: Exception) -> str:
     """An unforeseen error in one sentence."""
     if isinstance(error, MemoryError):
         return "Memory ran out. Raise the budget, or choose a smaller model or data.max_length."
-    if isinstance(error, OSError) and error.errno == 28:
-        return "The disk is full. Free some space, then start again."
+    if is_disk_full(error):
+        return f"The disk is full. {free_some(run.workspace)} Then resume the run."
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"{type(error).__name__}: {first}. The log's last lines say where; please report it."
 

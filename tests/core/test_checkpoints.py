@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError
 
 import core.train.loop as loop
+from core.disk import free_some, is_disk_full
 from core.recipe import CheckpointSettings
 from core.runs.store import Run, Tail
 from core.train import checkpoints, ending, saving
 from core.train.checkpoints import random_states, restore_random_states, save_checkpoint
-from core.train.manifest import is_disk_full, newest_valid, valid_checkpoints
+from core.train.manifest import newest_valid, valid_checkpoints
 from core.train.saving import DiskIsFull, Saver
 from core.workspace import Workspace
 from tests.core.test_resume import _fresh
@@ -101,7 +102,7 @@ def test_a_save_that_fails_leaves_nothing_and_is_tried_again(tmp_path: Path, mon
     said = [each["message"] for each in Tail(tmp_path / "events.jsonl").read() if each["kind"] == "warning"]
     assert said == [
         "The disk is full: step 2 could not be saved. The newest checkpoint is that of step 1. Training goes on, and "
-        "saving is tried again every 1 min. Free some space."
+        f"saving is tried again every 1 min. {free_some(run.workspace)}"
     ]
 
 
@@ -167,8 +168,8 @@ def test_a_disk_that_is_full_to_the_end_fails_the_run_and_keeps_what_it_can(
     with pytest.raises(DiskIsFull) as ended:
         loop.train(run)
     assert str(ended.value) == (
-        "The disk is full: step 4 could not be saved. The newest checkpoint is that of step 1. Free some space, then "
-        "resume the run. The adapter itself is saved."
+        "The disk is full: step 4 could not be saved. The newest checkpoint is that of step 1. "
+        f"{free_some(run.workspace)} Then resume the run. The adapter itself is saved."
     )
     assert run.has_adapter
     assert [json.loads(line)["step"] for line in (run.dir / "metrics.jsonl").open() if '"loss"' in line] == [1, 2, 3, 4]

@@ -300,7 +300,7 @@ def test_a_loss_that_jumps_is_told_once_with_a_rate_to_try(tmp_path) -> None:
     recipe = make_recipe({"train.learning_rate": 0.003})
     rows = Rows([], [], [], {})  # type: ignore[arg-type]
     watcher = Watcher(Run(tmp_path), recipe, rows, 1000, SimpleNamespace(step=0), quiet)  # type: ignore[arg-type]
-    watcher.saver = SimpleNamespace(is_due=lambda step: False)  # type: ignore[assignment]
+    watcher.saver = SimpleNamespace(is_due=lambda step: False, trouble=lambda: "")  # type: ignore[assignment]
     control = SimpleNamespace(should_training_stop=False)
     for step, loss in enumerate([2.0] * 30 + [9.0] * 40, start=1):
         watcher.trainer = SimpleNamespace(outcome=Outcome(loss), real_tokens=step)
