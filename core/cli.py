@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core import cli_data, cli_download, cli_run
+from core import cli_arena, cli_data, cli_download, cli_run
 from core.errors import NibbleError
 from core.process import child_environment
 from core.workspace import Workspace
@@ -162,21 +162,21 @@ def _runs(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.chat.client import ChatClient
-    from core.runs.store import find_run
+    from core.chat.sampling import Sampling
+    from core.chat.voices import find_voice, without_adapter
 
     if not options.prompt.strip():
         raise CallError("--prompt is empty. Say something to the model.")
     workspace = Workspace.open(options.data_dir)
-    run = find_run(workspace, options.run_id)
+    voice = find_voice(workspace, options.run_id if ":" in options.run_id else f"run:{options.run_id}")
+    voice = without_adapter(voice) if options.base else voice
     chat = ChatClient(workspace)
-    print(f"Loading {run.name} …", file=sys.stderr)
+    sampling = Sampling(options.max_new_tokens, options.greedy, seed=options.seed)
+    print(f"Loading {voice.label} …", file=sys.stderr)
     try:
-        chat.load(run.recipe().model, run=run)
         messages = [{"role": "user", "content": options.prompt}]
         shown = 0
-        for piece in chat.stream(  # noqa: B007 (the last one is what counts)
-            messages, not options.base, options.max_new_tokens, options.greedy, seed=options.seed
-        ):
+        for piece in chat.stream(voice, messages, sampling):  # noqa: B007 (the last one is what counts)
             if not options.json:
                 print(piece.text[shown:], end="", flush=True)
                 shown = len(piece.text)
@@ -215,6 +215,7 @@ def _benchmarks() -> list[str]:
     return sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
 
 
+_GROUPS = {"data": cli_data.add_arguments, "arena": cli_arena.add_arguments}
 _Command = Callable[[argparse.Namespace], tuple[int, Any]]
 _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     "ui": (_ui, "open the app (also without any command)"),
@@ -227,6 +228,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     "stop": (_stop, "stop a run, saving what it learned"),
     "runs": (_runs, "list all runs, newest first"),
     "chat": (_chat, "ask a run's adapter, or its base, one question"),
+    "arena": (None, "count votes by the QLoRA paper's Elo; keep them, take them out, prepare answers"),
     "bench": (_bench, "measure a claim against a reference in the same run"),
     "test": (_test, "run the tests"),
 }
@@ -237,8 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (run, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if name == "data":
-            cli_data.add_arguments(command, _every_command)
+        if name in _GROUPS:
+            _GROUPS[name](command, _every_command)
             continue
         command.set_defaults(run=run)
         _every_command(command)

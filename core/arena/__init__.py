@@ -1,0 +1,1 @@
+"""The arena: blind votes between voices, and what they come down to: Elo, Bradley-Terry, win rates."""

@@ -1,0 +1,38 @@
+"""The leaderboard: Elo by the paper's protocol, Bradley-Terry beside it, and who wins against whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from core.arena.bradley_terry import Strength, bradley_terry
+from core.arena.elo import ORDERINGS, Rating, elo
+from core.arena.games import Game
+from core.arena.pairs import Pair, pairs
+
+# A board that is looked at is to come within seconds: so many games are played for it at most.
+MOST_PLAYED = 60_000_000
+
+
+@dataclass(frozen=True)
+class Board:
+    """What so many votes come to; `orderings` is how many the Elo is the mean of."""
+
+    ratings: list[Rating]
+    strengths: dict[str, Strength]
+    pairs: dict[tuple[str, str], Pair]
+    votes: int
+    orderings: int
+
+
+def board(
+    games: Sequence[Game], orderings: int = ORDERINGS, seed: int = 0, progress: Callable[[float], None] = lambda _: None
+) -> Board:
+    """The leaderboard of `games`."""
+    strengths = {each.model: each for each in bradley_terry(games)}
+    return Board(elo(games, orderings, seed, progress), strengths, pairs(games), len(games), orderings)
+
+
+def orderings_for(votes: int) -> int:
+    """The paper's 10,000, or as many as are played within seconds where there are very many votes."""
+    return max(100, min(ORDERINGS, MOST_PLAYED // max(1, votes)))

@@ -1,0 +1,75 @@
+"""Answers made in advance, for voting later: every voice on every question, as long as it takes.
+
+It can be stopped at any moment and begun again; what is there is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from core.arena.answers import Answer, AnswerBook, key_of
+from core.arena.match import Speaker
+from core.arena.prompts import Prompt
+from core.arena.votes import Side
+from core.chat.sampling import Sampling
+from core.chat.voices import Voice
+from core.errors import NibbleError
+
+# So many failures in a row mean that not the question is at fault.
+MOST_FAILURES = 3
+SEED = 0
+
+
+@dataclass
+class Bulk:
+    """One round of preparing. `done` counts what is there, `failed` holds why an answer could not be had."""
+
+    book: AnswerBook
+    speaker: Speaker
+    voices: Sequence[Voice]
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+    stopping: bool = False
+
+    @property
+    def total(self) -> int:
+        """How many answers there will be."""
+        return len(self.voices) * len(self.prompts)
+
+    def run(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Make what is missing, one voice after the other, so that a base is loaded once.
+
+        Raises NibbleError where nothing can be had from a voice: several questions in a row failed.
+        """
+        in_a_row = 0
+        there = self.book.refresh()
+        for voice in self.voices:
+            for prompt in self.prompts:
+                if self.stopping:
+                    return
+                key = key_of(voice, prompt, self.sampling)
+                try:
+                    if key not in there:
+                        self._make(key, voice, prompt)
+                    self.done += not self.stopping
+                    in_a_row = 0
+                except NibbleError as error:
+                    self.failed.append(str(error))
+                    in_a_row += 1
+                    if in_a_row >= MOST_FAILURES and not self.stopping:
+                        raise
+                changed()
+
+    def stop(self) -> None:
+        """End after the token under way; the answer that is not whole is not kept."""
+        self.stopping = True
+        self.speaker.stop()
+
+    def _make(self, key: str, voice: Voice, prompt: Prompt) -> None:
+        for piece in self.speaker.stream(voice, prompt.as_messages(), self.sampling):
+            if piece.done and not self.stopping:
+                side = Side(voice.key, voice.label, piece.text, piece.tokens)
+                self.book.add(Answer(key, side, prompt, asdict(self.sampling)))

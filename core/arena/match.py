@@ -1,0 +1,129 @@
+"""A blind match: one question, two voices in an order that chance decides, the names only after the vote."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
+from typing import Any, Protocol
+
+from core.arena.answers import Answer
+from core.arena.prompts import Prompt
+from core.arena.votes import PERSON, Choice, Side, Vote
+from core.chat.piece import Piece
+from core.chat.sampling import Sampling
+from core.chat.voices import Voice
+from core.data.conversation import Message
+from core.errors import NibbleError
+
+MOST_SEED = 2**31
+
+
+class Speaker(Protocol):
+    """Who makes voices speak: core.chat.client.ChatClient."""
+
+    def stream(self, voice: Voice, messages: list[Message], sampling: Sampling) -> Iterator[Piece]:
+        """The reply of `voice`, piece by piece. Raises NibbleError."""
+        ...
+
+    def stop(self) -> None:
+        """End the reply under way."""
+        ...
+
+
+@dataclass
+class Reply:
+    """One side of a match as far as it has come."""
+
+    side: Side
+    done: bool = False
+
+    def take(self, piece: Piece) -> None:
+        """The reply has grown, or is whole."""
+        self.side = replace(self.side, text=piece.text, tokens=piece.tokens)
+        self.done = piece.done
+
+
+@dataclass
+class Match:
+    """One question and both replies. `voices` speak left and right; None where the replies were made before."""
+
+    prompt: Prompt
+    left: Reply
+    right: Reply
+    settings: dict[str, Any]
+    voices: tuple[Voice, Voice] | None = None
+    vote: Vote | None = field(default=None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether both have answered, so that it can be voted on."""
+        return self.left.done and self.right.done
+
+    @property
+    def same(self) -> bool:
+        """Whether both say the same to the letter."""
+        return self.ready and self.left.side.text == self.right.side.text
+
+    def play(self, speaker: Speaker, changed: Callable[[], None] = lambda: None) -> None:
+        """Have both answer, the left one first, with the same settings and seed. Raises NibbleError."""
+        sampling = Sampling(**{**self.settings, "stop": tuple(self.settings["stop"])})
+        for voice, reply in zip(self.voices or (), (self.left, self.right), strict=True):
+            for piece in speaker.stream(voice, self.prompt.as_messages(), sampling):
+                reply.take(piece)
+                changed()
+
+    def judged(self, winner: Choice, judge: str = PERSON) -> Vote:
+        """The vote to keep. Raises NibbleError before both have answered, and where it was voted on already."""
+        if not self.ready:
+            raise NibbleError("Both must have answered before you can vote.")
+        if self.vote is not None:
+            raise NibbleError("This match is decided. Ask the next question.")
+        self.vote = Vote(
+            left=self.left.side,
+            right=self.right.side,
+            winner=winner,
+            judge=judge,
+            prompt=self.prompt.text,
+            source=self.prompt.source,
+            settings=self.settings,
+            seed=self.settings.get("seed"),
+        )
+        return self.vote
+
+
+def new_match(prompt: Prompt, first: Voice, second: Voice, sampling: Sampling, chance: random.Random) -> Match:
+    """A match of two voices, still to be played. A seed is drawn where none is set.
+
+    Raises NibbleError: an empty question, a voice against itself.
+    """
+    if not prompt.messages[-1][1].strip():
+        raise NibbleError("The question is empty. Write one, or take one of the set.")
+    if first.key == second.key:
+        raise NibbleError("Both voices are the same. Choose two that differ, such as a run and its base.")
+    if sampling.seed is None:
+        sampling = replace(sampling, seed=chance.randrange(MOST_SEED))
+    left, right = chance.sample([first, second], 2)
+    sides = (Reply(Side(left.key, left.label)), Reply(Side(right.key, right.label)))
+    return Match(prompt, *sides, asdict(sampling), (left, right))
+
+
+def prepared_match(first: Answer, second: Answer, chance: random.Random) -> Match:
+    """A match of two answers that were made before."""
+    left, right = chance.sample([first, second], 2)
+    return Match(first.prompt, Reply(left.side, done=True), Reply(right.side, done=True), first.settings)
+
+
+def waiting(answers: Iterable[Answer], votes: Iterable[Vote], judge: str = PERSON) -> list[tuple[Answer, Answer]]:
+    """The pairs of prepared answers to the same question that `judge` has not voted on; of a voice only the newest."""
+    asked: dict[str, dict[str, Answer]] = {}
+    for answer in answers:
+        asked.setdefault(answer.asked, {})[answer.side.voice] = answer
+    decided = {_pair(vote.prompt, vote.left, vote.right) for vote in votes if vote.judge == judge}
+    pairs = [pair for voices in asked.values() for pair in combinations(voices.values(), 2)]
+    return [pair for pair in pairs if _pair(pair[0].prompt.text, pair[0].side, pair[1].side) not in decided]
+
+
+def _pair(question: str, one: Side, other: Side) -> tuple[str, frozenset[tuple[str, str]]]:
+    return question, frozenset({(one.voice, one.text), (other.voice, other.text)})

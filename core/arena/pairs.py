@@ -1,0 +1,42 @@
+"""Who wins against whom: games, wins and ties of every pair that met."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.arena.games import Game
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What `model` did against `other`; a tie, or both bad, is half a win."""
+
+    model: str
+    other: str
+    wins: int
+    ties: int
+    losses: int
+
+    @property
+    def games(self) -> int:
+        """How often they met."""
+        return self.wins + self.ties + self.losses
+
+    @property
+    def rate(self) -> float:
+        """The share of the points that `model` took, 0 to 1."""
+        return (self.wins + self.ties / 2) / self.games
+
+
+def pairs(games: Sequence[Game]) -> dict[tuple[str, str], Pair]:
+    """Every pair that met, from both sides: (model, other)."""
+    counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for game in games:
+        for model, other, score in (
+            (game.model_a, game.model_b, game.score),
+            (game.model_b, game.model_a, 1.0 - game.score),
+        ):
+            counts[model, other][{1.0: 0, 0.5: 1, 0.0: 2}[score]] += 1
+    return {key: Pair(*key, *count) for key, count in counts.items()}
