@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
-from core.hardware import cpu_cores, device
+from core.hardware import cpu_cores, cuda_driver, device
 from core.workspace import ROOT
 
 FILE = ROOT / "docs" / "benchmarks.md"
@@ -20,7 +20,10 @@ PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "trl", "gradio")
 
 
 def keep(name: str, seed: int, rows: list[dict[str, Any]]) -> None:
-    """Replace the section of benchmark `name` by these rows."""
+    """Replace the section of benchmark `name` by these rows. What was measured on a GPU has sections of its own."""
+    if not rows:
+        return
+    name = f"{name}, on a GPU" if device().kind == "cuda" else name
     text = FILE.read_text(encoding="utf-8") if FILE.is_file() else HEAD
     parts = re.split(r"(?m)^(?=## )", text)
     others = [part for part in parts[1:] if not part.startswith(f"## {name}\n")]
@@ -31,7 +34,8 @@ def keep(name: str, seed: int, rows: list[dict[str, Any]]) -> None:
 def _section(name: str, seed: int, rows: list[dict[str, Any]]) -> str:
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
     today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    machine = f"{device().name} ({_processor()}, {cpu_cores()} cores), {platform.system()}"
+    driver = f", driver {cuda_driver()}" if device().kind == "cuda" else ""
+    machine = f"{device().name}{driver} ({_processor()}, {cpu_cores()} cores), {platform.system()}"
     lines = [
         f"## {name}",
         "",

@@ -2,7 +2,8 @@
 
 Small random models of real architectures, their sizes, lengths, micro-batches, ranks and checkpointing drawn anew from
 the seed, so that nothing can be fitted to them. Both sides are counted by core/memory/count.py: the trace on meta
-tensors, the run on real ones, from the loaded model through two optimizer steps.
+tensors, the run on real ones, from the loaded model through two optimizer steps. Where there is a GPU, plans are
+compared with what torch and NVML read on it as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench._memory_gpu import rows as gpu_rows
 from core.recipe import Recipe, make_recipe
 
 ARCHITECTURES = ("llama", "mistral", "qwen3", "gemma2", "gpt_neox", "opt", "phi3")
@@ -66,7 +68,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
     off = max(_bytes_off(each) for each in measured)
     rows.append(_row(f"worst error of {len(measured)} peaks", error, "%", None, BAR_PERCENT, error <= BAR_PERCENT))
     rows.append(_row("weights, constants, adapters: bytes off", off, "bytes", None, 0, off == 0))
-    return rows
+    return [*rows, *gpu_rows(seed)]
 
 
 def _row(name: str, value: float, unit: str, reference: float | None, bar: float | None, holds: Any) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def doctor(workspace: Workspace) -> dict[str, Any]:
     else:
         engine = json.loads(lines[-1])
         problems = engine.pop("problems")
-    return {**_machine(workspace), **engine, "problems": problems + _disk_problems(workspace)}
+    found = {**_machine(workspace), **engine, "constants": _constants()}
+    return {**found, "problems": problems + _disk_problems(workspace)}
 
 
 def _machine(workspace: Workspace) -> dict[str, Any]:
@@ -54,6 +55,16 @@ def _machine(workspace: Workspace) -> dict[str, Any]:
         "disk": {"free_bytes": disk.free, "total_bytes": disk.total},
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def _constants() -> dict[str, Any]:
+    """What the card takes beside the tensors, measured now and kept for the plans; empty where that cannot be."""
+    if device().kind != "cuda":
+        return {}
+    child = [sys.executable, "-m", "core.memory.constants"]
+    found = subprocess.run(child, cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8")
+    lines = found.stdout.strip().splitlines()
+    return dict(json.loads(lines[-1])) if found.returncode == 0 and lines else {}
 
 
 def _problem(what: str, mend: str) -> dict[str, str]:

@@ -165,6 +165,11 @@ def cuda_capability(index: int) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def cuda_driver() -> str:
+    """The NVIDIA driver's version."""
+    return str(_nvml().nvmlSystemGetDriverVersion())
+
+
 class ReadingError(Exception):
     """A live reading that the driver does not give."""
 

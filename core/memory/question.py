@@ -29,8 +29,8 @@ class Peak:
 
     @property
     def tensors(self) -> int:
-        """The tensors alone."""
-        return self.traced.peak
+        """The tensors alone, with what the GPU's libraries work in: torch counts both."""
+        return self.traced.peak + self.target.workspace_bytes
 
     @property
     def reserved(self) -> int:
@@ -51,7 +51,9 @@ class Peak:
     def breakdown(self) -> dict[str, int]:
         """The process' bytes by category; they add up to `process`."""
         allocator = self.reserved + self.paged - self.tensors
-        return {**self.traced.highest.at_peak, "allocator": allocator, "context": self.target.context_bytes}
+        counted = self.traced.highest.at_peak
+        workspace = counted["workspace"] + self.target.workspace_bytes
+        return {**counted, "workspace": workspace, "allocator": allocator, "context": self.target.context_bytes}
 
     def as_json(self) -> dict[str, int]:
         """The three numbers as plan.json holds them."""

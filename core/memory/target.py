@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.budget import CPU_PROCESS_BYTES, CUDA_CONTEXT_BYTES
+from core.budget import CPU_PROCESS_BYTES
 from core.catalog import Card
 from core.hardware import Device, compute_dtype, cpu_cores
 from core.heap import heap_can_return
+from core.memory.constants import Constants, constants_of, documented
 
 MIB = 2**20
 # torch's CUDA allocator takes 2 MiB for small tensors and rounds large ones up; what that and fragmentation add to a
@@ -32,7 +33,7 @@ GPU_FLOPS = 60e12
 
 @dataclass(frozen=True)
 class Target:
-    """A device to plan for: bytes, and speeds a second as far as they are known."""
+    """A device to plan for: bytes, speeds a second as far as they are known, and a GPU's constants."""
 
     kind: str
     name: str
@@ -41,6 +42,7 @@ class Target:
     flops: float
     bandwidth: float
     is_this_machine: bool
+    constants: Constants | None = None
 
     @property
     def returns_memory(self) -> bool:
@@ -58,7 +60,12 @@ class Target:
     @property
     def context_bytes(self) -> int:
         """What the process takes before its first tensor."""
-        return CPU_PROCESS_BYTES if self.kind == "cpu" else CUDA_CONTEXT_BYTES
+        return CPU_PROCESS_BYTES if self.constants is None else self.constants.context_bytes
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What the libraries work in, out of the allocator's own pool; it stays for good."""
+        return 0 if self.constants is None else self.constants.workspace_bytes
 
 
 def this_machine(device: Device, capability: tuple[int, int] | None) -> Target:
@@ -68,10 +75,14 @@ def this_machine(device: Device, capability: tuple[int, int] | None) -> Target:
         flops, bandwidth = CPU_CORE_FLOPS * cpu_cores(), CPU_BANDWIDTH
     else:
         flops, bandwidth = GPU_FLOPS, GPU_BANDWIDTH
-    return Target(device.kind, device.name, device.total_bytes, dtype, flops, bandwidth, True)
+    constants = constants_of(device, capability) if device.kind == "cuda" and capability else None
+    return Target(device.kind, device.name, device.total_bytes, dtype, flops, bandwidth, True, constants)
 
 
 def of_card(card: Card) -> Target:
     """A card of the catalogue."""
     flops = card.half_flops * GPU_EFFICIENCY
-    return Target("cuda", card.title, card.memory_bytes, card.half_dtype, flops, card.memory_bandwidth, False)
+    constants = documented(card.compute_capability)
+    return Target(
+        "cuda", card.title, card.memory_bytes, card.half_dtype, flops, card.memory_bandwidth, False, constants
+    )

@@ -1,0 +1,83 @@
+"""What the GPU's benchmarks share: whether there is a GPU, a second process that holds the rest of it, and rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from core.catalog import find_model_facts
+from core.hardware import claim_card, device, device_used_bytes
+from core.process import child_environment
+from core.workspace import ROOT
+
+Row = dict[str, Any]
+# A card at rest: a driver's own use goes up and down by so much.
+NEAR_BYTES = 64 * 2**20
+
+
+def has_gpu(what: str) -> bool:
+    """Whether there is an NVIDIA GPU; says on standard error that `what` is skipped where there is none."""
+    if device().kind == "cuda":
+        return True
+    print(f"No NVIDIA GPU here: {what} is skipped.", file=sys.stderr)
+    return False
+
+
+def config_of(model: str) -> dict[str, Any]:
+    """The transformers config of a model of presets/models."""
+    return find_model_facts(model).config
+
+
+def row(name: str, value: float, unit: str, reference: float | None, bar: float | None, holds: bool | None) -> Row:
+    """A figure as `bench NAME --json` prints it."""
+    reference = None if reference is None else round(reference, 3)
+    return {"name": name, "value": round(value, 3), "unit": unit, "reference": reference, "bar": bar, "holds": holds}
+
+
+@contextmanager
+def only(free_bytes: int) -> Iterator[int]:
+    """Let really no more than `free_bytes` of the card be had: another process holds the rest. Gives what is free."""
+    holder = subprocess.Popen(
+        [sys.executable, "-m", "bench._gpu", str(free_bytes)],
+        cwd=ROOT,
+        env=child_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        assert holder.stdout is not None
+        if not holder.stdout.readline():
+            raise RuntimeError("The rest of the card could not be held.")
+        yield device().free_bytes
+    finally:
+        holder.communicate()
+        _wait_until_free(free_bytes)
+
+
+def _wait_until_free(more_than: int) -> None:
+    deadline = time.monotonic() + 20
+    while device().free_bytes <= more_than + NEAR_BYTES and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def hold_all_but(free_bytes: int) -> None:
+    """Take the card's memory until `free_bytes` are left, and hold it until standard input closes."""
+    import torch
+
+    torch.zeros(1, device="cuda")
+    card = device()
+    taken = []
+    while (more := device().free_bytes - free_bytes) >= 2 * 2**20:
+        taken.append(torch.empty(more // 2**21 * 2**21, dtype=torch.uint8, device="cuda"))
+    print(device_used_bytes(card, 0)[1], flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    claim_card()
+    hold_all_but(int(sys.argv[1]))

@@ -1,0 +1,74 @@
+"""Memory as planned against what torch and NVML read, over random-weight models of 0.5 to 13 billion parameters."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from bench._gpu import Row, config_of, has_gpu, row
+from bench._gpu_run import Job, Outcome, run_job
+
+MODELS = ("qwen2.5-0.5b", "llama-3.2-1b", "qwen2.5-3b", "llama-7b", "llama-3.1-8b", "llama-13b")
+SETTINGS_EACH = 2
+STEPS = 3
+BARS = {"tensors": 2.0, "process": 4.0}
+UNDER_BAR = 1.0
+READINGS = ("tensors", "reserved", "process")
+
+
+def rows(seed: int, models: tuple[str, ...] = MODELS) -> list[Row]:
+    """Rows of figures; none where there is no GPU."""
+    if not has_gpu("the GPU's part"):
+        return []
+    draw = random.Random(seed)
+    found: list[Row] = []
+    outcomes = []
+    for model in models:
+        for _ in range(SETTINGS_EACH):
+            job = draw_job(config_of(model), draw)
+            outcome = run_job(job)
+            outcomes.append(outcome)
+            found += _figures(model, job, outcome)
+    return [*found, *verdicts(outcomes)]
+
+
+def draw_job(config: dict[str, Any], draw: random.Random) -> Job:
+    """A model with settings at random: three steps of 16 conversations."""
+    longest = draw.choice([256, 512, 1024, 2048])
+    settings = {
+        "lora.rank": draw.choice([8, 16, 64]),
+        "quantization.double": draw.random() < 0.8,
+        "train.effective_batch": 16,
+        "train.max_steps": STEPS,
+        "train.micro_batch": draw.choice([1, 2, 4]),
+        "train.gradient_checkpointing": draw.choice(["auto", "on"]),
+        "data.max_length": longest,
+    }
+    return Job(config, settings, [draw.randint(longest // 2, longest) for _ in range(16 * STEPS)])
+
+
+def _figures(model: str, job: Job, outcome: Outcome) -> list[Row]:
+    chosen = f"{outcome.chosen['micro_batch']} at once, checkpointing {outcome.chosen['checkpointing']}"
+    what = f"{model}, r {job.settings['lora.rank']}, {job.settings['data.max_length']:,} tokens, {chosen}"
+    return [
+        row(f"{name} planned: {what}", outcome.predicted[name] / 1e9, "GB", getattr(outcome, name) / 1e9, None, None)
+        for name in READINGS
+    ]
+
+
+def verdicts(outcomes: list[Outcome]) -> list[Row]:
+    """The worst errors of each reading against their bars, and the worst plan that promised too little."""
+    errors = {name: [error_percent(each, name) for each in outcomes] for name in READINGS}
+    found = []
+    for name, bar in BARS.items():
+        worst = max(errors[name], key=abs)
+        found.append(row(f"worst error of {len(outcomes)}: {name}", worst, "%", None, bar, abs(worst) <= bar))
+        under = -min(errors[name])
+        found.append(row(f"most under: {name}", under, "%", None, UNDER_BAR, under <= UNDER_BAR))
+    found.append(row("worst error: reserved", max(errors["reserved"], key=abs), "%", None, None, None))
+    return found
+
+
+def error_percent(outcome: Outcome, name: str) -> float:
+    """By how much the plan is off, in percent of what was read."""
+    return 100 * (outcome.predicted[name] / getattr(outcome, name) - 1)

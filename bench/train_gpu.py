@@ -1,0 +1,91 @@
+"""Tokens a second and peak memory on a GPU: an 8B model with random weights, ours against trl's defaults.
+
+The same effective batch; ours may take no more memory than theirs has taken. And the share of the card's own bf16
+matrix rate, measured here, that a step reaches.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+from bench._gpu import Row, config_of, has_gpu, row
+from bench._gpu_run import Job, Outcome, run_job
+from core.process import child_environment
+from core.workspace import ROOT
+
+MODEL = "llama-3.1-8b"
+LENGTHS = (512, 2048, 8192)
+MIXED = 2048
+STEPS = 4
+EFFECTIVE_BATCH = 16
+BARS = {"mixed": 1.5, "dense": 1.1}
+# Of a frozen base: forward 2, backward for the activations alone 2 operations a parameter and token.
+OPERATIONS = 4
+_RATE = """
+import time, torch
+a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+for _ in range(5): a @ a
+torch.cuda.synchronize()
+began = time.perf_counter()
+for _ in range(50): a @ a
+torch.cuda.synchronize()
+print(50 * 2 * 8192**3 / (time.perf_counter() - began))
+"""
+
+
+def main(seed: int = 0) -> list[Row]:
+    """Rows of figures, as `bench NAME --json` prints them; none where there is no GPU."""
+    if not has_gpu("this benchmark"):
+        return []
+    rate = matrix_rate()
+    found = [row("the card's bf16 matrix rate, 8192 x 8192", rate / 1e12, "TFLOP/s", None, None, None)]
+    draw = random.Random(seed)
+    mixed = [round(16 * (MIXED / 16) ** draw.random()) for _ in range(EFFECTIVE_BATCH * STEPS)]
+    found += _compare(f"mixed lengths, 16 to {MIXED:,} tokens", mixed, MIXED, seed, BARS["mixed"], rate)
+    for length in LENGTHS:
+        dense = [length] * (EFFECTIVE_BATCH * STEPS)
+        found += _compare(f"{length:,} tokens each", dense, length, seed, BARS["dense"], rate)
+    return found
+
+
+def matrix_rate() -> float:
+    """What the card reaches in a large product of bf16 matrices, in operations a second."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RATE], cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8"
+    )
+    return float(done.stdout)
+
+
+def _compare(what: str, lengths: list[int], longest: int, seed: int, bar: float, rate: float) -> list[Row]:
+    settings: dict[str, Any] = {
+        "lora.rank": 64,
+        "train.effective_batch": EFFECTIVE_BATCH,
+        "train.max_steps": STEPS,
+        "train.seed": seed,
+        "data.max_length": longest,
+    }
+    config = config_of(MODEL)
+    theirs = run_job(Job(config, {**settings, "train.micro_batch": _their_batch(longest)}, lengths, reference=True))
+    ours = run_job(Job(config, settings, lengths, budget_bytes=theirs.process))
+    return figures(what, ours, theirs, bar, rate)
+
+
+def _their_batch(longest: int) -> int:
+    """trl's default of 8 where it fits the card; for the longest, one."""
+    return 8 if longest <= MIXED else 1
+
+
+def figures(what: str, ours: Outcome, theirs: Outcome, bar: float, rate: float) -> list[Row]:
+    """Speed and memory of both, their ratio against the bar, and what ours reaches of the card's rate."""
+    ratio = ours.tokens_per_second / theirs.tokens_per_second
+    share = 100 * OPERATIONS * ours.parameters * ours.tokens_per_second / rate
+    reference = theirs.tokens_per_second
+    return [
+        row(f"{MODEL}, {what}: Nibble", ours.tokens_per_second, "tokens/s", reference, None, None),
+        row(f"{MODEL}, {what}: Nibble against trl", ratio, "times", 1.0, bar, ratio >= bar),
+        row(f"{MODEL}, {what}: memory", ours.process / 1e9, "GB", theirs.process / 1e9, None, None),
+        row(f"{MODEL}, {what}: of the card's rate", share, "%", None, None, None),
+    ]

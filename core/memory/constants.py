@@ -1,0 +1,96 @@
+"""What a GPU's process takes beside the tensors that torch counts: measured once on this card, else as documented.
+
+    python -m core.memory.constants     (measures; `doctor` runs it in a process of its own, for it imports torch)
+
+Kept beside the torch that they were measured with: another torch, card or driver has others. Reading imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from core.budget import CUDA_CONTEXT_BYTES
+from core.hardware import Device, claim_card, cuda_driver, device, device_used_bytes
+from core.workspace import read_json, write_json
+
+FILE = Path(sys.prefix) / "nibble-gpu.json"
+# What torch gives cuBLAS to work in, out of its own pool: 2 x 4 MiB and 8 x 16 KiB, from compute capability 9 on 32 MiB
+# (torch 2.13, `parseChosenWorkspaceSize`).
+WORKSPACE_BYTES = 8_519_680
+WORKSPACE_BYTES_HOPPER = 32 * 2**20
+HOPPER = 9
+# A context outside of these was not measured alone: somebody else came or went meanwhile.
+LIKELY_CONTEXT = range(100 * 2**20, 2 * 2**30)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Bytes: of the CUDA context with its kernels, and of what cuBLAS works in, which torch counts as tensors."""
+
+    context_bytes: int
+    workspace_bytes: int
+    measured: bool = False
+
+
+def documented(capability: tuple[int, int] | None) -> Constants:
+    """Where nothing was measured; `capability` is None for a card that is not NVIDIA's."""
+    new = capability is not None and capability[0] >= HOPPER
+    return Constants(CUDA_CONTEXT_BYTES, WORKSPACE_BYTES_HOPPER if new else WORKSPACE_BYTES)
+
+
+def constants_of(card: Device, capability: tuple[int, int]) -> Constants:
+    """Those of this machine's `card`: measured where `doctor` has been here with the same torch and driver."""
+    kept = read_json(FILE)
+    if not isinstance(kept, dict) or kept.get("of") != _made_with(card):
+        return documented(capability)
+    return Constants(int(kept["context_bytes"]), int(kept["workspace_bytes"]), measured=True)
+
+
+def keep(card: Device, found: Constants) -> None:
+    """Remember what was measured on `card`. Raises OSError."""
+    write_json(FILE, {"of": _made_with(card), **asdict(found)})
+
+
+def _made_with(card: Device) -> dict[str, str]:
+    return {"card": card.name, "driver": cuda_driver(), "torch": metadata.version("torch")}
+
+
+def measure(card: Device) -> Constants:
+    """Use the card for what a training step uses it for, and see what is gone beside what torch has reserved.
+
+    Others' use of the card must stand still meanwhile; the smallest of several readings is taken. Raises ReadingError.
+    """
+    _, before = device_used_bytes(card, 0)
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(torch.randn(256, 256, device="cuda", dtype=torch.float16), quant_type="nf4")
+    left = torch.randn(64, 256, device="cuda", dtype=torch.float16)
+    (left @ dequantize_4bit(packed, state)).sum().item()
+    del packed, state, left
+    torch.cuda.synchronize()
+    workspace = torch.cuda.memory_allocated()
+    readings = [device_used_bytes(card, 0)[1] - before - torch.cuda.memory_reserved() for _ in range(5)]
+    return Constants(min(readings), workspace, measured=True)
+
+
+def main() -> dict[str, Any]:
+    """Measure this machine's card, keep it and return it as `doctor` shows it; nothing where that cannot be now."""
+    card = device()
+    if card.kind != "cuda":
+        return {}
+    found = measure(card)
+    if found.context_bytes not in LIKELY_CONTEXT:
+        return {}
+    keep(card, found)
+    return asdict(found)
+
+
+if __name__ == "__main__":
+    claim_card()
+    print(json.dumps(main()))

@@ -1,0 +1,59 @@
+"""What a GPU takes beside the tensors: as documented, until `doctor` has measured this card with this torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.catalog import find_card
+from core.hardware import Device
+from core.memory import constants
+from core.memory.constants import Constants, constants_of, documented, keep
+from core.memory.target import of_card, this_machine
+
+CARD = Device("cuda", "NVIDIA Test 4090", 24 * 2**30, 23 * 2**30)
+ADA = (8, 9)
+
+
+@pytest.fixture(autouse=True)
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "FILE", tmp_path / "nibble-gpu.json")
+    monkeypatch.setattr(constants, "cuda_driver", lambda: "580.1")
+
+
+def test_what_was_measured_counts_until_card_driver_or_torch_is_another(monkeypatch) -> None:
+    assert constants_of(CARD, ADA) == documented(ADA)
+    assert not documented(ADA).measured
+    keep(CARD, Constants(420_000_000, 9_000_000, measured=True))
+    assert constants_of(CARD, ADA) == Constants(420_000_000, 9_000_000, measured=True)
+    assert this_machine(CARD, ADA).context_bytes == 420_000_000
+    assert constants_of(replace(CARD, name="NVIDIA Other"), ADA) == documented(ADA)
+    monkeypatch.setattr(constants, "cuda_driver", lambda: "590.2")
+    assert constants_of(CARD, ADA) == documented(ADA)
+
+
+def test_a_damaged_file_is_as_none() -> None:
+    constants.FILE.write_text("[1, 2")
+    assert constants_of(CARD, ADA) == documented(ADA)
+    constants.FILE.write_text("[1, 2]")
+    assert constants_of(CARD, ADA) == documented(ADA)
+
+
+def test_a_reading_that_somebody_else_has_spoilt_is_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(constants, "device", lambda: CARD)
+    monkeypatch.setattr(constants, "measure", lambda card: Constants(9 * 2**30, 9_000_000, measured=True))
+    assert constants.main() == {}
+    assert not constants.FILE.exists()
+    monkeypatch.setattr(constants, "measure", lambda card: Constants(400 * 2**20, 9_000_000, measured=True))
+    assert constants.main()["context_bytes"] == 400 * 2**20
+    assert constants_of(CARD, ADA).measured
+
+
+def test_newer_cards_work_in_more() -> None:
+    hopper, ada = documented((9, 0)), documented(ADA)
+    assert hopper.workspace_bytes == 32 * 2**20
+    assert ada.workspace_bytes == 2 * 4 * 2**20 + 8 * 16 * 2**10
+    assert of_card(find_card("rtx-4090-24gb")).workspace_bytes == ada.workspace_bytes
+    assert this_machine(Device("cpu", "CPU", 2**34, 2**33), None).workspace_bytes == 0
