@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app import security
 from app.opening import Instance, choose_port, show
 from core.errors import NibbleError
-from core.runs.supervisor import locked
+from core.lock import locked
 from core.workspace import ROOT, Workspace
 
 if TYPE_CHECKING:

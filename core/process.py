@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -45,4 +47,36 @@ def is_alive(pid: int | None, started: float | None) -> bool:
         same = abs(process_started(pid) - started) < 0.05
         return same and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def end_tree(pid: int, started: float, patience_seconds: float = 5.0) -> bool:
+    """End the process that started at `started` as `pid`, and all that it has started, at once.
+
+    Returns whether all are gone. Where the number has gone to another process by now, nothing is touched.
+    """
+    if not is_alive(pid, started):
+        return True
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return True
+    if not is_alive(pid, started):  # it ended while we looked: whose children these are is not known
+        return True
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # psutil looks that the number is still the same process'
+            member.kill()
+    deadline = time.monotonic() + patience_seconds
+    while any(_lives(member) for member in family):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False

@@ -119,8 +119,8 @@ class Heart:
             self._remember(what)
         self.turn_to("step")
 
-    def saved(self, step: int) -> None:
-        """A whole checkpoint holds step number `step`."""
+    def saved(self, step: int | None) -> None:
+        """A whole checkpoint holds step number `step`; None where there is none yet."""
         self._saved = step
 
     def _remember(self, what: str) -> None:
@@ -198,9 +198,27 @@ def _too_long(pulse: Pulse, silent: float, saved: str) -> str | None:
     return f"{nothing}{before}. It may hang: you can end it now{saved}."
 
 
-def stop_limit(run: Run) -> float:
-    """How long a stop of `run` may take, in seconds, before it is ended: a minute more than what is to be done yet."""
-    pulse = read_pulse(run)
+@dataclass(frozen=True)
+class Stopping:
+    """A run that has been asked to stop: since when, in seconds since the epoch, and how long it may yet take."""
+
+    since: float
+    limit_seconds: float
+    left_seconds: float
+
+
+def stopping(run: Run, now: float | None = None) -> Stopping | None:
+    """How the stop of `run` stands at the moment `now` of the monotonic clock; None where it was not asked to stop."""
+    request = run.asked()
+    if request is None or request.action != "stop" or not run.status().active:
+        return None
+    moment = time.monotonic() if now is None else now
+    limit = _stop_limit(read_pulse(run))
+    return Stopping(request.time, limit, limit - (moment - request.at))
+
+
+def _stop_limit(pulse: Pulse | None) -> float:
+    """How long a stop may take, in seconds, before the run is ended: a minute more than what there is yet to do."""
     if pulse is None or pulse.doing not in TIMED:
         return STOP_SECONDS
     first = 0.0 if pulse.doing in pulse.usual else LIMITS[pulse.doing][1]

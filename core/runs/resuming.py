@@ -6,9 +6,10 @@ from typing import Any
 
 from core.data.keep import content_hash
 from core.errors import RunError
+from core.lock import locked
 from core.recipe import Recipe, make_recipe, with_overrides
 from core.runs.store import OPEN, Run
-from core.runs.supervisor import Supervisor, locked
+from core.runs.supervisor import Supervisor
 from core.train.manifest import newest_valid
 from core.workspace import read_json
 

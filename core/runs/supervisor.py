@@ -1,4 +1,4 @@
-"""Starts workers, one a device at a time, queues the rest, adopts what already runs, and stops.
+"""Starts workers, one a device at a time, queues the rest, adopts what already runs, stops and ends.
 
 A worker is a process session of its own: it outlives the server that started it. Server and command line may
 both start runs, so every decision is taken under one lock file.
@@ -10,51 +10,21 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 
 import psutil
 
 from core.errors import RunError
-from core.process import child_environment, is_alive, process_started
-from core.runs.store import Run, list_runs
+from core.lock import locked
+from core.notify import forget, tell_end
+from core.process import child_environment, end_tree, process_started
+from core.runs.holder import ask_to_give_way, holder
+from core.runs.pulse import read_pulse, stopping
+from core.runs.queue import at_work, leave, order
+from core.runs.store import Run
+from core.sizes import show_duration
 from core.workspace import ROOT, Workspace
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on `path`; the system frees it when its holder dies."""
-    with path.open("a+") as handle:
-        _lock(handle)
-        try:
-            yield
-        finally:
-            _unlock(handle)
-
-
-if sys.platform == "win32":
-
-    def _lock(handle: IO[str]) -> None:
-        handle.seek(0)
-        msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-
-    def _unlock(handle: IO[str]) -> None:
-        handle.seek(0)
-        msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-
-    def _lock(handle: IO[str]) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-
-    def _unlock(handle: IO[str]) -> None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+WORKER = (sys.executable, "-m", "core.train.worker")
 
 
 class Supervisor:
@@ -63,38 +33,66 @@ class Supervisor:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._children: list[subprocess.Popen[bytes]] = []
+        self._deciding = workspace.state / "start.lock"
+        self._watched: Run | None = None
 
     def current(self) -> Run | None:
         """The run that a worker is at now, whoever started it."""
-        return next((run for run in list_runs(self.workspace) if run.status().active), None)
+        return at_work(self.workspace)
 
     def queued(self) -> list[Run]:
-        """Runs that wait, the oldest first."""
-        return [run for run in reversed(list_runs(self.workspace)) if run.status().state == "queued"]
+        """Runs that wait, the one that starts next first."""
+        return order(self.workspace)
 
     def advance(self) -> Run | None:
-        """Start the next queued run if the device is free. Returns the run that was started."""
+        """Start the next queued run if the device is free, and end one whose stop takes too long. To be called often.
+
+        Returns the run that was started. Raises OSError where none could be, for want of memory or of disk.
+        """
         self._children = [child for child in self._children if child.poll() is None]
+        self._watch()
         if not self.queued():
             return None
-        with locked(self.workspace.state / "start.lock"):
+        with locked(self._deciding):
             waiting = self.queued()
-            if not waiting or self.current() is not None:
+            if not waiting or self.current() is not None or not self._has_device(waiting[0]):
                 return None
-            self._start(waiting[0])
-            return waiting[0]
+            return self._start_first(waiting)
+
+    def _has_device(self, run: Run) -> bool:
+        """Whether the device is free for `run`; whoever may give way for it is asked to."""
+        by = holder(self.workspace)
+        if by is not None and by.kind != "run":
+            ask_to_give_way(self.workspace, run)
+        return by is None
+
+    def _start_first(self, waiting: list[Run]) -> Run:
+        """Start the first of those that can be started: one that cannot be must not hold up the others."""
+        failed: OSError | None = None
+        for run in waiting:
+            try:
+                self._start(run)
+            except OSError as error:
+                failed = error
+                continue
+            leave(self.workspace, run)
+            return run
+        assert failed is not None
+        raise failed
 
     def _start(self, run: Run) -> None:
         """Start the worker of `run` in a process session of its own, its output in worker.log.
 
         The worker waits until it finds itself in status.json, and from then on it alone writes that file.
         """
+        (run.dir / "control.json").unlink(missing_ok=True)
+        forget(run)
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
         with (run.dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "core.train.worker", str(run.dir)],
+                [*WORKER, str(run.dir)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -104,44 +102,94 @@ class Supervisor:
                 creationflags=flags,
             )
         self._children.append(child)
-        started = process_started(child.pid)
-        run.write_status(
-            state="preparing",
-            pid=child.pid,
-            pid_started=started,
-            started=time.time(),
-            heartbeat=time.time(),
-            message="Starting.",
-        )
+        with contextlib.suppress(OSError):  # then the worker, which is there by now, writes it in a moment
+            self._hand_over(run, child.pid)
+
+    def _hand_over(self, run: Run, pid: int) -> None:
+        """Say in status.json whose the run is from now on."""
+        now = time.time()
+        try:
+            started = process_started(pid)
+        except psutil.NoSuchProcess:
+            run.write_status(state="failed", ended=now, message="The worker ended at once; its log may say why.")
+            return
+        me = {"pid": pid, "pid_started": started}
+        run.write_status(state="preparing", started=now, heartbeat=now, message="Starting.", **me)
+
+    def waits_for(self) -> str:
+        """What the first in the queue waits for, as a sentence."""
+        run, by = self.current(), holder(self.workspace)
+        if run is not None:
+            return f"It starts when “{run.name}” has ended."
+        if by is not None and by.kind != "run":
+            return f"It starts when {by.said()} has given up the device. That has been asked for."
+        return "It starts in a moment."
 
     def stop(self, run: Run) -> str:
         """Ask `run` to stop after its present step, saving what it has. Returns what will happen, for a person.
 
-        Raises RunError where there is nothing to stop.
+        It is ended where that takes too long (`advance`). Raises RunError where there is nothing to stop.
         """
-        with locked(self.workspace.state / "start.lock"):
+        with locked(self._deciding):
             status = run.status()
             if status.state == "queued":
                 run.write_status(state="stopped", ended=time.time(), message="Stopped before it started.")
+                leave(self.workspace, run)
                 return "Taken out of the queue."
-        if not status.active:
-            raise RunError(f"Run {run.id} is not running: it is {status.state}.")
-        run.request("stop")
+            if not status.active:
+                raise RunError(f"Run {run.id} is not running: it is {status.state}.")
+            if stopping(run) is None:  # else it is asked already, and its time goes on
+                run.request("stop")
         if status.state == "preparing":
             return "Stopping; nothing has been learned yet."
         return "Stopping after this step; the checkpoint and the adapter are saved."
 
-    def kill(self, run: Run, patience_seconds: float = 5.0) -> None:
-        """End the worker of `run` and all its children, at once. For a worker that no longer listens."""
-        status = run.status()
-        if status.pid is None or not is_alive(status.pid, status.pid_started):
-            return
-        process = psutil.Process(status.pid)
-        family = [*process.children(recursive=True), process]
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=patience_seconds)
-        for member in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
+    def kill(self, run: Run, why: str = "Ended at once") -> str:
+        """End the worker of `run` and all that it has started, without waiting for anything.
+
+        Nothing is lost but what came after the last checkpoint. `why` begins the run's last word, which is returned.
+        Raises RunError where there is nothing to end, or the system does not let go of it.
+        """
+        with locked(self._deciding):
+            status = run.status()
+            if not status.active or status.pid is None or status.pid_started is None:
+                raise RunError(f"Run {run.id} is not running: it is {status.state}.")
+            if not end_tree(status.pid, status.pid_started):
+                raise RunError(
+                    f"The system does not let go of the worker, process {status.pid}: a driver or a disk does not "
+                    "answer. Wait, or restart the machine; what the last checkpoint holds is safe."
+                )
+            last = run.status()
+            if last.state != "interrupted":  # it came to its end by itself in that very moment
+                return last.message
+            return self._write_last_word(run, why)
+
+    def _write_last_word(self, run: Run, why: str) -> str:
+        """What the worker of `run`, which is no more, could not write."""
+        pulse, status = read_pulse(run), run.status()
+        mine = pulse if pulse is not None and pulse.pid == status.pid else None
+        step = max(status.step, mine.step if mine else 0)
+        saved = mine.saved_step if mine else None
+        kept = "Nothing of it had been saved yet."
+        if saved is not None:
+            kept = f"What was learned up to step {saved:,} is in its checkpoint: resume it to go on from there."
+        message = f"{why}{f' after {step:,} steps' if step else ''}. {kept}"
+        run.event("ended", message)
+        run.write_status(state="stopped", step=step, ended=time.time(), message=message)
+        return message
+
+    def _watch(self) -> None:
+        """End the run that does not stop in the time that this usually takes; have the person told of one that ended.
+
+        A worker that comes to its end by itself has that told itself; one that was killed cannot.
+        """
+        run = self.current()
+        asked = stopping(run) if run is not None else None
+        if run is not None and asked is not None and asked.left_seconds <= 0:
+            with contextlib.suppress(
+                RunError
+            ):  # ended meanwhile, or not to be ended: the page says that it still stops
+                self.kill(run, f"Ended, as it did not stop by itself within {show_duration(asked.limit_seconds)},")
+        if self._watched is not None and self._watched != run:
+            tell_end(self._watched)
+        self._watched = run

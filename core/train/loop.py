@@ -32,6 +32,7 @@ from core.heap import return_memory
 from core.memory.question import with_settings
 from core.models import FoundModel
 from core.recipe import Recipe
+from core.runs.pulse import Heart
 from core.runs.store import Run
 from core.train import ending
 from core.train.base import have_base
@@ -70,10 +71,10 @@ class Prepared:
     start: Start | None = None
 
 
-def train(run: Run, ranks: Ranks = ALONE) -> str:
+def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
     """Train `run` to its end, as rank 0 where there are several. Returns the state it ended in: 'finished', 'stopped'.
 
-    Raises NibbleError for what a person can mend, with what was learned saved.
+    `heart` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
     """
     recipe, chosen = run.recipe(), device()
     start = find_start(run)
@@ -86,7 +87,7 @@ def train(run: Run, ranks: Ranks = ALONE) -> str:
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
-            watcher = make_watcher(run, prepared, sampler)
+            watcher = make_watcher(run, prepared, sampler, heart or Heart(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
             if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
                 restore_adapter(start.folder, prepared.model)
@@ -180,12 +181,14 @@ def go_on_unless_stopped(run: Run) -> None:
         raise StoppedBeforeLearning
 
 
-def make_watcher(run: Run, prepared: Prepared, sampler: MemorySampler) -> Watcher:
+def make_watcher(run: Run, prepared: Prepared, sampler: MemorySampler, heart: Heart) -> Watcher:
     """What happens between the steps."""
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
     settled = {"way": asdict(choices.way), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
-    return Watcher(run, recipe, rows, prepared.steps, sampler, evaluator, settled, prepared.start)
+    watcher = Watcher(run, recipe, rows, prepared.steps, sampler, evaluator, settled, prepared.start)
+    watcher.heart = heart
+    return watcher
 
 
 def make_trainer(run: Run, prepared: Prepared, watcher: Any, ranks: Ranks) -> NibbleTrainer:

@@ -34,6 +34,11 @@ class Saver:
         self._last_step, self._last_time = last_step, time.monotonic()
         self._checked = self._failed = False
 
+    @property
+    def saved_step(self) -> int | None:
+        """The step of the newest checkpoint that is whole; None before there is one."""
+        return self._last_step or None
+
     def is_due(self, step: int) -> bool:
         """Whether it is time to save after `step`."""
         minutes = (time.monotonic() - self._last_time) / 60

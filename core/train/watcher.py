@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from core.memory.way import Way
 from core.recipe import Recipe
+from core.runs.pulse import Heart
 from core.runs.store import Request, Run
 from core.sizes import show_size
 from core.train.evaluation import Evaluator
@@ -56,7 +57,7 @@ class Tally:
 
 
 class Watcher(TrainerCallback):
-    """transformers calls this between steps. `trainer` is set once there is one."""
+    """transformers calls this between steps. `trainer` is set once there is one; `heart` is told what happens."""
 
     trainer: Any
 
@@ -77,6 +78,7 @@ class Watcher(TrainerCallback):
         self.tally, self.health = Tally(), Health()
         self.settled, self.resumed = settled or {}, start is not None
         self.saver = Saver(run, recipe.checkpoint, start.step if start else 0)
+        self.heart = Heart(run)
         self.stop_asked = self.save_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
@@ -118,11 +120,14 @@ class Watcher(TrainerCallback):
         if self.resumed:
             self.trainer.real_tokens = self.tally.tokens
         else:
-            self.evaluator.evaluate(self.trainer, 0)
+            with self.heart.at("evaluating"):
+                self.evaluator.evaluate(self.trainer, 0)
         if self.run.is_to_stop():
             raise StoppedBeforeLearning
         step = self.tally.step
         self.run.write_status(state="training", step=step, total=self.total, heartbeat=time.time(), message="")
+        self.heart.saved(self.saver.saved_step)
+        self.heart.turn_to("step")
         self._step_began = time.perf_counter()
 
     def on_log(
@@ -137,16 +142,20 @@ class Watcher(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         step = state.global_step
+        self.heart.stepped(step)
         self._write_step(step, logs)
         self._look_after(step)
         self._obey(control)
         ending = self.stop_asked or step == self.total
         if step in self._evaluate_at or self.stop_asked:
-            self.evaluator.evaluate(self.trainer, step, step in self._evaluate_at)
+            with self.heart.at("evaluating"):
+                self.evaluator.evaluate(self.trainer, step, step in self._evaluate_at)
             ending |= self._end_early(step, control)
         if ending or self.save_asked or self.saver.is_due(step):
             self.save(step, ending)
         self._tell(step, ending)
+        if ending:
+            self.heart.turn_to("saving")  # the adapter, and what came of the run
         self._step_began = time.perf_counter()
 
     def _write_step(self, step: int, logs: dict[str, float]) -> None:
@@ -227,7 +236,9 @@ class Watcher(TrainerCallback):
     def save(self, step: int, last: bool = False) -> None:
         """Write a checkpoint now. A full disk is told. Raises DiskIsFull where this is the run's `last` one."""
         self.save_asked = False
-        self.saver.save(step, self.trainer, self.progress(), last)
+        with self.heart.at("saving"):
+            self.saver.save(step, self.trainer, self.progress(), last)
+        self.heart.saved(self.saver.saved_step)
 
     def _tell(self, step: int, ending: bool) -> None:
         """Keep status.json fresh, but not more often than a person can see."""

@@ -13,14 +13,19 @@ import time
 import traceback
 from pathlib import Path
 
+from core.awake import KeptAwake
 from core.disk import free_some, is_disk_full
 from core.download import DownloadStopped
 from core.errors import NibbleError
 from core.hardware import claim_card, cuda_devices, device
+from core.notify import tell_end
 from core.process import process_started
+from core.runs.holder import DeviceHeld, hold, holder
+from core.runs.pulse import Heart
 from core.runs.store import Run
 from core.train.base import have_base
 from core.train.ranks import Others, forget_place
+from core.workspace import Workspace
 
 HANDOVER_SECONDS = 3.0
 
@@ -28,10 +33,26 @@ HANDOVER_SECONDS = 3.0
 def main(folder: str) -> int:
     """Train the run in `folder`. Returns the exit status; whatever happens, the run says how it ended."""
     run = Run(Path(folder))
-    _take_over(run)
-    signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
     try:
+        held = hold(Workspace(run.workspace), "run", run.name, run.id)
+    except DeviceHeld as taken:
+        return _stand_back(run, taken)
+    with held:
+        _take_over(run)
+        signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
+        with Heart(run, os.getpid()) as heart, KeptAwake(lambda said: run.event("awake", said)):
+            state, message = _work(run, heart)
+    run.write_status(state=state, ended=time.time(), message=message)
+    tell_end(run)
+    return int(state == "failed")
+
+
+def _work(run: Run, heart: Heart) -> tuple[str, str]:
+    """Train. Returns the state that the run ended in, and its last word."""
+    try:
+        heart.turn_to("downloading")
         have_base(run, run.recipe())  # before torch is imported: a download needs neither it nor its memory
+        heart.turn_to("loading")
         run.write_status(message="Starting the engine.")
         cards = [card.index for card in cuda_devices()]
         claim_card()
@@ -40,7 +61,7 @@ def main(folder: str) -> int:
             from core.train.loop import train
             from core.train.parallel import join
 
-            state = train(run, join(device().kind, rules.sharded))
+            state = train(run, join(device().kind, rules.sharded), heart)
     except DownloadStopped:
         state = "stopped"
     except NibbleError as error:
@@ -49,30 +70,42 @@ def main(folder: str) -> int:
         with contextlib.suppress(OSError):
             traceback.print_exc()
         return _failed(run, _reason(run, error))
-    run.write_status(state=state, ended=time.time(), message=_last_word(run, state))
-    return 0
+    return state, _last_word(run, state)
+
+
+def _stand_back(run: Run, taken: DeviceHeld) -> int:
+    """Another worker has been started in the same instant and holds the device: leave `run` to it, or to the queue."""
+    print(taken, file=sys.stderr)
+    by = holder(Workspace(run.workspace))
+    _wait_for_handover(run)
+    if run.status().pid == os.getpid() and (by is None or by.run != run.id):
+        run.write_status(state="queued", pid=None, pid_started=None, started=None, message="")
+    return 1
 
 
 def _take_over(run: Run) -> None:
     """Wait until the supervisor has written who we are: from then on this process alone writes the status.
 
-    A supervisor that dies in between leaves that to us.
+    A supervisor that dies in between leaves that to us, and so does one that names another, who has not the device.
     """
-    me = {"pid": os.getpid(), "pid_started": process_started(os.getpid())}
+    if not _wait_for_handover(run):
+        me = {"pid": os.getpid(), "pid_started": process_started(os.getpid())}
+        run.write_status(state="preparing", started=time.time(), **me)
+
+
+def _wait_for_handover(run: Run) -> bool:
+    """Wait a moment for the supervisor to write who is at the run. Returns whether that is this process."""
     deadline = time.monotonic() + HANDOVER_SECONDS
-    while time.monotonic() < deadline:
-        if run.status().pid == me["pid"]:
-            return
+    while (pid := run.status().pid) is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    run.write_status(state="preparing", started=time.time(), **me)
+    return pid == os.getpid()
 
 
-def _failed(run: Run, reason: str) -> int:
+def _failed(run: Run, reason: str) -> tuple[str, str]:
     with contextlib.suppress(OSError):  # the log is on the same disk, which may be full
         print(reason, file=sys.stderr)
     run.event("error", reason)
-    run.write_status(state="failed", ended=time.time(), message=reason)
-    return 1
+    return "failed", reason
 
 
 def _reason(run: Run, error: Exception) -> str:

@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_leaves_an_interrupted_run_and_its_log(workspace
     run = submit(_recipe(tiny, rows_file, **{"train.max_steps": 5000}), workspace, supervisor)
     while run.status().state == "preparing":
         time.sleep(0.05)
-    supervisor.kill(run, patience_seconds=0)
+    supervisor.kill(run)
     assert _wait(run) in ("interrupted", "stopped")
     assert run.status().message
 

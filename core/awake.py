@@ -1,0 +1,48 @@
+"""Keeps the machine awake while a run trains, where the system lets a program do so; that it does not is only told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+ENDING_SECONDS = 2.0
+HELD = "The machine is kept awake while this run trains. Closing a laptop's lid may put it to sleep all the same."
+NOT_HELD = (
+    "This system does not let Nibble keep the machine awake. If it goes to sleep by itself when nobody uses it, "
+    "switch that off in its power settings: the run stands still while it sleeps, and goes on afterwards."
+)
+
+
+class KeptAwake:
+    """While in `with`, the machine does not go to sleep for want of a person; its screen may.
+
+    What came of it goes to `tell`. All of it happens in a thread of its own: a desktop that does not answer delays
+    nothing, and nothing that goes wrong there reaches the run. The system lets go by itself when the process ends.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="awake", daemon=True)
+
+    def __enter__(self) -> KeptAwake:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join(timeout=ENDING_SECONDS)
+
+    def _keep(self) -> None:
+        try:
+            from wakepy import keep
+
+            with keep.running(on_fail="pass") as mode:
+                self._tell(HELD if mode.active else NOT_HELD)
+                self._end.wait()
+        except Exception:  # whatever a desktop's services may do: a run does not end for it
+            if not self._end.is_set():
+                self._tell(NOT_HELD)
