@@ -135,9 +135,96 @@ def _count(text: str) -> int:
     return number
 
 
+def _answer_arguments(part: argparse.ArgumentParser) -> None:
+    part.add_argument("voices", metavar="VOICE", nargs="+", help="two or more: run:<id>, base:<model>, adapter:<name>")
+    part.add_argument("--category", metavar="NAME", help="only this category of Nibble's questions")
+    part.add_argument("--held-out", metavar="RUN", help="ask what this run held out, instead")
+    part.add_argument("--max-new-tokens", type=_count, default=256, metavar="N", help="length limit")
+    part.add_argument("--greedy", action="store_true", help="always the likeliest token")
+
+
+def _answer(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.arena.answers import AnswerBook
+    from core.arena.bulk import SEED, Bulk
+    from core.arena.contestants import contestants
+    from core.chat.client import ChatClient
+    from core.chat.sampling import Sampling
+
+    workspace = Workspace.open(options.data_dir)
+    client = ChatClient(workspace)
+    bulk = Bulk(
+        AnswerBook(workspace),
+        client,
+        contestants(workspace, [_spelt(voice) for voice in options.voices]),
+        _prompts(options, workspace),
+        Sampling(options.max_new_tokens, options.greedy, seed=SEED),
+    )
+    try:
+        bulk.run(lambda: print(f"{bulk.done} of {bulk.total} answers", file=sys.stderr))
+    except KeyboardInterrupt:
+        print("Stopped. What is there is kept; the same command goes on with it.", file=sys.stderr)
+    finally:
+        client.close()
+    for reason in bulk.failed[:_TOLD]:
+        print(f"Not answered: {reason}", file=sys.stderr)
+    done = bulk.done == bulk.total
+    return int(not done), {"answers": bulk.done, "of": bulk.total, "failed": bulk.failed}
+
+
+def _spelt(voice: str) -> str:
+    """A run may be named by itself, as in the other commands."""
+    return voice if ":" in voice else f"run:{voice}"
+
+
+def _prompts(options: argparse.Namespace, workspace: Workspace) -> list[Any]:
+    """The questions to ask. Raises NibbleError for a category that there is not."""
+    from core.arena.held_out import held_out
+    from core.arena.prompts import categories, shipped
+
+    if options.held_out:
+        return held_out(workspace, options.held_out)
+    names = [each.name for each in categories()]
+    if options.category is not None and options.category not in names:
+        raise NibbleError(f"There is no category {options.category!r}. There are: {', '.join(names)}.")
+    return shipped(options.category)
+
+
+def _judge_arguments(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--url", required=True, help="an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
+    part.add_argument("--model", required=True, help="the name by which the endpoint knows the judge")
+    part.add_argument("--key-from", default="NIBBLE_JUDGE_KEY", metavar="NAME", help="the variable that holds the key")
+
+
+def _judge(options: argparse.Namespace) -> tuple[int, Result]:
+    import os
+
+    from core.arena.answers import AnswerBook
+    from core.arena.judge import Judge, Judging, position_bias
+    from core.arena.match import waiting
+    from core.arena.votes import VoteBook
+
+    workspace = Workspace.open(options.data_dir)
+    book, judge = VoteBook(workspace), Judge(options.url, options.model, os.environ.get(options.key_from, ""))
+    pairs = waiting(AnswerBook(workspace).refresh().values(), book.refresh(), judge.name)
+    if not pairs:
+        raise NibbleError("No prepared answers wait for this judge. Make some first: python launch.py arena answer")
+    judging = Judging(book, judge, pairs)
+    judging.run(lambda: print(f"{judging.done} of {len(pairs)} pairs", file=sys.stderr))
+    bias = position_bias(vote for vote in book.refresh() if vote.judge == judge.name)
+    print(
+        f"{judging.done} pairs judged in both orders. Of {bias.pairs}, {bias.agree} were decided alike in both; "
+        f"the first answer won {bias.first} times, the second {bias.second}.",
+        file=sys.stderr,
+    )
+    done = judging.done - judging.unread == len(pairs)
+    return int(not done), {"pairs": judging.done, "unread": judging.unread, "bias": vars(bias)}
+
+
 _Run = Callable[[argparse.Namespace], tuple[int, Result]]
 _PARTS: dict[str, tuple[_Run, str, Callable[[argparse.ArgumentParser], None]]] = {
     "elo": (_elo, "the Elo of a file of votes, as QLoRA's paper counts it", _elo_arguments),
     "votes": (_votes, "how many votes this workspace has; take them out as CSV", _votes_arguments),
     "import": (_import, "add the votes of a CSV file to this workspace", _import_arguments),
+    "answer": (_answer, "have voices answer a set of questions now, to vote on them later", _answer_arguments),
+    "judge": (_judge, "have a model behind an endpoint judge the prepared answers, in both orders", _judge_arguments),
 }

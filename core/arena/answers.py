@@ -40,13 +40,14 @@ def key_of(voice: Voice, prompt: Prompt, sampling: Sampling) -> str:
 
 def _mark(voice: Voice) -> list[Any]:
     """What tells an adapter from a later one in the same place, without reading it: it may be large."""
+    asked = [voice.revision, voice.quantization, voice.data, str(voice.tokenizer)]
     if voice.adapter is None:
-        return [voice.revision, voice.quantization]
+        return asked
     try:
         found = (voice.adapter / WEIGHTS).stat()
     except OSError:
-        return [voice.revision, voice.quantization, None]
-    return [voice.revision, voice.quantization, found.st_size, found.st_mtime_ns]
+        return asked
+    return [*asked, found.st_size, found.st_mtime_ns]
 
 
 class AnswerBook:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from core.arena.answers import Answer, AnswerBook, key_of
-from core.arena.match import Speaker
+from core.arena.match import Speaker, Stopped, speak
 from core.arena.prompts import Prompt
 from core.arena.votes import Side
 from core.chat.sampling import Sampling
@@ -48,28 +48,27 @@ class Bulk:
         there = self.book.refresh()
         for voice in self.voices:
             for prompt in self.prompts:
-                if self.stopping:
-                    return
                 key = key_of(voice, prompt, self.sampling)
                 try:
                     if key not in there:
                         self._make(key, voice, prompt)
-                    self.done += not self.stopping
+                    self.done += 1
                     in_a_row = 0
+                except Stopped:
+                    return
                 except NibbleError as error:
                     self.failed.append(str(error))
                     in_a_row += 1
-                    if in_a_row >= MOST_FAILURES and not self.stopping:
+                    if in_a_row >= MOST_FAILURES:
                         raise
                 changed()
 
     def stop(self) -> None:
         """End after the token under way; the answer that is not whole is not kept."""
         self.stopping = True
-        self.speaker.stop()
 
     def _make(self, key: str, voice: Voice, prompt: Prompt) -> None:
-        for piece in self.speaker.stream(voice, prompt.as_messages(), self.sampling):
-            if piece.done and not self.stopping:
+        for piece in speak(self.speaker, voice, prompt, self.sampling, lambda: self.stopping):
+            if piece.done:
                 side = Side(voice.key, voice.label, piece.text, piece.tokens)
                 self.book.add(Answer(key, side, prompt, asdict(self.sampling)))

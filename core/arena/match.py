@@ -23,13 +23,32 @@ MOST_SEED = 2**31
 class Speaker(Protocol):
     """Who makes voices speak: core.chat.client.ChatClient."""
 
-    def stream(self, voice: Voice, messages: list[Message], sampling: Sampling) -> Iterator[Piece]:
-        """The reply of `voice`, piece by piece. Raises NibbleError."""
+    def stream(
+        self, voice: Voice, messages: list[Message], sampling: Sampling, *, progress: Callable[[str], None]
+    ) -> Iterator[Piece]:
+        """The reply of `voice`, piece by piece; whoever leaves ends it. Raises NibbleError."""
         ...
 
-    def stop(self) -> None:
-        """End the reply under way."""
-        ...
+
+class Stopped(NibbleError):
+    """Somebody pressed Stop while a voice was being loaded or answered."""
+
+
+def speak(
+    speaker: Speaker, voice: Voice, prompt: Prompt, sampling: Sampling, stopping: Callable[[], bool]
+) -> Iterator[Piece]:
+    """The reply of `voice` to `prompt`. Raises Stopped as soon as `stopping()`, also while it loads."""
+
+    def look_up(line: str = "") -> None:
+        if stopping():
+            raise Stopped("Stopped.")
+
+    look_up()
+    for piece in speaker.stream(voice, prompt.as_messages(), sampling, progress=look_up):
+        look_up()
+        if piece.ends == "asked":
+            raise NibbleError("The reply was stopped in the chat before it was whole.")
+        yield piece
 
 
 @dataclass
@@ -66,11 +85,16 @@ class Match:
         """Whether both say the same to the letter."""
         return self.ready and self.left.side.text == self.right.side.text
 
-    def play(self, speaker: Speaker, changed: Callable[[], None] = lambda: None) -> None:
-        """Have both answer, the left one first, with the same settings and seed. Raises NibbleError."""
+    def play(
+        self,
+        speaker: Speaker,
+        changed: Callable[[], None] = lambda: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Have both answer, the left one first, with the same settings and seed. Raises NibbleError, Stopped."""
         sampling = Sampling(**{**self.settings, "stop": tuple(self.settings["stop"])})
         for voice, reply in zip(self.voices or (), (self.left, self.right), strict=True):
-            for piece in speaker.stream(voice, self.prompt.as_messages(), sampling):
+            for piece in speak(speaker, voice, self.prompt, sampling, stopping):
                 reply.take(piece)
                 changed()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from core.arena.board import board, orderings_for
 from core.arena.bradley_terry import LOST_ALL, NEVER_MET, WON_ALL, bradley_terry
-from core.arena.elo import K, START, elo
+from core.arena.elo import START, K, elo
 from core.arena.games import Game
 from core.arena.pairs import pairs
 

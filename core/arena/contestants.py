@@ -1,0 +1,41 @@
+"""Who can meet in the arena: voices by their keys, a base asked in the way that its adapters are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from core.chat.voices import Voice, find_voice, without_adapter
+from core.errors import NibbleError
+from core.workspace import Workspace
+
+ITS_BASE = "its base"
+
+
+def contestants(workspace: Workspace, keys: Sequence[str]) -> list[Voice]:
+    """The voices with these keys; `ITS_BASE` stands for the base under the first. Each of them once.
+
+    A base alone is asked with the template and tokenizer of the first adapter here that stands over it: else the two
+    would not be asked the same. Raises NibbleError: fewer than two, or one that is not there.
+    """
+    found: dict[str, Voice] = {}
+    for key in keys:
+        voice = _base_under(list(found.values())) if key == ITS_BASE else find_voice(workspace, key)
+        found.setdefault(voice.key, voice)
+    if len(found) < 2:
+        raise NibbleError("That is one voice only. Choose a second one, or its base.")
+    return [_asked_alike(voice, list(found.values())) for voice in found.values()]
+
+
+def _base_under(chosen: Sequence[Voice]) -> Voice:
+    adapted = next((voice for voice in chosen if voice.adapter is not None), None)
+    if adapted is None:
+        raise NibbleError("A base alone has no other base under it. Choose a run, or another voice to compare with.")
+    return without_adapter(adapted)
+
+
+def _asked_alike(voice: Voice, all_of_them: Sequence[Voice]) -> Voice:
+    if voice.adapter is not None:
+        return voice
+    over = next((each for each in all_of_them if each.adapter is not None and each.model == voice.model), None)
+    return voice if over is None else replace(without_adapter(over), key=voice.key, label=voice.label)
