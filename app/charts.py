@@ -2,61 +2,114 @@
 
 Colours are CSS variables (static/nibble.css), so that a chart follows the page's light or dark by itself.
 static/nibble.js shows the values under the pointer; it reads them from the curves as they are drawn.
+
+While a run goes on its axes end at round numbers: the picture stands still while the curve grows into it, and only
+what is new has to be drawn (`Ink`), so that the millionth point costs what the hundredth did.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.pieces import duration, text
-from app.series import Curves
+from app.series import Curves, Point, Series
 from core.sizes import GIB, MIB
-
-Point = tuple[float, float]
 
 WIDTH, HEIGHT = 480, 264
 FAR_BUDGET, HEADROOM = 3.0, 1.08
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
+_ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `style` is a CSS class: raw, smooth, eval (points), used, reserved, allocated, predicted, budget."""
+    """One curve. `style` is a CSS class: raw, smooth, eval (points), used, reserved, allocated, predicted, budget.
+
+    `settled` points are not drawn again while they are of the same `generation`; the `unsettled` follow them.
+    """
 
     name: str
     style: str
-    points: Sequence[Point]
+    settled: Sequence[Point]
+    unsettled: Sequence[Point] = ()
+    generation: int = 0
+
+    @classmethod
+    def of(cls, name: str, style: str, series: Series) -> Line:
+        """The line of a series."""
+        return cls(name, style, series.points, series.unsettled(), series.generation)
+
+    @property
+    def points(self) -> list[Point]:
+        """All of it."""
+        return [*self.settled, *self.unsettled]
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What the axes say, and the range that they cover."""
+    """What the axes say, and the range that they cover. Values are shown divided by `y_unit`."""
 
     x_title: str
     y_title: str
     x_range: Point
     y_range: Point
     x_kind: str = "number"
+    y_unit: float = 1.0
+    width: int = WIDTH
+    height: int = HEIGHT
 
 
-def loss_chart(curves: Curves) -> str:
-    """Training loss, raw and smoothed, with the evaluations as points. Empty text before there is a value."""
-    lines = [
-        Line("train", "raw", curves.loss.all()),
-        Line("train, smoothed", "smooth", curves.smooth.all()),
-        Line("evaluation", "eval", curves.evaluation.all()),
-    ]
-    points = [point for line in lines for point in line.points]
-    if not points:
+@dataclass
+class Ink:
+    """The paths of one chart as far as they are settled: of each line, what it was drawn in, how far, and the path."""
+
+    drawn: dict[str, tuple[tuple[int, Axes], int, str]] = field(default_factory=dict)
+
+    def path(self, line: Line, axes: Axes) -> str:
+        """The SVG path of `line`; only its new points are drawn where the axes are as they were."""
+        frame = (line.generation, axes)
+        before, count, path = self.drawn.get(line.name, (None, 0, ""))
+        if before != frame:
+            count, path = 0, ""
+        path += _points(line.settled[count:], axes)
+        self.drawn[line.name] = (frame, len(line.settled), path)
+        return f"M{(path + _points(line.unsettled, axes))[1:]}"
+
+
+def _points(points: Sequence[Point], axes: Axes) -> str:
+    return "".join([f"L{_x(x, axes):.1f} {_y(y, axes):.1f}" for x, y in points])
+
+
+def loss_chart(curves: Curves, ink: Ink | None = None, total: int | None = None) -> str:
+    """Training loss, raw and smoothed, with the evaluations as points. Empty text before there is a value.
+
+    `total` is the number of steps of a run that goes on.
+    """
+    series = (curves.loss, curves.smooth, curves.evaluation)
+    found = [each for each in series if each.points]
+    if not found:
         return ""
-    x_range = (0.0, max(1.0, max(x for x, _ in points)))
-    axes = Axes("step", "loss (nats per token)", x_range, _padded([y for _, y in points]))
-    return _figure("Loss", lines, axes)
+    lines = [
+        Line.of("train", "raw", curves.loss),
+        Line.of("train, smoothed", "smooth", curves.smooth),
+        Line.of("evaluation", "eval", curves.evaluation),
+    ]
+    last = max(1.0, max(each.all()[-1][0] for each in found))
+    end = last if total is None else min(round_up(last), max(float(total), last))
+    heights = _padded(min(each.low for each in found), max(each.high for each in found))
+    return _figure("Loss", lines, Axes("step", "loss (nats per token)", (0.0, end), heights), ink)
 
 
-def memory_chart(curves: Curves, kind: str, budget_bytes: int | None, predicted_bytes: int | None = None) -> str:
+def memory_chart(
+    curves: Curves,
+    kind: str,
+    budget_bytes: int | None,
+    predicted_bytes: int | None = None,
+    ink: Ink | None = None,
+    goes_on: bool = False,
+) -> str:
     """Memory over time, with the predicted peak and the budget as lines.
 
     `kind` is the device's; a CPU has resident memory only.
@@ -66,27 +119,35 @@ def memory_chart(curves: Curves, kind: str, budget_bytes: int | None, predicted_
         "reserved_bytes": ("reserved by torch", "reserved"),
         "process_bytes": ("resident memory" if kind == "cpu" else "used by the process", "used"),
     }
-    found = [(names[column], curves.memory[column].all()) for column in names if column in curves.memory]
+    found = {column: curves.memory[column] for column in names if column in curves.memory}
     if not found:
         return ""
-    top = max([*(y for _, points in found for _, y in points), predicted_bytes or 0])
+    top = max([*(series.high for series in found.values()), predicted_bytes or 0])
     unit, name = (GIB, "GiB") if top >= GIB / 2 else (MIB, "MiB")
-    lines = [Line(label, style, [(x, y / unit) for x, y in points]) for (label, style), points in found]
-    end = max(1.0, max(x for line in lines for x, _ in line.points))
-    ceiling = top / unit * 1.6
+    top = round_up(top / unit) * unit
+    lines = [Line.of(*names[column], series) for column, series in found.items()]
+    last = max(1.0, max(series.all()[-1][0] for series in found.values()))
+    end = round_up_time(last) if goes_on else last
+    ceiling = top * 1.6
     far = False
     if predicted_bytes:
-        level = predicted_bytes / unit
-        lines.append(Line(f"predicted {level:.3g} {name}", "predicted", [(0.0, level), (end, level)]))
+        level = float(predicted_bytes)
+        lines.append(Line(f"predicted {level / unit:.3g} {name}", "predicted", (), ((0.0, level), (end, level))))
     if budget_bytes:
-        level = budget_bytes / unit
         # A budget far above the use would press the curve flat: then its line is put at the top, and says so.
-        far = level > FAR_BUDGET * top / unit
-        shown = ceiling / HEADROOM if far else level
+        far = budget_bytes > FAR_BUDGET * top
+        shown = ceiling / HEADROOM if far else float(budget_bytes)
         ceiling = shown * HEADROOM
-        lines.append(Line(f"budget {level:.3g} {name}", "budget", [(0.0, shown), (end, shown)]))
-    axes = Axes("time since the start", f"memory ({name})", (0.0, end), (0.0, ceiling), x_kind="time")
-    return _figure("Memory", lines, axes, "the budget is above this scale" if far else "")
+        lines.append(Line(f"budget {budget_bytes / unit:.3g} {name}", "budget", (), ((0.0, shown), (end, shown))))
+    axes = Axes("time since the start", f"memory ({name})", (0.0, end), (0.0, ceiling), x_kind="time", y_unit=unit)
+    return _figure("Memory", lines, axes, ink, "the budget is above this scale" if far else "")
+
+
+def tick_step(span: float, about: int = 5) -> float:
+    """A round number that goes into `span` some `about` times."""
+    rough = span / about
+    scale = 10 ** math.floor(math.log10(rough))
+    return next(factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= rough * 0.999)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -94,52 +155,72 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     span = high - low
     if span <= 0:
         return [low]
-    rough = span / about
-    scale = 10 ** math.floor(math.log10(rough))
-    step = next(factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= rough * 0.999)
+    step = tick_step(span, about)
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def time_step(end: float, about: int = 6) -> float:
+    """A round time that goes into `end` seconds some `about` times at most."""
+    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+    return next((step for step in steps if end / step <= about), 86400 * math.ceil(end / 86400 / about))
+
+
 def time_ticks(end: float, about: int = 6) -> list[float]:
     """Round times within [0, end] seconds."""
-    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
-    step = next((step for step in steps if end / step <= about), 86400 * math.ceil(end / 86400 / about))
+    step = int(time_step(end, about))
     return [float(value) for value in range(0, int(end) + 1, step)]
 
 
-def _padded(values: Sequence[float]) -> Point:
-    low, high = min(values), max(values)
+def round_up(value: float) -> float:
+    """The next round number at or above a positive `value`, at most a third above it."""
+    scale = 10 ** math.floor(math.log10(value))
+    return next(factor * scale for factor in _ROUND if factor * scale >= value * (1 - 1e-9))
+
+
+def round_up_time(seconds: float) -> float:
+    """The next round time at or above `seconds`."""
+    step = time_step(seconds)
+    return math.ceil(seconds / step) * step
+
+
+def _padded(low: float, high: float) -> Point:
+    """Round ends with some room, so that a new value seldom moves them."""
     room = max((high - low) * 0.06, abs(high) * 0.02, 1e-6)
-    return (0.0 if 0 <= low < 0.35 * high else low - room), high + room
+    step = tick_step(high - low + 2 * room, about=8)
+    bottom = 0.0 if 0 <= low < 0.35 * high else math.floor((low - room) / step) * step
+    return bottom, math.ceil((high + room) / step) * step
 
 
-def _figure(title: str, lines: Sequence[Line], axes: Axes, remark: str = "") -> str:
-    drawn = [line for line in lines if line.points]
+def _figure(title: str, lines: Sequence[Line], axes: Axes, ink: Ink | None, remark: str = "") -> str:
+    drawn = [line for line in lines if line.settled or line.unsettled]
     keys = "".join(f'<span class="nb-key nb-c-{line.style}"><i></i>{text(line.name)}</span>' for line in drawn)
     return (
         f'<figure class="nb-chart"><figcaption><b>{text(title)}</b><span class="nb-keys">{keys}</span></figcaption>'
-        f"{_svg(title, drawn, axes, remark)}</figure>"
+        f"{svg(title, axes, [_curve(line, axes, ink or Ink()) for line in drawn], remark)}</figure>"
     )
 
 
-def _svg(title: str, lines: Sequence[Line], axes: Axes, remark: str) -> str:
-    body = "".join([*_grid(axes), *(_curve(line, axes) for line in lines)])
+def svg(title: str, axes: Axes, curves: Sequence[str], remark: str = "") -> str:
+    """The picture: axes with their units, and `curves` as drawn within them."""
+    body = "".join([*_grid(axes), *curves])
+    right, bottom = axes.width - RIGHT, axes.height - BOTTOM
     if remark:
-        body += f'<text class="nb-axis" x="{WIDTH - RIGHT - 4}" y="{TOP + 30}" text-anchor="end">{remark}</text>'
-    (x0, x1), (y0, y1) = axes.x_range, axes.y_range
+        body += f'<text class="nb-axis" x="{right - 4}" y="{TOP + 30}" text-anchor="end">{remark}</text>'
+    (x0, x1), (y0, y1), unit = axes.x_range, axes.y_range, axes.y_unit
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(title)}: {text(axes.y_title)} over '
-        f'{text(axes.x_title)}" data-plot="{LEFT},{TOP},{WIDTH - RIGHT},{HEIGHT - BOTTOM}" '
-        f'data-range="{x0},{x1},{y0},{y1}" data-kind="{axes.x_kind}">{body}</svg>'
+        f'<svg viewBox="0 0 {axes.width} {axes.height}" role="img" aria-label="{text(title)}: {text(axes.y_title)} '
+        f'over {text(axes.x_title)}" data-plot="{LEFT},{TOP},{right},{bottom}" '
+        f'data-range="{x0},{x1},{y0 / unit},{y1 / unit}" data-kind="{axes.x_kind}">{body}</svg>'
     )
 
 
 def _grid(axes: Axes) -> list[str]:
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    right, bottom = axes.width - RIGHT, axes.height - BOTTOM
     parts = []
-    for value in ticks(*axes.y_range):
-        y = _y(value, axes)
+    low, high = (end / axes.y_unit for end in axes.y_range)
+    for value in ticks(low, high):
+        y = _y(value * axes.y_unit, axes)
         parts.append(f'<line class="nb-grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="nb-tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     times = axes.x_kind == "time"
@@ -149,33 +230,42 @@ def _grid(axes: Axes) -> list[str]:
         parts.append(f'<line class="nb-mark" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         parts.append(f'<text class="nb-tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
     middle = (TOP + bottom) / 2
+    centre = (LEFT + right) / 2
     return [
         *parts,
-        f'<text class="nb-axis" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{axes.x_title}</text>',
+        f'<text class="nb-axis" x="{centre}" y="{axes.height - 6}" text-anchor="middle">{axes.x_title}</text>',
         f'<text class="nb-axis" x="12" y="{middle}" text-anchor="middle" '
         f'transform="rotate(-90 12 {middle})">{axes.y_title}</text>',
     ]
 
 
-def _curve(line: Line, axes: Axes) -> str:
-    places = [(_x(x, axes), _y(y, axes)) for x, y in line.points]
+def places(points: Sequence[Point], axes: Axes) -> list[Point]:
+    """Where `points` lie in the picture."""
+    return [(_x(x, axes), _y(y, axes)) for x, y in points]
+
+
+def _curve(line: Line, axes: Axes, ink: Ink) -> str:
     name = f'data-name="{text(line.name)}"'
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    path = ink.path(line, axes)
     if line.style == "eval":
-        dots = "".join(f'<circle class="nb-c-eval" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>' for x, y in places)
+        dots = "".join(
+            f'<circle class="nb-c-eval" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>' for x, y in places(line.points, axes)
+        )
         return f'<path class="nb-line nb-c-eval" {name} d="{path}"/>{dots}'
     area = ""
     if line.style == "used":
-        bottom = HEIGHT - BOTTOM
-        area = f'<path class="nb-area" d="{path}L{places[-1][0]:.1f} {bottom}L{places[0][0]:.1f} {bottom}Z"/>'
+        bottom = axes.height - BOTTOM
+        ends = [(line.settled or line.unsettled)[0], (line.unsettled or line.settled)[-1]]
+        (first, _), (last, _) = places(ends, axes)
+        area = f'<path class="nb-area" d="{path}L{last:.1f} {bottom}L{first:.1f} {bottom}Z"/>'
     return f'{area}<path class="nb-line nb-c-{line.style}" {name} d="{path}"/>'
 
 
 def _x(value: float, axes: Axes) -> float:
     low, high = axes.x_range
-    return LEFT + (value - low) / (high - low) * (WIDTH - RIGHT - LEFT)
+    return LEFT + (value - low) / (high - low) * (axes.width - RIGHT - LEFT)
 
 
 def _y(value: float, axes: Axes) -> float:
     low, high = axes.y_range
-    return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+    return axes.height - BOTTOM - (value - low) / (high - low) * (axes.height - BOTTOM - TOP)

@@ -7,11 +7,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from app import run_html, says_html
-from app.charts import loss_chart, memory_chart
-from app.series import Curves
-from core.runs.store import Run
+from app.charts import Ink, loss_chart, memory_chart
+from app.pieces import busy
+from app.series import PATIENCE_SECONDS, Curves
+from core.runs.store import OPEN, Run, Status
 
-KEPT = 8
+KEPT = 12
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Drawn:
     curves: Curves
     parts: dict[str, str] = field(default_factory=dict)
     made_from: dict[str, object] = field(default_factory=dict)
+    inks: dict[str, Ink] = field(default_factory=lambda: {"loss": Ink(), "memory": Ink()})
 
 
 class Live:
@@ -34,19 +36,32 @@ class Live:
     def parts(self, run: Run) -> dict[str, str]:
         """The HTML of `run` by part: head, loss, memory, says, events. Two equal texts mean: nothing new."""
         with self._lock:
-            drawn = self._drawn.setdefault(run.id, Drawn(Curves(run)))
-            self._drawn.move_to_end(run.id)
-            while len(self._drawn) > KEPT:
-                self._drawn.popitem(last=False)
-            return self._draw(run, drawn)
+            return self._draw(run, self._known(run))
+
+    def curves(self, runs: list[Run]) -> list[Curves]:
+        """The curves of each of `runs`, brought up to date. They are read only: others look at them too."""
+        with self._lock:
+            known = [self._known(run).curves for run in runs]
+            for curves in known:
+                curves.update(PATIENCE_SECONDS / len(known))
+            return known
+
+    def _known(self, run: Run) -> Drawn:
+        drawn = self._drawn.setdefault(run.id, Drawn(Curves(run)))
+        self._drawn.move_to_end(run.id)
+        while len(self._drawn) > KEPT:
+            self._drawn.popitem(last=False)
+        return drawn
 
     def _draw(self, run: Run, drawn: Drawn) -> dict[str, str]:
         status, curves = run.status(), drawn.curves
         curves.update()
         levels = run_html.budget_bytes(run), run_html.predicted_bytes(run)
         drawn.parts["head"] = run_html.head(run, status, curves)
+        if curves.waiting_bytes:
+            drawn.parts["head"] += busy(f"Reading the run's figures: {curves.share_read:.0%}.")
         wanted: dict[str, object] = {
-            "loss": (curves.versions["metrics"], status.state),
+            "loss": (curves.versions["metrics"], status.state, status.total),
             "memory": (curves.versions["memory"], status.state, levels),
             "says": (curves.versions["samples"], status.state, _past_the_first_answers(curves)),
             "events": curves.versions["events"],
@@ -55,16 +70,19 @@ class Live:
             if drawn.made_from.get(part) == version and part in drawn.parts:
                 continue
             drawn.made_from[part] = version
-            drawn.parts[part] = self._part(part, status.state, curves, levels)
+            drawn.parts[part] = self._part(part, status, drawn, levels)
         return dict(drawn.parts)
 
-    def _part(self, part: str, state: str, curves: Curves, levels: tuple[int | None, int | None]) -> str:
+    def _part(self, part: str, status: Status, drawn: Drawn, levels: tuple[int | None, int | None]) -> str:
+        curves, goes_on = drawn.curves, status.state in OPEN
         if part == "loss":
-            return loss_chart(curves) or run_html.no_chart("Loss", state)
+            total = status.total if goes_on else None
+            return loss_chart(curves, drawn.inks[part], total) or run_html.no_chart("Loss", status.state)
         if part == "memory":
-            return memory_chart(curves, self.device_kind, *levels) or run_html.no_chart("Memory", state)
+            drawing = memory_chart(curves, self.device_kind, *levels, drawn.inks[part], goes_on)
+            return drawing or run_html.no_chart("Memory", status.state)
         if part == "says":
-            return says_html.says(curves.samples, state, _past_the_first_answers(curves))
+            return says_html.says(curves.samples, status.state, _past_the_first_answers(curves))
         return run_html.events(list(curves.events))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 from core.runs.store import Run, Tail
@@ -13,38 +15,158 @@ from core.runs.store import Run, Tail
 LIMIT = 1000
 SMOOTHING = 0.9
 MEMORY_COLUMNS = ("allocated_bytes", "reserved_bytes", "process_bytes", "device_bytes")
+# Reading at most so long in one go: a page on a long run opens at once, and fills within its next ticks.
+PATIENCE_SECONDS = 0.3
+CHUNK_BYTES = 2**20
+# What the points that are not final yet may add to those that are.
+ROOM = 4
+
+Point = tuple[float, float]
+Thin = Callable[[list[float], list[float]], list[Point]]
+
+
+def peaks(xs: list[float], ys: list[float]) -> list[Point]:
+    """The lowest and the highest of these points, in their order: what sticks out stays in sight."""
+    low, high = ys.index(min(ys)), ys.index(max(ys))
+    first, last = (0, len(xs) - 1) if low == high else sorted((low, high))
+    return [(xs[first], ys[first]), (xs[last], ys[last])] if first != last else [(xs[0], ys[0])]
+
+
+def mean(xs: list[float], ys: list[float]) -> list[Point]:
+    """One point for all: their mean, at the last of them."""
+    return [(xs[-1], sum(ys) / len(ys))]
+
+
+def highest(xs: list[float], ys: list[float]) -> list[Point]:
+    """One point for all: the highest value, at the last of them."""
+    return [(xs[-1], max(ys))]
 
 
 @dataclass
 class Series:
-    """A curve of at most LIMIT points. When it is full, neighbours become one: their `merge` at the later x.
+    """A curve of at most LIMIT points. When it is full, neighbours are thinned out, and so are all that come after.
 
-    Adding costs the same at the first point and at the millionth.
+    Adding costs the same at the first point and at the millionth. `points` are final: they are only added to, until
+    they are thinned out, which `generation` counts.
     """
 
-    merge: Callable[[Sequence[float]], float] = fmean
+    thin: Thin = peaks
     stride: int = 1
-    points: list[tuple[float, float]] = field(default_factory=list)
-    _waiting: list[tuple[float, float]] = field(default_factory=list)
+    generation: int = 0
+    points: list[Point] = field(default_factory=list)
+    low: float = math.inf
+    high: float = -math.inf
+    _xs: list[float] = field(default_factory=list)
+    _ys: list[float] = field(default_factory=list)
+    _newest: tuple[Point, ...] = ()
 
     def add(self, x: float, y: float) -> None:
         """Append the point (x, y); x never falls."""
-        self._waiting.append((x, y))
-        if len(self._waiting) < self.stride:
+        self.extend([x], [y])
+
+    def extend(self, xs: list[float], ys: list[float]) -> None:
+        """Append points; x never falls."""
+        if not xs:
             return
-        self.points.append(self._merged(self._waiting))
-        self._waiting = []
-        if len(self.points) >= LIMIT:
-            pairs = zip(self.points[::2], self.points[1::2], strict=True)
-            self.points = [self._merged([first, second]) for first, second in pairs]
-            self.stride *= 2
+        self.low, self.high = min(self.low, min(ys)), max(self.high, max(ys))
+        self._newest = ((xs[-1], ys[-1]),)
+        self._xs += xs
+        self._ys += ys
+        start = 0
+        while start + self.stride <= len(self._xs):
+            end = start + self.stride
+            self.points += self.thin(self._xs[start:end], self._ys[start:end])
+            start = end
+            if len(self.points) >= LIMIT - ROOM:
+                self._thin_out()
+        del self._xs[:start], self._ys[:start]
 
-    def _merged(self, points: list[tuple[float, float]]) -> tuple[float, float]:
-        return points[-1][0], self.merge([y for _, y in points])
+    def _thin_out(self) -> None:
+        """Half as many points. Of those that were kept alone two make one; of pairs, two pairs make one."""
+        group = 4 if self.thin is peaks else 2
+        points: list[Point] = []
+        for start in range(0, len(self.points), group):
+            xs, ys = zip(*self.points[start : start + group], strict=True)
+            points += self.thin(list(xs), list(ys))
+        self.stride *= group if self.stride == 1 else 2
+        self.points = points
+        self.generation += 1
 
-    def all(self) -> list[tuple[float, float]]:
+    def unsettled(self) -> list[Point]:
+        """What comes after `points`: it may be another the next time, but the newest is among it."""
+        thinned = self.thin(self._xs, self._ys) if self._xs else []
+        shown = thinned or self.points[-1:]
+        return [*thinned, *(point for point in self._newest if shown[-1][0] != point[0])]
+
+    def all(self) -> list[Point]:
         """The points so far, the newest included."""
-        return self.points + self._waiting[-1:]
+        return self.points + self.unsettled()
+
+    def at_each(self, xs: list[float]) -> list[float]:
+        """The value at each of `xs`: between two points on the straight line, beyond the ends as at them."""
+        points = self.all()
+        known = [x for x, _ in points]
+        return [_between(points, bisect_left(known, x), x) for x in xs]
+
+
+def _between(points: list[Point], after: int, x: float) -> float:
+    if after in (0, len(points)):
+        return points[min(after, len(points) - 1)][1]
+    (x0, y0), (x1, y1) = points[after - 1], points[after]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+@dataclass
+class Metrics:
+    """What metrics.jsonl has come to. `seconds` and `tokens` say how much training each step ends."""
+
+    loss: Series = field(default_factory=Series)
+    smooth: Series = field(default_factory=lambda: Series(mean))
+    evaluation: Series = field(default_factory=Series)
+    seconds: Series = field(default_factory=Series)
+    tokens: Series = field(default_factory=Series)
+    last: dict[str, float] = field(default_factory=dict)
+    pace: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=20))
+    _average: float | None = None
+    _seconds: float = 0.0
+    _tokens: float = 0.0
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Take up lines of the file in their order. A loss that is no number is none there, and a gap in the curve."""
+        rows = [row for row in rows if _is_number(row.get("step"))]
+        trained = [row for row in rows if _is_number(row.get("loss"))]
+        measured = [row for row in rows if _is_number(row.get("eval_loss"))]
+        steps, losses = [float(row["step"]) for row in trained], [float(row["loss"]) for row in trained]
+        self.loss.extend(steps, losses)
+        self.smooth.extend(steps, self._smoothed(losses))
+        self.evaluation.extend([float(row["step"]) for row in measured], [float(row["eval_loss"]) for row in measured])
+        self._count(trained, steps)
+        self.pace.extend(
+            (float(row["time"]), float(row["step"])) for row in trained[-20:] if _is_number(row.get("time"))
+        )
+        for row in sorted([*measured, *trained[-1:], *rows[-1:]], key=lambda row: float(row["step"])):
+            self.last.update({key: value for key, value in row.items() if _is_number(value)})
+
+    def _smoothed(self, losses: list[float]) -> list[float]:
+        smoothed = []
+        average = self._average
+        for loss in losses:
+            average = loss if average is None else SMOOTHING * average + (1 - SMOOTHING) * loss
+            smoothed.append(average)
+        self._average = average
+        return smoothed
+
+    def _count(self, trained: list[dict[str, Any]], steps: list[float]) -> None:
+        seconds, tokens = [], []
+        for row in trained:
+            count, speed = row.get("tokens"), row.get("tokens_per_second")
+            if count and speed:
+                self._tokens += count
+                self._seconds += count / speed
+            seconds.append(self._seconds)
+            tokens.append(self._tokens)
+        self.seconds.extend(steps, seconds)
+        self.tokens.extend(steps, tokens)
 
 
 @dataclass
@@ -52,69 +174,97 @@ class Curves:
     """Everything drawn of one run. `update()` reads what is new; `versions` says what changed."""
 
     run: Run
-    loss: Series = field(default_factory=Series)
-    smooth: Series = field(default_factory=Series)
-    evaluation: Series = field(default_factory=Series)
+    metrics: Metrics = field(default_factory=Metrics)
     memory: dict[str, Series] = field(default_factory=dict)
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=500))
     samples: list[dict[str, Any]] = field(default_factory=list)
-    last: dict[str, float] = field(default_factory=dict)
-    pace: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=20))
     versions: dict[str, int] = field(default_factory=lambda: {"metrics": 0, "memory": 0, "events": 0, "samples": 0})
     _tails: dict[str, Tail] = field(default_factory=dict)
-    _average: float | None = None
 
-    def update(self) -> None:
-        """Read what was appended since the last call. A resume cuts the files back: then all is read again."""
-        fresh = self._read()
-        if self._went_back(fresh["metrics"]):
-            self._forget()
-            fresh = self._read()
-        for name, rows in fresh.items():
-            if rows:
-                self.versions[name] += 1
-        for row in fresh["metrics"]:
-            self._add_metrics(row)
-        for row in fresh["memory"]:
-            self._add_memory(row)
-        self.events.extend(fresh["events"])
-        self.samples.extend(fresh["samples"])
+    @property
+    def loss(self) -> Series:
+        """The training loss by step, its peaks kept."""
+        return self.metrics.loss
 
-    def _read(self) -> dict[str, list[dict[str, Any]]]:
+    @property
+    def smooth(self) -> Series:
+        """The training loss by step, smoothed."""
+        return self.metrics.smooth
+
+    @property
+    def evaluation(self) -> Series:
+        """The evaluation loss by step."""
+        return self.metrics.evaluation
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The newest value of every number in the metrics."""
+        return self.metrics.last
+
+    def update(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Read what was appended since the last call, for about `patience_seconds`: `waiting_bytes` is the rest.
+
+        A resume cuts the files back: then such a file is read anew.
+        """
+        ends = time.monotonic() + patience_seconds
         for name in self.versions:
-            self._tails.setdefault(name, Tail(self.run.dir / f"{name}.jsonl"))
-        return {name: self._tails[name].read() for name in self.versions}
+            tail = self._tails.setdefault(name, Tail(self.run.dir / f"{name}.jsonl"))
+            while True:
+                self._read(name, tail)
+                if not tail.waiting_bytes or time.monotonic() > ends:
+                    break
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of the files has not been read yet."""
+        return sum(tail.waiting_bytes for tail in self._tails.values())
+
+    @property
+    def share_read(self) -> float:
+        """How much of the files has been read, from 0 to 1."""
+        read = sum(tail.position for tail in self._tails.values())
+        return read / (read + self.waiting_bytes) if read else 1.0
+
+    def _read(self, name: str, tail: Tail) -> None:
+        before = tail.restarts
+        rows = tail.read(CHUNK_BYTES)
+        if tail.restarts != before or (name == "metrics" and self._went_back(rows)):
+            self._forget(name)
+        if not rows and tail.restarts == before:
+            return
+        self.versions[name] += 1
+        if name == "metrics":
+            self.metrics.add(rows)
+        elif name == "memory":
+            self._add_memory(rows)
+        elif name == "events":
+            self.events.extend(rows)
+        else:
+            self.samples.extend(rows)
 
     def _went_back(self, rows: list[dict[str, Any]]) -> bool:
-        return bool(rows) and rows[0].get("step", 0) < self.last.get("step", 0)
+        return bool(rows) and _is_number(rows[0].get("step")) and rows[0]["step"] < self.last.get("step", 0)
 
-    def _forget(self) -> None:
+    def _forget(self, name: str) -> None:
         blank = Curves(self.run)
-        for name in ("loss", "smooth", "evaluation", "memory", "events", "samples", "last", "pace", "_tails"):
-            setattr(self, name, getattr(blank, name))
-        self._average = None
+        setattr(self, name, getattr(blank, name))
 
-    def _add_metrics(self, row: dict[str, Any]) -> None:
-        step = float(row.get("step", 0))
-        if row.get("loss") is not None:  # a loss that is no number is none in the file, and a gap in the curve
-            loss = float(row["loss"])
-            self._average = loss if self._average is None else SMOOTHING * self._average + (1 - SMOOTHING) * loss
-            self.loss.add(step, loss)
-            self.smooth.add(step, self._average)
-            self.pace.append((float(row["time"]), step))
-        if row.get("eval_loss") is not None:
-            self.evaluation.add(step, float(row["eval_loss"]))
-        self.last.update({key: value for key, value in row.items() if isinstance(value, (int, float))})
-
-    def _add_memory(self, row: dict[str, Any]) -> None:
-        seconds = float(row.get("seconds", 0))
+    def _add_memory(self, rows: list[dict[str, Any]]) -> None:
+        rows = [row for row in rows if _is_number(row.get("seconds"))]
         for column in MEMORY_COLUMNS:
-            if row.get(column) is not None:
-                self.memory.setdefault(column, Series(merge=max)).add(seconds, float(row[column]))
+            found = [row for row in rows if _is_number(row.get(column))]
+            if found:
+                series = self.memory.setdefault(column, Series(highest))
+                series.extend([float(row["seconds"]) for row in found], [float(row[column]) for row in found])
 
     def seconds_per_step(self) -> float | None:
         """The pace of the last steps; None before there are two."""
-        if len(self.pace) < 2:
+        pace = self.metrics.pace
+        if len(pace) < 2:
             return None
-        (first_time, first_step), (last_time, last_step) = self.pace[0], self.pace[-1]
+        (first_time, first_step), (last_time, last_step) = pace[0], pace[-1]
         return (last_time - first_time) / (last_step - first_step) if last_step > first_step else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -30,6 +30,8 @@ OPEN = ACTIVE | {"queued"}
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 _LINES = Lines()
+# The safe loader, in C where libyaml is there: ten times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Run:
 
     def _recipe_file(self) -> dict[str, Any]:
         try:
-            values = yaml.safe_load((self.dir / "recipe.yaml").read_text(encoding="utf-8"))
+            values = yaml.load((self.dir / "recipe.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(f"recipe.yaml of run {self.id} cannot be read: {error}.") from None
         if not isinstance(values, dict) or not isinstance(values.get("dataset"), dict):
@@ -213,7 +215,9 @@ class Run:
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of the worker's log."""
         try:
-            text = (self.dir / "worker.log").read_bytes()[-65_536:].decode("utf-8", "replace")
+            with (self.dir / "worker.log").open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - 65_536))
+                text = log.read().decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
         return "\n".join(text.replace("\r", "\n").splitlines()[-lines:])
@@ -276,6 +280,7 @@ class Tail:
                 fresh = handle.read(-1 if most_bytes is None else most_bytes)
                 self.waiting_bytes = max(0, os.fstat(handle.fileno()).st_size - handle.tell())
         except FileNotFoundError:
+            self.waiting_bytes = 0
             return []
         self.position += len(fresh)
         *whole, self._rest = (self._rest + fresh).split(b"\n")

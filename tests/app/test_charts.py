@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.charts import loss_chart, memory_chart, ticks, time_ticks
+from app import charts
+from app.charts import loss_chart, memory_chart, round_up, ticks, time_ticks
 from app.series import Curves
 from core.runs.store import Run
 from core.sizes import GIB
@@ -16,10 +17,10 @@ from core.sizes import GIB
 def _curves(tmp_path: Path, used: float = 0.5 * GIB) -> Curves:
     curves = Curves(Run(tmp_path))
     for step in range(1, 11):
-        curves._add_metrics({"step": step, "time": float(step), "loss": 3.0 / step})
-    curves._add_metrics({"step": 10, "time": 10.0, "eval_loss": 0.5})
+        curves.metrics.add([{"step": step, "time": float(step), "loss": 3.0 / step}])
+    curves.metrics.add([{"step": 10, "time": 10.0, "eval_loss": 0.5}])
     for second in range(10):
-        curves._add_memory({"seconds": second, "step": second, "process_bytes": used})
+        curves._add_memory([{"seconds": second, "step": second, "process_bytes": used}])
     return curves
 
 
@@ -47,6 +48,37 @@ def test_a_budget_far_above_the_use_does_not_press_the_curve_flat(tmp_path: Path
     assert "budget 100 GiB" in svg and "above this scale" in svg
     top = float(re.findall(r'data-range="[^"]*,([0-9.]+)"', svg)[0])
     assert top < 2.0  # GiB on the axis
+
+
+def test_while_a_run_goes_on_only_what_is_new_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves, ink = _curves(tmp_path), charts.Ink()
+    loss_chart(curves, ink, total=1000)
+    drawn: list[int] = []
+    points = charts._points
+    monkeypatch.setattr(charts, "_points", lambda new, axes: (drawn.append(len(new)), points(new, axes))[1])
+    curves.metrics.add([{"step": 11, "time": 11.0, "loss": 0.5}])
+    moved = loss_chart(curves, ink, total=1000)  # the axis ends at 12 now, not at 10: all of it is drawn
+    assert max(drawn) == 11
+    drawn.clear()
+    curves.metrics.add([{"step": 12, "time": 12.0, "loss": 0.5}])
+    grown = loss_chart(curves, ink, total=1000)
+    assert max(drawn) == 1
+    assert re.findall("data-range=.*?>", moved)[0] == re.findall("data-range=.*?>", grown)[0]
+    assert grown == loss_chart(curves, total=1000)
+
+
+def test_a_run_that_has_ended_fills_its_chart(tmp_path: Path) -> None:
+    curves = _curves(tmp_path)
+    assert 'data-range="0.0,10.0,' in loss_chart(curves)
+    curves.metrics.add([{"step": 11, "time": 11.0, "loss": 0.5}])
+    assert 'data-range="0.0,11.0,' in loss_chart(curves)
+    assert 'data-range="0.0,12.0,' in loss_chart(curves, total=400)
+    assert 'data-range="0.0,11.0,' in loss_chart(curves, total=11)
+
+
+@pytest.mark.parametrize("value", [1e-5, 0.99, 1.0, 1.01, 7.2, 1000.0, 1001.0, 987_654.0])
+def test_rounding_up_goes_a_third_up_at_most(value: float) -> None:
+    assert value * (1 - 1e-9) <= round_up(value) <= value * 1.34
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.31, 4.87), (12.0, 12.5), (0.0, 3_000_000.0)])
