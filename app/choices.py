@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.pieces import date
+from core.chat.voices import voices
 from core.data.keep import kept_datasets
 from core.data.samples import samples
 from core.models import model_choices
 from core.recipe import load_recipe, recipe_presets
-from core.runs.store import Run, list_runs
+from core.runs.store import list_runs
 from core.workspace import Workspace
 
 Choices = list[tuple[str, str]]
@@ -40,13 +41,9 @@ def recipes() -> Choices:
 
 
 def talkers(workspace: Workspace) -> Choices:
-    """Runs with an adapter, newest first, then bases alone. Values: 'run:<id>' and 'base:<model>'."""
-    runs = [run for run in list_runs(workspace) if run.has_adapter]
-    return [(run_label(run), f"run:{run.id}") for run in runs] + [
-        (f"{label}, without an adapter", f"base:{value}") for label, value in models(workspace)
+    """Whom one can talk to, by the keys of core/chat/voices.py; runs also with when they were made."""
+    made = {f"run:{run.id}": date(run.created) for run in list_runs(workspace)}
+    return [
+        (f"{voice.label} · {made[voice.key]}" if voice.key in made else voice.label, voice.key)
+        for voice in voices(workspace)
     ]
-
-
-def run_label(run: Run) -> str:
-    """A run in a menu: its name and when it was made."""
-    return f"{run.name} · {date(run.created)}"

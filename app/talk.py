@@ -13,32 +13,36 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from core.chat.client import USUAL_LOAD_SECONDS, ChatClient
+from core.chat.piece import Piece
+from core.chat.sampling import Sampling
+from core.chat.voices import Voice, find_voice, without_adapter
 from core.errors import NibbleError, RunError
-from core.runs.store import find_run
 from core.workspace import Workspace, read_json, write_json
 
 IDLE_SECONDS = 15 * 60
-Voice = Literal["adapter", "base"]
+NOBODY = "There is nothing to talk to yet. Train an adapter first, or choose a base model."
+STILL_ANSWERING = "It is still answering. Press Stop to end that first."
+EMPTY_MESSAGE = "The message is empty. Write something, then press Send."
+ENDINGS = {"asked": "stopped", "length": "ended by the length limit", "context": "the context is full"}
 
 
 @dataclass
 class Turn:
-    """One message. `note` says who spoke and how fast."""
+    """One message. `note` says who spoke and how fast; `used` of the `of` tokens that fit were full after it."""
 
     role: str
     content: str
     note: str = ""
+    used: int = 0
+    of: int = 0
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How to reply: by whom, and how the next token is drawn."""
+    """How to reply: by the adapter or the base under it, how tokens are drawn, what is said beforehand."""
 
-    voice: Voice
-    greedy: bool
-    temperature: float
-    top_p: float
-    max_new_tokens: int
+    voice: Literal["adapter", "base"]
+    sampling: Sampling
     system: str
 
 
@@ -55,7 +59,8 @@ class Talk:
     used: float = field(default_factory=time.monotonic)
     answering: bool = False
     _worker: threading.Thread | None = None
-    _stopping: bool = False
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def open(cls, workspace: Workspace, client: ChatClient) -> Talk:
@@ -68,41 +73,72 @@ class Talk:
         """Whether it loads or replies."""
         return self._worker is not None and self._worker.is_alive()
 
-    def say(self, message: str, talker: str, manner: Manner) -> None:
+    @property
+    def context(self) -> tuple[int, int]:
+        """(tokens of the context that are full, tokens that fit); zeros while nothing is known of it."""
+        last = next((turn for turn in reversed(self.turns) if turn.role == "assistant"), None)
+        return (last.used, last.of) if last is not None else (0, 0)
+
+    def say(self, message: str, key: str, manner: Manner) -> None:
         """Add the person's message and have it answered, after the loading that may be under way.
 
-        Does nothing while a reply is under way.
+        An empty one, and one that comes while another is answered, is refused in a sentence, and nothing changes.
         """
-        if self.answering or not message.strip():
-            return
-        self.turns.append(Turn("user", message.strip()))
-        self._reply(talker, manner)
+        with self._turn:
+            if not message.strip():
+                self._refuse(EMPTY_MESSAGE)
+            elif self.answering:
+                self._refuse(STILL_ANSWERING)
+            else:
+                self.turns.append(Turn("user", message.strip()))
+                self._reply(key, manner)
 
-    def again(self, talker: str, manner: Manner) -> None:
+    def again(self, key: str, manner: Manner) -> None:
         """Take the last reply back and have the same message answered anew."""
-        if self.answering or not self.turns:
-            return
-        if self.turns[-1].role == "assistant":
-            self.turns.pop()
-        self._reply(talker, manner)
+        with self._turn:
+            if self.answering or not self.turns:
+                return
+            if self.turns[-1].role == "assistant":
+                self.turns.pop()
+            self._reply(key, manner)
 
-    def load(self, talker: str) -> None:
+    def edit(self, index: int, message: str, key: str, manner: Manner) -> None:
+        """Put `message` in the place of the person's turn `index`, forget what came after, and have it answered."""
+        with self._turn:
+            if self.answering or not message.strip():
+                self._refuse(STILL_ANSWERING if self.answering else EMPTY_MESSAGE)
+                return
+            self.turns[index:] = [Turn("user", message.strip())]
+            self._reply(key, manner)
+
+    def undo(self) -> str:
+        """Take the last message and its reply back. Returns the message, for the person to change it."""
+        with self._turn:
+            asked = [index for index, turn in enumerate(self.turns) if turn.role == "user"]
+            if self.answering or not asked:
+                return ""
+            message = self.turns[asked[-1]].content
+            del self.turns[asked[-1] :]
+            self.error = ""
+            self._keep()
+            return message
+
+    def load(self, key: str) -> None:
         """Load what there is to talk to, without saying anything yet."""
         if not self.busy:
-            self._start(self._load, talker)
+            self._start(self._load, key)
 
     def stop(self) -> None:
         """End the reply under way; what was said so far stays."""
-        self._stopping = True
+        self._stop.set()
         self.client.stop()
 
     def clear(self) -> None:
-        """Forget the conversation. What is loaded stays loaded."""
+        """Forget the conversation. What is loaded stays loaded, and a reply under way is no longer heard."""
         self.stop()
-        if self._worker is not None:
-            self._worker.join(timeout=10)
-        self.turns, self.error = [], ""
-        self._keep()
+        with self._turn:
+            self.turns, self.error, self.answering = [], "", False
+            self._keep()
 
     def unload(self) -> None:
         """End the reply under way and the chat's process: its memory is free again."""
@@ -114,67 +150,86 @@ class Talk:
         if self.client.loaded and not self.busy and time.monotonic() - self.used > IDLE_SECONDS:
             self.unload()
 
-    def _reply(self, talker: str, manner: Manner) -> None:
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation as models and datasets take it."""
+        return [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+    def _refuse(self, sentence: str) -> None:
+        self.error = sentence
+        self.version += 1
+
+    def _reply(self, key: str, manner: Manner) -> None:
         self.answering = True
-        self._start(self._answer, talker, manner)
+        self._start(self._answer, key, manner)
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> None:
-        self.error, self._stopping = "", False
-        before = self._worker
-        self._worker = threading.Thread(target=self._guarded, args=(before, work, *arguments), daemon=True)
+        self.error, self._stop = "", threading.Event()
+        work_on = (self._worker, self.turns, self._stop, work, *arguments)
+        self._worker = threading.Thread(target=self._guarded, args=work_on, daemon=True)
         self._worker.start()
 
-    def _guarded(self, before: threading.Thread | None, work: Callable[..., None], *arguments: Any) -> None:
+    def _guarded(
+        self,
+        before: threading.Thread | None,
+        turns: list[Turn],
+        stop: threading.Event,
+        work: Callable[..., None],
+        *arguments: Any,
+    ) -> None:
         if before is not None:
             before.join()
+        said = ""
         try:
-            work(*arguments)
+            work(turns, stop, *arguments)
         except NibbleError as error:
-            self.error = "" if self._stopping else str(error)
+            said = "" if stop.is_set() else str(error)
         except Exception as error:  # a thread's last word: else the page would wait for a reply in silence
             traceback.print_exc()
-            self.error = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
-        finally:
-            if work == self._answer:
-                self.answering = False
+            said = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
+        with self._turn:
             self.state, self.used = "", time.monotonic()
+            if self.turns is turns:  # not cleared meanwhile
+                self.error = said
+                self.answering = self.answering and work != self._answer
             self._keep()
 
-    def _load(self, talker: str) -> None:
-        kind, _, name = talker.partition(":")
-        if not name:
-            raise RunError("There is nothing to talk to yet. Train an adapter first, or choose a base model.")
-        first = "" if self.client.loaded else f" This takes about {USUAL_LOAD_SECONDS} seconds the first time."
-        if kind == "run":
-            run = find_run(self.workspace, name)
-            self._show(f"Loading {run.name} over its base…{first}")
-            self.client.load(run.recipe().model, run.adapter, run, progress=self._show)
-        else:
-            self._show(f"Loading {name}…{first}")
-            self.client.load(name, progress=self._show)
+    def _load(self, turns: list[Turn], stop: threading.Event, key: str) -> None:
+        voice = self._voice(key)
+        self.client.load(voice, self._progress(voice, stop))
 
-    def _answer(self, talker: str, manner: Manner) -> None:
-        self._load(talker)
-        if self._stopping:
-            return
-        self._show("Answering…")
-        with_adapter = manner.voice == "adapter" and talker.startswith("run:")
-        messages = [{"role": turn.role, "content": turn.content} for turn in self.turns]
+    def _voice(self, key: str) -> Voice:
+        if not key:
+            raise RunError(NOBODY)
+        return find_voice(self.workspace, key)
+
+    def _progress(self, voice: Voice, stop: threading.Event) -> Callable[[str], None]:
+        """Shows what is loaded, and passes on a stop that came before the process had been asked."""
+        starts = f"Loading {voice.label}… This takes about {USUAL_LOAD_SECONDS} seconds the first time."
+        self._show("Answering…" if self.client.loaded else starts)
+
+        def show(line: str) -> None:
+            self._show(line)
+            if stop.is_set():
+                self.client.stop()
+
+        return show
+
+    def _answer(self, turns: list[Turn], stop: threading.Event, key: str, manner: Manner) -> None:
+        voice = self._voice(key)
+        voice = without_adapter(voice) if manner.voice == "base" else voice
+        progress = self._progress(voice, stop)
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         reply: Turn | None = None
-        for piece in self.client.stream(
-            messages,
-            use_adapter=with_adapter,
-            max_new_tokens=manner.max_new_tokens,
-            greedy=manner.greedy,
-            temperature=manner.temperature,
-            top_p=manner.top_p,
-            system=manner.system,
-        ):
+        for piece in self.client.stream(voice, messages, manner.sampling, system=manner.system, progress=progress):
+            if stop.is_set() and not piece.done:
+                self.client.stop()
             if reply is None:
-                reply = Turn("assistant", "")
-                self.turns.append(reply)
-            reply.content = piece.text
-            reply.note = _note("adapter" if with_adapter else "base", piece.tokens, piece.tokens_per_second)
+                if piece.done and not piece.tokens:  # stopped before it began
+                    return
+                self.state, reply = "Answering…", Turn("assistant", "")
+                turns.append(reply)
+            reply.content, reply.note = piece.text, note(voice, piece)
+            reply.used, reply.of = piece.prompt_tokens + piece.tokens, piece.context_tokens
             self.version += 1
 
     def _show(self, state: str) -> None:
@@ -186,5 +241,9 @@ class Talk:
         self.version += 1
 
 
-def _note(voice: str, tokens: int, tokens_per_second: float) -> str:
-    return f"{voice} · {tokens} tokens · {tokens_per_second:.1f} tokens/s"
+def note(voice: Voice, piece: Piece) -> str:
+    """Who spoke and how fast: 'pirate · 12 tokens · 31.0 tokens/s · first after 0.2 s'."""
+    who = voice.label if voice.adapter is not None else "base"
+    parts = [who, f"{piece.tokens} tokens", f"{piece.tokens_per_second:.1f} tokens/s"]
+    parts += [f"first after {piece.first_token_seconds:.1f} s"] if piece.tokens else []
+    return " · ".join([*parts, *([ENDINGS[piece.ends]] if piece.ends in ENDINGS else [])])

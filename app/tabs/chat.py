@@ -14,6 +14,7 @@ from gradio.components import Component
 from app import choices, pieces
 from app.context import Context
 from app.talk import Manner, Talk
+from core.chat.sampling import Sampling
 from core.runs.store import list_runs
 from core.workspace import read_json, write_json
 
@@ -157,10 +158,12 @@ class ChatEvents:
         values = {key: given[component] for key, component in self.tab.settings.items()}
         return Manner(
             voice=given[self.tab.voice],
-            greedy=bool(values["greedy"]),
-            temperature=float(values["temperature"]),
-            top_p=float(values["top_p"]),
-            max_new_tokens=int(values["max_new_tokens"]),
+            sampling=Sampling(
+                greedy=bool(values["greedy"]),
+                temperature=float(values["temperature"]),
+                top_p=float(values["top_p"]),
+                max_new_tokens=int(values["max_new_tokens"]),
+            ),
             system=values["system"] or "",
         )
 

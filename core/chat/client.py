@@ -2,101 +2,89 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from core.chat.piece import Piece
+from core.chat.sampling import Sampling
+from core.chat.voices import Voice
 from core.child import Child
-from core.errors import NibbleError
-from core.models import find_model
-from core.recipe import QuantizationSettings
-from core.runs.store import Run
+from core.data.conversation import Message
 from core.workspace import Workspace
 
 # How long a first load usually takes: the imports of torch and transformers, measured on 2 cores.
 USUAL_LOAD_SECONDS = 12
 
 
+def _silent(line: str) -> None:
+    """For whoever does not want to know how far loading is."""
+
+
 class ChatClient:
-    """One chat process: one base, one adapter over it at most."""
+    """One chat process: one base at a time, and adapters that are swapped over it. Replies are made one by one."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._child = Child("core.chat.worker", workspace.state / "chat.log", "The chat")
-        self._loaded: tuple[str, str | None] | None = None
-        self.label: str | None = None
+        self._numbers = itertools.count(1)
+        self._open: set[int] = set()
+        self._loaded: Voice | None = None
 
     @property
     def loaded(self) -> str | None:
-        """What is loaded, for a person; None where nothing is."""
-        return self.label if self._child.alive else None
+        """Who spoke last and is still there, for a person; None where nothing is loaded."""
+        return self._loaded.label if self._loaded is not None and self._child.alive else None
 
-    def load(
-        self,
-        model: str,
-        adapter: Path | None = None,
-        run: Run | None = None,
-        progress: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        """Load `model` with the adapter in `adapter`, or the base and adapter of `run`; nothing if it is there already.
+    def load(self, voice: Voice, progress: Callable[[str], None] = _silent) -> None:
+        """Load the voice's base, unless it is there, and its adapter over it.
 
         A base that is not on this machine is downloaded first; `progress` gets a line for a person several times a
-        second meanwhile, and `stop` ends it.
-
-        Raises NibbleError: no such model, no adapter yet, not enough memory.
+        second meanwhile, and `stop` ends it. Raises NibbleError: no such model, of another base, not enough memory.
         """
-        quantization, revision = QuantizationSettings(), None
-        if run is not None:
-            recipe = run.recipe()
-            if not run.has_adapter:
-                raise NibbleError(f"Run {run.id} has no adapter yet: it is {run.status().state}.")
-            model, adapter, quantization = recipe.model, run.adapter, recipe.quantization
-            revision = run.base_revision()
-        wanted = (model, str(adapter) if adapter else None)
-        if self._loaded == wanted and self._child.alive:
-            return
-        found = find_model(model, revision)
-        self._loaded = None
-        request = {
-            "op": "load",
-            "model": model,
-            "revision": revision,
-            "adapter": wanted[1],
-            "quantization": quantization.model_dump(),
-        }
-        for answer in self._child.ask(request):
+        for answer in self._ask("load", voice):
             if "progress" in answer:
                 progress(answer["progress"])
-        self._loaded = wanted
-        self.label = f"{found.label} ▸ {run.name}" if run is not None else found.label
 
     def stream(
         self,
-        messages: list[dict[str, str]],
-        use_adapter: bool = True,
-        max_new_tokens: int = 256,
-        greedy: bool = False,
-        temperature: float = 0.7,
-        top_p: float = 0.9,
+        voice: Voice,
+        messages: list[Message],
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         seed: int | None = None,
         system: str = "",
+        progress: Callable[[str], None] = _silent,
     ) -> Iterator[Piece]:
-        """Reply to `messages`, piece by piece. Raises NibbleError; the conversation is the caller's and is kept."""
-        head = [{"role": "system", "content": system}] if system.strip() else []
-        sampling: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "greedy": greedy,
-            "temperature": temperature,
-            "top_p": top_p,
-            "seed": seed,
-        }
-        request = {"op": "say", "messages": head + messages, "use_adapter": use_adapter, "sampling": sampling}
-        for answer in self._child.ask(request):
-            yield Piece(**answer)
+        """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
+
+        A `seed` stands over the sampling's, and a `system` prompt before the messages. Raises NibbleError; the
+        conversation is the caller's and is kept.
+        """
+        head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
+        drawn = sampling if seed is None else replace(sampling, seed=seed)
+        for answer in self._ask("say", voice, messages=head + messages, sampling=asdict(drawn)):
+            if "progress" in answer:
+                progress(answer["progress"])
+            elif "text" in answer:
+                yield Piece(**{**answer, "ids": tuple(answer["ids"])})
+
+    def _ask(self, op: str, voice: Voice, **more: Any) -> Iterator[dict[str, Any]]:
+        number = next(self._numbers)
+        request = {"op": op, "number": number, "workspace": str(self._workspace.path), "voice": voice.as_request()}
+        self._open.add(number)
+        whole = False
+        try:
+            yield from self._child.ask({**request, **more})
+            self._loaded, whole = voice, True
+        finally:
+            if not whole:
+                self._child.tell({"op": "stop", "numbers": [number]})
+            self._open.discard(number)
 
     def stop(self) -> None:
-        """End the reply under way, within a token."""
-        self._child.tell({"op": "stop"})
+        """End every reply that has been asked for, within a token."""
+        self._child.tell({"op": "stop", "numbers": sorted(self._open)})
 
     def close(self) -> None:
         """End the process; its memory is free again."""

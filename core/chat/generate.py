@@ -5,61 +5,50 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from core.chat.piece import Piece
+from core.chat.said import Said
+from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import NibbleError
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose the next token. The defaults are those of QLoRA's paper (nucleus sampling, p 0.9, T 0.7)."""
-
-    max_new_tokens: int = 256
-    greedy: bool = False
-    temperature: float = 0.7
-    top_p: float = 0.9
-    seed: int | None = None
-
-    def as_arguments(self) -> dict[str, Any]:
-        """The arguments for transformers' `generate`."""
-        if self.greedy or self.temperature == 0:
-            return {
-                "max_new_tokens": self.max_new_tokens,
-                "do_sample": False,
-                "temperature": None,
-                "top_p": None,
-            }
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "do_sample": True,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": 0,
-        }
+UNKNOWN_CONTEXT = 2**31
+# Between two looks at a reply that grows: a person sees no more, and the tokens are not held up by being told.
+PAUSE_SECONDS = 0.04
+# One thread for all replies: OpenMP makes its workers anew for every thread that it meets.
+_generating = ThreadPoolExecutor(max_workers=1)
 
 
-def prompt_ids(tokenizer: Any, messages: list[Message], most: int) -> list[int]:
-    """The prompt as the template renders it, ready for a reply. Raises NibbleError: refused, or over `most` tokens."""
+def prompt_ids(tokenizer: Any, messages: list[Message], most: int, in_parts: bool = False) -> list[int]:
+    """The prompt as the template renders it, ready for a reply. Raises NibbleError: refused, or over `most` tokens.
+
+    `in_parts`: for a template that takes a message's content as a list of parts.
+    """
+    if in_parts:
+        messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:
         encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
-    except TemplateError as error:
-        raise NibbleError(f"This model's chat template refuses the conversation: {error}") from None
+    except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
+        raise NibbleError(
+            f"This model's chat template refuses the conversation: {said}. Leave the system prompt empty, take a "
+            "message back, or clear the conversation."
+        ) from None
     ids = list(encoded["input_ids"])
     if len(ids) >= most:
-        raise NibbleError(f"The conversation has {len(ids)} tokens; the model takes {most}. Clear it, or say less.")
+        raise NibbleError(f"The conversation has {len(ids):,} tokens; the model takes {most:,}. Clear it, or say less.")
     return ids
 
 
 def context_length(model: Any) -> int:
     """How many tokens the model was made for; a large number where its config does not say."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or UNKNOWN_CONTEXT)
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -69,67 +58,86 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted(token for token in ids if token is not None)
 
 
-class _Stop(StoppingCriteria):
-    """Counts the tokens, and ends generation after the present one when asked to."""
+class _Listener(StoppingCriteria):
+    """Hears every token as it comes, and ends generation after it where asked to, or where a text says so."""
 
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self.asked = asked
-        self.tokens = 0
+    def __init__(self, said: Said, asked: Callable[[], bool]) -> None:
+        self.said, self.asked = said, asked
+        self.fresh = threading.Event()
+        self.left = self.was_asked = False
         self.first_at = 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        self.tokens += 1
+        self.said.add(int(input_ids[0, -1]))
         self.first_at = self.first_at or time.perf_counter()
-        return torch.full((input_ids.shape[0],), self.asked(), dtype=torch.bool, device=input_ids.device)
+        self.was_asked = self.left or self.asked()
+        self.fresh.set()
+        ends = self.was_asked or self.said.stopped
+        return torch.full((input_ids.shape[0],), ends, dtype=torch.bool, device=input_ids.device)
 
 
 def stream(
     model: Any,
     tokenizer: Any,
-    messages: list[Message],
+    prompt: list[int],
     sampling: Sampling,
     asked_to_stop: Callable[[], bool] = lambda: False,
+    started: float | None = None,
 ) -> Iterator[Piece]:
-    """Reply to `messages` piece by piece. Raises NibbleError for a conversation that the model cannot take."""
-    ids = torch.tensor([prompt_ids(tokenizer, messages, context_length(model))], device=model.device)
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    stop = _Stop(asked_to_stop)
-    failure: list[Exception] = []
+    """Reply to the tokens of `prompt`, piece by piece. Whoever leaves ends the reply too.
 
-    def run() -> None:
-        try:
-            if sampling.seed is not None:
-                torch.manual_seed(sampling.seed)
-            model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([stop]),
-                eos_token_id=stop_ids(model, tokenizer),
-                pad_token_id=tokenizer.pad_token_id,
-                **sampling.as_arguments(),
-            )
-        except Exception as error:  # handed to the caller's thread below
-            failure.append(error)
-            streamer.end()
+    `started` is when the wait for it began, by `time.perf_counter`; now, unless it is given.
+    """
+    context, started = context_length(model), started or time.perf_counter()
+    most = min(sampling.max_new_tokens, context - len(prompt))
+    listener = _Listener(Said(tokenizer, sampling.stop), asked_to_stop)
+    endings = stop_ids(model, tokenizer)
 
-    started = time.perf_counter()
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    text = ""
-    for fresh in streamer:
-        text += fresh
-        yield _piece(text, stop, started, done=False)
-    thread.join()
-    if failure:
-        raise failure[0]
-    yield _piece(text.strip(), stop, started, done=True)
+    def piece(text: str, **last: Any) -> Piece:
+        count, seconds = len(listener.said.ids), max(time.perf_counter() - started, 1e-9)
+        first = max(listener.first_at - started, 0.0)
+        known = context if context < UNKNOWN_CONTEXT else 0
+        return Piece(text, count, count / seconds, first, prompt_tokens=len(prompt), context_tokens=known, **last)
+
+    arguments = {
+        **sampling.as_arguments(),
+        "max_new_tokens": most,
+        "eos_token_id": endings,
+        "pad_token_id": tokenizer.pad_token_id,
+        "stopping_criteria": StoppingCriteriaList([listener]),
+    }
+    work = _generating.submit(_generate, model, prompt, sampling.seed, arguments)
+    work.add_done_callback(lambda _: listener.fresh.set())
+    try:
+        while not work.done():
+            listener.fresh.wait()
+            listener.fresh.clear()
+            yield piece(listener.said.text().lstrip())
+            wait([work], PAUSE_SECONDS)
+    finally:
+        listener.left = True
+        wait([work])
+    work.result()
+    ends = _why_it_ended(listener, endings, most, sampling)
+    yield piece(listener.said.final().strip(), done=True, ends=ends, ids=tuple(listener.said.ids))
 
 
-def _piece(text: str, stop: _Stop, started: float, done: bool) -> Piece:
-    seconds = max(time.perf_counter() - started, 1e-9)
-    first = max(stop.first_at - started, 0.0)
-    return Piece(text, stop.tokens, stop.tokens / seconds, first, done)
+def _generate(model: Any, prompt: list[int], seed: int | None, arguments: dict[str, Any]) -> None:
+    if seed is not None:
+        torch.manual_seed(seed)
+    ids = torch.tensor([prompt], device=model.device)
+    model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
+
+
+def _why_it_ended(listener: _Listener, endings: list[int], most: int, sampling: Sampling) -> str:
+    ids = listener.said.ids
+    if ids and ids[-1] in endings:
+        return "end"
+    if listener.said.stopped:
+        return "stop"
+    if listener.was_asked:
+        return "asked"
+    return "context" if most < sampling.max_new_tokens else "length"
 
 
 def answers(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) -> list[str]:
@@ -146,6 +154,7 @@ def answers(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int)
             attention_mask=mask,
             eos_token_id=stop_ids(model, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
-            **Sampling(max_new_tokens=max_new_tokens, greedy=True).as_arguments(),
+            max_new_tokens=max_new_tokens,
+            **Sampling(greedy=True).as_arguments(),
         )
     return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]

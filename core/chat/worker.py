@@ -1,100 +1,219 @@
-"""The chat's process: holds one base in 4 bits and an adapter over it, and answers. Its end frees the memory.
+"""The chat's process: holds one base in 4 bits and adapters over it, and answers. Its end frees the memory.
 
 python -m core.chat.worker      (started by ChatClient, speaks JSON lines)
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
+import time
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
+from core.chat.voices import Voice
 from core.child import Answer, Request, serve
 from core.errors import NibbleError
-from core.hardware import claim_card
-from core.models import FoundModel
+from core.hardware import claim_card, device
+from core.models import FoundModel, find_model
+from core.recipe import QuantizationSettings
+from core.runs.holder import DeviceHeld, Hold, hold, holder
+from core.workspace import Workspace
 
-_stop = threading.Event()
+GIVE_WAY_SECONDS = 1.0
 
 
-class _Chat:
-    """What is loaded at present."""
+class _Stops:
+    """Which requests are to end, also ones that have not begun yet."""
 
     def __init__(self) -> None:
-        self.model: Any = None
-        self.tokenizer: Any = None
-        self.has_adapter = False
+        self._numbers: set[int] = set()
+
+    def interrupt(self, request: Request) -> bool:
+        """A request to stop is obeyed at once, in mid-reply."""
+        if request["op"] != "stop":
+            return False
+        self._numbers |= set(request["numbers"])
+        return True
+
+    def asked(self, number: int) -> bool:
+        """Whether the request with this number is to end."""
+        return number in self._numbers
+
+    def forget(self, number: int) -> None:
+        """It has ended."""
+        self._numbers.discard(number)
+
+
+class Chat:
+    """What is loaded at present: one base, the adapters over it, and how each is spoken to."""
+
+    def __init__(self, stops: _Stops) -> None:
+        self._stops = stops
+        self._asked_for: set[tuple[Any, ...]] = set()  # what has been found to mean the base that is loaded
+        self._base: tuple[Any, ...] | None = None
+        self._adapters: Any = None
+        self._prompts: Any = None
+        self._hold: Hold | None = None
+        self._busy = threading.Lock()
 
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `load` or `say`."""
-        if request["op"] == "load":
-            found = yield from self._have(request["model"], request["revision"])
-            self._load(found, request["quantization"], request["adapter"])
-            yield {"done": True}
-        elif request["op"] == "say":
-            yield from self._say(request)
-        else:
-            raise NibbleError(f"The chat knows no {request['op']!r}.")
+        number = request["number"]
+        with self._at_it():
+            try:
+                voice = Voice.from_request(request["voice"])
+                model = yield from self._ready(voice, request)
+                if request["op"] == "say" and not self._stops.asked(number):
+                    yield from self._say(voice, model, request)
+                else:
+                    yield {"done": True}
+            finally:
+                self._stops.forget(number)
 
-    def _have(self, model: str, revision: str | None) -> Generator[Answer, None, FoundModel]:
-        """The base, downloaded first where it is not here; a stop ends that."""
-        from core.download import DownloadStopped, downloading, here
-        from core.models import find_model
+    @contextmanager
+    def _at_it(self) -> Iterator[None]:
+        """What is in use is not given away."""
+        with self._busy:
+            yield
 
-        _stop.clear()
-        found = find_model(model, revision)
+    def give_way(self) -> None:
+        """End this process when a run waits for the device and nobody is being answered. Runs in its own thread."""
+        while True:
+            time.sleep(GIVE_WAY_SECONDS)
+            with self._busy:
+                if self._hold is not None and self._hold.wanted():
+                    self._hold.release()
+                    os._exit(0)
+
+    def _ready(self, voice: Voice, request: Request) -> Generator[Answer, None, Any]:
+        """The model that speaks with this voice, loaded as far as it is not there yet."""
+        from core.chat.adapters import AdapterLost
+
+        yield from self._have_base(voice, request)
         try:
-            for progress in downloading(found, _stop.is_set):
+            return self._adapters.use(voice.adapter)
+        except AdapterLost:
+            self._forget()
+            raise
+        except Exception as error:
+            self._no_memory(voice.label, error, request)
+            raise
+
+    def _have_base(self, voice: Voice, request: Request) -> Iterator[Answer]:
+        from core.chat.adapters import Adapters
+
+        asked_for = (voice.model, voice.revision, *voice.quantization.items())
+        if asked_for in self._asked_for:
+            return
+        found, settings = find_model(voice.model, voice.revision), QuantizationSettings(**voice.quantization)
+        if self._base == _identity(found, settings):
+            self._asked_for.add(asked_for)
+            return
+        found = yield from self._downloaded(found, request)
+        self._forget()
+        workspace = Workspace.open(request["workspace"])
+        self._hold = _held(workspace, found.label)
+        yield {"progress": f"Loading {found.label} in {settings.bits} bits…"}
+        try:
+            self._adapters = Adapters(_load(found, settings, workspace), found)
+        except Exception as error:
+            self._no_memory(found.label, error, request)
+            self._forget()
+            raise
+        self._base = _identity(found, settings)
+        self._asked_for.add(asked_for)
+
+    def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
+        """The base with its files here; a stop ends the download."""
+        from core.download import DownloadStopped, downloading, here
+
+        number = request["number"]
+        try:
+            for progress in downloading(found, lambda: self._stops.asked(number)):
                 yield {"progress": progress.line()}
         except DownloadStopped:
             raise NibbleError("The download was stopped. What is there is kept, and the next one goes on.") from None
-        if found.folder is None:
-            yield {"progress": f"Loading {found.label}…"}
         return here(found)
 
-    def _load(self, found: FoundModel, quantization: dict[str, Any], adapter: str | None) -> None:
-        from core.build import load_adapter, load_base, load_tokenizer
-        from core.data.layout import Template
-        from core.hardware import device
-        from core.recipe import DataSettings, QuantizationSettings
+    def _say(self, voice: Voice, model: Any, request: Request) -> Iterator[Answer]:
+        from core.chat.generate import stream
+        from core.chat.sampling import Sampling
 
-        self.model = None
-        folder = Path(adapter) if adapter else None
-        base = load_base(found, QuantizationSettings(**quantization), device())
-        self.tokenizer = load_tokenizer(found, folder)
-        if folder is None:
-            Template(self.tokenizer, DataSettings())
-        self.model = load_adapter(base, folder) if folder else base
-        self.has_adapter = folder is not None
-        self.model.eval()
-
-    def _say(self, request: Request) -> Iterator[Answer]:
-        from core.chat.generate import Sampling, stream
-
-        if self.model is None:
-            raise NibbleError("Nothing is loaded to talk to. Choose a run or a base model first.")
-        if request["use_adapter"] and not self.has_adapter:
-            raise NibbleError("There is no adapter over this base. Choose a finished run.")
-        _stop.clear()
-        base_alone = self.model.disable_adapter() if self.has_adapter and not request["use_adapter"] else nullcontext()
-        with base_alone:
-            pieces = stream(
-                self.model, self.tokenizer, request["messages"], Sampling(**request["sampling"]), _stop.is_set
-            )
-            for piece in pieces:
+        number, started = request["number"], time.perf_counter()
+        prompt = self._prompts.of(voice, self._adapters.found)
+        ids = prompt.ids(request["messages"], model)
+        sampling = Sampling(**request["sampling"])
+        try:
+            for piece in stream(model, prompt.tokenizer, ids, sampling, lambda: self._stops.asked(number), started):
                 yield vars(piece)
+        except Exception as error:
+            self._no_memory(voice.label, error, request)
+            raise
+
+    def _no_memory(self, label: str, error: Exception, request: Request) -> None:
+        """Raise the sentence where memory ran out; what is not in use is let go first, for the next try."""
+        from core.build import is_out_of_memory
+        from core.chat.room import no_room
+        from core.runs.queue import at_work
+
+        if not is_out_of_memory(error):
+            return
+        if self._adapters is not None:
+            self._adapters.forget_others()
+        _clean()
+        raise no_room(label, device().free_bytes, at_work(Workspace.open(request["workspace"]))) from None
+
+    def _forget(self) -> None:
+        """Let go of the base and all over it."""
+        from core.chat.prompt import Prompts
+
+        self._asked_for, self._base = set(), None
+        self._adapters, self._prompts = None, Prompts()
+        _clean()
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
 
-def _interrupt(request: Request) -> bool:
-    """A request to stop is obeyed at once, in mid-reply."""
-    if request["op"] == "stop":
-        _stop.set()
-        return True
-    return False
+def _identity(found: FoundModel, settings: QuantizationSettings) -> tuple[Any, ...]:
+    return found.source, found.revision, tuple(settings.model_dump().items())
+
+
+def _held(workspace: Workspace, label: str) -> Hold | None:
+    """The device, as long as no run has it. Beside a run one may talk where there is room; that is looked at next."""
+    try:
+        return hold(workspace, "chat", label)
+    except DeviceHeld:
+        at_it = holder(workspace)
+        if at_it is not None and at_it.kind != "run":
+            raise
+        return None
+
+
+def _load(found: FoundModel, settings: QuantizationSettings, workspace: Workspace) -> Any:
+    """The base, ready to answer. Raises ModelError where it finds no room."""
+    from core.build import dtype_for, load_base
+    from core.chat.room import refuse_without_room
+
+    chosen = device()
+    refuse_without_room(found, settings, dtype_for(chosen)[0].itemsize, chosen, workspace)
+    return load_base(found, settings, chosen).eval()
+
+
+def _clean() -> None:
+    """Give back what torch keeps for later."""
+    from accelerate.utils.memory import clear_device_cache
+
+    gc.collect()
+    clear_device_cache()
 
 
 if __name__ == "__main__":
     claim_card()
-    raise SystemExit(serve(_Chat().handle, _interrupt))
+    stops = _Stops()
+    chat = Chat(stops)
+    threading.Thread(target=chat.give_way, daemon=True).start()
+    raise SystemExit(serve(chat.handle, stops.interrupt))

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from app.talk import IDLE_SECONDS, Manner, Talk
-from core.chat.client import Piece
+from core.chat.piece import Piece
+from core.chat.sampling import Sampling
+from core.chat.voices import Voice
 from core.errors import NibbleError
 from core.workspace import Workspace
 
-MANNER = Manner(voice="base", greedy=True, temperature=1.0, top_p=1.0, max_new_tokens=8, system="")
+MANNER = Manner("base", Sampling(max_new_tokens=8, greedy=True), system="")
 
 
 class FakeChat:
@@ -27,21 +29,23 @@ class FakeChat:
         self.loads = 0
         self.slow_load: threading.Event | None = None
 
-    def load(self, model: str, adapter: Path | None = None, run: object = None, progress: object = None) -> None:
-        if model == "broken":
+    def load(self, voice: Voice, progress: object = None) -> None:
+        if voice.model == "broken":
             raise NibbleError("There is no model 'broken'.")
-        if self.loaded == model:
+        if self.loaded == voice.model:
             return
         if self.slow_load is not None:
             self.slow_load.wait(10)
-        self.loaded, self.loads = model, self.loads + 1
+        self.loaded, self.loads = voice.model, self.loads + 1
 
-    def stream(self, messages: list[dict[str, str]], **how: Any) -> Iterator[Piece]:
+    def stream(self, voice: Voice, messages: list[dict[str, str]], *how: Any, **more: Any) -> Iterator[Piece]:
+        self.load(voice)
         self.heard.append(messages)
         yield Piece("one", 1, 10.0, 0.1, False)
         yield Piece("one two", 2, 10.0, 0.1, False)
         self.go.wait(10)
-        yield Piece("one two" if self.stopped else "one two three", 3, 10.0, 0.1, True)
+        whole = "one two" if self.stopped else "one two three"
+        yield Piece(whole, 3, 10.0, 0.1, True, 20, 512, "asked" if self.stopped else "end")
 
     def stop(self) -> None:
         self.stopped = True
@@ -71,7 +75,8 @@ def test_a_reply_grows_and_says_how_fast_it_came(tmp_path: Path) -> None:
     chat.go.set()
     _until(lambda: not talk.busy)
     assert talk.turns[1].content == "one two three"
-    assert talk.turns[1].note == "base · 3 tokens · 10.0 tokens/s"
+    assert talk.turns[1].note == "base · 3 tokens · 10.0 tokens/s · first after 0.1 s"
+    assert talk.context == (23, 512)
     assert chat.heard == [[{"role": "user", "content": "hello"}]]
 
 
@@ -80,6 +85,7 @@ def test_a_second_message_waits_for_the_first(tmp_path: Path) -> None:
     talk.say("hello", "base:starter", MANNER)
     talk.say("and?", "base:starter", MANNER)
     assert [turn.content for turn in talk.turns if turn.role == "user"] == ["hello"]
+    assert "still answering" in talk.error
     chat.go.set()
     _until(lambda: not talk.busy)
 
@@ -154,3 +160,58 @@ def test_what_nobody_talks_to_is_let_go(tmp_path: Path) -> None:
     talk.used -= IDLE_SECONDS + 1
     talk.rest()
     assert chat.loaded is None
+
+
+def test_ten_messages_at_once_are_one_question_and_one_sentence(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    start = threading.Barrier(10)
+
+    def say(number: int) -> None:
+        start.wait()
+        talk.say(f"hello {number}", "base:starter", MANNER)
+
+    threads = [threading.Thread(target=say, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([turn for turn in talk.turns if turn.role == "user"]) == 1
+    assert "still answering" in talk.error
+    chat.go.set()
+    _until(lambda: not talk.busy)
+    assert len(chat.heard) == 1 and talk.error == ""
+
+
+def test_an_empty_message_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    talk.say("  \n", "base:starter", MANNER)
+    assert talk.turns == [] and "message is empty" in talk.error and not talk.busy
+
+
+def test_undo_gives_the_message_back_and_edit_asks_it_anew(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    chat.go.set()
+    for message in ("hello", "and?"):
+        talk.say(message, "base:starter", MANNER)
+        _until(lambda: not talk.busy)
+    assert talk.undo() == "and?"
+    assert [turn.content for turn in talk.turns] == ["hello", "one two three"]
+    talk.edit(0, "good day", "base:starter", MANNER)
+    _until(lambda: not talk.busy)
+    assert [turn.content for turn in talk.turns] == ["good day", "one two three"]
+    assert talk.undo() == "good day"
+    assert talk.undo() == "" and talk.turns == []
+
+
+def test_clearing_does_not_wait_for_the_reply_and_does_not_hear_it(tmp_path: Path) -> None:
+    talk, chat = _talk(tmp_path)
+    chat.slow_load = threading.Event()
+    talk.say("hello", "base:starter", MANNER)
+    began = time.monotonic()
+    talk.clear()
+    assert time.monotonic() - began < 0.5
+    talk.say("again", "base:starter", MANNER)
+    chat.slow_load.set()
+    _until(lambda: not talk.busy)
+    assert [turn.role for turn in talk.turns] == ["user", "assistant"]
+    assert talk.turns[0].content == "again"

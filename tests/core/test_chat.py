@@ -1,58 +1,188 @@
-"""The chat says what plain transformers would say, stops when asked, and keeps its answers apart."""
+"""The chat says what plain transformers and PEFT would say, stops when asked, and keeps its answers apart."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from core.chat.adapters import Adapters, refuse_adapter
 from core.chat.client import ChatClient
-from core.chat.generate import Sampling, answers, prompt_ids, stream
+from core.chat.generate import answers, prompt_ids, stream
+from core.chat.sampling import Sampling
+from core.chat.voices import Voice, base_voice, without_adapter
 from core.errors import ChildError, NibbleError
+from core.models import find_model
+from core.recipe import LoraSettings
 from core.workspace import Workspace
 
 ASK = [{"role": "user", "content": "hello there"}]
+GREEDY = Sampling(max_new_tokens=12, greedy=True)
+# What adapters can be: of other targets, ranks, kinds, and with a module of their own.
+KINDS = {
+    "plain": LoraSettings(rank=4, alpha=8),
+    "attention": LoraSettings(rank=2, alpha=16, targets="attention"),
+    "dora": LoraSettings(rank=4, alpha=8, dora=True),
+    "whole": LoraSettings(rank=2, alpha=8, extra_modules=["embeddings"]),
+}
+
+
+def _base(tiny: Path) -> Any:
+    from core.build import load_base
+    from core.hardware import Device
+    from core.recipe import QuantizationSettings
+
+    return load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33)).eval()
+
+
+def _say_something(model: Any, seed: int) -> None:
+    """Weights as training might leave them: each adapter says something of its own."""
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn_like(parameter) * 0.2
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny: Path, tokenizer: Any) -> dict[str, Path]:
+    """Four adapters over the tiny base, in PEFT's format, by name."""
+    from core.build import attach_lora
+
+    folder = tmp_path_factory.mktemp("adapters")
+    for seed, (name, settings) in enumerate(KINDS.items()):
+        adapted = attach_lora(_base(tiny), settings, torch.float32)
+        _say_something(adapted, seed)
+        adapted.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return {name: folder / name for name in KINDS}
+
+
+@pytest.fixture(scope="module")
+def over(tiny: Path) -> Adapters:
+    """The tiny base in NF4, for adapters to be swapped over it."""
+    return Adapters(_base(tiny), find_model(str(tiny)), most_held=3)
 
 
 @pytest.fixture
 def talker(adapted: Any) -> Any:
     """The tiny model with an adapter that says something of its own."""
-    torch.manual_seed(3)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_(std=0.2)
+    _say_something(adapted, 3)
     return adapted.eval()
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Any:
-    """A chat process with the tiny base loaded."""
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A chat process."""
     client = ChatClient(Workspace.open(tmp_path_factory.mktemp("chat")))
-    client.load(str(tiny))
     yield client
     client.close()
 
 
-def _plain(model: Any, tokenizer: Any, count: int) -> str:
+@pytest.fixture(scope="module")
+def voice(tiny: Path, made: dict[str, Path]) -> Voice:
+    """The plain adapter over the tiny base."""
+    return replace(base_voice(str(tiny)), label="plain", adapter=made["plain"], tokenizer=made["plain"])
+
+
+def _plain_ids(model: Any, tokenizer: Any, count: int) -> list[int]:
+    """What transformers' own `generate` says, greedily."""
     ids = torch.tensor([prompt_ids(tokenizer, ASK, 512)])
     output = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, pad_token_id=0
     )
-    return tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    return output[0, ids.shape[1] :].tolist()
 
 
-def test_a_greedy_reply_is_that_of_plain_generate_with_and_without_the_adapter(talker, tokenizer) -> None:
-    greedy = Sampling(max_new_tokens=12, greedy=True)
-    with_adapter = [*stream(talker, tokenizer, ASK, greedy)][-1]
-    with talker.disable_adapter():
-        base = [*stream(talker, tokenizer, ASK, greedy)][-1]
-        assert base.text == _plain(talker, tokenizer, 12)
-    again = [*stream(talker, tokenizer, ASK, greedy)][-1]
-    assert with_adapter.text == again.text == _plain(talker, tokenizer, 12)
-    assert with_adapter.text != base.text
-    assert with_adapter.done and with_adapter.tokens > 0 and with_adapter.tokens_per_second > 0
+def _say(model: Any, tokenizer: Any, sampling: Sampling = GREEDY, **more: Any) -> Any:
+    return [*stream(model, tokenizer, prompt_ids(tokenizer, ASK, 512), sampling, **more)][-1]
+
+
+def test_greedy_is_plain_transformers_and_peft_token_for_token_and_swapping_changes_nothing(
+    over: Adapters, made: dict[str, Path], tiny: Path, tokenizer: Any
+) -> None:
+    from peft import PeftModel
+
+    expected = {None: _plain_ids(_base(tiny), tokenizer, 12)}
+    for name, folder in made.items():
+        expected[name] = _plain_ids(PeftModel.from_pretrained(_base(tiny), folder), tokenizer, 12)
+    assert len({tuple(ids) for ids in expected.values()}) == len(expected)
+    # Four adapters where three are held: some are let go and come back.
+    for name in (None, "plain", None, "dora", "whole", "plain", "attention", None, "dora", "whole", None):
+        said = _say(over.use(made[name] if name else None), tokenizer)
+        assert list(said.ids) == expected[name], name
+    assert said.done and said.tokens == 12 and said.tokens_per_second > 0 and said.ends == "length"
+
+
+def test_the_base_takes_its_memory_once_and_each_adapter_its_own(over: Adapters, made: dict[str, Path]) -> None:
+    from bench.chat import held_bytes
+
+    over.use(made["plain"])
+    over.forget_others()
+    before = held_bytes(over.base)
+    over.use(made["attention"])
+    file = (made["attention"] / "adapter_model.safetensors").stat().st_size
+    assert 0 < held_bytes(over.base) - before <= file
+
+
+def test_an_adapter_that_was_written_anew_is_read_anew(
+    over: Adapters, made: dict[str, Path], tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(made["plain"], folder)
+    first = _say(over.use(folder), tokenizer).ids
+    time.sleep(0.01)
+    shutil.rmtree(folder)
+    shutil.copytree(made["dora"], folder, copy_function=shutil.copyfile)
+    assert _say(over.use(folder), tokenizer).ids != first
+    shutil.rmtree(folder)
+    with pytest.raises(NibbleError, match="is gone"):
+        over.use(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"peft_type": "IA3"}, "of the kind IA3"),
+        ({"bias": "all"}, "changes its base itself"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes its base itself"),
+        (
+            {"base_model_name_or_path": "org/another-model"},
+            "trained over org/another-model and does not belong to tiny",
+        ),
+    ],
+)
+def test_an_adapter_that_cannot_be_swapped_is_refused_in_a_sentence(
+    over: Adapters, made: dict[str, Path], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(made["plain"], folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | change))
+    with pytest.raises(NibbleError, match=said):
+        refuse_adapter(folder, over.base, over.found)
+
+
+def test_an_adapter_of_another_size_is_refused_though_it_names_this_base(
+    over: Adapters, made: dict[str, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "odd"
+    shutil.copytree(made["plain"], folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: each.repeat(1, 2) for name, each in weights.items()}, folder / "adapter_model.safetensors")
+    with pytest.raises(NibbleError, match="trained over tiny and does not belong to tiny"):
+        over.use(folder)
+    (folder / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(NibbleError, match="cannot be read"):
+        over.use(folder)
 
 
 def test_prompts_answered_together_are_answered_as_alone(talker, tokenizer) -> None:
@@ -62,41 +192,133 @@ def test_prompts_answered_together_are_answered_as_alone(talker, tokenizer) -> N
 
 
 def test_a_stop_is_obeyed_within_a_token(talker, tokenizer) -> None:
-    pieces = [*stream(talker, tokenizer, ASK, Sampling(max_new_tokens=200, greedy=True), lambda: True)]
-    assert pieces[-1].tokens <= 1
+    said = _say(talker, tokenizer, Sampling(max_new_tokens=200, greedy=True), asked_to_stop=lambda: True)
+    assert said.tokens == 1
+    assert said.ends == "asked"
+
+
+def test_who_leaves_ends_the_reply(talker, tokenizer) -> None:
+    reply = stream(talker, tokenizer, prompt_ids(tokenizer, ASK, 512), Sampling(max_new_tokens=400, greedy=True))
+    next(reply)
+    began = time.monotonic()
+    reply.close()
+    assert time.monotonic() - began < 0.5
 
 
 def test_the_same_seed_gives_the_same_reply(talker, tokenizer) -> None:
     def say(seed: int) -> str:
-        return [*stream(talker, tokenizer, ASK, Sampling(max_new_tokens=12, temperature=1.5, seed=seed))][-1].text
+        return _say(talker, tokenizer, Sampling(max_new_tokens=12, temperature=1.5, seed=seed)).text
 
     assert say(1) == say(1) != say(2)
 
 
-def test_a_prompt_longer_than_the_context_is_refused_in_a_sentence(talker, tokenizer) -> None:
+def test_top_k_of_one_is_greedy_and_a_penalty_is_not(talker, tokenizer) -> None:
+    greedy = _say(talker, tokenizer)
+    assert _say(talker, tokenizer, Sampling(max_new_tokens=12, top_k=1, seed=1)).ids == greedy.ids
+    penalised = _say(talker, tokenizer, replace(GREEDY, repetition_penalty=2.0))
+    assert len(set(penalised.ids)) > len(set(greedy.ids))
+
+
+def test_a_reply_ends_before_a_stop_text(talker, tokenizer) -> None:
+    whole = _say(talker, tokenizer, Sampling(max_new_tokens=60, greedy=True))
+    stop = whole.text[len(whole.text) // 2 :][:3]
+    shown = [*stream(talker, tokenizer, prompt_ids(tokenizer, ASK, 512), Sampling(60, greedy=True, stop=(stop,)))]
+    assert shown[-1].ends == "stop"
+    assert shown[-1].text == whole.text[: whole.text.index(stop)].strip()
+    assert shown[-1].tokens < whole.tokens
+    assert not any(stop in piece.text for piece in shown)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_in_a_sentence(tokenizer) -> None:
     with pytest.raises(NibbleError, match="the model takes 512"):
-        list(stream(talker, tokenizer, [{"role": "user", "content": "hello " * 600}], Sampling()))
+        prompt_ids(tokenizer, [{"role": "user", "content": "hello " * 600}], 512)
 
 
-def test_the_process_streams_and_can_be_asked_again_after_a_reader_left(chat) -> None:
-    first = chat.stream(ASK, use_adapter=False, max_new_tokens=40, greedy=True)
+def test_a_reply_ends_where_the_context_is_full(talker, tokenizer) -> None:
+    ids = prompt_ids(tokenizer, [{"role": "user", "content": "hello there " * 80}], 512)
+    room = 512 - len(ids)
+    last = [*stream(talker, tokenizer, ids, Sampling(max_new_tokens=4000, greedy=True))][-1]
+    assert (last.tokens, last.ends) == (room, "context")
+    assert (last.prompt_tokens, last.context_tokens) == (len(ids), 512)
+
+
+def test_a_template_that_refuses_the_history_is_said_in_a_sentence(tokenizer) -> None:
+    from copy import deepcopy
+
+    strict = deepcopy(tokenizer)
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(NibbleError, match="refuses the conversation: roles must alternate"):
+        prompt_ids(strict, ASK, 512)
+
+
+def test_a_process_that_dies_is_said_and_comes_back(chat, voice) -> None:
+    import psutil
+
+    def kill() -> None:
+        while not chat._child.alive:
+            time.sleep(0.01)
+        psutil.Process(chat._child.pid).kill()
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(ChildError, match="ended unexpectedly"):
+        chat.load(voice)
+    assert chat.loaded is None
+    assert [*chat.stream(voice, ASK, Sampling(max_new_tokens=2))][-1].done
+
+
+def test_the_process_swaps_voices_and_says_how_full_the_context_is(chat, voice) -> None:
+    first = [*chat.stream(voice, ASK, GREEDY)][-1]
+    base = [*chat.stream(without_adapter(voice), ASK, GREEDY)][-1]
+    again = [*chat.stream(voice, ASK, GREEDY)][-1]
+    assert first.ids == again.ids != base.ids
+    assert (first.context_tokens, first.tokens) == (512, 12)
+    assert chat.loaded == "plain"
+
+
+def test_the_process_can_be_asked_again_after_a_reader_left(chat, voice) -> None:
+    first = chat.stream(voice, ASK, Sampling(max_new_tokens=400, greedy=True))
     next(first)
     first.close()  # the browser went away in mid-reply
-    pieces = [*chat.stream(ASK, use_adapter=False, max_new_tokens=6, greedy=True)]
+    pieces = [*chat.stream(voice, ASK, Sampling(max_new_tokens=6, greedy=True))]
     assert pieces[-1].done
     assert pieces[-1].tokens <= 6
 
 
-def test_the_process_refuses_an_adapter_that_is_not_there(chat) -> None:
-    with pytest.raises(NibbleError, match="no adapter over this base"):
-        list(chat.stream(ASK, use_adapter=True))
+def test_a_stop_in_mid_reply_and_one_that_comes_before_it(chat, voice) -> None:
+    pieces = []
+    for piece in chat.stream(voice, ASK, Sampling(max_new_tokens=440, greedy=True)):
+        chat.stop()
+        pieces.append(piece)
+    assert pieces[-1].ends == "asked"
+    assert pieces[-1].tokens < 440
+    waiting = [chat.stream(voice, ASK, Sampling(max_new_tokens=440, greedy=True)) for _ in range(3)]
+    told: list[Any] = []
+    threads = [threading.Thread(target=lambda each=each: told.append([*each])) for each in waiting]
+    for thread in threads:
+        thread.start()
+    while len(chat._open) < 3:
+        time.sleep(0.001)
+    chat.stop()
+    for thread in threads:
+        thread.join(20)
+    assert sum(len(pieces) > 0 and pieces[-1].ends != "asked" for pieces in told) == 0
 
 
-def test_a_process_that_dies_is_said_and_comes_back(chat, tiny) -> None:
-    import psutil
+def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tmp_path) -> None:
+    with pytest.raises(NibbleError, match="message is empty"):
+        list(chat.stream(voice, [{"role": "user", "content": " "}]))
+    with pytest.raises(NibbleError, match="There is no model"):
+        list(chat.stream(base_voice("no such"), ASK))
+    with pytest.raises(NibbleError, match="is gone"):
+        list(chat.stream(replace(voice, adapter=tmp_path), ASK))
+    assert [*chat.stream(voice, ASK, GREEDY)][-1].done
 
-    psutil.Process(chat._child.pid).kill()
-    with pytest.raises((ChildError, NibbleError)):
-        list(chat.stream(ASK, use_adapter=False))
-    chat.load(str(tiny))
-    assert [*chat.stream(ASK, use_adapter=False, max_new_tokens=2)][-1].done
+
+def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) -> None:
+    from core.chat.room import refuse_without_room
+    from core.hardware import Device
+    from core.recipe import QuantizationSettings
+
+    full = Device("cuda", "A card", 2**33, 2**28)
+    with pytest.raises(NibbleError, match="tiny takes about 477 MiB, and 256 MiB is free.*choose a smaller model"):
+        refuse_without_room(find_model(str(tiny)), QuantizationSettings(), 2, full, Workspace.open(tmp_path))

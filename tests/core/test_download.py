@@ -458,13 +458,16 @@ def test_a_run_that_goes_on_has_the_weights_that_it_began_with(hub: Hub, run: Ru
     assert have_base(run, run.recipe()) == model
 
 
-def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub) -> None:
+def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -> None:
     from core.chat import worker
+    from core.chat.voices import base_voice
 
     hub.bytes_per_second = 50_000
-    request = {"op": "load", "model": "org/model", "revision": None, "quantization": {}, "adapter": None}
-    answers = worker._Chat().handle(request)
+    stops = worker._Stops()
+    voice = base_voice("org/model").as_request()
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
+    answers = worker.Chat(stops).handle(request)
     assert next(answers)["progress"].startswith("Downloading model: ")
-    worker._interrupt({"op": "stop"})
+    stops.interrupt({"op": "stop", "numbers": [1]})
     with pytest.raises(NibbleError, match="The download was stopped"):
         list(answers)

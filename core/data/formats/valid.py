@@ -29,7 +29,7 @@ def valid_messages(reading: Reading, system: System) -> list[Message]:
 
     Notes in `reading` what a person should know of them.
     """
-    messages = reading.messages if system == "keep" else _without_system(reading.messages, system)
+    messages = reading.messages if system == "keep" else without_system(reading.messages, system)
     last = _weigh(messages, reading)
     if not any(_asks(message) for message in messages[:last]):
         raise Unusable("it has no question before the reply")
@@ -84,7 +84,7 @@ def _note_order(messages: list[Message], reading: Reading) -> None:
         before = role
 
 
-def _without_system(messages: list[Message], system: System) -> list[Message]:
+def without_system(messages: list[Message], system: System) -> list[Message]:
     """The messages with each system prompt left out, or put into the next question (where none follows: the last)."""
     if not any(message["role"] == "system" for message in messages):
         return messages

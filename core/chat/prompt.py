@@ -1,0 +1,60 @@
+"""How each voice is spoken to: with the tokenizer and the template that its adapter was trained with."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from core.build import load_tokenizer
+from core.chat.generate import context_length, prompt_ids
+from core.chat.voices import Voice
+from core.data.conversation import Message
+from core.data.formats.valid import without_system
+from core.data.layout import Template
+from core.errors import NibbleError
+from core.models import FoundModel
+from core.recipe import DataSettings
+
+MOST_KEPT = 16
+
+
+class Prompt:
+    """One tokenizer with its template, and what becomes of a system prompt in it."""
+
+    def __init__(self, voice: Voice, found: FoundModel) -> None:
+        """Raises ModelError: no tokenizer."""
+        self.tokenizer = load_tokenizer(found, voice.tokenizer)
+        settings = DataSettings(**voice.data)
+        self._system = settings.system
+        own = self.tokenizer.chat_template
+        self._in_parts = Template(self.tokenizer, settings).in_parts
+        if own and not isinstance(own, dict) and (voice.tokenizer is not None or not voice.data):
+            # What was saved with an adapter is what it was trained with; a base alone has its own, as its makers do.
+            self.tokenizer.chat_template = own
+
+    def ids(self, messages: list[Message], model: Any) -> list[int]:
+        """The tokens of the conversation, ready for a reply. Raises NibbleError: empty, refused, too long."""
+        if not messages or not str(messages[-1]["content"]).strip():
+            raise NibbleError("The message is empty. Say something to the model.")
+        if self._system != "keep":
+            messages = without_system(messages, self._system)
+        return prompt_ids(self.tokenizer, messages, context_length(model), self._in_parts)
+
+
+class Prompts:
+    """The prompts of the voices heard last: a tokenizer takes up to a second to load."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], Prompt] = OrderedDict()
+
+    def of(self, voice: Voice, found: FoundModel) -> Prompt:
+        """The prompt of `voice`. Raises ModelError."""
+        folder = voice.tokenizer
+        changed = (folder / "tokenizer_config.json").stat().st_mtime_ns if folder and folder.is_dir() else 0
+        key = (folder, changed, *sorted(voice.data.items()))
+        if key not in self._kept:
+            self._kept[key] = Prompt(voice, found)
+        self._kept.move_to_end(key)
+        while len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]

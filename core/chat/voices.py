@@ -1,0 +1,225 @@
+"""Whom one can talk to: a base alone, a run's adapter, its best, a checkpoint, an adapter from elsewhere.
+
+Keys: `base:<model>`, `run:<id>`, `run:<id>/best`, `run:<id>/checkpoint/<step>`, and `adapter:<name>` for a folder in
+`workspace/adapters` or `adapter:<path>` for one anywhere else. Imports no torch, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from core.errors import NibbleError, RunError
+from core.models import model_choices, model_presets
+from core.recipe import QuantizationSettings, Recipe
+from core.runs.store import Run, find_run, list_runs
+from core.train.best import FOLDER as BEST
+from core.train.manifest import MANIFEST, named_checkpoints
+from core.workspace import ROOT, Workspace, as_path, read_json
+
+CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+KINDS = "base:<model>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>, adapter:<name or folder>"
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who answers: a base in its bits, and the adapter over it, None for the base alone.
+
+    `quantization` is as in a recipe. `tokenizer` is the folder with the tokenizer and template that the adapter was
+    trained with; where a checkpoint holds none, `data` says which template the run's recipe gives the base's own, and
+    what becomes of system prompts.
+    """
+
+    key: str
+    label: str
+    model: str
+    revision: str | None
+    quantization: dict[str, Any]
+    adapter: Path | None
+    tokenizer: Path | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def as_request(self) -> dict[str, Any]:
+        """As JSON for the chat's process; `Voice.from_request` reads it back."""
+        adapter, tokenizer = self.adapter, self.tokenizer
+        paths = {"adapter": str(adapter) if adapter else None, "tokenizer": str(tokenizer) if tokenizer else None}
+        return {**vars(self), **paths}
+
+    @classmethod
+    def from_request(cls, values: dict[str, Any]) -> Voice:
+        """What `as_request` gave."""
+        paths = {name: Path(values[name]) if values[name] else None for name in ("adapter", "tokenizer")}
+        return cls(**{**values, **paths})
+
+
+def voices(workspace: Workspace) -> list[Voice]:
+    """All that can be talked to: runs, newest first, each with its best and its checkpoints; others' adapters; bases.
+
+    Runs whose recipe cannot be read are left out.
+    """
+    found = [voice for run in list_runs(workspace) for voice in _of_run(run)]
+    for folder in _adapter_folders(workspace):
+        if _is_adapter(folder) and _base_of(folder):
+            found.append(_of_folder(folder, folder.name))
+    return found + [base_voice(choice.value, choice.label) for choice in model_choices(workspace)]
+
+
+def find_voice(workspace: Workspace, key: str) -> Voice:
+    """The voice with this key; a run may be named as in the commands. Raises NibbleError: there is none such."""
+    kind, _, name = key.strip().partition(":")
+    if kind == "base" and name:
+        return base_voice(name)
+    if kind == "run" and name:
+        wanted, _, part = name.partition("/")
+        return _part_of_run(find_run(workspace, wanted), part)
+    if kind == "adapter" and name:
+        return _outside(workspace, name)
+    raise NibbleError(f"{key!r} is nobody to talk to. Choose one of: {KINDS}.")
+
+
+def base_voice(model: str, label: str | None = None) -> Voice:
+    """The base `model` alone, in NF4."""
+    preset = model_presets().get(model)
+    shown = label or (preset.title if preset else model)
+    return Voice(f"base:{model}", f"{shown}, without an adapter", model, None, _NF4, None)
+
+
+def without_adapter(voice: Voice) -> Voice:
+    """The base under `voice`, asked in the same way: with its tokenizer and template."""
+    alone = base_voice(voice.model)
+    return replace(voice, key=alone.key, label=alone.label, adapter=None)
+
+
+_NF4: dict[str, Any] = QuantizationSettings().model_dump()
+
+
+def _of_run(run: Run) -> Iterator[Voice]:
+    """A run's voices: its result, its best, its checkpoints, the newest first."""
+    try:
+        recipe = _recipe(run)
+    except NibbleError:
+        return
+    if _is_adapter(run.adapter):
+        yield _over(run, recipe, "", run.name, run.adapter)
+    best = _best(run)
+    if best is not None:
+        step = (read_json(best / MANIFEST) or {}).get("step")
+        yield _over(run, recipe, "/best", f"{run.name} · best, step {step}", best)
+    for folder in _checkpoints(run):
+        yield _over(run, recipe, *_names(run, folder), folder / "adapter")
+
+
+def _names(run: Run, checkpoint: Path) -> tuple[str, str]:
+    return f"/checkpoint/{checkpoint.name}", f"{run.name} · step {checkpoint.name}"
+
+
+def _part_of_run(run: Run, part: str) -> Voice:
+    recipe = _recipe(run)
+    if not part:
+        if not _is_adapter(run.adapter):
+            kept = _checkpoints(run)
+            instead = f" Its checkpoint of step {kept[0].name} can be asked already." if kept else ""
+            raise RunError(f"Run {run.id} has no adapter yet: it is {run.status().state}.{instead}")
+        return _over(run, recipe, "", run.name, run.adapter)
+    if part == "best":
+        best = _best(run)
+        if best is None:
+            raise RunError(f"Run {run.id} has no best adapter: no evaluation has measured one. Choose the run itself.")
+        return _over(run, recipe, "/best", f"{run.name} · best", best)
+    kept = _checkpoints(run)
+    folder = next((folder for folder in kept if part == f"checkpoint/{folder.name}"), None)
+    if folder is None:
+        steps = ", ".join(folder.name for folder in kept) or "none"
+        raise RunError(f"Run {run.id} no longer has {part}: only its newest are kept, at present {steps}.")
+    return _over(run, recipe, *_names(run, folder), folder / "adapter")
+
+
+def _over(run: Run, recipe: Recipe, part: str, label: str, adapter: Path) -> Voice:
+    data = {"template": recipe.data.template, "system": recipe.data.system}
+    return Voice(
+        f"run:{run.id}{part}",
+        label,
+        recipe.model,
+        run.base_revision(),
+        recipe.quantization.model_dump(),
+        adapter,
+        adapter if _has_tokenizer(adapter) else None,
+        data,
+    )
+
+
+def _recipe(run: Run) -> Recipe:
+    file = run.dir / "recipe.yaml"
+    try:
+        changed = file.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _read_recipe(run, changed)
+
+
+@lru_cache(maxsize=1024)
+def _read_recipe(run: Run, changed: int) -> Recipe:
+    """A menu of many runs is opened often, and reading YAML takes milliseconds."""
+    return run.recipe()
+
+
+def _best(run: Run) -> Path | None:
+    folder = run.dir / BEST
+    return folder if (folder / MANIFEST).is_file() and _is_adapter(folder) else None
+
+
+def _checkpoints(run: Run) -> list[Path]:
+    """They are renamed into place whole; one that is going away has lost files."""
+    named = named_checkpoints(run.dir / "checkpoints")
+    return [folder for folder in named if (folder / MANIFEST).is_file() and _is_adapter(folder / "adapter")]
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer_config.json").is_file()
+
+
+def _adapter_folders(workspace: Workspace) -> list[Path]:
+    folder = workspace.path / "adapters"
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _outside(workspace: Workspace, name: str) -> Voice:
+    """An adapter that another tool made, by its name in the workspace or by its folder."""
+    kept = next((folder for folder in _adapter_folders(workspace) if folder.name == name), None)
+    folder = kept or as_path(name)
+    if folder is None or not folder.is_dir():
+        raise NibbleError(f"There is no adapter {name!r}: neither in the workspace nor as a folder.")
+    if not (folder / CONFIG).is_file():
+        raise NibbleError(f"{folder.name} is no adapter: there is no {CONFIG} in it.")
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / PICKLED).is_file()
+        why = f"only pickled weights ({PICKLED}), which can run any code when loaded" if pickled else "no weights"
+        raise NibbleError(f"The adapter {folder.name} has {why}. Take a copy of it with {WEIGHTS}.")
+    if not _base_of(folder):
+        raise NibbleError(f"The adapter {folder.name} does not say which base it is for: {CONFIG} names none.")
+    return _of_folder(folder.resolve(), name if kept else str(folder.resolve()))
+
+
+def _of_folder(folder: Path, name: str) -> Voice:
+    config = read_json(folder / CONFIG)
+    revision = config.get("revision") or None
+    tokenizer = folder if _has_tokenizer(folder) else None
+    return Voice(f"adapter:{name}", folder.name, _base_of(folder), revision, _NF4, folder, tokenizer)
+
+
+def _base_of(folder: Path) -> str:
+    """The base that an adapter's files name: a preset where it is one's folder, on this machine or another."""
+    config = read_json(folder / CONFIG)
+    named = str((config if isinstance(config, dict) else {}).get("base_model_name_or_path") or "")
+    plain = named.replace("\\", "/").rstrip("/")
+    for preset in model_presets().values():
+        if plain.endswith(f"/{preset.path}") or as_path(named) == ROOT / preset.path:
+            return preset.name
+    return named
