@@ -50,6 +50,16 @@ class Workspace:
         return self._folder("arena")
 
     @property
+    def exports(self) -> Path:
+        """Where exports go that were asked for without a place."""
+        return self._folder("exports")
+
+    @property
+    def adapters(self) -> Path:
+        """Adapters from elsewhere, one folder each."""
+        return self._folder("adapters")
+
+    @property
     def state(self) -> Path:
         """What the app itself remembers: settings, the running server, locks."""
         return self._folder("state")

@@ -16,9 +16,11 @@ from typing import Any, Literal
 import torch
 
 from core.data.pantry import sha256_of
+from core.export.card import Card
 from core.export.companions import write_companions
 from core.export.shards import Planned, into_shards, shard_name, write_shard
 from core.export.subject import Subject
+from core.export.verify import NEW_TOKENS
 from core.export.weights import MergedWeights, Onto, Stored
 from core.hub import INDEX
 from core.models import weight_files
@@ -26,13 +28,13 @@ from core.sizes import show_bytes
 from core.workspace import read_json, write_json
 
 Precision = Literal["auto", "float16", "bfloat16", "float32"]
-Say = Callable[[str, float], None]
+Say = Callable[[str, float | None], None]
 MANIFEST = ".merge.json"
 SHARD_BYTES = 2_000_000_000
 COMPANION_BYTES = 60_000_000
 
 
-def precision_of(subject: Subject, wanted: Precision, tensors: list[Stored]) -> torch.dtype:
+def precision_of(wanted: Precision, tensors: list[Stored]) -> torch.dtype:
     """The dtype to write: the base's own 16-bit one; of a base in fp32 the one that its range needs no thought for."""
     if wanted != "auto":
         return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]
@@ -113,3 +115,31 @@ def _go_on(folder: Path, mark: str) -> dict[str, Any]:
 def _is(file: Path, sha256: str) -> bool:
     return file.is_file() and sha256_of(file) == sha256
 
+
+def merged_card(subject: Subject, onto: Onto, dtype: torch.dtype, question: str) -> Card:
+    """The README's own part: what the folder is and the lines that make it answer `question`."""
+    way = (
+        "The adapter was merged onto the weights that the chat computes with: quantised to 4 bits as they were in "
+        "training, and dequantised again. It is exactly what was trained."
+        if onto == "dequantised"
+        else "The adapter was merged onto the original weights of the base, which are finer than those in 4 bits that "
+        "it was trained over: answers can differ from the chat's."
+    )
+    kind = str(dtype).removeprefix("torch.")
+    lines = f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(".", dtype="auto", device_map="auto")
+tokenizer = AutoTokenizer.from_pretrained(".")
+
+messages = [{{"role": "user", "content": {json.dumps(question, ensure_ascii=False)}}}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+answer = model.generate(**prompt.to(model.device), do_sample=False, max_new_tokens={NEW_TOKENS * 2})
+print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+"""
+    return Card(
+        "a merged model",
+        f"`{subject.base_name}` with an adapter merged in, a whole model in {kind}. Trained with Nibble by QLoRA. {way}",
+        f"`pip install torch transformers accelerate`, then, in this folder:\n\n```python\n{lines}```",
+        "transformers",
+    )

@@ -69,6 +69,8 @@ def writing(out: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
+        for file in (path for path in partial.rglob("*") if path.is_file()):
+            file.chmod(0o644)  # it is for others: another user's server reads it too
         flush_all(partial)
         if out.exists():
             out.rmdir()

@@ -7,6 +7,7 @@ dequantised again, before the adapter is added: that is the very sum that the ch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,12 @@ from typing import Any, Literal
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.tuners.lora import Linear
 from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
 
 from core.adapter_init import ADAPTER, lora_layers
@@ -42,6 +45,26 @@ class Stored:
     file: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one layer's adapter adds to its matrix W (out, in): scaling · B A; then, for DoRA, rows of `magnitude`.
+
+    `a` is (rank, in), `b` (out, rank), `magnitude` (out), all in fp32; `magnitude` is None but for DoRA.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+    magnitude: torch.Tensor | None
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight` (out, in) in fp32 with the update merged in (LoRA, arXiv 2106.09685; DoRA, arXiv 2402.09353)."""
+        merged = torch.addmm(weight, self.b, self.a, alpha=self.scaling)
+        if self.magnitude is None:
+            return merged
+        return merged * (self.magnitude / torch.linalg.norm(merged, dim=1))[:, None]
 
 
 class MergedWeights:
@@ -70,8 +93,30 @@ class MergedWeights:
         self.tensors = _stored(self._outline, subject.base_folder, self.tied)
         adapted = _with_adapter(self._outline, subject.adapter)
         self.layers: dict[str, Any] = dict(lora_layers(adapted))
+        self._adapter = subject.adapter / "adapter_model.safetensors"
         self._whole = _trained_whole(adapted)
         _refuse_what_cannot_be_merged(self.layers, self._whole, self._outline, self.tied)
+
+    @property
+    def trained_whole(self) -> bool:
+        """Whether modules were trained whole, beside those that have an adapter."""
+        return bool(self._whole)
+
+    def update(self, module: str) -> Update | None:
+        """The adapter of `module`; None where it has none."""
+        layer = self.layers.get(module)
+        if layer is None:
+            return None
+        parts = {"a": "lora_A.weight", "b": "lora_B.weight"}
+        if ADAPTER in layer.lora_magnitude_vector:
+            parts["magnitude"] = "lora_magnitude_vector"
+        read = {part: self._of_adapter(f"{module}.{key}") for part, key in parts.items()}
+        return Update(read["a"], read["b"], float(layer.scaling[ADAPTER]), read.get("magnitude"))
+
+    def _of_adapter(self, key: str) -> torch.Tensor:
+        with safe_open(self._adapter, framework="pt") as opened:
+            tensor: torch.Tensor = opened.get_tensor(f"base_model.model.{key}")
+        return tensor.float()
 
     def is_changed(self, stored: Stored) -> bool:
         """Whether `stored` is otherwise in the merged model than in the base's files."""
@@ -82,7 +127,7 @@ class MergedWeights:
     def merged(self, stored: Stored) -> torch.Tensor:
         """The tensor as the merged model has it, on the CPU: in fp32 where it is changed, else as it is stored."""
         if stored.name in self._whole:
-            return self._whole[stored.name]
+            return self._of_adapter(stored.name)
         with safe_open(stored.file, framework="pt") as opened:
             weight: torch.Tensor = opened.get_tensor(stored.key)
         if not self.is_changed(stored):
@@ -91,9 +136,9 @@ class MergedWeights:
         turned = isinstance(self._outline_of(module), Conv1D)
         weight = weight.t() if turned else weight
         weight = self._as_held(weight, self._quantised.get(module))
-        layer = self.layers.get(module)
-        if layer is not None:
-            weight = with_update(weight, layer)
+        update = self.update(module)
+        if update is not None:
+            weight = update.added_to(weight)
         return weight.t() if turned else weight
 
     def _as_held(self, weight: torch.Tensor, quantised: Linear4bit | None) -> torch.Tensor:
@@ -117,25 +162,10 @@ class MergedWeights:
         return layer.get_base_layer() if layer is not None else self._outline.get_submodule(module)
 
 
-def with_update(weight: torch.Tensor, layer: Any) -> torch.Tensor:
-    """`weight` (out, in) and what the adapter of `layer` adds to it: W + s B A, for DoRA scaled to its magnitudes."""
-    a, b = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
-    merged = torch.addmm(weight, b, a, alpha=float(layer.scaling[ADAPTER]))
-    if not is_dora(layer):
-        return merged
-    magnitude = layer.lora_magnitude_vector[ADAPTER].weight.float()
-    return merged * (magnitude / torch.linalg.norm(merged, dim=1))[:, None]
-
-
-def is_dora(layer: Any) -> bool:
-    """Whether the layer's adapter has magnitudes of its own (DoRA, arXiv 2402.09353)."""
-    return ADAPTER in layer.lora_magnitude_vector
-
-
 def _with_adapter(outline: Any, folder: Path) -> PeftModel:
-    """The outline with the adapter in `folder` over it: the adapter's weights are real, the base's stay meta."""
+    """The outline of base and adapter, as PEFT lays it over: which layers have one, of which rank and scale."""
     try:
-        return PeftModel.from_pretrained(outline, folder, ADAPTER, torch_device="cpu", low_cpu_mem_usage=True)
+        return PeftModel(outline, PeftConfig.from_pretrained(folder), ADAPTER, low_cpu_mem_usage=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ExportError(f"The adapter cannot be read: {said}.") from None
@@ -149,29 +179,38 @@ def _is_tied(outline: Any) -> bool:
 def _stored(outline: Any, folder: Path, tied: bool) -> list[Stored]:
     """The tensors of the files in `folder` that the model loads, the tied head left out. Raises ExportError."""
     wanted = {name for name, _ in outline.named_parameters(remove_duplicate=False)}
-    kept = wanted | set(outline.state_dict())
+    kept, name_of = wanted | set(outline.state_dict()), _names_in_model(outline)
     head = next((name for name, module in outline.named_modules() if module is outline.get_output_embeddings()), "")
     found: dict[str, Stored] = {}
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (it is no dict)
-                name = _name_in_model(key, kept, f"{outline.base_model_prefix}.")
-                if name is None or (tied and name == f"{head}.weight"):
+                name = name_of(key)
+                if name not in kept or (tied and name == f"{head}.weight"):
                     continue
                 view = opened.get_slice(key)
                 found[name] = Stored(key, name, file, tuple(view.get_shape()), _dtype(view.get_dtype()))
     missing = sorted(wanted - set(found) - ({f"{head}.weight"} if tied else set()))
     if missing:
         raise ExportError(
-            f"This model cannot be merged: its files keep {missing[0]} in another form than the model computes with, as "
-            f"mixtures of experts do. {ADAPTER_CAN}"
+            f"This model cannot be merged: its files keep {missing[0]} in another form than the model computes with, "
+            f"as mixtures of experts do. {ADAPTER_CAN}"
         )
     return list(found.values())
 
 
-def _name_in_model(key: str, names: set[str], prefix: str) -> str | None:
-    """The model's name for a tensor of its files; older files leave out the name of the inner model, or add it."""
-    return next((name for name in (key, f"{prefix}{key}", key.removeprefix(prefix)) if name in names), None)
+def _names_in_model(outline: Any) -> Callable[[str], str]:
+    """transformers' way from a tensor's name in files to that in the model; '' where files hold it in another form."""
+    transforms = get_model_conversion_mapping(outline)
+    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
+    converters = [each for each in transforms if isinstance(each, WeightConverter)]
+    state, prefix = outline.state_dict(), outline.base_model_prefix
+
+    def name_of(key: str) -> str:
+        name, converted = rename_source_key(key, renamings, converters, prefix, state)
+        return "" if converted else name
+
+    return name_of
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -179,20 +218,18 @@ def _dtype(name: str) -> torch.dtype:
     return known.get(name, torch.int64)
 
 
-def _trained_whole(adapted: PeftModel) -> dict[str, torch.Tensor]:
+def _trained_whole(adapted: PeftModel) -> set[str]:
     """The parameters of modules that were trained whole, by their names in the base."""
-    found = {}
+    found: set[str] = set()
     for name, module in adapted.named_modules():
         if isinstance(module, ModulesToSaveWrapper):
             inner = name.removeprefix("base_model.model.")
             parameters = module.modules_to_save[ADAPTER].named_parameters()
-            found |= {f"{inner}.{part}": parameter.detach() for part, parameter in parameters}
+            found |= {f"{inner}.{part}" for part, _ in parameters}
     return found
 
 
-def _refuse_what_cannot_be_merged(
-    layers: dict[str, Any], whole: dict[str, torch.Tensor], outline: Any, tied: bool
-) -> None:
+def _refuse_what_cannot_be_merged(layers: dict[str, Any], whole: set[str], outline: Any, tied: bool) -> None:
     """Raise ExportError for adapters of other kinds than these sums know."""
     for name, layer in layers.items():
         plain = type(layer) is Linear and not layer.lora_bias.get(ADAPTER)
@@ -200,9 +237,8 @@ def _refuse_what_cannot_be_merged(
             raise ExportError(f"The adapter of {name} is of a kind that cannot be merged. {ADAPTER_CAN}")
     inner = next((name for name, module in outline.named_modules() if module is outline.get_input_embeddings()), "")
     ends = {f"{name}.weight" for name, module in outline.named_modules() if module is outline.get_output_embeddings()}
-    if tied and ends & set(whole) and f"{inner}.weight" not in whole:
+    if tied and ends & whole and f"{inner}.weight" not in whole:
         raise ExportError(
             f"The head was trained apart from the embeddings that it is tied to, which a merged model cannot hold. "
             f"{ADAPTER_CAN}"
         )
-

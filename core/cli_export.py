@@ -1,0 +1,67 @@
+"""The `export` command: a run's adapter, merged model, GGUF or Ollama folder, proved and put where it was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from core.workspace import Workspace
+
+FORMATS = ("adapter", "merged", "ollama", "gguf")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """What `export` takes beside the run."""
+    command.add_argument("--to", required=True, choices=FORMATS, help="what to make of it")
+    command.add_argument("--out", metavar="DIR", help="a folder that is not there or empty; default: in the workspace")
+    command.add_argument(
+        "--onto",
+        choices=("dequantised", "original"),
+        default="dequantised",
+        help="merged onto the 4-bit weights as the chat computes with them (default), or onto the base's own",
+    )
+    command.add_argument(
+        "--dtype",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        default="auto",
+        help="of a merged model; default: the base's own",
+    )
+    command.add_argument("--type", choices=("f16", "bf16", "q8_0", "f32"), default="f16", help="of a GGUF's tensors")
+    command.add_argument("--adapter-only", action="store_true", help="of GGUF and Ollama: without the base")
+
+
+def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Export a run. Returns the exit status, and the answer of DESIGN.md."""
+    from core.export.make import Order, export
+    from core.export.naming import safe_name
+    from core.export.verify import sentence
+    from core.runs.store import find_run
+    from core.sizes import show_bytes
+
+    workspace = Workspace.open(options.data_dir)
+    run = find_run(workspace, options.run_id)
+    out = Path(options.out).expanduser() if options.out else workspace.exports / f"{safe_name(run.name)}-{options.to}"
+    order = Order(options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only)
+    answer = export(workspace, run, order, _Teller().say)
+    proof = sentence(answer["verified"])
+    print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)
+    if "command" in answer:
+        print(f"Use it: {answer['command']}", file=sys.stderr)
+    return 0, answer
+
+
+class _Teller:
+    """Tells on standard error how an export is: each new line at once, one that only counts now and then."""
+
+    def __init__(self) -> None:
+        self._told_at = 0.0
+
+    def say(self, line: str, share: float | None) -> None:
+        """Show `line`; `share` of the work is done, where that is known."""
+        if share is not None and share < 1 and time.monotonic() - self._told_at < 2:
+            return
+        self._told_at = time.monotonic()
+        print(line if share is None else f"{line} ({share:.0%})", file=sys.stderr, flush=True)

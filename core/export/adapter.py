@@ -1,0 +1,117 @@
+"""The adapter in PEFT's own format, with all that answering takes; nothing in it tells of this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+from core.export.card import Card
+from core.export.companions import write_generation_config, write_tokenizer
+from core.export.naming import is_on_hub, without_paths
+from core.export.subject import Subject
+from core.export.verify import NEW_TOKENS
+from core.workspace import write_json
+
+WEIGHTS = "adapter_model.safetensors"
+CARD_BYTES = 5_000_000
+
+
+def write_adapter(subject: Subject, folder: Path) -> None:
+    """Write weights, configuration, tokenizer, template and generation config into `folder`; the card comes later."""
+    shutil.copyfile(subject.adapter / WEIGHTS, folder / WEIGHTS)
+    config = without_paths(subject.adapter_config)
+    config |= {"base_model_name_or_path": subject.base_name, "revision": subject.base.revision}
+    write_json(folder / "adapter_config.json", config)
+    write_tokenizer(subject, folder)
+    write_generation_config(subject, folder)
+
+
+def adapter_bytes(subject: Subject) -> int:
+    """What the folder and its zip take on the disk, at most."""
+    return 2 * subject.adapter_bytes + CARD_BYTES
+
+
+def zip_folder(folder: Path, target: Path) -> None:
+    """Pack the files of `folder` into `target` under one folder of its name, in a fixed order and without their dates.
+
+    Weights do not get smaller, so they are stored as they are. It is written beside and renamed.
+    """
+    beside = target.with_name(f".{target.name}.partial")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                entry = zipfile.ZipInfo(f"{target.stem}/{file.relative_to(folder).as_posix()}")
+                entry.external_attr = 0o644 << 16
+                entry.compress_type = zipfile.ZIP_STORED if file.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
+                entry.file_size = file.stat().st_size
+                with file.open("rb") as source, packed.open(entry, "w") as packing:
+                    shutil.copyfileobj(source, packing, 2**20)
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def adapter_card(subject: Subject, question: str) -> Card:
+    """The README's own part: what the folder is and the lines that make it answer `question`."""
+    return Card(
+        "an adapter",
+        f"A LoRA adapter for `{subject.base_name}` in PEFT's format, trained with Nibble by QLoRA. It holds what was "
+        "learned, the tokenizer and the chat template; the base model is loaded beside it.",
+        f"{_where_the_base_is(subject)}\n\n```python\n{_lines(subject, question)}```",
+        "peft",
+        ("lora", "peft"),
+    )
+
+
+def _where_the_base_is(subject: Subject) -> str:
+    needed = "`pip install torch transformers peft bitsandbytes`, then, in this folder:"
+    if is_on_hub(subject.base):
+        return needed
+    whose = "It comes with Nibble, as `presets/starter/model`." if subject.base_name == "starter" else ""
+    return (
+        f"The base model `{subject.base_name}` is a folder, not a model of the Hugging Face Hub. {whose} Put a copy "
+        f"of it into this folder under that name, or name its place in the line `base = …`. {needed}"
+    )
+
+
+def _lines(subject: Subject, question: str) -> str:
+    base, revision = subject.base_name, subject.base.revision
+    source = json.dumps(base if is_on_hub(subject.base) else f"./{base}")
+    at = f", revision={json.dumps(revision)}" if revision else ""
+    return f"""\
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+
+base = {source}
+new_gpu = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+dtype = torch.bfloat16 if new_gpu else torch.float16 if torch.cuda.is_available() else torch.float32
+{_quantization(subject)}
+model = AutoModelForCausalLM.from_pretrained(
+    base{at}, dtype=dtype, quantization_config=quantization, device_map="auto"
+)
+model = PeftModel.from_pretrained(model, ".").eval()
+tokenizer = AutoTokenizer.from_pretrained(".")
+
+messages = [{{"role": "user", "content": {json.dumps(question, ensure_ascii=False)}}}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+settings = GenerationConfig.from_pretrained(".", do_sample=False, max_new_tokens={NEW_TOKENS * 2})
+answer = model.generate(**prompt.to(model.device), generation_config=settings)
+print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+"""
+
+
+def _quantization(subject: Subject) -> str:
+    """The base in the bits that it was trained in, as a line of Python."""
+    settings = subject.recipe.quantization
+    if settings.bits == 16:
+        return "quantization = None"
+    if settings.bits == 8:
+        return "quantization = BitsAndBytesConfig(load_in_8bit=True)"
+    return (
+        f"quantization = BitsAndBytesConfig(\n    load_in_4bit=True, bnb_4bit_quant_type={json.dumps(settings.type)}, "
+        f"bnb_4bit_use_double_quant={settings.double}, bnb_4bit_compute_dtype=dtype\n)"
+    )

@@ -1,0 +1,154 @@
+"""Asks an export and its reference the same prompts, each loaded afresh, and says how far apart they are.
+
+python -m core.export.answering JOB.json      (a process of its own: an answer from memory would prove nothing)
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from core.build import dtype_for, keep_quantisation_exact, load_adapter, load_base, quantization_config, torch_device
+from core.chat.generate import Sampling
+from core.errors import NibbleError
+from core.hardware import Device, claim_card, device
+from core.models import FoundModel, find_model
+from core.recipe import QuantizationSettings
+from core.sizes import show_size
+from core.workspace import write_json
+
+# Where a model's best two tokens are nearer than this many roundings of its largest logit, rounding alone decides.
+ROUNDINGS = 4
+# Held in 4 bits, with embeddings and head in 16: at most so much a parameter, and what a pass takes on top.
+PACKED_BYTES, SPARE_BYTES = 1.2, 600_000_000
+
+
+@dataclass
+class Said:
+    """What a model answered to each prompt: its tokens, and the logits (tokens, vocabulary) of given replies."""
+
+    replies: list[list[int]]
+    logits: list[torch.Tensor]
+    dtype: torch.dtype
+
+
+def compare(job: dict[str, Any]) -> dict[str, Any]:
+    """Load `job["reference"]` and `job["artefact"]` in turn; as DESIGN.md's `verified`, but for `against`.
+
+    `ties` of the answers that are not equal part where the reference itself wavers between two tokens, within what
+    rounding to the dtype moves; `parted` shows the first that do not.
+    """
+    prompts, tokens, stop = job["prompts"], job["new_tokens"], job["stop"]
+    reference = _ask(job["reference"], prompts, tokens, stop, None)
+    artefact = _ask(job["artefact"], prompts, tokens, stop, reference.replies)
+    coarse = torch.finfo(getattr(torch, job["precision"])).eps
+    eps = max(coarse, torch.finfo(reference.dtype).eps, torch.finfo(artefact.dtype).eps)
+    equal = ties = 0
+    largest, parted = 0.0, []
+    for number, (own, other) in enumerate(zip(reference.replies, artefact.replies, strict=True)):
+        logits = reference.logits[number]
+        largest = max(largest, float((logits - artefact.logits[number]).abs().max()))
+        if own == other:
+            equal += 1
+        elif _wavers(logits[_parting(own, other)], eps):
+            ties += 1
+        else:
+            parted.append({"prompt": number, "reference": own, "artefact": other})
+    counted = {"prompts": len(prompts), "equal": equal, "ties": ties}
+    return {**counted, "largest_logit_difference": largest, "parted": parted[:3]}
+
+
+def _parting(own: list[int], other: list[int]) -> int:
+    return next((at for at, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), len(own) - 1)
+
+
+def _wavers(logits: torch.Tensor, eps: float) -> bool:
+    best = logits.topk(2).values
+    return bool(best[0] - best[1] <= ROUNDINGS * eps * logits.abs().max())
+
+
+def _ask(
+    load: dict[str, Any], prompts: list[list[int]], tokens: int, stop: list[int], given: list[list[int]] | None
+) -> Said:
+    """Greedy replies to the prompts one by one, as the chat gives them, and the logits of `given` ones or of these."""
+    model = _load(load).eval()
+    greedy = Sampling(max_new_tokens=tokens, greedy=True).as_arguments()
+    replies, logits = [], []
+    with torch.no_grad():
+        for number, prompt in enumerate(prompts):
+            ids = torch.tensor([prompt], device=model.device)
+            pad = {"eos_token_id": stop, "pad_token_id": stop[0]} if stop else {}
+            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **pad, **greedy)
+            replies.append(output[0, len(prompt) :].tolist())
+            forced = torch.tensor([prompt + (given or replies)[number]], device=model.device)
+            found = model(input_ids=forced, attention_mask=torch.ones_like(forced)).logits[0, len(prompt) - 1 : -1]
+            logits.append(found.float().cpu())
+    said = Said(replies, logits, model.dtype)
+    del model
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return said
+
+
+def _load(load: dict[str, Any]) -> Any:
+    """`chat`: as the chat loads it. `peft`: as the README of an adapter says. `model`, `gguf`: an exported folder."""
+    kind, here = load["kind"], _where(load)
+    if kind in ("chat", "peft"):
+        base, quantization = find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"])
+        if kind == "chat":
+            return load_adapter(load_base(base, quantization, here), Path(load["adapter"]))
+        return _by_plain_peft(base, quantization, here, Path(load["adapter"]))
+    if kind == "model":
+        return load_base(find_model(load["folder"]), QuantizationSettings(bits=16), here)
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(load["folder"], gguf_file=load["file"], dtype=torch.float32)
+
+
+def _by_plain_peft(base: FoundModel, settings: QuantizationSettings, here: Device, adapter: Path) -> Any:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    dtype, _ = dtype_for(here)
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder, quantization_config=quantization_config(settings, dtype), dtype=dtype,
+        device_map={"": torch_device(here)},
+    )  # fmt: skip
+    keep_quantisation_exact(model)
+    return PeftModel.from_pretrained(model, adapter)
+
+
+def _where(load: dict[str, Any]) -> Device:
+    """The device if the weights have room there, else the CPU. Raises NibbleError where neither has."""
+    memory = psutil.virtual_memory()
+    cpu = Device("cpu", "CPU", int(memory.total), int(memory.available))
+    for each in (device(), cpu):
+        dtype, _ = dtype_for(each)
+        needed = load["parameters"] * (PACKED_BYTES if load["packed"] else dtype.itemsize) + SPARE_BYTES
+        if each.free_bytes >= needed:
+            return each
+    raise NibbleError(f"loading it takes {show_size(needed)}, and {show_size(cpu.free_bytes)} are free")
+
+
+def main(file: Path) -> int:
+    """Do the jobs in `file`; what they come to is written beside it, as `.result.json`."""
+    claim_card()
+    jobs = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        result: Any = [compare(job) for job in jobs]
+    except NibbleError as error:
+        result = {"refusal": str(error)}
+    write_json(file.with_suffix(".result.json"), result)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1])))

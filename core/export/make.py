@@ -1,0 +1,104 @@
+"""One export from beginning to end: refused if it cannot be, written beside, proved, described, put in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.export.adapter import adapter_bytes, adapter_card, write_adapter, zip_folder
+from core.export.card import write_card
+from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
+from core.export.subject import Subject, find_subject
+from core.export.verify import Verified, verify
+from core.runs.store import Run, Tail
+from core.workspace import Workspace
+
+Format = Literal["adapter", "merged", "ollama", "gguf"]
+Say = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of a run, and where. `precision` is of merged weights, `gguf_type` of a GGUF's tensors.
+
+    `adapter_only`: of GGUF and Ollama, the adapter for a base that is there already.
+    """
+
+    to: Format
+    out: Path
+    onto: Literal["dequantised", "original"] = "dequantised"
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    gguf_type: Literal["f16", "bf16", "q8_0", "f32"] = "f16"
+    adapter_only: bool = False
+
+
+def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, Any]:
+    """Make the export. Returns DESIGN.md's `dir, files, bytes, verified`; and `zip`, of an adapter.
+
+    `say` gets a line for a person, and the share that is done where it is known. Raises NibbleError in one sentence;
+    then nothing of the export is left, but for one that is killed: a merge goes on where it was.
+    """
+    refuse_place(order.out)
+    subject = find_subject(run, lambda line: say(line, None))
+    make = {"adapter": _adapter, "merged": _merged}[order.to]
+    result = make(workspace, subject, order, say)
+    files = sorted(path for path in order.out.rglob("*") if path.is_file())
+    return {
+        "dir": str(order.out),
+        "files": [path.relative_to(order.out).as_posix() for path in files],
+        "bytes": sum(path.stat().st_size for path in files),
+        **result,
+    }
+
+
+def _adapter(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+    packed = order.out.with_name(f"{order.out.name}.zip")
+    if packed.exists():
+        raise ExportError(f"The file {packed} is there already. Choose another folder, or move it away first.")
+    refuse_full_disk(order.out, adapter_bytes(subject))
+    with writing(order.out) as folder:
+        say("Writing the adapter.", None)
+        write_adapter(subject, folder)
+        artefact = {"kind": "peft", "adapter": str(folder)}
+        verified = _proved(workspace, subject, artefact, "dequantised", "float32", say)
+        write_card(subject, folder, adapter_card(subject, _question(subject)), verified)
+        say("Packing the zip.", None)
+        zip_folder(folder, packed)
+    return {"verified": verified, "zip": str(packed)}
+
+
+def _merged(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+    from core.export.merged import merged_bytes, merged_card, precision_of, write_merged
+    from core.export.weights import MergedWeights
+    from core.hardware import device
+
+    say("Looking at base and adapter.", None)
+    weights = MergedWeights(subject, order.onto, device())
+    dtype = precision_of(order.precision, weights.tensors)
+    refuse_full_disk(order.out, merged_bytes(weights, dtype))
+    with writing(order.out) as folder:
+        write_merged(subject, weights, folder, dtype, say)
+        artefact = {"kind": "model", "folder": str(folder)}
+        verified = _proved(workspace, subject, artefact, order.onto, str(dtype).removeprefix("torch."), say)
+        write_card(subject, folder, merged_card(subject, order.onto, dtype, _question(subject)), verified)
+    return {"verified": verified}
+
+
+def _proved(
+    workspace: Workspace, subject: Subject, artefact: dict[str, Any], onto: Any, precision: str, say: Say
+) -> Verified:
+    """The proof, with the device held meanwhile: on a GPU it needs the memory that a run or the chat may have."""
+    from core.runs.holder import hold
+
+    with hold(workspace, "export", subject.run.name):
+        return verify(subject, artefact, onto, precision, lambda line: say(line, None))
+
+
+def _question(subject: Subject) -> str:
+    """What the README asks: a sample prompt of the run, where it had one."""
+    asked = [
+        row["prompt"] for row in Tail(subject.run.dir / "samples.jsonl").read() if isinstance(row.get("prompt"), str)
+    ]
+    return asked[0] if asked else "Hello! Who are you?"

@@ -1,0 +1,126 @@
+"""Proves an export: loaded afresh in a process of its own, it is asked what its reference is asked, and compared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.export.place import Broken, ExportError
+from core.export.subject import Subject
+from core.export.weights import Onto
+from core.process import child_environment
+from core.workspace import ROOT, read_json, write_json
+
+NEW_TOKENS = 32
+Verified = dict[str, Any]
+
+
+def against(subject: Subject, onto: Onto) -> str:
+    """What an export is held against, in words."""
+    bits = subject.recipe.quantization.bits
+    return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
+
+
+def job(
+    subject: Subject, artefact: dict[str, Any], onto: Onto, precision: str, most: int = 20, new_tokens: int = NEW_TOKENS
+) -> dict[str, Any]:
+    """What core/export/answering.py does: ask `artefact` and its reference prompts of the run's own data."""
+    from core.build import load_tokenizer
+    from core.export.companions import stop_tokens
+    from core.export.prompts import prompts_of
+
+    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    prompts = prompts_of(subject, tokenizer, most)
+    quantization = subject.recipe.quantization.model_dump()
+    packed = onto == "dequantised" and quantization["bits"] != 16
+    reference = {
+        "kind": "chat",
+        "model": subject.base.wanted,
+        "revision": subject.base.revision,
+        "quantization": quantization if onto == "dequantised" else {"bits": 16},
+        "adapter": str(subject.adapter),
+        "parameters": subject.base.parameters,
+        "packed": packed,
+    }
+    return {
+        "reference": reference,
+        "artefact": {**reference, "packed": artefact["kind"] == "peft" and packed, **artefact},
+        "prompts": prompts.ids,
+        "source": prompts.source,
+        "new_tokens": new_tokens,
+        "stop": stop_tokens(subject, tokenizer),
+        "precision": precision,
+        "against": against(subject, onto),
+    }
+
+
+def verify(
+    subject: Subject, artefact: dict[str, Any], onto: Onto, precision: str, say: Callable[[str], None]
+) -> Verified:
+    """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
+
+    `source` says which prompts; `because`, why it could not be asked, where memory is too small to load it. Raises
+    Broken where an answer parts from the reference's by more than rounding.
+    """
+    say("Proving it: loading it afresh beside its reference, and asking both the same.")
+    jobs = [job(subject, artefact, onto, precision)]
+    if onto == "original":
+        jobs.append(job(subject, artefact, "dequantised", precision))
+    found = _in_a_new_process(jobs)
+    about = {"against": jobs[0]["against"], "source": jobs[0]["source"]}
+    if isinstance(found, dict):
+        return {"prompts": 0, "equal": 0, "largest_logit_difference": None, **about, "because": found["refusal"]}
+    verified = {**found[0], **about}
+    if verified.pop("parted"):
+        raise Broken(
+            f"The export answers {found[0]['equal']} of {found[0]['prompts']} prompts as {about['against']} does, "
+            "and not the others, so it is not handed over. Nothing of it is kept. Please report it."
+        )
+    if len(found) > 1:
+        verified["chat"] = {key: found[1][key] for key in ("equal", "largest_logit_difference")}
+    return verified
+
+
+def sentence(verified: Verified) -> str:
+    """The proof, for a person: '20 of 20 answers equal, largest logit difference 0.004, against …'."""
+    if not verified["prompts"]:
+        return f"Not proved by answers: {verified['because']}."
+    difference = verified["largest_logit_difference"]
+    logits = f", largest logit difference {difference:.2g}" if difference is not None else ""
+    ties = verified.get("ties", 0)
+    tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
+    said = (
+        f"{verified['equal']} of {verified['prompts']} answers equal{logits}{tied}. Held against {verified['against']}."
+    )
+    if "chat" in verified:
+        chat = verified["chat"]
+        said += (
+            f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal, "
+            f"largest logit difference {chat['largest_logit_difference']:.2g}."
+        )
+    return said
+
+
+def _in_a_new_process(jobs: list[dict[str, Any]]) -> Any:
+    with tempfile.TemporaryDirectory(prefix="nibble-proof-") as folder:
+        file = Path(folder) / "jobs.json"
+        write_json(file, jobs)
+        done = subprocess.run(
+            [sys.executable, "-m", "core.export.answering", str(file)],
+            cwd=ROOT,
+            env=child_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        found = read_json(file.with_suffix(".result.json"))
+    if found is None:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
+        raise ExportError(f"The export could not be loaded to be proved, so it is not handed over: {last}")
+    return found
