@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core import cli_arena, cli_data, cli_download, cli_run
+from core import cli_arena, cli_data, cli_download, cli_export, cli_run
 from core.errors import NibbleError
 from core.process import child_environment
 from core.workspace import Workspace
@@ -122,22 +122,6 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     return int(not found["fits"]), found
 
 
-def _stop(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.runs.store import find_run
-    from core.runs.supervisor import Supervisor
-
-    workspace = Workspace.open(options.data_dir)
-    run = find_run(workspace, options.run_id)
-    supervisor = Supervisor(workspace)
-    if options.now:
-        supervisor.kill(run)
-        message = "Ended at once. What was saved by its last checkpoint is there."
-    else:
-        message = supervisor.stop(run)
-    print(message, file=sys.stderr)
-    return 0, {"run": run.id, "message": message}
-
-
 def _runs(options: argparse.Namespace) -> tuple[int, Result]:
     from core.runs.store import list_runs
 
@@ -225,10 +209,14 @@ _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     "download": (cli_download.download_model, "bring a model from Hugging Face ahead of its first use"),
     "train": (cli_run.train, "train a recipe and wait for it"),
     "resume": (cli_run.resume_run, "go on with a run that has ended, from its last checkpoint, and wait for it"),
-    "stop": (_stop, "stop a run, saving what it learned"),
+    "stop": (cli_run.stop_run, "stop a run, saving what it learned, and wait for that"),
     "runs": (_runs, "list all runs, newest first"),
     "chat": (_chat, "ask a run's adapter, or its base, one question"),
     "arena": (None, "count votes by the QLoRA paper's Elo; keep them, take them out, prepare answers"),
+    "export": (
+        cli_export.export_run,
+        "a run as an adapter, merged model, GGUF or for Ollama, proved to answer as the chat",
+    ),
     "bench": (_bench, "measure a claim against a reference in the same run"),
     "test": (_test, "run the tests"),
 }
@@ -276,7 +264,7 @@ def _resume_arguments(command: argparse.ArgumentParser) -> None:
 
 def _stop_arguments(command: argparse.ArgumentParser) -> None:
     _run_argument(command)
-    command.add_argument("--now", action="store_true", help="end it at once, for a run that no longer listens")
+    cli_run.stop_arguments(command)
 
 
 def _chat_arguments(command: argparse.ArgumentParser) -> None:
@@ -303,6 +291,11 @@ def _run_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_id", metavar="RUN", help="an id, the start of one, or 'last'")
 
 
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    _run_argument(command)
+    cli_export.add_arguments(command)
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -317,6 +310,7 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "resume": _resume_arguments,
     "stop": _stop_arguments,
     "chat": _chat_arguments,
+    "export": _export_arguments,
     "bench": _bench_arguments,
     "download": cli_download.add_arguments,
     "test": _test_arguments,

@@ -1,17 +1,20 @@
-"""`train` and `resume`: start a run, or go on with one, and tell on standard error how it is until it has ended."""
+"""`train`, `resume` and `stop`: start a run, go on with one, end one, and tell on standard error how it is."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from typing import Any
 
 from core import cli_download
-from core.errors import RecipeError
+from core.errors import RecipeError, RunError
+from core.sizes import show_duration
 from core.workspace import Workspace
 
 Result = dict[str, Any]
+AGAIN = "Ctrl-C again ends it now; it would go on from its last checkpoint."
 RESULTS = ("final_loss", "eval_loss", "seconds", "tokens_per_second", "peak_bytes", "predicted_peak_bytes")
 
 
@@ -75,9 +78,7 @@ def _see_through(run: Any, supervisor: Any, since: float) -> tuple[int, Result]:
     try:
         state = _follow(run, supervisor, since)
     except KeyboardInterrupt:
-        supervisor.stop(run)
-        print("Stopping after this step; what was learned is saved.", file=sys.stderr)
-        state = _follow(run, supervisor, time.time())
+        state = _stop_and_follow(run, supervisor)
     status = run.status()
     answer: Result = {"run": run.id, "dir": str(run.dir), "state": state}
     answer |= {"steps": status.step, **dict.fromkeys(RESULTS), **run.result()}
@@ -87,6 +88,57 @@ def _see_through(run: Any, supervisor: Any, since: float) -> tuple[int, Result]:
         return 0, answer
     print(f"The log's last lines:\n{run.log_tail(10)}", file=sys.stderr)
     return 1, {**answer, "error": status.message}
+
+
+def _stop_and_follow(run: Any, supervisor: Any) -> str:
+    """Stop `run` and wait until it has; whoever does not want to wait presses Ctrl-C again. Returns its last state."""
+    try:
+        with contextlib.suppress(RunError):  # it has ended in that very moment
+            print(f"{supervisor.stop(run)} {AGAIN}", file=sys.stderr)
+        return _follow(run, supervisor, time.time())
+    except KeyboardInterrupt:
+        with contextlib.suppress(RunError):
+            supervisor.kill(run)
+        return str(run.status().state)
+
+
+def stop_arguments(command: argparse.ArgumentParser) -> None:
+    """What `stop` takes beside the run."""
+    command.add_argument("--now", action="store_true", help="end it at once; it goes on from its last checkpoint")
+
+
+def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
+    """Stop a run, or take it out of the queue, and wait until it has ended. Returns the exit status and the answer."""
+    from core.runs.store import find_run
+    from core.runs.supervisor import Supervisor
+
+    workspace = Workspace.open(options.data_dir)
+    run, supervisor = find_run(workspace, options.run_id), Supervisor(workspace)
+    if options.now and run.status().state != "queued":
+        supervisor.kill(run)
+    else:
+        print(supervisor.stop(run), file=sys.stderr)
+        _await_stop(run, supervisor)
+    status = run.status()
+    message = status.message if not status.active else "It still stops, by itself."
+    print(message, file=sys.stderr)
+    return 0, {"run": run.id, "state": status.state, "message": message}
+
+
+def _await_stop(run: Any, supervisor: Any) -> None:
+    """Wait until `run` has stopped, and end it where it takes too long. Ctrl-C leaves it to itself."""
+    from core.runs.pulse import stopping
+
+    asked = stopping(run)
+    if asked is not None:
+        left = show_duration(asked.left_seconds)
+        print(f"If it has not stopped in {left}, it is ended. Ctrl-C leaves it to itself.", file=sys.stderr)
+    try:
+        while run.status().active:
+            supervisor.watch()
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        return
 
 
 def _train_on_machines(recipe: Any, workspace: Workspace, options: argparse.Namespace) -> tuple[int, Result]:
@@ -103,7 +155,7 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
     from core.runs.store import OPEN, Tail
 
     metrics, events = Tail(run.dir / "metrics.jsonl"), Tail(run.dir / "events.jsonl")
-    waited, line = False, cli_download.ProgressLine()
+    waited, line = "", cli_download.ProgressLine()
     while True:
         status = run.status()
         if status.active and status.message.startswith("Downloading "):
@@ -119,10 +171,13 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
         if status.state not in OPEN:
             return str(status.state)
         if status.state == "queued":
-            if not waited:
-                print("Another run holds the device; this one waits for it.", file=sys.stderr)
-            waited = True
             supervisor.advance()
+            waits = supervisor.waits_for() if run.status().state == "queued" else ""
+            if waits and waits != waited:
+                print(f"Queued. {waits}", file=sys.stderr)
+            waited = waits
+        else:
+            supervisor.watch()
         time.sleep(0.2)
 
 

@@ -79,7 +79,7 @@ class Heart:
         self._step, self._beats = 0, 0
         self._saved: int | None = None
         self._times: dict[str, deque[float]] = {}
-        self._end, self._lock = threading.Event(), threading.Lock()
+        self._end, self._lock, self._writing = threading.Event(), threading.Lock(), threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="pulse", daemon=True)
 
     def __enter__(self) -> Heart:
@@ -122,6 +122,8 @@ class Heart:
     def saved(self, step: int | None) -> None:
         """A whole checkpoint holds step number `step`; None where there is none yet."""
         self._saved = step
+        if self._thread.is_alive():  # at once: whoever may have to end this worker says what is kept
+            self._beat()
 
     def _remember(self, what: str) -> None:
         self._times.setdefault(what, deque(maxlen=RECENT)).append(time.monotonic() - self._since)
@@ -131,9 +133,10 @@ class Heart:
             self._beat()
 
     def _beat(self) -> None:
-        said, beside = json.dumps(self._says()), self.run.dir / f".{FILE}"
-        with contextlib.suppress(OSError):  # a full disk, a reader on Windows: this beat is lost, the next one may not
-            beside.write_text(said, encoding="utf-8")
+        beside = self.run.dir / f".{FILE}"
+        # A full disk, a reader on Windows: this beat is lost, and the next one may not be.
+        with self._writing, contextlib.suppress(OSError):
+            beside.write_text(json.dumps(self._says()), encoding="utf-8")
             beside.replace(self.run.dir / FILE)
 
     def _says(self) -> dict[str, Any]:

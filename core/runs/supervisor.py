@@ -22,6 +22,7 @@ from core.runs.pulse import read_pulse, stopping
 from core.runs.queue import at_work, leave, order
 from core.runs.store import Run
 from core.sizes import show_duration
+from core.train.manifest import newest_valid
 from core.workspace import ROOT, Workspace
 
 WORKER = (sys.executable, "-m", "core.train.worker")
@@ -50,7 +51,7 @@ class Supervisor:
         Returns the run that was started. Raises OSError where none could be, for want of memory or of disk.
         """
         self._children = [child for child in self._children if child.poll() is None]
-        self._watch()
+        self.watch()
         if not self.queued():
             return None
         with locked(self._deciding):
@@ -167,18 +168,17 @@ class Supervisor:
     def _write_last_word(self, run: Run, why: str) -> str:
         """What the worker of `run`, which is no more, could not write."""
         pulse, status = read_pulse(run), run.status()
-        mine = pulse if pulse is not None and pulse.pid == status.pid else None
-        step = max(status.step, mine.step if mine else 0)
-        saved = mine.saved_step if mine else None
+        step = max(status.step, pulse.step if pulse is not None and pulse.pid == status.pid else 0)
+        saved, _ = newest_valid(run.dir / "checkpoints")
         kept = "Nothing of it had been saved yet."
         if saved is not None:
-            kept = f"What was learned up to step {saved:,} is in its checkpoint: resume it to go on from there."
-        message = f"{why}{f' after {step:,} steps' if step else ''}. {kept}"
+            kept = f"What was learned up to step {int(saved.name):,} is in its checkpoint: resume it to go on."
+        message = f"{why}{f', at step {step:,}' if step else ''}. {kept}"
         run.event("ended", message)
         run.write_status(state="stopped", step=step, ended=time.time(), message=message)
         return message
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """End the run that does not stop in the time that this usually takes; have the person told of one that ended.
 
         A worker that comes to its end by itself has that told itself; one that was killed cannot.
@@ -186,10 +186,9 @@ class Supervisor:
         run = self.current()
         asked = stopping(run) if run is not None else None
         if run is not None and asked is not None and asked.left_seconds <= 0:
-            with contextlib.suppress(
-                RunError
-            ):  # ended meanwhile, or not to be ended: the page says that it still stops
-                self.kill(run, f"Ended, as it did not stop by itself within {show_duration(asked.limit_seconds)},")
+            why = f"It did not stop by itself within {show_duration(asked.limit_seconds)} and was ended"
+            with contextlib.suppress(RunError):  # it ended meanwhile, or cannot be ended: the page says what there is
+                self.kill(run, why)
         if self._watched is not None and self._watched != run:
             tell_end(self._watched)
         self._watched = run
