@@ -16,11 +16,12 @@ LIMIT = 1000
 SMOOTHING = 0.9
 MEMORY_COLUMNS = ("allocated_bytes", "reserved_bytes", "process_bytes", "device_bytes")
 # Reading at most so long in one go: a page on a long run opens at once, and fills within its next ticks.
-PATIENCE_SECONDS = 0.3
+PATIENCE_SECONDS = 0.5
 CHUNK_BYTES = 2**20
 # What the points that are not final yet may add to those that are.
 ROOM = 4
 
+Row = dict[str, Any]
 Point = tuple[float, float]
 Thin = Callable[[list[float], list[float]], list[Point]]
 
@@ -131,20 +132,18 @@ class Metrics:
     _seconds: float = 0.0
     _tokens: float = 0.0
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
+    def add(self, rows: list[Row]) -> None:
         """Take up lines of the file in their order. A loss that is no number is none there, and a gap in the curve."""
-        rows = [row for row in rows if _is_number(row.get("step"))]
-        trained = [row for row in rows if _is_number(row.get("loss"))]
-        measured = [row for row in rows if _is_number(row.get("eval_loss"))]
-        steps, losses = [float(row["step"]) for row in trained], [float(row["loss"]) for row in trained]
+        trained, steps, losses = _figures(rows, "step", "loss")
+        measured, at, found = _figures(rows, "step", "eval_loss")
         self.loss.extend(steps, losses)
         self.smooth.extend(steps, self._smoothed(losses))
-        self.evaluation.extend([float(row["step"]) for row in measured], [float(row["eval_loss"]) for row in measured])
+        self.evaluation.extend(at, found)
         self._count(trained, steps)
-        self.pace.extend(
-            (float(row["time"]), float(row["step"])) for row in trained[-20:] if _is_number(row.get("time"))
-        )
-        for row in sorted([*measured, *trained[-1:], *rows[-1:]], key=lambda row: float(row["step"])):
+        _, times, timed = _figures(trained[-20:], "time", "step")
+        self.pace.extend(zip(times, timed, strict=True))
+        newest = [row for row in rows[-1:] if _is_number(row.get("step"))]
+        for row in sorted([*measured, *trained[-1:], *newest], key=lambda row: float(row["step"])):
             self.last.update({key: value for key, value in row.items() if _is_number(value)})
 
     def _smoothed(self, losses: list[float]) -> list[float]:
@@ -156,7 +155,7 @@ class Metrics:
         self._average = average
         return smoothed
 
-    def _count(self, trained: list[dict[str, Any]], steps: list[float]) -> None:
+    def _count(self, trained: list[Row], steps: list[float]) -> None:
         seconds, tokens = [], []
         for row in trained:
             count, speed = row.get("tokens"), row.get("tokens_per_second")
@@ -176,8 +175,8 @@ class Curves:
     run: Run
     metrics: Metrics = field(default_factory=Metrics)
     memory: dict[str, Series] = field(default_factory=dict)
-    events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=500))
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    events: deque[Row] = field(default_factory=lambda: deque(maxlen=500))
+    samples: list[Row] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=lambda: {"metrics": 0, "memory": 0, "events": 0, "samples": 0})
     _tails: dict[str, Tail] = field(default_factory=dict)
 
@@ -242,20 +241,18 @@ class Curves:
         else:
             self.samples.extend(rows)
 
-    def _went_back(self, rows: list[dict[str, Any]]) -> bool:
+    def _went_back(self, rows: list[Row]) -> bool:
         return bool(rows) and _is_number(rows[0].get("step")) and rows[0]["step"] < self.last.get("step", 0)
 
     def _forget(self, name: str) -> None:
         blank = Curves(self.run)
         setattr(self, name, getattr(blank, name))
 
-    def _add_memory(self, rows: list[dict[str, Any]]) -> None:
-        rows = [row for row in rows if _is_number(row.get("seconds"))]
+    def _add_memory(self, rows: list[Row]) -> None:
         for column in MEMORY_COLUMNS:
-            found = [row for row in rows if _is_number(row.get(column))]
-            if found:
-                series = self.memory.setdefault(column, Series(highest))
-                series.extend([float(row["seconds"]) for row in found], [float(row[column]) for row in found])
+            _, seconds, sizes = _figures(rows, "seconds", column)
+            if sizes:
+                self.memory.setdefault(column, Series(highest)).extend(seconds, sizes)
 
     def seconds_per_step(self) -> float | None:
         """The pace of the last steps; None before there are two."""
@@ -264,6 +261,19 @@ class Curves:
             return None
         (first_time, first_step), (last_time, last_step) = pace[0], pace[-1]
         return (last_time - first_time) / (last_step - first_step) if last_step > first_step else None
+
+
+def _figures(rows: list[Row], x: str, y: str) -> tuple[list[Row], list[float], list[float]]:
+    """Those of `rows` in which both are numbers, and the numbers. A value that is missing or damaged is left out."""
+    rows = [row for row in rows if row.get(y) is not None]
+    try:
+        xs, ys = [float(row[x]) for row in rows], [float(row[y]) for row in rows]
+        if all(map(math.isfinite, xs)) and all(map(math.isfinite, ys)):
+            return rows, xs, ys
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    rows = [row for row in rows if _is_number(row.get(x)) and _is_number(row[y])]
+    return rows, [float(row[x]) for row in rows], [float(row[y]) for row in rows]
 
 
 def _is_number(value: Any) -> bool:
