@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.arena import Arena
 from app.data_desk import DataDesk
 from app.download_desk import DownloadDesk
 from app.live import Live
@@ -25,6 +26,7 @@ class Context:
     supervisor: Supervisor
     helper: Helper
     talk: Talk
+    arena: Arena
     live: Live
     data: DataDesk
     plans: PlanDesk
@@ -35,11 +37,13 @@ class Context:
         """The context of one workspace."""
         helper, found = Helper(workspace), device()
         data = DataDesk(helper.call)
+        talk = Talk.open(workspace, ChatClient(workspace))
         return cls(
             workspace=workspace,
             supervisor=Supervisor(workspace),
             helper=helper,
-            talk=Talk.open(workspace, ChatClient(workspace)),
+            talk=talk,
+            arena=Arena.open(workspace, talk),
             live=Live(found.kind),
             data=data,
             plans=PlanDesk(data.beside, found.total_bytes),

@@ -11,7 +11,7 @@ from app import run_html
 from app.context import Context, device_line
 from app.form import flat
 from app.runs_html import Table
-from app.tabs import cards, chat, data, runs, system, train
+from app.tabs import arena, cards, chat, data, runs, system, train
 from core.errors import NibbleError
 from core.hardware import device
 from core.runs.store import Run
@@ -31,6 +31,7 @@ class Page:
     train: train.TrainTab
     data: data.DataTab
     chat: chat.ChatTab
+    arena: arena.ArenaTab
     runs: runs.RunsTab
     cards: cards.CardsTab
     system: system.SystemTab
@@ -49,6 +50,8 @@ def build_page(context: Context) -> gr.Blocks:
                 data_tab = data.build()
             with gr.Tab("Chat", id="chat"):
                 chat_tab = chat.build()
+            with gr.Tab("Arena", id="arena"):
+                arena_tab = arena.build()
             with gr.Tab("Runs", id="runs"):
                 runs_tab = runs.build()
             with gr.Tab("Cards", id="cards"):
@@ -61,6 +64,7 @@ def build_page(context: Context) -> gr.Blocks:
             train=train_tab,
             data=data_tab,
             chat=chat_tab,
+            arena=arena_tab,
             runs=runs_tab,
             cards=cards_tab,
             system=system_tab,
@@ -70,6 +74,7 @@ def build_page(context: Context) -> gr.Blocks:
         train.wire(page.train, context)
         data.wire(page.data, page.train.form, context)
         chat.wire(page.chat, context)
+        arena.wire(page.arena, context)
         runs.wire(page.runs, context)
         cards.wire(page.cards, context)
         system.wire(page.system, context)
@@ -131,17 +136,24 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
             updates[page.strip] = strip
         updates |= train.tick(page.train, context, seen.setdefault("train", {}))
         updates |= data.tick(page.data, context, seen.setdefault("data", {}))
+        updates |= arena.tick(page.arena, context, seen.setdefault("arena", {}))
         updates |= chat.tick(page.chat, context, seen.setdefault("chat", {}))
         updates |= runs.tick(page.runs, context, table, opened, seen.setdefault("runs", {}))
         return {**updates, page.seen: seen} if updates else gr.skip()
 
     def fill() -> Updates:
         context.helper.warm()
-        return {**chat.fill(page.chat, context), **train.fill(page.train, context)}
+        return {
+            **chat.fill(page.chat, context),
+            **arena.fill(page.arena, context),
+            **train.fill(page.train, context),
+        }
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
     filled += [page.chat.talker, page.chat.voice, *page.chat.settings.values(), *_conversation(page.chat)]
+    filled += [*page.arena.form().values(), page.arena.question, page.arena.whose, *page.arena.match()]
     watched = [page.strip, page.seen, *_train_outputs(page.train), *_conversation(page.chat), page.chat.talker]
+    watched += page.arena.watched()
     watched += [*page.data.drawn(), *_runs_outputs(page.runs)]
     ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened], "outputs": watched, **QUIET}
     demo.load(fill, None, filled, **QUIET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -196,8 +197,6 @@ def _judge_arguments(part: argparse.ArgumentParser) -> None:
 
 
 def _judge(options: argparse.Namespace) -> tuple[int, Result]:
-    import os
-
     from core.arena.answers import AnswerBook
     from core.arena.judge import Judge, Judging, position_bias
     from core.arena.match import waiting

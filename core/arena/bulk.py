@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from core.arena.answers import Answer, AnswerBook, key_of
-from core.arena.match import Speaker, Stopped, speak
+from core.arena.match import CutShort, Speaker, Stopped, speak
 from core.arena.prompts import Prompt
 from core.arena.votes import Side
 from core.chat.sampling import Sampling
@@ -18,6 +18,7 @@ from core.errors import NibbleError
 
 # So many failures in a row mean that not the question is at fault.
 MOST_FAILURES = 3
+TRIES = 3
 SEED = 0
 
 
@@ -68,6 +69,15 @@ class Bulk:
         self.stopping = True
 
     def _make(self, key: str, voice: Voice, prompt: Prompt) -> None:
+        for tried in range(1, TRIES + 1):
+            try:
+                return self._make_once(key, voice, prompt)
+            except CutShort:
+                if tried == TRIES:
+                    raise
+        return None
+
+    def _make_once(self, key: str, voice: Voice, prompt: Prompt) -> None:
         for piece in speak(self.speaker, voice, prompt, self.sampling, lambda: self.stopping):
             if piece.done:
                 side = Side(voice.key, voice.label, piece.text, piece.tokens)

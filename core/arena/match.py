@@ -34,10 +34,14 @@ class Stopped(NibbleError):
     """Somebody pressed Stop while a voice was being loaded or answered."""
 
 
+class CutShort(NibbleError):
+    """A reply was ended by somebody else who talks to the same process, such as by Stop in the chat."""
+
+
 def speak(
     speaker: Speaker, voice: Voice, prompt: Prompt, sampling: Sampling, stopping: Callable[[], bool]
 ) -> Iterator[Piece]:
-    """The reply of `voice` to `prompt`. Raises Stopped as soon as `stopping()`, also while it loads."""
+    """The reply of `voice` to `prompt`. Raises Stopped as soon as `stopping()`, also while it loads; CutShort."""
 
     def look_up(line: str = "") -> None:
         if stopping():
@@ -47,7 +51,7 @@ def speak(
     for piece in speaker.stream(voice, prompt.as_messages(), sampling, progress=look_up):
         look_up()
         if piece.ends == "asked":
-            raise NibbleError("The reply was stopped in the chat before it was whole.")
+            raise CutShort("The reply was stopped in the chat before it was whole. Ask again.")
         yield piece
 
 

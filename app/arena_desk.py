@@ -1,0 +1,161 @@
+"""The match under way: asked, answered in a thread of its own, voted on. One a workspace; the page only looks."""
+
+from __future__ import annotations
+
+import random
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.arena.answers import AnswerBook
+from core.arena.contestants import contestants
+from core.arena.held_out import held_out
+from core.arena.match import Match, Speaker, Stopped, new_match, prepared_match, waiting
+from core.arena.prompts import Prompt, shipped
+from core.arena.votes import Choice, VoteBook
+from core.chat.sampling import Sampling
+from core.errors import NibbleError
+from core.workspace import Workspace
+
+TYPED, PREPARED, SHIPPED, RUN = "typed", "prepared", "shipped", "run"
+
+
+def unforeseen(error: Exception) -> str:
+    """What a thread says of an error that nobody foresaw; the log gets its traceback."""
+    traceback.print_exception(error)
+    return f"This should not have happened ({type(error).__name__}: {error}). Please report it."
+
+
+@dataclass
+class ArenaDesk:
+    """`version` grows with every change of the match. `in_use` keeps the voices loaded while they are asked."""
+
+    workspace: Workspace
+    speaker: Speaker
+    in_use: Callable[[], None]
+    votes: VoteBook
+    answers: AnswerBook
+    chance: random.Random = field(default_factory=random.Random)
+    match: Match | None = None
+    state: str = ""
+    error: str = ""
+    version: int = 0
+    _asked: set[Prompt] = field(default_factory=set)
+    _worker: threading.Thread | None = None
+    _stopping: bool = False
+
+    @classmethod
+    def open(cls, workspace: Workspace, speaker: Speaker, in_use: Callable[[], None]) -> ArenaDesk:
+        """The desk of a workspace, with its votes and the answers that were prepared."""
+        return cls(workspace, speaker, in_use, VoteBook(workspace), AnswerBook(workspace))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a match is being answered."""
+        return self._worker is not None and self._worker.is_alive()
+
+    def ask(self, source: str, question: str, system: str, keys: Sequence[str], sampling: Sampling) -> None:
+        """Begin the next match; what is asked comes from `source`. Raises NibbleError where it cannot be one."""
+        if self.busy:
+            raise NibbleError("They are still answering. Press Stop to end that first.")
+        if source == PREPARED:
+            self._take_prepared()
+            return
+        if source == TYPED and not question.strip():
+            raise NibbleError("The question is empty. Write one, or take one of the set.")
+        first, second = contestants(self.workspace, keys)[:2]
+        self.match, self.error, self._stopping = None, "", False
+
+        def work() -> None:
+            prompt = self._prompt(source, question.strip(), system)
+            self.match = new_match(prompt, first, second, sampling, self.chance)
+            self._show("They are getting ready; a model that is not on this machine is downloaded first.")
+            self.match.play(self.speaker, self._grown, lambda: self._stopping)
+
+        self._show("Choosing a question…" if source != TYPED else "They are getting ready…")
+        self._worker = threading.Thread(target=self._guarded, args=(work,), daemon=True)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """End the replies under way, within a token."""
+        self._stopping = True
+
+    def vote(self, choice: Choice) -> None:
+        """Keep the vote on the present match. Raises NibbleError where there is nothing to vote on."""
+        if self.match is None:
+            raise NibbleError("There is no match to vote on. Ask a question first.")
+        vote = self.match.judged(choice)
+        try:
+            self.votes.add([vote])
+        except NibbleError:
+            self.match.vote = None
+            raise
+        self.version += 1
+
+    def waiting(self) -> int:
+        """How many pairs of prepared answers wait for a person's vote."""
+        return len(waiting(self.answers.refresh().values(), self.votes.refresh()))
+
+    def _take_prepared(self) -> None:
+        pairs = waiting(self.answers.refresh().values(), self.votes.refresh())
+        if not pairs:
+            raise NibbleError("No prepared answers wait for a vote. Prepare some below, or ask a question.")
+        self.match, self.error = prepared_match(*self.chance.choice(pairs), self.chance), ""
+        self.version += 1
+
+    def _prompt(self, source: str, question: str, system: str) -> Prompt:
+        """The next question: one that was not asked yet, as long as there is one."""
+        if source == TYPED:
+            return Prompt.of(question, system=system)
+        found = prompts_of(self.workspace, source, system)
+        fresh = [prompt for prompt in found if prompt not in self._asked]
+        if not fresh:
+            self._asked.difference_update(found)
+        chosen = self.chance.choice(fresh or found)
+        self._asked.add(chosen)
+        return chosen
+
+    def _grown(self) -> None:
+        if self.state:
+            self.state = ""
+        self.in_use()
+        self.version += 1
+
+    def _show(self, state: str) -> None:
+        self.state = state
+        self.version += 1
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopped:
+            self.error = ""
+        except NibbleError as error:
+            self.error = str(error)
+        except Exception as error:  # a thread's last word: else the page would wait in silence
+            self.error = unforeseen(error)
+        finally:
+            self.in_use()
+            self._show("")
+
+
+def prompts_of(workspace: Workspace, source: str, system: str = "") -> list[Prompt]:
+    """The questions of a source: shipped, shipped:<category>, run:<id>. Raises NibbleError where there are none."""
+    kind, _, name = source.partition(":")
+    if kind == RUN:
+        return held_out(workspace, name)
+    found = shipped(name or None)
+    return [Prompt.of(each.text, each.source, system) for each in found]
+
+
+def sampling_of(values: dict[str, Any], seed: int | None = None) -> Sampling:
+    """The settings on the screen. Raises SamplingError for one that cannot be."""
+    return Sampling(
+        max_new_tokens=int(values["max_new_tokens"]),
+        greedy=bool(values["greedy"]),
+        temperature=float(values["temperature"]),
+        top_p=float(values["top_p"]),
+        seed=seed,
+    )

@@ -1,0 +1,95 @@
+"""A match as HTML and Markdown: the question, who stands on which side once that may be told, and the jobs below."""
+
+from __future__ import annotations
+
+from app.pieces import busy, empty, error_box, note_box, number, text
+from core.arena.judge import Bias
+from core.arena.match import Match, Reply
+from core.arena.votes import Vote
+
+VOTED = {
+    "left": "You found the left one better.",
+    "right": "You found the right one better.",
+    "tie": "You found them equally good.",
+    "both_bad": "You found both bad.",
+}
+SIDES = ("Left", "Right")
+
+# For gr.HTML: the four votes and the next question by keys, where nobody is writing.
+KEYS = """
+const buttons = { 1: "nb-vote-left", 2: "nb-vote-right", 3: "nb-vote-tie", 4: "nb-vote-both_bad", n: "nb-arena-go" };
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || element.offsetParent === null) return;
+  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+  const button = document.getElementById(buttons[event.key.toLowerCase()]);
+  if (button && !button.disabled) { event.preventDefault(); button.click(); }
+});
+"""
+
+
+def asked(match: Match | None) -> str:
+    """The question, or what will be here."""
+    if match is None:
+        return empty(
+            "A blind match",
+            "Two voices answer the same question, and nobody tells you which is which before you have voted.",
+        )
+    same = note_box("Both say the same, to the letter.") if match.same and match.vote is None else ""
+    return f'<div class="nb-asked-box"><small>Question</small><p>{text(match.prompt.text)}</p></div>{same}'
+
+
+def heading(match: Match | None, side: int) -> str:
+    """Above one reply: its side, and after the vote its name."""
+    if match is None:
+        return ""
+    reply = (match.left, match.right)[side]
+    if match.vote is None:
+        state = "" if reply.done else '<i class="nb-spin"></i>' if _speaks(match, reply) else "<small>waits</small>"
+        return f'<div class="nb-side-head"><b>{SIDES[side]}</b>{state}</div>'
+    won = match.vote.winner == SIDES[side].lower()
+    badge = '<span class="nb-state nb-finished">your vote</span>' if won else ""
+    tokens = f"<small>{number(reply.side.tokens)} tokens</small>"
+    return f'<div class="nb-side-head nb-told"><b>{text(reply.side.label)}</b>{badge}{tokens}</div>'
+
+
+def _speaks(match: Match, reply: Reply) -> bool:
+    return reply is match.left or match.left.done
+
+
+def decided(vote: Vote) -> str:
+    """After the vote."""
+    return note_box(f"{VOTED[vote.winner]} The names are above the answers now; press the button for the next match.")
+
+
+def job(running: bool, done: int, total: int, unit: str, remark: str, error: str) -> str:
+    """A job of minutes or hours: how far it is, what it said, why it ended."""
+    if error:
+        return error_box(error)
+    if not running and not remark:
+        return ""
+    bar = ""
+    if total:
+        width = 100 * done / total
+        bar = f'<div class="nb-bar"><i style="width:{width:.1f}%"></i></div>'
+    said = f"{number(done)} of {number(total)} {unit}. {remark}".strip() if total else remark
+    return f"{bar}{busy(said) if running else note_box(said)}"
+
+
+def lean(bias: Bias) -> str:
+    """How much the judges favour a place, from all of their votes."""
+    decided_votes = bias.first + bias.second
+    first = f"{bias.first / decided_votes:.0%}" if decided_votes else "none"
+    return note_box(
+        f"Judges' lean: {number(bias.agree)} of {number(bias.pairs)} pairs were decided alike in both orders. "
+        f"Of the votes that were no tie, {first} went to the answer that stood first; 50% would be fair."
+    )
+
+
+def not_read(summary: str, reasons: list[str], count: int) -> str:
+    """What an import left out, and why."""
+    lines = "".join(f"<li>{text(reason)}</li>" for reason in reasons)
+    more = f"<li>and {number(count - len(reasons))} more</li>" if count > len(reasons) else ""
+    return (
+        f'<div class="nb-box nb-note" role="status"><span>{text(summary)}</span>'
+        f"<details><summary>Rows that are no votes</summary><ul>{lines}{more}</ul></details></div>"
+    )

@@ -1,0 +1,259 @@
+"""Arena: blind matches between two voices, and the leaderboard that the votes come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app import arena_html
+from app.arena_desk import PREPARED, SHIPPED, TYPED
+from app.arena_events import PRESS_EXPORT, ArenaEvents
+from app.context import Context
+from core.arena.contestants import ITS_BASE
+from core.arena.judge import KEY_VARIABLE
+from core.arena.votes import CHOICES, KINDS
+
+Updates = dict[Any, Any]
+VOTES = {"left": "Left is better (1)", "right": "Right is better (2)", "tie": "Tie (3)", "both_bad": "Both bad (4)"}
+WHOSE = dict(zip(KINDS, ("People", "The judge", "Imported"), strict=True))
+SOURCES = {TYPED: "A question of my own", PREPARED: "Prepared answers", SHIPPED: "Nibble's set, all of it"}
+
+
+@dataclass(frozen=True)
+class ArenaTab:
+    """The components of the tab that events touch."""
+
+    first: gr.Dropdown
+    second: gr.Dropdown
+    source: gr.Dropdown
+    question: gr.Textbox
+    go: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    asked: gr.HTML
+    heads: tuple[gr.HTML, gr.HTML]
+    replies: tuple[gr.Markdown, gr.Markdown]
+    votes: dict[str, gr.Button]
+    decided: gr.HTML
+    settings: dict[str, Component]
+    board: gr.HTML
+    whose: gr.CheckboxGroup
+    upload: gr.File
+    export: gr.Button
+    download: gr.DownloadButton
+    exchanged: gr.HTML
+    bulk_voices: gr.Dropdown
+    bulk_source: gr.Dropdown
+    bulk: gr.Button
+    bulk_stop: gr.Button
+    bulk_said: gr.HTML
+    judge: dict[str, gr.Textbox]
+    judge_go: gr.Button
+    judge_stop: gr.Button
+    judge_said: gr.HTML
+
+    def form(self) -> dict[str, Component]:
+        """What is kept over a reload, by name. The judge's key is not."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "source": self.source,
+            "bulk_voices": self.bulk_voices,
+            "bulk_source": self.bulk_source,
+            "judge_url": self.judge["url"],
+            "judge_model": self.judge["model"],
+            **self.settings,
+        }
+
+    def inputs(self) -> set[Component]:
+        """For an event's `inputs`: the callback gets one dict of values by component."""
+        return {*self.form().values(), self.question}
+
+    def match(self) -> list[Component]:
+        """What shows the present match."""
+        pieces = [self.status, self.asked, *self.heads, *self.replies, *self.votes.values(), self.decided]
+        return [*pieces, self.stop, self.go]
+
+    def watched(self) -> list[Component]:
+        """What the tick brings up to date."""
+        jobs = [self.bulk_said, self.bulk_stop, self.judge_said, self.judge_stop]
+        return [*self.match(), self.board, *jobs, self.first, self.second, self.source, *self.bulk_menus()]
+
+    def bulk_menus(self) -> list[Component]:
+        """The menus of what is prepared."""
+        return [self.bulk_voices, self.bulk_source]
+
+
+def build() -> ArenaTab:
+    """Lay the tab out."""
+    parts: dict[str, Any] = {}
+    with gr.Row(elem_classes="nb-arena"):
+        with gr.Column(scale=7, min_width=320):
+            _build_match(parts)
+            with gr.Accordion("How they answer", open=False):
+                parts["settings"] = _build_settings()
+            with gr.Accordion("Prepare answers now, vote later", open=False):
+                _build_bulk(parts)
+            with gr.Accordion("An automatic judge", open=False):
+                _build_judge(parts)
+        with gr.Column(scale=5, min_width=320):
+            parts["board"] = gr.HTML(elem_classes="nb-slot")
+            parts["whose"] = gr.CheckboxGroup(
+                [(label, kind) for kind, label in WHOSE.items()],
+                value=list(KINDS),
+                label="Whose votes count",
+                elem_classes="nb-whose",
+            )
+            with gr.Accordion("Take votes in and out (CSV)", open=False):
+                _build_exchange(parts)
+    return ArenaTab(**parts)
+
+
+def _slot(**how: Any) -> gr.HTML:
+    return gr.HTML(elem_classes="nb-slot nb-said", **how)
+
+
+def _build_match(parts: dict[str, Any]) -> None:
+    with gr.Row(elem_classes="nb-who nb-arena-who"):
+        parts["first"] = gr.Dropdown(label="One voice", choices=[], min_width=180)
+        parts["second"] = gr.Dropdown(label="Against", choices=[("Its base", ITS_BASE)], value=ITS_BASE, min_width=180)
+        parts["source"] = gr.Dropdown(
+            label="Question from",
+            choices=[(label, value) for value, label in SOURCES.items()],
+            value=SHIPPED,
+            min_width=180,
+        )
+    with gr.Row(elem_classes="nb-write"):
+        parts["question"] = gr.Textbox(
+            label="Question",
+            placeholder="Write a question; Enter asks both",
+            lines=1,
+            max_lines=6,
+            scale=8,
+            visible=False,
+        )
+        parts["go"] = gr.Button("Next question", variant="primary", scale=1, min_width=120, elem_id="nb-arena-go")
+        parts["stop"] = gr.Button("Stop", variant="stop", visible=False, scale=1, min_width=90)
+    parts["status"] = _slot()
+    parts["asked"] = gr.HTML(arena_html.asked(None), elem_classes="nb-slot", js_on_load=arena_html.KEYS)
+    heads, replies = [], []
+    with gr.Row(elem_classes="nb-duel", equal_height=True):
+        for _ in arena_html.SIDES:
+            with gr.Column(min_width=240, elem_classes="nb-reply"):
+                heads.append(gr.HTML(elem_classes="nb-slot"))
+                replies.append(gr.Markdown(sanitize_html=True, line_breaks=True, elem_classes="nb-reply-text"))
+    parts["heads"], parts["replies"] = tuple(heads), tuple(replies)
+    with gr.Row(elem_classes="nb-votes"):
+        parts["votes"] = {
+            choice: gr.Button(VOTES[choice], interactive=False, min_width=110, elem_id=f"nb-vote-{choice}")
+            for choice in CHOICES
+        }
+    parts["decided"] = _slot()
+
+
+def _build_settings() -> dict[str, Component]:
+    gr.HTML("Both answer with the same settings and the same seed.", elem_classes="nb-slot nb-muted")
+    with gr.Row(elem_classes="nb-fields"):
+        return {
+            "greedy": gr.Checkbox(False, label="Always the likeliest word", info="Greedy: nothing is left to chance."),
+            "temperature": gr.Slider(
+                0.05, 2, value=0.7, step=0.05, label="Temperature", info="Higher is bolder, lower is safer."
+            ),
+            "top_p": gr.Slider(
+                0.05, 1, value=0.9, step=0.05, label="Top-p", info="Draws from the likeliest tokens of this share."
+            ),
+            "max_new_tokens": gr.Slider(
+                8, 2048, value=256, step=8, label="Length limit (tokens)", info="A reply ends there at the latest."
+            ),
+            "system": gr.Textbox(
+                label="System prompt", lines=2, placeholder="None", info="Said to both before the question."
+            ),
+        }
+
+
+def _build_bulk(parts: dict[str, Any]) -> None:
+    gr.HTML(
+        "Every voice answers every question, as long as it takes, also when this page is closed. It can be stopped "
+        "and gone on with. Then choose “Prepared answers” above and vote.",
+        elem_classes="nb-slot nb-muted",
+    )
+    with gr.Row(elem_classes="nb-fields"):
+        parts["bulk_voices"] = gr.Dropdown(label="Voices", choices=[], multiselect=True, min_width=220)
+        parts["bulk_source"] = gr.Dropdown(
+            label="Questions", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
+        )
+    with gr.Row(elem_classes="nb-actions"):
+        parts["bulk"] = gr.Button("Prepare answers", variant="primary")
+        parts["bulk_stop"] = gr.Button("Stop preparing", variant="stop", visible=False)
+    parts["bulk_said"] = _slot()
+
+
+def _build_judge(parts: dict[str, Any]) -> None:
+    gr.HTML(
+        "A model behind an OpenAI-compatible endpoint reads the prepared answers, each pair in both orders, and votes. "
+        "The questions and answers are sent to that address. Its votes are marked as the judge's.",
+        elem_classes="nb-slot nb-muted",
+    )
+    with gr.Row(elem_classes="nb-fields"):
+        parts["judge"] = {
+            "url": gr.Textbox(label="Address", placeholder="http://127.0.0.1:8000/v1", max_lines=1),
+            "model": gr.Textbox(label="Model", placeholder="The name its endpoint knows it by", max_lines=1),
+            "key": gr.Textbox(
+                label="Key",
+                type="password",
+                placeholder=f"Empty: from {KEY_VARIABLE}",
+                info="Kept nowhere; sent to that address alone.",
+                max_lines=1,
+            ),
+        }
+    with gr.Row(elem_classes="nb-actions"):
+        parts["judge_go"] = gr.Button("Judge the prepared answers", variant="primary")
+        parts["judge_stop"] = gr.Button("Stop judging", variant="stop", visible=False)
+    parts["judge_said"] = _slot()
+
+
+def _build_exchange(parts: dict[str, Any]) -> None:
+    gr.HTML("One vote a row: <code>model_a,model_b,winner</code>.", elem_classes="nb-slot nb-muted")
+    parts["upload"] = gr.File(
+        label="A file of votes", show_label=False, file_types=[".csv", ".tsv"], height=64, elem_classes="nb-drop"
+    )
+    with gr.Row(elem_classes="nb-actions"):
+        parts["export"] = gr.Button("Export the votes", size="sm")
+        parts["download"] = gr.DownloadButton("Download", visible="hidden", elem_id="nb-arena-download")
+    parts["exchanged"] = _slot()
+
+
+def wire(tab: ArenaTab, context: Context) -> None:
+    """Attach the tab's events."""
+    events = ArenaEvents(tab, context)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    asking: dict[str, Any] = {"trigger_mode": "once", **quiet}
+    gr.on([tab.go.click, tab.question.submit], events.ask, tab.inputs(), [*tab.match(), tab.question], **asking)
+    tab.stop.click(events.stop, None, tab.status, queue=False, **quiet)
+    for choice in CHOICES:
+        tab.votes[choice].click(events.voter(choice), None, tab.match(), **asking)
+    tab.source.change(events.choose_source, tab.source, [tab.question, tab.go], queue=False, **quiet)
+    kept = [component.input for component in tab.form().values()]
+    gr.on(kept, events.remember, tab.inputs(), None, trigger_mode="always_last", **quiet)
+    tab.whose.input(events.count, tab.whose, tab.board, trigger_mode="always_last", **quiet)
+    tab.upload.upload(events.take_in, tab.upload, [tab.upload, tab.exchanged, tab.board], **quiet)
+    written = tab.export.click(events.export, None, [tab.download, tab.exchanged], **asking)
+    written.success(None, None, None, js=PRESS_EXPORT, **quiet)
+    tab.bulk.click(events.prepare, tab.inputs(), [tab.bulk_said, tab.bulk_stop], **asking)
+    tab.bulk_stop.click(events.stop_preparing, None, tab.bulk_said, queue=False, **quiet)
+    judging = [tab.judge["url"], tab.judge["model"], tab.judge["key"]]
+    tab.judge_go.click(events.judge, judging, [tab.judge_said, tab.judge_stop, tab.judge["key"]], **asking)
+    tab.judge_stop.click(events.stop_judging, None, tab.judge_said, queue=False, **quiet)
+
+
+def fill(tab: ArenaTab, context: Context) -> Updates:
+    """What the tab shows when the page is opened: menus, the last settings, the match as it stands."""
+    return ArenaEvents(tab, context).fill()
+
+
+def tick(tab: ArenaTab, context: Context, seen: dict[str, str]) -> Updates:
+    """What changed on the Arena tab since this browser last saw it."""
+    return ArenaEvents(tab, context).tick(seen)
