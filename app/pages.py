@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import run_html
+from app import strip_html
 from app.context import Context, device_line
 from app.form import flat
 from app.runs_html import Table
@@ -42,7 +42,7 @@ class Page:
 def build_page(context: Context) -> gr.Blocks:
     """The whole app, ready to launch."""
     with gr.Blocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
-        strip = gr.HTML(run_html.strip("", None, 0), elem_classes="nb-slot")
+        strip = gr.HTML(strip_html.strip("", None, 0), elem_classes="nb-slot")
         with gr.Tabs(selected="train", elem_classes="nb-tabs") as tabs:
             with gr.Tab("Train", id="train"):
                 train_tab = train.build()
@@ -130,7 +130,9 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
 
     def tick(seen: dict[str, dict[str, str]], opened: str) -> Updates:
         updates: Updates = {}
-        strip = run_html.strip(device_line(device()), context.supervisor.current(), len(context.supervisor.queued()))
+        runs_now = context.supervisor
+        waiting = len(runs_now.queued())
+        strip = strip_html.strip(device_line(device()), runs_now.current(), waiting, runs_now.ended_last())
         if seen.get("strip") != {"html": strip}:
             seen["strip"] = {"html": strip}
             updates[page.strip] = strip
@@ -170,9 +172,12 @@ def _train_outputs(tab: train.TrainTab) -> list[Any]:
     return [
         *tab.view.components(),
         tab.stop,
+        tab.end_now,
+        tab.bell,
         tab.chat,
         tab.again,
         tab.welcome,
+        tab.held,
         tab.plan,
         tab.check,
         tab.read,

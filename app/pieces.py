@@ -83,3 +83,13 @@ def number(value: float) -> str:
 def step_figure(header: str, body: str) -> str:
     """A numbered heading of the form: `header` is the number, `body` the title."""
     return f'<div class="nb-step"><i>{text(header)}</i><h3>{text(body)}</h3></div>'
+
+
+def progress_bar(share: float, moving: bool = False) -> str:
+    """How much is done, from 0 to 1; `moving` where that is not known."""
+    still = "" if moving else f' aria-valuenow="{share * 100:.0f}"'
+    width = "100" if moving else f"{share * 100:.2f}"
+    return (
+        f'<div class="nb-bar{" nb-moving" if moving else ""}" role="progressbar" aria-label="Progress" '
+        f'aria-valuemin="0" aria-valuemax="100"{still}><i style="width:{width}%"></i></div>'
+    )

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from app import record_html
-from app.pieces import clock, duration, empty, figure, number, state_badge, text
+from app.pieces import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from app.series import Curves
 from core.errors import NibbleError
+from core.runs.pulse import Pulse, hanging, read_pulse, stopping
+from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run, Status
+from core.runs.supervisor import Supervisor
 from core.sizes import show_size
+from core.workspace import Workspace
 
 OPEN_WARNINGS = 3
 
@@ -68,38 +72,87 @@ def _warnings(curves: Curves) -> str:
     return f'<div class="nb-box nb-warnings" role="status"><ul>{lines}</ul>{rest}</div>'
 
 
-def _bar(share: float, moving: bool = False) -> str:
-    still = "" if moving else f' aria-valuenow="{share * 100:.0f}"'
-    width = "100" if moving else f"{share * 100:.2f}"
-    return (
-        f'<div class="nb-bar{" nb-moving" if moving else ""}" role="progressbar" aria-label="Progress" '
-        f'aria-valuemin="0" aria-valuemax="100"{still}><i style="width:{width}%"></i></div>'
-    )
-
-
 def _progress(run: Run, status: Status, curves: Curves) -> str:
-    elapsed = time.time() - status.started if status.started else 0.0
-    message = f'<p class="nb-say">{text(status.message)}</p>' if status.message else ""
     if status.state == "queued":
-        return _card(run, status, '<p class="nb-say">It starts when the run before it has ended.</p>')
+        return _card(run, status, f'<p class="nb-say">{text(_waits(run))}</p>')
+    pulse = read_pulse(run)
+    if pulse is not None and pulse.pid != status.pid:  # an earlier worker's
+        pulse = None
+    elapsed = figure("elapsed", duration(_elapsed(status, pulse)))
+    trouble = _stopping(run) or _hanging(run)
+    message = f'<p class="nb-say">{text(status.message)}</p>' if status.message and not trouble else ""
     if not status.total or status.state == "preparing":
-        figures = figure("elapsed", duration(elapsed))
-        return _card(run, status, f'{_bar(0, moving=True)}<div class="nb-figures">{figures}</div>{message}')
+        return _card(
+            run, status, f'{progress_bar(0, moving=True)}<div class="nb-figures">{elapsed}</div>{message}{trouble}'
+        )
+    figures = "".join([_figures(status, curves, elapsed), _card_state(pulse)])
+    bar = progress_bar(status.step / status.total)
+    shown = f'{bar}<div class="nb-figures">{figures}</div>{message}{trouble}{_warnings(curves)}'
+    return _card(run, status, shown)
+
+
+def _figures(status: Status, curves: Curves, elapsed: str) -> str:
     pace = curves.seconds_per_step()
     left = duration(pace * (status.total - status.step)) if pace else "…"
     rate = curves.last.get("tokens_per_second")
-    figures = "".join(
+    return "".join(
         [
             figure("step", f"{number(status.step)} of {number(status.total)}"),
-            figure("elapsed", duration(elapsed)),
+            elapsed,
             figure("remaining, about" if pace else "remaining", left),
             figure("speed", f"{number(rate)} tokens/s" if rate else "…"),
             figure("loss", f"{curves.last['loss']:.3f}" if "loss" in curves.last else "…", "nats per token"),
             _evaluated(curves.last),
         ]
     )
-    shown = f'{_bar(status.step / status.total)}<div class="nb-figures">{figures}</div>{message}{_warnings(curves)}'
-    return _card(run, status, shown)
+
+
+def _elapsed(status: Status, pulse: Pulse | None) -> float:
+    """Since the worker began: by its own clock, which nobody sets, as soon as it says so."""
+    if pulse is not None:
+        return pulse.seconds + pulse.silent(time.monotonic())
+    return max(0.0, time.time() - status.started) if status.started else 0.0
+
+
+def _card_state(pulse: Pulse | None) -> str:
+    """The GPU's temperature and power, as far as it tells them."""
+    card = pulse.card if pulse is not None else {}
+    temperature, power = card.get("temperature_celsius"), card.get("power_watts")
+    watts = f"{power:.0f} W" if power is not None else ""
+    if temperature is None:
+        return figure("GPU", watts) if watts else ""
+    return figure("GPU", f"{temperature:.0f} °C", watts)
+
+
+def _stopping(run: Run) -> str:
+    """That it stops, since when, and what becomes of it if it does not."""
+    asked = stopping(run)
+    if asked is None:
+        return ""
+    since = f"Stopping since {clock(asked.since)}: it finishes what it is at and saves what was learned."
+    if asked.left_seconds > 0:
+        return _box("note", f"{since} If it has not stopped by itself in {duration(asked.left_seconds)}, it is ended.")
+    return _box("note", f"{since} It takes too long and is ended.")
+
+
+def _hanging(run: Run) -> str:
+    why = hanging(run)
+    return _box("error", why) if why else ""
+
+
+def _box(kind: str, message: str) -> str:
+    """As those of `pieces`, but not spoken: its words change every second."""
+    return f'<div class="nb-box nb-{kind} nb-beneath">{text(message)}</div>'
+
+
+def _waits(run: Run) -> str:
+    """What a run in the queue waits for."""
+    workspace = Workspace(run.workspace)
+    ahead = [other.id for other in order(workspace)]
+    place = ahead.index(run.id) if run.id in ahead else 0
+    if place:
+        return f"{number(place)} {'run starts' if place == 1 else 'runs start'} before it."
+    return Supervisor(workspace).waits_for()
 
 
 def _evaluated(last: dict[str, float]) -> str:
@@ -191,20 +244,3 @@ def events(rows: list[dict[str, Any]]) -> str:
         for row in reversed(rows)
     ]
     return f'<ul class="nb-events">{"".join(lines)}</ul>'
-
-
-def strip(device: str, current: Run | None, waiting: int) -> str:
-    """The line at the top of every tab: name, device, and what is running."""
-    running = ""
-    if current is not None:
-        status = current.status()
-        share = status.step / status.total if status.total else 0.0
-        where = f"step {number(status.step)} of {number(status.total)}" if status.total else "preparing"
-        running = f'<span class="nb-now"><b>{text(current.name)}</b> {where}{_bar(share)}</span>'
-    if waiting:
-        running += f'<span class="nb-muted">{waiting} waiting</span>'
-    return (
-        f'<div class="nb-strip"><span class="nb-brand"><i></i>Nibble</span><span class="nb-device">{text(device)}'
-        f'</span>{running}<button class="nb-look" type="button" aria-label="Light or dark" title="Light or dark">'
-        "◐</button></div>"
-    )

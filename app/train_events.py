@@ -54,11 +54,10 @@ class TrainEvents:
     def _submit(self, recipe: Recipe) -> Updates:
         from core.launching import submit
 
-        ahead = self.context.supervisor.current()
         run = submit(recipe, self.context.workspace, self.context.supervisor, self._checked(recipe))
         said = pieces.note_box("Started. It goes on when you close this page.")
-        if ahead is not None and run.status().state == "queued":
-            said = pieces.note_box(f"Queued: it starts when “{ahead.name}” has ended.")
+        if run.status().state == "queued":
+            said = pieces.note_box(f"Queued. {self.context.supervisor.waits_for()}")
         return {self.tab.said: said, self.tab.side: gr.Tabs(selected="run"), self.tab.welcome: gr.Group(visible=False)}
 
     def _checked(self, recipe: Recipe) -> Path:
@@ -79,6 +78,15 @@ class TrainEvents:
         except NibbleError as error:
             said = str(error)
         return {self.tab.said: pieces.note_box(said), self.tab.stop: gr.Button("Stopping…", interactive=False)}
+
+    def end_now(self) -> Updates:
+        """End the run on the screen without waiting for it."""
+        run = shown_run(self.context)
+        try:
+            said = pieces.note_box(self.context.supervisor.kill(run)) if run is not None else ""
+        except NibbleError as error:
+            said = pieces.error_box(str(error))
+        return {self.tab.said: said}
 
     def download(self) -> Updates:
         """Begin to download the model, or stop that."""

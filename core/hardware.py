@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -193,3 +194,17 @@ def device_used_bytes(chosen: Device, pid: int) -> tuple[int, int]:
         raise ReadingError(str(error)) from None
     # Containers and Windows hide which process holds what: then the device's use is all there is to say.
     return int(mine[0]) if mine and mine[0] else used, used
+
+
+def temperature_and_power(chosen: Device) -> dict[str, float | None]:
+    """`temperature_celsius` and `power_watts` of an NVIDIA card now, None for what it does not tell; else nothing."""
+    if chosen.kind != "cuda":
+        return {}
+    nvml = _nvml()
+    readings: dict[str, float | None] = {"temperature_celsius": None, "power_watts": None}
+    handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
+    with contextlib.suppress(nvml.NVMLError):
+        readings["temperature_celsius"] = float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+    with contextlib.suppress(nvml.NVMLError):
+        readings["power_watts"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000  # it tells milliwatts
+    return readings

@@ -1,5 +1,6 @@
-// What the page does by itself: hides the key in the address, names the fields for screen readers,
-// switches light and dark, and shows a chart's values or a token's id under the pointer. Runs once, on load.
+// What the page does by itself: hides the key in the address, names the fields for screen readers, switches light and
+// dark, shows a chart's values or a token's id under the pointer, says in its title how the run is, and tells when it
+// has ended. Runs once, on load.
 () => {
   const here = new URL(window.location.href);
   if (here.searchParams.has("token")) {
@@ -95,4 +96,56 @@
     const svg = event.target.closest?.("svg[data-plot]");
     tip.classList.toggle("nb-on", svg ? point(svg, event) : say(event));
   });
+
+  // Which runs this tab has seen at work: kept over a reload, so that an end in between is not missed.
+  const seen = new Set(JSON.parse(window.sessionStorage.getItem("nibble-seen") ?? "[]"));
+  const keepSeen = () => window.sessionStorage.setItem("nibble-seen", JSON.stringify([...seen].slice(-20)));
+  const tell = (title, said, about) => {
+    if (!("Notification" in window) || Notification.permission !== "granted") return;
+    try {
+      // Two tabs tell the same under one tag: it is shown once.
+      const told = new Notification(title, { body: said, tag: `nibble-${about}`, icon: "/pwa_icon" });
+      told.onclick = () => window.focus();
+    } catch {
+      // Android's browsers only let a service worker do it.
+    }
+  };
+  const followRuns = () => {
+    const strip = document.querySelector(".nb-strip");
+    if (!strip?.dataset.title) return;
+    const { title, run, ended, end, said } = strip.dataset;
+    let shown = title;
+    if (run && !seen.has(run)) {
+      seen.add(run);
+      keepSeen();
+    }
+    if (ended && ended !== run && seen.has(ended)) {
+      if (!seen.has(`${ended} told`)) {
+        seen.add(`${ended} told`);
+        keepSeen();
+        tell(end, said, ended);
+      }
+      if (!run) shown = `${end} · Nibble`;
+    }
+    if (run && seen.delete(`${run} told`)) keepSeen(); // it was resumed: its next end is news
+    if (document.title !== shown) document.title = shown;
+  };
+  // Not by requestAnimationFrame, which rests while the tab is in the background: then it is needed most.
+  new MutationObserver(followRuns).observe(document.body, { childList: true, subtree: true });
+  followRuns();
+
+  // The browser is asked for its permission once, and only on a press.
+  const mayAsk = () => {
+    const open = "Notification" in window && window.isSecureContext && Notification.permission === "default";
+    document.body.classList.toggle("nb-can-ask", open && !window.localStorage.getItem("nibble-asked"));
+  };
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.(".nb-bell")) return;
+    window.localStorage.setItem("nibble-asked", "yes");
+    Notification.requestPermission().then((answer) => {
+      mayAsk();
+      if (answer === "granted") tell("Nibble", "You will be told here when the run has ended.", "asked");
+    });
+  });
+  mayAsk();
 }

@@ -18,6 +18,8 @@ from app.run_view import RunView, build_body, build_head
 from app.train_events import TrainEvents, Updates, shown_run
 from core.hardware import device
 from core.recipe import help_text
+from core.runs.holder import holder
+from core.runs.pulse import hanging, stopping
 from core.runs.store import ENDED, OPEN
 from core.sizes import GIB
 from core.workspace import read_json
@@ -66,6 +68,7 @@ class TrainTab:
     preset: gr.Dropdown
     about: gr.HTML
     start: gr.Button
+    held: gr.HTML
     said: gr.HTML
     side: gr.Tabs
     plan: gr.HTML
@@ -77,6 +80,8 @@ class TrainTab:
     read: gr.State
     view: RunView
     stop: gr.Button
+    end_now: gr.Button
+    bell: gr.Button
     chat: gr.Button
     again: gr.Button
 
@@ -91,7 +96,7 @@ def build() -> TrainTab:
                     elem_classes="nb-slot",
                 )
                 try_it = gr.Button(TRY_IT, variant="primary", size="lg")
-            fields, download, upload, (preset, about), start, said = _build_form()
+            fields, download, upload, (preset, about), start, (held, said) = _build_form()
         with (
             gr.Column(scale=7, min_width=420, elem_classes="nb-side"),
             gr.Tabs(selected="check", elem_classes="nb-subtabs") as side,
@@ -103,6 +108,8 @@ def build() -> TrainTab:
                 head = build_head()
                 with gr.Row(elem_classes="nb-actions"):
                     stop = gr.Button("Stop", variant="stop", visible=False)
+                    end_now = gr.Button("End it now", variant="stop", visible=False)
+                    bell = gr.Button("Tell me when it ends", visible=False, elem_classes="nb-bell")
                     chat = gr.Button("Chat with it", variant="primary", visible=False)
                     again = gr.Button("Set up another run", visible=False)
                 view = build_body(head)
@@ -115,6 +122,7 @@ def build() -> TrainTab:
         preset=preset,
         about=about,
         start=start,
+        held=held,
         said=said,
         side=side,
         plan=plan,
@@ -126,13 +134,15 @@ def build() -> TrainTab:
         read=gr.State(0),
         view=view,
         stop=stop,
+        end_now=end_now,
+        bell=bell,
         chat=chat,
         again=again,
     )
 
 
 def _build_form() -> tuple[
-    dict[str, Component], download_desk.Parts, gr.File, tuple[gr.Dropdown, gr.HTML], gr.Button, gr.HTML
+    dict[str, Component], download_desk.Parts, gr.File, tuple[gr.Dropdown, gr.HTML], gr.Button, tuple[gr.HTML, gr.HTML]
 ]:
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
@@ -173,8 +183,9 @@ def _build_form() -> tuple[
             elem_classes="nb-budget",
         )
     start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
+    held = gr.HTML(elem_classes="nb-slot nb-said")
     said = gr.HTML(elem_classes="nb-slot nb-said")
-    return fields, download, upload, (preset, about), start, said
+    return fields, download, upload, (preset, about), start, (held, said)
 
 
 def _build_preview() -> tuple[gr.HTML, gr.HTML, gr.Number, gr.Button, gr.Button]:
@@ -194,7 +205,12 @@ def wire(tab: TrainTab, context: Context) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     started = [tab.said, tab.side, tab.welcome, *form]
     # Said by the page itself, so that a press is answered before the server has heard of it.
-    for button, answer in ((tab.start, "Starting…"), (tab.try_it, "Starting…"), (tab.stop, "Asking it to stop…")):
+    for button, answer in (
+        (tab.start, "Starting…"),
+        (tab.try_it, "Starting…"),
+        (tab.stop, "Asking it to stop…"),
+        (tab.end_now, "Ending it…"),
+    ):
         button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
     tab.start.click(events.start, form, started, trigger_mode="once", **quiet)
     tab.try_it.click(events.try_it, None, started, trigger_mode="once", **quiet)
@@ -217,6 +233,7 @@ def wire(tab: TrainTab, context: Context) -> None:
     tab.row.change(events.turn, form | {tab.row}, shown, trigger_mode="always_last", **quiet)
     tab.download.button.click(events.download, None, tab.download.all(), queue=False, **quiet)
     tab.stop.click(events.stop, None, [tab.said, tab.stop], **quiet)
+    tab.end_now.click(events.end_now, None, tab.said, trigger_mode="once", **quiet)
     tab.again.click(lambda: gr.Tabs(selected="check"), None, tab.side, queue=False, **quiet)
 
 
@@ -252,20 +269,39 @@ def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
     """What changed on the Train tab since this browser last saw it."""
     updates = _reading(tab, context, seen) | plan_events.tick(tab.plan, context, seen)
     updates |= download_desk.tick(context.downloads, tab.download, tab.read, seen)
+    updates |= _held(tab, context, seen)
     run = shown_run(context)
     if run is None:
         nothing = pieces.empty("No run yet", "Its progress, loss and memory will be drawn here. Press Start training.")
         return updates | tab.view.changes({"head": nothing}, seen)
     state = run.status().state
     updates |= tab.view.changes(context.live.parts(run), seen)
-    mark = f"{run.id} {state}"
+    stops = stopping(run) is not None
+    ends = stops or hanging(run) is not None
+    mark = f"{run.id} {state} {stops} {ends}"
     if seen.get("buttons") != mark:
         seen["buttons"] = mark
-        updates[tab.stop] = gr.Button("Stop", visible=state in OPEN, interactive=True)
+        label = "Take it out of the queue" if state == "queued" else "Stop"
+        updates[tab.stop] = gr.Button(label, visible=state in OPEN and not stops, interactive=True)
+        updates[tab.end_now] = gr.Button(visible=ends)
+        updates[tab.bell] = gr.Button(visible=state in OPEN)
         updates[tab.chat] = gr.Button(visible=state in ENDED and run.has_adapter)
         updates[tab.again] = gr.Button(visible=state in ENDED)
         updates[tab.welcome] = gr.Group(visible=False)
     return updates
+
+
+def _held(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
+    """Who holds the GPU besides runs, and what a start would do about it."""
+    by = holder(context.workspace)
+    said = ""
+    if by is not None and by.kind != "run":
+        who = by.said()
+        said = pieces.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
+    if seen.get("held", "") == said:
+        return {}
+    seen["held"] = said
+    return {tab.held: said}
 
 
 def _reading(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from core.hardware import Device, temperature_and_power
 from core.process import is_alive
 from core.runs.store import Run
 from core.sizes import show_duration
@@ -51,7 +52,10 @@ _NOTHING_FOR = {
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the worker said last. Spans in seconds; `usual` of each thing that has been timed."""
+    """What the worker said last. Spans in seconds; `usual` of each thing that has been timed.
+
+    `card` holds `temperature_celsius` and `power_watts`, on a GPU.
+    """
 
     pid: int
     beat: int
@@ -63,6 +67,7 @@ class Pulse:
     saved_step: int | None
     last_step_seconds: float | None
     usual: dict[str, float]
+    card: dict[str, float | None]
 
     def silent(self, now: float) -> float:
         """How long the worker has not been heard of at the moment `now` of the monotonic clock."""
@@ -70,10 +75,14 @@ class Pulse:
 
 
 class Heart:
-    """The worker's end: a thread that beats into pulse.json. Before `with` it only listens."""
+    """The worker's end: a thread that beats into pulse.json. Before `with` it only listens.
+
+    `device` is set once it is known: then the card's temperature and power are said too.
+    """
 
     def __init__(self, run: Run, pid: int = 0) -> None:
         self.run, self.pid = run, pid
+        self.device: Device | None = None
         self.began = self._since = time.monotonic()
         self._doing = "loading"
         self._step, self._beats = 0, 0
@@ -140,6 +149,7 @@ class Heart:
             beside.replace(self.run.dir / FILE)
 
     def _says(self) -> dict[str, Any]:
+        card = temperature_and_power(self.device) if self.device is not None else {}
         with self._lock:
             now, steps = time.monotonic(), self._times.get("step")
             self._beats += 1
@@ -154,6 +164,7 @@ class Heart:
                 "saved_step": self._saved,
                 "last_step_seconds": steps[-1] if steps else None,
                 "usual": {what: median(times) for what, times in self._times.items()},
+                "card": card,
             }
 
 

@@ -36,6 +36,7 @@ class Supervisor:
         self._children: list[subprocess.Popen[bytes]] = []
         self._deciding = workspace.state / "start.lock"
         self._watched: Run | None = None
+        self._ended: Run | None = None
 
     def current(self) -> Run | None:
         """The run that a worker is at now, whoever started it."""
@@ -44,6 +45,14 @@ class Supervisor:
     def queued(self) -> list[Run]:
         """Runs that wait, the one that starts next first."""
         return order(self.workspace)
+
+    def ended_last(self) -> Run | None:
+        """The run that ended last while this one watched; before any has, the newest, whatever has become of it."""
+        if self._ended is not None:
+            return self._ended
+        names = (folder.name for folder in self.workspace.runs.iterdir() if not folder.name.startswith("."))
+        newest = max(names, default=None)
+        return None if newest is None else Run(self.workspace.runs / newest)
 
     def advance(self) -> Run | None:
         """Start the next queued run if the device is free, and end one whose stop takes too long. To be called often.
@@ -190,5 +199,6 @@ class Supervisor:
             with contextlib.suppress(RunError):  # it ended meanwhile, or cannot be ended: the page says what there is
                 self.kill(run, why)
         if self._watched is not None and self._watched != run:
+            self._ended = self._watched
             tell_end(self._watched)
         self._watched = run

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from core.hardware import Device, ReadingError, device_used_bytes
+from core.hardware import Device, ReadingError, device_used_bytes, temperature_and_power
 from core.runs.store import Run, Tail
 
 INTERVAL_SECONDS = 0.5
@@ -55,6 +55,7 @@ class MemorySampler:
                 "reserved_bytes": torch.cuda.memory_reserved() if cuda else None,
                 "process_bytes": process,
                 "device_bytes": device,
+                **temperature_and_power(self.device),
             },
         )
 

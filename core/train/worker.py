@@ -56,6 +56,7 @@ def _work(run: Run, heart: Heart) -> tuple[str, str]:
         run.write_status(message="Starting the engine.")
         cards = [card.index for card in cuda_devices()]
         claim_card()
+        heart.device = device()
         rules = run.recipe().train
         with Others(run, rules.devices, cards):
             from core.train.loop import train

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app import preview_html, run_html, runs_html
+from app import preview_html, runs_html, strip_html
 from app.live import Live
 from app.tabs.chat import literal
 from core.process import process_started
@@ -181,5 +181,78 @@ def test_html_in_a_reply_is_text_and_code_stays_code() -> None:
 
 def test_the_strip_says_what_is_running(workspace: Workspace) -> None:
     run = _training(workspace, name="my try", step=5, total=10)
-    strip = run_html.strip("CPU · 2 cores", run, 2)
+    strip = strip_html.strip("CPU · 2 cores", run, 2)
     assert "my try" in strip and "step 5 of 10" in strip and "2 waiting" in strip
+
+
+def test_the_strip_carries_the_title_and_which_run_ended_last(workspace: Workspace) -> None:
+    run = _training(workspace, name="Nibble <b>", step=90, total=200)
+    ended = _run(workspace, HOSTILE, state="failed", message='The disk is "full".')
+    assert strip_html.page_title(None) == "Nibble"
+    assert strip_html.page_title(run) == "45 % · step 90 of 200 · Nibble <b> · Nibble"
+    strip = strip_html.strip("CPU", run, 0, ended)
+    assert 'data-title="45 % · step 90 of 200 · Nibble &lt;b&gt; · Nibble"' in strip
+    assert f'data-run="{run.id}"' in strip and f'data-ended="{ended.id}"' in strip
+    assert 'data-end="Failed · &lt;script' in strip and 'data-said="The disk is &quot;full&quot;."' in strip
+    assert "data-ended" not in strip_html.strip("CPU", run, 0, run), "it goes on"
+    run.request("stop")
+    assert strip_html.page_title(run) == "Stopping · step 90 of 200 · Nibble <b> · Nibble"
+    assert strip_html.page_title(_training(workspace, name="new")) == "preparing · new · Nibble"
+
+
+def _pulse(run: Run, **changes: Any) -> None:
+    said = {"pid": os.getpid(), "beat": 9, "at": time.monotonic(), "seconds": 3700.0, "doing": "step", "since": 1.0}
+    said |= {"step": 57, "saved_step": 40, "last_step_seconds": 2.0, "usual": {"step": 2.0}, "card": {}}
+    write_json(run.dir / "pulse.json", {**said, **changes})
+
+
+def test_a_run_that_may_hang_says_so_and_what_to_do(workspace: Workspace) -> None:
+    run = _training(workspace, step=57, total=200)
+    _pulse(run, since=300.0)
+    head = Live("cpu").parts(run)["head"]
+    assert "No step for 5 min" in head and "its last checkpoint (step 40)." in head
+    _pulse(run)
+    assert "No step for" not in Live("cpu").parts(run)["head"]
+
+
+def test_the_time_is_the_workers_own_whatever_the_clock_says(workspace: Workspace) -> None:
+    run = _training(workspace, step=57, total=200, started=time.time() + 9000)
+    assert "elapsed</label><b>0 s" in Live("cpu").parts(run)["head"]
+    _pulse(run)
+    assert "elapsed</label><b>1 h 01 min" in Live("cpu").parts(run)["head"]
+    _pulse(run, pid=1)
+    assert "elapsed</label><b>0 s" in Live("cpu").parts(run)["head"], "that was said by an earlier worker"
+
+
+def test_a_run_that_stops_says_since_when_and_how_long_it_may_take(workspace: Workspace) -> None:
+    run = _training(workspace, step=57, total=200)
+    _pulse(run)
+    run.request("stop")
+    head = Live("cpu").parts(run)["head"]
+    assert "Stopping since" in head and "saves what was learned" in head
+    assert "by itself in 1 min 0" in head and "it is ended" in head
+
+
+@pytest.mark.parametrize(
+    ("card", "shown"),
+    [
+        ({"temperature_celsius": 67.0, "power_watts": 284.6}, "GPU</label><b>67 °C</b><small>285 W"),
+        ({"temperature_celsius": None, "power_watts": 284.6}, "GPU</label><b>285 W</b>"),
+        ({"temperature_celsius": None, "power_watts": None}, ""),
+    ],
+)
+def test_on_a_gpu_temperature_and_power_stand_with_the_rest(
+    workspace: Workspace, card: dict[str, Any], shown: str
+) -> None:
+    run = _training(workspace, step=57, total=200)
+    _pulse(run, card=card)
+    head = Live("cuda").parts(run)["head"]
+    assert shown in head and (shown or "GPU" not in head)
+
+
+def test_a_run_in_the_queue_says_what_it_waits_for(workspace: Workspace) -> None:
+    _training(workspace, name="at work")
+    first, second = _run(workspace, "first"), _run(workspace, "second")
+    os.utime(first.dir / "status.json", (1000, 1000))
+    assert "It starts when “at work” has ended." in Live("cpu").parts(first)["head"]
+    assert "1 run starts before it." in Live("cpu").parts(second)["head"]

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Run:
 
 def _says(run: Run, **changes: Any) -> None:
     said = {"pid": os.getpid(), "beat": 700, "at": NOW, "seconds": 700.0, "doing": "step", "since": 1.0, "step": 57}
-    said |= {"saved_step": 40, "last_step_seconds": 2.0, "usual": {"step": 2.0}}
+    said |= {"saved_step": 40, "last_step_seconds": 2.0, "usual": {"step": 2.0}, "card": {}}
     (run.dir / "pulse.json").write_text(json.dumps({**said, **changes}))
 
 
