@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core import cli_arena, cli_data, cli_download, cli_export, cli_run
+from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve
 from core.errors import NibbleError
 from core.process import child_environment
 from core.workspace import Workspace
@@ -212,6 +212,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     "stop": (cli_run.stop_run, "stop a run, saving what it learned, and wait for that"),
     "runs": (_runs, "list all runs, newest first"),
     "chat": (_chat, "ask a run's adapter, or its base, one question"),
+    "serve": (cli_serve.serve, "let other programs use a run's adapter, through OpenAI's API, on this machine only"),
     "arena": (None, "count votes by the QLoRA paper's Elo; keep them, take them out, prepare answers"),
     "export": (
         cli_export.export_run,
@@ -313,6 +314,7 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": _export_arguments,
     "bench": _bench_arguments,
     "download": cli_download.add_arguments,
+    "serve": cli_serve.add_arguments,
     "test": _test_arguments,
 }
 

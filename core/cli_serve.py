@@ -1,0 +1,48 @@
+"""`python launch.py serve`: a run's adapter for other programs, behind OpenAI's API, on this machine only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from core.workspace import Workspace
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """What `serve` takes."""
+    command.add_argument("voice", metavar="RUN", help="an id, the start of one, 'last'; or base:MODEL, adapter:FOLDER")
+    command.add_argument("--port", type=int, help="default: 8000, or the next free one")
+    command.add_argument(
+        "--key-file",
+        metavar="FILE",
+        help="a file with the API key; else NIBBLE_API_KEY, else a new one that is printed",
+    )
+
+
+def serve(options: argparse.Namespace) -> tuple[int, None]:
+    """Load, serve, and wait to be ended. What a client needs is printed once, with --json as the one document."""
+    from core.chat.client import ChatClient
+    from core.chat.voices import find_voice
+    from core.serve.server import EndpointServer, given_key, new_key
+
+    workspace = Workspace.open(options.data_dir)
+    voice = find_voice(workspace, options.voice if ":" in options.voice else f"run:{options.voice}")
+    given = given_key(options.key_file)
+    client = ChatClient(workspace)
+    server = EndpointServer(client, workspace, voice, given or new_key(), options.port)
+    try:
+        print(f"Loading {voice.label} …", file=sys.stderr)
+        client.load(voice, lambda line: print(line, file=sys.stderr))
+        models = list(server.served.models())
+        if options.json:
+            shown = {} if given else {"key": server.key}
+            print(json.dumps({"url": server.url, **shown, "models": models}), flush=True)
+        else:
+            print(f"Address  {server.url}\nKey      {'as given' if given else server.key}", flush=True)
+            print("Models   " + "\n         ".join(models), flush=True)
+            print("Ctrl-C ends it.", file=sys.stderr)
+        server.run()
+    finally:
+        client.close()
+    return 0, None

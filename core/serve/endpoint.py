@@ -1,0 +1,219 @@
+"""The endpoint: who may ask, what is answered where, and a reply that ends when its client has gone.
+
+Every request needs the key, compared in constant time, and has to come under a name of this machine's own, so that no
+web page reaches it by a name server of its own making. It listens on the loopback address only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from core.chat.client import ChatClient
+from core.chat.piece import Piece
+from core.chat.voices import Voice
+from core.errors import ChildError, NibbleError
+from core.serve.models import Served
+from core.serve.protocol import Completion, RequestError, Wanted, model_card, read_request
+
+LARGEST_BODY = 8 * 2**20
+MOST_WAITING = 32
+LOOK_SECONDS = 0.25
+GONE = "The client has gone."
+
+
+class Endpoint:
+    """The ASGI app over one chat process. Replies are made one by one; `most` may wait."""
+
+    def __init__(self, client: ChatClient, served: Served, key: str, most: int = MOST_WAITING) -> None:
+        self._client, self._served, self._key = client, served, key
+        self._waiting, self._most = 0, most
+        routes = [
+            Route("/v1/models", self._guarded(self._models)),
+            Route("/v1/models/{name:path}", self._guarded(self._model)),
+            Route("/v1/chat/completions", self._guarded(self._complete), methods=["POST"]),
+        ]
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _not_served})
+
+    def _guarded(self, answer: Any) -> Any:
+        async def guarded(request: Request) -> Response:
+            try:
+                self._let_in(request)
+                return await answer(request)
+            except RequestError as error:
+                headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+                return JSONResponse(error.body(), error.status, headers)
+
+        return guarded
+
+    def _let_in(self, request: Request) -> None:
+        """Raise RequestError for whoever has not got the key, or comes under a foreign name."""
+        origin = request.headers.get("origin")
+        if not _is_here(request.headers.get("host", "")):
+            raise RequestError(421, "This endpoint does not answer under that name.")
+        if origin is not None and not _is_here(origin.partition("://")[2]):
+            raise RequestError(403, "Another web page may not use this endpoint.")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
+            message = "The API key is missing or wrong. Send it as: Authorization: Bearer <key>."
+            raise RequestError(401, message, code="invalid_api_key")
+
+    async def _models(self, request: Request) -> Response:
+        models = await asyncio.to_thread(self._served.models)
+        return JSONResponse({"object": "list", "data": [model_card(name) for name in models]})
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await self._voice(name)
+        return JSONResponse(model_card(name))
+
+    async def _voice(self, name: str) -> Voice:
+        voice = await asyncio.to_thread(self._served.find, name)
+        if voice is None:
+            known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
+            raise RequestError(404, f"There is no model {name!r} here. There are: {known}.", "model", "model_not_found")
+        return voice
+
+    async def _complete(self, request: Request) -> Response:
+        wanted = read_request(await _body(request))
+        voice = await self._voice(wanted.model)
+        if self._waiting >= self._most:
+            raise RequestError(429, "Too many requests wait here already. Try again in a moment.", code="busy")
+        reply = _Reply(self._client, voice, wanted)
+        self._waiting += 1
+        try:
+            first = await reply.first(request)
+        except BaseException:
+            self._done(reply)
+            raise
+        if wanted.stream:
+            return StreamingResponse(self._chunks(reply, first, wanted), media_type="text/event-stream")
+        try:
+            last = await reply.last(request, first)
+        finally:
+            self._done(reply)
+        return JSONResponse(Completion(wanted.model).whole(last))
+
+    async def _chunks(self, reply: _Reply, first: Piece, wanted: Wanted) -> AsyncIterator[str]:
+        """The reply as server-sent events. Starlette ends this where the client has gone."""
+        completion, piece = Completion(wanted.model), first
+        try:
+            yield _event(completion.begin())
+            while True:
+                chunk = completion.more(piece)
+                if chunk is not None:
+                    yield _event(chunk)
+                if piece.done:
+                    break
+                piece = await reply.next()
+            yield _event(completion.end(piece))
+            if wanted.with_usage:
+                yield _event(completion.used(piece))
+        except RequestError as error:
+            yield _event(error.body())
+        finally:
+            self._done(reply)
+        yield "data: [DONE]\n\n"
+
+    def _done(self, reply: _Reply) -> None:
+        self._waiting -= 1
+        reply.leave()
+
+
+class _Reply:
+    """A reply that is made in a thread and heard in the server's loop."""
+
+    def __init__(self, client: ChatClient, voice: Voice, wanted: Wanted) -> None:
+        self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._left = threading.Event()
+        threading.Thread(target=self._make, args=(client, voice, wanted), daemon=True).start()
+
+    def _make(self, client: ChatClient, voice: Voice, wanted: Wanted) -> None:
+        reply = client.stream(voice, wanted.messages, wanted.sampling)
+        try:
+            for piece in reply:
+                if self._left.is_set():
+                    break
+                self._tell(piece)
+        except Exception as error:  # told to the client, in the loop
+            self._tell(error)
+        finally:
+            reply.close()  # type: ignore[attr-defined]
+
+    def _tell(self, what: Piece | Exception) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, what)
+
+    def leave(self) -> None:
+        """Nobody listens any more: the reply ends within a token or two."""
+        self._left.set()
+
+    async def next(self) -> Piece:
+        """The next piece. Raises RequestError where there is none because something went wrong."""
+        found = await self._pieces.get()
+        if isinstance(found, NibbleError):
+            raise RequestError(500 if isinstance(found, ChildError) else 400, str(found)) from None
+        if isinstance(found, Exception):
+            raise RequestError(500, f"This should not have happened ({type(found).__name__}).") from found
+        return found
+
+    async def first(self, request: Request) -> Piece:
+        """The first piece, as long as the client is there to hear it. Raises RequestError."""
+        waiting = asyncio.ensure_future(self.next())
+        while not (await asyncio.wait([waiting], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                waiting.cancel()
+                raise RequestError(499, GONE)
+        return waiting.result()
+
+    async def last(self, request: Request, piece: Piece) -> Piece:
+        """The whole reply, as long as the client is there to hear it. Raises RequestError."""
+        looked = self._loop.time()
+        while not piece.done:
+            piece = await self.first(request)
+            if self._loop.time() - looked > LOOK_SECONDS:
+                looked = self._loop.time()
+                if await request.is_disconnected():
+                    raise RequestError(499, GONE)
+        return piece
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_BODY:
+            raise RequestError(413, f"The request is larger than {LARGEST_BODY // 2**20} MiB.")
+    return body
+
+
+def _is_here(host: str) -> bool:
+    """Whether a Host header names this machine itself."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = f"{request.method} {request.url.path} is not served here: /v1/models and /v1/chat/completions are."
+    return JSONResponse(RequestError(error.status_code, text).body(), error.status_code)
