@@ -95,7 +95,7 @@ def _wire_data(item: gr.Tab, page: Page, context: Context) -> None:
 
 def _system_outputs(page: Page) -> list[Any]:
     tab = page.system
-    return [tab.who, tab.token, tab.sign_in, tab.sign_out, tab.versions, tab.record, tab.disk]
+    return [tab.who, tab.token, tab.sign_in, tab.sign_out, tab.versions, tab.record, tab.disk, *tab.away.shown()]
 
 
 def _wire_across(page: Page, context: Context) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import pieces, record_html, system_html
+from app import away, pieces, record_html, system_html
 from app.context import Context
 from core.errors import NibbleError
 from core.runs.store import list_runs
@@ -31,6 +31,7 @@ class SystemTab:
     token: gr.Textbox
     sign_in: gr.Button
     sign_out: gr.Button
+    away: away.Away
 
 
 def build() -> SystemTab:
@@ -59,11 +60,12 @@ def build() -> SystemTab:
             with gr.Row(elem_classes="nb-actions"):
                 sign_in = gr.Button("Sign in", variant="primary")
                 sign_out = gr.Button("Sign out", visible=False)
+            told = away.build()
             gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
             versions = gr.Textbox(
                 label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
             )
-    return SystemTab(findings, look, versions, record, disk, who, token, sign_in, sign_out)
+    return SystemTab(findings, look, versions, record, disk, who, token, sign_in, sign_out, told)
 
 
 def wire(tab: SystemTab, context: Context) -> None:
@@ -73,6 +75,7 @@ def wire(tab: SystemTab, context: Context) -> None:
     tab.look.click(partial(_look, context), None, tab.findings, trigger_mode="once", **quiet)
     gr.on([tab.sign_in.click, tab.token.submit], lambda token: _sign_in(tab, token), tab.token, shown, **quiet)
     tab.sign_out.click(lambda: _sign_out(tab), None, shown, **quiet)
+    away.wire(tab.away, context)
 
 
 def _look(context: Context) -> Iterator[str]:
@@ -133,6 +136,7 @@ def fill(tab: SystemTab, context: Context) -> Updates:
     runs = list_runs(context.workspace)
     return {
         **who(tab),
+        **away.fill(tab.away, context.workspace),
         tab.versions: system_html.versions(),
         tab.record: record_html.record(runs),
         tab.disk: system_html.disk(runs),

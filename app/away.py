@@ -1,0 +1,114 @@
+"""While one is away: where a run's end is told, besides in the browser. A section of the System tab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from app import pieces
+from app.context import Context
+from core import notify
+from core.errors import NibbleError
+from core.workspace import Workspace
+
+Updates = dict[Any, Any]
+TRIAL = {
+    "run": "trial",
+    "name": "A trial",
+    "state": "finished",
+    "step": 1,
+    "total": 1,
+    "eval_loss": None,
+    "message": "A trial from Nibble's System tab: no run has ended.",
+}
+
+
+@dataclass(frozen=True)
+class Away:
+    """The components that events touch."""
+
+    webhook: gr.Textbox
+    keep: gr.Button
+    attempt: gr.Button
+    said: gr.HTML
+
+    def shown(self) -> list[Any]:
+        """What is filled when the tab is opened."""
+        return [self.webhook, self.said]
+
+
+def build() -> Away:
+    """Lay the section out."""
+    gr.HTML("<h3>While you are away</h3>", elem_classes="nb-slot")
+    webhook = gr.Textbox(
+        label="Webhook",
+        type="password",
+        placeholder="https://…",
+        info="When a run ends, this address gets a POST of JSON: run, name, state, step, total, eval_loss, message. "
+        "Leave it empty for none.",
+    )
+    with gr.Row(elem_classes="nb-actions"):
+        keep = gr.Button("Keep", variant="primary")
+        attempt = gr.Button("Try it")
+    said = gr.HTML(elem_classes="nb-slot")
+    return Away(webhook, keep, attempt, said)
+
+
+def wire(away: Away, context: Context) -> None:
+    """Attach the section's events."""
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    keep = partial(_keep, context.workspace)
+    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **quiet)
+    away.attempt.click(partial(_try, context.workspace), away.webhook, away.said, trigger_mode="once", **quiet)
+
+
+def fill(away: Away, workspace: Workspace) -> Updates:
+    """What is kept, and how a command is set."""
+    try:
+        wanted = notify.wishes(workspace)
+    except NibbleError as error:
+        return {away.webhook: "", away.said: pieces.error_box(str(error))}
+    return {away.webhook: wanted.webhook, away.said: _command(workspace, wanted)}
+
+
+def _keep(workspace: Workspace, webhook: str) -> str:
+    try:
+        notify.set_webhook(workspace, webhook)
+        wanted = notify.wishes(workspace)
+    except NibbleError as error:
+        return pieces.error_box(str(error))
+    told = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
+    return pieces.note_box(told) + _command(workspace, wanted)
+
+
+def _try(workspace: Workspace, webhook: str) -> Iterator[str]:
+    """Tell the address on the screen, kept or not, and the command of the file."""
+    yield pieces.busy("Telling…")
+    try:
+        wanted = notify.Wishes(notify.checked_address(webhook), notify.wishes(workspace).command)
+    except NibbleError as error:
+        yield pieces.error_box(str(error))
+        return
+    if wanted == notify.Wishes():
+        yield pieces.note_box("There is nobody to tell: enter an address, or set a command in the file.")
+        return
+    troubles = notify.tell(wanted, TRIAL)
+    yield pieces.error_box(" ".join(troubles)) if troubles else pieces.note_box("It has been told, and took it.")
+
+
+def _command(workspace: Workspace, wanted: notify.Wishes) -> str:
+    """A command is only taken from the file: say so, and where that is."""
+    file = pieces.text(notify.file_of(workspace))
+    example = pieces.text('"command": ["notify-send", "Nibble", "A run has ended"]')
+    now = f"Now: <code>{pieces.text(' '.join(wanted.command))}</code>. " if wanted.command else ""
+    return (
+        f'<details class="nb-muted"{" open" if wanted.command else ""}><summary>A command of your own instead</summary>'
+        f"<p>{now}Write <code>{example}</code> into <code>{file}</code>. It is run without a shell, and finds "
+        "NIBBLE_RUN, NIBBLE_NAME, NIBBLE_STATE, NIBBLE_STEP, NIBBLE_TOTAL, NIBBLE_EVAL_LOSS and NIBBLE_MESSAGE in its "
+        "environment. "
+        "It cannot be set on this page: whoever can open it could then run anything on this machine.</p></details>"
+    )
