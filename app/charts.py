@@ -70,12 +70,17 @@ class Ink:
     def path(self, line: Line, axes: Axes) -> str:
         """The SVG path of `line`; only its new points are drawn where the axes are as they were."""
         frame = (line.generation, axes)
-        before, count, path = self.drawn.get(line.name, (None, 0, ""))
+        before, count, drawn = self.drawn.get(line.name, (None, 0, ""))
         if before != frame:
-            count, path = 0, ""
-        path += _points(line.settled[count:], axes)
-        self.drawn[line.name] = (frame, len(line.settled), path)
-        return f"M{(path + _points(line.unsettled, axes))[1:]}"
+            count, drawn = 0, ""
+        drawn += _points(line.settled[count:], axes)
+        self.drawn[line.name] = (frame, len(line.settled), drawn)
+        return f"M{(drawn + _points(line.unsettled, axes))[1:]}"
+
+
+def path(points: Sequence[Point], axes: Axes) -> str:
+    """The SVG path through `points`, at least one, in one go."""
+    return f"M{_points(points, axes)[1:]}"
 
 
 def _points(points: Sequence[Point], axes: Axes) -> str:
@@ -98,7 +103,7 @@ def loss_chart(curves: Curves, ink: Ink | None = None, total: int | None = None)
     ]
     last = max(1.0, max(each.all()[-1][0] for each in found))
     end = last if total is None else min(round_up(last), max(float(total), last))
-    heights = _padded(min(each.low for each in found), max(each.high for each in found))
+    heights = padded(min(each.low for each in found), max(each.high for each in found))
     return _figure("Loss", lines, Axes("step", "loss (nats per token)", (0.0, end), heights), ink)
 
 
@@ -184,8 +189,8 @@ def round_up_time(seconds: float) -> float:
     return math.ceil(seconds / step) * step
 
 
-def _padded(low: float, high: float) -> Point:
-    """Round ends with some room, so that a new value seldom moves them."""
+def padded(low: float, high: float) -> Point:
+    """An axis' range for values from `low` to `high`: round ends with some room, which a new value seldom moves."""
     room = max((high - low) * 0.06, abs(high) * 0.02, 1e-6)
     step = tick_step(high - low + 2 * room, about=8)
     bottom = 0.0 if 0 <= low < 0.35 * high else math.floor((low - room) / step) * step
@@ -246,19 +251,19 @@ def places(points: Sequence[Point], axes: Axes) -> list[Point]:
 
 def _curve(line: Line, axes: Axes, ink: Ink) -> str:
     name = f'data-name="{text(line.name)}"'
-    path = ink.path(line, axes)
+    drawn = ink.path(line, axes)
     if line.style == "eval":
         dots = "".join(
             f'<circle class="nb-c-eval" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>' for x, y in places(line.points, axes)
         )
-        return f'<path class="nb-line nb-c-eval" {name} d="{path}"/>{dots}'
+        return f'<path class="nb-line nb-c-eval" {name} d="{drawn}"/>{dots}'
     area = ""
     if line.style == "used":
         bottom = axes.height - BOTTOM
         ends = [(line.settled or line.unsettled)[0], (line.unsettled or line.settled)[-1]]
         (first, _), (last, _) = places(ends, axes)
-        area = f'<path class="nb-area" d="{path}L{last:.1f} {bottom}L{first:.1f} {bottom}Z"/>'
-    return f'{area}<path class="nb-line nb-c-{line.style}" {name} d="{path}"/>'
+        area = f'<path class="nb-area" d="{drawn}L{last:.1f} {bottom}L{first:.1f} {bottom}Z"/>'
+    return f'{area}<path class="nb-line nb-c-{line.style}" {name} d="{drawn}"/>'
 
 
 def _x(value: float, axes: Axes) -> float:

@@ -282,6 +282,19 @@ _LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for 
 _KEYS = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in _LABELS if "." in key) + r"|^budget(?=:)")
 
 
+def on_screen(key: str, value: Any) -> tuple[str, str]:
+    """A setting's name and its value as the screen calls them, by its dotted key."""
+    name = _LABELS.get(key) or {"model": "Base model", "data.path": "Dataset"}.get(key, key)
+    if value is None or value in ("", []):
+        return name, "–"
+    if isinstance(value, bool):
+        return name, "on" if value else "off"
+    if isinstance(value, list):
+        return name, ", ".join(str(each) for each in value)
+    shown = WORDS.get(key, {}).get(value, value) if isinstance(value, (str, int)) else value
+    return name, f"{shown:g}" if isinstance(shown, float) else str(shown)
+
+
 def explain(error: Exception) -> str:
     """The error as HTML for beside the form, each setting called as on the screen: 'Rank (lora.rank): …'."""
     return error_box(as_on_screen(str(error))) if isinstance(error, NibbleError) else fault_box(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app import run_html, says_html
@@ -38,13 +39,17 @@ class Live:
         with self._lock:
             return self._draw(run, self._known(run))
 
-    def curves(self, runs: list[Run]) -> list[Curves]:
-        """The curves of each of `runs`, brought up to date. They are read only: others look at them too."""
+    def compare(self, runs: list[Run], drawn: str, draw: Callable[[list[Curves]], str]) -> tuple[str, str]:
+        """`draw` of the curves of `runs`, brought up to date, and a mark of what it was drawn from.
+
+        Empty where that is `drawn` already. The curves are others' too, so `draw` must not keep them.
+        """
         with self._lock:
             known = [self._known(run).curves for run in runs]
             for curves in known:
                 curves.update(PATIENCE_SECONDS / len(known))
-            return known
+            mark = " ".join(f"{run.id} {curves.versions['metrics']}" for run, curves in zip(runs, known, strict=True))
+            return ("", mark) if mark == drawn else (draw(known), mark)
 
     def _known(self, run: Run) -> Drawn:
         drawn = self._drawn.setdefault(run.id, Drawn(Curves(run)))

@@ -10,7 +10,8 @@ import gradio as gr
 from app import strip_html
 from app.context import Context, device_line
 from app.form import flat
-from app.runs_html import Table
+from app.runs_events import opened_run
+from app.runs_html import Asked, Table
 from app.tabs import arena, cards, chat, data, runs, system, train
 from core.errors import NibbleError
 from core.hardware import device
@@ -108,7 +109,7 @@ def _wire_across(page: Page, context: Context) -> None:
         return {page.tabs: gr.Tabs(selected="chat"), **chat.choose(page.chat, context, run.id)}
 
     def reuse(opened: str) -> Updates:
-        run = runs.opened_run(context, opened)
+        run = opened_run(context, opened)
         try:
             values = flat(run.recipe()) if run is not None else {}
         except NibbleError:
@@ -119,7 +120,7 @@ def _wire_across(page: Page, context: Context) -> None:
 
     target = [page.tabs, page.chat.talker, page.chat.voice]
     page.train.chat.click(lambda: talk_to(train.shown_run(context)), None, target, **QUIET)
-    page.runs.chat.click(lambda opened: talk_to(runs.opened_run(context, opened)), page.runs.opened, target, **QUIET)
+    page.runs.chat.click(lambda opened: talk_to(opened_run(context, opened)), page.runs.opened, target, **QUIET)
     page.runs.reuse.click(reuse, page.runs.opened, [page.tabs, *page.train.form.inputs()], **QUIET)
     page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
 
@@ -128,7 +129,7 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
     """Fill the page when it is opened, and bring it up to date every second with what changed."""
     table = Table(context.workspace)
 
-    def tick(seen: dict[str, dict[str, str]], opened: str) -> Updates:
+    def tick(seen: dict[str, dict[str, Any]], opened: str, asked: Asked) -> Updates:
         updates: Updates = {}
         runs_now = context.supervisor
         waiting = len(runs_now.queued())
@@ -140,7 +141,7 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
         updates |= data.tick(page.data, context, seen.setdefault("data", {}))
         updates |= arena.tick(page.arena, context, seen.setdefault("arena", {}))
         updates |= chat.tick(page.chat, context, seen.setdefault("chat", {}))
-        updates |= runs.tick(page.runs, context, table, opened, seen.setdefault("runs", {}))
+        updates |= runs.tick(page.runs, context, table, opened, asked, seen.setdefault("runs", {}))
         return {**updates, page.seen: seen} if updates else gr.skip()
 
     def fill() -> Updates:
@@ -156,12 +157,13 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
     filled += [*page.arena.form().values(), page.arena.question, page.arena.whose, *page.arena.match()]
     watched = [page.strip, page.seen, *_train_outputs(page.train), *_conversation(page.chat), page.chat.talker]
     watched += page.arena.watched()
-    watched += [*page.data.drawn(), *_runs_outputs(page.runs)]
-    ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened], "outputs": watched, **QUIET}
+    watched += [*page.data.drawn(), *page.runs.drawn()]
+    ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened, page.runs.asked], "outputs": watched, **QUIET}
     demo.load(fill, None, filled, **QUIET)
     demo.load(tick, **ticking)
     page.timer.tick(tick, **ticking)
-    page.runs.opened.change(tick, **ticking)
+    page.runs.asked.change(tick, **ticking)
+    page.runs.opened.change(tick, **ticking).then(None, None, None, js=runs.COME_INTO_SIGHT, **QUIET)
 
 
 def _conversation(tab: chat.ChatTab) -> list[Any]:
@@ -183,8 +185,3 @@ def _train_outputs(tab: train.TrainTab) -> list[Any]:
         tab.read,
         *tab.download.all(),
     ]
-
-
-def _runs_outputs(tab: runs.RunsTab) -> list[Any]:
-    shown = [tab.table, tab.to_train, tab.pane, tab.stop, tab.chat, tab.delete, tab.sure, tab.said, tab.recipe]
-    return [*tab.view.components(), *shown]

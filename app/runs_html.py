@@ -1,121 +1,242 @@
-"""The table of runs as HTML, made so that a glance says which was best."""
+"""The table of runs as HTML, made so that a glance says which was best: sorted, filtered, a page at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-from app.pieces import date, duration, empty, number, state_badge, text
+from app.pieces import WORDS, date, duration, empty, number, state_badge, text
 from core.errors import NibbleError
-from core.runs.store import Run, Status, list_runs
+from core.runs.index import Row, best_of, index_of
+from core.runs.pulse import hanging
+from core.runs.queue import order
+from core.runs.store import ACTIVE, Run
+from core.sizes import show_size
 from core.workspace import Workspace
 
-HEADINGS = ("Run", "State", "Base model", "Data", "Rank", "Steps", "Evaluation loss", "Time", "Made")
+PAGE_ROWS = 20
+MOST_PICKED = 8
+# What was looked up so recently serves every browser.
+FRESH_SECONDS = 0.3
+STATES = [("All states", ""), *((word, state) for state, word in WORDS.items())]
+BEST = "The lowest evaluation loss of the runs measured alike: the same base, the same held-out rows"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a row says of a run; read again only when its status changed."""
+class Asked:
+    """What a person wants to see: which runs, in which order, which page of them, which are picked, how they compare.
 
-    status: Status
-    model: str
-    data: str
-    rank: str
-    before: float | None
-    after: float | None
-    seconds: float | None
+    `compared` are those that are laid over each other, `along` what their curves run along: step, seconds or tokens.
+    """
+
+    words: str = ""
+    state: str = ""
+    sort: str = "made"
+    down: bool = True
+    page: int = 1
+    picked: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
+    along: str = "step"
+
+    def press(self, act: str, value: str) -> Asked:
+        """What is wanted after a press in the table: `sort` by a column, turn to a `page`, `pick` a run or drop it."""
+        if act == "sort" and value in COLUMNS:
+            down = not self.down if value == self.sort else COLUMNS[value].down
+            return replace(self, sort=value, down=down, page=1)
+        if act == "page" and value.isdigit():
+            return replace(self, page=int(value))
+        if act == "pick":
+            others = tuple(run_id for run_id in self.picked if run_id != value)
+            return replace(self, picked=others if value in self.picked else (*others, value)[-MOST_PICKED:])
+        return self
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what it is sorted by (None comes last), whether the first press sorts downwards."""
+
+    heading: str
+    key: Callable[[Row], Any]
+    down: bool = False
+    style: str = ""
+
+
+COLUMNS = {
+    "name": Column("Run", lambda row: row.name.casefold(), style="nb-w-name"),
+    "state": Column("State", lambda row: list(WORDS).index(row.state), style="nb-w-state"),
+    "model": Column("Base model", lambda row: row.model.casefold(), style="nb-w-text"),
+    "data": Column("Data", lambda row: row.data.casefold(), style="nb-w-text"),
+    "steps": Column("Steps", lambda row: row.step, down=True, style="nb-w-steps nb-right"),
+    "loss": Column("Loss", lambda row: row.loss, style="nb-w-loss nb-right"),
+    "eval": Column("Evaluation", lambda row: row.after, style="nb-w-eval nb-right"),
+    "time": Column("Time", lambda row: row.seconds, down=True, style="nb-w-time nb-right"),
+    "memory": Column("Peak memory", lambda row: row.peak_bytes, down=True, style="nb-w-memory nb-right"),
+    "made": Column("Made", lambda row: row.run_id, down=True, style="nb-w-made nb-right"),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the table. `frame` is all but the rows; `rows` by run id, in their order."""
+
+    frame: str
+    rows: dict[str, str]
+    runs: int
+
+    @property
+    def html(self) -> str:
+        """The page as a whole."""
+        return self.frame.replace(_ROWS, "".join(self.rows.values()))
+
+    @property
+    def layout(self) -> str:
+        """Two pages of the same layout differ within their rows only."""
+        return f"{self.frame} {' '.join(self.rows)}"
+
+
+_ROWS = "<!-- rows -->"
 
 
 class Table:
-    """Rows are kept while a run's status stays the same: a tick does not read every recipe again."""
+    """The runs of a workspace, as a person asks for them."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._facts: dict[str, Facts] = {}
+        self.index = index_of(workspace)
 
-    def html(self, opened: str) -> str:
-        """The table, newest first, with the row of the `opened` run marked."""
-        runs = list_runs(self.workspace)
-        if not runs:
-            return empty("No runs yet", "Every training is listed here with what came out of it.")
-        facts = {run.id: self._read(run) for run in runs}
-        best = _best(facts)
-        rows = "".join(_row(run, facts[run.id], run.id == opened, run.id in best) for run in runs)
-        head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
-        return f'<div class="nb-scroll"><table class="nb-table"><thead><tr>{head}</tr></thead>{rows}</table></div>'
+    def page(self, asked: Asked, opened: str) -> Page:
+        """The page that is asked for, with the row of the `opened` run marked."""
+        rows = self.index.rows(FRESH_SECONDS)
+        if not rows:
+            return Page(empty("No runs yet", "Every training is listed here with what came out of it."), {}, 0)
+        found = _sorted(_filtered(rows, asked), asked)
+        pages = max(1, -(-len(found) // PAGE_ROWS))
+        page = min(max(asked.page, 1), pages)
+        shown = found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+        best = best_of(rows)
+        queue = [run.id for run in order(self.workspace)] if any(row.state == "queued" for row in shown) else []
+        html = {row.run_id: self._row(row, asked, row.run_id == opened, row.run_id in best, queue) for row in shown}
+        return Page(_frame(asked, len(found), len(rows), page, pages), html, len(rows))
 
-    def _read(self, run: Run) -> Facts:
-        status, known = run.status(), self._facts.get(run.id)
-        if known is not None and known.status == status:
-            return known
-        result = run.result()
-        model, data, rank = (known.model, known.data, known.rank) if known else _settings(run)
-        self._facts[run.id] = Facts(
-            status=status,
-            model=model,
-            data=data,
-            rank=rank,
-            before=result.get("eval_loss_before"),
-            after=result.get("eval_loss"),
-            seconds=result.get("seconds"),
+    def _row(self, row: Row, asked: Asked, opened: bool, best: bool, queue: list[str]) -> str:
+        run = Run(self.workspace.runs / row.run_id)
+        picked = "true" if row.run_id in asked.picked else "false"
+        name = text(row.name)
+        tags = "".join(f'<i class="nb-tag">{text(tag)}</i>' for tag in row.tags)
+        worry = hanging(run, time.monotonic()) if row.state in ACTIVE else None
+        below = f'<small class="nb-worry" title="{text(worry)}">{text(worry)}</small>' if worry else ""
+        waits = f" {queue.index(row.run_id) + 1} of {len(queue)}" if row.run_id in queue else ""
+        cells = {
+            "pick": f'<button type="button" role="checkbox" aria-checked="{picked}" data-pick="{text(row.run_id)}" '
+            f'aria-label="Compare {name}" title="Pick it to compare"></button>',
+            "name": f'<button type="button" class="nb-link" title="{_hint(row)}">{name}</button>{tags}{below}',
+            "state": f'<span title="{text(row.message)}">{state_badge(row.state)}</span><small>{waits}</small>',
+            "model": f'<span title="{text(row.model)}">{text(row.model)}</span>',
+            "data": f'<span title="{text(row.data)}">{text(row.data)}</span>',
+            "steps": f"{number(row.step)}<small> of {number(row.total)}</small>" if row.total else "–",
+            "loss": "–" if row.loss is None else f"{row.loss:.3f}",
+            "eval": _evaluation(row, best),
+            "time": duration(row.seconds) if row.seconds else "–",
+            "memory": show_size(row.peak_bytes) if row.peak_bytes else "–",
+            "made": f"<time>{date(run.created)}</time>",
+        }
+        styles = {"pick": "nb-w-pick", **{key: column.style for key, column in COLUMNS.items()}}
+        body = "".join(f'<td class="{styles[key]}">{cell}</td>' for key, cell in cells.items())
+        return f'<tr data-run="{text(row.run_id)}" class="{"nb-open" if opened else ""}">{body}</tr>'
+
+
+def _hint(row: Row) -> str:
+    """What the pointer over a name says: the whole of it, and the note."""
+    return text(f"{row.name}\n{row.note}" if row.note else row.name)
+
+
+def _evaluation(row: Row, best: bool) -> str:
+    if row.after is None:
+        return "–"
+    before = "" if row.before is None else f"<small>{row.before:.3f} → </small>"
+    if not best:
+        return f"{before}{row.after:.3f}"
+    kept = f"; its best adapter, kept beside the last, has {row.best:.3f}" if row.lowest != row.after else ""
+    return (
+        f'<span title="{BEST}{kept}">{before}<b>{row.after:.3f}</b> <b class="nb-star" aria-label="best">★</b></span>'
+    )
+
+
+def _filtered(rows: list[Row], asked: Asked) -> list[Row]:
+    words = asked.words.casefold().split()
+    if asked.state:
+        rows = [row for row in rows if row.state == asked.state]
+    if not words:
+        return rows
+    return [row for row in rows if all(word in _searched(row) for word in words)]
+
+
+def _searched(row: Row) -> str:
+    return " ".join((row.name, row.model, row.data, *row.tags, row.run_id)).casefold()
+
+
+def _sorted(rows: list[Row], asked: Asked) -> list[Row]:
+    """In the column's order, what has no value there last; equal ones newest first."""
+    if asked.sort == "made":
+        return rows if asked.down else rows[::-1]
+    key = COLUMNS[asked.sort].key
+    known = [row for row in rows if key(row) is not None]
+    return sorted(known, key=key, reverse=asked.down) + [row for row in rows if key(row) is None]
+
+
+def _frame(asked: Asked, found: int, all_runs: int, page: int, pages: int) -> str:
+    if not found:
+        return empty("No run is like that", f"None of {number(all_runs)} runs has these words and this state.")
+    headings = "".join(_heading(key, column, asked) for key, column in COLUMNS.items())
+    return (
+        f'<div class="nb-scroll nb-runs"><table class="nb-table"><thead><tr><th class="nb-w-pick"></th>{headings}'
+        f"</tr></thead><tbody>{_ROWS}</tbody></table></div>{_foot(found, all_runs, page, pages)}"
+    )
+
+
+def _heading(key: str, column: Column, asked: Asked) -> str:
+    by_it = key == asked.sort
+    order_now = ("descending" if asked.down else "ascending") if by_it else "none"
+    arrow = ("↓" if asked.down else "↑") if by_it else ""
+    return (
+        f'<th class="{column.style}" aria-sort="{order_now}"><button type="button" data-sort="{key}">'
+        f'{column.heading}<i aria-hidden="true">{arrow}</i></button></th>'
+    )
+
+
+def _foot(found: int, all_runs: int, page: int, pages: int) -> str:
+    first, last = (page - 1) * PAGE_ROWS + 1, min(page * PAGE_ROWS, found)
+    of_all = "" if found == all_runs else f", of {number(all_runs)} in all"
+    runs = "1 run" if found == 1 else f"{number(first)}–{number(last)} of {number(found)} runs"
+    turn = ""
+    if pages > 1:
+        ends = (("‹ Before", page - 1, page > 1), ("Next ›", page + 1, page < pages))
+        before, after = (
+            f'<button type="button" data-page="{to}"{"" if there else " disabled"}>{word}</button>'
+            for word, to, there in ends
         )
-        return self._facts[run.id]
-
-
-def _settings(run: Run) -> tuple[str, str, str]:
-    try:
-        recipe = run.recipe()
-    except NibbleError:
-        return "?", "?", "?"
-    return Path(recipe.model).name, Path(recipe.data.path).name, str(recipe.lora.rank)
-
-
-def _best(facts: dict[str, Facts]) -> set[str]:
-    """The run with the lowest evaluation loss of each dataset that several runs were trained on."""
-    best: dict[str, tuple[float, str]] = {}
-    counts: dict[str, int] = {}
-    for run_id, fact in facts.items():
-        if fact.after is not None:
-            counts[fact.data] = counts.get(fact.data, 0) + 1
-            best[fact.data] = min(best.get(fact.data, (fact.after, run_id)), (fact.after, run_id))
-    return {run_id for data, (_, run_id) in best.items() if counts[data] > 1}
-
-
-def _row(run: Run, facts: Facts, opened: bool, best: bool) -> str:
-    status = facts.status
-    steps = f"{number(status.step)} / {number(status.total)}" if status.total else "–"
-    loss = "–" if facts.after is None else f"{facts.after:.3f}"
-    if facts.after is not None and facts.before is not None:
-        loss = f"<small>{facts.before:.3f} →</small> {'<b>' if best else ''}{loss}{'</b> ★' if best else ''}"
-    cells = [
-        f'<a role="button" tabindex="0">{text(run.name)}</a>',
-        state_badge(status.state),
-        text(facts.model),
-        text(facts.data),
-        text(facts.rank),
-        steps,
-        loss,
-        duration(facts.seconds) if facts.seconds else "–",
-        date(run.created),
-    ]
-    title = ' title="The lowest evaluation loss on these data"' if best else ""
-    chosen = ' class="nb-open"' if opened else ""
-    return f'<tr data-run="{text(run.id)}"{chosen}{title}>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        turn = f"<nav>{before}<span>page {number(page)} of {number(pages)}</span>{after}</nav>"
+    star = '<span><b class="nb-star">★</b> lowest evaluation loss of the runs measured alike</span>'
+    return f'<div class="nb-foot"><span>{runs}{of_all}</span>{star}{turn}</div>'
 
 
 def recipe(run: Run) -> str:
-    """The run's exact settings and the log's end, folded apart."""
+    """The run's exact settings, and what was chosen and why, folded apart."""
     try:
         settings = run.recipe().to_yaml()
     except NibbleError as error:
         settings = str(error)
-    log = run.log_tail(60) or "Nothing yet."
     return (
         f'<p class="nb-muted">Folder: <code>{text(run.dir)}</code></p>'
-        f"<details><summary>Recipe</summary><pre>{text(settings)}</pre></details>"
-        f"<details><summary>The log's last lines</summary><pre class='nb-log'>{text(log)}</pre></details>"
-        f"{_reasons(run)}"
+        f"<details><summary>Recipe</summary><pre>{text(settings)}</pre></details>{_reasons(run)}"
     )
+
+
+def log(run: Run) -> str:
+    """The last lines of the worker's log."""
+    return f"<pre class='nb-log'>{text(run.log_tail(60) or 'Nothing yet.')}</pre>"
 
 
 def _reasons(run: Run) -> str:

@@ -69,7 +69,8 @@
     const at = x0 + ((rows[0].x - left) / (right - left)) * (x1 - x0);
     tip.replaceChildren();
     const head = document.createElement("b");
-    head.textContent = svg.dataset.kind === "time" ? time(at) : `step ${Math.round(at)}`;
+    const whole = Math.round(at).toLocaleString("en");
+    head.textContent = { time: time(at), tokens: `${whole} tokens` }[svg.dataset.kind] ?? `step ${whole}`;
     tip.append(head, ...rows.map((row) => {
       const line = document.createElement("div");
       line.textContent = `${row.name}: ${show(row.value)}`;

@@ -37,6 +37,10 @@ def _training(workspace: Workspace, **status: Any) -> Run:
     return _run(workspace, state="training", **{**alive, **status})
 
 
+def _table(workspace: Workspace, opened: Run) -> str:
+    return runs_html.Table(workspace).page(runs_html.Asked(), opened.id).html
+
+
 def test_while_it_trains_every_number_has_its_unit(workspace: Workspace) -> None:
     run = _training(workspace, step=10, total=40)
     for step in range(1, 11):
@@ -137,19 +141,10 @@ def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> Non
     run.append("samples.jsonl", {"step": 0, "prompt": HOSTILE, "answer": "no"})
     run.append("samples.jsonl", {"step": 5, "prompt": HOSTILE, "answer": HOSTILE})
     run.event("info", HOSTILE)
-    for html in [*Live("cpu").parts(run).values(), runs_html.Table(workspace).html(run.id), runs_html.recipe(run)]:
+    for html in [*Live("cpu").parts(run).values(), _table(workspace, run), runs_html.recipe(run)]:
         assert "<script" not in html
     says = Live("cpu").parts(run)["says"]
     assert says.index("step 5") < says.index("base")  # the newest on top
-
-
-def test_the_table_marks_the_best_of_the_runs_on_the_same_data(workspace: Workspace) -> None:
-    for name, loss in (("worse", 0.9), ("better", 0.4)):
-        run = _run(workspace, name=name, state="finished")
-        write_json(run.dir / "result.json", {"eval_loss_before": 3.0, "eval_loss": loss})
-    table = runs_html.Table(workspace).html("")
-    assert "<b>0.400</b> ★" in table
-    assert "<b>0.900</b>" not in table
 
 
 def test_tokens_say_their_id_and_whether_they_are_trained_on() -> None:

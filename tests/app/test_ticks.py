@@ -5,11 +5,14 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
+from app import runs_html
 from app.context import Context
-from app.runs_html import Table
+from app.runs_events import opened_run
+from app.runs_html import Asked, Table
 from app.tabs import chat, runs, train
 from core.recipe import make_recipe
-from core.runs.store import Run, create_run, list_runs
+from core.runs.removing import remove
+from core.runs.store import Run, create_run
 
 
 def _ended(context: Context, name: str = "try", state: str = "stopped") -> Run:
@@ -43,19 +46,43 @@ def test_before_the_first_run_it_says_what_will_be_here(train_tab: train.TrainTa
 
 
 def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Context) -> None:
+    run, table, asked, seen = _ended(context), Table(context.workspace), Asked(), {}
+    first = {runs_tab.table, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
+    assert set(runs.tick(runs_tab, context, table, "", asked, seen)) == first
+    assert runs.tick(runs_tab, context, table, "", asked, seen) == {}
+    assert runs_tab.recipe in runs.tick(runs_tab, context, table, run.id, asked, seen)
+    assert runs.tick(runs_tab, context, table, run.id, asked, seen) == {}
+
+
+def test_of_the_table_only_the_rows_that_changed_are_sent(
+    runs_tab: runs.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_html, "FRESH_SECONDS", 0.0)
+    kept, named = _ended(context, "keep"), _ended(context, "before")
+    table, asked, seen = Table(context.workspace), Asked(), {}
+    runs.tick(runs_tab, context, table, "", asked, seen)
+    named.write_labels("after", "", [])
+    (sent,) = runs.tick(runs_tab, context, table, "", asked, seen).items()
+    assert sent[0] is runs_tab.patch
+    assert named.id in sent[1] and "after" in sent[1] and kept.id not in sent[1]
+    assert runs.tick(runs_tab, context, table, "", asked, seen) == {}
+
+
+def test_what_a_person_is_writing_is_left_alone(runs_tab: runs.RunsTab, context: Context) -> None:
     run, table, seen = _ended(context), Table(context.workspace), {}
-    assert set(runs.tick(runs_tab, context, table, "", seen)) == {runs_tab.table, runs_tab.to_train}
-    assert runs.tick(runs_tab, context, table, "", seen) == {}
-    assert runs_tab.recipe in runs.tick(runs_tab, context, table, run.id, seen)
-    assert runs.tick(runs_tab, context, table, run.id, seen) == {}
+    first = runs.tick(runs_tab, context, table, run.id, Asked(), seen)
+    assert first[runs_tab.name] == "try"
+    run.write_labels("renamed elsewhere", "", [])
+    run.write_status(state="failed")
+    assert runs_tab.name not in runs.tick(runs_tab, context, table, run.id, Asked(), seen)
 
 
-def test_a_deleted_run_is_gone(context: Context) -> None:
-    keep, run = _ended(context, "keep"), _ended(context, "away")
-    runs.remove(run)
-    assert [each.id for each in list_runs(context.workspace)] == [keep.id]
-    assert runs.opened_run(context, run.id) is None
-    assert not run.dir.exists()
+def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs.RunsTab, context: Context) -> None:
+    run, table, seen = _ended(context), Table(context.workspace), {}
+    runs.tick(runs_tab, context, table, run.id, Asked(), seen)
+    remove(context.workspace, run)
+    assert opened_run(context, run.id) is None
+    assert runs.tick(runs_tab, context, table, run.id, Asked(), seen)[runs_tab.pane].visible is False
 
 
 def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:

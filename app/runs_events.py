@@ -1,0 +1,153 @@
+"""What happens on a press on the Runs tab."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app import pieces
+from app.context import Context
+from app.form import as_on_screen, explain
+from app.runs_html import Asked
+from core.errors import NibbleError, RunError
+from core.runs.index import index_of
+from core.runs.queue import move
+from core.runs.removing import remove, what_is_lost
+from core.runs.resuming import resume
+from core.runs.store import ENDED, Run, find_run
+
+if TYPE_CHECKING:
+    from app.tabs.runs import RunsTab
+
+Updates = dict[Any, Any]
+MOST_TAGS = 12
+# The fields of a resume and what they set, in their order on the screen.
+MAY_ASK = ("train.epochs", "train.max_steps", "train.learning_rate")
+
+
+def opened_run(context: Context, opened: str) -> Run | None:
+    """The run that is open, None where there is none or its folder has gone."""
+    run = Run(context.workspace.runs / opened)
+    return run if opened and (run.dir / "recipe.yaml").is_file() else None
+
+
+class RunsEvents:
+    """Each method parses, calls the engine once, and renders."""
+
+    def __init__(self, tab: RunsTab, context: Context) -> None:
+        self.tab = tab
+        self.context = context
+
+    def press(self, asked: Asked, opened: str, event: gr.EventData) -> tuple[Asked, str]:
+        """A press in the table: open a run, sort, turn the page, pick."""
+        act, value = str(event.act), str(event.value)
+        if act == "open":
+            index_of(self.context.workspace).look_again(value)
+            return asked, value
+        return asked.press(act, value), opened
+
+    def find(self, words: str, state: str, asked: Asked) -> Asked:
+        """Only the runs with these words and in this state."""
+        return replace(asked, words=words or "", state=state or "", page=1)
+
+    def stop(self, opened: str) -> str:
+        """Ask the run to stop, or take it out of the queue."""
+        try:
+            return pieces.note_box(self.context.supervisor.stop(find_run(self.context.workspace, opened)))
+        except NibbleError as error:
+            return explain(error)
+
+    def move(self, opened: str, places: int) -> str:
+        """Let a run that waits start sooner or later."""
+        try:
+            move(self.context.workspace, opened, places)
+        except NibbleError as error:
+            return explain(error)
+        return ""
+
+    def label(self, opened: str, name: str, tags: str, note: str) -> str:
+        """Keep what the person has written on the run."""
+        run = opened_run(self.context, opened)
+        if run is None:
+            return pieces.error_box("This run is gone: it was deleted elsewhere.")
+        words = list(dict.fromkeys(word.strip() for word in tags.split(",") if word.strip()))
+        if len(words) > MOST_TAGS:
+            return pieces.error_box(f"{len(words)} tags are too many: keep {MOST_TAGS} at most.")
+        try:
+            run.write_labels(name.strip(), note.strip(), words)
+        except OSError as error:
+            return pieces.error_box(
+                f"It could not be saved: {error.strerror or error}. Free some space, then try again."
+            )
+        return pieces.note_box("Saved.")
+
+    def ask_to_resume(self, opened: str) -> Updates:
+        """Show how the run would go on: with the settings that it has."""
+        tab, run = self.tab, opened_run(self.context, opened)
+        try:
+            rules = run.recipe().train if run is not None else None
+        except NibbleError as error:
+            return {tab.said: explain(error)}
+        if rules is None:
+            return {tab.said: pieces.error_box("This run is gone: it was deleted elsewhere.")}
+        return {
+            tab.longer: gr.Group(visible=True),
+            tab.sure: gr.Row(visible=False),
+            tab.epochs: gr.Number(rules.epochs),
+            tab.steps: gr.Number(rules.max_steps),
+            tab.rate: gr.Number(rules.learning_rate),
+            tab.said: "",
+        }
+
+    def resume(self, opened: str, epochs: float | None, steps: float | None, rate: float | None) -> Updates:
+        """Put the run back into the queue, to go on from its last checkpoint."""
+        tab = self.tab
+        try:
+            run = find_run(self.context.workspace, opened)
+            rules = run.recipe().train
+            had = (rules.epochs, rules.max_steps, rules.learning_rate)
+            pairs = zip(MAY_ASK, (epochs, steps, rate), had, strict=True)
+            changed = [f"{key}={'null' if new is None else f'{new:.12g}'}" for key, new, old in pairs if new != old]
+            resume(run, self.context.supervisor, changed)
+        except Exception as error:  # whatever it is, the person is looking here
+            return {tab.said: explain(_in_the_app(error))}
+        waits = run.status().state == "queued"
+        said = "It waits in the queue." if waits else "It goes on from its last checkpoint."
+        return {tab.said: pieces.note_box(said), tab.longer: gr.Group(visible=False)}
+
+    def ask_to_delete(self, opened: str) -> Updates:
+        """Ask, and say what it frees and what is lost."""
+        tab, run = self.tab, opened_run(self.context, opened)
+        if run is None or run.status().state not in ENDED:
+            return {tab.said: pieces.error_box("Only a run that has ended can be deleted. Stop it first.")}
+        question = f"Delete “{pieces.text(run.name)}” for good? {what_is_lost(run)}"
+        return {
+            tab.sure: gr.Row(visible=True),
+            tab.longer: gr.Group(visible=False),
+            tab.question: question,
+            tab.said: "",
+        }
+
+    def delete(self, opened: str, asked: Asked) -> Updates:
+        """Delete the run; it leaves the comparison too."""
+        tab, run = self.tab, Run(self.context.workspace.runs / opened)
+        try:
+            if not opened:
+                raise RunError("No run is open.")
+            remove(self.context.workspace, run)
+        except NibbleError as error:
+            return {tab.said: explain(error), tab.sure: gr.Row(visible=False)}
+        index_of(self.context.workspace).look_again(run.id)
+        picked, compared = (tuple(each for each in ids if each != run.id) for ids in (asked.picked, asked.compared))
+        away: Updates = {tab.opened: "", tab.pane: gr.Column(visible=False), tab.sure: gr.Row(visible=False)}
+        return {**away, tab.said: "", tab.asked: replace(asked, picked=picked, compared=compared)}
+
+
+def _in_the_app(error: Exception) -> Exception:
+    """A refusal that speaks of the command line, as one that speaks of the fields above it."""
+    if not isinstance(error, NibbleError):
+        return error
+    said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
+    return RunError(as_on_screen(said))
