@@ -7,10 +7,15 @@ from app.pieces import busy, empty, error_box, number, text
 from core.arena.board import Board
 from core.arena.elo import START, K
 
-WIDE, TALL, EDGE = 190, 22, 8
+WIDE, TALL, EDGE = 216, 22, 14
 FEW_GAMES = 10
 MOST_IN_MATRIX = 12
 HEADINGS = ("", "Voice", "Elo", "95 % interval", "Games", "Bradley–Terry")
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: '1 vote', '1,200 votes'."""
+    return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
 def counting() -> str:
@@ -34,7 +39,7 @@ def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -
     head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
     return (
         '<section class="nb-card nb-board"><header><div><h3>Leaderboard</h3>'
-        f"<small>{number(board.votes)} votes · start {START:.0f}, K {K:.0f}, the mean of "
+        f"<small>{counted(board.votes, 'vote')} · start {START:.0f}, K {K:.0f}, the mean of "
         f"{number(board.orderings)} random orderings</small></div></header>"
         f'<div class="nb-scroll"><table class="nb-table"><thead><tr>{head}</tr></thead>{rows}'
         f'<tr class="nb-elo-axis"><td colspan="3"></td><td>{scale.axis()}</td><td colspan="2"></td></tr>'
@@ -64,9 +69,9 @@ class _Scale:
         return (
             f'<svg class="nb-elo" width="{WIDE}" height="{TALL}" viewBox="0 0 {WIDE} {TALL}" role="img" '
             f'aria-label="{said}" data-said="{said}">{guides}'
-            f'<rect class="nb-elo-range" x="{self.x(low):.1f}" y="{y - 3}" rx="3" '
-            f'width="{max(2.0, self.x(high) - self.x(low)):.1f}" height="6"/>'
-            f'<circle class="nb-elo-point" cx="{self.x(middle):.1f}" cy="{y}" r="5"/></svg>'
+            f'<rect class="nb-elo-range" x="{self.x(low):.1f}" y="{y - 4}" rx="4" '
+            f'width="{max(2.0, self.x(high) - self.x(low)):.1f}" height="8"/>'
+            f'<circle class="nb-elo-point" cx="{self.x(middle):.1f}" cy="{y}" r="3.4"/></svg>'
         )
 
     def axis(self) -> str:
@@ -82,7 +87,7 @@ class _Scale:
         )
 
     def _ticks(self) -> list[float]:
-        return ticks(self.low, self.high, about=3)
+        return ticks(self.low, self.high, about=4)
 
 
 def _row(place: int, board: Board, labels: dict[str, str], scale: _Scale) -> str:
@@ -121,7 +126,7 @@ def _names(models: list[str], labels: dict[str, str], most: int = 4) -> str:
 def _damaged(count: int) -> str:
     if not count:
         return ""
-    return f'<p class="nb-muted">{number(count)} damaged lines in votes.jsonl are left as they are and not counted.</p>'
+    return f'<p class="nb-muted">Left as it is and not counted: {counted(count, "damaged line")} of votes.jsonl.</p>'
 
 
 def _matrix(board: Board, labels: dict[str, str]) -> str:

@@ -88,6 +88,7 @@ class ArenaEvents:
             tab.status: status,
             tab.asked: arena_html.asked(match),
             tab.decided: arena_html.decided(match.vote) if match is not None and match.vote is not None else "",
+            tab.duel: gr.Column(visible=match is not None),
             tab.stop: gr.Button(visible=desk.busy),
             tab.go: gr.Button(interactive=not desk.busy),
         }

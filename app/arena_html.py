@@ -58,7 +58,7 @@ def _speaks(match: Match, reply: Reply) -> bool:
 
 def decided(vote: Vote) -> str:
     """After the vote."""
-    return note_box(f"{VOTED[vote.winner]} The names are above the answers now; press the button for the next match.")
+    return note_box(f"{VOTED[vote.winner]} The names are above the answers now. Next: the button above, or N.")
 
 
 def job(running: bool, done: int, total: int, unit: str, remark: str, error: str) -> str:

@@ -37,6 +37,7 @@ class ArenaTab:
     heads: tuple[gr.HTML, gr.HTML]
     replies: tuple[gr.Markdown, gr.Markdown]
     votes: dict[str, gr.Button]
+    duel: gr.Column
     decided: gr.HTML
     settings: dict[str, Component]
     board: gr.HTML
@@ -74,7 +75,7 @@ class ArenaTab:
 
     def match(self) -> list[Component]:
         """What shows the present match."""
-        pieces = [self.status, self.asked, *self.heads, *self.replies, *self.votes.values(), self.decided]
+        pieces = [self.status, self.asked, *self.heads, *self.replies, *self.votes.values(), self.decided, self.duel]
         return [*pieces, self.stop, self.go]
 
     def watched(self) -> list[Component]:
@@ -91,7 +92,7 @@ def build() -> ArenaTab:
     """Lay the tab out."""
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes="nb-arena"):
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=10, min_width=320):
             _build_match(parts)
             with gr.Accordion("How they answer", open=False):
                 parts["settings"] = _build_settings()
@@ -99,7 +100,7 @@ def build() -> ArenaTab:
                 _build_bulk(parts)
             with gr.Accordion("An automatic judge", open=False):
                 _build_judge(parts)
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=9, min_width=320):
             parts["board"] = gr.HTML(elem_classes="nb-slot")
             parts["whose"] = gr.CheckboxGroup(
                 [(label, kind) for kind, label in WHOSE.items()],
@@ -140,23 +141,24 @@ def _build_match(parts: dict[str, Any]) -> None:
     parts["status"] = _slot()
     parts["asked"] = gr.HTML(arena_html.asked(None), elem_classes="nb-slot", js_on_load=arena_html.KEYS)
     heads, replies = [], []
-    with gr.Row(elem_classes="nb-duel", equal_height=True):
-        for _ in arena_html.SIDES:
-            with gr.Column(min_width=240, elem_classes="nb-reply"):
-                heads.append(gr.HTML(elem_classes="nb-slot"))
-                replies.append(gr.Markdown(sanitize_html=True, line_breaks=True, elem_classes="nb-reply-text"))
+    with gr.Column(visible=False) as parts["duel"]:
+        with gr.Row(elem_classes="nb-duel", equal_height=True):
+            for _ in arena_html.SIDES:
+                with gr.Column(min_width=240, elem_classes="nb-reply"):
+                    heads.append(gr.HTML(elem_classes="nb-slot"))
+                    replies.append(gr.Markdown(sanitize_html=True, line_breaks=True, elem_classes="nb-reply-text"))
+        with gr.Row(elem_classes="nb-votes"):
+            parts["votes"] = {
+                choice: gr.Button(VOTES[choice], interactive=False, min_width=110, elem_id=f"nb-vote-{choice}")
+                for choice in CHOICES
+            }
+        parts["decided"] = _slot()
     parts["heads"], parts["replies"] = tuple(heads), tuple(replies)
-    with gr.Row(elem_classes="nb-votes"):
-        parts["votes"] = {
-            choice: gr.Button(VOTES[choice], interactive=False, min_width=110, elem_id=f"nb-vote-{choice}")
-            for choice in CHOICES
-        }
-    parts["decided"] = _slot()
 
 
 def _build_settings() -> dict[str, Component]:
     gr.HTML("Both answer with the same settings and the same seed.", elem_classes="nb-slot nb-muted")
-    with gr.Row(elem_classes="nb-fields"):
+    with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
         return {
             "greedy": gr.Checkbox(False, label="Always the likeliest word", info="Greedy: nothing is left to chance."),
             "temperature": gr.Slider(
@@ -180,7 +182,7 @@ def _build_bulk(parts: dict[str, Any]) -> None:
         "and gone on with. Then choose “Prepared answers” above and vote.",
         elem_classes="nb-slot nb-muted",
     )
-    with gr.Row(elem_classes="nb-fields"):
+    with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
         parts["bulk_voices"] = gr.Dropdown(label="Voices", choices=[], multiselect=True, min_width=220)
         parts["bulk_source"] = gr.Dropdown(
             label="Questions", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
@@ -197,7 +199,7 @@ def _build_judge(parts: dict[str, Any]) -> None:
         "The questions and answers are sent to that address. Its votes are marked as the judge's.",
         elem_classes="nb-slot nb-muted",
     )
-    with gr.Row(elem_classes="nb-fields"):
+    with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
         parts["judge"] = {
             "url": gr.Textbox(label="Address", placeholder="http://127.0.0.1:8000/v1", max_lines=1),
             "model": gr.Textbox(label="Model", placeholder="The name its endpoint knows it by", max_lines=1),

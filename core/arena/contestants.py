@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 from core.chat.voices import Voice, find_voice, without_adapter
 from core.errors import NibbleError
@@ -37,5 +38,6 @@ def _base_under(chosen: Sequence[Voice]) -> Voice:
 def _asked_alike(voice: Voice, all_of_them: Sequence[Voice]) -> Voice:
     if voice.adapter is not None:
         return voice
+    called = f"{PurePath(voice.model).name} (base)"
     over = next((each for each in all_of_them if each.adapter is not None and each.model == voice.model), None)
-    return voice if over is None else replace(without_adapter(over), key=voice.key, label=voice.label)
+    return replace(voice if over is None else without_adapter(over), key=voice.key, label=called)

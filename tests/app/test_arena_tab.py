@@ -1,0 +1,191 @@
+"""The Arena tab's callbacks: blind until the vote, errors in place, ticks that say only what changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from app import arena_board_html, arena_html
+from app.arena_events import ArenaEvents
+from app.context import Context
+from app.tabs import arena
+from core.arena.board import board
+from core.arena.contestants import ITS_BASE
+from core.arena.games import Game
+from core.arena.judge import KEY_VARIABLE
+from core.arena.votes import Side, Vote
+from tests.core.arena.speaking import Speaker
+
+HOSTILE = "<script>document.title='run'</script>"
+BASES = {"first": "base:starter", "second": "base:other"}
+
+
+@pytest.fixture
+def speaker(context: Context) -> Speaker:
+    """Voices that speak without a model, in the context's arena."""
+    context.arena.desk.speaker = found = Speaker()
+    return found
+
+
+@pytest.fixture(scope="module")
+def tab() -> arena.ArenaTab:
+    """The tab's components."""
+    with gr.Blocks():
+        return arena.build()
+
+
+@pytest.fixture
+def events(tab: arena.ArenaTab, context: Context, speaker: Speaker) -> ArenaEvents:
+    return ArenaEvents(tab, context)
+
+
+def _given(tab: arena.ArenaTab, question: str = "", **changes: Any) -> dict[Any, Any]:
+    values = {component: component.value for component in tab.form().values()}
+    chosen = {tab.form()[name]: value for name, value in {**BASES, **changes}.items()}
+    return {**values, **chosen, tab.question: question}
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def _vote(left: str, right: str, winner: str = "left", label: str = "") -> Vote:
+    return Vote(Side(left, label or left), Side(right, right), winner)  # type: ignore[arg-type]
+
+
+def test_both_answer_and_the_names_come_after_the_vote(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+    *_, shown = events.ask(_given(tab, "Hello", source="typed"))
+    assert "Hello" in shown[tab.asked]
+    assert shown[tab.go].interactive
+    heads = shown[tab.heads[0]] + shown[tab.heads[1]]
+    assert "starter (base)" not in heads and "other (base)" not in heads
+    assert all(shown[button].interactive for button in tab.votes.values())
+    shown = events.voter("left")()
+    heads = shown[tab.heads[0]] + shown[tab.heads[1]]
+    assert "starter (base)" in heads and "other (base)" in heads
+    assert not any(shown[button].interactive for button in tab.votes.values())
+    assert len(events.desk.votes.refresh()) == 1
+    assert "decided" in events.voter("left")()[tab.status]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"source": "typed"}, "question is empty"),
+        ({"source": "prepared"}, "No prepared answers wait"),
+        ({"second": "base:starter"}, "one voice only"),
+        ({"second": ITS_BASE}, "no other base under it"),
+        ({"first": "run:gone"}, "There are no runs yet"),
+        ({"first": ""}, "nobody to talk to"),
+    ],
+)
+def test_what_cannot_be_a_match_is_said_in_place(
+    tab: arena.ArenaTab, events: ArenaEvents, changes: dict[str, str], said: str
+) -> None:
+    *_, shown = events.ask(_given(tab, **changes))
+    assert said in shown[tab.status] and "nb-error" in shown[tab.status]
+    assert events.desk.match is None
+
+
+def test_a_refusal_while_answering_is_said_and_the_question_stays(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+    *_, shown = events.ask(_given(tab, "This is broken", source="typed"))
+    assert "The template refuses that." in shown[tab.status]
+    assert not any(shown[button].interactive for button in tab.votes.values())
+
+
+def test_questions_of_the_set_do_not_come_twice_before_all_were_asked(
+    tab: arena.ArenaTab, events: ArenaEvents, speaker: Speaker
+) -> None:
+    for _ in range(8):
+        list(events.ask(_given(tab, source="shipped:talk")))
+    assert len({str(messages) for _, messages, _ in speaker.heard}) == 8
+
+
+def test_answers_are_text_whatever_is_in_them(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+    *_, shown = events.ask(_given(tab, HOSTILE, source="typed"))
+    for part in (shown[tab.asked], *(shown[reply] for reply in tab.replies)):
+        assert "<script" not in part and "script" in part
+
+
+def test_a_tick_says_only_what_changed(tab: arena.ArenaTab, context: Context, events: ArenaEvents) -> None:
+    seen: dict[str, str] = {}
+    arena.tick(tab, context, seen)
+    _until(lambda: not context.arena.standing.busy)
+    assert "No votes yet" in arena.tick(tab, context, seen)[tab.board]
+    assert arena.tick(tab, context, seen) == {}
+    context.arena.desk.votes.add([_vote("a", "b")])
+    _until(lambda: "data-voice" in arena.tick(tab, context, seen).get(tab.board, ""))
+    assert arena.tick(tab, context, seen) == {}
+    assert "data-voice" in arena.tick(tab, context, {})[tab.board]
+
+
+def test_whose_votes_count_is_chosen(tab: arena.ArenaTab, context: Context, events: ArenaEvents) -> None:
+    context.arena.desk.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
+    events.count(["judge"])
+    _until(lambda: 'data-voice="c"' in context.arena.standing.look())
+    assert 'data-voice="a"' not in context.arena.standing.html
+    events.count([])
+    _until(lambda: "No votes to count" in context.arena.standing.look())
+
+
+def test_answers_are_prepared_and_what_was_begun_is_offered_again(
+    tab: arena.ArenaTab, context: Context, events: ArenaEvents, speaker: Speaker
+) -> None:
+    given = _given(tab, bulk_voices=["base:starter", "base:other"], bulk_source="shipped:talk")
+    speaker.after_each = lambda: context.arena.work.stop() if len(speaker.heard) == 5 else None
+    events.prepare(given)
+    _until(lambda: not context.arena.work.preparing.running)
+    assert "4 of 16 answers are there" in context.arena.work.preparing_html()
+    again = Context.open(context.workspace)
+    assert "interrupted" in again.arena.work.preparing_html()
+    speaker.after_each = lambda: None
+    events.prepare(given)
+    _until(lambda: not context.arena.work.preparing.running)
+    assert "16 of 16" in context.arena.work.preparing_html()
+    assert Context.open(context.workspace).arena.work.preparing_html() == ""
+    assert context.arena.desk.waiting() == 8
+
+
+def test_one_voice_cannot_be_prepared_alone(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_said]
+
+
+def test_the_judges_key_is_not_remembered(
+    tab: arena.ArenaTab, context: Context, events: ArenaEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    assert tab.judge["key"] not in tab.inputs()
+    events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
+    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_said]
+    assert not [
+        file for file in context.workspace.path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()
+    ]
+    shown = events.fill()
+    assert (shown[tab.judge["url"]], shown[tab.judge["model"]]) == ("https://judge.example/v1", "m")
+
+
+def test_a_file_that_is_no_table_is_refused_beside_it(tab: arena.ArenaTab, events: ArenaEvents, tmp_path: Any) -> None:
+    file = tmp_path / "votes.csv"
+    file.write_text("name,age\nx,3\n", encoding="utf-8")
+    assert "has no column" in events.take_in(str(file))[tab.exchanged]
+    assert "no votes to export" in events.export()[tab.exchanged]
+
+
+def test_the_leaderboard_escapes_names_and_says_its_unit() -> None:
+    games = [Game(HOSTILE, "b", "model_a"), Game("b", HOSTILE, "model_a")]
+    html = arena_board_html.leaderboard(board(games, 50), {HOSTILE: HOSTILE, "b": "b"}, 3, 2)
+    assert "<script" not in html
+    assert "Elo (points)" in html and "3 damaged lines" in html and "Fewer than 10 games" in html
+    assert html.count('class="nb-elo-point"') == 2
+
+
+def test_the_lean_of_judges_is_said() -> None:
+    said = arena_html.lean(arena_html.Bias(pairs=10, agree=7, first=12, second=4))
+    assert "7 of 10 pairs" in said and "75%" in said
