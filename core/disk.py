@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 # Libraries that write past Python tell of a full disk in words of their own: safetensors, torch, Windows.
@@ -48,6 +49,18 @@ class Lines:
             left = _append(file, earlier + line, begins_anew=not earlier)
             if left:
                 self._waiting[file] = left
+
+    def flush(self, files: Iterable[Path]) -> None:
+        """Have all that waits written, and `files` on the disk itself. Raises OSError where there is no room."""
+        with self._one_at_a_time:
+            for file, text in list(self._waiting.items()):
+                self._waiting[file] = _append(file, text, begins_anew=False)
+                if self._waiting[file]:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+                del self._waiting[file]
+        for file in files:
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
 
 
 def _append(file: Path, text: bytes, begins_anew: bool) -> bytes:

@@ -246,6 +246,10 @@ class Run:
         """Append one line of JSON to one of the run's `.jsonl` files."""
         _LINES.append(self.dir / file, (json.dumps(row, ensure_ascii=False) + "\n").encode())
 
+    def flush(self) -> None:
+        """See to it that every line is on the disk itself. Raises OSError where there is no room for one."""
+        _LINES.flush(sorted(self.dir.glob("*.jsonl")))
+
     @staticmethod
     def has_lines_waiting() -> bool:
         """Whether a full disk keeps lines of this process from being written."""

@@ -58,6 +58,7 @@ class Saver:
         began = time.perf_counter()
         try:
             with lifted():
+                self.run.flush()  # what resuming cuts back to this step has to be there, after a power cut as well
                 folder = save_checkpoint(self.folder, step, trainer, self.settings.keep, progress)
         except Exception as error:
             if not is_disk_full(error):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from datasets import Dataset as ArrowDataset
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import add_fused_lm_head
@@ -102,6 +102,7 @@ class NibbleTrainer(SFTTrainer):
             processing_class=tokenizer,
             callbacks=[_ThinOut(checkpointing), *go_on, watcher, InStep(ranks, watcher)],
         )
+        self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
         for each in go_on:
             each.trainer = self
         cast_adapters(self.model, trained_in)  # SFTTrainer has cast them to bf16, whatever the device computes fast
