@@ -15,8 +15,8 @@ from gradio.utils import get_upload_folder
 
 from app import arena_html, choices, pieces
 from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
+from app.chat_html import literal
 from app.context import Context
-from app.tabs.chat import literal
 from core.arena.contestants import ITS_BASE
 from core.arena.judge import KEY_VARIABLE
 from core.arena.match import Match
@@ -54,13 +54,15 @@ class ArenaEvents:
         except NibbleError as error:
             yield {self.tab.status: pieces.error_box(str(error))}
             return
-        version = -1
+        typed = {self.tab.question: ""} if values["source"] == TYPED else {}
+        yield {**self.render(), **typed}
+        version = self.desk.version
         while self.desk.busy:
             if self.desk.version != version:
                 version = self.desk.version
                 yield self.render()
             time.sleep(1 / LOOKS_A_SECOND)
-        yield {**self.render(), self.tab.question: "" if self.desk.match is not None else gr.skip()}
+        yield {**self.render(), **({self.tab.question: question} if typed and self.desk.error else {})}
 
     def stop(self) -> str:
         """End the replies under way."""
@@ -93,7 +95,7 @@ class ArenaEvents:
             tab.go: gr.Button(interactive=not desk.busy),
         }
         for side, (head, reply) in enumerate(zip(tab.heads, tab.replies, strict=True)):
-            updates[head] = arena_html.heading(match, side)
+            updates[head] = arena_html.heading(match, side, desk.busy)
             updates[reply] = literal(_text(match, side))
         return updates | {button: gr.Button(interactive=votable) for button in tab.votes.values()}
 
@@ -204,6 +206,9 @@ class ArenaEvents:
         there = ",".join(run.id for run in list_runs(self.context.workspace) if run.has_adapter)
         if seen.get("voices", there) != there:
             updates |= self._menus(None)
+        if seen.get("trained") != str(bool(there)):
+            seen["trained"] = str(bool(there))
+            updates[tab.to_train] = gr.Button(visible=not there)
         seen["voices"] = there
         return updates
 

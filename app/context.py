@@ -10,6 +10,8 @@ from app.data_desk import DataDesk
 from app.download_desk import DownloadDesk
 from app.live import Live
 from app.plan_desk import PlanDesk
+from app.serving_desk import ServingDesk
+from app.side_by_side import SideBySide
 from app.talk import Talk
 from core.chat.client import ChatClient
 from core.hardware import Device, device
@@ -26,6 +28,8 @@ class Context:
     supervisor: Supervisor
     helper: Helper
     talk: Talk
+    sides: SideBySide
+    serving: ServingDesk
     arena: Arena
     live: Live
     data: DataDesk
@@ -43,6 +47,8 @@ class Context:
             supervisor=Supervisor(workspace),
             helper=helper,
             talk=talk,
+            sides=SideBySide.open(workspace, talk.client),
+            serving=ServingDesk(workspace, talk.client),
             arena=Arena.open(workspace, talk),
             live=Live(found.kind),
             data=data,

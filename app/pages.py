@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from app import strip_html
+from app.chat_events import conversation_file
 from app.context import Context, device_line
+from app.data_events import DataEvents
 from app.form import flat
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
@@ -108,6 +110,11 @@ def _wire_across(page: Page, context: Context) -> None:
         context.talk.load(f"run:{run.id}")
         return {page.tabs: gr.Tabs(selected="chat"), **chat.choose(page.chat, context, run.id)}
 
+    def to_data(given: dict[Any, Any]) -> Updates:
+        file = conversation_file(context, given[page.chat.settings["system"]] or "")
+        kept = DataEvents(page.data, page.train.form, context).keep({**given, page.data.upload: [str(file)]})
+        return {page.tabs: gr.Tabs(selected="data"), **kept}
+
     def reuse(opened: str) -> Updates:
         run = opened_run(context, opened)
         try:
@@ -119,9 +126,14 @@ def _wire_across(page: Page, context: Context) -> None:
         return {page.tabs: gr.Tabs(selected="train"), **page.train.form.updates(values)}
 
     target = [page.tabs, page.chat.talker, page.chat.voice]
+    known = page.train.form.inputs() | page.data.inputs()
+    page.chat.to_data.click(
+        to_data, known | {page.chat.settings["system"]}, [page.tabs, *page.data.changed(page.train.form)], **QUIET
+    )
     page.train.chat.click(lambda: talk_to(train.shown_run(context)), None, target, **QUIET)
     page.runs.chat.click(lambda opened: talk_to(opened_run(context, opened)), page.runs.opened, target, **QUIET)
     page.runs.reuse.click(reuse, page.runs.opened, [page.tabs, *page.train.form.inputs()], **QUIET)
+    page.arena.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
     page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
 
 
@@ -153,9 +165,9 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
         }
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
-    filled += [page.chat.talker, page.chat.voice, *page.chat.settings.values(), *_conversation(page.chat)]
+    filled += page.chat.filled()
     filled += [*page.arena.form().values(), page.arena.question, page.arena.whose, *page.arena.match()]
-    watched = [page.strip, page.seen, *_train_outputs(page.train), *_conversation(page.chat), page.chat.talker]
+    watched = [page.strip, page.seen, *_train_outputs(page.train), *page.chat.watched()]
     watched += page.arena.watched()
     watched += [*page.data.drawn(), *page.runs.drawn()]
     ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened, page.runs.asked], "outputs": watched, **QUIET}
@@ -166,16 +178,13 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
     page.runs.opened.change(tick, **ticking).then(None, None, None, js=runs.COME_INTO_SIGHT, **QUIET)
 
 
-def _conversation(tab: chat.ChatTab) -> list[Any]:
-    return [tab.chatbot, tab.status, tab.stop, tab.again, tab.send]
-
-
 def _train_outputs(tab: train.TrainTab) -> list[Any]:
     return [
         *tab.view.components(),
         tab.stop,
         tab.end_now,
         tab.bell,
+        tab.resume,
         tab.chat,
         tab.again,
         tab.welcome,

@@ -1,27 +1,43 @@
-"""Chat: talk to a trained adapter and to its base, and hear the difference."""
+"""Chat: talk to a base, an adapter, a checkpoint; hear the same question answered by several; let others use it."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from app import choices, pieces
+from app import choices
+from app.chat_events import ChatEvents, CompareEvents, kept_settings, voice_radio
+from app.chat_view import Updates, render, render_sides
 from app.context import Context
-from app.talk import Manner, Talk
-from core.chat.sampling import Sampling
+from app.side_by_side import MOST
+from core.chat.sampling import RANGES
+from core.runs.queue import at_work
 from core.runs.store import list_runs
-from core.workspace import read_json, write_json
 
-Updates = dict[Any, Any]
-LOOKS_A_SECOND = 12
-_CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 EMPTY = "### Nothing said yet\nChoose what to talk to above, write a message below, and press Enter."
+PRESS_DOWNLOAD = "() => setTimeout(() => document.querySelector('#nb-download-chat')?.click(), 300)"
+
+
+@dataclass(frozen=True)
+class ComparePart:
+    """One question to several voices: the components of its own tab."""
+
+    who: gr.Dropdown
+    question: gr.Textbox
+    ask: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    differs: gr.HTML
+    columns: list[gr.Column]
+    heads: list[gr.HTML]
+    replies: list[gr.Markdown]
+
+    def shown(self) -> list[Any]:
+        """What changes while the replies come."""
+        return [self.stop, self.ask, self.status, self.differs, *self.columns, *self.heads, *self.replies]
 
 
 @dataclass(frozen=True)
@@ -36,70 +52,162 @@ class ChatTab:
     send: gr.Button
     stop: gr.Button
     again: gr.Button
+    undo: gr.Button
     clear: gr.Button
+    to_data: gr.Button
+    save: gr.Button
+    download: gr.DownloadButton
+    context: gr.HTML
     unload: gr.Button
+    serve: gr.Button
+    served: gr.HTML
     settings: dict[str, Component]
+    compare: ComparePart
 
     def inputs(self) -> set[Component]:
         """For an event's `inputs`: the callback gets one dict of values by component."""
-        return {self.talker, self.voice, self.message, *self.settings.values()}
+        own = {self.talker, self.voice, self.message, self.compare.who, self.compare.question}
+        return own | set(self.settings.values())
+
+    def conversation(self) -> list[Any]:
+        """What changes while a reply comes."""
+        return [self.chatbot, self.status, self.stop, self.again, self.undo, self.send, self.to_data, self.context]
+
+    def filled(self) -> list[Any]:
+        """What is filled when the page is opened."""
+        own = [self.voice, self.compare.question, self.serve, self.served]
+        return [*own, *self.settings.values(), *self.watched()]
+
+    def watched(self) -> list[Any]:
+        """What changes by itself."""
+        return [*self.conversation(), *self.compare.shown(), self.talker, self.compare.who]
 
 
 def build() -> ChatTab:
     """Lay the tab out."""
     with gr.Row(elem_classes="nb-chat"):
-        with gr.Column(scale=7, min_width=540):
-            with gr.Row(elem_classes="nb-who"):
-                talker = gr.Dropdown(label="Talk to", choices=[], value=None, scale=2, min_width=220)
-                voice = gr.Radio(
-                    [("Adapter", "adapter"), ("Base", "base")],
-                    value="adapter",
-                    label="Answers come from",
-                    scale=1,
-                    min_width=230,
-                )
-            status = gr.HTML(elem_classes="nb-slot")
-            chatbot = gr.Chatbot(
-                label="Conversation",
-                show_label=False,
-                height="56vh",
-                min_height=320,
-                placeholder=EMPTY,
-                sanitize_html=True,
-                allow_tags=False,
-                feedback_options=None,
-                buttons=["copy"],
-                layout="bubble",
-                elem_classes="nb-talk",
-            )
-            with gr.Row(elem_classes="nb-write"):
-                message = gr.Textbox(
-                    label="Message", placeholder="Write a message; Enter sends it", lines=1, max_lines=6, scale=8
-                )
-                send = gr.Button("Send", variant="primary", scale=1, min_width=90)
-            with gr.Row(elem_classes="nb-actions"):
-                stop = gr.Button("Stop", variant="stop", size="sm", visible=False)
-                again = gr.Button("Regenerate", size="sm", interactive=False)
-                clear = gr.Button("Clear", size="sm")
-        with gr.Column(scale=2, min_width=240), gr.Accordion("How it answers", open=False):
-            settings = _build_settings()
+        with gr.Column(scale=7, min_width=540), gr.Tabs():
+            with gr.Tab("Conversation"):
+                parts = _build_conversation()
+            with gr.Tab("Side by side"):
+                compare = _build_compare()
+        with gr.Column(scale=2, min_width=260):
+            with gr.Accordion("How it answers", open=False):
+                settings = _build_settings()
+            with gr.Accordion("For other programs", open=False):
+                served = gr.HTML(elem_classes="nb-slot")
+                serve = gr.Button("Serve it", size="sm")
             unload = gr.Button("Free its memory", size="sm")
-    return ChatTab(talker, voice, status, chatbot, message, send, stop, again, clear, unload, settings)
+    return ChatTab(**parts, unload=unload, serve=serve, served=served, settings=settings, compare=compare)
+
+
+def _build_conversation() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Row(elem_classes="nb-who"):
+        parts["talker"] = gr.Dropdown(
+            label="Talk to",
+            info="A run, its best, a checkpoint, a base; or type the folder of an adapter.",
+            choices=[],
+            value=None,
+            allow_custom_value=True,
+            scale=2,
+            min_width=220,
+        )
+        parts["voice"] = gr.Radio(
+            [("Adapter", "adapter"), ("Base", "base")],
+            value="adapter",
+            label="Answers come from",
+            info="The base is what was there before.",
+            scale=1,
+            min_width=230,
+        )
+    parts["status"] = gr.HTML(elem_classes="nb-slot")
+    parts["chatbot"] = gr.Chatbot(
+        label="Conversation",
+        show_label=False,
+        height="52vh",
+        min_height=320,
+        placeholder=EMPTY,
+        editable="user",
+        sanitize_html=True,
+        allow_tags=False,
+        feedback_options=None,
+        buttons=["copy"],
+        layout="bubble",
+        elem_classes="nb-talk",
+    )
+    parts["context"] = gr.HTML(elem_classes="nb-slot")
+    with gr.Row(elem_classes="nb-write"):
+        parts["message"] = gr.Textbox(
+            label="Message", placeholder="Write a message; Enter sends it", lines=1, max_lines=6, scale=8
+        )
+        parts["send"] = gr.Button("Send", variant="primary", scale=1, min_width=90)
+    with gr.Row(elem_classes="nb-actions"):
+        parts["stop"] = gr.Button("Stop", variant="stop", size="sm", visible=False)
+        parts["again"] = gr.Button("Regenerate", size="sm", interactive=False)
+        parts["undo"] = gr.Button("Undo", size="sm", interactive=False)
+        parts["clear"] = gr.Button("Clear", size="sm")
+        parts["to_data"] = gr.Button("Use as data", size="sm", interactive=False)
+        parts["save"] = gr.Button("Download", size="sm")
+        parts["download"] = gr.DownloadButton("Download", visible="hidden", elem_id="nb-download-chat")
+    return parts
+
+
+def _build_compare() -> ComparePart:
+    who = gr.Dropdown(
+        label="Who answers",
+        info="Two to four; the same seed and settings for all.",
+        choices=[],
+        value=[],
+        multiselect=True,
+        max_choices=MOST,
+    )
+    with gr.Row(elem_classes="nb-write"):
+        question = gr.Textbox(label="Question", placeholder="One question for all", lines=1, max_lines=6, scale=8)
+        ask = gr.Button("Compare", variant="primary", scale=1, min_width=90, elem_id="nb-ask-all")
+        stop = gr.Button("Stop", variant="stop", size="sm", visible=False)
+    status = gr.HTML(elem_classes="nb-slot")
+    columns, heads, replies = [], [], []
+    with gr.Row(elem_classes="nb-sides"):
+        for _ in range(MOST):
+            with gr.Column(visible=False, min_width=200, elem_classes="nb-side-column") as column:
+                heads.append(gr.HTML(elem_classes="nb-slot"))
+                replies.append(gr.Markdown(elem_classes="nb-side-reply", sanitize_html=True))
+            columns.append(column)
+    differs = gr.HTML(elem_classes="nb-slot")
+    return ComparePart(who, question, ask, stop, status, differs, columns, heads, replies)
 
 
 def _build_settings() -> dict[str, Component]:
+    low, high = RANGES["temperature"]
+    penalty_low, penalty_high = RANGES["repetition_penalty"]
     return {
         "greedy": gr.Checkbox(
             False, label="Always the likeliest word", info="Greedy: the same question gets the same answer."
         ),
         "temperature": gr.Slider(
-            0.05, 2, value=0.7, step=0.05, label="Temperature", info="Higher is bolder, lower is safer."
+            low, high, value=0.7, step=0.05, label="Temperature", info="Higher is bolder, lower is safer; 0 is greedy."
         ),
         "top_p": gr.Slider(
             0.05, 1, value=0.9, step=0.05, label="Top-p", info="Draws only from the likeliest tokens of this share."
         ),
+        "top_k": gr.Slider(0, 200, value=0, step=1, label="Top-k", info="Only from so many likeliest tokens; 0: off."),
+        "repetition_penalty": gr.Slider(
+            penalty_low,
+            penalty_high,
+            value=1,
+            step=0.05,
+            label="Repetition penalty",
+            info="Above 1 what was said already becomes less likely; 1: off.",
+        ),
         "max_new_tokens": gr.Slider(
             8, 2048, value=256, step=8, label="Length limit (tokens)", info="The reply ends there at the latest."
+        ),
+        "seed": gr.Number(
+            None, label="Seed", precision=0, minimum=0, info="The same seed draws the same answer. Empty: a new one."
+        ),
+        "stop": gr.Textbox(
+            label="Stop texts", lines=2, placeholder="None", info="One a line: the reply ends before the first."
         ),
         "system": gr.Textbox(
             label="System prompt", lines=3, placeholder="None", info="Said to the model before the conversation."
@@ -109,120 +217,53 @@ def _build_settings() -> dict[str, Component]:
 
 def wire(tab: ChatTab, context: Context) -> None:
     """Attach the tab's events."""
-    events = ChatEvents(tab, context)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    shown = [tab.chatbot, tab.status, tab.message, tab.stop, tab.again, tab.send]
-    gr.on([tab.send.click, tab.message.submit], events.say, tab.inputs(), shown, trigger_mode="once", **quiet)
-    tab.again.click(events.regenerate, tab.inputs(), shown, trigger_mode="once", **quiet)
+    events, quiet = ChatEvents(tab, context), {"show_progress": "hidden", "api_visibility": "private"}
+    shown = [*tab.conversation(), tab.message]
+    once: dict[str, Any] = {"trigger_mode": "once", **quiet}
+    gr.on([tab.send.click, tab.message.submit], events.say, tab.inputs(), shown, **once)
+    tab.again.click(events.regenerate, tab.inputs(), shown, **once)
+    tab.chatbot.edit(events.edit, tab.inputs(), shown, **once)
+    tab.undo.click(events.undo, None, shown, **once)
     tab.stop.click(context.talk.stop, None, None, queue=False, **quiet)
     gr.on([tab.clear.click, tab.chatbot.clear], events.clear, None, shown, **quiet)
+    ready = tab.save.click(events.save, tab.inputs(), [tab.download, tab.status], **once)
+    ready.success(None, None, None, js=PRESS_DOWNLOAD, **quiet)
     tab.unload.click(events.unload, None, tab.status, **quiet)
-    kept = [tab.talker.input, tab.voice.input, *(component.input for component in tab.settings.values())]
+    tab.serve.click(events.serve, tab.inputs(), [tab.serve, tab.served], **once)
+    kept = [tab.talker.input, tab.voice.input, tab.compare.who.input]
+    kept += [component.input for component in tab.settings.values()]
     gr.on(kept, events.remember, tab.inputs(), None, trigger_mode="always_last", **quiet)
-    tab.talker.change(events.who, tab.talker, tab.voice, **quiet)
-
-
-class ChatEvents:
-    """What happens on a press."""
-
-    def __init__(self, tab: ChatTab, context: Context) -> None:
-        self.tab = tab
-        self.context = context
-        self.talk = context.talk
-
-    def say(self, given: dict[Component, Any]) -> Iterator[Updates]:
-        """Send the message and show the reply as it grows. What is not loaded yet is loaded first."""
-        if self.talk.answering:
-            yield {self.tab.status: pieces.note_box("It is still answering. Press Stop to end that first.")}
-            return
-        self.talk.say(given[self.tab.message] or "", given[self.tab.talker] or "", self._manner(given))
-        yield {self.tab.message: "", **render(self.tab, self.talk)}
-        yield from self._watch()
-
-    def regenerate(self, given: dict[Component, Any]) -> Iterator[Updates]:
-        """Have the last message answered once more."""
-        self.talk.again(given[self.tab.talker] or "", self._manner(given))
-        yield from self._watch()
-
-    def _watch(self) -> Iterator[Updates]:
-        """Show how far the reply has come until it is whole. It goes on without us when the page is closed."""
-        version = -1
-        while self.talk.busy:
-            if self.talk.version != version:
-                version = self.talk.version
-                yield render(self.tab, self.talk)
-            time.sleep(1 / LOOKS_A_SECOND)
-        yield render(self.tab, self.talk)
-
-    def _manner(self, given: dict[Component, Any]) -> Manner:
-        values = {key: given[component] for key, component in self.tab.settings.items()}
-        return Manner(
-            voice=given[self.tab.voice],
-            sampling=Sampling(
-                greedy=bool(values["greedy"]),
-                temperature=float(values["temperature"]),
-                top_p=float(values["top_p"]),
-                max_new_tokens=int(values["max_new_tokens"]),
-            ),
-            system=values["system"] or "",
-        )
-
-    def clear(self) -> Updates:
-        """Start a new conversation."""
-        self.talk.clear()
-        return render(self.tab, self.talk)
-
-    def unload(self) -> str:
-        """End the chat's process, so that a training has the memory."""
-        self.talk.unload()
-        return pieces.note_box("Its memory is free. The next message loads it again.")
-
-    def who(self, talker: str | None) -> Any:
-        """A base alone has no adapter to answer from."""
-        alone = (talker or "").startswith("base:")
-        return gr.Radio(value="base" if alone else "adapter", interactive=not alone)
-
-    def remember(self, given: dict[Component, Any]) -> None:
-        """Keep the settings, so that a reload finds them again."""
-        values = {key: given[component] for key, component in self.tab.settings.items()}
-        write_json(_file(self.context), {**values, "talker": given[self.tab.talker], "voice": given[self.tab.voice]})
-
-
-def render(tab: ChatTab, talk: Talk) -> Updates:
-    """The conversation as it stands."""
-    status = pieces.busy(talk.state) if talk.state else pieces.error_box(talk.error) if talk.error else ""
-    return {
-        tab.chatbot: [_message(turn.role, turn.content, turn.note) for turn in talk.turns],
-        tab.status: status,
-        tab.stop: gr.Button(visible=talk.busy),
-        tab.again: gr.Button(interactive=bool(talk.turns) and not talk.answering),
-        tab.send: gr.Button(interactive=not talk.answering),
-    }
-
-
-def _message(role: str, content: str, note: str) -> dict[str, Any]:
-    shown = literal(content) or "…"
-    return {"role": role, "content": f"{shown}\n\n<small>{note}</small>" if note else shown}
-
-
-def literal(content: str) -> str:
-    """Markdown in which HTML is shown as it was written, never run; code is left as it is."""
-    parts = _CODE.split(content)
-    return "".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts))
-
-
-def _file(context: Context) -> Any:
-    return context.workspace.state / "chat.json"
+    tab.talker.change(voice_radio, tab.talker, tab.voice, **quiet)
+    sides, part = CompareEvents(tab, context), tab.compare
+    gr.on([part.ask.click, part.question.submit], sides.ask, tab.inputs(), part.shown(), **once)
+    part.stop.click(context.sides.stop, None, None, queue=False, **quiet)
 
 
 def fill(tab: ChatTab, context: Context) -> Updates:
     """Menus, the last settings, and the conversation as it was left."""
-    kept = read_json(_file(context)) or {}
+    kept = kept_settings(context)
     offered = choices.talkers(context.workspace)
     values = [value for _, value in offered]
     talker = kept.get("talker") if kept.get("talker") in values else next(iter(values), None)
+    several = [key for key in kept.get("several") or [] if key in values] or _first_two(values)
     updates: Updates = {tab.settings[key]: kept[key] for key in tab.settings if key in kept}
-    return {**updates, **render(tab, context.talk), tab.talker: gr.Dropdown(choices=offered, value=talker)}
+    return {
+        **updates,
+        **render(tab, context.talk),
+        **render_sides(tab, context.sides),
+        tab.talker: gr.Dropdown(choices=offered, value=talker),
+        tab.voice: voice_radio(talker),
+        tab.compare.who: gr.Dropdown(choices=offered, value=several),
+        tab.compare.question: context.sides.prompt,
+        tab.serve: "Stop serving" if context.serving.serves else "Serve it",
+        tab.served: context.serving.box(),
+    }
+
+
+def _first_two(values: list[str]) -> list[str]:
+    """What is compared unless something else was chosen: the newest adapter and the first base."""
+    runs = [value for value in values if value.startswith("run:")]
+    return [*runs[:1], *[value for value in values if value.startswith("base:")][:1]] if runs else []
 
 
 def choose(tab: ChatTab, context: Context, run_id: str) -> Updates:
@@ -232,14 +273,26 @@ def choose(tab: ChatTab, context: Context, run_id: str) -> Updates:
 
 
 def tick(tab: ChatTab, context: Context, seen: dict[str, str]) -> Updates:
-    """A reply that goes on while nobody watches it (after a reload), and runs that have become ready to talk to."""
+    """Replies that go on while nobody watches them (after a reload), and what has become ready to talk to."""
     updates: Updates = {}
-    version = str(context.talk.version)
-    if seen.get("talk") != version:
-        updates.update(render(tab, context.talk) if "talk" in seen else {})
-        seen["talk"] = version
-    ready = ",".join(run.id for run in list_runs(context.workspace) if run.has_adapter)
+    for name, version, draw in (
+        ("talk", context.talk.version, lambda: render(tab, context.talk)),
+        ("sides", context.sides.version, lambda: render_sides(tab, context.sides)),
+    ):
+        if seen.get(name) != str(version):
+            updates.update(draw() if name in seen else {})
+            seen[name] = str(version)
+    ready = _ready(context)
     if seen.get("talkers", ready) != ready:
-        updates[tab.talker] = gr.Dropdown(choices=choices.talkers(context.workspace))
+        offered = choices.talkers(context.workspace)
+        updates |= {tab.talker: gr.Dropdown(choices=offered), tab.compare.who: gr.Dropdown(choices=offered)}
     seen["talkers"] = ready
     return updates
+
+
+def _ready(context: Context) -> str:
+    """What would make the menu another one: runs with an adapter, and the checkpoints of the run at work."""
+    runs = [run.id for run in list_runs(context.workspace) if run.has_adapter]
+    run = at_work(context.workspace)
+    steps = sorted(path.name for path in (run.dir / "checkpoints").glob("[0-9]*")) if run is not None else []
+    return ",".join([*runs, *steps])

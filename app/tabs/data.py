@@ -54,6 +54,11 @@ class DataTab:
         """For an event's `inputs`: what the person may have set here."""
         return {*self.fields.values(), *self.mapping.inputs()}
 
+    def changed(self, form: Form) -> list[Any]:
+        """What a press may change, on this tab and on the Train tab's form."""
+        both = [form.fields[key] for key in (*self.fields, "data.mapping")]
+        return [*self.settings(), *both, *self.drawn(), self.upload]
+
     def drawn(self) -> list[Component]:
         """What is drawn anew when more is known."""
         return [*self.parts.values(), self.viewer, self.saving, self.row, *self.mapping.inputs()]
@@ -145,8 +150,7 @@ def wire(tab: DataTab, form: Form, context: Context) -> None:
     events = DataEvents(tab, form, context)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     known = form.inputs() | tab.inputs()
-    both = [form.fields[key] for key in (*tab.fields, "data.mapping")]
-    changed = [*tab.settings(), *both, *tab.drawn(), tab.upload]
+    changed = tab.changed(form)
     path, layout = tab.fields["data.path"], tab.fields["data.format"]
     typed = [component.input for component in tab.fields.values() if component not in (path, layout)]
     typed += [component.input for component in tab.mapping.inputs()]

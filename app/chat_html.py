@@ -1,0 +1,99 @@
+"""A conversation as it is shown: Markdown in which HTML is never run, thoughts folded, how full the context is."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Any
+
+from app.pieces import number, text
+from app.talk import Turn
+
+# A fence that is not closed yet is code all the same: the reply is still on its way.
+_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+_THOUGHT = re.compile(r"<think>(.*?)(</think>|\Z)", re.DOTALL)
+# From here on the bar of the context warns.
+NEARLY_FULL = 0.85
+
+
+def literal(content: str) -> str:
+    """Markdown in which HTML is shown as it was written, never run; code is left as it is."""
+    parts = _CODE.split(content)
+    return "".join(part if at % 2 else part.replace("&", "&amp;").replace("<", "&lt;") for at, part in enumerate(parts))
+
+
+def as_written(shown: str) -> str:
+    """What `literal` made this from."""
+    return "".join(part if at % 2 else unescape(part) for at, part in enumerate(_CODE.split(shown)))
+
+
+def apart(content: str) -> tuple[str, str, bool]:
+    """(what the model thought, what it says, whether it still thinks).
+
+    Where the template opens the thought itself, the reply begins within it.
+    """
+    if "</think>" in content and "<think>" not in content:
+        content = f"<think>{content}"
+    thoughts = [match[1].strip() for match in _THOUGHT.finditer(content)]
+    thinks = any(not match[2] for match in _THOUGHT.finditer(content))
+    return "\n\n".join(thought for thought in thoughts if thought), _THOUGHT.sub("", content).strip(), thinks
+
+
+def messages(turns: list[Turn]) -> list[dict[str, Any]]:
+    """The turns for gr.Chatbot. A thought is a message of its own, folded."""
+    return [message for turn in turns for message in _messages(turn)]
+
+
+def turn_at(turns: list[Turn], shown: int) -> int:
+    """Which turn the message at place `shown` of `messages` belongs to."""
+    owners = [at for at, turn in enumerate(turns) for _ in _messages(turn)]
+    return owners[shown]
+
+
+def _messages(turn: Turn) -> list[dict[str, Any]]:
+    if turn.role != "assistant":
+        return [{"role": turn.role, "content": literal(turn.content)}]
+    thought, said, thinks = apart(turn.content)
+    note = f"\n\n<small>{text(turn.note)}</small>" if turn.note else ""
+    message = {"role": turn.role, "content": f"{literal(said) or '…'}{note}"}
+    if not thought:
+        return [message]
+    fold = {"title": "Thinking…" if thinks else "Thought", "status": "pending" if thinks else "done"}
+    return [{"role": turn.role, "content": literal(thought), "metadata": fold}, message]
+
+
+def reply(content: str, note: str) -> str:
+    """A reply in a column of its own, as Markdown: the thought folded over it, the note under it."""
+    thought, said, _ = apart(content)
+    fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
+    return f"{fold}{literal(said) or '…'}\n\n<small>{text(note)}</small>"
+
+
+def context_meter(used: int, of: int) -> str:
+    """How much of the context is full: '312 of 2,048 tokens'. Empty while nothing is known."""
+    if not used:
+        return ""
+    if not of:
+        return f'<div class="nb-context"><span>{number(used)} tokens so far</span></div>'
+    share = min(1.0, used / of)
+    full = " nb-full" if share > NEARLY_FULL else ""
+    said = f"{number(used)} of {number(of)} tokens"
+    more = ". The next messages may not fit: clear the conversation, or take some back." if full else ""
+    return (
+        f'<div class="nb-context{full}" title="How full the context is"><i><b style="width:{share:.1%}"></b></i>'
+        f"<span>{said}{more}</span></div>"
+    )
+
+
+def differences(names: list[str], rows: list[tuple[str, list[str]]]) -> str:
+    """The settings that differ between the columns, and nothing else."""
+    if not rows:
+        return ""
+    head = "".join(f"<th>{text(name)}</th>" for name in names)
+    lines = []
+    for key, values in rows:
+        cells = "".join(f"<td>{text(value)}</td>" for value in values)
+        lines.append(f'<tr><th scope="row">{text(key)}</th>{cells}</tr>')
+    body = "".join(lines)
+    top = f"<thead><tr><th>What differs</th>{head}</tr></thead>"
+    return f'<table class="nb-table nb-compared">{top}<tbody>{body}</tbody></table>'

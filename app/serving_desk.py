@@ -1,0 +1,51 @@
+"""The endpoint that the Chat tab starts: over the chat's own process, so the base is in memory once."""
+
+from __future__ import annotations
+
+from app.pieces import error_box, text
+from core.chat.client import ChatClient
+from core.chat.voices import find_voice
+from core.errors import NibbleError
+from core.serve.server import EndpointServer, given_key, new_key
+from core.workspace import Workspace
+
+
+class ServingDesk:
+    """One endpoint at most. It ends with the app."""
+
+    def __init__(self, workspace: Workspace, client: ChatClient) -> None:
+        self._workspace, self._client = workspace, client
+        self._server: EndpointServer | None = None
+        self._error = ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether the endpoint is there."""
+        return self._server is not None
+
+    def toggle(self, key: str) -> None:
+        """Serve this voice and those over the same base; or end it, where it is there."""
+        self._error = ""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+            return
+        try:
+            voice = find_voice(self._workspace, key)
+            self._server = EndpointServer(self._client, self._workspace, voice, given_key(None) or new_key(), None)
+            self._server.start()
+        except NibbleError as error:
+            self._error = str(error)
+
+    def box(self) -> str:
+        """What other programs need, or what is wrong."""
+        if self._error:
+            return error_box(self._error)
+        if self._server is None:
+            return (
+                '<p class="nb-muted">Programs that speak OpenAI\'s API can use it: an address on this machine, and a '
+                "key.</p>"
+            )
+        rows = {"Address": self._server.url, "API key": self._server.key, "Model": self._server.model}
+        lines = "".join(f"<dt>{name}</dt><dd><code>{text(value)}</code></dd>" for name, value in rows.items())
+        return f'<dl class="nb-serves">{lines}</dl>'
