@@ -15,9 +15,18 @@ from typing import Any
 import psutil
 import torch
 
-from core.build import dtype_for, keep_quantisation_exact, load_adapter, load_base, quantization_config, torch_device
-from core.chat.generate import Sampling
+from core.build import (
+    dtype_for,
+    keep_quantisation_exact,
+    load_adapter,
+    load_base,
+    load_tokenizer,
+    quantization_config,
+    torch_device,
+)
+from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.export import llama_cpp
 from core.hardware import Device, claim_card, device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
@@ -50,28 +59,62 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     artefact = _ask(job["artefact"], prompts, tokens, stop, reference.replies)
     coarse = torch.finfo(getattr(torch, job["precision"])).eps
     eps = max(coarse, torch.finfo(reference.dtype).eps, torch.finfo(artefact.dtype).eps)
-    equal = ties = 0
-    largest, parted = 0.0, []
-    for number, (own, other) in enumerate(zip(reference.replies, artefact.replies, strict=True)):
-        logits = reference.logits[number]
-        largest = max(largest, float((logits - artefact.logits[number]).abs().max()))
+    pairs = zip(reference.logits, artefact.logits, strict=True)
+    found = {"prompts": len(prompts), **_held_together(reference, artefact.replies, eps)}
+    found["largest_logit_difference"] = max(float((one - other).abs().max()) for one, other in pairs)
+    if job["artefact"]["kind"] == "gguf" and llama_cpp.is_installed():
+        found["llama_cpp"] = _by_llama_cpp(job, reference, eps)
+    return found
+
+
+def _held_together(reference: Said, replies: list[list[int]], eps: float) -> dict[str, Any]:
+    """How many replies are the reference's, how many part where it wavers, and the first that part elsewhere."""
+    equal, ties, parted = 0, 0, []
+    for number, (own, other) in enumerate(zip(reference.replies, replies, strict=True)):
         if own == other:
             equal += 1
-        elif _wavers(logits[_parting(own, other)], eps):
+        elif _wavers(reference.logits[number], _parting(own, other), eps):
             ties += 1
         else:
             parted.append({"prompt": number, "reference": own, "artefact": other})
-    counted = {"prompts": len(prompts), "equal": equal, "ties": ties}
-    return {**counted, "largest_logit_difference": largest, "parted": parted[:3]}
+    return {"equal": equal, "ties": ties, "parted": parted[:3]}
+
+
+def _by_llama_cpp(job: dict[str, Any], reference: Said, eps: float) -> dict[str, Any]:
+    """The same of llama.cpp itself, which hands out no token that ends a reply: that counts on neither side.
+
+    `same_tokens`: how many prompts it splits as the tokenizer does.
+    """
+    load, tokens = job["artefact"], job["new_tokens"]
+    tokenizer = load_tokenizer(find_model(load["model"], load["revision"]), Path(load["adapter"]))
+    pairs = zip(job["prompts"], reference.replies, reference.logits, strict=True)
+    fitting = [each for each in pairs if len(each[0]) + tokens <= load["context"]]
+    folder, over = Path(load["folder"]), load.get("over")
+    longest = max((len(prompt) for prompt, _, _ in fitting), default=0) + tokens
+    model = llama_cpp.LlamaCpp(folder / load["file"], longest + 8, folder / over if over else None)
+    texts = [tokenizer.decode(prompt) for prompt, _, _ in fitting]
+    same = sum(model.tokens(text) == tokenizer(text, add_special_tokens=False).input_ids for text in texts)
+
+    def without_end(reply: list[int]) -> list[int]:
+        return [token for token in reply if token not in job["stop"]]
+
+    whole = [without_end(reply) for _, reply, _ in fitting]
+    replies = [without_end(model.reply(prompt, tokens)) for prompt, _, _ in fitting]
+    held = _held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
+    return {"prompts": len(texts), "same_tokens": same, **held}
 
 
 def _parting(own: list[int], other: list[int]) -> int:
-    return next((at for at, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), len(own) - 1)
+    """Where two replies part: at the first token that differs, or where the shorter one ends."""
+    shorter = min(len(own), len(other))
+    return next((at for at in range(shorter) if own[at] != other[at]), shorter)
 
 
-def _wavers(logits: torch.Tensor, eps: float) -> bool:
-    best = logits.topk(2).values
-    return bool(best[0] - best[1] <= ROUNDINGS * eps * logits.abs().max())
+def _wavers(logits: torch.Tensor, at: int, eps: float) -> bool:
+    """Whether the two likeliest tokens at the place `at` of a reply are nearer than rounding can tell apart."""
+    here = logits[min(at, len(logits) - 1)]
+    best = here.topk(2).values
+    return bool(best[0] - best[1] <= ROUNDINGS * eps * here.abs().max())
 
 
 def _ask(
@@ -79,7 +122,7 @@ def _ask(
 ) -> Said:
     """Greedy replies to the prompts one by one, as the chat gives them, and the logits of `given` ones or of these."""
     model = _load(load).eval()
-    greedy = Sampling(max_new_tokens=tokens, greedy=True).as_arguments()
+    greedy = {**Sampling(greedy=True).as_arguments(), "max_new_tokens": tokens}
     replies, logits = [], []
     with torch.no_grad():
         for number, prompt in enumerate(prompts):
@@ -108,9 +151,9 @@ def _load(load: dict[str, Any]) -> Any:
         return _by_plain_peft(base, quantization, here, Path(load["adapter"]))
     if kind == "model":
         return load_base(find_model(load["folder"]), QuantizationSettings(bits=16), here)
-    from transformers import AutoModelForCausalLM
+    from core.export.gguf_model import load_gguf
 
-    return AutoModelForCausalLM.from_pretrained(load["folder"], gguf_file=load["file"], dtype=torch.float32)
+    return load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
 
 
 def _by_plain_peft(base: FoundModel, settings: QuantizationSettings, here: Device, adapter: Path) -> Any:

@@ -139,7 +139,7 @@ print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_t
 """
     return Card(
         "a merged model",
-        f"`{subject.base_name}` with an adapter merged in, a whole model in {kind}. Trained with Nibble by QLoRA. {way}",
+        f"`{subject.base_name}` with an adapter merged in: a whole model, in {kind}, trained with Nibble. {way}",
         f"`pip install torch transformers accelerate`, then, in this folder:\n\n```python\n{lines}```",
         "transformers",
     )

@@ -48,6 +48,11 @@ class Subject:
         return base_name(self.base)
 
     @property
+    def alpha(self) -> float:
+        """The adapter's alpha."""
+        return float(self.adapter_config["lora_alpha"])
+
+    @property
     def adapter_bytes(self) -> int:
         """The size of the folder with the adapter."""
         return sum(file.stat().st_size for file in self.adapter.rglob("*") if file.is_file())

@@ -73,7 +73,8 @@ class MergedWeights:
     Raises ExportError where this adapter cannot be merged, saying which format carries it.
     """
 
-    def __init__(self, subject: Subject, onto: Onto, device: Device) -> None:
+    def __init__(self, subject: Subject, onto: Onto, device: Device, with_adapter: bool = True) -> None:
+        """`with_adapter` false: the base alone, for an adapter that stays apart."""
         bits = subject.recipe.quantization.bits
         if onto == "dequantised" and bits == 8:
             raise ExportError(
@@ -91,11 +92,19 @@ class MergedWeights:
             held = sketch_base(config, subject.recipe.quantization, self.dtype)
             self._quantised = {name: module for name, module in held.named_modules() if isinstance(module, Linear4bit)}
         self.tensors = _stored(self._outline, subject.base_folder, self.tied)
-        adapted = _with_adapter(self._outline, subject.adapter)
-        self.layers: dict[str, Any] = dict(lora_layers(adapted))
         self._adapter = subject.adapter / "adapter_model.safetensors"
-        self._whole = _trained_whole(adapted)
+        self.layers: dict[str, Any] = {}
+        self._whole: set[str] = set()
+        if not with_adapter:
+            return
+        adapted = _with_adapter(self._outline, subject.adapter)
+        self.layers, self._whole = dict(lora_layers(adapted)), _trained_whole(adapted)
         _refuse_what_cannot_be_merged(self.layers, self._whole, self._outline, self.tied)
+
+    @property
+    def config(self) -> Any:
+        """The base's configuration, as transformers reads it."""
+        return self._outline.config
 
     @property
     def trained_whole(self) -> bool:
