@@ -15,11 +15,9 @@ from gradio.utils import get_upload_folder
 
 from app import arena_html, choices, pieces
 from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
-from app.chat_html import literal
 from app.context import Context
 from core.arena.contestants import ITS_BASE
 from core.arena.judge import KEY_VARIABLE
-from core.arena.match import Match
 from core.arena.prompts import categories
 from core.arena.table import as_votes, read_table, write_table
 from core.arena.votes import Choice
@@ -96,7 +94,7 @@ class ArenaEvents:
         }
         for side, (head, reply) in enumerate(zip(tab.heads, tab.replies, strict=True)):
             updates[head] = arena_html.heading(match, side, desk.busy)
-            updates[reply] = literal(_text(match, side))
+            updates[reply] = arena_html.said(match, side)
         return updates | {button: gr.Button(interactive=votable) for button in tab.votes.values()}
 
     def choose_source(self, source: str) -> Updates:
@@ -255,7 +253,3 @@ class ArenaEvents:
     @property
     def _file(self) -> Path:
         return self.context.workspace.state / "arena.json"
-
-
-def _text(match: Match | None, side: int) -> str:
-    return (match.left, match.right)[side].side.text if match is not None else ""

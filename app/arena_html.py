@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.chat_html import apart, literal
 from app.pieces import busy, empty, error_box, note_box, number, text
 from core.arena.judge import Bias
 from core.arena.match import Match, Reply
@@ -38,18 +39,28 @@ def asked(match: Match | None) -> str:
     return f'<div class="nb-asked-box"><small>Question</small><p>{text(match.prompt.text)}</p></div>{same}'
 
 
-def heading(match: Match | None, side: int) -> str:
-    """Above one reply: its side, and after the vote its name."""
+def heading(match: Match | None, side: int, answering: bool) -> str:
+    """Above one reply: its side and whether it is being made, and after the vote its name."""
     if match is None:
         return ""
     reply = (match.left, match.right)[side]
     if match.vote is None:
-        state = "" if reply.done else '<i class="nb-spin"></i>' if _speaks(match, reply) else "<small>waits</small>"
+        speaks = '<i class="nb-spin"></i>' if _speaks(match, reply) else "<small>waits</small>"
+        state = "" if reply.done else speaks if answering else "<small>not whole</small>"
         return f'<div class="nb-side-head"><b>{SIDES[side]}</b>{state}</div>'
     won = match.vote.winner == SIDES[side].lower()
     badge = '<span class="nb-state nb-finished">your vote</span>' if won else ""
     tokens = f"<small>{number(reply.side.tokens)} tokens</small>"
     return f'<div class="nb-side-head nb-told"><b>{text(reply.side.label)}</b>{badge}{tokens}</div>'
+
+
+def said(match: Match | None, side: int) -> str:
+    """One reply as Markdown in which HTML is text; what the model thought is folded."""
+    if match is None:
+        return ""
+    thought, answer, _ = apart((match.left, match.right)[side].side.text)
+    fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
+    return f"{fold}{literal(answer)}"
 
 
 def _speaks(match: Match, reply: Reply) -> bool:

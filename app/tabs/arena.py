@@ -34,6 +34,7 @@ class ArenaTab:
     stop: gr.Button
     status: gr.HTML
     asked: gr.HTML
+    to_train: gr.Button
     heads: tuple[gr.HTML, gr.HTML]
     replies: tuple[gr.Markdown, gr.Markdown]
     votes: dict[str, gr.Button]
@@ -81,7 +82,16 @@ class ArenaTab:
     def watched(self) -> list[Component]:
         """What the tick brings up to date."""
         jobs = [self.bulk_said, self.bulk_stop, self.judge_said, self.judge_stop]
-        return [*self.match(), self.board, *jobs, self.first, self.second, self.source, *self.bulk_menus()]
+        return [
+            *self.match(),
+            self.to_train,
+            self.board,
+            *jobs,
+            self.first,
+            self.second,
+            self.source,
+            *self.bulk_menus(),
+        ]
 
     def bulk_menus(self) -> list[Component]:
         """The menus of what is prepared."""
@@ -140,6 +150,9 @@ def _build_match(parts: dict[str, Any]) -> None:
         parts["stop"] = gr.Button("Stop", variant="stop", visible=False, scale=1, min_width=90)
     parts["status"] = _slot()
     parts["asked"] = gr.HTML(arena_html.asked(None), elem_classes="nb-slot", js_on_load=arena_html.KEYS)
+    parts["to_train"] = gr.Button(
+        "Train your first adapter", variant="primary", visible=False, elem_classes="nb-narrow"
+    )
     heads, replies = [], []
     with gr.Column(visible=False) as parts["duel"]:
         with gr.Row(elem_classes="nb-duel", equal_height=True):
