@@ -13,6 +13,7 @@ WORDS = {
     "queued": "Waiting",
     "preparing": "Preparing",
     "training": "Training",
+    "stopping": "Stopping",
     "finished": "Finished",
     "stopped": "Stopped",
     "failed": "Failed",

@@ -10,7 +10,7 @@ from app import record_html
 from app.pieces import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from app.series import Curves
 from core.errors import NibbleError
-from core.runs.pulse import Pulse, hanging, read_pulse, stopping
+from core.runs.pulse import Pulse, Stopping, hanging, read_pulse, stopping
 from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run, Status
 from core.runs.supervisor import Supervisor
@@ -51,9 +51,9 @@ def head(run: Run, status: Status, curves: Curves) -> str:
     return _outcome(run, status, curves)
 
 
-def _card(run: Run, status: Status, body: str) -> str:
+def _card(run: Run, state: str, body: str) -> str:
     return (
-        f'<div class="nb-card nb-run-{text(status.state)}"><header>{state_badge(status.state)}'
+        f'<div class="nb-card nb-run-{text(state)}"><header>{state_badge(state)}'
         f"<div>{title(run)}</div></header>{body}</div>"
     )
 
@@ -74,21 +74,22 @@ def _warnings(curves: Curves) -> str:
 
 def _progress(run: Run, status: Status, curves: Curves) -> str:
     if status.state == "queued":
-        return _card(run, status, f'<p class="nb-say">{text(_waits(run))}</p>')
+        return _card(run, status.state, f'<p class="nb-say">{text(_waits(run))}</p>')
     pulse = read_pulse(run)
     if pulse is not None and pulse.pid != status.pid:  # an earlier worker's
         pulse = None
     elapsed = figure("elapsed", duration(_elapsed(status, pulse)))
-    trouble = _stopping(run) or _hanging(run)
+    asked = stopping(run)
+    trouble = (_stopping(asked, pulse) if asked is not None else "") + _hanging(run)
+    shown_state = "stopping" if asked is not None else status.state
     message = f'<p class="nb-say">{text(status.message)}</p>' if status.message and not trouble else ""
     if not status.total or status.state == "preparing":
-        return _card(
-            run, status, f'{progress_bar(0, moving=True)}<div class="nb-figures">{elapsed}</div>{message}{trouble}'
-        )
+        body = f'{progress_bar(0, moving=True)}<div class="nb-figures">{elapsed}</div>{message}{trouble}'
+        return _card(run, shown_state, body)
     figures = "".join([_figures(status, curves, elapsed), _card_state(pulse)])
     bar = progress_bar(status.step / status.total)
-    shown = f'{bar}<div class="nb-figures">{figures}</div>{message}{trouble}{_warnings(curves)}'
-    return _card(run, status, shown)
+    body = f'{bar}<div class="nb-figures">{figures}</div>{message}{trouble}{_warnings(curves)}'
+    return _card(run, shown_state, body)
 
 
 def _figures(status: Status, curves: Curves, elapsed: str) -> str:
@@ -124,15 +125,15 @@ def _card_state(pulse: Pulse | None) -> str:
     return figure("GPU", f"{temperature:.0f} °C", watts)
 
 
-def _stopping(run: Run) -> str:
-    """That it stops, since when, and what becomes of it if it does not."""
-    asked = stopping(run)
-    if asked is None:
-        return ""
+def _stopping(asked: Stopping, pulse: Pulse | None) -> str:
+    """That it stops, since when, what becomes of it if it does not, and what is lost if it is ended now."""
     since = f"Stopping since {clock(asked.since)}: it finishes what it is at and saves what was learned."
+    then = "It takes too long and is ended."
     if asked.left_seconds > 0:
-        return _box("note", f"{since} If it has not stopped by itself in {duration(asked.left_seconds)}, it is ended.")
-    return _box("note", f"{since} It takes too long and is ended.")
+        then = f"If it has not stopped by itself in {duration(asked.left_seconds)}, it is ended."
+    saved = pulse.saved_step if pulse is not None else None
+    lost = "nothing of it has been saved yet" if saved is None else f"only what came after step {number(saved)} is lost"
+    return _box("note", f"{since} {then} If you end it now, {lost}.")
 
 
 def _hanging(run: Run) -> str:
@@ -175,7 +176,7 @@ def _outcome(run: Run, status: Status, curves: Curves) -> str:
     memory = f'<p class="nb-say">Memory at its peak: {record_html.in_words(pair)}.</p>' if pair else ""
     figures = f'<div class="nb-figures">{"".join(_result_figures(result, status))}</div>'
     early = f'<p class="nb-say">{text(result["ended_early"])}</p>' if result.get("ended_early") else ""
-    return _card(run, status, f"{figures}{memory}{early}{message}{_warnings(curves)}")
+    return _card(run, status.state, f"{figures}{memory}{early}{message}{_warnings(curves)}")
 
 
 def _result_figures(result: dict[str, Any], status: Status) -> list[str]:
@@ -222,9 +223,8 @@ def _failure(run: Run, status: Status, curves: Curves) -> str:
     if status.total:
         step = f'<p class="nb-say">It had done {number(status.step)} of {number(status.total)} steps.</p>'
     why = text(status.message or "It ended without saying why.")
-    return _card(
-        run, status, f'<p class="nb-why" role="alert">{why}</p>{step if status.total else ""}{_warnings(curves)}{tail}'
-    )
+    said = f'<p class="nb-why" role="alert">{why}</p>{step}{_warnings(curves)}{tail}'
+    return _card(run, status.state, said)
 
 
 def no_chart(name: str, state: str) -> str:

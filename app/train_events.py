@@ -16,6 +16,7 @@ from app.form import AS_RECOGNISED, explain, flat
 from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset
+from core.runs.resuming import resume
 from core.runs.store import Run, list_runs
 from core.workspace import read_json, write_json
 
@@ -55,10 +56,14 @@ class TrainEvents:
         from core.launching import submit
 
         run = submit(recipe, self.context.workspace, self.context.supervisor, self._checked(recipe))
-        said = pieces.note_box("Started. It goes on when you close this page.")
+        shown = {self.tab.side: gr.Tabs(selected="run"), self.tab.welcome: gr.Group(visible=False)}
+        return {self.tab.said: self._started(run), **shown}
+
+    def _started(self, run: Run) -> str:
+        """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
-            said = pieces.note_box(f"Queued. {self.context.supervisor.waits_for()}")
-        return {self.tab.said: said, self.tab.side: gr.Tabs(selected="run"), self.tab.welcome: gr.Group(visible=False)}
+            return pieces.note_box(f"Queued. {self.context.supervisor.waits_for()}")
+        return pieces.note_box("Started. It goes on when you close this page.")
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""
@@ -84,6 +89,15 @@ class TrainEvents:
         run = shown_run(self.context)
         try:
             said = pieces.note_box(self.context.supervisor.kill(run)) if run is not None else ""
+        except NibbleError as error:
+            said = pieces.error_box(str(error))
+        return {self.tab.said: said}
+
+    def resume(self) -> Updates:
+        """Let the run on the screen go on from its last checkpoint."""
+        run = shown_run(self.context)
+        try:
+            said = self._started(resume(run, self.context.supervisor)) if run is not None else ""
         except NibbleError as error:
             said = pieces.error_box(str(error))
         return {self.tab.said: said}

@@ -22,6 +22,7 @@ from core.runs.holder import holder
 from core.runs.pulse import hanging, stopping
 from core.runs.store import ENDED, OPEN
 from core.sizes import GIB
+from core.train.manifest import named_checkpoints
 from core.workspace import read_json
 
 TRY_IT = "Try it: train the starter on a sample (about a minute)"
@@ -82,6 +83,7 @@ class TrainTab:
     stop: gr.Button
     end_now: gr.Button
     bell: gr.Button
+    resume: gr.Button
     chat: gr.Button
     again: gr.Button
 
@@ -110,6 +112,7 @@ def build() -> TrainTab:
                     stop = gr.Button("Stop", variant="stop", visible=False)
                     end_now = gr.Button("End it now", variant="stop", visible=False)
                     bell = gr.Button("Tell me when it ends", visible=False, elem_classes="nb-bell")
+                    resume = gr.Button("Resume", visible=False)
                     chat = gr.Button("Chat with it", variant="primary", visible=False)
                     again = gr.Button("Set up another run", visible=False)
                 view = build_body(head)
@@ -136,6 +139,7 @@ def build() -> TrainTab:
         stop=stop,
         end_now=end_now,
         bell=bell,
+        resume=resume,
         chat=chat,
         again=again,
     )
@@ -210,6 +214,7 @@ def wire(tab: TrainTab, context: Context) -> None:
         (tab.try_it, "Starting…"),
         (tab.stop, "Asking it to stop…"),
         (tab.end_now, "Ending it…"),
+        (tab.resume, "Starting…"),
     ):
         button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
     tab.start.click(events.start, form, started, trigger_mode="once", **quiet)
@@ -234,6 +239,7 @@ def wire(tab: TrainTab, context: Context) -> None:
     tab.download.button.click(events.download, None, tab.download.all(), queue=False, **quiet)
     tab.stop.click(events.stop, None, [tab.said, tab.stop], **quiet)
     tab.end_now.click(events.end_now, None, tab.said, trigger_mode="once", **quiet)
+    tab.resume.click(events.resume, None, tab.said, trigger_mode="once", **quiet)
     tab.again.click(lambda: gr.Tabs(selected="check"), None, tab.side, queue=False, **quiet)
 
 
@@ -285,6 +291,8 @@ def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
         updates[tab.stop] = gr.Button(label, visible=state in OPEN and not stops, interactive=True)
         updates[tab.end_now] = gr.Button(visible=ends)
         updates[tab.bell] = gr.Button(visible=state in OPEN)
+        cut_short = state in ENDED and state != "finished"
+        updates[tab.resume] = gr.Button(visible=cut_short and bool(named_checkpoints(run.dir / "checkpoints")))
         updates[tab.chat] = gr.Button(visible=state in ENDED and run.has_adapter)
         updates[tab.again] = gr.Button(visible=state in ENDED)
         updates[tab.welcome] = gr.Group(visible=False)

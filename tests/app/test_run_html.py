@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app import preview_html, runs_html, strip_html
+from app.chat_html import literal
 from app.live import Live
-from app.tabs.chat import literal
 from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.store import Run, create_run
@@ -226,6 +226,9 @@ def test_a_run_that_stops_says_since_when_and_how_long_it_may_take(workspace: Wo
     head = Live("cpu").parts(run)["head"]
     assert "Stopping since" in head and "saves what was learned" in head
     assert "by itself in 1 min 0" in head and "it is ended" in head
+    assert ">Stopping</span>" in head and "only what came after step 40 is lost" in head
+    _pulse(run, saved_step=None)
+    assert "nothing of it has been saved yet" in Live("cpu").parts(run)["head"]
 
 
 @pytest.mark.parametrize(
