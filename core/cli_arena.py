@@ -31,7 +31,7 @@ def _elo_arguments(part: argparse.ArgumentParser) -> None:
         "file", metavar="FILE.csv", nargs="?", help="votes as model_a,model_b,winner; default: the workspace's own"
     )
     part.add_argument("--orderings", type=_count, default=10_000, metavar="N", help="the mean over so many")
-    part.add_argument("--seed", type=int, default=0, metavar="S", help="for what is drawn at random")
+    part.add_argument("--seed", type=_seed, default=0, metavar="S", help="for what is drawn at random")
 
 
 def _elo(options: argparse.Namespace) -> tuple[int, Result]:
@@ -39,8 +39,6 @@ def _elo(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.elo import elo
 
     games, unreadable, reasons = _games(options)
-    if options.seed < 0:
-        raise NibbleError(f"--seed {options.seed} is not possible; allowed: 0 or more.")
     ratings = elo(games, options.orderings, options.seed, _tell_progress())
     if not options.json:
         strengths = {each.model: each for each in bradley_terry(games)}
@@ -127,6 +125,13 @@ def _tell_progress() -> Callable[[float], None]:
             print(f"\rCounting: {share:.0%} ", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
 
     return tell
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 0 or more")
+    return number
 
 
 def _count(text: str) -> int:
