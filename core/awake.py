@@ -9,8 +9,8 @@ from types import TracebackType
 ENDING_SECONDS = 2.0
 HELD = "The machine is kept awake while this run trains. Closing a laptop's lid may put it to sleep all the same."
 NOT_HELD = (
-    "This system does not let Nibble keep the machine awake. If it goes to sleep by itself when nobody uses it, "
-    "switch that off in its power settings: the run stands still while it sleeps, and goes on afterwards."
+    "This system does not let Nibble keep the machine awake. If it goes to sleep by itself, the run stands still and "
+    "goes on afterwards; the system's power settings say when it does."
 )
 
 

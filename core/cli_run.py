@@ -15,6 +15,7 @@ from core.workspace import Workspace
 
 Result = dict[str, Any]
 AGAIN = "Ctrl-C again ends it now; it would go on from its last checkpoint."
+LOOK_EVERY_SECONDS = 1.0
 RESULTS = ("final_loss", "eval_loss", "seconds", "tokens_per_second", "peak_bytes", "predicted_peak_bytes")
 
 
@@ -155,7 +156,7 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
     from core.runs.store import OPEN, Tail
 
     metrics, events = Tail(run.dir / "metrics.jsonl"), Tail(run.dir / "events.jsonl")
-    waited, line = "", cli_download.ProgressLine()
+    told, looked, line = "", 0.0, cli_download.ProgressLine()
     while True:
         status = run.status()
         if status.active and status.message.startswith("Downloading "):
@@ -170,15 +171,27 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
                 print(_metrics_line(row, status.total), file=sys.stderr)
         if status.state not in OPEN:
             return str(status.state)
-        if status.state == "queued":
-            supervisor.advance()
-            waits = supervisor.waits_for() if run.status().state == "queued" else ""
-            if waits and waits != waited:
-                print(f"Queued. {waits}", file=sys.stderr)
-            waited = waits
-        else:
-            supervisor.watch()
+        if time.monotonic() - looked >= LOOK_EVERY_SECONDS:
+            looked, told = time.monotonic(), _look_after(run, supervisor, told)
         time.sleep(0.2)
+
+
+def _look_after(run: Any, supervisor: Any, told: str) -> str:
+    """Start what can be started, and end what does not stop. Says what `run` waits for, or why it may hang.
+
+    Returns what that was about; what is about `told` is not said again.
+    """
+    from core.runs.pulse import hanging
+
+    supervisor.advance()
+    about, said = "", ""
+    if run.status().state == "queued":
+        about = said = f"Queued. {supervisor.waits_for()}"
+    elif why := hanging(run):
+        about, said = "hanging", f"· {why}"
+    if about and about != told:
+        print(said, file=sys.stderr)
+    return about
 
 
 def _metrics_line(row: dict[str, Any], total: int) -> str:

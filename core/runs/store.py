@@ -224,7 +224,13 @@ class Run:
 
     def request(self, action: str) -> None:
         """Ask the worker for `stop` or `save`; it looks after every step."""
-        write_json(self.dir / "control.json", {"action": action, "time": time.time(), "at": time.monotonic()})
+        file, asked = self.dir / "control.json", {"action": action, "time": time.time(), "at": time.monotonic()}
+        try:
+            write_json(file, asked)
+        except OSError as error:
+            if not is_disk_full(error) or not file.exists():
+                raise
+            _write_over(file, asked)
 
     def asked(self) -> Request | None:
         """The newest request to the worker, obeyed or not; None where there is none, or it is damaged.

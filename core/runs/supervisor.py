@@ -23,7 +23,7 @@ from core.runs.queue import at_work, leave, order
 from core.runs.store import Run
 from core.sizes import show_duration
 from core.train.manifest import newest_valid
-from core.workspace import ROOT, Workspace
+from core.workspace import ROOT, Workspace, write_json
 
 WORKER = (sys.executable, "-m", "core.train.worker")
 
@@ -95,7 +95,7 @@ class Supervisor:
 
         The worker waits until it finds itself in status.json, and from then on it alone writes that file.
         """
-        (run.dir / "control.json").unlink(missing_ok=True)
+        write_json(run.dir / "control.json", {})  # there is room for a request then, however full the disk becomes
         forget(run)
         flags = 0
         if sys.platform == "win32":

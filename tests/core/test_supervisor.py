@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from core import cli
+from core import cli, cli_run
 from core.errors import RunError
 from core.hardware import Device
 from core.process import child_environment, end_tree, process_started
@@ -282,3 +282,42 @@ def test_of_a_worker_that_was_killed_the_server_tells(workspace: Workspace, tmp_
     _until(lambda: server.advance() or (out.exists() and out.read_text()))
     server.advance()
     assert out.read_text() == "interrupted"
+
+
+def test_a_stop_is_heard_on_a_full_disk(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _at_step(workspace, "steps")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("core.runs.store.write_json", full)
+    Supervisor(workspace).stop(run)
+    monkeypatch.undo()
+    _until(lambda: run.status().state == "stopped")
+
+
+def test_ctrl_c_stops_and_once_more_ends(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    run = _at_step(workspace, "deaf")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_run, "_follow", interrupt)
+    status, answer = cli_run._see_through(run, Supervisor(workspace), 0.0)
+    assert (status, answer["state"]) == (0, "stopped")
+    said = capsys.readouterr().err
+    assert "Ctrl-C again ends it now" in said and "Ended at once, at step" in said
+
+
+def test_who_follows_a_run_is_told_what_it_waits_for_and_why_it_may_hang(workspace: Workspace, capsys: Any) -> None:
+    run, waits = _at_step(workspace, "steps"), _run(workspace, "finishes")
+    server = Supervisor(workspace)
+    told = cli_run._look_after(waits, server, "")
+    assert cli_run._look_after(waits, server, told) == told
+    assert capsys.readouterr().err == "Queued. It starts when “steps” has ended.\n"
+    pid = run.status().pid
+    assert pid is not None and cli_run._look_after(run, server, "") == ""
+    psutil.Process(pid).suspend()
+    _until(lambda: hanging(run))
+    assert cli_run._look_after(run, server, cli_run._look_after(run, server, "")) == "hanging"
+    assert capsys.readouterr().err.count("has been paused from outside") == 1
