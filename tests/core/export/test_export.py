@@ -1,0 +1,272 @@
+"""An export from the command to the folder: what is in it, what it proves, and what is refused with nothing left."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from core import cli
+from core.export import make, shards, verify
+from core.export.make import Order, export
+from core.export.merged import write_merged
+from core.export.naming import plain_template, safe_name
+from core.export.place import Broken, ExportError
+from core.export.subject import find_subject
+from core.export.weights import MergedWeights
+from core.hardware import device
+from core.memory.count import Counter
+from core.runs.store import Run
+from core.workspace import ROOT, Workspace
+from tests.core.export.made import NAME, run_with_adapter
+from tests.tiny import tiny_model
+
+USAGE = namedtuple("USAGE", "total used free")
+
+
+def _nothing(line: str, share: float | None) -> None:
+    """Stands where progress is told."""
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof is done in this process, which has loaded the libraries already."""
+    from core.export.answering import compare
+
+    monkeypatch.setattr(verify, "_in_a_new_process", lambda jobs: [compare({**job, "new_tokens": 6}) for job in jobs])
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace whose path would give the person away."""
+    return Workspace.open(tmp_path_factory.mktemp("home-of-mallory"))
+
+
+@pytest.fixture(scope="module")
+def run(workspace: Workspace) -> Run:
+    """A run over the starter."""
+    made = run_with_adapter(workspace, "starter")
+    rows = [{"step": step, "loss": 3.0 - step / 10} for step in range(1, 9)] + [{"step": 8, "eval_loss": 2.1}]
+    for row in rows:
+        made.append("metrics.jsonl", row)
+    made.append("samples.jsonl", {"step": 8, "prompt": "What is the opposite of hot?", "answer": "Cold."})
+    return made
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
+    run: Run, workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "adapter"
+    options = ["--to", "adapter", "--out", str(out), "--data-dir", str(workspace.path), "--json"]
+    assert cli.main(["export", run.id, *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dir"] == str(out) and told["bytes"] == sum(file.stat().st_size for file in out.iterdir())
+    assert told["verified"]["prompts"] > 0 and told["verified"]["equal"] == told["verified"]["prompts"]
+    assert told["verified"]["against"] == "the chat, over the base in 4 bits"
+    names = {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "curves.svg",
+        "generation_config.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert set(told["files"]) == names == set(_names(out))
+    with zipfile.ZipFile(told["zip"]) as packed:
+        assert {Path(name).name for name in packed.namelist()} == names
+    for file in out.iterdir():
+        content = file.read_bytes()
+        for private in (str(ROOT), str(Path.home()), str(workspace.path), "mallory", f"/{getpass.getuser()}/"):
+            assert private.encode() not in content, (file.name, private)
+    assert json.loads((out / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"] == "starter"
+    settings = yaml.safe_load((out / "recipe.yaml").read_text("utf-8"))
+    assert (settings["data"]["path"], settings["dataset"]["name"]) == ("rows.jsonl", "rows.jsonl")
+    card = (out / "README.md").read_text("utf-8")
+    assert (
+        f"{told['verified']['equal']} of {told['verified']['prompts']} answers equal" in card and "curves.svg" in card
+    )
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_zip_in_an_empty_folder_answers_as_the_chat_by_the_lines_of_its_readme(
+    run: Run, workspace: Workspace, tmp_path: Path
+) -> None:
+    from core.build import load_adapter, load_base, load_tokenizer
+    from core.chat.generate import answers
+
+    told = export(workspace, run, Order("adapter", tmp_path / "adapter"), _nothing)
+    with zipfile.ZipFile(told["zip"]) as packed:
+        packed.extractall(tmp_path / "elsewhere")
+    folder = tmp_path / "elsewhere" / "adapter"
+    shutil.copytree(ROOT / "presets" / "starter" / "model", folder / "starter")  # as the README says
+    lines = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
+    assert lines is not None and str(ROOT) not in lines[1]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    said = subprocess.run([sys.executable, "-c", lines[1]], cwd=folder, env=plain, capture_output=True, text=True)
+    subject = find_subject(run)
+    chat = load_adapter(load_base(subject.base, subject.recipe.quantization, device()), subject.adapter).eval()
+    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    assert said.stdout.strip() == answers(chat, tokenizer, ["What is the opposite of hot?"], 64)[0], said.stderr
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_from_the_chat_is_told(
+    run: Run, workspace: Workspace, tmp_path: Path
+) -> None:
+    told = export(workspace, run, Order("merged", tmp_path / "merged", onto="original"), _nothing)
+    verified = told["verified"]
+    assert verified["against"] == "base and adapter in 16 bits"
+    assert verified["equal"] + verified["ties"] == verified["prompts"]
+    assert verified["chat"]["largest_logit_difference"] > 10 * verified["largest_logit_difference"]
+    config = json.loads((tmp_path / "merged" / "config.json").read_text("utf-8"))
+    assert config["dtype"] == "float16" and "quantization_config" not in config
+    assert load_file(tmp_path / "merged" / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.float16
+
+
+@pytest.mark.full
+def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_of_its_own(
+    run: Run, workspace: Workspace, tmp_path: Path
+) -> None:
+    told = export(workspace, run, Order("merged", tmp_path / "merged"), _nothing)["verified"]
+    assert told["equal"] == told["prompts"] and told["largest_logit_difference"] < 0.1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_export_that_answers_otherwise_is_not_handed_over(
+    run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(subject: Any, folder: Path) -> None:
+        write(subject, folder)
+        weights = load_file(folder / "adapter_model.safetensors")
+        from safetensors.torch import save_file
+
+        save_file({name: weight * 3 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
+
+    write = make.write_adapter
+    monkeypatch.setattr(make, "write_adapter", other)
+    with pytest.raises(Broken, match="not the others, so it is not handed over"):
+        export(workspace, run, Order("adapter", tmp_path / "adapter"), _nothing)
+    assert _names(tmp_path) == []
+
+
+def test_what_cannot_be_is_refused_in_a_sentence_before_anything_is_written(
+    run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("mine")
+    with pytest.raises(ExportError, match="is not empty"):
+        export(workspace, run, Order("merged", taken), _nothing)
+    assert _names(taken) == ["thesis.txt"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(100, 90, 1_000_000))
+    for to in ("adapter", "merged", "gguf"):
+        with pytest.raises(ExportError, match="1.0 MB free"):
+            export(workspace, run, Order(to, tmp_path / "full"), _nothing)  # type: ignore[arg-type]
+    assert _names(tmp_path) == ["taken"]
+
+
+def test_a_base_that_has_moved_is_said(workspace: Workspace, tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "base")
+    moved = run_with_adapter(workspace, str(base))
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(ExportError, match="is not where it was"):
+        export(workspace, moved, Order("merged", tmp_path / "out"), _nothing)
+
+
+def test_a_disk_that_becomes_full_leaves_nothing_half_written(
+    run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("core.export.merged.write_companions", full)
+    with pytest.raises(ExportError, match="The disk became full"):
+        export(workspace, run, Order("merged", tmp_path / "out"), _nothing)
+    assert _names(tmp_path) == []
+
+
+def test_a_merge_that_was_killed_goes_on_with_the_next_shard(
+    tiny: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = find_subject(run_with_adapter(workspace, str(tiny)))
+    weights, written = MergedWeights(subject, "dequantised", device()), []
+    write = shards.write_shard
+
+    def killed_at_the_third(path: Path, *rest: Any) -> str:
+        if len(written) == 2 and path.parent.name == "out":
+            raise KeyboardInterrupt
+        written.append(path.name)
+        return write(path, *rest)
+
+    def noted(path: Path, *rest: Any) -> str:
+        written.append(path.name)
+        return write(path, *rest)
+
+    def merge(folder: Path) -> dict[str, torch.Tensor]:
+        write_merged(subject, weights, folder, torch.float32, _nothing, shard_bytes=60_000)
+        return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+    for name in ("out", "whole"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("core.export.merged.write_shard", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        merge(tmp_path / "out")
+    first = list(written)
+    monkeypatch.setattr(
+        "core.export.merged.write_shard", lambda path, *rest: written.append(path.name) or write(path, *rest)
+    )
+    (tmp_path / "out" / first[0]).write_bytes(b"spoiled")
+    merged = merge(tmp_path / "out")
+    assert written.count(first[0]) == 2 and written.count(first[1]) == 1, "what is whole is kept, what is not is not"
+    whole = merge(tmp_path / "whole")
+    assert set(merged) == set(whole) and all(torch.equal(merged[name], whole[name]) for name in whole)
+
+
+def test_memory_holds_a_few_matrices_however_large_the_model_is(workspace: Workspace, tmp_path: Path) -> None:
+    """Counted: at most a matrix as it is stored, in the chat's dtype, quantised, dequantised, merged and as written."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    base, out = tiny_model(tmp_path / "base"), tmp_path / "out"
+    config = AutoConfig.from_pretrained(base)
+    config.num_hidden_layers = 12
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    out.mkdir()
+    subject = find_subject(run_with_adapter(workspace, str(base)))
+    weights = MergedWeights(subject, "dequantised", device())
+    sizes = [torch.Size(each.shape).numel() * 4 for each in weights.tensors]
+    with Counter() as counted:
+        write_merged(subject, weights, out, torch.float32, _nothing, 50_000)
+    assert len(list(out.glob("*.safetensors"))) > 20
+    assert counted.peak < 5 * max(sizes) < sum(sizes) / 3
+
+
+def test_names_become_safe_file_names_and_marks_leave_a_template_as_it_renders() -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    assert safe_name(NAME) == "Nightly-run-No1"
+    assert [safe_name(name) for name in ("..", "CON", "a/../b", "x" * 99)] == [
+        "export",
+        "CON-model",
+        "a-..-b",
+        "x" * 60,
+    ]
+    marked = "a \n {%- generation -%} \n b {%- endgeneration %}\n c{% generation %}\nd{% endgeneration %}"
+    bare = marked.replace("endgeneration", "endif").replace("generation", "if true")
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    rendered = [environment.from_string(text).render() for text in (bare, plain_template(marked))]
+    assert rendered[0] == rendered[1] and "generation" not in plain_template(marked)
