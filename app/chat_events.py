@@ -18,7 +18,7 @@ from app import chat_html, pieces
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
 from app.talk import Manner
-from core.chat.sampling import Sampling
+from core.chat.sampling import Sampling, SamplingError
 from core.errors import NibbleError
 from core.workspace import read_json, write_json
 
@@ -159,7 +159,9 @@ def key_of(talker: str | None) -> str:
 def sampling_of(tab: ChatTab, given: Given) -> Sampling:
     """How tokens are drawn, as the settings say. Raises NibbleError where one of them cannot be."""
     values = {key: given[component] for key, component in tab.settings.items()}
-    seed = values["seed"]
+    seed = str(values["seed"] or "").strip()
+    if seed and not seed.isdecimal():
+        raise SamplingError("seed", f"Seed: {seed[:20]!r} is not possible; allowed: a whole number, or nothing.")
     return Sampling(
         greedy=bool(values["greedy"]),
         temperature=float(values["temperature"]),
@@ -167,7 +169,7 @@ def sampling_of(tab: ChatTab, given: Given) -> Sampling:
         top_k=int(values["top_k"]),
         repetition_penalty=float(values["repetition_penalty"]),
         max_new_tokens=int(values["max_new_tokens"]),
-        seed=None if seed in (None, "") else int(seed),
+        seed=int(seed) if seed else None,
         stop=tuple(line for line in (values["stop"] or "").splitlines() if line.strip()),
     )
 

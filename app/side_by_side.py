@@ -141,7 +141,8 @@ def _differences(workspace: Workspace, voices: list[Voice]) -> list[tuple[str, l
 
 
 def _settings(workspace: Workspace, voice: Voice) -> dict[str, str]:
-    own = {"model": voice.model, "quantization.bits": str(voice.quantization["bits"])}
+    own = {"model": voice.model, "quantization.bits": str(voice.quantization["bits"]), "adapter": "none"}
+    own |= {"adapter": voice.label} if voice.adapter is not None else {}
     if not voice.key.startswith("run:"):
         return own
     name, _, part = voice.key.partition(":")[2].partition("/")

@@ -146,8 +146,12 @@ class Talk:
         self.client.close()
 
     def rest(self) -> None:
-        """Unload what nobody has talked to for a while: the memory is the person's."""
-        if self.client.loaded and not self.busy and time.monotonic() - self.used > IDLE_SECONDS:
+        """Unload what nobody has talked to for a while: the memory is the person's.
+
+        The endpoint and the Arena ask the same process, and count too.
+        """
+        idle = time.monotonic() - max(self.used, self.client.used)
+        if self.client.loaded and not self.busy and not self.client.busy and idle > IDLE_SECONDS:
             self.unload()
 
     def messages(self) -> list[dict[str, str]]:

@@ -125,7 +125,7 @@ def _build_conversation() -> dict[str, Any]:
     parts["chatbot"] = gr.Chatbot(
         label="Conversation",
         show_label=False,
-        height="52vh",
+        height="46vh",
         min_height=320,
         placeholder=EMPTY,
         editable="user",
@@ -203,8 +203,12 @@ def _build_settings() -> dict[str, Component]:
         "max_new_tokens": gr.Slider(
             8, 2048, value=256, step=8, label="Length limit (tokens)", info="The reply ends there at the latest."
         ),
-        "seed": gr.Number(
-            None, label="Seed", precision=0, minimum=0, info="The same seed draws the same answer. Empty: a new one."
+        "seed": gr.Textbox(
+            label="Seed",
+            lines=1,
+            max_lines=1,
+            placeholder="A new one each time",
+            info="A whole number: the same one draws the same answer.",
         ),
         "stop": gr.Textbox(
             label="Stop texts", lines=2, placeholder="None", info="One a line: the reply ends before the first."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -31,6 +32,12 @@ class ChatClient:
         self._numbers = itertools.count(1)
         self._open: set[int] = set()
         self._loaded: Voice | None = None
+        self.used = time.monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for an answer, or is being answered."""
+        return bool(self._open)
 
     @property
     def loaded(self) -> str | None:
@@ -81,6 +88,7 @@ class ChatClient:
             if not whole:
                 self._child.tell({"op": "stop", "numbers": [number]})
             self._open.discard(number)
+            self.used = time.monotonic()
 
     def stop(self) -> None:
         """End every reply that has been asked for, within a token."""

@@ -7,8 +7,8 @@ from typing import Any
 
 # What a decoder writes for bytes that are no letter, or not yet.
 BROKEN = "\ufffd"
-# A letter has four bytes at most, and a token one at least; more tokens than that will not mend it.
-LETTER_TOKENS = 4
+# A letter has four bytes at most, and a token one at least: so many at the end may be the beginning of one.
+UNSURE_TOKENS = 3
 
 
 class Said:
@@ -18,7 +18,7 @@ class Said:
         self.ids: list[int] = []
         self.stopped = False
         self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._tail = max((len(stop.encode()) for stop in stops), default=0) + LETTER_TOKENS
+        self._tail = max((len(stop.encode()) for stop in stops), default=0) + UNSURE_TOKENS
         self._text = ""
         self._from = self._read = 0
 
@@ -31,12 +31,16 @@ class Said:
 
     def text(self) -> str:
         """What may be shown now. Decodes only what is new, as the tokens before it may change how it is written."""
-        count = len(self.ids)
-        window = self.ids[self._from : count]
+        window = self.ids[self._from :]
         before, now = self._decode(window[: self._read - self._from]), self._decode(window)
-        if not now.endswith(BROKEN) or count - self._read > LETTER_TOKENS:
+        for _ in range(UNSURE_TOKENS):
+            if not now.endswith(BROKEN):
+                break
+            window = window[:-1]
+            now = self._decode(window)
+        if self._from + len(window) > self._read:
             self._text += now[len(before) :]
-            self._from, self._read = self._read, count
+            self._from, self._read = self._read, self._from + len(window)
         return self._without_stop(self._text, final=False)
 
     def final(self) -> str:

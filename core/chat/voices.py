@@ -83,7 +83,7 @@ def find_voice(workspace: Workspace, key: str) -> Voice:
 def base_voice(model: str, label: str | None = None) -> Voice:
     """The base `model` alone, in NF4."""
     preset = model_presets().get(model)
-    shown = label or (preset.title if preset else model)
+    shown = preset.title.partition(" · ")[0] if preset else label or model
     return Voice(f"base:{model}", f"{shown}, without an adapter", model, None, _NF4, None)
 
 

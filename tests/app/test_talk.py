@@ -23,6 +23,7 @@ class FakeChat:
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.busy, self.used = False, 0.0
         self.stopped = False
         self.heard: list[list[dict[str, str]]] = []
         self.loaded: str | None = None

@@ -1,0 +1,57 @@
+"""What a conversation is drawn as: HTML never runs, thoughts are folded, the context's fill is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.chat_html import apart, as_written, context_meter, differences, literal, messages, reply, turn_at
+from app.talk import Turn
+from tests.app.canned import HOSTILE
+
+CODE = "Look:\n```html\n<b>bold</b>\n```\nand `a < b` & <i>more</i>"
+
+
+def test_html_is_shown_as_written_and_code_is_left_alone() -> None:
+    assert "<script" not in literal(HOSTILE) and "<img" not in literal(HOSTILE)
+    assert "```html\n<b>bold</b>\n```" in literal(CODE) and "`a < b` &amp; &lt;i>" in literal(CODE)
+    assert literal("```\n<still coming") == "```\n<still coming"
+
+
+@pytest.mark.parametrize("text", [HOSTILE, CODE, "a &amp; b &lt;", "plain"])
+def test_what_is_edited_is_what_was_written(text: str) -> None:
+    assert as_written(literal(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "thought", "said", "thinks"),
+    [
+        ("Hello", "", "Hello", False),
+        ("<think>hm</think>Hello", "hm", "Hello", False),
+        ("<think>hm", "hm", "", True),
+        ("hm</think>Hello", "hm", "Hello", False),
+        ("<think>\n\n</think>\n\nHello", "", "Hello", False),
+    ],
+)
+def test_a_thought_is_told_from_what_is_said(content: str, thought: str, said: str, thinks: bool) -> None:
+    assert apart(content) == (thought, said, thinks)
+
+
+def test_a_thought_is_a_folded_message_and_a_place_leads_back_to_its_turn() -> None:
+    turns = [Turn("user", "Hi"), Turn("assistant", "<think>hm</think>Hello", "Pirate · 3 tokens"), Turn("user", "And?")]
+    shown = messages(turns)
+    assert [message.get("metadata", {}).get("title") for message in shown] == [None, "Thought", None, None]
+    assert shown[2]["content"] == "Hello\n\n<small>Pirate · 3 tokens</small>"
+    assert [turn_at(turns, at) for at in range(4)] == [0, 1, 1, 2]
+
+
+def test_names_in_notes_columns_and_tables_are_escaped() -> None:
+    assert "<img" not in reply(HOSTILE, HOSTILE)
+    assert "<img" not in messages([Turn("assistant", "x", HOSTILE)])[0]["content"]
+    assert "<img" not in differences([HOSTILE], [(HOSTILE, [HOSTILE])])
+
+
+def test_the_context_is_said_in_tokens_and_warns_when_it_is_nearly_full() -> None:
+    assert "312 of 2,048 tokens" in context_meter(312, 2048)
+    assert "may not fit" in context_meter(2000, 2048) and "may not fit" not in context_meter(312, 2048)
+    assert context_meter(0, 0) == ""
+    assert "12 tokens so far" in context_meter(12, 0)
