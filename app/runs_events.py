@@ -9,12 +9,12 @@ import gradio as gr
 
 from app import pieces
 from app.context import Context
-from app.form import as_on_screen, explain
+from app.form import explain
 from app.runs_html import Asked
 from core.errors import NibbleError, RunError
 from core.runs.index import index_of
 from core.runs.queue import move
-from core.runs.removing import remove, what_is_lost
+from core.runs.removing import is_run, remove, what_is_lost
 from core.runs.resuming import resume
 from core.runs.store import ENDED, Run, find_run
 
@@ -29,8 +29,7 @@ MAY_ASK = ("train.epochs", "train.max_steps", "train.learning_rate")
 
 def opened_run(context: Context, opened: str) -> Run | None:
     """The run that is open, None where there is none or its folder has gone."""
-    run = Run(context.workspace.runs / opened)
-    return run if opened and (run.dir / "recipe.yaml").is_file() else None
+    return Run(context.workspace.runs / opened) if is_run(context.workspace, opened) else None
 
 
 class RunsEvents:
@@ -43,7 +42,7 @@ class RunsEvents:
     def press(self, asked: Asked, opened: str, event: gr.EventData) -> tuple[Asked, str]:
         """A press in the table: open a run, sort, turn the page, pick."""
         act, value = str(event.act), str(event.value)
-        if act == "open":
+        if act == "open" and is_run(self.context.workspace, value):
             index_of(self.context.workspace).look_again(value)
             return asked, value
         return asked.press(act, value), opened
@@ -134,8 +133,6 @@ class RunsEvents:
         """Delete the run; it leaves the comparison too."""
         tab, run = self.tab, Run(self.context.workspace.runs / opened)
         try:
-            if not opened:
-                raise RunError("No run is open.")
             remove(self.context.workspace, run)
         except NibbleError as error:
             return {tab.said: explain(error), tab.sure: gr.Row(visible=False)}
@@ -150,4 +147,4 @@ def _in_the_app(error: Exception) -> Exception:
     if not isinstance(error, NibbleError):
         return error
     said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
-    return RunError(as_on_screen(said))
+    return RunError(said)

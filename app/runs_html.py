@@ -72,7 +72,7 @@ COLUMNS = {
     "loss": Column("Loss", lambda row: row.loss, style="nb-w-loss nb-right"),
     "eval": Column("Evaluation", lambda row: row.after, style="nb-w-eval nb-right"),
     "time": Column("Time", lambda row: row.seconds, down=True, style="nb-w-time nb-right"),
-    "memory": Column("Peak memory", lambda row: row.peak_bytes, down=True, style="nb-w-memory nb-right"),
+    "memory": Column("Memory", lambda row: row.peak_bytes, down=True, style="nb-w-memory nb-right"),
     "made": Column("Made", lambda row: row.run_id, down=True, style="nb-w-made nb-right"),
 }
 
@@ -124,14 +124,15 @@ class Table:
         run = Run(self.workspace.runs / row.run_id)
         picked = "true" if row.run_id in asked.picked else "false"
         name = text(row.name)
-        tags = "".join(f'<i class="nb-tag">{text(tag)}</i>' for tag in row.tags)
+        tags = "".join(_tag(tag) for tag in row.tags)
         worry = hanging(run, time.monotonic()) if row.state in ACTIVE else None
+        link = f'<button type="button" class="nb-link" title="{_hint(row)}">{name}</button>'
         below = f'<small class="nb-worry" title="{text(worry)}">{text(worry)}</small>' if worry else ""
         waits = f" {queue.index(row.run_id) + 1} of {len(queue)}" if row.run_id in queue else ""
         cells = {
             "pick": f'<button type="button" role="checkbox" aria-checked="{picked}" data-pick="{text(row.run_id)}" '
             f'aria-label="Compare {name}" title="Pick it to compare"></button>',
-            "name": f'<button type="button" class="nb-link" title="{_hint(row)}">{name}</button>{tags}{below}',
+            "name": f"<div>{link}{tags}</div>{below}",
             "state": f'<span title="{text(row.message)}">{state_badge(row.state)}</span><small>{waits}</small>',
             "model": f'<span title="{text(row.model)}">{text(row.model)}</span>',
             "data": f'<span title="{text(row.data)}">{text(row.data)}</span>',
@@ -145,6 +146,10 @@ class Table:
         styles = {"pick": "nb-w-pick", **{key: column.style for key, column in COLUMNS.items()}}
         body = "".join(f'<td class="{styles[key]}">{cell}</td>' for key, cell in cells.items())
         return f'<tr data-run="{text(row.run_id)}" class="{"nb-open" if opened else ""}">{body}</tr>'
+
+
+def _tag(tag: str) -> str:
+    return f'<i class="nb-tag">{text(tag)}</i>'
 
 
 def _hint(row: Row) -> str:
@@ -220,6 +225,12 @@ def _foot(found: int, all_runs: int, page: int, pages: int) -> str:
         turn = f"<nav>{before}<span>page {number(page)} of {number(pages)}</span>{after}</nav>"
     star = '<span><b class="nb-star">★</b> lowest evaluation loss of the runs measured alike</span>'
     return f'<div class="nb-foot"><span>{runs}{of_all}</span>{star}{turn}</div>'
+
+
+def noted(tags: list[str], note: str) -> str:
+    """What a person wrote on a run."""
+    marks = f'<div class="nb-tags">{"".join(_tag(tag) for tag in tags)}</div>' if tags else ""
+    return f'{marks}<div class="nb-noted">{text(note)}</div>' if note else marks
 
 
 def recipe(run: Run) -> str:

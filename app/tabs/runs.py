@@ -96,6 +96,7 @@ class RunsTab:
     delete_now: gr.Button
     keep: gr.Button
     said: gr.HTML
+    noted: gr.HTML
     name: gr.Textbox
     tags: gr.Textbox
     note: gr.Textbox
@@ -105,7 +106,7 @@ class RunsTab:
 
     def drawn(self) -> list[Any]:
         """What a tick may change."""
-        written = [self.name, self.tags, self.note]
+        written = [self.noted, self.name, self.tags, self.note]
         buttons = [self.stop, self.chat, self.resume, self.sooner, self.later, self.delete, self.to_train]
         picks = [self.picks, self.compare, self.compared, self.comparison]
         places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.said]
@@ -118,6 +119,7 @@ def build() -> RunsTab:
     parts |= _build_list()
     with gr.Column(visible=False, elem_classes="nb-opened") as parts["pane"]:
         head = build_head()
+        parts["noted"] = gr.HTML(elem_classes="nb-slot")
         parts |= _build_actions()
         with gr.Accordion("Name, tags and note", open=False):
             with gr.Row(elem_classes="nb-fields"):
@@ -195,13 +197,15 @@ def wire(tab: RunsTab, context: Context) -> None:
     """Attach the tab's events. Those that lead to other tabs are attached where both are known."""
     events = RunsEvents(tab, context)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.table.click(events.press, [tab.asked, tab.opened], [tab.asked, tab.opened], **quiet)
+    # One after the other: each changes a part of what is asked, and none may undo another's.
+    asking: dict[str, Any] = {**quiet, "outputs": tab.asked, "concurrency_id": "asked", "concurrency_limit": 1}
+    tab.table.click(events.press, [tab.asked, tab.opened], **{**asking, "outputs": [tab.asked, tab.opened]})
     found = [tab.search, tab.state, tab.asked]
-    gr.on([tab.search.input, tab.state.input], events.find, found, tab.asked, trigger_mode="always_last", **quiet)
-    tab.compare.click(lambda asked: replace(asked, compared=asked.picked), tab.asked, tab.asked, **quiet)
-    tab.unpick.click(lambda asked: replace(asked, picked=()), tab.asked, tab.asked, **quiet)
-    tab.close.click(lambda asked: replace(asked, compared=()), tab.asked, tab.asked, **quiet)
-    tab.along.input(lambda along, asked: replace(asked, along=along), [tab.along, tab.asked], tab.asked, **quiet)
+    gr.on([tab.search.change, tab.state.change], events.find, found, trigger_mode="always_last", **asking)
+    tab.compare.click(lambda asked: replace(asked, compared=asked.picked), tab.asked, **asking)
+    tab.unpick.click(lambda asked: replace(asked, picked=()), tab.asked, **asking)
+    tab.close.click(lambda asked: replace(asked, compared=()), tab.asked, **asking)
+    tab.along.input(lambda along, asked: replace(asked, along=along), [tab.along, tab.asked], **asking)
     for button, answer in ((tab.go_on, "Looking at its last checkpoint…"), (tab.delete_now, "Deleting…")):
         button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
     tab.stop.click(events.stop, tab.opened, tab.said, **quiet)
@@ -215,7 +219,8 @@ def wire(tab: RunsTab, context: Context) -> None:
     tab.delete.click(events.ask_to_delete, tab.opened, [tab.sure, tab.longer, tab.question, tab.said], **quiet)
     tab.keep.click(lambda: gr.Row(visible=False), None, tab.sure, queue=False, **quiet)
     gone = [tab.said, tab.opened, tab.asked, tab.pane, tab.sure]
-    tab.delete_now.click(events.delete, [tab.opened, tab.asked], gone, trigger_mode="once", **quiet)
+    asking["outputs"] = gone
+    tab.delete_now.click(events.delete, [tab.opened, tab.asked], trigger_mode="once", **asking)
     written = [tab.opened, tab.name, tab.tags, tab.note]
     gr.on([tab.save.click, tab.name.submit, tab.tags.submit], events.label, written, tab.said, **quiet)
 
@@ -277,10 +282,13 @@ def _tick_comparison(tab: RunsTab, context: Context, table: Table, asked: Asked,
 def _tick_run(tab: RunsTab, context: Context, run: Run, seen: dict[str, Any]) -> Updates:
     updates: Updates = tab.view.changes(context.live.parts(run), seen)
     state = run.status().state
+    labels = run.labels()
+    tags, note = [str(tag) for tag in labels.get("tags") or []], str(labels.get("note") or "")
+    if seen.get("noted") != (tags, note):
+        seen["noted"] = (tags, note)
+        updates[tab.noted] = runs_html.noted(tags, note)
     if seen.get("opened") != run.id:  # what a person is writing is left alone from then on
-        labels = run.labels()
-        updates[tab.name], updates[tab.note] = run.name, str(labels.get("note") or "")
-        updates[tab.tags] = ", ".join(str(tag) for tag in labels.get("tags") or [])
+        updates[tab.name], updates[tab.tags], updates[tab.note] = run.name, ", ".join(tags), note
     queue = [each.id for each in order(context.workspace)] if state == "queued" else []
     mark = f"{run.id} {state} {queue}"
     if seen.get("state") != mark:

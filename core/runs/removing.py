@@ -36,15 +36,21 @@ def what_is_lost(run: Run) -> str:
     return f"It frees {show_bytes(size_bytes(run.dir))}: {listed}."
 
 
+def is_run(workspace: Workspace, run_id: str) -> bool:
+    """Whether this is the id of a run that is there: not a path elsewhere, nor something half made or half deleted."""
+    plain = bool(run_id) and Path(run_id).name == run_id and not run_id.startswith(".")
+    return plain and (workspace.runs / run_id / "recipe.yaml").is_file()
+
+
 def remove(workspace: Workspace, run: Run) -> None:
-    """Delete `run`. It leaves the list at once, also where a file of it is held open elsewhere.
+    """Delete `run` of `workspace`. It leaves the list at once, also where a file of it is held open elsewhere.
 
     Decided under the lock under which runs are started and resumed: one that somebody has just put back into the
     queue stays. Raises RunError.
     """
     away = run.dir.with_name(f".deleted-{run.id}")
     with locked(workspace.state / "start.lock"):
-        if not run.dir.is_dir():
+        if not is_run(workspace, run.id) or run.dir.parent != workspace.runs:
             raise RunError(f"The run “{run.name}” is gone already: it was deleted elsewhere.")
         state = run.status().state
         if state not in ENDED:

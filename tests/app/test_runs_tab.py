@@ -1,0 +1,164 @@
+"""The Runs tab: labels are kept, a resume is refused in place, a run is deleted knowingly, runs are compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from app import runs_html
+from app.context import Context
+from app.runs_events import RunsEvents
+from app.runs_html import Asked, Table
+from app.tabs import runs
+from core.errors import RunError
+from core.runs import queue, removing
+from core.runs.store import Run, list_runs
+from core.train.manifest import write_manifest
+from core.workspace import write_json
+from tests.ended import ended_run
+
+
+@pytest.fixture(autouse=True)
+def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_html, "FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture
+def tab() -> runs.RunsTab:
+    with gr.Blocks():
+        return runs.build()
+
+
+@pytest.fixture
+def events(tab: runs.RunsTab, context: Context) -> RunsEvents:
+    return RunsEvents(tab, context)
+
+
+def _with_checkpoint(run: Run, step: int) -> Run:
+    folder = run.dir / "checkpoints" / str(step)
+    folder.mkdir()
+    progress = {"recipe": run.recipe().model_dump(), "total": step}
+    write_json(folder / "progress.json", progress)
+    write_manifest(folder, step)
+    return run
+
+
+def _tick(tab: runs.RunsTab, context: Context, opened: str, asked: Asked | None = None) -> dict[Any, Any]:
+    return runs.tick(tab, context, Table(context.workspace), opened, asked or Asked(), {})
+
+
+def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Context) -> None:
+    run = ended_run(context.workspace, "one")
+    press: Any = lambda act, value: events.press(Asked(), "", SimpleNamespace(act=act, value=value))  # type: ignore[arg-type] # noqa: E731
+    assert press("open", run.id) == (Asked(), run.id)
+    assert press("sort", "eval") == (Asked(sort="eval", down=False), "")
+    assert press("pick", run.id)[0].picked == (run.id,)
+
+
+def test_what_is_written_on_a_run_is_kept_and_shown(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
+    run = ended_run(context.workspace, "one")
+    assert "Saved" in events.label(run.id, "  two ", "good, night ,, good", "a note")
+    assert run.labels() == {"name": "two", "note": "a note", "tags": ["good", "night"]}
+    shown = _tick(tab, context, run.id)
+    assert (shown[tab.name], shown[tab.tags], shown[tab.note]) == ("two", "good, night", "a note")
+    assert "a note" in shown[tab.noted]
+    assert "too many" in events.label(run.id, "two", ",".join("abcdefghijklmn"), "")
+    removing.remove(context.workspace, run)
+    assert "deleted elsewhere" in events.label(run.id, "three", "", "")
+
+
+def test_a_run_with_a_checkpoint_can_be_resumed_longer(
+    events: RunsEvents, tab: runs.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(context.supervisor), "advance", lambda self: None)
+    run = _with_checkpoint(ended_run(context.workspace, "one", steps=8), 8)
+    assert _tick(tab, context, run.id)[tab.resume].visible
+    offered = events.ask_to_resume(run.id)
+    assert (offered[tab.steps].value, offered[tab.rate].value) == (8, run.recipe().train.learning_rate)
+    epochs = offered[tab.epochs].value
+    refused = events.resume(run.id, epochs, 8, run.recipe().train.learning_rate)
+    assert "is finished: all of its 8 steps are done" in refused[tab.said] and "--set" not in refused[tab.said]
+    assert run.status().state == "finished"
+    assert "waits in the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.said]
+    assert (run.recipe().train.max_steps, run.recipe().train.learning_rate) == (16, 1e-5)
+    assert run.status().state == "queued"
+
+
+def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
+    events: RunsEvents, tab: runs.RunsTab, context: Context
+) -> None:
+    run = ended_run(context.workspace, "one")
+    assert not _tick(tab, context, run.id)[tab.resume].visible
+    assert "holds no whole checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.said]
+
+
+def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
+    events: RunsEvents, tab: runs.RunsTab, context: Context
+) -> None:
+    run, other = ended_run(context.workspace, "one <b>"), ended_run(context.workspace, "two")
+    _with_checkpoint(run, 8)
+    (run.dir / "checkpoints" / "8" / "large").write_bytes(b"x" * 3_000_000)
+    question = events.ask_to_delete(run.id)[tab.question]
+    assert "It frees 3.0 MB: 1 checkpoint and its figures." in question and "<b>" not in question
+    both = Asked(picked=(run.id, other.id), compared=(run.id, other.id))
+    after = events.delete(run.id, both)
+    assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))
+    assert after[tab.opened] == "" and not run.dir.exists()
+    assert [each.id for each in list_runs(context.workspace)] == [other.id]
+    assert "gone already" in events.delete(run.id, both)[tab.said]
+
+
+def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
+    events: RunsEvents, tab: runs.RunsTab, context: Context
+) -> None:
+    run = ended_run(context.workspace, "one")
+    events.ask_to_delete(run.id)
+    run.write_status(state="queued")
+    assert "may have been resumed" in events.delete(run.id, Asked())[tab.said]
+    assert run.dir.exists()
+    with pytest.raises(RunError, match="has not ended"):
+        removing.remove(context.workspace, run)
+
+
+def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
+    run = ended_run(context.workspace, "one")
+    half = context.workspace.runs / f".new-{run.id}"
+    run.dir.rename(half)
+    for outside in ("", ".", "..", "../datasets", "../runs", half.name, str(half)):
+        assert "gone already" in events.delete(outside, Asked())[tab.said]
+        assert events.press(Asked(), "", SimpleNamespace(act="open", value=outside)) == (Asked(), "")  # type: ignore[arg-type]
+    assert half.exists() and context.workspace.datasets.exists()
+
+
+def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
+    first, second = (ended_run(context.workspace, name, state="queued") for name in ("first", "second"))
+    waiting = [run.id for run in queue.order(context.workspace)]
+    assert (
+        _tick(tab, context, waiting[1])[tab.sooner].visible and not _tick(tab, context, waiting[1])[tab.later].visible
+    )
+    assert events.move(waiting[1], -1) == ""
+    assert [run.id for run in queue.order(context.workspace)] == waiting[::-1]
+    assert "Taken out of the queue" in events.stop(first.id)
+    assert first.status().state == "stopped"
+    assert "does not wait" in events.move(first.id, 1)
+    assert second.status().state == "queued"
+
+
+def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
+    tab: runs.RunsTab, context: Context
+) -> None:
+    one, two = (ended_run(context.workspace, name) for name in ("one", "two"))
+    table, seen = Table(context.workspace), {}
+    asked = Asked(picked=(one.id, two.id), compared=(one.id, two.id))
+    shown = runs.tick(tab, context, table, "", asked, seen)
+    assert shown[tab.compare].value == "Compare 2 runs" and shown[tab.compared].visible
+    assert "What came out" in shown[tab.comparison]
+    assert runs.tick(tab, context, table, "", asked, seen) == {}
+    assert tab.comparison in runs.tick(tab, context, table, "", replace(asked, along="tokens"), seen)
+    assert runs.tick(tab, context, table, "", replace(asked, compared=()), seen)[tab.compared].visible is False
+    removing.remove(context.workspace, two)
+    assert runs.tick(tab, context, table, "", asked, seen).get(tab.comparison) is None
