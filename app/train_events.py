@@ -17,7 +17,7 @@ from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset
 from core.runs.resuming import resume
-from core.runs.store import Run, list_runs
+from core.runs.store import Run
 from core.workspace import read_json, write_json
 
 if TYPE_CHECKING:
@@ -183,8 +183,6 @@ class TrainEvents:
 
 
 def shown_run(context: Context) -> Run | None:
-    """The run that the Train tab shows: the one at work, else the one that waits, else the newest."""
-    runs = list_runs(context.workspace)
-    by_state = {run: run.status() for run in runs[:50]}
-    active = next((run for run, status in by_state.items() if status.active), None)
-    return active or (runs[0] if runs else None)
+    """The run that the Train tab shows: the one at work, else the one that waits, else the one that ended last."""
+    runs = context.supervisor
+    return runs.current() or next(iter(runs.queued()), None) or runs.ended_last()

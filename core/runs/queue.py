@@ -7,13 +7,14 @@ order that was wanted. Runs that have left the queue since, or are gone altogeth
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import RunError
 from core.lock import locked
-from core.runs.store import ACTIVE, Run
+from core.runs.store import ACTIVE, ENDED, OPENED, Run
 from core.workspace import Workspace, read_json, write_json
 
 Mark = tuple[int, int, int]
@@ -27,8 +28,19 @@ class _Seen:
     state: str
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The folders of the runs that had not ended, and the newest run's name, when the times were these."""
+
+    times: tuple[int, int]
+    not_ended: list[str]
+    newest: str | None
+
+
 # Runs that have ended stay as they are: their status is read again only when the file is another.
 _seen: dict[str, _Seen] = {}
+_looks: dict[str, _Look] = {}
+SETTLED_NANOSECONDS = 1_000_000_000
 
 
 def order(workspace: Workspace) -> list[Run]:
@@ -65,12 +77,39 @@ def leave(workspace: Workspace, run: Run) -> None:
         write_json(_file(workspace), [run_id for run_id in written if run_id != run.id])
 
 
+def newest(workspace: Workspace) -> Run | None:
+    """The run that was made last, whatever has become of it."""
+    name = _look(workspace).newest
+    return None if name is None else Run(workspace.runs / name)
+
+
 def _in_state(workspace: Workspace, states: set[str] | frozenset[str]) -> list[Run]:
     """The runs whose status.json says one of `states`, the oldest first."""
-    with os.scandir(workspace.runs) as entries:
-        folders = sorted(entry.path for entry in entries if not entry.name.startswith("."))
-    runs = [Run(Path(folder)) for folder in folders if _state(folder) in states]
+    runs = [Run(Path(folder)) for folder in _look(workspace).not_ended if _state(folder) in states]
     return [run for run in runs if (run.dir / "recipe.yaml").is_file()]
+
+
+def _look(workspace: Workspace) -> _Look:
+    """Which runs have not ended: looked up anew where a run was made, deleted, queued or started since."""
+    folder, now = str(workspace.runs), time.time_ns()
+    times = (os.stat(folder).st_mtime_ns, _changed(workspace.state / OPENED))  # noqa: PTH116 (each second)
+    last = _looks.get(folder)
+    if last is not None and last.times == times:
+        return last
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    paths = [f"{folder}{os.sep}{name}" for name in names]
+    look = _Look(times, [path for path in paths if _state(path) not in ENDED], max(names, default=None))
+    if now - max(times) > SETTLED_NANOSECONDS:  # else there may be another change within the same tick of its clock
+        _looks[folder] = look
+    return look
+
+
+def _changed(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _state(folder: str) -> str:

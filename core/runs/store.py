@@ -6,6 +6,7 @@ reads derives it from a worker that is gone without a last word. Nothing here ch
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ from core.workspace import Workspace, read_json, write_json
 ACTIVE = frozenset({"preparing", "training"})
 OPEN = ACTIVE | {"queued"}
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
+# A file in the workspace's state that is touched when a run is queued or started.
+OPENED = "opened"
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 _LINES = Lines()
 # The safe loader, in C where libyaml is there: ten times as fast.
@@ -203,6 +206,9 @@ class Run:
             if not is_disk_full(error):
                 raise
             _write_over(file, self._said)
+        if changes.get("state") in OPEN:  # whoever keeps in mind which runs have ended looks again
+            with contextlib.suppress(OSError):
+                (self.workspace / "state" / OPENED).touch()
 
     def result(self) -> dict[str, Any]:
         """What the worker said at its end (`result.json`); empty before."""
@@ -309,7 +315,7 @@ class Tail:
         written = [line for line in lines if line]
         try:
             together = json.loads(b"[" + b",".join(written) + b"]")
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             return self._parse_each(written)
         if len(together) != len(written):  # halves that happen to make a whole
             return self._parse_each(written)
@@ -320,7 +326,7 @@ class Tail:
         for line in lines:
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError):
+            except (ValueError, RecursionError):
                 self.unreadable += 1
                 continue
             if isinstance(row, dict):

@@ -19,7 +19,7 @@ from core.notify import forget, tell_end
 from core.process import child_environment, end_tree, process_started
 from core.runs.holder import ask_to_give_way, holder
 from core.runs.pulse import read_pulse, stopping
-from core.runs.queue import at_work, leave, order
+from core.runs.queue import at_work, leave, newest, order
 from core.runs.store import Run
 from core.sizes import show_duration
 from core.train.manifest import newest_valid
@@ -48,11 +48,7 @@ class Supervisor:
 
     def ended_last(self) -> Run | None:
         """The run that ended last while this one watched; before any has, the newest, whatever has become of it."""
-        if self._ended is not None:
-            return self._ended
-        names = (folder.name for folder in self.workspace.runs.iterdir() if not folder.name.startswith("."))
-        newest = max(names, default=None)
-        return None if newest is None else Run(self.workspace.runs / newest)
+        return self._ended if self._ended is not None and self._ended.dir.exists() else newest(self.workspace)
 
     def advance(self) -> Run | None:
         """Start the next queued run if the device is free, and end one whose stop takes too long. To be called often.

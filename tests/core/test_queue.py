@@ -12,9 +12,9 @@ from core.errors import RunError
 from core.process import process_started
 from core.recipe import make_recipe
 from core.runs import queue
-from core.runs.queue import at_work, leave, move, order
+from core.runs.queue import at_work, leave, move, newest, order
 from core.runs.store import Run, create_run
-from core.workspace import Workspace, write_json
+from core.workspace import Workspace
 
 
 @pytest.fixture
@@ -104,5 +104,32 @@ def test_runs_that_have_ended_are_read_once(workspace: Workspace, monkeypatch: p
     monkeypatch.setattr(queue, "read_json", lambda path: read.append(path) or plainly(path))
     assert _names(workspace) == "a" and at_work(workspace) is None
     assert [path.name for path in read] == ["queue.json"]
-    write_json(runs[5].dir / "status.json", {"state": "queued"})
+    runs[5].write_status(state="queued")
     assert _names(workspace) == "af"
+
+
+def test_what_has_not_changed_is_not_looked_at(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ten thousand runs that have ended, a second's look costs what it costs with ten."""
+    runs = _join(workspace, *"abc")
+    for run in runs[1:]:
+        run.write_status(state="finished")
+    opened = workspace.state / "opened"
+    opened.touch()
+    for quiet in (workspace.runs, opened):
+        os.utime(quiet, (2000, 2000))
+    assert _names(workspace) == "a"
+    monkeypatch.setattr(os, "scandir", lambda folder: pytest.fail("nothing has changed"))
+    assert (
+        _names(workspace) == "a"
+        and at_work(workspace) is None
+        and newest(workspace) == max(runs, key=lambda run: run.id)
+    )
+    runs[0].write_status(state="finished")
+    assert _names(workspace) == "", "whoever has not ended is looked at each time"
+    monkeypatch.undo()
+    runs[1].write_status(state="queued")
+    assert _names(workspace) == "b"
+    _join(workspace, "d")
+    assert _names(workspace) == "db", "by the time that each joined"
+    shutil.rmtree(runs[1].dir)
+    assert _names(workspace) == "d"

@@ -169,7 +169,8 @@ def test_the_wait_can_be_cut_short_and_the_whole_tree_ends(workspace: Workspace)
     child, worker = int((run.dir / "child").read_text()), run.status().pid
     server.stop(run)
     assert "What was learned up to step 3 is in its checkpoint" in server.kill(run)
-    assert run.status().state == "stopped" and holder(workspace) is None
+    assert run.status().state == "stopped"
+    _until(lambda: holder(workspace) is None, 1)
     for pid in (child, worker):
         assert pid is not None
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
