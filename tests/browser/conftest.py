@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from core.runs.store import list_runs
 from core.runs.supervisor import Supervisor
 from core.workspace import ROOT, Workspace
 
@@ -56,8 +55,9 @@ def end(app: App) -> None:
     """End the app and whatever still trains on its workspace."""
     app.process.terminate()
     app.process.wait(timeout=30)
-    for run in list_runs(app.workspace):
-        Supervisor(app.workspace).kill(run)
+    supervisor = Supervisor(app.workspace)
+    while (run := supervisor.current()) is not None:
+        supervisor.kill(run)
 
 
 @pytest.fixture(scope="module")
