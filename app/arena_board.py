@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 
 from app import arena_board_html
 from app.arena_desk import unforeseen
-from core.arena.board import Board, board, orderings_for
+from core.arena.board import Board, board
+from core.arena.elo import orderings_for
 from core.arena.judge import Bias, position_bias
 from core.arena.votes import KINDS, VoteBook, games_of, labels_of
 
 Kinds = tuple[str, ...]
+SLOW_SECONDS = 1.0  # from then on it is said that the board is being counted anew
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Standing:
     bias: Bias | None = None
     counted: tuple[int, Kinds] | None = None
     _counting: threading.Thread | None = None
+    _since: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -39,8 +43,10 @@ class Standing:
                 if not self.html:
                     self.html = arena_board_html.counting()
                 self._counting = threading.Thread(target=self._count, args=wanted, daemon=True)
+                self._since = time.monotonic()
                 self._counting.start()
-        return self.html
+            slow = self.busy and time.monotonic() - self._since > SLOW_SECONDS
+        return arena_board_html.renewed(self.html) if slow else self.html
 
     def _count(self, count: int, kinds: Kinds) -> None:
         try:

@@ -10,6 +10,7 @@ from core.arena.elo import START, K
 WIDE, TALL, EDGE = 216, 22, 14
 FEW_GAMES = 10
 MOST_IN_MATRIX = 12
+_MARK = "<!-- how new it is -->"
 HEADINGS = ("", "Voice", "Elo", "95 % interval", "Games", "Bradley–Terry")
 
 
@@ -21,6 +22,11 @@ def counted(count: int, what: str) -> str:
 def counting() -> str:
     """Before the first board."""
     return busy("Counting the votes…")
+
+
+def renewed(html: str) -> str:
+    """The last board while the next one is being counted."""
+    return html.replace(_MARK, '<span class="nb-work"><i class="nb-spin"></i>Counting the new votes…</span>')
 
 
 def failed(message: str) -> str:
@@ -40,7 +46,7 @@ def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -
     return (
         '<section class="nb-card nb-board"><header><div><h3>Leaderboard</h3>'
         f"<small>{counted(board.votes, 'vote')} · start {START:.0f}, K {K:.0f}, the mean of "
-        f"{number(board.orderings)} random orderings</small></div></header>"
+        f"{number(board.orderings)} random orderings</small></div>{_MARK}</header>"
         f'<div class="nb-scroll"><table class="nb-table"><thead><tr>{head}</tr></thead>{rows}'
         f'<tr class="nb-elo-axis"><td colspan="3"></td><td>{scale.axis()}</td><td colspan="2"></td></tr>'
         f"</table></div>{_remarks(board, labels)}{_damaged(damaged)}{_matrix(board, labels)}{_explained()}</section>"

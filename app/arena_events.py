@@ -18,6 +18,7 @@ from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
 from app.context import Context
 from core.arena.contestants import ITS_BASE
 from core.arena.judge import KEY_VARIABLE
+from core.arena.match import Match
 from core.arena.prompts import categories
 from core.arena.table import as_votes, read_table, write_table
 from core.arena.votes import Choice
@@ -87,7 +88,7 @@ class ArenaEvents:
         updates: Updates = {
             tab.status: status,
             tab.asked: arena_html.asked(match),
-            tab.decided: arena_html.decided(match.vote) if match is not None and match.vote is not None else "",
+            tab.decided: self._decided(match),
             tab.duel: gr.Column(visible=match is not None),
             tab.stop: gr.Button(visible=desk.busy),
             tab.go: gr.Button(interactive=not desk.busy),
@@ -97,10 +98,19 @@ class ArenaEvents:
             updates[reply] = arena_html.said(match, side)
         return updates | {button: gr.Button(interactive=votable) for button in tab.votes.values()}
 
+    def _decided(self, match: Match | None) -> str:
+        if match is None or match.vote is None:
+            return ""
+        return arena_html.decided(match.vote, self.desk.waiting() if match.voices is None else None)
+
     def choose_source(self, source: str) -> Updates:
         """Where questions come from decides what is to be pressed."""
         tab = self.tab
-        return {tab.question: gr.Textbox(visible=source == TYPED), tab.go: gr.Button(ASK.get(source, "Next question"))}
+        updates: Updates = {tab.question: gr.Textbox(visible=source == TYPED)}
+        updates[tab.go] = gr.Button(ASK.get(source, "Next question"))
+        if source == PREPARED:
+            updates[tab.status] = pieces.note_box(arena_html.waits(self.desk.waiting()))
+        return updates
 
     def remember(self, given: dict[Component, Any]) -> None:
         """Keep the settings, so that a reload finds them again."""
@@ -175,7 +185,7 @@ class ArenaEvents:
         updates |= {tab.settings[name]: values[name] for name in tab.settings if values.get(name) is not None}
         updates |= {tab.judge[name]: values.get(f"judge_{name}") or "" for name in ("url", "model")}
         source = values.get("source") or SHIPPED
-        return {**updates, **self.choose_source(source), **self.render(), tab.whose: list(self.standing.kinds)}
+        return {**updates, **self.render(), **self.choose_source(source), tab.whose: list(self.standing.kinds)}
 
     def tick(self, seen: dict[str, str]) -> Updates:
         """What changed since this browser last saw it. A first look draws everything."""

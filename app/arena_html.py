@@ -67,9 +67,15 @@ def _speaks(match: Match, reply: Reply) -> bool:
     return reply is match.left or match.left.done
 
 
-def decided(vote: Vote) -> str:
-    """After the vote."""
-    return note_box(f"{VOTED[vote.winner]} The names are above the answers now. Next: the button above, or N.")
+def decided(vote: Vote, wait: int | None) -> str:
+    """After the vote; `wait` says how many prepared pairs are left, where it was one of those."""
+    left = "" if wait is None else f" {waits(wait)}"
+    return note_box(f"{VOTED[vote.winner]} The names are above the answers now. Next: the button above, or N.{left}")
+
+
+def waits(pairs: int) -> str:
+    """How many prepared pairs wait for a vote."""
+    return f"{number(pairs)} prepared {'pair waits' if pairs == 1 else 'pairs wait'} for your vote."
 
 
 def job(running: bool, done: int, total: int, unit: str, remark: str, error: str) -> str:

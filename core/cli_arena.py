@@ -30,16 +30,19 @@ def _elo_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "file", metavar="FILE.csv", nargs="?", help="votes as model_a,model_b,winner; default: the workspace's own"
     )
-    part.add_argument("--orderings", type=_count, default=10_000, metavar="N", help="the mean over so many")
+    part.add_argument("--orderings", type=_count, metavar="N", help="the mean over so many (default: 10,000)")
     part.add_argument("--seed", type=_seed, default=0, metavar="S", help="for what is drawn at random")
 
 
 def _elo(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.bradley_terry import bradley_terry
-    from core.arena.elo import elo
+    from core.arena.elo import ORDERINGS, elo, orderings_for
 
     games, unreadable, reasons = _games(options)
-    ratings = elo(games, options.orderings, options.seed, _tell_progress())
+    orderings = options.orderings or orderings_for(len(games))
+    if orderings < ORDERINGS and not options.orderings:
+        print(f"{len(games):,} votes: the mean over {orderings:,} orderings. --orderings sets more.", file=sys.stderr)
+    ratings = elo(games, orderings, options.seed, _tell_progress())
     if not options.json:
         strengths = {each.model: each for each in bradley_terry(games)}
         width = max(5, *(len(rating.model) for rating in ratings))

@@ -250,7 +250,7 @@ def wire(tab: ArenaTab, context: Context) -> None:
     tab.stop.click(events.stop, None, tab.status, queue=False, **quiet)
     for choice in CHOICES:
         tab.votes[choice].click(events.voter(choice), None, tab.match(), **asking)
-    tab.source.change(events.choose_source, tab.source, [tab.question, tab.go], queue=False, **quiet)
+    tab.source.change(events.choose_source, tab.source, [tab.question, tab.go, tab.status], queue=False, **quiet)
     kept = [component.input for component in tab.form().values()]
     gr.on(kept, events.remember, tab.inputs(), None, trigger_mode="always_last", **quiet)
     tab.whose.input(events.count, tab.whose, tab.board, trigger_mode="always_last", **quiet)

@@ -10,9 +10,6 @@ from core.arena.elo import ORDERINGS, Rating, elo
 from core.arena.games import Game
 from core.arena.pairs import Pair, pairs
 
-# A board that is looked at is to come within seconds: so many games are played for it at most.
-MOST_PLAYED = 60_000_000
-
 
 @dataclass(frozen=True)
 class Board:
@@ -31,8 +28,3 @@ def board(
     """The leaderboard of `games`."""
     strengths = {each.model: each for each in bradley_terry(games)}
     return Board(elo(games, orderings, seed, progress), strengths, pairs(games), len(games), orderings)
-
-
-def orderings_for(votes: int) -> int:
-    """The paper's 10,000, or as many as are played within seconds where there are very many votes."""
-    return max(100, min(ORDERINGS, MOST_PLAYED // max(1, votes)))

@@ -19,7 +19,9 @@ from core.arena.games import Game, counts_of, models_of
 
 START, K, ORDERINGS = 1000.0, 32.0, 10_000
 UNIT = 400.0 / np.log(10.0)  # so many points multiply the odds by e
-RESAMPLES, ORDERINGS_EACH = 200, 50
+RESAMPLES, ORDERINGS_EACH, FEWEST_EACH = 200, 50, 4
+# A leaderboard is to come within seconds, not hours: where votes are very many, so many games are played for each half.
+MOST_PLAYED = 100_000_000
 WITHIN = 1.96  # standard errors: 95 %
 _BLOCK_BYTES = 32 * 2**20
 _BLOCK_ROWS = 2_000
@@ -50,7 +52,8 @@ def elo(
         return []
     table = _Table.of(games)
     rng = np.random.default_rng(seed)
-    everything = orderings + RESAMPLES * ORDERINGS_EACH
+    each = max(FEWEST_EACH, min(ORDERINGS_EACH, MOST_PLAYED // (RESAMPLES * len(games))))
+    everything = orderings + RESAMPLES * each
     done, total = 0, np.zeros(len(table.models))
     for block in _orderings(table.kinds, orderings, rng):
         total += table.play(block).sum(axis=0)
@@ -58,17 +61,22 @@ def elo(
         progress(done / everything)
     means = total / orderings
     finals = []
-    for block in _resamples(table.kinds, rng):
+    for block in _resamples(table.kinds, each, rng):
         finals.append(table.play(block))
         done += len(block)
         progress(done / everything)
-    away = WITHIN * _error(np.concatenate(finals))
+    away = WITHIN * _error(np.concatenate(finals), each)
     counts = counts_of(games)
     ratings = [
         Rating(model, float(mean), float(mean - far), float(mean + far), counts[model])
         for model, mean, far in zip(table.models, means, away, strict=True)
     ]
     return sorted(ratings, key=lambda each: (-each.elo, each.model))
+
+
+def orderings_for(votes: int) -> int:
+    """The paper's 10,000, or as many as are played within seconds where there are very many votes."""
+    return max(100, min(ORDERINGS, MOST_PLAYED // max(1, votes)))
 
 
 @dataclass(frozen=True)
@@ -123,22 +131,22 @@ def _orderings(kinds: Any, orderings: int, rng: np.random.Generator) -> Iterator
         yield rng.permuted(np.broadcast_to(kinds, (rows, len(kinds))), axis=1)
 
 
-def _resamples(kinds: Any, rng: np.random.Generator) -> Iterator[Any]:
-    """RESAMPLES draws of as many games with replacement, each in ORDERINGS_EACH orderings, a draw at a time or more."""
-    at_once = max(1, _rows_at_once(kinds) // ORDERINGS_EACH)
+def _resamples(kinds: Any, each: int, rng: np.random.Generator) -> Iterator[Any]:
+    """RESAMPLES draws of as many games with replacement, in `each` orderings every one, a draw at a time or more."""
+    at_once = max(1, _rows_at_once(kinds) // each)
     for start in range(0, RESAMPLES, at_once):
         draws = min(at_once, RESAMPLES - start)
         drawn = kinds[rng.integers(0, len(kinds), (draws, len(kinds)))]
-        yield rng.permuted(drawn.repeat(ORDERINGS_EACH, axis=0), axis=1)
+        yield rng.permuted(drawn.repeat(each, axis=0), axis=1)
 
 
-def _error(finals: Any) -> Any:
-    """The standard error of each model's mean rating, from (RESAMPLES * ORDERINGS_EACH, models) final ratings.
+def _error(finals: Any, each: int) -> Any:
+    """The standard error of each model's mean rating, from (RESAMPLES * each, models) final ratings.
 
     The draws' means scatter by the votes and by the few orderings of each; what the orderings do is known from
     within the draws, and is taken out.
     """
-    by_draw = finals.reshape(RESAMPLES, ORDERINGS_EACH, -1)
-    by_orderings = by_draw.var(axis=1, ddof=1).mean(axis=0) / ORDERINGS_EACH
+    by_draw = finals.reshape(RESAMPLES, each, -1)
+    by_orderings = by_draw.var(axis=1, ddof=1).mean(axis=0) / each
     together = by_draw.mean(axis=1).var(axis=0, ddof=1)
     return np.sqrt(np.clip(together - by_orderings, 0.0, None))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from core.arena.answers import AnswerBook
 from core.arena.bulk import Bulk
 from core.arena.prompts import shipped
 from core.arena.votes import VoteBook
 from core.chat.sampling import Sampling
-from core.workspace import Workspace
+from core.workspace import ROOT, Workspace
 from tests.browser.conftest import App, end, serve
 from tests.core.arena.speaking import Speaker, voice
 
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 PIRATE, BASE = "run:pirate", "base:starter"
 VOTES = 10
+PATIENCE = 300_000  # ms; two cores, perhaps shared, and the imports of each process take ten seconds there
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,50 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     page.get_by_role("tab", name="Arena").click()
     expect(best).to_have_attribute("data-voice", PIRATE)
     expect(page.get_by_role("button", name="Next pair")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """An app whose workspace has a run over the starter."""
+    folder = tmp_path_factory.mktemp("trained")
+    steps = ["--set", "train.max_steps=4", "--name", "Pirate"]
+    command = [sys.executable, "-m", "core.cli", "train", "quickstart", *steps, "--data-dir", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    running = serve(folder)
+    yield running
+    end(running)
+
+
+@pytest.mark.full
+def test_a_run_meets_its_base_and_answers_are_prepared(browser: Browser, trained: App) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(trained.url)
+    page.get_by_role("tab", name="Arena").click()
+    page.get_by_label("Question from", exact=True).click()
+    page.get_by_role("option", name="Held out by Pirate").click()
+    page.get_by_role("button", name="Next question").click()
+    expect(page.locator("#nb-vote-tie")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator(".nb-duel")).not_to_contain_text("starter (base)")
+    page.locator("#nb-vote-tie").click()
+    expect(page.locator(".nb-duel")).to_contain_text("starter (base)")
+    expect(page.locator(".nb-duel")).to_contain_text("Pirate")
+    expect(page.locator("tr[data-voice]")).to_have_count(2)
+
+    # Answers in advance: stopped, gone on with, voted on.
+    page.get_by_role("button", name="Prepare answers now").click()
+    page.get_by_label("Questions", exact=True).click()
+    page.get_by_role("option", name="Small talk").click()
+    page.get_by_role("button", name="Prepare answers", exact=True).click()
+    expect(page.locator(".nb-arena")).to_contain_text("of 16 answers are there", timeout=PATIENCE)
+    page.get_by_role("button", name="Stop preparing").click()
+    expect(page.get_by_role("button", name="Stop preparing")).to_be_hidden(timeout=PATIENCE)
+    page.get_by_role("button", name="Prepare answers", exact=True).click()
+    expect(page.locator(".nb-arena")).to_contain_text("16 of 16 answers are there. Done.", timeout=PATIENCE)
+    page.get_by_label("Question from", exact=True).click()
+    page.get_by_role("option", name="Prepared answers").click()
+    expect(page.locator(".nb-arena")).to_contain_text("8 prepared pairs wait for your vote")
+    page.get_by_role("button", name="Next pair").click()
+    expect(page.locator("#nb-vote-left")).to_be_enabled()
+    context.close()
