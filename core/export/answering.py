@@ -56,9 +56,12 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     """
     prompts, tokens, stop = job["prompts"], job["new_tokens"], job["stop"]
     reference = _ask(job["reference"], prompts, tokens, stop, None)
+    eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
+    if "over" in job["artefact"]:
+        found = _by_llama_cpp(job, reference, eps)
+        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}}
     artefact = _ask(job["artefact"], prompts, tokens, stop, reference.replies)
-    coarse = torch.finfo(getattr(torch, job["precision"])).eps
-    eps = max(coarse, torch.finfo(reference.dtype).eps, torch.finfo(artefact.dtype).eps)
+    eps = max(eps, torch.finfo(artefact.dtype).eps)
     pairs = zip(reference.logits, artefact.logits, strict=True)
     found = {"prompts": len(prompts), **_held_together(reference, artefact.replies, eps)}
     found["largest_logit_difference"] = max(float((one - other).abs().max()) for one, other in pairs)
@@ -85,6 +88,8 @@ def _by_llama_cpp(job: dict[str, Any], reference: Said, eps: float) -> dict[str,
 
     `same_tokens`: how many prompts it splits as the tokenizer does.
     """
+    if not llama_cpp.is_installed():
+        raise NibbleError("base and adapter apart are put together by llama.cpp, which is not installed (xllamacpp)")
     load, tokens = job["artefact"], job["new_tokens"]
     tokenizer = load_tokenizer(find_model(load["model"], load["revision"]), Path(load["adapter"]))
     pairs = zip(job["prompts"], reference.replies, reference.logits, strict=True)

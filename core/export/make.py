@@ -53,7 +53,7 @@ def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, 
     """
     refuse_place(order.out)
     subject = find_subject(run, lambda line: say(line, None))
-    make = {"adapter": _adapter, "merged": _merged, "gguf": _gguf}[order.to]
+    make = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[order.to]
     result = make(workspace, subject, order, say)
     files = sorted(path for path in order.out.rglob("*") if path.is_file())
     return {
@@ -100,15 +100,33 @@ def _merged(workspace: Workspace, subject: Subject, order: Order, say: Say) -> d
 def _gguf(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.gguf_card import adapter_card, model_card
 
-    with _gguf_written(workspace, subject, order, say) as (folder, verified):
+    with _gguf_written(workspace, subject, order, say) as (folder, verified, _):
         card = adapter_card if order.adapter_only else model_card
         write_card(subject, folder, card(subject, order.gguf_type), verified)
     return {"verified": verified}
 
 
+def _ollama(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+    from core.export.ollama import MODELFILE, command, modelfile, ollama_card
+
+    modelfile(subject, "model", None, 0)  # a template that cannot be written is said before anything else is done
+    with _gguf_written(workspace, subject, order, say) as (folder, verified, context):
+        names = sorted(path.name for path in folder.glob("*.gguf"))
+        model = next(name for name in names if not name.endswith("-adapter.gguf"))
+        adapter = next((name for name in names if name.endswith("-adapter.gguf")), None)
+        (folder / MODELFILE).write_text(modelfile(subject, model, adapter, context), encoding="utf-8")
+        write_card(subject, folder, ollama_card(subject), verified)
+    return {"verified": verified, "command": command(subject)}
+
+
 @contextmanager
-def _gguf_written(workspace: Workspace, subject: Subject, order: Order, say: Say) -> Iterator[tuple[Path, Verified]]:
-    """The folder with the GGUF in it, proved; what the block adds to it comes along."""
+def _gguf_written(
+    workspace: Workspace, subject: Subject, order: Order, say: Say
+) -> Iterator[tuple[Path, Verified, int]]:
+    """The folder with the GGUF in it, proved, and its context; what the block adds to the folder comes along.
+
+    For Ollama an adapter has the base beside it, as a GGUF of its own.
+    """
     from core.export.gguf_card import gguf_name
     from core.export.gguf_check import read_back, read_back_adapter
     from core.export.gguf_families import Layout, family_of
@@ -118,26 +136,30 @@ def _gguf_written(workspace: Workspace, subject: Subject, order: Order, say: Say
 
     family = family_of(subject.base.config)
     say("Looking at base and adapter.", None)
-    weights = MergedWeights(subject, order.onto, device())
+    onto, apart = ("original" if order.adapter_only else order.onto), order.adapter_only
+    weights = MergedWeights(subject, onto, device())
     layout = Layout(family, weights.config)
-    name = gguf_name(subject, "adapter" if order.adapter_only else order.gguf_type)
-    if order.adapter_only:
-        refuse_full_disk(order.out, adapter_bytes(subject))
-        with writing(order.out) as folder:
-            write_adapter(weights, layout, subject, folder / name)
-            read = read_back_adapter(folder / name, list(adapter_tensors(weights, layout, subject.alpha)))
-            yield folder, {**NOT_ASKED, "tensors": read.tensors}
-        return
-    file = model_file(subject, weights, layout, order.gguf_type)
-    refuse_full_disk(order.out, file.bytes + GGUF_SPARE_BYTES)
+    adapter, model = gguf_name(subject, "adapter"), gguf_name(subject, order.gguf_type)
+    meant = list(adapter_tensors(weights, layout, subject.alpha)) if apart else []
+    base = MergedWeights(subject, onto, device(), with_adapter=not apart)
+    file = model_file(subject, base, layout, order.gguf_type)
+    needs_model = not apart or order.to == "ollama"
+    refuse_full_disk(order.out, file.bytes * needs_model + adapter_bytes(subject) * apart + GGUF_SPARE_BYTES)
+    verified: Verified = dict(NOT_ASKED)
     with writing(order.out) as folder:
-        write_model(file, subject, folder / name, say)
-        say("Reading it back.", None)
-        read = read_back(folder / name, file)
-        artefact = {"kind": "gguf", "folder": str(folder), "file": name, "context": layout.context}
-        precision, strict = PRECISION[order.gguf_type], order.gguf_type != "q8_0"
-        verified = _proved(workspace, subject, artefact, order.onto, precision, say, strict)
-        yield folder, {**verified, "tensors": read.tensors, "largest_tensor_difference": read.largest_difference}
+        artefact = {"kind": "gguf", "folder": str(folder), "file": model, "context": layout.context}
+        if apart:
+            write_adapter(weights, layout, subject, folder / adapter)
+            verified["tensors"] = read_back_adapter(folder / adapter, meant).tensors
+            artefact["over"] = adapter
+        if needs_model:
+            write_model(file, subject, folder / model, say)
+            say("Reading it back.", None)
+            read = read_back(folder / model, file)
+            precision, strict = PRECISION[order.gguf_type], order.gguf_type != "q8_0"
+            verified = _proved(workspace, subject, artefact, onto, precision, say, strict)
+            verified |= {"tensors": read.tensors + len(meant), "largest_tensor_difference": read.largest_difference}
+        yield folder, verified, layout.context
 
 
 def _proved(

@@ -112,13 +112,9 @@ def sentence(verified: Verified) -> str:
             f" All {verified['tensors']} tensors were read back as they were written." if "tensors" in verified else ""
         )
         return f"Not proved by answers: {verified['because']}.{read}"
-    difference = verified["largest_logit_difference"]
-    logits = f", largest logit difference {difference:.2g}" if difference is not None else ""
     ties = verified.get("ties", 0)
     tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
-    said = (
-        f"{verified['equal']} of {verified['prompts']} answers equal{logits}{tied}. Held against {verified['against']}."
-    )
+    said = f"{verified['equal']} of {verified['prompts']} answers equal{_logits(verified)}{tied}. Held against {verified['against']}."
     if "llama_cpp" in verified:
         by = verified["llama_cpp"]
         said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal, from the same tokens."
@@ -126,11 +122,13 @@ def sentence(verified: Verified) -> str:
         said += f" All {verified['tensors']} tensors were read back as they were written."
     if "chat" in verified:
         chat = verified["chat"]
-        said += (
-            f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal, "
-            f"largest logit difference {chat['largest_logit_difference']:.2g}."
-        )
+        said += f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal{_logits(chat)}."
     return said
+
+
+def _logits(found: Verified) -> str:
+    difference = found["largest_logit_difference"]
+    return f", largest logit difference {difference:.2g}" if difference is not None else ""
 
 
 def _in_a_new_process(jobs: list[dict[str, Any]]) -> Any:

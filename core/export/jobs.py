@@ -1,0 +1,97 @@
+"""Exports that the app has started: each a process of its own that outlives the server, and a file that tells of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from core.export.make import Order
+from core.process import child_environment, is_alive, process_started
+from core.workspace import ROOT, Workspace, read_json, write_json
+
+KEPT = 20
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export. Its file holds what was asked, and what the process has come to."""
+
+    file: Path
+
+    @property
+    def id(self) -> str:
+        """The file's name; the newest sorts last."""
+        return self.file.stem
+
+    def read(self) -> Values:
+        """`state` (working, done, failed, stopped), `message`, `share` from 0 to 1 or None, `result`, and what was asked.
+
+        A process that is gone without a last word has failed.
+        """
+        values = read_json(self.file)
+        if not isinstance(values, dict) or "state" not in values:
+            return {"state": "failed", "message": "What it was doing can no longer be read.", "share": None}
+        if values["state"] == "working" and values.get("pid") and not is_alive(values["pid"], values["pid_started"]):
+            gone = "The export ended without a last word: ended by hand, out of memory, or the machine went down."
+            return {**values, "state": "failed", "message": f"{gone} Export again: a merge goes on where it was."}
+        return dict(values)
+
+    def write(self, **changes: Any) -> None:
+        """Replace what the file says, keeping what is not in `changes`."""
+        write_json(self.file, {**(read_json(self.file) or {}), **changes})
+
+    def order(self) -> Order:
+        """What was asked for."""
+        asked = self.read()["order"]
+        return Order(**{**asked, "out": Path(asked["out"])})
+
+
+def folder(workspace: Workspace) -> Path:
+    """Where the files are."""
+    path = workspace.state / "exports"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def jobs(workspace: Workspace) -> list[Job]:
+    """All that are known, the newest first."""
+    return [Job(file) for file in sorted(folder(workspace).glob("*.json"), reverse=True)]
+
+
+def start(workspace: Workspace, run_id: str, order: Order) -> Job:
+    """Start an export in a process of its own; returns at once."""
+    for old in jobs(workspace)[KEPT:]:
+        old.file.unlink(missing_ok=True)
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    job = Job(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
+    asked = {**asdict(order), "out": str(order.out)}
+    job.write(state="working", message="Starting…", share=None, run=run_id, order=asked, workspace=str(workspace.path))
+    with job.file.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "core.export.worker", str(job.file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env=child_environment(),
+            start_new_session=os.name != "nt",
+        )
+    job.write(pid=process.pid, pid_started=process_started(process.pid))
+    return job
+
+
+def stop(job: Job) -> None:
+    """End an export that is at work; what a merge has finished is kept for the next one."""
+    values = job.read()
+    if values["state"] != "working" or not is_alive(values.get("pid"), values.get("pid_started")):
+        return
+    job.write(message="Stopping…", share=None)
+    os.kill(values["pid"], signal.SIGTERM)

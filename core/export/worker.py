@@ -1,0 +1,66 @@
+"""The process of one export: does it, and writes how far it is into the job's file.
+
+python -m core.export.worker JOB.json      (started by core/export/jobs.py)
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from core.errors import NibbleError
+from core.export.jobs import Job
+from core.export.make import export
+from core.export.verify import sentence
+from core.hardware import claim_card
+from core.runs.store import find_run
+from core.workspace import Workspace
+
+TOLD_SECONDS = 0.5
+
+
+class _Stopped(BaseException):
+    """The person pressed Stop. No `except Exception` may take it for a failure: what is finished is kept."""
+
+
+def main(file: Path) -> int:
+    """Do the job in `file`. Returns the exit status."""
+    job = Job(file)
+    signal.signal(signal.SIGTERM, _stop)
+    claim_card()
+    values = job.read()
+    workspace = Workspace.open(values["workspace"])
+    told = 0.0
+
+    def say(line: str, share: float | None) -> None:
+        nonlocal told
+        if share is None or time.monotonic() - told >= TOLD_SECONDS:
+            told = time.monotonic()
+            job.write(message=line, share=share)
+
+    try:
+        result = export(workspace, find_run(workspace, values["run"]), job.order(), say)
+    except _Stopped:
+        job.write(state="stopped", message="Stopped. A merge goes on from here when it is exported again.", share=None)
+        return 1
+    except NibbleError as error:
+        job.write(state="failed", message=str(error), share=None)
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        said = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
+        job.write(state="failed", message=said, share=None)
+        return 1
+    job.write(state="done", message=sentence(result["verified"]), share=1.0, result=result)
+    return 0
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1])))
