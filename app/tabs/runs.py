@@ -199,7 +199,8 @@ def wire(tab: RunsTab, context: Context) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # One after the other: each changes a part of what is asked, and none may undo another's.
     asking: dict[str, Any] = {**quiet, "outputs": tab.asked, "concurrency_id": "asked", "concurrency_limit": 1}
-    tab.table.click(events.press, [tab.asked, tab.opened], **{**asking, "outputs": [tab.asked, tab.opened]})
+    pressed = {**asking, "outputs": [tab.asked, tab.opened], "trigger_mode": "multiple"}
+    tab.table.click(events.press, [tab.asked, tab.opened], **pressed)
     found = [tab.search, tab.state, tab.asked]
     gr.on([tab.search.change, tab.state.change], events.find, found, trigger_mode="always_last", **asking)
     tab.compare.click(lambda asked: replace(asked, compared=asked.picked), tab.asked, **asking)
