@@ -104,5 +104,5 @@ def read_json(path: Path) -> Any:
     """The value in `path`, or None where there is no such file or it is not whole JSON."""
     try:
         return json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):  # no JSON, no text, or brackets without end
         return None

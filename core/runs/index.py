@@ -243,7 +243,7 @@ def _last_figures(file: Path) -> dict[str, float]:
     for line in lines:
         try:
             row = _object(json.loads(line))
-        except ValueError:  # cut off, or damaged
+        except (ValueError, RecursionError):  # cut off, or damaged
             continue
         figures.update({key: value for key, value in row.items() if _number(value) is not None})
     return figures

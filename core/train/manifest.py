@@ -76,7 +76,7 @@ def why_invalid(folder: Path) -> str | None:
         listed = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         return "it was not finished (it has no manifest)"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its manifest cannot be read"
     for name, (size, digest) in listed.items():
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def find_start(run: Run) -> Start | None:
     if start is None:
         raise RunError(f"Run {run.id} cannot be resumed: none of its checkpoints is whole.")
     for file in CUT_BACK:
-        cut_back(run.dir / file, start.step)
+        damaged = cut_back(run.dir / file, start.step)
+        if damaged:
+            run.event("warning", f"{file} held {damaged:,} damaged line{'s' * (damaged > 1)}, which cannot be read.")
     plan = run.plan()
     if "changed" in plan:
         changed = [each for each in plan["changed"] if each["step"] <= start.step]
@@ -80,21 +83,30 @@ def find_start(run: Run) -> Start | None:
     return start
 
 
-def cut_back(file: Path, step: int) -> None:
-    """Leave only the lines up to `step`, in one replacement; a damaged line goes."""
+def cut_back(file: Path, step: int) -> int:
+    """Leave only the lines up to `step`, in one replacement. Returns how many others were damaged.
+
+    One that is cut off at the end is what a crash leaves, and does not count.
+    """
     if not file.exists():
-        return
-    beside = file.with_name(f".{file.name}.partial")
+        return 0
+    beside, damaged = file.with_name(f".{file.name}.partial"), 0
     with beside.open("wb") as kept, file.open("rb") as lines:
-        kept.writelines(line for line in lines if _is_up_to(line, step))
+        for line in lines:
+            at = _step_of(line) if line.endswith(b"\n") else math.inf
+            damaged += at is None
+            if at is not None and at <= step:
+                kept.write(line)
     beside.replace(file)
+    return damaged
 
 
-def _is_up_to(line: bytes, step: int) -> bool:
+def _step_of(line: bytes) -> float | None:
+    """The step that a line is about; None where it cannot be read."""
     try:
-        return line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
-    except (ValueError, KeyError, TypeError):
-        return False
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 class GoOn(TrainerCallback):

@@ -131,6 +131,15 @@ def gone(run: Run, seconds: float = 600) -> None:
     wait_until("the worker is gone", lambda: not is_alive(status.pid, status.pid_started), seconds)
 
 
+def kill(run: Run) -> None:
+    """Kill the worker of `run` with -9, if it is still there."""
+    pid = run.status().pid
+    assert pid
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    gone(run)
+
+
 def at_step(run: Run, step: int) -> None:
     """Wait until `run` has written the line of `step`."""
     metrics = run.dir / "metrics.jsonl"
