@@ -8,6 +8,7 @@ from pathlib import Path
 from app.arena import Arena
 from app.data_desk import DataDesk
 from app.download_desk import DownloadDesk
+from app.export_shelf import Shelf
 from app.live import Live
 from app.plan_desk import PlanDesk
 from app.serving_desk import ServingDesk
@@ -35,6 +36,7 @@ class Context:
     data: DataDesk
     plans: PlanDesk
     downloads: DownloadDesk
+    shelf: Shelf
 
     @classmethod
     def open(cls, workspace: Workspace) -> Context:
@@ -54,6 +56,7 @@ class Context:
             data=data,
             plans=PlanDesk(data.beside, found.total_bytes),
             downloads=DownloadDesk(),
+            shelf=Shelf(),
         )
 
     @property

@@ -102,6 +102,7 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
 
     from app import theme
     from app.context import Context
+    from app.export_shelf import Downloads
     from app.pages import build_page
 
     context = Context.open(workspace)
@@ -126,7 +127,12 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
         strict_cors=True,
         max_file_size=LARGEST_UPLOAD,
         blocked_paths=[str(ROOT), str(workspace.path)],
-        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={
+            "middleware": [guard, Middleware(Downloads, shelf=context.shelf)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
         favicon_path=theme.LOGO,
         pwa=True,
         theme=theme.theme(),

@@ -14,7 +14,7 @@ from app.data_events import DataEvents
 from app.form import flat
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
-from app.tabs import arena, cards, chat, data, runs, system, train
+from app.tabs import arena, cards, chat, data, export, runs, system, train
 from core.errors import NibbleError
 from core.hardware import device
 from core.runs.store import Run
@@ -36,6 +36,7 @@ class Page:
     chat: chat.ChatTab
     arena: arena.ArenaTab
     runs: runs.RunsTab
+    export: export.ExportTab
     cards: cards.CardsTab
     system: system.SystemTab
     seen: gr.State
@@ -57,6 +58,8 @@ def build_page(context: Context) -> gr.Blocks:
                 arena_tab = arena.build()
             with gr.Tab("Runs", id="runs"):
                 runs_tab = runs.build()
+            with gr.Tab("Export", id="export") as export_item:
+                export_tab = export.build()
             with gr.Tab("Cards", id="cards"):
                 cards_tab = cards.build()
             with gr.Tab("System", id="system") as system_item:
@@ -69,6 +72,7 @@ def build_page(context: Context) -> gr.Blocks:
             chat=chat_tab,
             arena=arena_tab,
             runs=runs_tab,
+            export=export_tab,
             cards=cards_tab,
             system=system_tab,
             seen=gr.State({}),
@@ -79,9 +83,11 @@ def build_page(context: Context) -> gr.Blocks:
         chat.wire(page.chat, context)
         arena.wire(page.arena, context)
         runs.wire(page.runs, context)
+        export.wire(page.export, context)
         cards.wire(page.cards, context)
         system.wire(page.system, context)
         _wire_data(data_item, page, context)
+        export_item.select(lambda: export.fill(page.export, context), None, page.export.filled(), **QUIET)
         system_item.select(lambda: system.fill(page.system, context), None, _system_outputs(page), **QUIET)
         _wire_across(page, context)
         _wire_time(demo, page, context)
@@ -154,6 +160,7 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
         updates |= arena.tick(page.arena, context, seen.setdefault("arena", {}))
         updates |= chat.tick(page.chat, context, seen.setdefault("chat", {}))
         updates |= runs.tick(page.runs, context, table, opened, asked, seen.setdefault("runs", {}))
+        updates |= export.tick(page.export, context, seen.setdefault("export", {}))
         return {**updates, page.seen: seen} if updates else gr.skip()
 
     def fill() -> Updates:
@@ -169,7 +176,7 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
     filled += [*page.arena.form().values(), page.arena.question, page.arena.whose, *page.arena.match()]
     watched = [page.strip, page.seen, *_train_outputs(page.train), *page.chat.watched()]
     watched += page.arena.watched()
-    watched += [*page.data.drawn(), *page.runs.drawn()]
+    watched += [*page.data.drawn(), *page.runs.drawn(), *page.export.ticking()]
     ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened, page.runs.asked], "outputs": watched, **QUIET}
     demo.load(fill, None, filled, **QUIET)
     demo.load(tick, **ticking)

@@ -35,8 +35,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Export a run. Returns the exit status, and the answer of DESIGN.md."""
-    from core.export.make import Order, export
+    from core.export.make import export
     from core.export.naming import safe_name
+    from core.export.order import Order
     from core.export.verify import sentence
     from core.runs.store import find_run
     from core.sizes import show_bytes

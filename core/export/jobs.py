@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from core.export.make import Order
+from core.export.order import Order
 from core.process import child_environment, is_alive, process_started
 from core.workspace import ROOT, Workspace, read_json, write_json
 
@@ -32,17 +32,23 @@ class Job:
         return self.file.stem
 
     def read(self) -> Values:
-        """`state` (working, done, failed, stopped), `message`, `share` from 0 to 1 or None, `result`, and what was asked.
+        """`state` (working, done, failed, stopped), `message`, `share` (0 to 1, or None), `result`, and what was asked.
 
         A process that is gone without a last word has failed.
         """
-        values = read_json(self.file)
+        values, process = read_json(self.file), read_json(self.file.with_suffix(".pid")) or {}
         if not isinstance(values, dict) or "state" not in values:
             return {"state": "failed", "message": "What it was doing can no longer be read.", "share": None}
-        if values["state"] == "working" and values.get("pid") and not is_alive(values["pid"], values["pid_started"]):
+        if values["state"] == "working" and process and not is_alive(**process):
             gone = "The export ended without a last word: ended by hand, out of memory, or the machine went down."
             return {**values, "state": "failed", "message": f"{gone} Export again: a merge goes on where it was."}
         return dict(values)
+
+    @property
+    def pid(self) -> int | None:
+        """The process at work, None where there is none."""
+        process = read_json(self.file.with_suffix(".pid")) or {}
+        return int(process["pid"]) if process and is_alive(**process) else None
 
     def write(self, **changes: Any) -> None:
         """Replace what the file says, keeping what is not in `changes`."""
@@ -69,7 +75,8 @@ def jobs(workspace: Workspace) -> list[Job]:
 def start(workspace: Workspace, run_id: str, order: Order) -> Job:
     """Start an export in a process of its own; returns at once."""
     for old in jobs(workspace)[KEPT:]:
-        old.file.unlink(missing_ok=True)
+        for suffix in (".json", ".pid", ".log"):
+            old.file.with_suffix(suffix).unlink(missing_ok=True)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     job = Job(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
     asked = {**asdict(order), "out": str(order.out)}
@@ -84,14 +91,13 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
             env=child_environment(),
             start_new_session=os.name != "nt",
         )
-    job.write(pid=process.pid, pid_started=process_started(process.pid))
+    # In a file of its own: the other one is the process' from now on.
+    write_json(job.file.with_suffix(".pid"), {"pid": process.pid, "started": process_started(process.pid)})
     return job
 
 
 def stop(job: Job) -> None:
     """End an export that is at work; what a merge has finished is kept for the next one."""
-    values = job.read()
-    if values["state"] != "working" or not is_alive(values.get("pid"), values.get("pid_started")):
-        return
-    job.write(message="Stopping…", share=None)
-    os.kill(values["pid"], signal.SIGTERM)
+    pid = job.pid
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)

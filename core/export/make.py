@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from core.export.adapter import adapter_bytes, adapter_card, write_adapter, zip_folder
 from core.export.card import write_card
+from core.export.order import Order
 from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.subject import Subject, find_subject
 from core.export.verify import Verified, verify
 from core.runs.store import Run, Tail
 from core.workspace import Workspace
 
-Format = Literal["adapter", "merged", "ollama", "gguf"]
 Say = Callable[[str, float | None], None]
 GGUF_SPARE_BYTES = 60_000_000
 # The rounding that a GGUF's answers may show, as a dtype; q8_0 is coarser than any, and only reported.
@@ -28,21 +27,6 @@ NOT_ASKED = {
     "against": "the adapter that it was written from",
     "because": "an adapter as GGUF answers only over a GGUF of its base",
 }
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be made of a run, and where. `precision` is of merged weights, `gguf_type` of a GGUF's tensors.
-
-    `adapter_only`: of GGUF and Ollama, the adapter for a base that is there already.
-    """
-
-    to: Format
-    out: Path
-    onto: Literal["dequantised", "original"] = "dequantised"
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    gguf_type: Literal["f16", "bf16", "q8_0", "f32"] = "f16"
-    adapter_only: bool = False
 
 
 def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, Any]:

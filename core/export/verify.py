@@ -114,7 +114,8 @@ def sentence(verified: Verified) -> str:
         return f"Not proved by answers: {verified['because']}.{read}"
     ties = verified.get("ties", 0)
     tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
-    said = f"{verified['equal']} of {verified['prompts']} answers equal{_logits(verified)}{tied}. Held against {verified['against']}."
+    equal = f"{verified['equal']} of {verified['prompts']} answers equal"
+    said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
     if "llama_cpp" in verified:
         by = verified["llama_cpp"]
         said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal, from the same tokens."

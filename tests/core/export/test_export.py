@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 
 from core import cli
 from core.export import make, shards, verify
-from core.export.make import Order, export
+from core.export.make import export
 from core.export.merged import write_merged
 from core.export.naming import plain_template, safe_name
+from core.export.order import Order
 from core.export.place import Broken, ExportError
 from core.export.subject import find_subject
 from core.export.weights import MergedWeights

@@ -89,7 +89,8 @@ def test_a_template_that_is_not_made_of_turns_is_refused(starter: Subject, monke
 
 @pytest.mark.full
 def test_base_and_adapter_for_ollama_are_proved_by_llama_cpp(tiny: Path, tmp_path: Path) -> None:
-    from core.export.make import Order, export
+    from core.export.make import export
+    from core.export.order import Order
     from core.workspace import Workspace
     from tests.core.export.made import run_with_adapter
 

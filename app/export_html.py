@@ -1,0 +1,161 @@
+"""What the Export tab shows: what each format is, for whom and how large; how an export goes; its proof and its use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.export_shelf import Shelf
+from app.pieces import busy, date, error_box, note_box, progress_bar, text
+from core.errors import NibbleError
+from core.export.jobs import Job
+from core.models import FoundModel, find_model
+from core.runs.store import Run
+from core.sizes import show_bytes
+
+# Bytes a number, of what is written.
+_BYTES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
+FILES_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class About:
+    """A format, for a person."""
+
+    title: str
+    what: str
+    whom: str
+
+
+FORMATS = {
+    "adapter": About(
+        "Adapter",
+        "What was learned, and no more: a small folder and its zip in PEFT's format, with tokenizer, chat template, "
+        "settings and a model card. The base is loaded beside it.",
+        "For Python with transformers and peft, for servers that take adapters, and to come back to Nibble.",
+    ),
+    "merged": About(
+        "Merged model",
+        "Base and adapter as one whole model in safetensors, in 16 bits.",
+        "For everything that loads a Hugging Face model: transformers, vLLM, MLX, further training and quantising.",
+    ),
+    "gguf": About(
+        "GGUF",
+        "One file for llama.cpp, with tokenizer and chat template inside.",
+        "For llama.cpp, LM Studio, Jan, koboldcpp. Of the Llama, Mistral, Qwen 2 to 3 and Gemma families.",
+    ),
+    "ollama": About(
+        "Ollama",
+        "A GGUF with a Modelfile: template, stop words and settings as in the chat, and one command that imports it.",
+        "For Ollama, and what talks to it.",
+    ),
+}
+
+
+def about(run: Run | None, to: str, gguf_type: str, apart: bool, precision: str) -> str:
+    """What one gets of `run`, for whom, and how large."""
+    told = FORMATS[to]
+    size = ""
+    if run is not None:
+        try:
+            size = f"<p><b>{text(_size(run, to, gguf_type, apart, precision))}</b></p>"
+        except NibbleError as error:
+            size = error_box(f"The base of this run is not where it was. {error}")
+    return f'<div class="nb-gets"><p>{text(told.what)}</p><p class="nb-muted">{text(told.whom)}</p>{size}</div>'
+
+
+def _size(run: Run, to: str, gguf_type: str, apart: bool, precision: str) -> str:
+    adapter = sum(file.stat().st_size for file in run.adapter.iterdir() if file.is_file())
+    if to == "adapter" or (to == "gguf" and apart):
+        return (
+            f"About {show_bytes(adapter + FILES_BYTES)}{' in the folder, and as much in the zip' * (to == 'adapter')}."
+        )
+    found = find_model(run.recipe().model, run.base_revision())
+    kind = gguf_type if to != "merged" else _own(found) if precision == "auto" else precision
+    size = found.parameters * _BYTES[kind] + FILES_BYTES + adapter * apart
+    return f"About {show_bytes(size)}, in {kind}."
+
+
+def _own(found: FoundModel) -> str:
+    own = str(found.config.get("dtype") or found.config.get("torch_dtype"))
+    return own if own in ("float16", "bfloat16") else "bfloat16"
+
+
+def state(job: Job | None, shelf: Shelf) -> str:
+    """How the export stands: its progress, or the proof and what to do with it."""
+    if job is None:
+        return ""
+    values = job.read()
+    if values["state"] == "working":
+        share = values.get("share")
+        return busy(values["message"]) + (progress_bar(share) if share is not None else "")
+    if values["state"] == "failed":
+        return error_box(values["message"])
+    if values["state"] == "stopped":
+        return note_box(values["message"])
+    return _done(values, shelf)
+
+
+def _done(values: dict[str, Any], shelf: Shelf) -> str:
+    result, to = values["result"], values["order"]["to"]
+    folder = Path(result["dir"])
+    if not folder.is_dir():
+        return note_box(f"{folder.name} has been moved or deleted since it was made.")
+    verified = result["verified"]
+    whole = verified["prompts"] and verified["equal"] + verified.get("ties", 0) == verified["prompts"]
+    heading = "Proved" if whole else "Made; read the proof"
+    return (
+        f'<div class="nb-card nb-exported"><header><span class="nb-state nb-{"finished" if whole else "stopped"}">'
+        f"{heading}</span><div><h3>{text(folder.name)}</h3><small>{text(show_bytes(result['bytes']))} in "
+        f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>"
+        f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd>"
+        f"<dt>Use it</dt><dd><pre>{text(use(to, result))}</pre></dd></dl>{_links(result, folder, shelf)}</div>"
+    )
+
+
+def use(to: str, result: dict[str, Any]) -> str:
+    """The command that uses what was made."""
+    place = f'cd "{result["dir"]}"'
+    if to == "ollama":
+        return f"{place}\n{result['command']}"
+    if to == "gguf":
+        name = next(name for name in result["files"] if name.endswith(".gguf"))
+        apart = f"BASE.gguf --lora {name}" if name.endswith("-adapter.gguf") else name
+        return f"{place}\nllama-cli -m {apart} -cnv"
+    lines = "the lines under “Use it” in README.md load it with transformers"
+    return f"{place}\n# {lines}{' and peft' if to == 'adapter' else ''}"
+
+
+def _links(result: dict[str, Any], folder: Path, shelf: Shelf) -> str:
+    """What the browser can fetch: the zip of an adapter, the file of a GGUF."""
+    files = [Path(result["zip"])] if "zip" in result else [folder / n for n in result["files"] if n.endswith(".gguf")]
+    links = [
+        f'<a class="nb-fetch" href="{text(shelf.address(file))}" download>Download {text(file.name)} '
+        f"({show_bytes(file.stat().st_size)})</a>"
+        for file in files
+        if file.is_file()
+    ]
+    return f"<p>{' '.join(links)}</p>" if links else ""
+
+
+def earlier(jobs: list[Job], shown: Job | None) -> str:
+    """Exports made before the one that is shown, the newest first."""
+    rows = []
+    for job in jobs:
+        values = job.read()
+        if (
+            values["state"] == "done"
+            and (shown is None or job.id != shown.id)
+            and Path(values["result"]["dir"]).is_dir()
+        ):
+            result = values["result"]
+            made = date(job.file.stat().st_mtime)
+            cells = (made, FORMATS[values["order"]["to"]].title, show_bytes(result["bytes"]), result["dir"])
+            rows.append(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in cells)}</tr>")
+    if not rows:
+        return ""
+    return (
+        "<details class='nb-earlier'><summary>Made earlier</summary><table class='nb-table'><tbody>"
+        f"{''.join(rows)}</tbody></table></details>"
+    )
