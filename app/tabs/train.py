@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app import choices, data_html, download_desk, pieces, plan_events, plan_html
 from app.context import Context
-from app.data_upload import drop_area
-from app.form import AS_RECOGNISED, DEFAULTS, QUICK, Form, build_advanced, build_field
+from app.form import AS_RECOGNISED, DEFAULTS, Form
 from app.run_view import RunView, build_body, build_head
 from app.train_events import TrainEvents, Updates, shown_run
+from app.train_form import SMALLEST_BUDGET, build_form, build_preview
 from core.hardware import device
-from core.recipe import help_text
 from core.runs.holder import holder
 from core.runs.pulse import hanging, stopping
 from core.runs.store import ENDED, OPEN
@@ -26,7 +24,6 @@ from core.train.manifest import named_checkpoints
 from core.workspace import read_json
 
 TRY_IT = "Try it: train the starter on a sample (about a minute)"
-SMALLEST_BUDGET = 0.1
 CHECKED_BY = (
     "model",
     "data.path",
@@ -98,14 +95,14 @@ def build() -> TrainTab:
                     elem_classes="nb-slot",
                 )
                 try_it = gr.Button(TRY_IT, variant="primary", size="lg")
-            fields, download, upload, (preset, about), start, (held, said) = _build_form()
+            fields, download, upload, (preset, about), start, (held, said) = build_form()
         with (
             gr.Column(scale=7, min_width=420, elem_classes="nb-side"),
             gr.Tabs(selected="check", elem_classes="nb-subtabs") as side,
         ):
             with gr.Tab("Before the start", id="check"):
                 plan = gr.HTML(plan_html.first(), elem_classes="nb-slot", js_on_load=plan_html.ACT)
-                check, preview, row, before, after = _build_preview()
+                check, preview, row, before, after = build_preview()
             with gr.Tab("Run", id="run"):
                 head = build_head()
                 with gr.Row(elem_classes="nb-actions"):
@@ -143,63 +140,6 @@ def build() -> TrainTab:
         chat=chat,
         again=again,
     )
-
-
-def _build_form() -> tuple[
-    dict[str, Component], download_desk.Parts, gr.File, tuple[gr.Dropdown, gr.HTML], gr.Button, tuple[gr.HTML, gr.HTML]
-]:
-    fields: dict[str, Component] = {}
-    with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("1", "Model"), elem_classes="nb-slot")
-        fields["model"] = gr.Dropdown(
-            label="Base model", info=help_text("model"), allow_custom_value=True, value=DEFAULTS["model"]
-        )
-        download = download_desk.build()
-    with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("2", "Data"), elem_classes="nb-slot")
-        fields["data.path"] = gr.Dropdown(
-            label="Dataset", info=help_text("data.path"), allow_custom_value=True, value=DEFAULTS["data.path"]
-        )
-        fields["data.mapping"] = gr.State(DEFAULTS["data.mapping"])
-        upload = drop_area()
-    with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("3", "Adapter"), elem_classes="nb-slot")
-        with gr.Row(elem_classes="nb-fields"):
-            fields.update({field.key: build_field(field) for field in QUICK if field.key != "budget"})
-        with gr.Accordion("Advanced", open=False, elem_classes="nb-advanced"):
-            preset = gr.Dropdown(
-                label="Fill in from a recipe",
-                info="Sets every field to a recipe's; the model and the data only where it names them.",
-                choices=[],
-                value=None,
-            )
-            about = gr.HTML(elem_classes="nb-slot")
-            fields.update(build_advanced())
-    with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("4", "Memory"), elem_classes="nb-slot")
-        fields["budget"] = gr.Slider(
-            SMALLEST_BUDGET,
-            1024,
-            value=SMALLEST_BUDGET,
-            step=0.01,
-            label="Memory budget",
-            info="In GiB.",
-            elem_classes="nb-budget",
-        )
-    start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
-    held = gr.HTML(elem_classes="nb-slot nb-said")
-    said = gr.HTML(elem_classes="nb-slot nb-said")
-    return fields, download, upload, (preset, about), start, (held, said)
-
-
-def _build_preview() -> tuple[gr.HTML, gr.HTML, gr.Number, gr.Button, gr.Button]:
-    check = gr.HTML(pieces.busy("Looking at the model and the data…"), elem_classes="nb-slot")
-    preview = gr.HTML(elem_classes="nb-slot")
-    with gr.Row(elem_classes="nb-pager"):
-        before = gr.Button("‹ Row before", size="sm")
-        row = gr.Number(1, label="Row", show_label=False, container=False, precision=0, min_width=80, scale=0)
-        after = gr.Button("Next row ›", size="sm")
-    return check, preview, row, before, after
 
 
 def wire(tab: TrainTab, context: Context) -> None:

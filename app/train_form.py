@@ -1,0 +1,72 @@
+"""What stands on the Train tab before a run: the form's four steps, and one row of the data as the model sees it."""
+
+from __future__ import annotations
+
+import gradio as gr
+from gradio.components import Component
+
+from app import download_desk, pieces
+from app.data_upload import drop_area
+from app.form import DEFAULTS, QUICK, build_advanced, build_field
+from core.recipe import help_text
+
+SMALLEST_BUDGET = 0.1
+
+
+def build_form() -> tuple[
+    dict[str, Component], download_desk.Parts, gr.File, tuple[gr.Dropdown, gr.HTML], gr.Button, tuple[gr.HTML, gr.HTML]
+]:
+    """The form: fields by setting, the model's download, the upload, the recipes' menu, Start and what is said by it."""
+    fields: dict[str, Component] = {}
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("1", "Model"), elem_classes="nb-slot")
+        fields["model"] = gr.Dropdown(
+            label="Base model", info=help_text("model"), allow_custom_value=True, value=DEFAULTS["model"]
+        )
+        download = download_desk.build()
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("2", "Data"), elem_classes="nb-slot")
+        fields["data.path"] = gr.Dropdown(
+            label="Dataset", info=help_text("data.path"), allow_custom_value=True, value=DEFAULTS["data.path"]
+        )
+        fields["data.mapping"] = gr.State(DEFAULTS["data.mapping"])
+        upload = drop_area()
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("3", "Adapter"), elem_classes="nb-slot")
+        with gr.Row(elem_classes="nb-fields"):
+            fields.update({field.key: build_field(field) for field in QUICK if field.key != "budget"})
+        with gr.Accordion("Advanced", open=False, elem_classes="nb-advanced"):
+            preset = gr.Dropdown(
+                label="Fill in from a recipe",
+                info="Sets every field to a recipe's; the model and the data only where it names them.",
+                choices=[],
+                value=None,
+            )
+            about = gr.HTML(elem_classes="nb-slot")
+            fields.update(build_advanced())
+    with gr.Group(elem_classes="nb-part"):
+        gr.HTML(pieces.step_figure("4", "Memory"), elem_classes="nb-slot")
+        fields["budget"] = gr.Slider(
+            SMALLEST_BUDGET,
+            1024,
+            value=SMALLEST_BUDGET,
+            step=0.01,
+            label="Memory budget",
+            info="In GiB.",
+            elem_classes="nb-budget",
+        )
+    start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
+    held = gr.HTML(elem_classes="nb-slot nb-said")
+    said = gr.HTML(elem_classes="nb-slot nb-said")
+    return fields, download, upload, (preset, about), start, (held, said)
+
+
+def build_preview() -> tuple[gr.HTML, gr.HTML, gr.Number, gr.Button, gr.Button]:
+    """What the check found, the row, and how to turn to another."""
+    check = gr.HTML(pieces.busy("Looking at the model and the data…"), elem_classes="nb-slot")
+    preview = gr.HTML(elem_classes="nb-slot")
+    with gr.Row(elem_classes="nb-pager"):
+        before = gr.Button("‹ Row before", size="sm")
+        row = gr.Number(1, label="Row", show_label=False, container=False, precision=0, min_width=80, scale=0)
+        after = gr.Button("Next row ›", size="sm")
+    return check, preview, row, before, after
