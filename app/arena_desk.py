@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from core.arena.prompts import Prompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.runs.store import Run, list_runs
 from core.workspace import Workspace
 
+LOOKS_EVERY = 3.0  # seconds
 TYPED, PREPARED, SHIPPED, RUN = "typed", "prepared", "shipped", "run"
 
 
@@ -42,6 +45,7 @@ class ArenaDesk:
     state: str = ""
     error: str = ""
     version: int = 0
+    _trained: tuple[float, list[Run]] = (float("-inf"), [])
     _asked: set[Prompt] = field(default_factory=set)
     _worker: threading.Thread | None = None
     _stopping: bool = False
@@ -97,6 +101,12 @@ class ArenaDesk:
     def waiting(self) -> int:
         """How many pairs of prepared answers wait for a person's vote."""
         return len(waiting(self.answers.refresh().values(), self.votes.refresh()))
+
+    def trained(self) -> list[Run]:
+        """The runs with an adapter, newest first, as of a moment ago: every page asks every second."""
+        if time.monotonic() - self._trained[0] > LOOKS_EVERY:
+            self._trained = (time.monotonic(), [run for run in list_runs(self.workspace) if run.has_adapter])
+        return self._trained[1]
 
     def _take_prepared(self) -> None:
         pairs = waiting(self.answers.refresh().values(), self.votes.refresh())

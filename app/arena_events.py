@@ -23,7 +23,6 @@ from core.arena.prompts import categories
 from core.arena.table import as_votes, read_table, write_table
 from core.arena.votes import Choice
 from core.errors import NibbleError
-from core.runs.store import list_runs
 from core.workspace import read_json, write_json
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ class ArenaEvents:
             if seen.get(name) != str(job.running):
                 seen[name] = str(job.running)
                 updates[button] = gr.Button(visible=job.running)
-        there = ",".join(run.id for run in list_runs(self.context.workspace) if run.has_adapter)
+        there = ",".join(run.id for run in self.desk.trained())
         if seen.get("voices", there) != there:
             updates |= self._menus(None)
         if seen.get("trained") != str(bool(there)):
@@ -253,8 +252,9 @@ class ArenaEvents:
         """Where the next question may come from, and the questions that may be prepared."""
         asked = [("Nibble's set, all of it", SHIPPED)]
         asked += [(f"Nibble's set: {each.title}", f"{SHIPPED}:{each.name}") for each in categories()]
-        runs = [run for run in list_runs(self.context.workspace) if run.has_adapter]
-        asked += [(f"Held out by {run.name} · {pieces.date(run.created)}", f"{RUN}:{run.id}") for run in runs]
+        asked += [
+            (f"Held out by {run.name} · {pieces.date(run.created)}", f"{RUN}:{run.id}") for run in self.desk.trained()
+        ]
         return [("A question of my own", TYPED), ("Prepared answers", PREPARED), *asked], asked
 
     def _values(self, given: dict[Component, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from core.arena.bulk import SEED, Bulk
 from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
 from core.arena.match import waiting
+from core.awake import KeptAwake
 from core.errors import NibbleError
 from core.workspace import read_json, write_json
 
@@ -44,7 +45,8 @@ class Job:
             try:
                 self.work = prepare()
                 self.remark = ""
-                self.work.run(changed)
+                with KeptAwake(lambda message: None):
+                    self.work.run(changed)
                 self.remark = "Stopped; it goes on from here." if self.work.stopping else "Done."
             except NibbleError as error:
                 self.error = str(error)

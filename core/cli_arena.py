@@ -156,6 +156,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.answers import AnswerBook
     from core.arena.bulk import SEED, Bulk
     from core.arena.contestants import contestants
+    from core.awake import KeptAwake
     from core.chat.client import ChatClient
     from core.chat.sampling import Sampling
 
@@ -169,7 +170,8 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
         Sampling(options.max_new_tokens, options.greedy, seed=SEED),
     )
     try:
-        bulk.run(lambda: print(f"{bulk.done} of {bulk.total} answers", file=sys.stderr))
+        with KeptAwake(lambda message: None):
+            bulk.run(lambda: print(f"{bulk.done} of {bulk.total} answers", file=sys.stderr))
     except KeyboardInterrupt:
         print("Stopped. What is there is kept; the same command goes on with it.", file=sys.stderr)
     finally:

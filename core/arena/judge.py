@@ -26,6 +26,8 @@ KEY_VARIABLE = "NIBBLE_JUDGE_KEY"
 TIMEOUT_SECONDS, TRIES, LONGEST_PAUSE = 120.0, 4, 60.0
 MOST_FAILURES = 3
 _VERDICT = re.compile(r"VERDICT\W{0,4}(FIRST|SECOND|TIE)\b", re.IGNORECASE)
+# What a model thought before it answered is not its answer; some templates open the thought themselves.
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)|\A.*?</think>", re.DOTALL)
 _CHOICES: dict[str, Choice] = {"FIRST": "left", "SECOND": "right", "TIE": "tie"}
 TASK = (
     "You compare two answers to the same question. Judge how helpful, correct and complete each is, and whether it "
@@ -62,8 +64,8 @@ class Judge:
     def decide(self, question: str, first: str, second: str) -> Choice | None:
         """`left` where the first answer is better; None where no verdict can be read. Raises NibbleError."""
         shown = (
-            f"<question>\n{question}\n</question>\n\n<first>\n{first}\n</first>\n\n<second>\n{second}\n</second>\n\n"
-            "Which answer is better?"
+            f"<question>\n{question}\n</question>\n\n<first>\n{_said(first)}\n</first>\n\n"
+            f"<second>\n{_said(second)}\n</second>\n\nWhich answer is better?"
         )
         found = _VERDICT.findall(self._ask([{"role": "system", "content": TASK}, {"role": "user", "content": shown}]))
         return _CHOICES[found[-1].upper()] if found else None
@@ -86,6 +88,10 @@ class Judge:
                     continue
                 return _content(answer, self.url)
         raise AssertionError("the last try returns or raises")
+
+
+def _said(answer: str) -> str:
+    return _THOUGHT.sub("", answer).strip()
 
 
 def _is_near(host: str) -> bool:

@@ -92,7 +92,7 @@ def _find_columns(name: str, row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _text(cell: Any) -> str:
-    return "" if cell is None else str(cell).strip()
+    return "" if cell is None else " ".join(str(cell).split())
 
 
 def _take(table: Table, where: str, cells: list[str]) -> None:
@@ -134,6 +134,8 @@ def write_table(votes: Iterable[Vote]) -> str:
 
 
 def _harmless(name: str) -> str:
+    """A name on one line that no spreadsheet takes for a formula."""
+    name = " ".join(name.split())
     return f"'{name}" if name.startswith(_FORMULA) else name
 
 

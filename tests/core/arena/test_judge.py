@@ -108,6 +108,13 @@ def test_a_reply_without_a_verdict_is_counted_and_no_vote(workspace: Workspace, 
     assert (judging.unread, book.refresh()) == (4, [])
 
 
+def test_thoughts_are_not_judged() -> None:
+    endpoint = Endpoint()
+    endpoint.judge().decide("q", "<think>hm</think>one", "opened by the template</think>two <think>and cut")
+    shown = json.loads(endpoint.requests[0].content)["messages"][1]["content"]
+    assert "<first>\none\n</first>" in shown and "<second>\ntwo\n</second>" in shown
+
+
 def test_an_endpoint_that_is_busy_is_waited_for_as_it_asks() -> None:
     endpoint = Endpoint(status=[429, 503])
     assert endpoint.judge().decide("q", "a", "b") == "left"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from core.arena.games import Game
 from core.arena.table import LONGEST_NAME, as_votes, read_table, write_table
@@ -72,12 +75,45 @@ def test_no_such_file_and_no_table_are_refused(tmp_path: Path) -> None:
         read_table(_file(tmp_path, "{}", "votes.json"))
 
 
+NAMES = some.text(some.characters(codec="utf-8", exclude_categories=["Cc"]) | some.sampled_from("\r\n\t"), max_size=12)
+# What the reader of tables takes for no text at all, or for a list.
+NAMES = NAMES.filter(lambda name: name.strip().lower() != "nan" and name.strip()[:1] not in ("[", "{"))
+LINES = some.lists(NAMES, max_size=9).map(lambda cells: ",".join(cells).encode())
+
+
+@settings(max_examples=30, deadline=None)
+@given(some.binary(max_size=300) | LINES)
+def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    file = tmp_path_factory.mktemp("any") / "votes.csv"
+    for whole in (content, HEAD.encode() + content, HEAD.encode() + b"a,b,tie\n" + content):
+        file.write_bytes(whole)
+        try:
+            table = read_table(file)
+        except DataError as error:
+            assert str(error)
+        else:
+            assert table.games and table.unreadable >= len(table.reasons)
+
+
+@settings(max_examples=30, deadline=None)
+@given(some.lists(some.tuples(NAMES, NAMES, some.sampled_from(["left", "right", "tie", "both_bad"])), min_size=1))
+def test_any_names_go_out_and_come_in_again(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    on_a_line = [(" ".join(left.split()), " ".join(right.split()), winner) for left, right, winner in rows]
+    votes = [_vote(left, right, winner) for left, right, winner in on_a_line if left and right and left != right]
+    if not votes:
+        return
+    file = _file(tmp_path_factory.mktemp("any"), write_table(votes))
+    read = read_table(file)
+    assert len(read.games) + read.unreadable == len(votes)
+    assert read.games == [vote.game for vote in votes]
+
+
 def _vote(left: str, right: str, winner: str) -> Vote:
     return Vote(Side(left, left), Side(right, right), winner)  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_read_back_and_is_no_formula(tmp_path: Path) -> None:
-    hostile = ["=cmd|' /C calc'!A0", "@SUM(1)", "-1+1", 'a "quoted", name\nof two lines', "'plain quote", "run:1/best"]
+    hostile = ["=cmd|' /C calc'!A0", "@SUM(1)", "-1+1", 'a "quoted", name of one line', "'plain quote", "run:1/best"]
     votes = [_vote(name, "base", "left") for name in hostile] + [_vote("base", "x", "both_bad"), _vote("x", "y", "tie")]
     text = write_table(votes)
     cells = [cell for row in list(csv.reader(io.StringIO(text)))[1:] for cell in row]
