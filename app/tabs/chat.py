@@ -14,8 +14,8 @@ from app.chat_view import Updates, render, render_sides
 from app.context import Context
 from app.side_by_side import MOST
 from core.chat.sampling import RANGES
+from core.runs.index import index_of
 from core.runs.queue import at_work
-from core.runs.store import list_runs
 
 EMPTY = "### Nothing said yet\nChoose what to talk to above, write a message below, and press Enter."
 PRESS_DOWNLOAD = "() => setTimeout(() => document.querySelector('#nb-download-chat')?.click(), 300)"
@@ -296,7 +296,7 @@ def tick(tab: ChatTab, context: Context, seen: dict[str, str]) -> Updates:
 
 def _ready(context: Context) -> str:
     """What would make the menu another one: runs with an adapter, and the checkpoints of the run at work."""
-    runs = [run.id for run in list_runs(context.workspace) if run.has_adapter]
+    runs = [row.run_id for row in index_of(context.workspace).rows(within_seconds=0.5) if row.has_adapter]
     run = at_work(context.workspace)
     steps = sorted(path.name for path in (run.dir / "checkpoints").glob("[0-9]*")) if run is not None else []
     return ",".join([*runs, *steps])

@@ -364,9 +364,10 @@ def _recipe_text(recipe: Recipe, dataset: dict[str, Any]) -> str:
 
 def list_runs(workspace: Workspace) -> list[Run]:
     """All runs, newest first."""
-    named = [folder for folder in workspace.runs.iterdir() if not folder.name.startswith(".")]
-    folders = [folder for folder in named if (folder / "recipe.yaml").is_file()]
-    return [Run(folder) for folder in sorted(folders, reverse=True)]
+    runs = workspace.runs
+    named = sorted((name for name in os.listdir(runs) if not name.startswith(".")), reverse=True)  # noqa: PTH208
+    # Of ten thousand a Path each would take most of the time.
+    return [Run(runs / name) for name in named if os.path.isfile(f"{runs}/{name}/recipe.yaml")]  # noqa: PTH113
 
 
 def find_run(workspace: Workspace, wanted: str) -> Run:
