@@ -16,7 +16,7 @@ SMALLEST_BUDGET = 0.1
 def build_form() -> tuple[
     dict[str, Component], download_desk.Parts, gr.File, tuple[gr.Dropdown, gr.HTML], gr.Button, tuple[gr.HTML, gr.HTML]
 ]:
-    """The form: fields by setting, the model's download, the upload, the recipes' menu, Start and what is said there."""
+    """The form: fields by setting, the model's download, the upload, the recipes' menu, Start, what is said there."""
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(pieces.step_figure("1", "Model"), elem_classes="nb-slot")
