@@ -58,6 +58,13 @@ class RunsEvents:
         except NibbleError as error:
             return explain(error)
 
+    def end_now(self, opened: str) -> str:
+        """End a run without waiting for it."""
+        try:
+            return pieces.note_box(self.context.supervisor.kill(find_run(self.context.workspace, opened)))
+        except NibbleError as error:
+            return explain(error)
+
     def move(self, opened: str, places: int) -> str:
         """Let a run that waits start sooner or later."""
         try:

@@ -13,6 +13,7 @@ from app.context import Context
 from app.run_view import RunView, build_body, build_head
 from app.runs_events import RunsEvents, opened_run
 from app.runs_html import MOST_PICKED, STATES, Asked, Table
+from core.runs.pulse import hanging, stopping
 from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run
 from core.train.manifest import named_checkpoints
@@ -79,6 +80,7 @@ class RunsTab:
     pane: gr.Column
     view: RunView
     stop: gr.Button
+    end_now: gr.Button
     chat: gr.Button
     resume: gr.Button
     reuse: gr.Button
@@ -107,7 +109,7 @@ class RunsTab:
     def drawn(self) -> list[Any]:
         """What a tick may change."""
         written = [self.noted, self.name, self.tags, self.note]
-        buttons = [self.stop, self.chat, self.resume, self.sooner, self.later, self.delete, self.to_train]
+        buttons = [self.stop, self.end_now, self.chat, self.resume, self.sooner, self.later, self.delete, self.to_train]
         picks = [self.picks, self.compare, self.compared, self.comparison]
         places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.said]
         return [*self.view.components(), *places, *buttons, *picks, *written, self.recipe, self.log]
@@ -166,6 +168,7 @@ def _build_actions() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes="nb-actions"):
         parts["stop"] = gr.Button("Stop", variant="stop", visible=False)
+        parts["end_now"] = gr.Button("End it now", variant="stop", visible=False)
         parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["resume"] = gr.Button("Resume…", visible=False)
         parts["reuse"] = gr.Button("Use these settings")
@@ -210,6 +213,7 @@ def wire(tab: RunsTab, context: Context) -> None:
     for button, answer in ((tab.go_on, "Looking at its last checkpoint…"), (tab.delete_now, "Deleting…")):
         button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
     tab.stop.click(events.stop, tab.opened, tab.said, **quiet)
+    tab.end_now.click(events.end_now, tab.opened, tab.said, trigger_mode="once", **quiet)
     tab.sooner.click(lambda opened: events.move(opened, -1), tab.opened, tab.said, **quiet)
     tab.later.click(lambda opened: events.move(opened, 1), tab.opened, tab.said, **quiet)
     terms = [tab.longer, tab.sure, tab.epochs, tab.steps, tab.rate, tab.said]
@@ -291,9 +295,14 @@ def _tick_run(tab: RunsTab, context: Context, run: Run, seen: dict[str, Any]) ->
     if seen.get("opened") != run.id:  # what a person is writing is left alone from then on
         updates[tab.name], updates[tab.tags], updates[tab.note] = run.name, ", ".join(tags), note
     queue = [each.id for each in order(context.workspace)] if state == "queued" else []
-    mark = f"{run.id} {state} {queue}"
+    stops = stopping(run) is not None
+    ends = stops or hanging(run) is not None
+    mark = f"{run.id} {state} {queue} {stops} {ends}"
     if seen.get("state") != mark:
         updates |= _buttons(tab, run, state, queue)
+        updates[tab.end_now] = gr.Button(visible=ends)
+        if stops:
+            updates[tab.stop] = gr.Button(visible=False)
         updates[tab.recipe] = runs_html.recipe(run)
     if seen.get("opened") != run.id or seen.get("state") != mark:
         updates[tab.sure], updates[tab.longer] = gr.Row(visible=False), gr.Group(visible=False)

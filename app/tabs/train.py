@@ -227,7 +227,7 @@ def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
     mark = f"{run.id} {state} {stops} {ends}"
     if seen.get("buttons") != mark:
         seen["buttons"] = mark
-        label = "Take it out of the queue" if state == "queued" else "Stop"
+        label = "Take out of the queue" if state == "queued" else "Stop"
         updates[tab.stop] = gr.Button(label, visible=state in OPEN and not stops, interactive=True)
         updates[tab.end_now] = gr.Button(visible=ends)
         updates[tab.bell] = gr.Button(visible=state in OPEN)

@@ -74,7 +74,7 @@ def test_ending_says_what_came_of_it(
 def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: train.TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
     updates = train.tick(train_tab, context, seen)
-    assert updates[train_tab.stop].value == "Take it out of the queue"
+    assert updates[train_tab.stop].value == "Take out of the queue"
     assert "Taken out" in TrainEvents(train_tab, context).stop()[train_tab.said]
     assert run.status().state == "stopped"
 
