@@ -18,6 +18,7 @@ from core.runs.store import find_run
 from core.workspace import Workspace, read_json, write_json
 
 FEWEST, MOST = 2, 4
+OWNER = "side by side"
 # What says nothing about how an adapter came to be what it is.
 LEFT_OUT = ("version", "name", "budget", "checkpoint.", "evaluation.")
 
@@ -87,7 +88,7 @@ class SideBySide:
     def stop(self) -> None:
         """End the reply under way, and do not begin those that wait."""
         self._stop.set()
-        self.client.stop()
+        self.client.stop(OWNER)
 
     def _refusal(self, prompt: str, keys: list[str]) -> str:
         if self.busy:
@@ -118,9 +119,10 @@ class SideBySide:
     def _say(self, voice: Voice, column: Column, sampling: Sampling, system: str, stop: threading.Event) -> None:
         self._show(f"{voice.label} is asked…")
         asked = [{"role": "user", "content": self.prompt}]
-        for piece in self.client.stream(voice, asked, sampling, system=system, progress=self._show):
+        how: dict[str, Any] = {"system": system, "progress": self._show, "owner": OWNER}
+        for piece in self.client.stream(voice, asked, sampling, **how):
             if stop.is_set() and not piece.done:
-                self.client.stop()
+                self.client.stop(OWNER)
             column.text, column.note = piece.text, note(voice, piece)
             self.version += 1
 

@@ -20,6 +20,7 @@ from core.errors import NibbleError, RunError
 from core.workspace import Workspace, read_json, write_json
 
 IDLE_SECONDS = 15 * 60
+OWNER = "talk"
 NOBODY = "There is nothing to talk to yet. Train an adapter first, or choose a base model."
 STILL_ANSWERING = "It is still answering. Press Stop to end that first."
 EMPTY_MESSAGE = "The message is empty. Write something, then press Send."
@@ -131,7 +132,7 @@ class Talk:
     def stop(self) -> None:
         """End the reply under way; what was said so far stays."""
         self._stop.set()
-        self.client.stop()
+        self.client.stop(OWNER)
 
     def clear(self) -> None:
         """Forget the conversation. What is loaded stays loaded, and a reply under way is no longer heard."""
@@ -199,7 +200,7 @@ class Talk:
 
     def _load(self, turns: list[Turn], stop: threading.Event, key: str) -> None:
         voice = self._voice(key)
-        self.client.load(voice, self._progress(voice, stop))
+        self.client.load(voice, self._progress(voice, stop), OWNER)
 
     def _voice(self, key: str) -> Voice:
         if not key:
@@ -214,7 +215,7 @@ class Talk:
         def show(line: str) -> None:
             self._show(line)
             if stop.is_set():
-                self.client.stop()
+                self.client.stop(OWNER)
 
         return show
 
@@ -224,9 +225,10 @@ class Talk:
         progress = self._progress(voice, stop)
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         reply: Turn | None = None
-        for piece in self.client.stream(voice, messages, manner.sampling, system=manner.system, progress=progress):
+        how: dict[str, Any] = {"system": manner.system, "progress": progress, "owner": OWNER}
+        for piece in self.client.stream(voice, messages, manner.sampling, **how):
             if stop.is_set() and not piece.done:
-                self.client.stop()
+                self.client.stop(OWNER)
             if reply is None:
                 if piece.done and not piece.tokens:  # stopped before it began
                     return

@@ -269,7 +269,8 @@ def _stop_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _chat_arguments(command: argparse.ArgumentParser) -> None:
-    _run_argument(command)
+    voices = "an id, the start of one, or 'last'; with /best or /checkpoint/STEP; or base:MODEL, adapter:FOLDER"
+    command.add_argument("run_id", metavar="RUN", help=voices)
     command.add_argument("--prompt", required=True, help="what to say")
     command.add_argument("--base", action="store_true", help="ask the base, without the adapter")
     command.add_argument("--greedy", action="store_true", help="always the likeliest token")

@@ -30,7 +30,7 @@ class ChatClient:
         self._workspace = workspace
         self._child = Child("core.chat.worker", workspace.state / "chat.log", "The chat")
         self._numbers = itertools.count(1)
-        self._open: set[int] = set()
+        self._open: dict[int, str] = {}
         self._loaded: Voice | None = None
         self.used = time.monotonic()
 
@@ -44,13 +44,13 @@ class ChatClient:
         """Who spoke last and is still there, for a person; None where nothing is loaded."""
         return self._loaded.label if self._loaded is not None and self._child.alive else None
 
-    def load(self, voice: Voice, progress: Callable[[str], None] = _silent) -> None:
+    def load(self, voice: Voice, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
         """Load the voice's base, unless it is there, and its adapter over it.
 
         A base that is not on this machine is downloaded first; `progress` gets a line for a person several times a
         second meanwhile, and `stop` ends it. Raises NibbleError: no such model, of another base, not enough memory.
         """
-        for answer in self._ask("load", voice):
+        for answer in self._ask("load", voice, owner):
             if "progress" in answer:
                 progress(answer["progress"])
 
@@ -62,37 +62,39 @@ class ChatClient:
         seed: int | None = None,
         system: str = "",
         progress: Callable[[str], None] = _silent,
+        owner: str = "",
     ) -> Iterator[Piece]:
         """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
 
-        A `seed` stands over the sampling's, and a `system` prompt before the messages. Raises NibbleError; the
-        conversation is the caller's and is kept.
+        A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it.
+        Raises NibbleError; the conversation is the caller's and is kept.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         drawn = sampling if seed is None else replace(sampling, seed=seed)
-        for answer in self._ask("say", voice, messages=head + messages, sampling=asdict(drawn)):
+        for answer in self._ask("say", voice, owner, messages=head + messages, sampling=asdict(drawn)):
             if "progress" in answer:
                 progress(answer["progress"])
             elif "text" in answer:
                 yield Piece(**{**answer, "ids": tuple(answer["ids"])})
 
-    def _ask(self, op: str, voice: Voice, **more: Any) -> Iterator[dict[str, Any]]:
+    def _ask(self, op: str, voice: Voice, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
         number = next(self._numbers)
         request = {"op": op, "number": number, "workspace": str(self._workspace.path), "voice": voice.as_request()}
-        self._open.add(number)
-        whole = False
+        self._open[number] = owner
         try:
             yield from self._child.ask({**request, **more})
-            self._loaded, whole = voice, True
+            self._loaded = voice
+        except GeneratorExit:
+            self._child.tell({"op": "stop", "numbers": [number]})
+            raise
         finally:
-            if not whole:
-                self._child.tell({"op": "stop", "numbers": [number]})
-            self._open.discard(number)
+            del self._open[number]
             self.used = time.monotonic()
 
-    def stop(self) -> None:
-        """End every reply that has been asked for, within a token."""
-        self._child.tell({"op": "stop", "numbers": sorted(self._open)})
+    def stop(self, owner: str = "") -> None:
+        """End every reply that `owner` has asked for, within a token; those of others go on."""
+        mine = [number for number, asked_by in list(self._open.items()) if asked_by == owner]
+        self._child.tell({"op": "stop", "numbers": mine})
 
     def close(self) -> None:
         """End the process; its memory is free again."""

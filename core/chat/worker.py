@@ -15,7 +15,7 @@ from typing import Any
 
 from core.chat.voices import Voice
 from core.child import Answer, Request, serve
-from core.errors import NibbleError
+from core.errors import ModelError, NibbleError
 from core.hardware import claim_card, device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
@@ -108,7 +108,7 @@ class Chat:
         asked_for = (voice.model, voice.revision, *voice.quantization.items())
         if asked_for in self._asked_for:
             return
-        found, settings = find_model(voice.model, voice.revision), QuantizationSettings(**voice.quantization)
+        found, settings = _base_of(voice), QuantizationSettings(**voice.quantization)
         if self._base == _identity(found, settings):
             self._asked_for.add(asked_for)
             return
@@ -176,6 +176,16 @@ class Chat:
         if self._hold is not None:
             self._hold.release()
             self._hold = None
+
+
+def _base_of(voice: Voice) -> FoundModel:
+    """The voice's base. Raises ModelError, which says whose base it is that is missing."""
+    try:
+        return find_model(voice.model, voice.revision)
+    except ModelError as error:
+        if voice.adapter is None:
+            raise
+        raise ModelError(f"The base of {voice.label} is missing. {error}") from None
 
 
 def _identity(found: FoundModel, settings: QuantizationSettings) -> tuple[Any, ...]:

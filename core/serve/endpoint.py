@@ -142,7 +142,7 @@ class _Reply:
         threading.Thread(target=self._make, args=(client, voice, wanted), daemon=True).start()
 
     def _make(self, client: ChatClient, voice: Voice, wanted: Wanted) -> None:
-        reply = client.stream(voice, wanted.messages, wanted.sampling)
+        reply = client.stream(voice, wanted.messages, wanted.sampling, owner="endpoint")
         try:
             for piece in reply:
                 if self._left.is_set():

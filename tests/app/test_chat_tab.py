@@ -77,7 +77,7 @@ class FakeChat:
         self.asked.append(voice.model)
         yield Piece(f"{voice.model} with seed {sampling.seed}", 3, 9.0, 0.1, True)
 
-    def stop(self) -> None:
+    def stop(self, owner: str) -> None:
         """Nothing takes long here."""
 
 

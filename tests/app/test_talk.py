@@ -30,7 +30,7 @@ class FakeChat:
         self.loads = 0
         self.slow_load: threading.Event | None = None
 
-    def load(self, voice: Voice, progress: object = None) -> None:
+    def load(self, voice: Voice, progress: object = None, owner: str = "") -> None:
         if voice.model == "broken":
             raise NibbleError("There is no model 'broken'.")
         if self.loaded == voice.model:
@@ -48,7 +48,7 @@ class FakeChat:
         whole = "one two" if self.stopped else "one two three"
         yield Piece(whole, 3, 10.0, 0.1, True, 20, 512, "asked" if self.stopped else "end")
 
-    def stop(self) -> None:
+    def stop(self, owner: str) -> None:
         self.stopped = True
         self.go.set()
 

@@ -299,6 +299,7 @@ def test_a_stop_in_mid_reply_and_one_that_comes_before_it(chat, voice) -> None:
     while len(chat._open) < 3:
         time.sleep(0.001)
     chat.stop()
+    assert chat.busy
     for thread in threads:
         thread.join(20)
     assert sum(len(pieces) > 0 and pieces[-1].ends != "asked" for pieces in told) == 0
@@ -309,9 +310,32 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
         list(chat.stream(voice, [{"role": "user", "content": " "}]))
     with pytest.raises(NibbleError, match="There is no model"):
         list(chat.stream(base_voice("no such"), ASK))
+    with pytest.raises(NibbleError, match="The base of plain is missing. There is no model 'no such'"):
+        list(chat.stream(replace(voice, model="no such"), ASK))
     with pytest.raises(NibbleError, match="is gone"):
         list(chat.stream(replace(voice, adapter=tmp_path), ASK))
     assert [*chat.stream(voice, ASK, GREEDY)][-1].done
+
+
+def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, voice, tmp_path) -> None:
+    import openai
+
+    from core.serve.models import name_of
+    from core.serve.server import EndpointServer
+
+    server = EndpointServer(chat, Workspace.open(tmp_path), voice, "a-key-for-this-test", 0)
+    server.start()
+    try:
+        client = openai.OpenAI(base_url=server.url, api_key=server.key, max_retries=0)
+        asked: Any = {"model": name_of(voice), "messages": ASK, "temperature": 0, "max_tokens": 12}
+        streamed = client.chat.completions.create(**asked, stream=True)
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices)
+        whole = client.chat.completions.create(**asked)
+    finally:
+        server.stop()
+    expected = [*chat.stream(voice, ASK, GREEDY)][-1]
+    assert said.strip() == whole.choices[0].message.content == expected.text
+    assert whole.usage.completion_tokens == 12
 
 
 def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) -> None:
@@ -322,3 +346,23 @@ def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) ->
     full = Device("cuda", "A card", 2**33, 2**28)
     with pytest.raises(NibbleError, match="tiny takes about 477 MiB, and 256 MiB is free.*choose a smaller model"):
         refuse_without_room(find_model(str(tiny)), QuantizationSettings(), 2, full, Workspace.open(tmp_path))
+
+
+def test_beside_a_training_it_says_whose_and_counts_what_that_will_yet_take(tiny, tmp_path) -> None:
+    import os
+
+    from core.chat.room import refuse_without_room
+    from core.hardware import Device
+    from core.process import process_started
+    from core.recipe import QuantizationSettings, Recipe
+    from core.runs.store import create_run
+    from core.workspace import write_json
+
+    workspace = Workspace.open(tmp_path)
+    run = create_run(workspace, Recipe(name="Pirate"), {"file": "x", "sha256": "", "name": "x"})
+    run.write_status(state="training", pid=os.getpid(), pid_started=process_started(os.getpid()))
+    card = Device("cuda", "A card", 8 * 2**30, 4 * 2**30)
+    refuse_without_room(find_model(str(tiny)), QuantizationSettings(), 2, card, workspace)
+    write_json(run.dir / "plan.json", {"peak_bytes": {"process": 15 * 2**29}})  # of which 4 GiB are there by now
+    with pytest.raises(NibbleError, match="512 MiB is free on this device beside the run “Pirate”.*stop it, or choose"):
+        refuse_without_room(find_model(str(tiny)), QuantizationSettings(bits=16), 2**12, card, workspace)

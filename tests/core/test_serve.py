@@ -33,7 +33,7 @@ class FakeClient:
     heard: list[tuple[Voice, list[dict[str, Any]], Sampling]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
 
-    def stream(self, voice: Voice, messages: list[dict[str, Any]], sampling: Sampling) -> Iterator[Piece]:
+    def stream(self, voice: Voice, messages: list[dict[str, Any]], sampling: Sampling, owner: str) -> Iterator[Piece]:
         self.heard.append((voice, messages, sampling))
         if messages[-1]["content"] == "too long":
             raise NibbleError("The conversation has 900 tokens; the model takes 512.")
