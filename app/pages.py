@@ -197,6 +197,7 @@ def _train_outputs(tab: train.TrainTab) -> list[Any]:
         tab.welcome,
         tab.held,
         tab.plan,
+        tab.scale,
         tab.check,
         tab.read,
         *tab.download.all(),

@@ -76,6 +76,11 @@ class PlanDesk:
         """The plan as it is now. Two equal texts mean: nothing new."""
         return self._html
 
+    @property
+    def needed_bytes(self) -> int | None:
+        """What the plan takes at its peak; None where there is no plan of what stands on the form now."""
+        return None if self.found is None or self.error else int(self.found["peak_bytes"]["process"])
+
     def _work(self) -> None:
         """Answer questions until the latest is answered."""
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import gradio as gr
 from gradio.components import Component
 
@@ -13,10 +15,26 @@ from core.recipe import help_text
 SMALLEST_BUDGET = 0.1
 
 
-def build_form() -> tuple[
-    dict[str, Component], download_desk.Parts, gr.File, tuple[gr.Dropdown, gr.HTML], gr.Button, tuple[gr.HTML, gr.HTML]
-]:
-    """The form: fields by setting, the model's download, the upload, the recipes' menu, Start, what is said there."""
+@dataclass(frozen=True)
+class Parts:
+    """The form's components: fields by setting, the recipes' menu and what it is about, what is said below Start.
+
+    `scale` is the strip under the budget's slider.
+    """
+
+    fields: dict[str, Component]
+    download: download_desk.Parts
+    upload: gr.File
+    preset: gr.Dropdown
+    about: gr.HTML
+    scale: gr.HTML
+    start: gr.Button
+    held: gr.HTML
+    said: gr.HTML
+
+
+def build_form() -> Parts:
+    """Lay the four steps and the Start button out."""
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(pieces.step_figure("1", "Model"), elem_classes="nb-slot")
@@ -55,10 +73,11 @@ def build_form() -> tuple[
             info="In GiB.",
             elem_classes="nb-budget",
         )
+        scale = gr.HTML(elem_classes="nb-slot")
     start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
     held = gr.HTML(elem_classes="nb-slot nb-said")
     said = gr.HTML(elem_classes="nb-slot nb-said")
-    return fields, download, upload, (preset, about), start, (held, said)
+    return Parts(fields, download, upload, preset, about, scale, start, held, said)
 
 
 def build_preview() -> tuple[gr.HTML, gr.HTML, gr.Number, gr.Button, gr.Button]:

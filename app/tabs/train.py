@@ -65,6 +65,7 @@ class TrainTab:
     upload: gr.File
     preset: gr.Dropdown
     about: gr.HTML
+    scale: gr.HTML
     start: gr.Button
     held: gr.HTML
     said: gr.HTML
@@ -95,7 +96,7 @@ def build() -> TrainTab:
                     elem_classes="nb-slot",
                 )
                 try_it = gr.Button(TRY_IT, variant="primary", size="lg")
-            fields, download, upload, (preset, about), start, (held, said) = build_form()
+            parts = build_form()
         with (
             gr.Column(scale=7, min_width=420, elem_classes="nb-side"),
             gr.Tabs(selected="check", elem_classes="nb-subtabs") as side,
@@ -116,14 +117,15 @@ def build() -> TrainTab:
     return TrainTab(
         welcome=welcome,
         try_it=try_it,
-        form=Form(fields),
-        download=download,
-        upload=upload,
-        preset=preset,
-        about=about,
-        start=start,
-        held=held,
-        said=said,
+        form=Form(parts.fields),
+        download=parts.download,
+        upload=parts.upload,
+        preset=parts.preset,
+        about=parts.about,
+        scale=parts.scale,
+        start=parts.start,
+        held=parts.held,
+        said=parts.said,
         side=side,
         plan=plan,
         check=check,
@@ -213,7 +215,7 @@ def fill(tab: TrainTab, context: Context) -> Updates:
 
 def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
     """What changed on the Train tab since this browser last saw it."""
-    updates = _reading(tab, context, seen) | plan_events.tick(tab.plan, context, seen)
+    updates = _reading(tab, context, seen) | plan_events.tick(tab.plan, tab.scale, context, seen)
     updates |= download_desk.tick(context.downloads, tab.download, tab.read, seen)
     updates |= _held(tab, context, seen)
     run = shown_run(context)

@@ -10,11 +10,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import plan_desk, plan_events
+from app import budget_scale, plan_desk, plan_events
 from app.context import Context
 from app.plan_desk import PlanDesk
 from app.tabs import train
 from core.errors import NibbleError
+from core.hardware import Device
 from core.recipe import Recipe, make_recipe
 from core.sizes import GIB
 from core.workspace import read_json
@@ -165,10 +166,26 @@ def test_a_way_is_set_on_the_form_and_kept(train_tab: train.TrainTab, context: C
 
 
 def test_a_browser_gets_the_plan_once_and_again_after_a_look(
-    train_tab: train.TrainTab, context: Context, desk: PlanDesk
+    train_tab: train.TrainTab, context: Context, desk: PlanDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving, seen = Context(**{**vars(context), "plans": desk}), {}
-    assert plan_events.tick(train_tab.plan, serving, seen) == {train_tab.plan: desk.html()}
-    assert plan_events.tick(train_tab.plan, serving, seen) == {}
+    monkeypatch.setattr(plan_events, "device", lambda: Device("cpu", "CPU", 24 * 2**30, 20 * 2**30))
+    parts = train_tab.plan, train_tab.scale
+    first = plan_events.tick(*parts, serving, seen)
+    assert first[train_tab.plan] == desk.html()
+    assert "20.00 GiB free now" in first[train_tab.scale]
+    assert plan_events.tick(*parts, serving, seen) == {}
     desk.refuse("no")
-    assert plan_events.tick(train_tab.plan, serving, seen) == {train_tab.plan: desk.html()}
+    assert plan_events.tick(*parts, serving, seen) == {train_tab.plan: desk.html()}
+
+
+def test_the_scale_marks_what_is_free_and_what_is_needed_within_the_slider() -> None:
+    gib = 2**30
+    drawn = budget_scale.html(0, 24 * gib, 12 * gib, 6 * gib)
+    assert "the plan needs 6.00 GiB" in drawn
+    assert "12.00 GiB free now" in drawn
+    assert drawn.count("--at:50.0%") == drawn.count("--at:25.0%") == 1
+    assert "more than there is" in budget_scale.html(0, 24 * gib, 12 * gib, 30 * gib)
+    assert "needs" not in budget_scale.html(0, 24 * gib, 12 * gib, None)
+    # A byte more or less free is nothing to redraw.
+    assert drawn == budget_scale.html(0, 24 * gib, 12 * gib + 1, 6 * gib)
