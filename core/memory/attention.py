@@ -30,10 +30,6 @@ def attention_of(kind: str) -> Iterator[None]:
     ) -> torch.Tensor:
         if not query.is_meta:
             return real(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-        if enable_gqa and query.shape[1] != key.shape[1]:
-            groups = query.shape[1] // key.shape[1]
-            if kind == "cpu":  # the CUDA kernels share the heads without a copy
-                key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         return kernel(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
     with mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attention):

@@ -19,11 +19,14 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 from core.data.render import IGNORED
 from core.memory.attention import attention_of
 from core.memory.count import Counter
+from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
 from core.train.batches import Batch
 from core.train.checkpointing import checkpoint
 from core.train.fused import fuse
 from core.train.loss import last_hidden, loss_at
+
+_made = Memo()
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,13 @@ def trace(
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates(optimizer, trained, _embeddings(model))
-    counter = Counter()
+    counter = Counter(_made)
     with counter, attention_of(device_kind):
         own_model(counter, model)
-        for _ in range(2):
+        for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
-            held = [_micro_batch(shape) for shape in micro_batches] if device_kind == "cpu" else []
-            phases = tuple(_step(model, trained, states, micro_batches, counter, offload))
+            held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
+            phases = tuple(_step(model, trained, states, shapes, counter, offload))
             del held
     if device_kind == "cuda":
         phases = (_loading(model, counter.by_category), *phases)
