@@ -52,8 +52,8 @@ class Standing:
         try:
             votes = self.votes.refresh()[:count]
             games = games_of(votes, kinds)
-            found: Board = board(games, orderings_for(len(games)))
             self.bias = position_bias(votes)
+            found: Board = board(games, orderings_for(len(games)))
             self.html = arena_board_html.leaderboard(found, labels_of(votes), self.votes.unreadable, count)
         except Exception as error:  # a thread's last word: else the page would wait in silence
             self.html = arena_board_html.failed(unforeseen(error))

@@ -7,7 +7,7 @@ from app.pieces import busy, empty, error_box, number, text
 from core.arena.board import Board
 from core.arena.elo import START, K
 
-WIDE, TALL, EDGE = 216, 22, 14
+WIDE, TALL, EDGE = 184, 22, 14
 FEW_GAMES = 10
 MOST_IN_MATRIX = 12
 _MARK = "<!-- how new it is -->"
@@ -93,7 +93,7 @@ class _Scale:
         )
 
     def _ticks(self) -> list[float]:
-        return ticks(self.low, self.high, about=4)
+        return ticks(self.low, self.high, about=3)
 
 
 def _row(place: int, board: Board, labels: dict[str, str], scale: _Scale) -> str:
