@@ -145,7 +145,12 @@ def _count(text: str) -> int:
 
 
 def _answer_arguments(part: argparse.ArgumentParser) -> None:
-    part.add_argument("voices", metavar="VOICE", nargs="+", help="two or more: run:<id>, base:<model>, adapter:<name>")
+    part.add_argument(
+        "voices",
+        metavar="VOICE",
+        nargs="+",
+        help="two or more: a RUN, base (the one under it), base:<model>, adapter:<name>",
+    )
     part.add_argument("--category", metavar="NAME", help="only this category of Nibble's questions")
     part.add_argument("--held-out", metavar="RUN", help="ask what this run held out, instead")
     part.add_argument("--max-new-tokens", type=_count, default=256, metavar="N", help="length limit")
@@ -183,7 +188,11 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _spelt(voice: str) -> str:
-    """A run may be named by itself, as in the other commands."""
+    """A run may be named by itself, as in the other commands, and the base under the first voice as `base`."""
+    from core.arena.contestants import ITS_BASE
+
+    if voice == "base":
+        return ITS_BASE
     return voice if ":" in voice else f"run:{voice}"
 
 

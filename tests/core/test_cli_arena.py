@@ -11,6 +11,7 @@ import pytest
 
 from core import cli_arena
 from core.arena.answers import AnswerBook
+from core.arena.contestants import ITS_BASE
 from core.arena.votes import VoteBook
 from core.cli import main
 from core.workspace import Workspace
@@ -102,5 +103,6 @@ def test_a_judge_takes_its_key_from_the_environment(
     assert len(VoteBook(Workspace.open(data_dir)).refresh()) == 16
 
 
-def test_a_run_may_be_named_by_itself() -> None:
-    assert [cli_arena._spelt(voice) for voice in ("last", "base:starter")] == ["run:last", "base:starter"]
+def test_a_run_and_its_base_may_be_named_by_themselves() -> None:
+    named = [cli_arena._spelt(voice) for voice in ("last", "base", "base:starter")]
+    assert named == ["run:last", ITS_BASE, "base:starter"]
