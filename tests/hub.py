@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests import uploads
+from tests.uploads import Uploads
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE_BYTES = 20_000
 LET_IN = "hf_stand_in_let_in"
@@ -50,6 +53,7 @@ class Hub:
     breaks: list[int] = field(default_factory=list)
     damages: int = 0
     asked: list[Asked] = field(default_factory=list)
+    uploads: Uploads = field(default_factory=Uploads)
 
     def sent(self, ending: str) -> list[int]:
         """The bytes sent for each request of a file whose name ends so, in order."""
@@ -100,9 +104,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
+    def do_PUT(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
     def _answer(self, posted: bytes) -> None:
         address, _, query = self.path.partition("?")
         path = urllib.parse.unquote(address)
+        about_upload = uploads.answer(self.hub.uploads, self.hub.url, self.command, path, posted)
+        if about_upload is not None:
+            status, told = about_upload
+            return self._send(status, json.dumps(told).encode(), {"Content-Type": "application/json"})
         is_api = path.startswith("/api/")
         plain = path.removeprefix("/storage").removeprefix("/api").removeprefix("/models").removeprefix("/")
         known = sorted((*self.hub.repos, *self.hub.gated), key=len, reverse=True)
