@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 
@@ -37,12 +38,14 @@ def serve(options: argparse.Namespace) -> tuple[int, None]:
         models = list(server.served.models())
         if options.json:
             shown = {} if given else {"key": server.key}
-            print(json.dumps({"url": server.url, **shown, "models": models}), flush=True)
+            told = json.dumps({"url": server.url, **shown, "models": models}, ensure_ascii=False)
+            print(told, file=sys.__stdout__, flush=True)  # it goes on from here, and this is its one document
         else:
             print(f"Address  {server.url}\nKey      {'as given' if given else server.key}", flush=True)
             print("Models   " + "\n         ".join(models), flush=True)
             print("Ctrl-C ends it.", file=sys.stderr)
-        server.run()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run()
     finally:
         client.close()
     return 0, None

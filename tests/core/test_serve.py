@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +24,7 @@ from core.chat.sampling import LONGEST, Sampling
 from core.chat.voices import Voice, base_voice
 from core.errors import NibbleError
 from core.serve.server import EndpointServer, given_key, new_key
-from core.workspace import Workspace
+from core.workspace import ROOT, Workspace
 
 KEY = "nb-a-key-of-the-tests"
 WORDS = ["one", "two", "three", "four", "five"]
@@ -217,3 +222,23 @@ def test_keys_are_long_and_come_from_a_file_or_the_environment(tmp_path: Path, m
         given_key(str(file))
     file.write_text(f"{KEY}2\n")
     assert given_key(str(file)) == f"{KEY}2"
+
+
+@pytest.mark.full
+def test_the_command_prints_one_document_serves_and_ends_well(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "core.cli", "serve", "base:starter", "--port", "0", "--json"]
+    running = subprocess.Popen(
+        [*command, "--data-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert running.stdout is not None
+    try:
+        told = json.loads(running.stdout.readline())
+        assert told["models"] == ["starter"]
+        official = openai.OpenAI(base_url=told["url"], api_key=told["key"], max_retries=0)
+        chunks = official.chat.completions.create(model="starter", messages=ASK, max_tokens=8, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0
+    assert running.stdout.read() == ""
