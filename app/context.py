@@ -8,6 +8,7 @@ from pathlib import Path
 from app.arena import Arena
 from app.data_desk import DataDesk
 from app.download_desk import DownloadDesk
+from app.export_push import PushDesk
 from app.export_shelf import Shelf
 from app.live import Live
 from app.plan_desk import PlanDesk
@@ -37,6 +38,7 @@ class Context:
     plans: PlanDesk
     downloads: DownloadDesk
     shelf: Shelf
+    pushes: PushDesk
 
     @classmethod
     def open(cls, workspace: Workspace) -> Context:
@@ -57,6 +59,7 @@ class Context:
             plans=PlanDesk(data.beside, found.total_bytes),
             downloads=DownloadDesk(),
             shelf=Shelf(),
+            pushes=PushDesk(),
         )
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.export_shelf import Shelf
-from app.pieces import busy, date, error_box, note_box, progress_bar, text
+from app.pieces import busy, date, empty, error_box, note_box, progress_bar, text
 from core.errors import NibbleError
 from core.export.jobs import Job
 from core.models import FoundModel, find_model
@@ -16,7 +17,10 @@ from core.sizes import show_bytes
 
 # Bytes a number, of what is written.
 _BYTES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
-FILES_BYTES = 2_000_000
+FILES_BYTES = 100_000
+NOTHING = empty("Nothing exported yet", "The proof that it answers as it does here will be here, and what uses it.")
+    "Nothing exported yet", "The proof that it answers as here, and the command that uses it, will be here."
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ def _size(run: Run, to: str, gguf_type: str, apart: bool, precision: str) -> str
             f"About {show_bytes(adapter + FILES_BYTES)}{' in the folder, and as much in the zip' * (to == 'adapter')}."
         )
     found = find_model(run.recipe().model, run.base_revision())
+    files = sum(file.stat().st_size for file in run.adapter.glob("*.json"))
     kind = gguf_type if to != "merged" else _own(found) if precision == "auto" else precision
-    size = found.parameters * _BYTES[kind] + FILES_BYTES + adapter * apart
+    size = found.parameters * _BYTES[kind] + FILES_BYTES + files + adapter * apart
     return f"About {show_bytes(size)}, in {kind}."
 
 
@@ -85,7 +90,7 @@ def _own(found: FoundModel) -> str:
 def state(job: Job | None, shelf: Shelf) -> str:
     """How the export stands: its progress, or the proof and what to do with it."""
     if job is None:
-        return ""
+        return NOTHING
     values = job.read()
     if values["state"] == "working":
         share = values.get("share")
@@ -123,8 +128,16 @@ def use(to: str, result: dict[str, Any]) -> str:
         name = next(name for name in result["files"] if name.endswith(".gguf"))
         apart = f"BASE.gguf --lora {name}" if name.endswith("-adapter.gguf") else name
         return f"{place}\nllama-cli -m {apart} -cnv"
-    lines = "the lines under “Use it” in README.md load it with transformers"
-    return f"{place}\n# {lines}{' and peft' if to == 'adapter' else ''}"
+    return f"{place}\n{_lines(Path(result['dir']))}"
+
+
+def _lines(folder: Path) -> str:
+    """The lines of Python in an export's own README."""
+    try:
+        found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    except OSError:
+        found = None
+    return f"python  # then:\n{found[1]}" if found else ""
 
 
 def _links(result: dict[str, Any], folder: Path, shelf: Shelf) -> str:

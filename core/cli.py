@@ -218,6 +218,8 @@ _COMMANDS: dict[str, tuple[_Command | None, str]] = {
         cli_export.export_run,
         "a run as an adapter, merged model, GGUF or for Ollama, proved to answer as the chat",
     ),
+    "import": (cli_export.import_one, "take in an adapter from elsewhere, for Chat and Arena"),
+    "push": (cli_export.push_export, "put an export on Hugging Face, private unless you say otherwise"),
     "bench": (_bench, "measure a claim against a reference in the same run"),
     "test": (_test, "run the tests"),
 }
@@ -313,6 +315,8 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "stop": _stop_arguments,
     "chat": _chat_arguments,
     "export": _export_arguments,
+    "import": cli_export.import_arguments,
+    "push": cli_export.push_arguments,
     "bench": _bench_arguments,
     "download": cli_download.add_arguments,
     "serve": cli_serve.add_arguments,

@@ -54,6 +54,45 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     return 0, answer
 
 
+def import_arguments(command: argparse.ArgumentParser) -> None:
+    """What `import` takes."""
+    command.add_argument("source", metavar="ADAPTER", help="a PEFT folder, or the zip of one")
+    command.add_argument("--name", default="", help="what to call it here; default: as the folder or zip is called")
+    command.add_argument("--base", default="", metavar="MODEL", help="its base; default: the one that it names")
+
+
+def import_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Take in an adapter from elsewhere, for Chat and Arena."""
+    from core.export.importing import import_adapter
+
+    workspace = Workspace.open(options.data_dir)
+    made = import_adapter(workspace, Path(options.source).expanduser(), options.name, options.base)
+    print(f"{made.name} is here: Chat and Arena offer it.", file=sys.stderr)
+    return 0, {"name": made.name, "dir": str(made)}
+
+
+def push_arguments(command: argparse.ArgumentParser) -> None:
+    """What `push` takes."""
+    command.add_argument("folder", metavar="DIR", help="an export's folder")
+    command.add_argument("--repo", required=True, metavar="NAME/MODEL", help="what to call it on Hugging Face")
+    command.add_argument("--public", action="store_true", help="for all to see; without it only you can")
+    command.add_argument("--yes", action="store_true", help="upload it; without this it is only shown what would be")
+
+
+def push_export(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Show what would be uploaded, and with --yes upload it."""
+    from core.export.push import plan_upload, push
+
+    upload = plan_upload(Path(options.folder).expanduser(), options.repo, private=not options.public)
+    for name, size in upload.files:
+        print(f"{size:>14,}  {name}", file=sys.stderr)
+    print(upload.heading, file=sys.stderr)
+    address = push(upload) if options.yes else None
+    print(address or "Nothing was uploaded yet: add --yes to do it.", file=sys.stderr)
+    names = [name for name, _ in upload.files]
+    return 0, {"repo": upload.repo, "private": upload.private, "files": names, "bytes": upload.bytes, "url": address}
+
+
 class _Teller:
     """Tells on standard error how an export is: each new line at once, one that only counts now and then."""
 

@@ -10,8 +10,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import export_html, pieces
+from app import export_html, export_more, pieces
 from app.context import Context
+from app.export_desk import newest
+from app.export_more import More
 from app.pieces import date
 from core.errors import NibbleError, RunError
 from core.export import jobs
@@ -48,6 +50,7 @@ class ExportTab:
     said: gr.HTML
     state: gr.HTML
     earlier: gr.HTML
+    more: More
 
     def inputs(self) -> set[Component]:
         """For an event's `inputs`: the callback gets one dict of values by component."""
@@ -59,11 +62,11 @@ class ExportTab:
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
-        return [self.state, self.earlier, self.stop, self.make]
+        return [self.state, self.earlier, self.stop, self.make, *self.more.ticking()]
 
     def filled(self) -> list[Component]:
         """What is set whenever the tab is opened."""
-        return [self.empty, self.run, *self.choices()]
+        return [self.empty, self.run, self.more.base, *self.choices()]
 
 
 def build() -> ExportTab:
@@ -91,10 +94,14 @@ def build() -> ExportTab:
                 make = gr.Button("Export", variant="primary")
                 stop = gr.Button("Stop", variant="stop", visible=False)
             said = gr.HTML(elem_classes="nb-slot nb-said")
+            taking = export_more.build_import()
         with gr.Column(scale=6, min_width=420):
-            state = gr.HTML(elem_classes="nb-slot")
+            state = gr.HTML(export_html.NOTHING, elem_classes="nb-slot")
+            pushing = export_more.build_push()
             earlier = gr.HTML(elem_classes="nb-slot")
-    return ExportTab(empty, run, to, gets, onto, precision, gguf_type, apart, out, make, stop, said, state, earlier)
+    more = More(*pushing, *taking)
+    shown = (make, stop, said, state, earlier, more)
+    return ExportTab(empty, run, to, gets, onto, precision, gguf_type, apart, out, *shown)
 
 
 def wire(tab: ExportTab, context: Context) -> None:
@@ -105,6 +112,7 @@ def wire(tab: ExportTab, context: Context) -> None:
     kinds = [tab.precision.input, tab.gguf_type.input, tab.apart.input, tab.onto.input]
     gr.on(kinds, partial(events.chosen, False), tab.inputs(), tab.choices(), **quiet)
     tab.make.click(events.make, tab.inputs(), [tab.said, *tab.ticking()], trigger_mode="once", **quiet)
+    export_more.wire(tab.more, context)
     tab.stop.click(events.stop, None, [tab.said, *tab.ticking()], **quiet)
 
 
@@ -153,11 +161,6 @@ def _run(context: Context, run_id: str | None) -> Run | None:
         return None
 
 
-def newest(context: Context) -> jobs.Job | None:
-    """The export that is shown: the last that was started."""
-    return next(iter(jobs.jobs(context.workspace)), None)
-
-
 def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Component, Any], renamed: bool) -> Updates:
     """The settings that count for the format, and what it gives."""
     to, apart = given[tab.to], bool(given[tab.apart])
@@ -193,6 +196,7 @@ def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates
         tab.empty: "" if offered else pieces.empty("Nothing to export yet", EMPTY),
         tab.run: gr.Dropdown(choices=offered, value=value),
         **chosen(tab, context, _run(context, value), given, renamed=True),
+        **export_more.fill(tab.more, context),
     }
 
 
@@ -211,4 +215,4 @@ def tick(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
     if seen.get("working") != working:
         seen["working"] = working
         updates |= {tab.stop: gr.Button(visible=working), tab.make: gr.Button(interactive=not working)}
-    return updates
+    return updates | export_more.tick(tab.more, context, seen)

@@ -1,0 +1,130 @@
+"""Beside the export: putting it on the Hugging Face Hub, and taking in adapters from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app import choices, pieces
+from app.context import Context
+from app.export_desk import newest
+from core.errors import NibbleError
+from core.export.importing import import_adapter
+from core.export.place import ExportError
+from core.export.push import plan_upload
+from core.workspace import as_path
+
+Updates = dict[Any, Any]
+WHAT = (
+    "<p class='nb-muted'>Exported here, or made elsewhere with PEFT: for Chat and Arena. Only safetensors, which hold "
+    "numbers and no code.</p>"
+)
+
+
+@dataclass(frozen=True)
+class More:
+    """The components of both parts."""
+
+    repo: gr.Textbox
+    private: gr.Checkbox
+    look: gr.Button
+    upload: gr.Button
+    pushed: gr.HTML
+    file: gr.File
+    place: gr.Textbox
+    name: gr.Textbox
+    base: gr.Dropdown
+    take: gr.Button
+    taken: gr.HTML
+
+    def ticking(self) -> list[Component]:
+        """What changes by itself."""
+        return [self.pushed, self.upload]
+
+
+def build_push() -> tuple[gr.Textbox, gr.Checkbox, gr.Button, gr.Button, gr.HTML]:
+    """Lay the upload out."""
+    with gr.Accordion("Put it on Hugging Face", open=False):
+        repo = gr.Textbox(label="Name there", placeholder="your-name/pirate", info="Of the export shown above.")
+        private = gr.Checkbox(True, label="Private", info="Only you, and those you let in, can see it.")
+        with gr.Row(elem_classes="nb-actions"):
+            look = gr.Button("Show what will be uploaded")
+            upload = gr.Button("Upload it", variant="primary", visible=False)
+        pushed = gr.HTML(elem_classes="nb-slot")
+    return repo, private, look, upload, pushed
+
+
+def build_import() -> tuple[gr.File, gr.Textbox, gr.Textbox, gr.Dropdown, gr.Button, gr.HTML]:
+    """Lay the import out."""
+    with gr.Accordion("Bring an adapter in", open=False):
+        gr.HTML(WHAT, elem_classes="nb-slot")
+        file = gr.File(label="Its zip", file_types=[".zip"], height=90, elem_classes="nb-drop")
+        place = gr.Textbox(label="Or its folder", info="On the machine that Nibble runs on.")
+        name = gr.Textbox(label="Call it", placeholder="As its folder or zip is called")
+        base = gr.Dropdown(
+            label="Its base", choices=[], value=None, allow_custom_value=True, info="Empty: the one it names itself."
+        )
+        with gr.Row(elem_classes="nb-actions"):
+            take = gr.Button("Bring it in", variant="primary")
+        taken = gr.HTML(elem_classes="nb-slot")
+    return file, place, name, base, take, taken
+
+
+def wire(more: More, context: Context) -> None:
+    """Attach the events of both."""
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def look(repo: str, private: bool) -> Updates:
+        try:
+            shown = newest(context)
+            result = shown.read().get("result") if shown is not None else None
+            if not result or not Path(result["dir"]).is_dir():
+                raise ExportError("Export a run first: what is shown above is what is uploaded.")
+            context.pushes.plan(plan_upload(Path(result["dir"]), repo or "", bool(private)))
+        except NibbleError as error:
+            context.pushes.refuse(str(error))
+        return pushing(more, context)
+
+    def upload() -> Updates:
+        context.pushes.press()
+        return pushing(more, context)
+
+    def take(file: str | None, place: str, name: str, base: str | None) -> Updates:
+        source = Path(file) if file else as_path(place or "")
+        if source is None:
+            return {more.taken: pieces.error_box("Choose a zip, or write the folder that the adapter is in.")}
+        try:
+            made = import_adapter(context.workspace, source, name or "", base or "")
+        except NibbleError as error:
+            return {more.taken: pieces.error_box(str(error))}
+        said = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."
+        return {more.taken: pieces.note_box(said), more.file: None, more.place: "", more.name: ""}
+
+    given = [more.file, more.place, more.name, more.base]
+    changed = [more.taken, more.file, more.place, more.name]
+    more.look.click(look, [more.repo, more.private], more.ticking(), **quiet)
+    more.upload.click(upload, None, more.ticking(), trigger_mode="once", **quiet)
+    more.take.click(take, given, changed, trigger_mode="once", **quiet)
+
+
+def fill(more: More, context: Context) -> Updates:
+    """The bases that there are."""
+    return {more.base: gr.Dropdown(choices=choices.models(context.workspace))}
+
+
+def pushing(more: More, context: Context) -> Updates:
+    """How the upload stands."""
+    return {more.pushed: context.pushes.html(), more.upload: gr.Button(visible=context.pushes.ready)}
+
+
+def tick(more: More, context: Context, seen: dict[str, Any]) -> Updates:
+    """What changed since this browser last saw it."""
+    mark = f"{context.pushes.ready} {context.pushes.html()}"
+    if seen.get("push") == mark:
+        return {}
+    seen["push"] = mark
+    return pushing(more, context)
