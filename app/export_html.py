@@ -19,8 +19,6 @@ from core.sizes import show_bytes
 _BYTES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
 FILES_BYTES = 100_000
 NOTHING = empty("Nothing exported yet", "The proof that it answers as it does here will be here, and what uses it.")
-    "Nothing exported yet", "The proof that it answers as here, and the command that uses it, will be here."
-)
 
 
 @dataclass(frozen=True)
