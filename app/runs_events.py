@@ -118,7 +118,7 @@ class RunsEvents:
             changed = [f"{key}={'null' if new is None else f'{new:.12g}'}" for key, new, old in pairs if new != old]
             resume(run, self.context.supervisor, changed)
         except Exception as error:  # whatever it is, the person is looking here
-            return {tab.said: explain(_in_the_app(error))}
+            return {tab.said: explain(_in_the_app(error, opened))}
         waits = run.status().state == "queued"
         said = "It waits in the queue." if waits else "It goes on from its last checkpoint."
         return {tab.said: pieces.note_box(said), tab.longer: gr.Group(visible=False)}
@@ -149,9 +149,9 @@ class RunsEvents:
         return {**away, tab.said: "", tab.asked: replace(asked, picked=picked, compared=compared)}
 
 
-def _in_the_app(error: Exception) -> Exception:
-    """A refusal that speaks of the command line, as one that speaks of the fields above it."""
+def _in_the_app(error: Exception, opened: str) -> Exception:
+    """A refusal that speaks of the command line, as one that speaks of the run and the fields in sight."""
     if not isinstance(error, NibbleError):
         return error
     said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
-    return RunError(said)
+    return RunError(said.replace(f"Run {opened}", "This run").replace(f"run {opened}", "this run"))

@@ -124,15 +124,17 @@ class Table:
         run = Run(self.workspace.runs / row.run_id)
         picked = "true" if row.run_id in asked.picked else "false"
         name = text(row.name)
-        tags = "".join(_tag(tag) for tag in row.tags)
+        tags = text(" · ".join(row.tags))
         worry = hanging(run, time.monotonic()) if row.state in ACTIVE else None
         link = f'<button type="button" class="nb-link" title="{_hint(row)}">{name}</button>'
-        below = f'<small class="nb-worry" title="{text(worry)}">{text(worry)}</small>' if worry else ""
+        below = f'<small title="{tags}">{tags}</small>' if tags else ""
+        if worry:
+            below = f'<small class="nb-worry" title="{text(worry)}">{text(worry)}</small>'
         waits = f" {queue.index(row.run_id) + 1} of {len(queue)}" if row.run_id in queue else ""
         cells = {
             "pick": f'<button type="button" role="checkbox" aria-checked="{picked}" data-pick="{text(row.run_id)}" '
             f'aria-label="Compare {name}" title="Pick it to compare"></button>',
-            "name": f"<div>{link}{tags}</div>{below}",
+            "name": f"{link}{below}",
             "state": f'<span title="{text(row.message)}">{state_badge(row.state)}</span><small>{waits}</small>',
             "model": f'<span title="{text(row.model)}">{text(row.model)}</span>',
             "data": f'<span title="{text(row.data)}">{text(row.data)}</span>',
@@ -146,10 +148,6 @@ class Table:
         styles = {"pick": "nb-w-pick", **{key: column.style for key, column in COLUMNS.items()}}
         body = "".join(f'<td class="{styles[key]}">{cell}</td>' for key, cell in cells.items())
         return f'<tr data-run="{text(row.run_id)}" class="{"nb-open" if opened else ""}">{body}</tr>'
-
-
-def _tag(tag: str) -> str:
-    return f'<i class="nb-tag">{text(tag)}</i>'
 
 
 def _hint(row: Row) -> str:
@@ -229,7 +227,8 @@ def _foot(found: int, all_runs: int, page: int, pages: int) -> str:
 
 def noted(tags: list[str], note: str) -> str:
     """What a person wrote on a run."""
-    marks = f'<div class="nb-tags">{"".join(_tag(tag) for tag in tags)}</div>' if tags else ""
+    marks = "".join(f'<i class="nb-tag">{text(tag)}</i>' for tag in tags)
+    marks = f'<div class="nb-marks">{marks}</div>' if marks else ""
     return f'{marks}<div class="nb-noted">{text(note)}</div>' if note else marks
 
 

@@ -113,10 +113,6 @@ class Index:
                 self._rows.pop(run_id, None)
             self._looked = -math.inf
 
-    def warm(self) -> None:
-        """Read the rows now, beside everything else, so that they are there when a page asks."""
-        threading.Thread(target=self.rows, name="index", daemon=True).start()
-
     @property
     def _file(self) -> Path:
         return self.workspace.state / "runs.json"

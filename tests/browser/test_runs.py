@@ -72,7 +72,7 @@ def _only_what_changed_is_drawn(page: Page, app: App) -> None:
     head.focus()
     page.evaluate("document.querySelector('.nb-runs table').dataset.witness = 'same'")
     run.write_labels(run.name, "", ["tagged"])
-    expect(_row(page, run.name).locator(".nb-tag")).to_have_text("tagged")
+    expect(_row(page, run.name).locator(".nb-w-name small")).to_have_text("tagged")
     expect(head).to_be_focused()
     expect(page.locator(".nb-runs table")).to_have_attribute("data-witness", "same")
 
