@@ -10,6 +10,9 @@ from tests.run import ENVIRONMENT, find_chromium
 
 os.environ.update(ENVIRONMENT)
 os.environ.setdefault("NIBBLE_DATA_DIR", tempfile.mkdtemp(prefix="nibble-test-"))
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several that share the tests: a workspace, and a core, of its own
+    os.environ["NIBBLE_DATA_DIR"] = tempfile.mkdtemp(prefix="worker-", dir=os.environ["NIBBLE_DATA_DIR"])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # What every test runs under: no network, no analytics, no fork warnings. tests/conftest.py sets the same.
@@ -21,6 +23,9 @@ ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GOMP_SPINCOUNT": "20000",
 }
+
+# What a process that runs tests may take, with those that it starts.
+WORKER_BYTES = 4 * 2**30
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
 CHROMIUM_PLACES = (
@@ -48,13 +53,19 @@ def main(full: bool = False, only: list[str] | None = None) -> int:
     problem = ensure_chromium()
     if problem:
         print(f"{problem} The browser tests will fail.", flush=True)
-    last_line, passed = run_pytest(["-m", "" if full else "not full", "--durations=10", *(only or [])])
+    side_by_side = [] if only else ["-n", str(workers()), "--dist", "loadfile"]
+    last_line, passed = run_pytest(["-m", "" if full else "not full", "--durations=10", *side_by_side, *(only or [])])
     times.append(("tests", time.monotonic() - began, passed and not problem))
     print()
     for name, seconds, good in times:
         print(f"{name:8} {seconds:7.1f} s  {'passed' if good else 'FAILED'}")
     print(last_line, end="", flush=True)
     return 0 if all(good for _, _, good in times) else 1
+
+
+def workers() -> int:
+    """How many processes share the tests, a file at a time: one a core, and no more than memory has room for."""
+    return max(1, min(psutil.cpu_count() or 1, 4, psutil.virtual_memory().available // WORKER_BYTES))
 
 
 def run_pytest(arguments: list[str]) -> tuple[str, bool]:
