@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from core.chat.voices import Voice
@@ -62,7 +61,7 @@ class Chat:
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `load` or `say`."""
         number = request["number"]
-        with self._at_it():
+        with self._busy:  # what is in use is not given away
             try:
                 voice = Voice.from_request(request["voice"])
                 model = yield from self._ready(voice, request)
@@ -72,12 +71,6 @@ class Chat:
                     yield {"done": True}
             finally:
                 self._stops.forget(number)
-
-    @contextmanager
-    def _at_it(self) -> Iterator[None]:
-        """What is in use is not given away."""
-        with self._busy:
-            yield
 
     def give_way(self) -> None:
         """End this process when a run waits for the device and nobody is being answered. Runs in its own thread."""
@@ -94,13 +87,15 @@ class Chat:
 
         yield from self._have_base(voice, request)
         try:
-            return self._adapters.use(voice.adapter)
+            model = self._adapters.use(voice.adapter)
         except AdapterLost:
             self._forget()
             raise
         except Exception as error:
             self._no_memory(voice.label, error, request)
             raise
+        self._prompts.of(voice, self._adapters.found)
+        return model
 
     def _have_base(self, voice: Voice, request: Request) -> Iterator[Answer]:
         from core.chat.adapters import Adapters
@@ -142,8 +137,8 @@ class Chat:
         from core.chat.generate import stream
         from core.chat.sampling import Sampling
 
-        number, started = request["number"], time.perf_counter()
-        prompt = self._prompts.of(voice, self._adapters.found)
+        prompt, number = self._prompts.of(voice, self._adapters.found), request["number"]
+        started = time.perf_counter()
         ids = prompt.ids(request["messages"], model)
         sampling = Sampling(**request["sampling"])
         try:
