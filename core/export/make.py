@@ -13,6 +13,7 @@ from core.export.order import Order
 from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.subject import Subject, find_subject
 from core.export.verify import Verified, verify
+from core.runs.holder import hold
 from core.runs.store import Run, Tail
 from core.workspace import Workspace
 
@@ -38,7 +39,8 @@ def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, 
     refuse_place(order.out)
     subject = find_subject(run, lambda line: say(line, None))
     make = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[order.to]
-    result = make(workspace, subject, order, say)
+    with hold(workspace, "export", run.name):  # on a GPU it needs the memory that a run or the chat may have
+        result = make(subject, order, say)
     files = sorted(path for path in order.out.rglob("*") if path.is_file())
     return {
         "dir": str(order.out),
@@ -48,7 +50,7 @@ def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, 
     }
 
 
-def _adapter(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _adapter(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     packed = order.out.with_name(f"{order.out.name}.zip")
     if packed.exists():
         raise ExportError(f"The file {packed} is there already. Choose another folder, or move it away first.")
@@ -57,14 +59,14 @@ def _adapter(workspace: Workspace, subject: Subject, order: Order, say: Say) -> 
         say("Writing the adapter.", None)
         write_adapter(subject, folder)
         artefact = {"kind": "peft", "adapter": str(folder)}
-        verified = _proved(workspace, subject, artefact, "dequantised", "float32", say)
+        verified = verify(subject, artefact, "dequantised", "float32", say)
         write_card(subject, folder, adapter_card(subject, _question(subject)), verified)
         say("Packing the zip.", None)
         zip_folder(folder, packed)
     return {"verified": verified, "zip": str(packed)}
 
 
-def _merged(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.merged import merged_bytes, merged_card, precision_of, write_merged
     from core.export.weights import MergedWeights
     from core.hardware import device
@@ -73,28 +75,28 @@ def _merged(workspace: Workspace, subject: Subject, order: Order, say: Say) -> d
     weights = MergedWeights(subject, order.onto, device())
     dtype = precision_of(order.precision, weights.tensors)
     refuse_full_disk(order.out, merged_bytes(weights, dtype))
-    with writing(order.out) as folder:
+    with writing(order.out, goes_on=True) as folder:
         write_merged(subject, weights, folder, dtype, say)
         artefact = {"kind": "model", "folder": str(folder)}
-        verified = _proved(workspace, subject, artefact, order.onto, str(dtype).removeprefix("torch."), say)
+        verified = verify(subject, artefact, order.onto, str(dtype).removeprefix("torch."), say)
         write_card(subject, folder, merged_card(subject, order.onto, dtype, _question(subject)), verified)
     return {"verified": verified}
 
 
-def _gguf(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _gguf(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.gguf_card import adapter_card, model_card
 
-    with _gguf_written(workspace, subject, order, say) as (folder, verified, _):
+    with _gguf_written(subject, order, say) as (folder, verified, _):
         card = adapter_card if order.adapter_only else model_card
         write_card(subject, folder, card(subject, order.gguf_type), verified)
     return {"verified": verified}
 
 
-def _ollama(workspace: Workspace, subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _ollama(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.ollama import MODELFILE, command, modelfile, ollama_card
 
     modelfile(subject, "model", None, 0)  # a template that cannot be written is said before anything else is done
-    with _gguf_written(workspace, subject, order, say) as (folder, verified, context):
+    with _gguf_written(subject, order, say) as (folder, verified, context):
         names = sorted(path.name for path in folder.glob("*.gguf"))
         model = next(name for name in names if not name.endswith("-adapter.gguf"))
         adapter = next((name for name in names if name.endswith("-adapter.gguf")), None)
@@ -104,9 +106,7 @@ def _ollama(workspace: Workspace, subject: Subject, order: Order, say: Say) -> d
 
 
 @contextmanager
-def _gguf_written(
-    workspace: Workspace, subject: Subject, order: Order, say: Say
-) -> Iterator[tuple[Path, Verified, int]]:
+def _gguf_written(subject: Subject, order: Order, say: Say) -> Iterator[tuple[Path, Verified, int]]:
     """The folder with the GGUF in it, proved, and its context; what the block adds to the folder comes along.
 
     For Ollama an adapter has the base beside it, as a GGUF of its own.
@@ -141,25 +141,9 @@ def _gguf_written(
             say("Reading it back.", None)
             read = read_back(folder / model, file)
             precision, strict = PRECISION[order.gguf_type], order.gguf_type != "q8_0"
-            verified = _proved(workspace, subject, artefact, onto, precision, say, strict)
+            verified = verify(subject, artefact, onto, precision, say, strict)
             verified |= {"tensors": read.tensors + len(meant), "largest_tensor_difference": read.largest_difference}
         yield folder, verified, layout.context
-
-
-def _proved(
-    workspace: Workspace,
-    subject: Subject,
-    artefact: dict[str, Any],
-    onto: Any,
-    precision: str,
-    say: Say,
-    strict: bool = True,
-) -> Verified:
-    """The proof, with the device held meanwhile: on a GPU it needs the memory that a run or the chat may have."""
-    from core.runs.holder import hold
-
-    with hold(workspace, "export", subject.run.name):
-        return verify(subject, artefact, onto, precision, lambda line: say(line, None), strict)
 
 
 def _question(subject: Subject) -> str:

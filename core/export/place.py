@@ -59,13 +59,15 @@ def _nearest(path: Path) -> Path:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[Path]:
+def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
     """A folder to write the export in; it becomes `out` when the block ends well, flushed to the disk.
 
-    It is not cleared first: an export that was killed goes on from what is there. Where the block fails, nothing of it
-    is left. Raises ExportError where the disk is full.
+    Where the block fails, nothing of it is left. An export that `goes_on` finds what it had written when it was last
+    stopped or killed; any other begins with an empty folder. Raises ExportError where the disk is full.
     """
     partial = partial_of(out)
+    if not goes_on:
+        shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -76,9 +78,11 @@ def writing(out: Path) -> Iterator[Path]:
             out.rmdir()
         partial.rename(out)
         flush_folder(out.parent)
-    except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not is_disk_full(error):
+    except BaseException as error:
+        stopped = not isinstance(error, Exception)
+        if not (goes_on and stopped):
+            shutil.rmtree(partial, ignore_errors=True)
+        if stopped or not is_disk_full(error):
             raise
         raise ExportError(
             f"The disk became full while the export was written, and it was taken away again. Free some space on the "

@@ -63,7 +63,7 @@ def verify(
     artefact: dict[str, Any],
     onto: Onto,
     precision: str,
-    say: Callable[[str], None],
+    say: Callable[[str, float | None], None],
     strict: bool = True,
 ) -> Verified:
     """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
@@ -72,7 +72,7 @@ def verify(
     Broken where an answer parts from the reference's by more than rounding, but for weights that are coarser than 16
     bits (not `strict`): of those it is reported.
     """
-    say("Proving it: loading it afresh beside its reference, and asking both the same.")
+    say("Proving it: loading it afresh beside its reference, and asking both the same.", None)
     jobs = [job(subject, artefact, onto, precision)]
     if onto == "original":
         jobs.append(job(subject, artefact, "dequantised", precision))

@@ -1,0 +1,132 @@
+"""The Export tab: what one gets, what is refused, and that only what was made can be fetched, by who has its id."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from app import export_html
+from app.context import Context
+from app.export_shelf import PREFIX, Downloads, Shelf
+from app.tabs import export
+from core.export import jobs
+from core.export.order import Order
+from core.recipe import make_recipe
+from core.runs.store import Run, create_run
+
+
+@pytest.fixture
+def tab() -> export.ExportTab:
+    """The tab's components."""
+    with gr.Blocks():
+        return export.build()
+
+
+@pytest.fixture
+def run(context: Context) -> Run:
+    """A finished run with an adapter, of a name that wants to be HTML."""
+    recipe = make_recipe({"model": "starter", "name": "<b>mine</b>"})
+    made = create_run(context.workspace, recipe, {"file": "x", "sha256": "0", "name": "x"}, "finished")
+    made.adapter.mkdir()
+    (made.adapter / "adapter_config.json").write_text("{}")
+    (made.adapter / "adapter_model.safetensors").write_bytes(b"0" * 2_000_000)
+    return made
+
+
+def _given(tab: export.ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
+    usual = {"run": run.id if run else None, "to": "adapter", "onto": "dequantised", "precision": "auto"}
+    usual |= {"gguf_type": "f16", "apart": False, "out": "", **values}
+    return {getattr(tab, name): value for name, value in usual.items()}
+
+
+def test_the_tab_says_what_one_gets_and_how_large(tab: export.ExportTab, context: Context, run: Run) -> None:
+    filled = export.fill(tab, context)
+    assert "About 2.1 MB in the folder, and as much in the zip." in filled[tab.gets]
+    assert filled[tab.out] == str(context.workspace.exports / "b-mine-b-adapter")
+    events = export.ExportEvents(tab, context)
+    merged = events.chosen(True, _given(tab, run, to="merged"))
+    assert (
+        "About 9.9 MB, in float16." in merged[tab.gets] and merged[tab.onto].visible and not merged[tab.apart].visible
+    )
+    quarter = events.chosen(False, _given(tab, run, to="gguf", gguf_type="q8_0"))
+    assert "About 5.3 MB, in q8_0." in quarter[tab.gets] and quarter[tab.apart].visible
+
+
+def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(
+    tab: export.ExportTab, context: Context, run: Run, tmp_path: Path
+) -> None:
+    events = export.ExportEvents(tab, context)
+    assert "Choose a run" in events.make(_given(tab, None))[tab.said]
+    (tmp_path / "mine").write_text("thesis")
+    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.said]
+    assert jobs.jobs(context.workspace) == []
+
+
+def _job(context: Context, folder: Path, **changes: Any) -> jobs.Job:
+    job = jobs.Job(jobs.folder(context.workspace) / "20260101-000000-abc.json")
+    order = {**vars(Order("adapter", folder)), "out": str(folder)}
+    result = {"dir": str(folder), "files": ["README.md"], "bytes": 5, "zip": str(folder / "made.zip")}
+    result["verified"] = {"prompts": 20, "equal": 20, "ties": 0}
+    job.write(**{"state": "done", "message": "20 of 20 <i>equal</i>", "order": order, "result": result, **changes})
+    return job
+
+
+def test_the_proof_the_use_and_the_download_are_shown_escaped(context: Context, tmp_path: Path) -> None:
+    folder = tmp_path / "<i>made"
+    folder.mkdir()
+    (folder / "made.zip").write_bytes(b"zip")
+    (folder / "README.md").write_text("```python\nprint('<hello>')\n```")
+    html = export_html.state(_job(context, folder), context.shelf)
+    assert (
+        "Proved" in html and "20 of 20 &lt;i&gt;equal&lt;/i&gt;" in html and "print(&#x27;&lt;hello&gt;&#x27;)" in html
+    )
+    assert f'href="{PREFIX}' in html and "<i>made" not in html
+
+
+def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:
+    job = _job(context, tmp_path, state="working", message="Merging", share=0.5)
+    job.file.with_suffix(".pid").write_text(json.dumps({"pid": 2**22 + 1, "started": 1.0}))
+    assert "ended without a last word" in export_html.state(job, context.shelf)
+
+
+def _get(shelf: Shelf, path: str) -> tuple[int, bytes]:
+    """What the middleware answers; 599 where it hands the request on."""
+    sent: list[Any] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 599, "headers": []})
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "extensions": {}}
+    asyncio.run(Downloads(inner, shelf)(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def test_only_what_lies_on_the_shelf_is_handed_out(tmp_path: Path) -> None:
+    shelf, made, other = Shelf(), tmp_path / "made.zip", tmp_path / "secret.txt"
+    made.write_bytes(b"zip")
+    other.write_text("secret")
+    address = shelf.address(made)
+    assert address == shelf.address(made) and len(address.split("/")[2]) >= 32
+    assert _get(shelf, address) == (200, b"zip")
+    for path in (
+        f"{PREFIX}made.zip",
+        f"{PREFIX}../secret.txt",
+        f"{PREFIX}",
+        f"{PREFIX}é/x",
+        address[:-12] + "x/made.zip",
+    ):
+        assert _get(shelf, path)[0] == 404, path
+    assert _get(shelf, "/elsewhere")[0] == 599
+    made.unlink()
+    assert _get(shelf, address)[0] == 404
