@@ -102,7 +102,8 @@ def _get(shelf: Shelf, path: str) -> tuple[int, bytes]:
         await send({"type": "http.response.start", "status": 599, "headers": []})
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.sleep(60)  # the browser stays
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -87,7 +87,7 @@ def test_the_starters_gguf_has_llamas_names_and_llama_cpp_splits_and_lays_out_as
     assert model.rendered(TALK) == tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
 
 
-@pytest.mark.parametrize("kind", ["bf16", "q8_0"])
+@pytest.mark.parametrize("kind", [pytest.param("bf16", marks=pytest.mark.full), "q8_0"])
 def test_every_type_gives_each_number_back_within_its_rounding(kind: str, starter: Subject, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     file = _written(starter, path, kind)
@@ -100,8 +100,11 @@ def test_every_type_gives_each_number_back_within_its_rounding(kind: str, starte
         read_back(path, file)
 
 
+RANK_STABILISED = {"lora.scaling": "rank_stabilised", "lora.alpha": 5.0}
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"lora.scaling": "rank_stabilised", "lora.alpha": 5.0}], ids=["plain", "rslora"]
+    "settings", [{}, pytest.param(RANK_STABILISED, marks=pytest.mark.full)], ids=["plain", "rslora"]
 )
 def test_base_and_adapter_apart_answer_in_llama_cpp_as_in_16_bits(settings: Any, tiny: Path, tmp_path: Path) -> None:
     subject = subject_with_adapter(tmp_path, str(tiny), **settings)
