@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import strip_html
+from app import runs_tick, strip_html
 from app.chat_events import conversation_file
 from app.context import Context, device_line
 from app.data_events import DataEvents
@@ -159,7 +159,7 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
         updates |= data.tick(page.data, context, seen.setdefault("data", {}))
         updates |= arena.tick(page.arena, context, seen.setdefault("arena", {}))
         updates |= chat.tick(page.chat, context, seen.setdefault("chat", {}))
-        updates |= runs.tick(page.runs, context, table, opened, asked, seen.setdefault("runs", {}))
+        updates |= runs_tick.tick(page.runs, context, table, opened, asked, seen.setdefault("runs", {}))
         updates |= export.tick(page.export, context, seen.setdefault("export", {}))
         return {**updates, page.seen: seen} if updates else gr.skip()
 

@@ -8,15 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from app import compare_html, pieces, runs_html
+from app import pieces
 from app.context import Context
 from app.run_view import RunView, build_body, build_head
-from app.runs_events import RunsEvents, opened_run
-from app.runs_html import MOST_PICKED, STATES, Asked, Table
-from core.runs.pulse import hanging, stopping
-from core.runs.queue import order
-from core.runs.store import ENDED, OPEN, Run
-from core.train.manifest import named_checkpoints
+from app.runs_events import RunsEvents
+from app.runs_html import STATES, Asked
 
 Updates = dict[Any, Any]
 ACROSS = [("Steps", "step"), ("Time", "seconds"), ("Tokens", "tokens")]
@@ -228,104 +224,3 @@ def wire(tab: RunsTab, context: Context) -> None:
     tab.delete_now.click(events.delete, [tab.opened, tab.asked], trigger_mode="once", **asking)
     written = [tab.opened, tab.name, tab.tags, tab.note]
     gr.on([tab.save.click, tab.name.submit, tab.tags.submit], events.label, written, tab.said, **quiet)
-
-
-def tick(tab: RunsTab, context: Context, table: Table, opened: str, asked: Asked, seen: dict[str, Any]) -> Updates:
-    """What changed on the Runs tab since this browser last saw it."""
-    updates = _tick_table(tab, table, opened, asked, seen) | _tick_comparison(tab, context, table, asked, seen)
-    run = opened_run(context, opened)
-    if run is not None:
-        return updates | _tick_run(tab, context, run, seen)
-    if seen.pop("opened", None) is not None:  # deleted, here or elsewhere
-        seen.pop("state")
-        updates[tab.pane] = gr.Column(visible=False)
-    return updates
-
-
-def _tick_table(tab: RunsTab, table: Table, opened: str, asked: Asked, seen: dict[str, Any]) -> Updates:
-    page = table.page(asked, opened)
-    updates: Updates = {}
-    before: dict[str, str] = seen.get("rows", {})
-    if seen.get("layout") != page.layout:
-        updates[tab.table] = page.html
-        updates[tab.to_train] = gr.Button(visible=not page.runs)
-        updates[tab.tools] = gr.Row(visible=bool(page.runs))
-    elif changed := [html for run_id, html in page.rows.items() if before.get(run_id) != html]:
-        seen["patches"] = seen.get("patches", 0) + 1
-        updates[tab.patch] = f'<table data-patch="{seen["patches"]}">{"".join(changed)}</table>'
-    seen["layout"], seen["rows"] = page.layout, page.rows
-    if seen.get("picked") != asked.picked:
-        seen["picked"] = asked.picked
-        updates[tab.picks] = gr.Row(visible=bool(asked.picked))
-        updates[tab.compare] = gr.Button(_compare_words(len(asked.picked)), interactive=len(asked.picked) > 1)
-    return updates
-
-
-def _compare_words(picked: int) -> str:
-    if picked < 2:
-        return "Pick another one to compare"
-    return f"Compare {picked} runs{', the most at once' if picked == MOST_PICKED else ''}"
-
-
-def _tick_comparison(tab: RunsTab, context: Context, table: Table, asked: Asked, seen: dict[str, Any]) -> Updates:
-    rows = {row.run_id: row for row in table.index.rows(runs_html.FRESH_SECONDS)} if asked.compared else {}
-    runs = [Run(context.workspace.runs / run_id) for run_id in asked.compared if run_id in rows]
-    if len(runs) < 2:
-        shown = seen.pop("comparison", None)
-        return {} if shown is None else {tab.compared: gr.Column(visible=False)}
-    mark, drawn = f"{asked.along} {[rows[run.id] for run in runs]}", seen.get("comparison", ("", ""))
-
-    def draw(curves: list[Any]) -> str:
-        each = zip(runs, curves, strict=True)
-        return compare_html.compare([compare_html.Compared(run, rows[run.id], its) for run, its in each], asked.along)
-
-    html, made_from = context.live.compare(runs, drawn[1] if drawn[0] == mark else "", draw)
-    seen["comparison"] = (mark, made_from)
-    return {tab.comparison: html, tab.compared: gr.Column(visible=True)} if html else {}
-
-
-def _tick_run(tab: RunsTab, context: Context, run: Run, seen: dict[str, Any]) -> Updates:
-    updates: Updates = tab.view.changes(context.live.parts(run), seen)
-    state = run.status().state
-    labels = run.labels()
-    tags, note = [str(tag) for tag in labels.get("tags") or []], str(labels.get("note") or "")
-    if seen.get("noted") != (tags, note):
-        seen["noted"] = (tags, note)
-        updates[tab.noted] = runs_html.noted(tags, note)
-    if seen.get("opened") != run.id:  # what a person is writing is left alone from then on
-        updates[tab.name], updates[tab.tags], updates[tab.note] = run.name, ", ".join(tags), note
-    queue = [each.id for each in order(context.workspace)] if state == "queued" else []
-    stops = stopping(run) is not None
-    ends = stops or hanging(run) is not None
-    mark = f"{run.id} {state} {queue} {stops} {ends}"
-    if seen.get("state") != mark:
-        updates |= _buttons(tab, run, state, queue)
-        updates[tab.end_now] = gr.Button(visible=ends)
-        if stops:
-            updates[tab.stop] = gr.Button(visible=False)
-        updates[tab.recipe] = runs_html.recipe(run)
-    if seen.get("opened") != run.id or seen.get("state") != mark:
-        updates[tab.sure], updates[tab.longer] = gr.Row(visible=False), gr.Group(visible=False)
-    if seen.get("opened") != run.id:
-        updates[tab.said] = ""
-    seen["opened"], seen["state"] = run.id, mark
-    if state in OPEN or "log" not in seen or seen["log"][0] != mark:
-        log = (mark, runs_html.log(run))
-        if seen.get("log") != log:
-            seen["log"] = log
-            updates[tab.log] = log[1]
-    return updates
-
-
-def _buttons(tab: RunsTab, run: Run, state: str, queue: list[str]) -> Updates:
-    can_resume = state in ENDED and bool(named_checkpoints(run.dir / "checkpoints"))
-    place = queue.index(run.id) if run.id in queue else None
-    return {
-        tab.pane: gr.Column(visible=True),
-        tab.stop: gr.Button("Take out of the queue" if state == "queued" else "Stop", visible=state in OPEN),
-        tab.chat: gr.Button(visible=run.has_adapter),
-        tab.resume: gr.Button(visible=can_resume),
-        tab.sooner: gr.Button(visible=bool(place)),
-        tab.later: gr.Button(visible=place is not None and place < len(queue) - 1),
-        tab.delete: gr.Button(visible=state in ENDED),
-    }

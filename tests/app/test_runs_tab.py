@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import runs_html
+from app import runs_html, runs_tick
 from app.context import Context
 from app.runs_events import RunsEvents
 from app.runs_html import Asked, Table
@@ -48,7 +48,7 @@ def _with_checkpoint(run: Run, step: int) -> Run:
 
 
 def _tick(tab: runs.RunsTab, context: Context, opened: str, asked: Asked | None = None) -> dict[Any, Any]:
-    return runs.tick(tab, context, Table(context.workspace), opened, asked or Asked(), {})
+    return runs_tick.tick(tab, context, Table(context.workspace), opened, asked or Asked(), {})
 
 
 def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Context) -> None:
@@ -154,11 +154,11 @@ def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
     one, two = (ended_run(context.workspace, name) for name in ("one", "two"))
     table, seen = Table(context.workspace), {}
     asked = Asked(picked=(one.id, two.id), compared=(one.id, two.id))
-    shown = runs.tick(tab, context, table, "", asked, seen)
+    shown = runs_tick.tick(tab, context, table, "", asked, seen)
     assert shown[tab.compare].value == "Compare 2 runs" and shown[tab.compared].visible
     assert "What came out" in shown[tab.comparison]
-    assert runs.tick(tab, context, table, "", asked, seen) == {}
-    assert tab.comparison in runs.tick(tab, context, table, "", replace(asked, along="tokens"), seen)
-    assert runs.tick(tab, context, table, "", replace(asked, compared=()), seen)[tab.compared].visible is False
+    assert runs_tick.tick(tab, context, table, "", asked, seen) == {}
+    assert tab.comparison in runs_tick.tick(tab, context, table, "", replace(asked, along="tokens"), seen)
+    assert runs_tick.tick(tab, context, table, "", replace(asked, compared=()), seen)[tab.compared].visible is False
     removing.remove(context.workspace, two)
-    assert runs.tick(tab, context, table, "", asked, seen).get(tab.comparison) is None
+    assert runs_tick.tick(tab, context, table, "", asked, seen).get(tab.comparison) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from app import runs_html
+from app import runs_html, runs_tick
 from app.context import Context
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
@@ -48,10 +48,10 @@ def test_before_the_first_run_it_says_what_will_be_here(train_tab: train.TrainTa
 def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Context) -> None:
     run, table, asked, seen = _ended(context), Table(context.workspace), Asked(), {}
     first = {runs_tab.table, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
-    assert set(runs.tick(runs_tab, context, table, "", asked, seen)) == first
-    assert runs.tick(runs_tab, context, table, "", asked, seen) == {}
-    assert runs_tab.recipe in runs.tick(runs_tab, context, table, run.id, asked, seen)
-    assert runs.tick(runs_tab, context, table, run.id, asked, seen) == {}
+    assert set(runs_tick.tick(runs_tab, context, table, "", asked, seen)) == first
+    assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
+    assert runs_tab.recipe in runs_tick.tick(runs_tab, context, table, run.id, asked, seen)
+    assert runs_tick.tick(runs_tab, context, table, run.id, asked, seen) == {}
 
 
 def test_of_the_table_only_the_rows_that_changed_are_sent(
@@ -60,29 +60,29 @@ def test_of_the_table_only_the_rows_that_changed_are_sent(
     monkeypatch.setattr(runs_html, "FRESH_SECONDS", 0.0)
     kept, named = _ended(context, "keep"), _ended(context, "before")
     table, asked, seen = Table(context.workspace), Asked(), {}
-    runs.tick(runs_tab, context, table, "", asked, seen)
+    runs_tick.tick(runs_tab, context, table, "", asked, seen)
     named.write_labels("after", "", [])
-    (sent,) = runs.tick(runs_tab, context, table, "", asked, seen).items()
+    (sent,) = runs_tick.tick(runs_tab, context, table, "", asked, seen).items()
     assert sent[0] is runs_tab.patch
     assert named.id in sent[1] and "after" in sent[1] and kept.id not in sent[1]
-    assert runs.tick(runs_tab, context, table, "", asked, seen) == {}
+    assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
 
 
 def test_what_a_person_is_writing_is_left_alone(runs_tab: runs.RunsTab, context: Context) -> None:
     run, table, seen = _ended(context), Table(context.workspace), {}
-    first = runs.tick(runs_tab, context, table, run.id, Asked(), seen)
+    first = runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
     assert first[runs_tab.name] == "try"
     run.write_labels("renamed elsewhere", "", [])
     run.write_status(state="failed")
-    assert runs_tab.name not in runs.tick(runs_tab, context, table, run.id, Asked(), seen)
+    assert runs_tab.name not in runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
 
 
 def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs.RunsTab, context: Context) -> None:
     run, table, seen = _ended(context), Table(context.workspace), {}
-    runs.tick(runs_tab, context, table, run.id, Asked(), seen)
+    runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
     remove(context.workspace, run)
     assert opened_run(context, run.id) is None
-    assert runs.tick(runs_tab, context, table, run.id, Asked(), seen)[runs_tab.pane].visible is False
+    assert runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)[runs_tab.pane].visible is False
 
 
 def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:
