@@ -14,7 +14,7 @@ from peft.utils import load_peft_weights
 from transformers import Trainer
 
 from core.errors import RunError
-from core.train.manifest import is_valid, put_in_place, valid_checkpoints, write_manifest
+from core.train.manifest import is_valid, named_checkpoints, put_in_place, write_manifest
 from core.workspace import write_json
 
 PROGRESS = "progress.json"
@@ -35,10 +35,20 @@ def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int, progre
             shutil.rmtree(partial, ignore_errors=True)
             raise
         put_in_place(partial, final)
-    kept = valid_checkpoints(folder)[:keep]
-    for old in [path for path in folder.iterdir() if path.name.isdigit() and path not in kept]:
-        shutil.rmtree(old, ignore_errors=True)
+    _rotate(folder, final, keep)
     return final
+
+
+def _rotate(folder: Path, newest: Path, keep: int) -> None:
+    """Drop all but `newest` and the whole ones before it, `keep` together. No more of them are hashed than need be."""
+    kept = [newest]
+    for path in named_checkpoints(folder):
+        if path == newest:
+            continue
+        if len(kept) < keep and is_valid(path):
+            kept.append(path)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _clear(folder: Path) -> None:

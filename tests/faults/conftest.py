@@ -103,7 +103,10 @@ class Place:
 
     def resume(self, run: Run, overrides: list[str] | None = None, fault: str = "", **arguments: Any) -> Run:
         """Go on with it."""
-        return resume(run, WarmSupervisor(self.workspace, self.warm, fault, **arguments), overrides)
+        supervisor = WarmSupervisor(self.workspace, self.warm, fault, **arguments)
+        resume(run, supervisor, overrides)
+        wait_until("it starts", lambda: run.status().state != "queued" or supervisor.advance())
+        return run
 
     def finish(self, run: Run) -> None:
         """Go on with it to its end, without a fault."""
@@ -113,7 +116,10 @@ class Place:
 
 def ended(run: Run, seconds: float = 120) -> str:
     """Wait for the end of `run`; returns the state that it ended in."""
-    wait_until("the run ends", lambda: run.status().state not in OPEN, seconds)
+    try:
+        wait_until("the run ends", lambda: run.status().state not in OPEN, seconds)
+    except AssertionError as late:
+        raise AssertionError(f"{late} {run.status()} {run.log_tail()} {lines(run, 'events.jsonl')[-2:]}") from None
     return run.status().state
 
 

@@ -139,6 +139,12 @@ def clock_set(folder: Path, step: int, seconds: float) -> None:
     at_step(step, lambda: setattr(time, "time", lambda: real() + seconds))
 
 
+def clock_and_slow(folder: Path, step: int, seconds: float, each: float) -> None:
+    """The clock is set, and every step takes longer."""
+    slowly(folder, each)
+    clock_set(folder, step, seconds)
+
+
 def no_number(folder: Path, step: int) -> None:
     """From `step` on no loss is a number."""
     compute = loop.NibbleTrainer.summed_loss

@@ -1,0 +1,58 @@
+"""What saving costs: at the default interval at most 2 % of the time, by the durations that a real run tells."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from core.recipe import CheckpointSettings
+from core.runs.store import Run
+from tests.faults.conftest import Place, ended, lines, said
+
+BAR = 0.02
+SAVED = re.compile(r"Saved step [\d,]+: [\d.]+ MB in ([\d.]+) s\.")
+
+
+def _saves(run: Run) -> list[float]:
+    """The seconds that each save took, as the run's events say: writing, flushing, hashing, clearing old ones away."""
+    found = [SAVED.fullmatch(message) for message in said(run, "checkpoint")]
+    assert all(found)
+    return [float(each[1]) for each in found if each is not None]
+
+
+def test_a_checkpoint_costs_little_of_the_time_between_two(place: Place) -> None:
+    """A save, against the ten minutes of training that come before it; and the early one against them once more.
+
+    The interval is counted from the end of one save to the beginning of the next, so of a run of so many intervals
+    saving takes the share `save / (interval + save)`, and the early one, after the first step, is one save more: of a
+    run of a single interval both are counted. The adapter is of the default rank and on all layers; the optimizer's
+    states are in 32 bits, the largest there are. Steps are saved by time only, unless the recipe asks for more.
+    """
+    default = CheckpointSettings()
+    assert default.every_steps is None and default.every_minutes is not None
+    interval = default.every_minutes * 60
+    settings = {"lora.rank": 16, "train.optimizer": "paged_adamw_32bit", "checkpoint.every_steps": 2}
+    run = place.start(settings=settings)
+    assert ended(run) == "finished"
+    saves = _saves(run)
+    assert len(saves) == 7, "the early one, and every second step"
+    early, slowest = saves[0], max(saves[1:])
+    share = (early + slowest) / (interval + early + slowest)
+    assert share <= BAR, f"{share:.2%} of the first ten minutes"
+
+
+@pytest.mark.full
+def test_what_the_events_say_of_a_save_is_what_it_takes(place: Place) -> None:
+    """Measured from outside too: the time from one step's line to the next, less a step without a save."""
+    settings = {"lora.rank": 64, "checkpoint.every_steps": 4, "train.max_steps": 24, "evaluation.times": 1}
+    run = place.start(settings=settings)
+    assert ended(run) == "finished"
+    times = {row["step"]: row["time"] for row in lines(run, "metrics.jsonl") if "loss" in row}
+    spans = {step: times[step + 1] - times[step] for step in range(2, 23)}
+    with_save = [spans[step] for step in spans if step % 4 == 0]
+    without = sorted(span for step, span in spans.items() if step % 4)
+    usual = without[len(without) // 2]
+    told = sum(_saves(run)[1:-1])
+    took = sum(with_save) - usual * len(with_save)
+    assert told == pytest.approx(took, rel=0.5, abs=0.3), (told, took)
