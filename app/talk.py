@@ -165,6 +165,7 @@ class Talk:
 
     def _reply(self, key: str, manner: Manner) -> None:
         self.answering = True
+        self._keep()
         self._start(self._answer, key, manner)
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> None:

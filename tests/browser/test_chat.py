@@ -58,22 +58,22 @@ def _again(page: Page, app: App, press: Locator) -> dict[str, str]:
     file = app.workspace.state / "talk.json"
     before = file.stat().st_mtime_ns
     press.click()
-    wait_until("a new reply", lambda: file.stat().st_mtime_ns != before)
+    wait_until("a new reply", lambda: file.stat().st_mtime_ns != before and _talk(app)[-1]["role"] == "assistant")
     expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=PATIENCE)
     return _talk(app)[-1]
 
 
-def _settings(page: Page) -> None:
+def _settings(page: Page, length: int) -> None:
     page.get_by_role("button", name="How it answers").click()
     page.get_by_label("Seed", exact=True).fill("1")
     limit = page.get_by_label("Length limit (tokens)", exact=True)
-    limit.fill("900")
+    limit.fill(str(length))
     limit.press("Tab")
 
 
 def test_a_conversation_from_the_first_word_to_the_data_tab(page: Page, app: App) -> None:
     page.get_by_role("tab", name="Chat").click()
-    _settings(page)
+    _settings(page, 900)
 
     # An empty message and one that works; a stop that is obeyed in mid-reply.
     page.get_by_role("button", name="Send").click()
@@ -82,7 +82,7 @@ def test_a_conversation_from_the_first_word_to_the_data_tab(page: Page, app: App
     page.get_by_label("Message", exact=True).press("Enter")
     expect(page.locator(".nb-talk .bot.message").last).to_contain_text("tokens/s", timeout=PATIENCE)
     page.get_by_role("button", name="Stop", exact=True).locator("visible=true").click()
-    wait_until("it has stopped", lambda: "stopped" in _talk(app)[-1]["note"])
+    wait_until("it has stopped", lambda: any("stopped" in turn["note"] for turn in _talk(app)))
     assert _talk(app)[-1]["note"].startswith("Babbler · ")
     reply, message = page.locator(".nb-talk .bot.message"), page.locator(".nb-talk .user.message")
     expect(message).to_contain_text("Hello <b>there</b>")
@@ -118,6 +118,7 @@ def test_a_conversation_from_the_first_word_to_the_data_tab(page: Page, app: App
 
 def test_the_same_question_to_two_side_by_side(page: Page, app: App) -> None:
     page.get_by_role("tab", name="Chat").click()
+    _settings(page, 24)
     page.get_by_role("tab", name="Side by side").click()
     page.get_by_label("Question", exact=True).fill("What is the job of a vet?")
     page.locator("#nb-ask-all").click()
