@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from app import arena_html, choices, pieces
 from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
 from app.context import Context
 from core.arena.contestants import ITS_BASE
-from core.arena.judge import KEY_VARIABLE
 from core.arena.match import Match
 from core.arena.prompts import categories
 from core.arena.table import as_votes, read_table, write_table
@@ -166,7 +164,7 @@ class ArenaEvents:
         """Have the prepared answers judged. The key leaves the screen; it is kept nowhere."""
         tab = self.tab
         try:
-            self.work.judge(url or "", model or "", (key or "").strip() or os.environ.get(KEY_VARIABLE, ""))
+            self.work.judge(url or "", model or "", (key or "").strip())
         except NibbleError as error:
             return {tab.judge_said: pieces.error_box(str(error))}
         return {tab.judge_said: pieces.busy("Starting…"), tab.judge_stop: gr.Button(visible=True), tab.judge["key"]: ""}

@@ -28,6 +28,7 @@ class Job:
     work: Bulk | Judging | None = None
     remark: str = ""
     error: str = ""
+    stopping: bool = False
     _thread: threading.Thread | None = None
 
     @property
@@ -39,12 +40,14 @@ class Job:
         """Make the work ready and do it; nothing while another is under way."""
         if self.running:
             return
-        self.work, self.error, self.remark = None, "", "Getting ready…"
+        self.work, self.error, self.remark, self.stopping = None, "", "Getting ready…", False
 
         def run() -> None:
             try:
                 self.work = prepare()
                 self.remark = ""
+                if self.stopping:
+                    self.work.stop()
                 with KeptAwake(lambda message: None):
                     self.work.run(changed)
                 self.remark = "Stopped; it goes on from here." if self.work.stopping else "Done."
@@ -57,7 +60,8 @@ class Job:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it as soon as it can be."""
+        """End it as soon as it can be, also where it is only getting ready."""
+        self.stopping = True
         if self.work is not None:
             self.work.stop()
 

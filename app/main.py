@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from app import security
 from app.opening import Instance, choose_port, show
 from core.errors import NibbleError
 from core.lock import locked
+from core.runs.removing import clear_away
 from core.workspace import ROOT, Workspace
 
 if TYPE_CHECKING:
@@ -144,6 +146,7 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
 
     def stop(ended: threading.Event) -> None:
         finished.set()
+        context.arena.work.stop()
         context.talk.unload()
         context.helper.close()
         # Pages that are open are cut off, not waited for, and that is no error worth a traceback.
@@ -157,9 +160,11 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
 
 def _keep_house(context: Context, finished: threading.Event) -> None:
     """What needs no page to be open: start the next queued run when the device is free, let an idle chat go."""
+    with contextlib.suppress(OSError):
+        clear_away(context.workspace)
     while not finished.wait(HOUSE_SECONDS):
         try:
             context.supervisor.advance()
             context.talk.rest()
-        except OSError as error:  # a full disk, no memory for a process: the next round may do better
+        except Exception as error:  # a full disk, no memory for a process, a damaged file: it must not end for good
             print(f"The queue could not go on: {error}. It is tried again.", file=sys.stderr)

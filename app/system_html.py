@@ -6,11 +6,11 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from app.pieces import empty, text
 from core.doctor import PACKAGES
+from core.runs.removing import size_bytes
 from core.runs.store import Run
 from core.sizes import show_size
 
@@ -55,7 +55,7 @@ def disk(runs: list[Run]) -> str:
     """How much each run takes, the largest first."""
     if not runs:
         return empty("No runs yet", "What each run takes on the disk is listed here.")
-    sizes = sorted(((_size(run.dir), run) for run in runs), key=lambda pair: -pair[0])
+    sizes = sorted(((size_bytes(run.dir), run) for run in runs), key=lambda pair: -pair[0])
     top = sizes[0][0] or 1
     rows = "".join(
         f'<tr><td>{text(run.name)}</td><td class="nb-num">{show_size(size)}</td>'
@@ -67,7 +67,3 @@ def disk(runs: list[Run]) -> str:
         f'<p class="nb-muted">{total} in all. Runs are deleted on the Runs tab.</p>'
         f'<table class="nb-table nb-disk">{rows}</table>'
     )
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

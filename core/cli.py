@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         with aside:  # libraries print what they like; the one document is alone on standard output
             status, result = options.run(options)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        _refuse("Interrupted.", options.json)
         return 1
     except NibbleError as error:
         _refuse(str(error), options.json)

@@ -184,7 +184,8 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     for reason in bulk.failed[:_TOLD]:
         print(f"Not answered: {reason}", file=sys.stderr)
     done = bulk.done == bulk.total
-    return int(not done), {"answers": bulk.done, "of": bulk.total, "failed": bulk.failed}
+    missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} answers could not be made."}
+    return int(not done), {"answers": bulk.done, "of": bulk.total, "failed": bulk.failed, **missing}
 
 
 def _spelt(voice: str) -> str:
@@ -235,7 +236,9 @@ def _judge(options: argparse.Namespace) -> tuple[int, Result]:
         file=sys.stderr,
     )
     done = judging.done - judging.unread == len(pairs)
-    return int(not done), {"pairs": judging.done, "unread": judging.unread, "bias": vars(bias)}
+    unread = len(pairs) - judging.done + judging.unread
+    missing = {} if done else {"error": f"{unread} of {len(pairs)} pairs have no verdict that can be read."}
+    return int(not done), {"pairs": judging.done, "unread": judging.unread, "bias": vars(bias), **missing}
 
 
 _Run = Callable[[argparse.Namespace], tuple[int, Result]]

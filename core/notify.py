@@ -17,6 +17,7 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -152,7 +153,7 @@ def _post(webhook: str, said: dict[str, Any]) -> str:
         return f"The webhook answered {error.code}: it did not take what was posted."
     except TimeoutError:
         return f"The webhook did not answer within {LIMIT_SECONDS:.0f} seconds."
-    except (OSError, ValueError) as error:  # an error's own words may repeat the address
+    except (OSError, ValueError, HTTPException) as error:  # an error's own words may repeat the address
         return f"The webhook could not be reached ({type(getattr(error, 'reason', error)).__name__})."
 
 

@@ -13,7 +13,6 @@ from app.arena_desk import PREPARED, SHIPPED, TYPED
 from app.arena_events import PRESS_EXPORT, ArenaEvents
 from app.context import Context
 from core.arena.contestants import ITS_BASE
-from core.arena.judge import KEY_VARIABLE
 from core.arena.votes import CHOICES, KINDS
 
 Updates = dict[Any, Any]
@@ -219,7 +218,7 @@ def _build_judge(parts: dict[str, Any]) -> None:
             "key": gr.Textbox(
                 label="Key",
                 type="password",
-                placeholder=f"Empty: from {KEY_VARIABLE}",
+                placeholder="Empty: none",
                 info="Kept nowhere; sent to that address alone.",
                 max_lines=1,
             ),

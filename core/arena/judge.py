@@ -22,7 +22,6 @@ from core.arena.match import Match, Reply
 from core.arena.votes import Choice, Vote, VoteBook
 from core.errors import NibbleError
 
-KEY_VARIABLE = "NIBBLE_JUDGE_KEY"
 TIMEOUT_SECONDS, TRIES, LONGEST_PAUSE = 120.0, 4, 60.0
 MOST_FAILURES = 3
 _VERDICT = re.compile(r"VERDICT\W{0,4}(FIRST|SECOND|TIE)\b", re.IGNORECASE)
@@ -48,10 +47,16 @@ class Judge:
     pause: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url.strip())
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is no number
+            usable = False
+        if not usable or not self.url.isascii():
             raise NibbleError(f"{self.url[:200]!r} is no address of a judge. Give one such as http://127.0.0.1:8000/v1")
-        if parts.scheme == "http" and self.key and not _is_near(parts.hostname):
+        if not self.key.isascii() or not self.key.isprintable():
+            raise NibbleError("The judge's key holds characters that no key has. Copy it again.")
+        if parts.scheme == "http" and self.key and not _is_near(str(parts.hostname)):
             raise NibbleError(f"The key would travel to {parts.hostname} unencrypted. Use an address with https://")
         if not self.model.strip():
             raise NibbleError("The judge's model is not named. Give the name by which its endpoint knows it.")

@@ -17,12 +17,12 @@ from typing import Any, Literal
 from core.errors import RunError
 from core.hardware import device
 from core.lock import Lock
-from core.process import process_started
+from core.process import is_alive, process_started
 from core.runs.store import Run
 from core.workspace import Workspace, read_json, write_json
 
-Kind = Literal["run", "chat", "arena", "export"]
-_NAMES = {"run": "the run", "chat": "the chat with", "arena": "the arena with", "export": "the export of"}
+Kind = Literal["run", "chat", "export"]
+_NAMES = {"run": "the run", "chat": "the chat with", "export": "the export of"}
 # Whoever looks who holds the lock has it for less than a moment: it is no reason to be refused.
 MOMENT_SECONDS = 0.3
 
@@ -102,7 +102,9 @@ def holder(workspace: Workspace) -> Holder | None:
     if lock.take(0.0):
         lock.free()
         return None
-    return _read_line(workspace)
+    line = _read_line(workspace)
+    # Somebody else who looks has it for a moment too, and what the line then says is of one that is gone.
+    return line if line.pid is None or is_alive(line.pid, line.pid_started) else None
 
 
 def shares(kind: Kind) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from core.errors import RunError
@@ -12,6 +13,9 @@ from core.runs.store import ENDED, Run
 from core.sizes import show_bytes
 from core.train.manifest import named_checkpoints
 from core.workspace import Workspace
+
+# A run that is being made takes less than a second.
+LEFT_BEHIND_SECONDS = 3600
 
 
 def size_bytes(folder: Path) -> int:
@@ -62,3 +66,19 @@ def remove(workspace: Workspace, run: Run) -> None:
         except OSError as error:
             raise RunError(f"The run “{run.name}” cannot be deleted: {error.strerror or error}.") from None
     shutil.rmtree(away, ignore_errors=True)
+
+
+def clear_away(workspace: Workspace) -> None:
+    """Finish deletions that were cut short, and take away what was never made whole: neither is in any list."""
+    with locked(workspace.state / "start.lock"):
+        deleted = list(workspace.runs.glob(".deleted-*"))
+        begun = [folder for folder in workspace.runs.glob(".new-*") if _age_seconds(folder) > LEFT_BEHIND_SECONDS]
+        for folder in [*deleted, *begun]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age_seconds(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:  # it has just become a run
+        return 0.0

@@ -127,6 +127,8 @@ class Supervisor:
         run, by = self.current(), holder(self.workspace)
         if run is not None:
             return f"It starts when “{run.name}” has ended."
+        if by is not None and by.kind == "export":
+            return f"It starts when {by.said()} is done with the device."
         if by is not None and by.kind != "run":
             return f"It starts when {by.said()} has given up the device. That has been asked for."
         return "It starts in a moment."

@@ -92,6 +92,7 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
             if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
                 restore_adapter(start.folder, prepared.model)
             else:
+                (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier ending, which this run goes beyond
                 watcher.trainer.train()
         except StoppedBeforeLearning:
             return "stopped"

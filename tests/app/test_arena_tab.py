@@ -16,7 +16,6 @@ from app.tabs import arena
 from core.arena.board import board
 from core.arena.contestants import ITS_BASE
 from core.arena.games import Game
-from core.arena.judge import KEY_VARIABLE
 from core.arena.votes import Side, Vote
 from tests.core.arena.speaking import Speaker
 
@@ -158,10 +157,7 @@ def test_one_voice_cannot_be_prepared_alone(tab: arena.ArenaTab, events: ArenaEv
     assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_said]
 
 
-def test_the_judges_key_is_not_remembered(
-    tab: arena.ArenaTab, context: Context, events: ArenaEvents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+def test_the_judges_key_is_not_remembered(tab: arena.ArenaTab, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
     assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_said]

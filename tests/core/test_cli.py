@@ -14,13 +14,20 @@ from core.errors import NibbleError
 
 def _prints(options: argparse.Namespace) -> tuple[int, Any]:
     print("{'loss': 1.0}")
+    if options.data_dir == "too long":
+        raise KeyboardInterrupt
     if options.data_dir == "nowhere":
         raise NibbleError("There is nothing there.")
     return 0, {"done": True}
 
 
 @pytest.mark.parametrize(
-    ("given", "document"), [([], {"done": True}), (["--data-dir", "nowhere"], {"error": "There is nothing there."})]
+    ("given", "document"),
+    [
+        ([], {"done": True}),
+        (["--data-dir", "nowhere"], {"error": "There is nothing there."}),
+        (["--data-dir", "too long"], {"error": "Interrupted."}),
+    ],
 )
 def test_what_a_library_prints_is_not_beside_the_document(given, document, monkeypatch, capsys) -> None:
     monkeypatch.setitem(cli._COMMANDS, "runs", (_prints, "list all runs"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -175,3 +176,21 @@ def test_it_is_told_by_a_process_of_its_own(run: Run, mailbox: tuple[str, list[d
         assert time.monotonic() - began < 20
         time.sleep(0.02)
     assert posted[0]["state"] == "finished"
+
+
+def test_a_webhook_that_answers_nonsense_is_told_and_the_command_runs_all_the_same(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"what?\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        said = notify.tell(
+            notify.Wishes(address, (sys.executable, "-c", f"open({str(tmp_path / 'told')!r}, 'w')")), {"run": "x"}
+        )
+    assert said == ["The webhook could not be reached (BadStatusLine)."]
+    assert (tmp_path / "told").exists()

@@ -150,6 +150,9 @@ def test_a_page_that_is_no_endpoint_and_a_dead_one_are_said() -> None:
     [
         ({"url": "file:///etc/passwd"}, "no address"),
         ({"url": "judge"}, "no address"),
+        ({"url": "http://[x"}, "no address"),
+        ({"url": "http://judge:port/v1"}, "no address"),
+        ({"key": "schl\u00fcssel"}, "no key has"),
         ({"url": "http://far.example/v1"}, "unencrypted"),
         ({"model": " "}, "not named"),
     ],
