@@ -44,7 +44,8 @@ def main(file: Path) -> int:
     try:
         result = export(workspace, find_run(workspace, values["run"]), job.order(), say)
     except _Stopped:
-        job.write(state="stopped", message="Stopped. A merge goes on from here when it is exported again.", share=None)
+        left = "Export it again, and it goes on from here." if job.order().to == "merged" else "Nothing of it is left."
+        job.write(state="stopped", message=f"Stopped. {left}", share=None)
         return 1
     except NibbleError as error:
         job.write(state="failed", message=str(error), share=None)
