@@ -32,9 +32,11 @@ class Shelf:
 
     def file(self, path: str) -> Path | None:
         """The file at a path of this server; None where there is none, or it has gone."""
-        wanted = path.removeprefix(PREFIX).partition("/")[0]
+        wanted = path.removeprefix(PREFIX).partition("/")[0].encode()
         with self._lock:
-            found = next((file for file, name in self._ids.items() if secrets.compare_digest(name, wanted)), None)
+            found = next(
+                (file for file, name in self._ids.items() if secrets.compare_digest(name.encode(), wanted)), None
+            )
         return found if found is not None and found.is_file() else None
 
 
@@ -48,7 +50,7 @@ class Downloads:
         """Send the file as an attachment, in pieces, or say that it has gone."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             return await self.app(scope, receive, send)
-        file = self.shelf.file(scope["path"]) if scope["path"].isascii() else None
+        file = self.shelf.file(scope["path"])
         answer: Response = PlainTextResponse(GONE, 404)
         if file is not None and scope["method"] in ("GET", "HEAD"):
             answer = FileResponse(file, media_type="application/octet-stream", filename=file.name)

@@ -55,9 +55,12 @@ class SideBySide:
     def open(cls, workspace: Workspace, client: ChatClient) -> SideBySide:
         """The last comparison, as it was left."""
         kept = read_json(workspace.state / "compare.json") or {}
-        columns = [Column(**column) for column in kept.get("columns", [])]
-        differs = [(key, values) for key, values in kept.get("differs", [])]
-        return cls(workspace, client, kept.get("prompt", ""), kept.get("seed", 0), columns, differs)
+        try:
+            columns = [Column(**column) for column in kept.get("columns", [])]
+            differs = [(key, values) for key, values in kept.get("differs", [])]
+            return cls(workspace, client, kept.get("prompt", ""), kept.get("seed", 0), columns, differs)
+        except (TypeError, ValueError, AttributeError):  # of another version, or damaged
+            return cls(workspace, client)
 
     @property
     def busy(self) -> bool:

@@ -67,7 +67,11 @@ class Talk:
     def open(cls, workspace: Workspace, client: ChatClient) -> Talk:
         """The conversation as it was left."""
         kept = read_json(workspace.state / "talk.json") or []
-        return cls(workspace, client, [Turn(**turn) for turn in kept])
+        try:
+            turns = [Turn(**turn) for turn in kept]
+        except TypeError:  # of another version, or damaged
+            turns = []
+        return cls(workspace, client, turns)
 
     @property
     def busy(self) -> bool:

@@ -202,6 +202,10 @@ def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates
 
 def tick(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
     """What changed since this browser last saw it."""
+    mark = jobs.folder(context.workspace).stat().st_mtime_ns
+    if seen.get("mark") == mark and not seen.get("working"):
+        return export_more.tick(tab.more, context, seen)
+    seen["mark"] = mark
     shown = newest(context)
     working = shown is not None and shown.read()["state"] == "working"
     updates: Updates = {}

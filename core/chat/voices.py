@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def _recipe(run: Run) -> Recipe:
     return _read_recipe(run, changed)
 
 
-@lru_cache(maxsize=1024)
+@cache  # a bounded one that is smaller than the menu is never of any use
 def _read_recipe(run: Run, changed: int) -> Recipe:
     """A menu of many runs is opened often, and reading YAML takes milliseconds."""
     return run.recipe()
@@ -187,7 +187,11 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def _adapter_folders(workspace: Workspace) -> list[Path]:
     folder = workspace.path / "adapters"
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if folder.is_dir()
+        else []
+    )
 
 
 def _outside(workspace: Workspace, name: str) -> Voice:

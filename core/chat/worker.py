@@ -56,6 +56,7 @@ class Chat:
         self._adapters: Any = None
         self._prompts: Any = None
         self._hold: Hold | None = None
+        self._beside: tuple[Workspace, str, str | None] | None = None  # the run that has the device instead
         self._busy = threading.Lock()
 
     def handle(self, request: Request) -> Iterator[Answer]:
@@ -77,12 +78,27 @@ class Chat:
         while True:
             time.sleep(GIVE_WAY_SECONDS)
             with self._busy:
-                if self._hold is not None and self._hold.wanted():
-                    self._hold.release()
+                if self._is_in_the_way():
+                    if self._hold is not None:
+                        self._hold.release()
                     os._exit(0)
+
+    def _is_in_the_way(self) -> bool:
+        """Whether a run waits for the device, or another run than the one beside which this was loaded has begun."""
+        if self._hold is not None:
+            return self._hold.wanted() is not None
+        if self._beside is None:
+            return False
+        workspace, label, run = self._beside
+        at_it = holder(workspace)
+        if at_it is None:  # the run has ended: from now on the device is the chat's, until it is asked for
+            self._hold = _held(workspace, label)
+            return False
+        return at_it.kind == "run" and at_it.run != run
 
     def _ready(self, voice: Voice, request: Request) -> Generator[Answer, None, Any]:
         """The model that speaks with this voice, loaded as far as it is not there yet."""
+        from core.build import is_out_of_memory
         from core.chat.adapters import AdapterLost
 
         yield from self._have_base(voice, request)
@@ -92,6 +108,8 @@ class Chat:
             self._forget()
             raise
         except Exception as error:
+            if is_out_of_memory(error):  # half of the adapter may be in the base by now
+                self._forget()
             self._no_memory(voice.label, error, request)
             raise
         self._prompts.of(voice, self._adapters.found)
@@ -111,6 +129,9 @@ class Chat:
         self._forget()
         workspace = Workspace.open(request["workspace"])
         self._hold = _held(workspace, found.label)
+        if self._hold is None:
+            at_it = holder(workspace)
+            self._beside = (workspace, found.label, at_it.run if at_it is not None else None)
         yield {"progress": f"Loading {found.label} in {settings.bits} bits…"}
         try:
             self._adapters = Adapters(_load(found, settings, workspace), found)
@@ -168,6 +189,7 @@ class Chat:
         self._asked_for, self._base = set(), None
         self._adapters, self._prompts = None, Prompts()
         _clean()
+        self._beside = None
         if self._hold is not None:
             self._hold.release()
             self._hold = None

@@ -9,6 +9,7 @@ import json
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -57,7 +58,7 @@ def import_adapter(workspace: Workspace, source: Path, name: str = "", base: str
     try:
         with zipfile.ZipFile(source) as packed:
             return _take(target, _zip_parts(packed), packed, base)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
         raise ExportError(f"{source.name} is neither a folder nor a zip that can be read. Download it again.") from None
     except OSError as error:
         raise ExportError(f"{source.name} cannot be read: {error.strerror or error}.") from None
@@ -150,15 +151,14 @@ def _copy_exactly(source: IO[bytes], copy: IO[bytes], part: _Part) -> None:
 def _config(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise ExportError(f"The adapter's {CONFIG} cannot be read. Download it again.")
     kind = values.get("peft_type")
     if kind != "LORA":
         raise ExportError(f"The adapter is of the kind {str(kind)[:40]!r}; only LoRA's can be used here, with DoRA's.")
-    if values.get("auto_mapping") and (values["auto_mapping"] or {}).get("parent_library"):
-        values["auto_mapping"] = None
+    values["auto_mapping"] = None  # which class loads the base is for this machine to say
     return values
 
 

@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,8 @@ from core.process import child_environment, is_alive, process_started
 from core.workspace import ROOT, Workspace, read_json, write_json
 
 KEPT = 20
+# From a job's file to its process, on a machine that is busy.
+STARTING_SECONDS = 15
 Values = dict[str, Any]
 
 
@@ -39,9 +42,10 @@ class Job:
         values, process = read_json(self.file), read_json(self.file.with_suffix(".pid")) or {}
         if not isinstance(values, dict) or "state" not in values:
             return {"state": "failed", "message": "What it was doing can no longer be read.", "share": None}
-        if values["state"] == "working" and process and not is_alive(**process):
+        if values["state"] == "working" and not (is_alive(**process) if process else _is_fresh(self.file)):
             gone = "The export ended without a last word: ended by hand, out of memory, or the machine went down."
-            return {**values, "state": "failed", "message": f"{gone} Export again: a merge goes on where it was."}
+            again = " Export again: it goes on where it was." if values["order"]["to"] == "merged" else " Export again."
+            return {**values, "state": "failed", "message": gone + again}
         return dict(values)
 
     @property
@@ -58,6 +62,11 @@ class Job:
         """What was asked for."""
         asked = self.read()["order"]
         return Order(**{**asked, "out": Path(asked["out"])})
+
+
+def _is_fresh(file: Path) -> bool:
+    """Whether a job was written so lately that its process may be starting."""
+    return time.time() - file.stat().st_mtime < STARTING_SECONDS
 
 
 def folder(workspace: Workspace) -> Path:
@@ -81,16 +90,20 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
     job = Job(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
     asked = {**asdict(order), "out": str(order.out)}
     job.write(state="working", message="Starting…", share=None, run=run_id, order=asked, workspace=str(workspace.path))
-    with job.file.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "core.export.worker", str(job.file)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=ROOT,
-            env=child_environment(),
-            start_new_session=os.name != "nt",
-        )
+    try:
+        with job.file.with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "core.export.worker", str(job.file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=child_environment(),
+                start_new_session=os.name != "nt",
+            )
+    except OSError as error:
+        job.write(state="failed", message=f"The export could not be started: {error.strerror or error}.")
+        return job
     # In a file of its own: the other one is the process' from now on.
     write_json(job.file.with_suffix(".pid"), {"pid": process.pid, "started": process_started(process.pid)})
     return job

@@ -61,13 +61,13 @@ def _adapter(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
         artefact = {"kind": "peft", "adapter": str(folder)}
         verified = verify(subject, artefact, "dequantised", "float32", say)
         write_card(subject, folder, adapter_card(subject, _question(subject)), verified)
-        say("Packing the zip.", None)
-        zip_folder(folder, packed)
+    say("Packing the zip.", None)
+    zip_folder(order.out, packed)
     return {"verified": verified, "zip": str(packed)}
 
 
 def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
-    from core.export.merged import merged_bytes, merged_card, precision_of, write_merged
+    from core.export.merged import MANIFEST, merged_bytes, merged_card, precision_of, write_merged
     from core.export.weights import MergedWeights
     from core.hardware import device
 
@@ -80,6 +80,7 @@ def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
         artefact = {"kind": "model", "folder": str(folder)}
         verified = verify(subject, artefact, order.onto, str(dtype).removeprefix("torch."), say)
         write_card(subject, folder, merged_card(subject, order.onto, dtype, _question(subject)), verified)
+        (folder / MANIFEST).unlink()  # only now is there nothing that a next try would go on from
     return {"verified": verified}
 
 

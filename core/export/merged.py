@@ -78,7 +78,6 @@ def write_merged(
         places = {tensor.key: shard_name(i, len(shards)) for i, shard in enumerate(shards) for tensor in shard}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     write_companions(subject, folder, dtype)
-    (folder / MANIFEST).unlink()
 
 
 def merged_bytes(weights: MergedWeights, dtype: torch.dtype) -> int:

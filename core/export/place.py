@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.disk import is_disk_full
 from core.errors import NibbleError
+from core.lock import Lock
 from core.sizes import show_bytes
 from core.train.manifest import flush_all, flush_folder
 
@@ -66,6 +67,10 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
     stopped or killed; any other begins with an empty folder. Raises ExportError where the disk is full.
     """
     partial = partial_of(out)
+    lock = Lock(out.with_name(f".{out.name}.lock"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not lock.take(0.0):
+        raise ExportError(f"Another export is writing to {out}. Wait for it, or choose another folder.")
     if not goes_on:
         shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -88,3 +93,6 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
             f"The disk became full while the export was written, and it was taken away again. Free some space on the "
             f"disk of {out.parent}, then export again."
         ) from None
+    finally:
+        lock.path.unlink(missing_ok=True)
+        lock.free()

@@ -266,5 +266,8 @@ def _kept(file: Path) -> dict[str, Row]:
     found = _object(read_json(file))
     if found.get("columns") != _COLUMNS:
         return {}
-    rows = (dict(zip(_COLUMNS, values, strict=True)) for values in found["rows"])
-    return {row["run_id"]: Row(**{**row, "tags": tuple(row["tags"])}) for row in rows}
+    try:
+        rows = [dict(zip(_COLUMNS, values, strict=True)) for values in found["rows"]]
+        return {row["run_id"]: Row(**{**row, "tags": tuple(row["tags"])}) for row in rows}
+    except (KeyError, TypeError, ValueError):
+        return {}

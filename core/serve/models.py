@@ -23,6 +23,8 @@ class Served:
 
     def find(self, name: str) -> Voice | None:
         """The voice of this name or key; None where there is none over this base."""
+        if name in (name_of(self.voice), self.voice.key):
+            return self.voice
         models = self.models()
         return models.get(name) or next((voice for voice in models.values() if voice.key == name), None)
 

@@ -63,7 +63,7 @@ def read_request(body: bytes) -> Wanted:
     """The request in `body`. Raises RequestError."""
     try:
         given = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RequestError(400, "The body is not readable JSON.") from None
     if not isinstance(given, dict):
         raise RequestError(400, "The body has to be a JSON object.")
@@ -86,14 +86,14 @@ def _messages(given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _message(message: Any, place: str) -> dict[str, Any]:
-    if not isinstance(message, dict) or message.get("role") not in ROLES:
+    if not isinstance(message, dict) or str(message.get("role")) not in ROLES:
         raise RequestError(400, f"{place} has no role that is known here: {', '.join(ROLES)}.", f"{place}.role")
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(_part(part, f"{place}.content") for part in content)
     if not isinstance(content, str):
         raise RequestError(400, f"{place}.content has to be text.", f"{place}.content")
-    return {"role": ROLES[message["role"]], "content": content}
+    return {"role": ROLES[str(message["role"])], "content": content}
 
 
 def _part(part: Any, place: str) -> str:

@@ -63,6 +63,7 @@ def _bound(port: int | None) -> socket.socket:
             place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             place.bind(("127.0.0.1", each))
+            place.listen()  # only then nobody else can have it
         except OSError:
             place.close()
             continue
