@@ -179,7 +179,7 @@ def wire(tab: TrainTab, context: Context) -> None:
     tab.after.click(lambda row: (row or 0) + 1, tab.row, tab.row, queue=False, **quiet)
     tab.row.change(events.turn, form | {tab.row}, shown, trigger_mode="always_last", **quiet)
     tab.download.button.click(events.download, None, tab.download.all(), queue=False, **quiet)
-    tab.stop.click(events.stop, None, [tab.said, tab.stop], **quiet)
+    tab.stop.click(events.stop, None, [tab.said, tab.stop], queue=False, **quiet)
     tab.end_now.click(events.end_now, None, tab.said, trigger_mode="once", **quiet)
     tab.resume.click(events.resume, None, tab.said, trigger_mode="once", **quiet)
     tab.again.click(lambda: gr.Tabs(selected="check"), None, tab.side, queue=False, **quiet)

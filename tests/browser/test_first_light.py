@@ -92,8 +92,8 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
     # Stop is answered at once and keeps what was learned.
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator(".nb-said.block")).to_contain_text("stop", ignore_case=True, timeout=2_000)
-    expect(page.locator(".nb-said.block")).to_contain_text("Stopping after this step")
+    said = page.locator(".nb-said.block").filter(has_text="Stopping after this step")
+    expect(said).to_be_visible(timeout=2_000)
     expect(_state(page)).to_have_text("Stopped", timeout=PATIENCE)
     assert run.has_adapter
 
@@ -126,7 +126,7 @@ def _chat_with_both(page: Page) -> None:
     page.reload()
     page.get_by_role("tab", name="Chat").click()
     expect(page.locator(".nb-talk .bot.message")).to_have_count(3)
-    assert page.title() == "Nibble"
+    assert page.title().startswith("Finished")
     assert page.locator(".nb-talk img[src='x']").count() == 0
 
 
