@@ -87,7 +87,9 @@ def build_page(context: Context) -> gr.Blocks:
         cards.wire(page.cards, context)
         system.wire(page.system, context)
         _wire_data(data_item, page, context)
-        export_item.select(lambda: export.fill(page.export, context), None, page.export.filled(), **QUIET)
+        export_item.select(
+            lambda run: export.fill(page.export, context, run), page.export.run, page.export.filled(), **QUIET
+        )
         system_item.select(lambda: system.fill(page.system, context), None, _system_outputs(page), **QUIET)
         _wire_across(page, context)
         _wire_time(demo, page, context)
@@ -116,6 +118,11 @@ def _wire_across(page: Page, context: Context) -> None:
         context.talk.load(f"run:{run.id}")
         return {page.tabs: gr.Tabs(selected="chat"), **chat.choose(page.chat, context, run.id)}
 
+    def export_it(run: Run | None) -> Updates:
+        if run is None or not run.has_adapter:
+            return {page.tabs: gr.skip()}
+        return {page.tabs: gr.Tabs(selected="export"), **export.fill(page.export, context, run.id)}
+
     def to_data(given: dict[Any, Any]) -> Updates:
         file = conversation_file(context, given[page.chat.settings["system"]] or "")
         kept = DataEvents(page.data, page.train.form, context).keep({**given, page.data.upload: [str(file)]})
@@ -138,6 +145,9 @@ def _wire_across(page: Page, context: Context) -> None:
     )
     page.train.chat.click(lambda: talk_to(train.shown_run(context)), None, target, **QUIET)
     page.runs.chat.click(lambda opened: talk_to(opened_run(context, opened)), page.runs.opened, target, **QUIET)
+    target = [page.tabs, *page.export.filled()]
+    page.train.export.click(lambda: export_it(train.shown_run(context)), None, target, **QUIET)
+    page.runs.export.click(lambda opened: export_it(opened_run(context, opened)), page.runs.opened, target, **QUIET)
     page.runs.reuse.click(reuse, page.runs.opened, [page.tabs, *page.train.form.inputs()], **QUIET)
     page.arena.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
     page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
@@ -193,6 +203,7 @@ def _train_outputs(tab: train.TrainTab) -> list[Any]:
         tab.bell,
         tab.resume,
         tab.chat,
+        tab.export,
         tab.again,
         tab.welcome,
         tab.held,

@@ -128,7 +128,8 @@ class Metrics:
     tokens: Series = field(default_factory=Series)
     last: dict[str, float] = field(default_factory=dict)
     pace: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=20))
-    _average: float | None = None
+    _sum: float = 0.0
+    _weight: float = 0.0
     _seconds: float = 0.0
     _tokens: float = 0.0
 
@@ -147,12 +148,11 @@ class Metrics:
             self.last.update({key: value for key, value in row.items() if _is_number(value)})
 
     def _smoothed(self, losses: list[float]) -> list[float]:
+        """The mean of all losses up to each, every one counting for less than the one after it."""
         smoothed = []
-        average = self._average
         for loss in losses:
-            average = loss if average is None else SMOOTHING * average + (1 - SMOOTHING) * loss
-            smoothed.append(average)
-        self._average = average
+            self._sum, self._weight = SMOOTHING * self._sum + loss, SMOOTHING * self._weight + 1
+            smoothed.append(self._sum / self._weight)
         return smoothed
 
     def _count(self, trained: list[Row], steps: list[float]) -> None:

@@ -83,6 +83,7 @@ class TrainTab:
     bell: gr.Button
     resume: gr.Button
     chat: gr.Button
+    export: gr.Button
     again: gr.Button
 
 
@@ -112,6 +113,7 @@ def build() -> TrainTab:
                     bell = gr.Button("Tell me when it ends", visible=False, elem_classes="nb-bell")
                     resume = gr.Button("Resume", visible=False)
                     chat = gr.Button("Chat with it", variant="primary", visible=False)
+                    export = gr.Button("Export", visible=False)
                     again = gr.Button("Set up another run", visible=False)
                 view = build_body(head)
     return TrainTab(
@@ -140,6 +142,7 @@ def build() -> TrainTab:
         bell=bell,
         resume=resume,
         chat=chat,
+        export=export,
         again=again,
     )
 
@@ -236,6 +239,7 @@ def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
         cut_short = state in ENDED and state != "finished"
         updates[tab.resume] = gr.Button(visible=cut_short and bool(named_checkpoints(run.dir / "checkpoints")))
         updates[tab.chat] = gr.Button(visible=state in ENDED and run.has_adapter)
+        updates[tab.export] = gr.Button(visible=state in ENDED and run.has_adapter)
         updates[tab.again] = gr.Button(visible=state in ENDED)
         updates[tab.welcome] = gr.Group(visible=False)
     return updates
