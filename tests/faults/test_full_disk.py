@@ -86,9 +86,9 @@ def _training(run: Run) -> list[dict[str, float]]:
 
 
 @pytest.mark.full
-def test_no_room_at_every_call_of_a_checkpoint(place, undisturbed) -> None:
-    """And from then on for nothing else."""
-    run = place.start("every_call", window="checkpoint", at=3, how="full")
+def test_no_room_at_calls_of_a_checkpoint(place, undisturbed) -> None:
+    """And from then on for nothing else. At every sixth call: each of these runs goes on to its own end."""
+    run = place.start("every_call", window="checkpoint", at=3, how="full", numbers=list(range(0, 70, 6)))
     crashed = crashes(place, run)
     for _, each in crashed:
         if each.status().state != "finished":

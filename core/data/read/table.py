@@ -189,6 +189,8 @@ def _cell(column: str, text: str) -> Any:
         return None
     if _STRAY in text:
         text = text.strip(_STRAY).replace(_STRAY, "\n")
+        if not text:
+            return None
     if text[0] in "[{" and text.rstrip()[-1:] in "]}":
         value = _nested(text)
         if value is not None and (is_turns(value) or _holds_turns(value) or column.lower() not in _TEXTS):
