@@ -177,8 +177,8 @@ def finish(found: dict[str, Any]) -> None:
         for model in found["models"].values():
             for entry in model["traces"].get(largest.half_dtype, {}).values():
                 tensors = {key: size for key, size in entry["breakdown"].items() if key not in ("allocator", "context")}
-                traced = Traced((Phase("peak", tensors),), {})
-                peak = Peak(traced, of_card(largest), entry["managed_bytes"])
+                tensors["workspace"] -= of_card(largest).workspace_bytes  # which the peak has on top
+                peak = Peak(Traced((Phase("peak", tensors),), {}), of_card(largest), entry["managed_bytes"])
                 entry |= {"peak_bytes": peak.as_json(), "breakdown": peak.breakdown}
     found["cards"] = {name: _card(card, found["models"]) for name, card in cards().items()}
     save(found)
