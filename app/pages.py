@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from core.workspace import write_json
 
 Updates = dict[Any, Any]
 TICK_SECONDS = 1.0
+# By when a page that is opened shows what there is.
+SHOWN_SECONDS = 3.0
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -174,22 +177,30 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
         return {**updates, page.seen: seen} if updates else gr.skip()
 
     def fill() -> Updates:
-        context.helper.warm()
-        return {
-            **chat.fill(page.chat, context),
-            **arena.fill(page.arena, context),
-            **train.fill(page.train, context),
-        }
+        if context.supervisor.current() is None:
+            context.helper.warm()
+        else:  # the page is to show the run first, and what imports torch takes the processor for seconds
+            threading.Timer(SHOWN_SECONDS, context.helper.warm).start()
+        return train.fill(page.train, context)
+
+    def first(seen: dict[str, dict[str, Any]], opened: str, asked: Asked) -> Updates:
+        """The run that is at work before all else: the fields of the form take the browser a while."""
+        updates = tick(seen, opened, asked)
+        working = context.supervisor.current() is not None
+        return {**updates, page.train.side: gr.Tabs(selected="run")} if working else updates
+
+    def fill_others() -> Updates:
+        return {**chat.fill(page.chat, context), **arena.fill(page.arena, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
-    filled += page.chat.filled()
-    filled += [*page.arena.form().values(), page.arena.question, page.arena.whose, *page.arena.match()]
+    others = [*page.chat.filled(), *page.arena.form().values(), page.arena.question]
+    others += [page.arena.whose, *page.arena.match()]
     watched = [page.strip, page.seen, *_train_outputs(page.train), *page.chat.watched()]
     watched += page.arena.watched()
     watched += [*page.data.drawn(), *page.runs.drawn(), *page.export.ticking()]
     ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened, page.runs.asked], "outputs": watched, **QUIET}
-    demo.load(fill, None, filled, **QUIET)
-    demo.load(tick, **ticking)
+    opening = {**ticking, "outputs": [*watched, page.train.side]}
+    demo.load(first, **opening).then(fill, None, filled, **QUIET).then(fill_others, None, others, **QUIET)
     page.timer.tick(tick, **ticking)
     page.runs.asked.change(tick, **ticking)
     page.runs.opened.change(tick, **ticking).then(None, None, None, js=runs.COME_INTO_SIGHT, **QUIET)
