@@ -44,6 +44,8 @@ def calls_of(value: Any) -> list[dict[str, Any]]:
     """The calls in a `tool_calls`, a `function_call`, or a text with JSON for one. Raises Unusable."""
     if isinstance(value, str):
         value = from_json(value, "a tool call")
+    if value == []:
+        raise Unusable("a tool call is empty")
     return [_call(each) for each in (value if isinstance(value, list) else [value])]
 
 

@@ -133,3 +133,11 @@ def test_any_rows_are_recognised_or_refused_in_a_sentence(rows: list[Any]) -> No
     with suppress(DataError):
         found = _converted(rows, DataSettings())
         assert len(found.usable) + len(found.dropped) == found.rows == len(rows)
+
+
+def test_a_call_of_nothing_is_no_reply() -> None:
+    """Found by the tests above."""
+    good = {"prompt": "Hi", "completion": "Hello!"}
+    empty = {"prompt": [], "completion": [{"role": "user", "content": "x"}, {"role": "function_call", "content": []}]}
+    found = _converted([good, empty], DataSettings(format="prompt-completion"))
+    assert [(each.row, each.reason) for each in found.dropped] == [(2, "a tool call is empty")]
