@@ -38,12 +38,17 @@ def _tick_table(tab: RunsTab, table: Table, opened: str, asked: Asked, seen: dic
     updates: Updates = {}
     before: dict[str, str] = seen.get("rows", {})
     if seen.get("layout") != page.layout:
+        seen["changed"] = set()
         updates[tab.table] = page.html
+        updates[tab.patch] = ""
         updates[tab.to_train] = gr.Button(visible=not page.runs)
         updates[tab.tools] = gr.Row(visible=bool(page.runs))
-    elif changed := [html for run_id, html in page.rows.items() if before.get(run_id) != html]:
+    elif changed := {run_id for run_id, html in page.rows.items() if before.get(run_id) != html}:
+        # All that changed since the table was drawn: a browser that is busy shows only the last of two patches.
+        seen["changed"] = seen["changed"] | changed
         seen["patches"] = seen.get("patches", 0) + 1
-        updates[tab.patch] = f'<table data-patch="{seen["patches"]}">{"".join(changed)}</table>'
+        rows = "".join(page.rows[run_id] for run_id in page.rows if run_id in seen["changed"])
+        updates[tab.patch] = f'<table data-patch="{seen["patches"]}">{rows}</table>'
     seen["layout"], seen["rows"] = page.layout, page.rows
     if seen.get("picked") != asked.picked:
         seen["picked"] = asked.picked

@@ -22,7 +22,7 @@ from core.data.dataset import load
 from core.data.samples import find_sample
 from core.recipe import DataSettings, Recipe, make_recipe
 
-ROUNDS = 5
+ROUNDS = 3
 STEPS = 8
 BAR = 3.0
 BAR_MENDED = 1.3

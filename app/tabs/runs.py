@@ -37,7 +37,7 @@ element.addEventListener("click", (event) => {
 """
 # Rows that changed while the table stands: only they are sent, and only their cells are replaced.
 PATCH = """
-watch("value", () => {
+watch("value", () => setTimeout(() => {  // a table that came with it is drawn by then
   for (const fresh of element.querySelectorAll("tr[data-run]")) {
     const row = document.querySelector(`.nb-runs tr[data-run="${CSS.escape(fresh.dataset.run)}"]`);
     if (!row) continue;
@@ -46,7 +46,7 @@ watch("value", () => {
       if (row.cells[at].innerHTML !== cell.innerHTML) row.cells[at].innerHTML = cell.innerHTML;
     });
   }
-});
+}, 50));
 """
 COME_INTO_SIGHT = """
 () => requestAnimationFrame(() => setTimeout(() =>

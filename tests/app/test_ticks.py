@@ -47,7 +47,7 @@ def test_before_the_first_run_it_says_what_will_be_here(train_tab: train.TrainTa
 
 def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Context) -> None:
     run, table, asked, seen = _ended(context), Table(context.workspace), Asked(), {}
-    first = {runs_tab.table, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
+    first = {runs_tab.table, runs_tab.patch, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
     assert set(runs_tick.tick(runs_tab, context, table, "", asked, seen)) == first
     assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
     assert runs_tab.recipe in runs_tick.tick(runs_tab, context, table, run.id, asked, seen)
@@ -65,6 +65,9 @@ def test_of_the_table_only_the_rows_that_changed_are_sent(
     (sent,) = runs_tick.tick(runs_tab, context, table, "", asked, seen).items()
     assert sent[0] is runs_tab.patch
     assert named.id in sent[1] and "after" in sent[1] and kept.id not in sent[1]
+    kept.write_labels("kept", "", [])
+    again = runs_tick.tick(runs_tab, context, table, "", asked, seen)[runs_tab.patch]
+    assert "after" in again and "kept" in again, "a browser that is busy shows only the last of two"
     assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
 
 
