@@ -18,7 +18,8 @@ from core.arena.prompts import Prompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
-from core.runs.store import Run, list_runs
+from core.runs.finding import list_runs
+from core.runs.store import Run
 from core.workspace import Workspace
 
 LOOKS_EVERY = 3.0  # seconds

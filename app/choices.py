@@ -10,7 +10,7 @@ from core.data.keep import kept_datasets
 from core.data.samples import samples
 from core.models import model_choices
 from core.recipe import load_recipe, recipe_presets
-from core.runs.store import list_runs
+from core.runs.finding import list_runs
 from core.workspace import Workspace
 
 Choices = list[tuple[str, str]]

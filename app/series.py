@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.runs.store import Run, Tail
+from core.runs.store import Run
+from core.runs.tail import Tail
 
 LIMIT = 1000
 SMOOTHING = 0.9

@@ -14,7 +14,7 @@ from core.chat.client import ChatClient
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, find_voice
 from core.errors import NibbleError
-from core.runs.store import find_run
+from core.runs.finding import find_run
 from core.workspace import Workspace, read_json, write_json
 
 FEWEST, MOST = 2, 4

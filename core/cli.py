@@ -123,7 +123,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _runs(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.runs.store import list_runs
+    from core.runs.finding import list_runs
 
     rows = []
     for run in list_runs(Workspace.open(options.data_dir)):

@@ -42,7 +42,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.export.naming import safe_name
     from core.export.order import Order
     from core.export.verify import sentence
-    from core.runs.store import find_run
+    from core.runs.finding import find_run
     from core.sizes import show_bytes
 
     workspace = Workspace.open(options.data_dir)

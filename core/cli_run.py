@@ -63,8 +63,8 @@ def train(options: argparse.Namespace) -> tuple[int, Result]:
 
 def resume_run(options: argparse.Namespace) -> tuple[int, Result]:
     """Go on with a run. Returns the exit status, and the answer of DESIGN.md."""
+    from core.runs.finding import find_run
     from core.runs.resuming import resume
-    from core.runs.store import find_run
     from core.runs.supervisor import Supervisor
 
     workspace, began = Workspace.open(options.data_dir), time.time()
@@ -110,7 +110,7 @@ def stop_arguments(command: argparse.ArgumentParser) -> None:
 
 def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
     """Stop a run, or take it out of the queue, and wait until it has ended. Returns the exit status and the answer."""
-    from core.runs.store import find_run
+    from core.runs.finding import find_run
     from core.runs.supervisor import Supervisor
 
     workspace = Workspace.open(options.data_dir)
@@ -153,7 +153,8 @@ def _train_on_machines(recipe: Any, workspace: Workspace, options: argparse.Name
 
 def _follow(run: Any, supervisor: Any, since: float) -> str:
     """Tell what the run says until it has ended; returns its last state."""
-    from core.runs.store import OPEN, Tail
+    from core.runs.store import OPEN
+    from core.runs.tail import Tail
 
     metrics, events = Tail(run.dir / "metrics.jsonl"), Tail(run.dir / "events.jsonl")
     told, looked, line = "", 0.0, cli_download.ProgressLine()

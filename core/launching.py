@@ -15,7 +15,8 @@ from core.errors import RecipeError
 from core.hardware import device
 from core.models import FoundModel, find_model
 from core.recipe import DataSettings, Recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.train.ranks import refuse_devices
 from core.workspace import Workspace, as_path

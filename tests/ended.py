@@ -9,7 +9,8 @@ from typing import Any
 from core.data.keep import keep
 from core.data.samples import find_sample
 from core.recipe import make_recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.workspace import Workspace, write_json
 
 MIB = 2**20

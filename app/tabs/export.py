@@ -20,7 +20,8 @@ from core.export import jobs
 from core.export.naming import safe_name
 from core.export.order import Order
 from core.export.place import refuse_place
-from core.runs.store import Run, find_run, list_runs
+from core.runs.finding import find_run, list_runs
+from core.runs.store import Run
 
 Updates = dict[Any, Any]
 EMPTY = "An adapter that you have trained goes out from here, for other programs. Train one first."

@@ -13,7 +13,7 @@ from core.arena.votes import Side, append
 from core.chat.sampling import Sampling
 from core.chat.voices import WEIGHTS, Voice
 from core.errors import NibbleError
-from core.runs.store import Tail
+from core.runs.tail import Tail
 from core.workspace import Workspace
 
 

@@ -11,7 +11,8 @@ from core.arena.prompts import Prompt
 from core.child import Answer, Child, Request, serve
 from core.data.conversation import Conversation
 from core.errors import NibbleError
-from core.runs.store import Run, find_run
+from core.runs.finding import find_run
+from core.runs.store import Run
 from core.workspace import Workspace, read_json, write_json
 
 MOST = 500

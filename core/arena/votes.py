@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from core.arena.games import Game, Winner
 from core.errors import NibbleError
-from core.runs.store import Tail
+from core.runs.tail import Tail
 from core.workspace import Workspace
 
 Choice = Literal["left", "right", "tie", "both_bad"]

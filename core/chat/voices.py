@@ -15,7 +15,8 @@ from typing import Any
 from core.errors import NibbleError, RunError
 from core.models import model_choices, model_presets
 from core.recipe import QuantizationSettings, Recipe
-from core.runs.store import Run, find_run, list_runs
+from core.runs.finding import find_run, list_runs
+from core.runs.store import Run
 from core.train.best import FOLDER as BEST
 from core.train.manifest import MANIFEST, named_checkpoints
 from core.workspace import ROOT, Workspace, as_path, read_json

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from core.runs.store import Tail
+from core.runs.tail import Tail
 
 MOST_POINTS = 400
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 320, 64, 20, 40, 48

@@ -14,7 +14,8 @@ from core.export.place import ExportError, refuse_full_disk, refuse_place, writi
 from core.export.subject import Subject, find_subject
 from core.export.verify import Verified, verify
 from core.runs.holder import hold
-from core.runs.store import Run, Tail
+from core.runs.store import Run
+from core.runs.tail import Tail
 from core.workspace import Workspace
 
 Say = Callable[[str, float | None], None]

@@ -16,7 +16,7 @@ from core.export.jobs import Job
 from core.export.make import export
 from core.export.verify import sentence
 from core.hardware import claim_card
-from core.runs.store import find_run
+from core.runs.finding import find_run
 from core.workspace import Workspace
 
 TOLD_SECONDS = 0.5

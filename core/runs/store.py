@@ -1,4 +1,4 @@
-"""A run is a folder of plain files: make one, find one, list them, and read what they say.
+"""A run is a folder of plain files: what they say, and what its worker and its person write into them.
 
 States: queued, preparing, training, then finished, stopped, failed; `interrupted` is never written: whoever
 reads derives it from a worker that is gone without a last word. Nothing here changes a run that is at work.
@@ -10,21 +10,19 @@ import contextlib
 import json
 import os
 import re
-import secrets
-import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
-from core.disk import Lines, free_some, is_disk_full
+from core.disk import Lines, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
 from core.recipe import Recipe, make_recipe
-from core.workspace import Workspace, read_json, write_json
+from core.workspace import read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})
 OPEN = ACTIVE | {"queued"}
@@ -165,7 +163,7 @@ class Run:
     def write_recipe(self, recipe: Recipe) -> None:
         """Replace the settings of `recipe.yaml` in one step; the dataset stays."""
         beside = self.dir / ".recipe.yaml.partial"
-        beside.write_text(_recipe_text(recipe, self.dataset()), encoding="utf-8")
+        beside.write_text(recipe_text(recipe, self.dataset()), encoding="utf-8")
         beside.replace(self.dir / "recipe.yaml")
 
     def base_revision(self) -> str | None:
@@ -272,114 +270,6 @@ class Run:
         self.append("events.jsonl", {"time": time.time(), "kind": kind, "message": message})
 
 
-@dataclass
-class Tail:
-    """Reads what was appended to a `.jsonl` file since the last call: a tick costs only what is new."""
-
-    path: Path
-    position: int = 0
-    unreadable: int = 0
-    restarts: int = 0
-    waiting_bytes: int = 0
-    _rest: bytes = field(default=b"", repr=False)
-    _file: int | None = field(default=None, repr=False)
-
-    def read(self, most_bytes: int | None = None) -> list[dict[str, Any]]:
-        """The new whole lines, of at most `most_bytes`; `waiting_bytes` says what is left for the next call.
-
-        A line cut off by a crash waits for its end; a damaged one is counted. A file that was replaced or cut back,
-        as a resume does it, is read from its start again; `restarts` counts that.
-        """
-        try:
-            with self.path.open("rb") as handle:
-                self._look_at(handle)
-                fresh = handle.read(-1 if most_bytes is None else most_bytes)
-                self.waiting_bytes = max(0, os.fstat(handle.fileno()).st_size - handle.tell())
-        except FileNotFoundError:
-            self.waiting_bytes = 0
-            return []
-        self.position += len(fresh)
-        *whole, self._rest = (self._rest + fresh).split(b"\n")
-        return self._parse(whole)
-
-    def _look_at(self, handle: BinaryIO) -> None:
-        found = os.fstat(handle.fileno())
-        if found.st_size < self.position or (self._file is not None and found.st_ino != self._file):
-            self.position, self._rest = 0, b""
-            self.restarts += 1
-        self._file = found.st_ino
-        handle.seek(self.position)
-
-    def _parse(self, lines: list[bytes]) -> list[dict[str, Any]]:
-        """All at once, which is the fast way; line by line where one of them is damaged."""
-        written = [line for line in lines if line]
-        try:
-            together = json.loads(b"[" + b",".join(written) + b"]")
-        except (ValueError, RecursionError):
-            return self._parse_each(written)
-        if len(together) != len(written):  # halves that happen to make a whole
-            return self._parse_each(written)
-        return [row for row in together if isinstance(row, dict)]
-
-    def _parse_each(self, lines: list[bytes]) -> list[dict[str, Any]]:
-        rows = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                self.unreadable += 1
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-        return rows
-
-
-def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any], state: str = "queued") -> Run:
-    """A new run's folder, in `state`: whole or not there. `dataset` says where its copy is kept and its hash.
-
-    Raises RunError where the disk is full.
-    """
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    label = recipe.name or f"{Path(recipe.model).name} on {Path(recipe.data.path).stem}"
-    slug = _NOT_IN_NAMES.sub("-", label.lower()).strip("-")[:40] or "run"
-    folder = workspace.runs / f"{stamp}-{secrets.token_hex(2)}-{slug}"
-    beside = folder.with_name(f".new-{folder.name}")
-    try:
-        (beside / "checkpoints").mkdir(parents=True)
-        (beside / "recipe.yaml").write_text(_recipe_text(recipe, dataset), encoding="utf-8")
-        write_json(beside / "labels.json", {"name": label, "note": "", "tags": []})
-        Run(beside).write_status(state=state, step=0, total=0)
-        beside.rename(folder)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        if not is_disk_full(error):
-            raise
-        raise RunError(f"The disk is full: no run could be made. {free_some(workspace.path)}") from None
-    return Run(folder)
-
-
-def _recipe_text(recipe: Recipe, dataset: dict[str, Any]) -> str:
+def recipe_text(recipe: Recipe, dataset: dict[str, Any]) -> str:
+    """What `recipe.yaml` holds: every setting, and which copy of the dataset they are for."""
     return recipe.to_yaml() + yaml.safe_dump({"dataset": dataset}, sort_keys=False)
-
-
-def list_runs(workspace: Workspace) -> list[Run]:
-    """All runs, newest first."""
-    runs = workspace.runs
-    named = sorted((name for name in os.listdir(runs) if not name.startswith(".")), reverse=True)  # noqa: PTH208
-    # Of ten thousand a Path each would take most of the time.
-    return [Run(runs / name) for name in named if os.path.isfile(f"{runs}/{name}/recipe.yaml")]  # noqa: PTH113
-
-
-def find_run(workspace: Workspace, wanted: str) -> Run:
-    """The run with this id, a unique prefix of it, or `last`. Raises RunError naming what there is."""
-    runs = list_runs(workspace)
-    if not runs:
-        raise RunError("There are no runs yet. Train one first: python launch.py train quickstart")
-    if wanted == "last":
-        return runs[0]
-    found = [run for run in runs if run.id == wanted] or [run for run in runs if run.id.startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise RunError(f"There is no run {wanted!r}. The newest is {runs[0].id}; `runs` lists all.")
-    raise RunError(f"{wanted!r} could be any of {', '.join(run.id for run in found[:4])}. Give more of the id.")

@@ -8,7 +8,8 @@ import time
 import torch
 
 from core.hardware import Device, ReadingError, device_used_bytes, temperature_and_power
-from core.runs.store import Run, Tail
+from core.runs.store import Run
+from core.runs.tail import Tail
 
 INTERVAL_SECONDS = 0.5
 

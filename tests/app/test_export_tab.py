@@ -17,7 +17,8 @@ from app.tabs import export
 from core.export import jobs
 from core.export.order import Order
 from core.recipe import make_recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from app.chat_html import literal
 from app.live import Live
 from core.process import process_started
 from core.recipe import make_recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.sizes import GIB
 from core.workspace import Workspace, write_json
 

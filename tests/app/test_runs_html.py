@@ -15,7 +15,8 @@ from app.runs_html import MOST_PICKED, PAGE_ROWS, Asked, Table
 from core.process import process_started
 from core.recipe import make_recipe
 from core.runs import index, queue
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.workspace import Workspace, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"

@@ -16,7 +16,8 @@ from app.runs_html import Asked, Table
 from app.tabs import runs
 from core.errors import RunError
 from core.runs import queue, removing
-from core.runs.store import Run, list_runs
+from core.runs.finding import list_runs
+from core.runs.store import Run
 from core.train.manifest import write_manifest
 from core.workspace import write_json
 from tests.ended import ended_run

@@ -16,7 +16,8 @@ from core.hardware import Device
 from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.holder import hold
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.workspace import write_json
 
 

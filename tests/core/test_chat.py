@@ -355,7 +355,7 @@ def test_beside_a_training_it_says_whose_and_counts_what_that_will_yet_take(tiny
     from core.hardware import Device
     from core.process import process_started
     from core.recipe import QuantizationSettings, Recipe
-    from core.runs.store import create_run
+    from core.runs.making import create_run
     from core.workspace import write_json
 
     workspace = Workspace.open(tmp_path)

@@ -15,8 +15,8 @@ from core.hardware import Device
 from core.launching import submit
 from core.models import find_model
 from core.recipe import QuantizationSettings, make_recipe
-from core.runs.store import Tail
 from core.runs.supervisor import Supervisor
+from core.runs.tail import Tail
 from core.workspace import Workspace
 from tests.core.test_engine import _wait
 from tests.tiny import write_jsonl

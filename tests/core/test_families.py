@@ -13,7 +13,8 @@ from bitsandbytes.nn import Linear4bit
 import core.train.loop as loop
 from core.launching import submit
 from core.recipe import make_recipe
-from core.runs.store import Run, Tail
+from core.runs.store import Run
+from core.runs.tail import Tail
 from core.train.packing import packing_is_exact
 from core.workspace import Workspace
 from tests.tiny import tiny_model

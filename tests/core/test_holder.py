@@ -14,7 +14,8 @@ from core.hardware import Device
 from core.process import child_environment
 from core.recipe import make_recipe
 from core.runs.holder import DeviceHeld, ask_to_give_way, hold, holder
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.workspace import Workspace
 
 HOLDS = """

@@ -18,7 +18,9 @@ import pytest
 from core import notify
 from core.errors import NibbleError
 from core.recipe import make_recipe
-from core.runs.store import Run, Tail, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
+from core.runs.tail import Tail
 from core.workspace import Workspace, write_json
 
 SECRET = "a-secret-of-mine"

@@ -12,8 +12,11 @@ import pytest
 from core.errors import RunError
 from core.process import is_alive, process_started
 from core.recipe import make_recipe
-from core.runs.store import Run, Tail, create_run, find_run, list_runs
+from core.runs.finding import find_run, list_runs
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.runs.supervisor import Supervisor
+from core.runs.tail import Tail
 from core.workspace import Workspace, read_json, write_json
 
 

@@ -22,8 +22,9 @@ from core.process import child_environment, end_tree, process_started
 from core.recipe import make_recipe
 from core.runs import pulse, supervisor
 from core.runs.holder import hold, holder
+from core.runs.making import create_run
 from core.runs.pulse import hanging, stopping
-from core.runs.store import Run, create_run
+from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.workspace import ROOT, Workspace, write_json
 

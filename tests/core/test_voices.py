@@ -13,7 +13,8 @@ from core.chat.sampling import Sampling
 from core.chat.voices import Voice, find_voice, voices, without_adapter
 from core.errors import NibbleError
 from core.recipe import Recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.workspace import Workspace
 
 

@@ -12,8 +12,9 @@ from app.runs_html import Asked, Table
 from core.errors import NibbleError, RunError
 from core.launching import prepare
 from core.recipe import make_recipe
+from core.runs.finding import find_run, list_runs
 from core.runs.holder import holder
-from core.runs.store import Run, find_run, list_runs
+from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from tests.faults.conftest import (
     RECIPE,

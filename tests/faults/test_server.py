@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.launching import prepare
 from core.recipe import make_recipe
-from core.runs.store import OPEN, Run, list_runs
+from core.runs.finding import list_runs
+from core.runs.store import OPEN, Run
 from core.workspace import ROOT, Workspace
 from tests.browser.conftest import browser, serve  # noqa: F401
 from tests.faults.conftest import RECIPE, SEED, Place, end, ended, is_the_same, wait_until

@@ -20,7 +20,8 @@ from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.sample import choose, percentile_interval, total_interval
 from core.models import find_model
 from core.recipe import make_recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.workspace import Workspace, write_json
 
 LENGTHS = st.lists(st.integers(2, 100_000), min_size=1, max_size=200).map(sorted).map(np.array)

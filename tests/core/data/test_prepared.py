@@ -15,7 +15,8 @@ from core.data import prepared as module
 from core.data.pantry import Pantry
 from core.data.prepared import Prepared, key_of, prepare_data
 from core.recipe import DataSettings, make_recipe
-from core.runs.store import Run, create_run
+from core.runs.making import create_run
+from core.runs.store import Run
 from core.train.rows import Rows, prepare_rows
 from core.workspace import Workspace
 from tests.tiny import chat_rows, write_jsonl

@@ -1,0 +1,42 @@
+"""A new run's folder: whole, or not there."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from core.disk import free_some, is_disk_full
+from core.errors import RunError
+from core.recipe import Recipe
+from core.runs.store import Run, recipe_text
+from core.workspace import Workspace, write_json
+
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+
+
+def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any], state: str = "queued") -> Run:
+    """A new run's folder, in `state`: whole or not there. `dataset` says where its copy is kept and its hash.
+
+    Raises RunError where the disk is full.
+    """
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    label = recipe.name or f"{Path(recipe.model).name} on {Path(recipe.data.path).stem}"
+    slug = _NOT_IN_NAMES.sub("-", label.lower()).strip("-")[:40] or "run"
+    folder = workspace.runs / f"{stamp}-{secrets.token_hex(2)}-{slug}"
+    beside = folder.with_name(f".new-{folder.name}")
+    try:
+        (beside / "checkpoints").mkdir(parents=True)
+        (beside / "recipe.yaml").write_text(recipe_text(recipe, dataset), encoding="utf-8")
+        write_json(beside / "labels.json", {"name": label, "note": "", "tags": []})
+        Run(beside).write_status(state=state, step=0, total=0)
+        beside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not is_disk_full(error):
+            raise
+        raise RunError(f"The disk is full: no run could be made. {free_some(workspace.path)}") from None
+    return Run(folder)
