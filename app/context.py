@@ -18,15 +18,17 @@ from app.talk import Talk
 from core.chat.client import ChatClient
 from core.hardware import Device, device
 from core.helper import Helper
+from core.paths import Reach
 from core.runs.supervisor import Supervisor
 from core.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Context:
-    """One server's parts. They start no process until they are first used."""
+    """One server's parts. They start no process until they are first used. `reach`: where typed paths may lead."""
 
     workspace: Workspace
+    reach: Reach
     supervisor: Supervisor
     helper: Helper
     talk: Talk
@@ -41,13 +43,14 @@ class Context:
     pushes: PushDesk
 
     @classmethod
-    def open(cls, workspace: Workspace) -> Context:
-        """The context of one workspace."""
+    def open(cls, workspace: Workspace, reach: Reach | None = None) -> Context:
+        """The context of one workspace; without `reach` it is that of a person at the machine."""
         helper, found = Helper(workspace), device()
         data = DataDesk(helper.call)
         talk = Talk.open(workspace, ChatClient(workspace))
         return cls(
             workspace=workspace,
+            reach=reach or Reach.of(workspace),
             supervisor=Supervisor(workspace),
             helper=helper,
             talk=talk,

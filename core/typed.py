@@ -1,0 +1,49 @@
+"""What people type where a name or a path is taken, held against their reach: models, datasets, recipes, voices."""
+
+from __future__ import annotations
+
+import re
+
+from core.data.samples import find_sample
+from core.errors import NibbleError
+from core.models import model_presets
+from core.paths import Reach
+from core.recipe import Recipe
+from core.workspace import Workspace
+
+# An id or the start of one, 'last', and which part of the run speaks.
+_RUN_VOICE = re.compile(r"[a-z0-9-]{1,64}(/best|/checkpoint/[0-9]{1,9})?", re.ASCII)
+
+
+def typed_model(reach: Reach, given: str) -> str:
+    """A base model: a preset, a Hugging Face id, or a folder that `reach` allows. Raises NibbleError."""
+    return given if given in model_presets() else reach.name_or_path(given, "The base model")
+
+
+def typed_dataset(reach: Reach, given: str) -> str:
+    """A dataset: a sample, a Hugging Face id, or a file or folder that `reach` allows. Raises NibbleError."""
+    return given if find_sample(given) is not None else reach.name_or_path(given, "The dataset")
+
+
+def typed_recipe(reach: Reach, recipe: Recipe) -> Recipe:
+    """`recipe` with whole paths, all of them allowed. Raises NibbleError."""
+    allowed = recipe.model_copy(deep=True)
+    allowed.model = typed_model(reach, recipe.model)
+    allowed.data.path = typed_dataset(reach, recipe.data.path)
+    return allowed
+
+
+def typed_voice(reach: Reach, workspace: Workspace, key: str) -> str:
+    """The key of somebody to talk to: base:<model>, run:<id>, adapter:<name or folder>. Raises NibbleError."""
+    kind, _, name = str(key).strip().partition(":")
+    if kind == "run" and not _RUN_VOICE.fullmatch(name):
+        raise NibbleError(f"There is no run {name[:80]!r}. Choose one of the list.")
+    if kind == "base":
+        return f"base:{typed_model(reach, name)}"
+    if kind == "adapter" and name not in _adapters(workspace):
+        return f"adapter:{reach.name_or_path(name, 'The adapter')}"
+    return str(key).strip()
+
+
+def _adapters(workspace: Workspace) -> set[str]:
+    return {folder.name for folder in workspace.adapters.iterdir() if not folder.name.startswith(".")}
