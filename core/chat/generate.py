@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from core.chat.piece import Piece
@@ -17,6 +16,7 @@ from core.chat.said import Said
 from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import NibbleError
+from core.templates import TEMPLATE_ERRORS
 
 UNKNOWN_CONTEXT = 2**31
 # Between two looks at a reply that grows: a person sees no more, and the tokens are not held up by being told.
@@ -34,7 +34,7 @@ def prompt_ids(tokenizer: Any, messages: list[Message], most: int, in_parts: boo
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:
         encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except TEMPLATE_ERRORS as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
         raise NibbleError(
             f"This model's chat template refuses the conversation: {said}. Leave the system prompt empty, take a "

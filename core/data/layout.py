@@ -11,11 +11,10 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from core.data.conversation import Conversation, Message
 from core.errors import ModelError
 from core.recipe import DataSettings
+from core.templates import TEMPLATE_ERRORS, bound_templates
 from core.workspace import PRESETS
 
 NOT_SURE = (
@@ -59,6 +58,7 @@ class Template:
     """
 
     def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
+        bound_templates()
         self.tokenizer, self.train_on = tokenizer, settings.train_on
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -149,7 +149,7 @@ class Template:
                     add_generation_prompt=prompt,
                     **self._special,
                 )
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except TEMPLATE_ERRORS as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
             raise Unrenderable(f"the model's chat template refuses it ({said})") from None
         return texts[0], places[0] if marks else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
+from core.templates import TEMPLATE_ERRORS
 
 Message = dict[str, str]
 _SYSTEM, _ASKED, _SAID, _AGAIN = "§system§", "§first§", "§reply§", "§second§"
@@ -86,7 +86,7 @@ def _holds(tokenizer: Any, turns: Turns) -> bool:
 def _rendered(tokenizer: Any, messages: list[Message]) -> str | None:
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except (TemplateError, TypeError, ValueError, KeyError):
+    except TEMPLATE_ERRORS:
         return None
 
 
