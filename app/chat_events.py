@@ -17,6 +17,7 @@ from gradio.utils import get_upload_folder
 from app import chat_html, pieces
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
+from app.literal import as_written
 from app.talk import Manner
 from core.chat.sampling import Sampling, SamplingError
 from core.errors import NibbleError
@@ -60,8 +61,8 @@ class ChatEvents:
         if manner is not None:
             shown = event.index if isinstance(event.index, int) else event.index[0]
             at = chat_html.turn_at(self.talk.turns, shown)
-            message = chat_html.as_written(str(event.value))
-            self.talk.edit(at, message, key_of(given[self.tab.talker]), manner)
+            if at is not None:
+                self.talk.edit(at, as_written(event.value), key_of(given[self.tab.talker]), manner)
             yield from self._watch()
 
     def undo(self) -> Updates:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import re
-from html import unescape
 from typing import Any
 
+from app.literal import literal, plain
 from app.pieces import number, text
 from app.talk import Turn
 
-# A fence that is not closed yet is code all the same: the reply is still on its way.
-_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 _THOUGHT = re.compile(r"<think>(.*?)(</think>|\Z)", re.DOTALL)
 # From here on the bar of the context warns.
 NEARLY_FULL = 0.85
-
-
-def literal(content: str) -> str:
-    """Markdown in which HTML is shown as it was written, never run; code is left as it is."""
-    parts = _CODE.split(content)
-    return "".join(part if at % 2 else part.replace("&", "&amp;").replace("<", "&lt;") for at, part in enumerate(parts))
-
-
-def as_written(shown: str) -> str:
-    """What `literal` made this from."""
-    return "".join(part if at % 2 else unescape(part) for at, part in enumerate(_CODE.split(shown)))
 
 
 def apart(content: str) -> tuple[str, str, bool]:
@@ -44,17 +31,18 @@ def messages(turns: list[Turn]) -> list[dict[str, Any]]:
     return [message for turn in turns for message in _messages(turn)]
 
 
-def turn_at(turns: list[Turn], shown: int) -> int:
-    """Which turn the message at place `shown` of `messages` belongs to."""
+def turn_at(turns: list[Turn], shown: int) -> int | None:
+    """Which turn of the person's the message at place `shown` of `messages` is; None where it is none of theirs."""
     owners = [at for at, turn in enumerate(turns) for _ in _messages(turn)]
-    return owners[shown]
+    at = owners[shown] if 0 <= shown < len(owners) else None
+    return at if at is not None and turns[at].role == "user" else None
 
 
 def _messages(turn: Turn) -> list[dict[str, Any]]:
     if turn.role != "assistant":
         return [{"role": turn.role, "content": literal(turn.content)}]
     thought, said, thinks = apart(turn.content)
-    note = f"\n\n<small>{text(turn.note)}</small>" if turn.note else ""
+    note = f"\n\n<small>{plain(turn.note)}</small>" if turn.note else ""
     message = {"role": turn.role, "content": f"{literal(said) or '…'}{note}"}
     if not thought:
         return [message]
@@ -66,7 +54,7 @@ def reply(content: str, note: str) -> str:
     """A reply in a column of its own, as Markdown: the thought folded over it, the note under it."""
     thought, said, _ = apart(content)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
-    return f"{fold}{literal(said) or '…'}\n\n<small>{text(note)}</small>"
+    return f"{fold}{literal(said) or '…'}\n\n<small>{plain(note)}</small>"
 
 
 def context_meter(used: int, of: int) -> str:

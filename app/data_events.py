@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,19 +13,21 @@ from gradio.components import Component
 from gradio.utils import get_upload_folder
 
 from app import choices, pieces
+from app.checked import NO_EVENT, pressed
 from app.context import Context
 from app.data_mapping import guess, is_enough
 from app.data_upload import keep_files
-from app.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain
+from app.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
 from core.data.hub import looks_like_hub_id
+from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.recipe import make_recipe
-from core.workspace import read_json, write_json
 
 if TYPE_CHECKING:
     from app.tabs.data import DataTab
 
 Updates = dict[Any, Any]
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class Save(NamedTuple):
@@ -85,16 +88,23 @@ class DataEvents:
 
     def press(self, given: dict[Component, Any], event: gr.EventData) -> Updates:
         """A button in what is drawn: a row, more rows, columns by hand, a length limit, another format, a sample."""
-        act, value = str(event.act), str(event.value or "")
-        if act == "row":
+        act, value = pressed(event, "act"), pressed(event, "value")
+        if act == "row" and _NUMBER.fullmatch(value):
             return {**self.show(float(value)), self.tab.row: int(value)}
         if act == "more":
             return self._list_rows(value)
         if act == "by hand":
             return self.correct(given)
-        setting = {"limit": "data.max_length", "format": "data.format", "sample": "data.path"}[act]
-        changes = {setting: int(value) if act == "limit" else value}
-        return self._put({**self._values(given), **(AS_RECOGNISED if act == "sample" else {}), **changes}, keep=True)
+        changes: dict[str, Any] = {}
+        if act == "limit" and _NUMBER.fullmatch(value):
+            changes = {"data.max_length": int(value)}
+        elif act == "format":
+            changes = {"data.format": value}
+        elif act == "sample" and find_sample(value) is not None:
+            changes = {**AS_RECOGNISED, "data.path": value}
+        if not changes or possible(changes) != changes:
+            return {self.tab.said: pieces.error_box(NO_EVENT)}
+        return self._put({**self._values(given), **changes}, keep=True)
 
     def _list_rows(self, code: str) -> Updates:
         try:
@@ -147,7 +157,7 @@ class DataEvents:
         updates[self.tab.hub] = gr.Row(visible=looks_like_hub_id(values["data.path"]))
         if keep:
             kept = {key: values[key] for key in (*self.tab.fields, "data.mapping")}
-            write_json(self.context.form_file, {**(read_json(self.context.form_file) or {}), **values})
+            self.form.keep(self.context.form_file, values)
             updates |= self.form.updates(kept)
         updates[self.tab.said] = self._look(values)
         parts = self.context.data.parts()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
@@ -16,8 +17,9 @@ from gradio.components import Component
 from app.pieces import error_box, fault_box
 from core.errors import NibbleError
 from core.hardware import device
-from core.recipe import Recipe, choices_of, help_text
+from core.recipe import Recipe, choices_of, help_text, make_recipe
 from core.sizes import GIB, parse_size
+from core.workspace import read_json, write_json
 
 # 'names': one of the recipe's own words, or names with commas between them.
 Kind = Literal["integer", "number", "choice", "switch", "text", "lines", "names"]
@@ -201,6 +203,10 @@ class Form:
         values["data.path"] = (values["data.path"] or "").strip()
         return values
 
+    def keep(self, file: Path, values: Mapping[str, Any]) -> None:
+        """Keep in `file` what was set, so that a reload finds it again; what no recipe could have stays as it was."""
+        write_json(file, {**(read_json(file) or {}), **possible(values)})
+
     def updates(self, values: Mapping[str, Any]) -> dict[Component, Any]:
         """What to put on the screen for these values by key; keys that are no field are left out."""
         return {component: _shown(key, values[key]) for key, component in self.fields.items() if key in values}
@@ -221,6 +227,21 @@ def gib(budget: str | None) -> Any:
     if budget is None or not any(digit in budget for digit in "123456789"):  # 0 was on the slider once
         return gr.skip()
     return round(parse_size(budget, device().total_bytes) / GIB, 2)
+
+
+def possible(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a recipe could have, each by itself where they are not possible together."""
+    if _is_possible(values):
+        return dict(values)
+    return {key: value for key, value in values.items() if _is_possible({key: value})}
+
+
+def _is_possible(values: Mapping[str, Any]) -> bool:
+    try:
+        make_recipe(dict(values))
+    except NibbleError:
+        return False
+    return True
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

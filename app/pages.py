@@ -10,6 +10,7 @@ import gradio as gr
 
 from app import runs_tick, strip_html
 from app.chat_events import conversation_file
+from app.checked import CheckedBlocks
 from app.context import Context, device_line
 from app.data_events import DataEvents
 from app.form import flat
@@ -48,7 +49,7 @@ class Page:
 
 def build_page(context: Context) -> gr.Blocks:
     """The whole app, ready to launch."""
-    with gr.Blocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
+    with CheckedBlocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
         strip = gr.HTML(strip_html.strip("", None, 0), elem_classes="nb-slot")
         with gr.Tabs(selected="train", elem_classes="nb-tabs") as tabs:
             with gr.Tab("Train", id="train"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app import budget_scale
+from app.checked import pressed
 from app.context import Context
 from app.form import Form, explain
 from app.train_form import SMALLEST_BUDGET
@@ -17,9 +19,10 @@ from core.errors import NibbleError, RecipeError
 from core.hardware import device
 from core.recipe import make_recipe, with_overrides
 from core.sizes import GIB, parse_size
-from core.workspace import read_json, write_json
 
 Updates = dict[Any, Any]
+# No more of YAML than a plan ever offers: 'lora.rank=16', 'budget=7.5GiB', 'lora.targets=q_v'.
+_CHANGE = re.compile(r"[a-z_.]{1,60}=[\w.%-]{1,60}", re.ASCII)
 
 
 class PlanEvents:
@@ -41,12 +44,16 @@ class PlanEvents:
     def use(self, event: gr.EventData) -> Updates:
         """Set on the form what a way changes, and keep it."""
         try:
-            key, value = setting(str(event.change))
+            change = pressed(event, "change")
+            if not _CHANGE.fullmatch(change):
+                raise RecipeError("This is no change of a setting. Load the page again.")
+            key, value = setting(change)
             if key not in self.form.fields:
                 raise RecipeError(f"{key}: there is no such setting.")
+            make_recipe({key: value})
         except NibbleError as error:
             return {self.said: explain(error)}
-        write_json(self.context.form_file, {**(read_json(self.context.form_file) or {}), key: value})
+        self.form.keep(self.context.form_file, {key: value})
         return {**self.form.updates({key: value}), self.said: ""}
 
 

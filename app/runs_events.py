@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app import pieces
+from app.checked import pressed
 from app.context import Context
 from app.form import explain
 from app.runs_html import Asked
@@ -42,7 +43,9 @@ class RunsEvents:
 
     def press(self, asked: Asked, opened: str, event: gr.EventData) -> tuple[Asked, str]:
         """A press in the table: open a run, sort, turn the page, pick."""
-        act, value = str(event.act), str(event.value)
+        act, value = pressed(event, "act"), pressed(event, "value")
+        if act == "pick" and not is_run(self.context.workspace, value):
+            return asked, opened
         if act == "open" and is_run(self.context.workspace, value):
             index_of(self.context.workspace).look_again(value)
             return asked, value

@@ -45,7 +45,7 @@ class Asked:
         if act == "sort" and value in COLUMNS:
             down = not self.down if value == self.sort else COLUMNS[value].down
             return replace(self, sort=value, down=down, page=1)
-        if act == "page" and value.isdigit():
+        if act == "page" and value.isdecimal():
             return replace(self, page=int(value))
         if act == "pick":
             others = tuple(run_id for run_id in self.picked if run_id != value)

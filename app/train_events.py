@@ -18,7 +18,7 @@ from core.errors import NibbleError
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset
 from core.runs.resuming import resume
 from core.runs.store import Run
-from core.workspace import read_json, write_json
+from core.workspace import write_json
 
 if TYPE_CHECKING:
     from app.tabs.train import TrainTab
@@ -138,7 +138,7 @@ class TrainEvents:
         self._remember(self.tab.form.values(given))
 
     def _remember(self, values: dict[str, Any]) -> None:
-        write_json(self.context.form_file, {**(read_json(self.context.form_file) or {}), **values})
+        self.tab.form.keep(self.context.form_file, values)
 
     def look(self, given: dict[Component, Any]) -> Iterator[Updates]:
         """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""

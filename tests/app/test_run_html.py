@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from app import preview_html, runs_html, strip_html
-from app.chat_html import literal
 from app.live import Live
 from core.process import process_started
 from core.recipe import make_recipe
@@ -168,11 +167,6 @@ def test_the_check_says_what_is_wrong_and_which_rows_are_left_out() -> None:
     html = preview_html.check(found)
     assert "Memory budget (budget): too small." in html and "2 of 3 usable" in html and "row 2: &lt;script" in html
     assert HOSTILE not in html
-
-
-def test_html_in_a_reply_is_text_and_code_stays_code() -> None:
-    assert literal("a <b> `<i>` c") == "a &lt;b> `<i>` c"
-    assert literal("```html\n<p>\n```\n<p>") == "```html\n<p>\n```\n&lt;p>"
 
 
 def test_the_strip_says_what_is_running(workspace: Workspace) -> None:

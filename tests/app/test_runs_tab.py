@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -54,7 +53,10 @@ def _tick(tab: runs.RunsTab, context: Context, opened: str, asked: Asked | None 
 
 def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Context) -> None:
     run = ended_run(context.workspace, "one")
-    press: Any = lambda act, value: events.press(Asked(), "", SimpleNamespace(act=act, value=value))  # type: ignore[arg-type] # noqa: E731
+
+    def press(act: str, value: str) -> tuple[Asked, str]:
+        return events.press(Asked(), "", gr.EventData(None, {"act": act, "value": value}))
+
     assert press("open", run.id) == (Asked(), run.id)
     assert press("sort", "eval") == (Asked(sort="eval", down=False), "")
     assert press("pick", run.id)[0].picked == (run.id,)
@@ -131,7 +133,8 @@ def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs.Runs
     run.dir.rename(half)
     for outside in ("", ".", "..", "../datasets", "../runs", half.name, str(half)):
         assert "gone already" in events.delete(outside, Asked())[tab.said]
-        assert events.press(Asked(), "", SimpleNamespace(act="open", value=outside)) == (Asked(), "")  # type: ignore[arg-type]
+        for act in ("open", "pick"):
+            assert events.press(Asked(), "", gr.EventData(None, {"act": act, "value": outside})) == (Asked(), "")
     assert half.exists() and context.workspace.datasets.exists()
 
 

@@ -1,0 +1,162 @@
+"""What an event may carry: the server checks every value by its component before any callback sees it.
+
+The page checks too, but whoever holds the key can send an event without the page. Gradio's own components let through
+texts of any length, numbers that are none, a nothing where a number is wanted, and files of other folders.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.state_holder import SessionState
+from gradio.utils import get_type_hints, get_upload_folder
+
+LONGEST_TEXT = 1_000_000
+# Of what is typed into a menu: a folder, a model's id, a column's name.
+LONGEST_CHOICE = 4_096
+LONGEST_PRESS = 200
+MOST_CHOSEN = 1_000
+MOST_FILES = 1_000
+# Beyond this a number on the way through JSON is no longer the one that was sent.
+LARGEST_NUMBER = 1e15
+NO_EVENT = "This page has no such event. Load the page again."
+ABOUT_A_FILE = {"path", "url", "size", "orig_name", "mime_type", "is_stream", "meta"}
+
+
+class CheckedBlocks(gr.Blocks):
+    """A page whose events refuse what their components cannot hold: in one sentence, with nothing done."""
+
+    async def process_api(self, *arguments: Any, **how: Any) -> dict[str, Any]:
+        """Answer one event. Raises gr.Error where it carries what cannot be."""
+        event, inputs = how["block_fn"], how["inputs"]
+        if how.get("iterator") is None:  # else it was looked at when it began
+            said = refusal(event, inputs, how.get("state"), how.get("event_data"))
+            if said:
+                raise gr.Error(said, title="Not possible", print_exception=False)
+        return await super().process_api(*arguments, **how)
+
+
+def refusal(event: Any, inputs: list[Any], state: SessionState | None, sent: gr.EventData | None) -> str:
+    """Why this event cannot be answered, in one sentence; empty where it can."""
+    if event.fn is None or len(inputs) != len(event.inputs):
+        return NO_EVENT
+    for component, value in zip(event.inputs, inputs, strict=True):
+        shown = state[component._id] if state is not None and component._id in state else component
+        said = fault(shown, value, may_be_empty=getattr(component, "value", None) is None)
+        if said:
+            return f"{shown.label or 'A setting'}: {said}"
+    return "" if sent is None else _fault_of_press(event.fn, sent)
+
+
+def fault(component: Component, value: Any, may_be_empty: bool = True) -> str:
+    """Why `component` cannot hold `value`, in half a sentence; empty where it can.
+
+    `may_be_empty`: for a menu, whether nothing may be chosen.
+    """
+    match component:
+        case gr.State():  # kept by the server: what is sent is not looked at
+            return ""
+        case gr.Slider():
+            return _fault_of_number(value, component.minimum, component.maximum)
+        case gr.Number():
+            return "" if value is None else _fault_of_number(value, component.minimum, component.maximum)
+        case gr.Checkbox():
+            return "" if isinstance(value, bool) else "it is on or off."
+        case gr.Dropdown() | gr.Radio() | gr.CheckboxGroup():
+            return _fault_of_choice(component, value, may_be_empty)
+        case gr.File():
+            return _fault_of_files(value, several=component.file_count != "single")
+        case gr.Textbox():
+            return "" if value is None else _fault_of_text(value, component.max_length or LONGEST_TEXT)
+        case _:
+            return "it cannot be set."
+
+
+def _fault_of_number(value: Any, low: float | None, high: float | None) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "a number is wanted."
+    least = -LARGEST_NUMBER if low is None else low
+    most = LARGEST_NUMBER if high is None else high
+    if math.isfinite(value) and least <= value <= most:
+        return ""
+    return f"allowed is {least:g} to {most:g}." if low is not None and high is not None else "this number is too large."
+
+
+def _fault_of_text(value: Any, longest: int) -> str:
+    if not isinstance(value, str):
+        return "a text is wanted."
+    if len(value) > longest:
+        return f"the text has {len(value):,} characters; {longest:,} are allowed."
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "the text holds a character that is none. Take it out, or write it anew."
+    return ""
+
+
+def _fault_of_choice(component: Any, value: Any, may_be_empty: bool) -> str:
+    many = isinstance(component, gr.CheckboxGroup) or bool(getattr(component, "multiselect", False))
+    if not many:
+        if value is None:
+            return "" if may_be_empty or not component.choices else "choose one of the menu."
+        return _fault_of_chosen(component, value)
+    if value is None:
+        return ""
+    most = getattr(component, "max_choices", None) or MOST_CHOSEN
+    if not isinstance(value, list) or len(value) > most:
+        return f"choose {most:,} of the menu at most."
+    said = next((said for each in value if (said := _fault_of_chosen(component, each))), "")
+    return said or ("" if len(set(value)) == len(value) else "each can be chosen once.")
+
+
+def _fault_of_chosen(component: Any, value: Any) -> str:
+    if getattr(component, "allow_custom_value", False) and isinstance(value, str):
+        return _fault_of_text(value, LONGEST_CHOICE)
+    # True is 1 to Python, and 1.0 is 1: a menu knows its own words only.
+    there = any(type(value) is type(choice) and value == choice for _, choice in component.choices)
+    return "" if there else "choose one of the menu. If it looks right, load the page again."
+
+
+def _fault_of_files(value: Any, several: bool) -> str:
+    if value is None:
+        return ""
+    files = value if several else [value]
+    if not isinstance(files, list) or len(files) > MOST_FILES:
+        return f"choose {MOST_FILES:,} files at most." if several else "choose one file."
+    return "" if all(map(_is_upload, files)) else "the file is not one that was uploaded here. Choose it anew."
+
+
+def _is_upload(file: Any) -> bool:
+    """Whether this tells of a file which a page uploaded: none of another folder, nor of another machine."""
+    path = file.get("path") if isinstance(file, dict) and file.keys() <= ABOUT_A_FILE else None
+    if path is None or _fault_of_text(path, LONGEST_CHOICE):
+        return False
+    try:
+        return Path(path).is_file() and Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
+def _fault_of_press(callback: Any, sent: gr.EventData) -> str:
+    """What an event tells besides its inputs is looked at only where the callback asks for it."""
+    kinds = [kind for kind in get_type_hints(callback).values() if isinstance(kind, type)]
+    if not any(issubclass(kind, gr.EventData) for kind in kinds):
+        return ""
+    told = sent._data
+    if not isinstance(told, dict):
+        return NO_EVENT
+    if gr.EditData not in kinds:
+        return ""
+    index = told.get("index")
+    places = index if isinstance(index, list) and index else [index]
+    placed = all(type(place) is int for place in places) and "previous_value" in told
+    return "" if placed and not _fault_of_text(told.get("value"), LONGEST_TEXT) else NO_EVENT
+
+
+def pressed(sent: gr.EventData, name: str) -> str:
+    """What a press in drawn HTML says under `name`; empty where it says nothing, or what is no text or number."""
+    told = sent._data.get(name) if isinstance(sent._data, dict) else None
+    said = str(told) if isinstance(told, (str, int, float)) else ""
+    return "" if _fault_of_text(said, LONGEST_PRESS) else said
