@@ -66,6 +66,11 @@ class Context:
         )
 
     @property
+    def listening(self) -> bool:
+        """Whether others reach this server (--listen, --share): then the page may not do what only its owner may."""
+        return not self.reach.everywhere
+
+    @property
     def form_file(self) -> Path:
         """Where the settings on the screen are kept: they survive a reload, and a restart on another port."""
         return self.workspace.state / "form.json"

@@ -10,17 +10,26 @@ import signal
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from app import security
+from app.guard import Door
+from app.login import NAME, Login, generated_password
 from app.opening import Instance, choose_port, show
 from core.errors import NibbleError
+from core.hosts import Names, lan_address
 from core.lock import locked
+from core.paths import Reach
 from core.runs.removing import clear_away
 from core.workspace import ROOT, Workspace
 
 if TYPE_CHECKING:
+    import gradio as gr
+
     from app.context import Context
 
 HOUSE_SECONDS = 2.0
@@ -29,18 +38,38 @@ LARGEST_UPLOAD = "4gb"
 
 @dataclass(frozen=True)
 class Serving:
-    """How to serve: on which port, to whom, behind which login."""
+    """How to serve: to whom, what of the disk they may use, and behind which door."""
 
-    port: int
-    listen: bool
-    share: bool
-    auth: tuple[str, str] | None
-    token: str | None
+    door: Door
+    reach: Reach
+    share: bool = False
 
     @property
     def url(self) -> str:
         """The address to open on this machine."""
-        return f"http://127.0.0.1:{self.port}/{f'?token={self.token}' if self.token else ''}"
+        token = self.door.token
+        return f"http://127.0.0.1:{self.door.names.port}/{f'?token={token}' if token else ''}"
+
+
+@dataclass
+class Server:
+    """The app on its port, in threads of its own."""
+
+    demo: gr.Blocks
+    context: Context
+    uploads: Path
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        """End it. Pages that are open are cut off, not waited for, and that is no error worth a traceback."""
+        self.ended.set()
+        self.context.arena.work.stop()
+        self.context.talk.unload()
+        self.context.helper.close()
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self.demo.server.force_exit = True
+        self.demo.close(verbose=False)
+        shutil.rmtree(self.uploads, ignore_errors=True)
 
 
 def serve(
@@ -52,12 +81,15 @@ def serve(
     browser: bool = True,
     window: bool = False,
     share: bool = False,
+    allowed: Sequence[str] = (),
 ) -> int:
     """Serve the app on `workspace` until SIGINT or SIGTERM; open the one that serves it already, if one does.
 
-    Returns the exit status. Raises NibbleError: port taken, a login missing or misspelt.
+    `allowed` are folders that may be used also where others reach the app. Returns the exit status.
+    Raises NibbleError: port taken, a login misspelt, a folder that is none.
     """
-    login = _login(auth, listen, share)
+    name, password = _login(auth, listen or share)
+    reach = Reach.of(workspace, listen or share, allowed)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -69,52 +101,75 @@ def serve(
             if browser or window:
                 show(url, window)
             return 0
-        chosen = choose_port(port, "0.0.0.0" if listen else "127.0.0.1")
+        names = Names(choose_port(port, "0.0.0.0" if listen else "127.0.0.1"), listen)
+        login = Login(name, password) if password else None
         token = None if login else security.workspace_token(workspace.state)
-        serving = Serving(chosen, listen, share, login, token)
-        stop = _launch(workspace, serving)
+        serving = Serving(Door(names, token, login), reach, share)
+        server = launch(workspace, serving)
         instance.announce(serving.url)
     print(f"Nibble is ready: {serving.url}", flush=True)
+    _tell_others(names, share, "" if auth else password)
     if browser or window:
         show(serving.url, window)
     ended.wait()
     print("Nibble ends. Runs that train go on.", file=sys.stderr)
-    stop(ended)
+    server.stop()
     instance.leave()
     return 0
 
 
-def _login(auth: str | None, listen: bool, share: bool) -> tuple[str, str] | None:
-    user, colon, password = (auth or "").partition(":")
-    if auth is not None and not (user and colon and password):
+def _login(auth: str | None, others: bool) -> tuple[str, str]:
+    """Name and password: those of --auth, else made up where others reach the app, else none ('')."""
+    if auth is None:
+        return NAME, generated_password() if others else ""
+    user, _, password = auth.partition(":")
+    if not (user.strip() and password):
         raise NibbleError("--auth wants USER:PASS, both not empty.")
-    if auth is None and (listen or share):
-        flag = "--listen" if listen else "--share"
-        raise NibbleError(f"{flag} lets others reach this app, so it needs a login: add --auth USER:PASS.")
-    return (user, password) if auth is not None else None
+    return user, password
 
 
-def _launch(workspace: Workspace, serving: Serving) -> Any:
-    """Start the server in threads of its own; returns what ends it."""
-    uploads = tempfile.mkdtemp(prefix="nibble-uploads-")
+def _tell_others(names: Names, share: bool, generated: str) -> None:
+    """What the person needs to let others in. A password that was made up is said here and nowhere else."""
+    if names.listen and (address := lan_address()):
+        print(f"On your network:  http://{address}:{names.port}/", flush=True)
+    if share and names.tunnel:
+        print(f"Public link:      https://{names.tunnel}/", flush=True)
+    elif share:
+        print("There is no public link: Gradio's service gave none. Nibble runs on this machine only.", file=sys.stderr)
+    if generated:
+        print(f"Sign in as:       {NAME}, with the password {generated} (new at every start)", flush=True)
+
+
+def launch(workspace: Workspace, serving: Serving) -> Server:
+    """Start the server in threads of its own. Until it is up, its door stands open for its own question only."""
     security.scrub_environment()
-    os.environ["GRADIO_TEMP_DIR"] = uploads
-    # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
-    from starlette.middleware import Middleware
+    uploads = Path(tempfile.mkdtemp(prefix="nibble-uploads-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(uploads)
+    with security.reaching_ourselves(serving.share), contextlib.redirect_stdout(sys.stderr):
+        server = _start(workspace, serving, uploads)
+    serving.door.names.tunnel = urlsplit(server.demo.share_url or "").netloc.lower() or None
+    serving.door.starting = False
+    threading.Thread(target=_keep_house, args=(server.context, server.ended), daemon=True).start()
+    return server
 
+
+def _start(workspace: Workspace, serving: Serving, uploads: Path) -> Server:
+    """Gradio's launch, everything that it could take from the environment given."""
+    # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
     from app import theme
     from app.context import Context
-    from app.export_shelf import Downloads
+    from app.house import house
     from app.pages import build_page
 
-    context = Context.open(workspace)
-    demo = build_page(context)
-    guard = Middleware(security.Guard, token=serving.token, port=serving.port, shared=serving.share)
-    demo.queue(api_open=False).launch(
-        server_name="0.0.0.0" if serving.listen else "127.0.0.1",
-        server_port=serving.port,
+    context = Context.open(workspace, serving.reach)
+    demo = build_page(context).queue(api_open=False)
+    names = serving.door.names
+    demo.launch(
+        _app=house(context, serving.door),
+        server_name="0.0.0.0" if names.listen else "127.0.0.1",
+        server_port=names.port,
         share=serving.share,
-        auth=serving.auth,
         inbrowser=False,
         prevent_thread_lock=True,
         quiet=True,
@@ -129,33 +184,14 @@ def _launch(workspace: Workspace, serving: Serving) -> Any:
         strict_cors=True,
         max_file_size=LARGEST_UPLOAD,
         blocked_paths=[str(ROOT), str(workspace.path)],
-        app_kwargs={
-            "middleware": [guard, Middleware(Downloads, shelf=context.shelf)],
-            "docs_url": None,
-            "redoc_url": None,
-            "openapi_url": None,
-        },
         favicon_path=theme.LOGO,
-        pwa=True,
+        pwa=False,
         theme=theme.theme(),
         css_paths=[theme.CSS],
         js=theme.SCRIPT,
     )
-    finished = threading.Event()
-    threading.Thread(target=_keep_house, args=(context, finished), daemon=True).start()
-
-    def stop(ended: threading.Event) -> None:
-        finished.set()
-        context.arena.work.stop()
-        context.talk.unload()
-        context.helper.close()
-        # Pages that are open are cut off, not waited for, and that is no error worth a traceback.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        demo.server.force_exit = True
-        demo.close(verbose=False)
-        shutil.rmtree(uploads, ignore_errors=True)
-
-    return stop
+    demo.share = False  # else Gradio's page for links would fetch its scripts from another site
+    return Server(demo, context, uploads)
 
 
 def _keep_house(context: Context, finished: threading.Event) -> None:

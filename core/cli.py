@@ -17,7 +17,9 @@ from typing import Any
 
 from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve
 from core.errors import NibbleError
+from core.paths import Reach
 from core.process import child_environment
+from core.trust import trust_only
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
@@ -74,6 +76,7 @@ def _ui(options: argparse.Namespace) -> tuple[int, None]:
         browser=not options.no_browser,
         window=options.window,
         share=options.share,
+        allowed=options.allow_path or [],
     )
     return status, None
 
@@ -100,12 +103,13 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     from core.memory.ask import make_plan
-    from core.recipe import load_recipe
     from core.sizes import show_size
+    from core.typed import load_typed
 
     overrides = [*(options.set or []), *([f"budget={options.budget}"] if options.budget else [])]
-    recipe = load_recipe(options.recipe, overrides)
-    found = make_plan(recipe, Workspace.open(options.data_dir), options.card).as_json()
+    workspace = Workspace.open(options.data_dir)
+    recipe = load_typed(Reach.of(workspace), workspace, options.recipe, overrides)
+    found = make_plan(recipe, workspace, options.card).as_json()
     if not options.json:
         peak = found["peak_bytes"]
         word = "Fits" if found["fits"] else "Does not fit"
@@ -148,11 +152,13 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.chat.client import ChatClient
     from core.chat.sampling import Sampling
     from core.chat.voices import find_voice, without_adapter
+    from core.typed import typed_voice
 
     if not options.prompt.strip():
         raise CallError("--prompt is empty. Say something to the model.")
     workspace = Workspace.open(options.data_dir)
-    voice = find_voice(workspace, options.run_id if ":" in options.run_id else f"run:{options.run_id}")
+    key = options.run_id if ":" in options.run_id else f"run:{options.run_id}"
+    voice = find_voice(workspace, typed_voice(Reach.of(workspace), workspace, key))
     voice = without_adapter(voice) if options.base else voice
     chat = ChatClient(workspace)
     sampling = Sampling(options.max_new_tokens, options.greedy, seed=options.seed)
@@ -246,11 +252,19 @@ def _every_command(command: argparse.ArgumentParser) -> None:
 
 def _ui_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=int, help="default: 7860, or the next free one")
-    command.add_argument("--listen", action="store_true", help="answer other machines too; wants --auth")
-    command.add_argument("--auth", metavar="USER:PASS", help="ask for this name and password")
+    command.add_argument("--listen", action="store_true", help="answer other machines too, behind a login")
+    command.add_argument(
+        "--auth", metavar="USER:PASS", help="the login; default, where others come in: made up, told once"
+    )
+    command.add_argument(
+        "--allow-path",
+        metavar="FOLDER",
+        action="append",
+        help="with --listen or --share: this folder may be used too; may be given several times",
+    )
     command.add_argument("--no-browser", action="store_true", help="only print the address")
     command.add_argument("--window", action="store_true", help="open in a window of its own")
-    command.add_argument("--share", action="store_true", help="a public link through Gradio; wants --auth")
+    command.add_argument("--share", action="store_true", help="a public link through Gradio, behind a login")
 
 
 def _plan_arguments(command: argparse.ArgumentParser) -> None:

@@ -91,7 +91,7 @@ class Judge:
                 if attempt < TRIES and (answer.status_code == 429 or answer.status_code >= 500):
                     self.pause(_pause(answer, attempt))
                     continue
-                return _content(answer, self.url)
+                return _content(answer, self.url, self.key)
         raise AssertionError("the last try returns or raises")
 
 
@@ -124,15 +124,16 @@ def _pause(answer: httpx.Response, attempt: int) -> float:
     return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 2.0**attempt
 
 
-def _content(answer: httpx.Response, url: str) -> str:
-    """The text of the reply. Raises NibbleError for a refusal, and for what is no such reply."""
+def _content(answer: httpx.Response, url: str, key: str) -> str:
+    """The text of the reply. Raises NibbleError for a refusal, and for what is no such reply; neither repeats `key`."""
     where = f"The judge at {_host(url)}"
     if answer.status_code in (401, 403):
         raise NibbleError(f"{where} does not accept the key (status {answer.status_code}). Give the right one.")
     if answer.status_code == 404:
         raise NibbleError(f"{where} knows no such page or model (status 404). Check the address and the model's name.")
     if answer.status_code != 200:
-        raise NibbleError(f"{where} refused (status {answer.status_code}): {answer.text[:200]}")
+        said = answer.text.replace(key, "…") if key else answer.text
+        raise NibbleError(f"{where} refused (status {answer.status_code}): {said[:200]}")
     try:
         return str(answer.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError):

@@ -1,19 +1,17 @@
 """The endpoint: who may ask, what is answered where, and a reply that ends when its client has gone.
 
-Every request needs the key, compared in constant time, and has to come under a name of this machine's own, so that no
-web page reaches it by a name server of its own making. It listens on the loopback address only.
+Every request needs the key, compared in constant time, and has to come under this machine's own name and port, so that
+no web page reaches it by a name server of its own making. It listens on the loopback address only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,6 +23,7 @@ from core.chat.client import ChatClient
 from core.chat.piece import Piece
 from core.chat.voices import Voice
 from core.errors import ChildError, NibbleError
+from core.hosts import Names
 from core.serve.models import Served
 from core.serve.protocol import Completion, RequestError, Wanted, model_card, read_request
 
@@ -35,23 +34,23 @@ GONE = "The client has gone."
 
 
 class Endpoint:
-    """The ASGI app over one chat process. Replies are made one by one; `most` may wait."""
+    """The ASGI app over one chat process, reached on `port`. Replies are made one by one; `most` may wait."""
 
-    def __init__(self, client: ChatClient, served: Served, key: str, most: int = MOST_WAITING) -> None:
-        self._client, self._served, self._key = client, served, key
+    def __init__(self, client: ChatClient, served: Served, key: str, port: int, most: int = MOST_WAITING) -> None:
+        self._client, self._served, self._key, self._names = client, served, key, Names(port)
         self._waiting, self._most = 0, most
         routes = [
             Route("/v1/models", self._guarded(self._models)),
             Route("/v1/models/{name:path}", self._guarded(self._model)),
             Route("/v1/chat/completions", self._guarded(self._complete), methods=["POST"]),
         ]
-        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _not_served})
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: self._guarded(_not_served)})
 
     def _guarded(self, answer: Any) -> Any:
-        async def guarded(request: Request) -> Response:
+        async def guarded(request: Request, *why: Exception) -> Response:
             try:
                 self._let_in(request)
-                return await answer(request)
+                return await answer(request, *why)
             except RequestError as error:
                 headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
                 return JSONResponse(error.body(), error.status, headers)
@@ -60,10 +59,10 @@ class Endpoint:
 
     def _let_in(self, request: Request) -> None:
         """Raise RequestError for whoever has not got the key, or comes under a foreign name."""
-        origin = request.headers.get("origin")
-        if not _is_here(request.headers.get("host", "")):
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or not self._names.served(hosts[0]):
             raise RequestError(421, "This endpoint does not answer under that name.")
-        if origin is not None and not _is_here(origin.partition("://")[2]):
+        if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in request.headers.getlist("origin")):
             raise RequestError(403, "Another web page may not use this endpoint.")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
@@ -198,15 +197,6 @@ async def _body(request: Request) -> bytes:
         if len(body) > LARGEST_BODY:
             raise RequestError(413, f"The request is larger than {LARGEST_BODY // 2**20} MiB.")
     return body
-
-
-def _is_here(host: str) -> bool:
-    """Whether a Host header names this machine itself."""
-    try:
-        name = (urlsplit(f"//{host}").hostname or "").lower()
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _event(value: dict[str, Any]) -> str:

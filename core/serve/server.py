@@ -31,8 +31,9 @@ class EndpointServer:
         self.key, self.model = key, name_of(voice)
         self.served = Served(workspace, voice)
         self._socket = _bound(port)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        app = Endpoint(client, self.served, key).app
+        own = int(self._socket.getsockname()[1])
+        self.url = f"http://127.0.0.1:{own}/v1"
+        app = Endpoint(client, self.served, key, own).app
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None

@@ -7,22 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from app import main, opening
 from core.errors import NibbleError
+from core.hosts import Names
 from core.workspace import ROOT, Workspace
 
 
 def _start(folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "core.cli", "ui", "--no-browser", "--data-dir", str(folder), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_SHARE": "true", "GRADIO_ALLOWED_PATHS": "/"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -31,58 +28,6 @@ def _start(folder: Path, *options: str) -> subprocess.Popen[str]:
 def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]:
-    """An app that runs: its workspace, its address, its process."""
-    folder = tmp_path_factory.mktemp("served")
-    process = _start(folder, "--port", "0")
-    url = _line(process).split()[-1]
-    yield folder, url, process
-    process.kill()
-    process.wait()
-
-
-def _status(url: str) -> int:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def test_the_printed_address_opens_it_and_without_the_token_it_stays_shut(
-    served: tuple[Path, str, subprocess.Popen[str]],
-) -> None:
-    _, url, _ = served
-    assert url.startswith("http://127.0.0.1:") and "/?token=" in url
-    bare = url.partition("?")[0]
-    assert _status(url) == 200
-    assert _status(bare) == 401
-    assert _status(f"{bare}config") == 401
-    assert _status(f"{bare}gradio_api/file=/etc/hostname") == 401
-    assert _status(f"{bare}manifest.json") == 200
-
-
-def test_no_file_of_the_machine_is_served_whatever_the_environment_asks(
-    served: tuple[Path, str, subprocess.Popen[str]],
-) -> None:
-    folder, url, _ = served
-    bare, _, query = url.partition("?")
-    for path in ("/etc/hostname", str(ROOT / "README.md"), str(folder / "state" / "token")):
-        assert _status(f"{bare}gradio_api/file={quote(path)}?{query}") in (403, 404)
-    for page in ("docs", "openapi.json", "redoc"):
-        assert _status(f"{bare}{page}?{query}") == 404
-
-
-def test_a_second_start_on_the_same_workspace_finds_the_first(
-    served: tuple[Path, str, subprocess.Popen[str]],
-) -> None:
-    folder, url, _ = served
-    second = _start(folder)
-    assert _line(second).endswith(url)
-    assert second.wait(timeout=60) == 0
 
 
 def test_it_ends_when_it_is_told_to(tmp_path: Path) -> None:
@@ -116,10 +61,33 @@ def test_without_a_wish_the_next_free_port_is_taken() -> None:
             assert opening.choose_port(None) > port
 
 
-@pytest.mark.parametrize("flags", [{"listen": True}, {"share": True}, {"auth": "nopassword"}, {"auth": ":x"}])
-def test_others_are_let_in_only_behind_a_login(tmp_path: Path, flags: dict[str, object]) -> None:
-    with pytest.raises(NibbleError, match="--auth"):
-        main.serve(Workspace.open(tmp_path), **flags)  # type: ignore[arg-type]
+@pytest.mark.parametrize("auth", ["nopassword", ":x", "x:", ":", " :x", ""])
+def test_a_login_that_is_none_is_refused(tmp_path: Path, auth: str) -> None:
+    for flags in ({}, {"listen": True}, {"share": True}):
+        with pytest.raises(NibbleError, match="--auth"):
+            main.serve(Workspace.open(tmp_path), auth=auth, **flags)
+
+
+def test_others_are_let_in_only_behind_a_login_which_is_made_up_where_none_is_given() -> None:
+    assert main._login(None, others=False) == ("nibble", "")
+    name, password = main._login(None, others=True)
+    assert name == "nibble" and len(password) > 20 and main._login(None, others=True)[1] != password
+    assert main._login("anna:a:b c", others=True) == ("anna", "a:b c")
+
+
+def test_a_password_that_was_made_up_is_told_once_and_a_given_one_never(capsys: pytest.CaptureFixture[str]) -> None:
+    names = Names(7860, listen=True)
+    main._tell_others(names, share=False, generated="made-up")
+    assert capsys.readouterr().out.count("made-up") == 1
+    names.tunnel = "a1b2c3.gradio.live"
+    main._tell_others(names, share=True, generated="")
+    told = capsys.readouterr().out
+    assert "https://a1b2c3.gradio.live/" in told and "Sign in" not in told
+
+
+def test_a_folder_to_allow_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(NibbleError, match="--allow-path"):
+        main.serve(Workspace.open(tmp_path), listen=True, allowed=[str(tmp_path / "nowhere")])
 
 
 def test_a_server_that_died_does_not_block_the_next(tmp_path: Path) -> None:

@@ -159,10 +159,21 @@ def test_without_the_key_nothing_is_told(server: EndpointServer, chat: FakeClien
             openai.OpenAI(base_url=server.url, api_key=key, max_retries=0).models.list()
     assert httpx.get(f"{server.url}/models").status_code == 401
     good = {"authorization": f"Bearer {KEY}"}
-    for foreign in ("evil.example", "localhost.evil.example", "192.168.1.4:80"):
+    port = server.url.removesuffix("/v1").rpartition(":")[2]
+    for foreign in (
+        "evil.example",
+        f"localhost.evil.example:{port}",
+        f"192.168.1.4:{port}",
+        "127.0.0.1:1",
+        "localhost",
+    ):
         assert httpx.get(f"{server.url}/models", headers={**good, "host": foreign}).status_code == 421
-    assert httpx.get(f"{server.url}/models", headers={**good, "origin": "https://evil.example"}).status_code == 403
-    assert httpx.get(f"{server.url}/models", headers={**good, "host": "localhost"}).status_code == 200
+    for page in ("https://evil.example", "http://localhost:3000", "null", f"https://127.0.0.1:{port}"):
+        assert httpx.get(f"{server.url}/models", headers={**good, "origin": page}).status_code == 403
+    for own in ("localhost", "127.0.0.1"):
+        heads = {**good, "host": f"{own}:{port}", "origin": f"http://{own}:{port}"}
+        assert httpx.get(f"{server.url}/models", headers=heads).status_code == 200
+    assert httpx.get(f"{server.url}/files").status_code == 401
     missing = httpx.get(f"{server.url}/files", headers=good)
     assert missing.status_code == 404 and "not served here" in missing.json()["error"]["message"]
     broken = httpx.post(f"{server.url}/chat/completions", headers=good, content=b"{")

@@ -1,0 +1,171 @@
+"""Who may talk to the app: nobody but the person who was given its address or its password, and no other web page.
+
+Gradio by itself serves any Host header (DNS rebinding), runs cross-origin posts and lets routes out of its login. The
+guard stands in front of all of it, of Gradio's own middleware too, and knows no exception once the app has started.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from app import door_html, login
+from app.login import Login
+from app.security import HEADERS
+from core.hosts import Names
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
+
+# Gradio asks this of itself before launch() returns; from then on it is as shut as all else.
+PROBE = "/gradio_api/startup-events"
+# Gradio's routes that Nibble has no use for, and which do something: fetch, convert, run, tell.
+UNUSED = (
+    "/gradio_api/file=http",
+    "/gradio_api/file/",
+    "/gradio_api/proxy=",
+    "/gradio_api/process_recording",
+    "/gradio_api/vibe-",
+    "/gradio_api/undo-vibe-edit",
+    "/gradio_api/deep_link",
+    "/gradio_api/run-history",
+    "/gradio_api/runs",
+    "/gradio_api/dev/",
+    "/gradio_api/mcp",
+    "/gradio_api/openapi.json",
+    "/gradio_api/token",
+    "/monitoring",
+    "/login",
+    "/logout",
+)
+ELSEWHERE = ("cross-site", "same-site")  # another port of this machine is `same-site` to a browser
+FOREIGN_PAGE = "Another web page may not talk to this app."
+# What those behind the guard must not believe, as anybody can send it, or need not know.
+HIDDEN = (b"cookie", b"authorization", b"forwarded", b"x-forwarded-", b"x-real-ip", b"x-gradio-")
+
+
+@dataclass
+class Door:
+    """What the guard lets in: requests under `names`, with the key (`token`) or a session of the `login`.
+
+    Exactly one of the two is set. `starting` holds until the server has asked itself whether it is up.
+    """
+
+    names: Names
+    token: str | None = None
+    login: Login | None = None
+    starting: bool = True
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name. It holds the port: all ports of one host share their cookies."""
+        return f"nibble_{self.names.port}"
+
+    def knows(self, carried: str) -> bool:
+        """Whether the cookie `carried` opens it."""
+        return self.login.knows(carried) if self.login is not None else self.is_key(carried)
+
+    def is_key(self, given: str) -> bool:
+        """Whether `given` is the key."""
+        return bool(self.token) and secrets.compare_digest(given.encode(), str(self.token).encode())
+
+
+class Guard:
+    """ASGI middleware: Host, Origin, then the key or a session; our headers on every answer."""
+
+    def __init__(self, app: Asgi, door: Door) -> None:
+        self.app, self.door = app, door
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a refusal or the login, or hand the request on."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # Gradio's queue speaks over HTTP; nothing here needs a web socket
+            return await send({"type": "websocket.close", "code": 1008})
+        request = Request(scope, receive)
+        answer = self._foreign(request) or await self._at_the_door(request)
+        if answer is not None:
+            for name, value in HEADERS.items():
+                answer.headers.setdefault(name, value)
+            return await answer(scope, receive, send)
+        added = dict(HEADERS)
+        if self._brings_key(request):
+            added["set-cookie"] = self._cookie(request, str(self.door.token))
+        return await self.app(self._for_those_behind(scope, request), receive, _with_headers(send, added))
+
+    def _foreign(self, request: Request) -> Response | None:
+        """The refusal of what comes under another name, or from another page."""
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or not self.door.names.served(hosts[0]):
+            told = f"This app does not answer under that name, only on this machine's port {self.door.names.port}."
+            return PlainTextResponse(told, 421)
+        own = f"{self._scheme(request)}://{hosts[0].lower()}"
+        if any(origin.lower() != own for origin in request.headers.getlist("origin")):
+            return PlainTextResponse(FOREIGN_PAGE, 403)
+        opens = request.method in ("GET", "HEAD") and request.headers.get("sec-fetch-mode") == "navigate"
+        if request.headers.get("sec-fetch-site") in ELSEWHERE and not opens:
+            return PlainTextResponse(FOREIGN_PAGE, 403)
+        return None
+
+    async def _at_the_door(self, request: Request) -> Response | None:
+        """The answer to who has neither the key nor a session, or asks for what is unused; None for who may come in."""
+        door = self.door
+        if door.starting and request.scope["path"] == PROBE and request.method == "GET":
+            return None
+        if door.login is not None and request.scope["path"] == login.PATH and request.method == "POST":
+            return await door.login.answer(request, lambda session: self._cookie(request, session))
+        if door.knows(self._carried(request)) or self._brings_key(request):
+            unused = request.scope["path"].lower().startswith(UNUSED)
+            return PlainTextResponse("There is no such page.", 404) if unused else None
+        return login.page() if door.login is not None else HTMLResponse(door_html.key(), 401)
+
+    def _carried(self, request: Request) -> str:
+        # Not by SimpleCookie: one cookie of another local app that it cannot read would hide ours.
+        parts = ";".join(request.headers.getlist("cookie")).split(";")
+        pairs = (part.strip().partition("=") for part in parts)
+        return next((value for name, _, value in pairs if name == self.door.cookie), "")
+
+    def _brings_key(self, request: Request) -> bool:
+        """Whether it opens the page by the address that was printed; no other route takes the key from an address."""
+        return request.scope["path"] == "/" and self.door.is_key(request.query_params.get("token", ""))
+
+    def _cookie(self, request: Request, value: str) -> str:
+        secure = "; Secure" if self._scheme(request) == "https" else ""
+        return f"{self.door.cookie}={value}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+    def _scheme(self, request: Request) -> str:
+        """By what it was sent: the tunnel ends TLS before us, and nothing that a client says counts."""
+        return "https" if request.headers.get("host", "").lower() == self.door.names.tunnel else "http"
+
+    def _for_those_behind(self, scope: Message, request: Request) -> Message:
+        """The request without the key, and without what a client says of itself."""
+        headers = [pair for pair in scope["headers"] if not pair[0].startswith(HIDDEN)]
+        scheme = self._scheme(request)
+        if scheme == "https":  # by which Gradio makes its addresses
+            headers.append((b"x-forwarded-proto", b"https"))
+        query = scope["query_string"]
+        if self._brings_key(request):
+            asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+            query = urlencode([pair for pair in asked if pair[0] != "token"]).encode()
+        return {**scope, "headers": headers, "scheme": scheme, "query_string": query}
+
+
+def _with_headers(send: Send, added: dict[str, str]) -> Send:
+    """`send`, with these headers on the answer in place of any of the same name that it has."""
+    ours = [(name.encode(), value.encode()) for name, value in added.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            theirs = [pair for pair in message["headers"] if pair[0].decode("latin-1").lower() not in added]
+            message = {**message, "headers": theirs + ours}
+        await send(message)
+
+    return sending

@@ -1,0 +1,33 @@
+"""Gradio's server with our guard in front of all of it, also of the middleware that Gradio adds by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradio.routes import App, ORJSONResponse
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from app.context import Context
+from app.export_shelf import Downloads
+from app.guard import Door, Guard
+from app.intake import Intake
+
+
+class House(App):
+    """What launch() serves. Gradio puts its own middleware before any that it is given, so the guard goes around."""
+
+    door: Door
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All of it, behind the guard."""
+        return Guard(super().build_middleware_stack(), self.door)
+
+
+def house(context: Context, door: Door) -> House:
+    """The server of `context` behind `door`, with our own routes; Gradio's are added by launch()."""
+    ours: list[Any] = [Middleware(Downloads, shelf=context.shelf), Middleware(Intake)]
+    kinds: dict[str, Any] = {"default_response_class": ORJSONResponse}  # as Gradio has it where it makes the server
+    built = House(middleware=ours, docs_url=None, redoc_url=None, openapi_url=None, **kinds)
+    built.door = door
+    return built

@@ -1,0 +1,65 @@
+"""Which names this server answers to: those that no foreign name server can have pointed here.
+
+A web page elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then be of one origin with
+the app. It cannot do that with a literal address, with `localhost`, or with a name outside the public tree of names.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# What home routers and mDNS hang behind a machine's name. None of them is sold to anybody.
+LOCAL_ENDINGS = ("", ".local", ".lan", ".home.arpa", ".internal")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", re.ASCII)
+
+
+class Names:
+    """The Host headers that are served on `port`: this machine's own, others' way to it only with `listen`.
+
+    `tunnel` is the public link's host, None where there is none.
+    """
+
+    def __init__(self, port: int, listen: bool = False) -> None:
+        self.port, self.listen = port, listen
+        self.tunnel: str | None = None
+
+    def served(self, host: str) -> bool:
+        """Whether a request under this Host header may be answered at all."""
+        given = host.lower()
+        if self.tunnel is not None and given == self.tunnel:
+            return True
+        found = _HOST.fullmatch(given)
+        if found is None:
+            return False
+        address, name, port = found.groups()
+        if int(port or 80) != self.port:
+            return False
+        return (address or name) in LOOPBACK or (self.listen and _is_ours(address or name))
+
+
+def machine_names() -> frozenset[str]:
+    """What this machine is called on its own network."""
+    name = socket.gethostname().lower()
+    return frozenset({name, *(name.partition(".")[0] + ending for ending in LOCAL_ENDINGS)})
+
+
+def lan_address() -> str | None:
+    """The address that this machine has on its network, None where it has none. Nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only the route is looked up
+            found = str(probe.getsockname()[0])
+        except OSError:
+            return None
+    return None if ipaddress.ip_address(found).is_loopback else found
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is a literal address, which cannot be rebound, or a name of this machine's own."""
+    try:
+        return not ipaddress.ip_address(name).is_unspecified
+    except ValueError:
+        return name in machine_names()
