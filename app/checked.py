@@ -45,6 +45,8 @@ def refusal(event: Any, inputs: list[Any], state: SessionState | None, sent: gr.
     if event.fn is None or len(inputs) != len(event.inputs):
         return NO_EVENT
     for component, value in zip(event.inputs, inputs, strict=True):
+        if isinstance(component, gr.State):  # kept by the server: what is sent is not looked at
+            continue
         shown = state[component._id] if state is not None and component._id in state else component
         said = fault(shown, value, may_be_empty=getattr(component, "value", None) is None)
         if said:
@@ -58,8 +60,6 @@ def fault(component: Component, value: Any, may_be_empty: bool = True) -> str:
     `may_be_empty`: for a menu, whether nothing may be chosen.
     """
     match component:
-        case gr.State():  # kept by the server: what is sent is not looked at
-            return ""
         case gr.Slider():
             return _fault_of_number(value, component.minimum, component.maximum)
         case gr.Number():
