@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.utils import get_upload_folder
 
 from app import arena_html, choices, pieces
 from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
 from app.context import Context
+from app.uploads import folder_to_send, forget
 from core.arena.contestants import ITS_BASE
 from core.arena.match import Match
 from core.arena.prompts import categories
@@ -45,7 +44,7 @@ class ArenaEvents:
         try:
             question = given[self.tab.question] or ""
             sampling = sampling_of(values)
-            keys = [values["first"] or "", values["second"] or ITS_BASE]
+            keys = [self.context.voice(key) for key in (values["first"] or "", values["second"] or ITS_BASE)]
             self.desk.ask(values["source"] or SHIPPED, question, values["system"] or "", keys, sampling)
         except NibbleError as error:
             yield {self.tab.status: pieces.error_box(str(error))}
@@ -125,6 +124,7 @@ class ArenaEvents:
             table = read_table(file)
             votes = as_votes(table.games, file, self.desk.votes.refresh())
             self.desk.votes.add(votes)
+            forget([path])
         except NibbleError as error:
             return {self.tab.upload: None, self.tab.exchanged: pieces.error_box(str(error))}
         said = pieces.note_box(table.summary)
@@ -137,9 +137,7 @@ class ArenaEvents:
         votes = self.desk.votes.refresh()
         if not votes:
             return {self.tab.exchanged: pieces.error_box("There are no votes to export yet.")}
-        folder = Path(get_upload_folder())
-        folder.mkdir(parents=True, exist_ok=True)
-        file = Path(tempfile.mkdtemp(dir=folder)) / "votes.csv"
+        file = folder_to_send() / "votes.csv"
         file.write_text(write_table(votes), encoding="utf-8")
         said = pieces.note_box(f"{pieces.number(len(votes))} votes are being downloaded as votes.csv.")
         return {self.tab.download: str(file), self.tab.exchanged: said}
@@ -150,6 +148,7 @@ class ArenaEvents:
         keys = values["bulk_voices"] or [values["first"] or "", values["second"] or ITS_BASE]
         settings = {name: values[name] for name in ("greedy", "temperature", "top_p", "max_new_tokens")}
         try:
+            keys = [self.context.voice(key) for key in keys]
             self.work.prepare(keys, values["bulk_source"] or SHIPPED, values["system"] or "", settings)
         except NibbleError as error:
             return {self.tab.bulk_said: pieces.error_box(str(error))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Generator, Iterator
 from datetime import datetime
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.utils import get_upload_folder
 
 from app import chat_html, pieces
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
 from app.literal import as_written
 from app.talk import Manner
+from app.uploads import folder_to_send
 from core.chat.sampling import Sampling, SamplingError
 from core.errors import NibbleError
 from core.workspace import read_json, write_json
@@ -43,7 +42,7 @@ class ChatEvents:
         if manner is None:
             return
         before = len(self.talk.turns)
-        self.talk.say(given[self.tab.message] or "", key_of(given[self.tab.talker]), manner)
+        self.talk.say(given[self.tab.message] or "", self._key(given), manner)
         taken = len(self.talk.turns) > before
         yield {**({self.tab.message: ""} if taken else {}), **self._shown()}
         yield from self._watch()
@@ -52,7 +51,7 @@ class ChatEvents:
         """Have the last message answered once more."""
         manner = yield from self._manner(given)
         if manner is not None:
-            self.talk.again(key_of(given[self.tab.talker]), manner)
+            self.talk.again(self._key(given), manner)
             yield from self._watch()
 
     def edit(self, given: Given, event: gr.EditData) -> Iterator[Updates]:
@@ -62,7 +61,7 @@ class ChatEvents:
             shown = event.index if isinstance(event.index, int) else event.index[0]
             at = chat_html.turn_at(self.talk.turns, shown)
             if at is not None:
-                self.talk.edit(at, as_written(event.value), key_of(given[self.tab.talker]), manner)
+                self.talk.edit(at, as_written(event.value), self._key(given), manner)
             yield from self._watch()
 
     def undo(self) -> Updates:
@@ -82,7 +81,10 @@ class ChatEvents:
     def serve(self, given: Given) -> Updates:
         """Begin or end the endpoint for other programs."""
         desk = self.context.serving
-        desk.toggle(key_of(given[self.tab.talker]))
+        try:
+            desk.toggle("" if desk.serves else self._key(given))
+        except NibbleError as error:
+            return {self.tab.served: pieces.error_box(str(error))}
         return {self.tab.serve: "Stop serving" if desk.serves else "Serve it", self.tab.served: desk.box()}
 
     def save(self, given: Given) -> Updates:
@@ -111,9 +113,14 @@ class ChatEvents:
     def _shown(self) -> Updates:
         return render(self.tab, self.talk)
 
+    def _key(self, given: Given) -> str:
+        """Who is chosen, or the folder of an adapter that was typed. Raises NibbleError for one that may not be."""
+        return self.context.voice(key_of(given[self.tab.talker]))
+
     def _manner(self, given: Given) -> Generator[Updates, None, Manner | None]:
         """How to reply; None, and the sentence on the screen, where a setting cannot be."""
         try:
+            self._key(given)
             return Manner(given[self.tab.voice], sampling_of(self.tab, given), _system(self.tab, given))
         except NibbleError as error:
             yield {self.tab.status: pieces.error_box(str(error))}
@@ -124,13 +131,13 @@ class CompareEvents:
     """The callbacks of one question to several voices."""
 
     def __init__(self, tab: ChatTab, context: Context) -> None:
-        self.tab, self.sides = tab, context.sides
+        self.tab, self.context, self.sides = tab, context, context.sides
 
     def ask(self, given: Given) -> Iterator[Updates]:
         """Ask all of them, and show the replies as they grow."""
         part = self.tab.compare
-        keys = [key_of(key) for key in given[part.who] or []]
         try:
+            keys = [self.context.voice(key_of(key)) for key in given[part.who] or []]
             sampling = sampling_of(self.tab, given)
         except NibbleError as error:
             yield {part.status: pieces.error_box(str(error))}
@@ -178,10 +185,8 @@ def sampling_of(tab: ChatTab, given: Given) -> Sampling:
 def conversation_file(context: Context, system: str) -> Path:
     """The conversation in a file of `messages`, one line, in the folder that Gradio may send from."""
     head = [{"role": "system", "content": system.strip()}] if system.strip() else []
-    folder = Path(get_upload_folder())
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"chat {datetime.now():%Y-%m-%d %H.%M.%S}.jsonl"
-    file = Path(tempfile.mkdtemp(dir=folder)) / name
+    file = folder_to_send() / name
     row = {"messages": head + context.talk.messages()}
     file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     return file

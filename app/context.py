@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.arena import Arena
 from app.data_desk import DataDesk
@@ -19,7 +21,9 @@ from core.chat.client import ChatClient
 from core.hardware import Device, device
 from core.helper import Helper
 from core.paths import Reach
+from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
+from core.typed import typed_recipe, typed_voice
 from core.workspace import Workspace
 
 
@@ -69,6 +73,19 @@ class Context:
     def listening(self) -> bool:
         """Whether others reach this server (--listen, --share): then the page may not do what only its owner may."""
         return not self.reach.everywhere
+
+    @property
+    def listening(self) -> bool:
+        """Whether others reach this server (--listen, --share): then the page may not do what only its owner may."""
+        return not self.reach.everywhere
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe of these settings, every path in it allowed. Raises NibbleError."""
+        return typed_recipe(self.reach, self.workspace, make_recipe(dict(values)))
+
+    def voice(self, key: str) -> str:
+        """The key of somebody to talk to, any path in it allowed. Raises NibbleError."""
+        return typed_voice(self.reach, self.workspace, key)
 
     @property
     def form_file(self) -> Path:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
-from gradio.utils import get_upload_folder
 
 from app import choices, pieces
 from app.checked import NO_EVENT, pressed
@@ -18,10 +16,11 @@ from app.context import Context
 from app.data_mapping import guess, is_enough
 from app.data_upload import keep_files
 from app.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
+from app.uploads import folder_to_send
 from core.data.hub import looks_like_hub_id
+from core.data.keep import safe_name
 from core.data.samples import find_sample
 from core.errors import NibbleError
-from core.recipe import make_recipe
 
 if TYPE_CHECKING:
     from app.tabs.data import DataTab
@@ -129,9 +128,8 @@ class DataEvents:
         save = SAVES[key]
 
         def write() -> Updates:
-            name = Path(self.context.data.state.get("name") or "data").stem
-            folder = Path(tempfile.mkdtemp(dir=_uploads()))
-            file = folder / f"{name} {save.ending}"
+            name = safe_name(Path(self.context.data.state.get("name") or "data").stem)
+            file = folder_to_send() / f"{name} {save.ending}"
             try:
                 self.context.data.save(save.what, file)
             except NibbleError as error:
@@ -172,7 +170,7 @@ class DataEvents:
             said = "Choose the columns with the question and the reply, or the list of turns, or plain text."
             return pieces.note_box(said)
         try:
-            self.context.data.look(make_recipe(values))
+            self.context.data.look(self.context.recipe(values))
         except NibbleError as error:
             return explain(error)
         return ""
@@ -183,10 +181,3 @@ class DataEvents:
 
 def _shown(value: Any) -> Any:
     return "" if value is None else value
-
-
-def _uploads() -> str:
-    """Gradio's own folder for files that come and go: the only one that it may send from."""
-    folder = Path(get_upload_folder())
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from app.uploads import forget
 from core.data.keep import keep_several
 from core.data.read import SUFFIXES
 from core.workspace import Workspace
@@ -25,4 +26,6 @@ def drop_area() -> gr.File:
 
 def keep_files(workspace: Workspace, paths: list[str]) -> str:
     """Copy uploaded files into the workspace, several as one dataset; returns its path. Raises DataError."""
-    return str(keep_several(workspace, [(Path(path), Path(path).name) for path in paths]).path)
+    kept = keep_several(workspace, [(Path(path), Path(path).name) for path in paths])
+    forget(paths)
+    return str(kept.path)

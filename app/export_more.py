@@ -12,13 +12,14 @@ from gradio.components import Component
 from app import choices, pieces
 from app.context import Context
 from app.export_desk import newest
+from app.uploads import forget
 from core.errors import NibbleError
 from core.export.importing import import_adapter
 from core.export.place import ExportError
 from core.export.push import plan_upload
-from core.workspace import as_path
 
 Updates = dict[Any, Any]
+PACKED = [".zip", ".tar", ".gz", ".tgz"]
 WHAT = (
     "<p class='nb-muted'>Exported here, or made elsewhere with PEFT: for Chat and Arena. Only safetensors, which hold "
     "numbers and no code.</p>"
@@ -62,7 +63,7 @@ def build_import() -> tuple[gr.File, gr.Textbox, gr.Textbox, gr.Dropdown, gr.But
     """Lay the import out."""
     with gr.Accordion("Bring an adapter in", open=False):
         gr.HTML(WHAT, elem_classes="nb-slot")
-        file = gr.File(label="Its zip", file_types=[".zip"], height=90, elem_classes="nb-drop")
+        file = gr.File(label="Its zip or tar", file_types=PACKED, height=90, elem_classes="nb-drop")
         place = gr.Textbox(label="Or its folder", info="On the machine that Nibble runs on.")
         name = gr.Textbox(label="Call it", placeholder="As its folder or zip is called")
         base = gr.Dropdown(
@@ -94,11 +95,12 @@ def wire(more: More, context: Context) -> None:
         return pushing(more, context)
 
     def take(file: str | None, place: str, name: str, base: str | None) -> Updates:
-        source = Path(file) if file else as_path(place or "")
-        if source is None:
-            return {more.taken: pieces.error_box("Choose a zip, or write the folder that the adapter is in.")}
+        if not file and not (place or "").strip():
+            return {more.taken: pieces.error_box("Choose its zip, or write the folder that the adapter is in.")}
         try:
-            made = import_adapter(context.workspace, source, name or "", base or "")
+            source = Path(file) if file else context.reach.read(place, "The adapter's folder")
+            made = import_adapter(context.workspace, source, name or "", base or "", context.reach)
+            forget([file] if file else [])
         except NibbleError as error:
             return {more.taken: pieces.error_box(str(error))}
         said = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."

@@ -36,7 +36,7 @@ class PlanEvents:
     def look(self, given: Mapping[Component, Any]) -> str:
         """Have what stands on the form planned. Returns at once, with the last plan greyed; `tick` brings the next."""
         try:
-            self.context.plans.look(make_recipe(self.form.values(given)))
+            self.context.plans.look(self.context.recipe(self.form.values(given)))
         except NibbleError as error:
             self.context.plans.refuse(str(error))
         return self.context.plans.html()

@@ -142,8 +142,10 @@ class RunsEvents:
 
     def delete(self, opened: str, asked: Asked) -> Updates:
         """Delete the run; it leaves the comparison too."""
-        tab, run = self.tab, Run(self.context.workspace.runs / opened)
+        tab, run = self.tab, opened_run(self.context, opened)
         try:
+            if run is None:
+                raise RunError("This run is gone already: it was deleted elsewhere.")
             remove(self.context.workspace, run)
         except NibbleError as error:
             return {tab.said: explain(error), tab.sure: gr.Row(visible=False)}

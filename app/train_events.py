@@ -15,7 +15,7 @@ from app.data_upload import keep_files
 from app.form import AS_RECOGNISED, explain, flat
 from core.data.samples import find_sample
 from core.errors import NibbleError
-from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset
+from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset, recipe_presets
 from core.runs.resuming import resume
 from core.runs.store import Run
 from core.workspace import write_json
@@ -38,7 +38,7 @@ class TrainEvents:
     def start(self, given: dict[Component, Any]) -> Updates:
         """Check the settings, make the run and queue it; what cannot work is said beside the button."""
         try:
-            return self._submit(make_recipe(self.tab.form.values(given)))
+            return self._submit(self.context.recipe(self.tab.form.values(given)))
         except Exception as error:  # whatever it is, the person is looking here
             return {self.tab.said: explain(error)}
 
@@ -125,7 +125,7 @@ class TrainEvents:
 
     def fill_from(self, name: str | None) -> Updates:
         """Put a recipe's settings on the screen, and what it is for; model and data only where it names them."""
-        if not name:
+        if name not in recipe_presets():
             return {self.tab.about: ""}
         own = named_in_preset(name)
         values = {key: value for key, value in flat(load_recipe(name)).items() if key in own or key not in KEPT}
@@ -144,7 +144,7 @@ class TrainEvents:
         """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""
         yield {self.tab.check: pieces.busy("Looking at the model and the data…")}
         try:
-            recipe = make_recipe(self.tab.form.values(given)).model_dump()
+            recipe = self.context.recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:
             yield {self.tab.check: explain(error)}
             return
@@ -164,7 +164,7 @@ class TrainEvents:
     def turn(self, given: dict[Component, Any]) -> Updates:
         """Show another row."""
         try:
-            recipe = make_recipe(self.tab.form.values(given)).model_dump()
+            recipe = self.context.recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:
             return {self.tab.check: explain(error)}
         html, row = self._preview(recipe, given[self.tab.row])

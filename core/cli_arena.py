@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from core.errors import NibbleError
+from core.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
@@ -65,7 +65,7 @@ def _games(options: argparse.Namespace) -> tuple[list[Any], int, list[str]]:
     from core.arena.votes import VoteBook, games_of
 
     if options.file is not None:
-        table = read_table(Path(options.file).expanduser())
+        table = read_table(_reach(options).read(options.file, "The file of votes"))
         return table.games, table.unreadable, table.reasons
     book = VoteBook(Workspace.open(options.data_dir))
     games = games_of(book.refresh())
@@ -87,7 +87,7 @@ def _votes(options: argparse.Namespace) -> tuple[int, Result]:
     result: dict[str, Any] = {"votes": len(votes), "unreadable": book.unreadable, "file": str(book.path)}
     result["by"] = {kind: sum(vote.kind == kind for vote in votes) for kind in KINDS}
     if options.export:
-        target = Path(options.export).expanduser()
+        target = _reach(options).write(options.export, "The file of votes")
         try:
             target.write_text(write_table(votes), encoding="utf-8")
         except OSError as error:
@@ -110,7 +110,7 @@ def _import(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.table import as_votes, read_table
     from core.arena.votes import VoteBook
 
-    file = Path(options.file).expanduser()
+    file = _reach(options).read(options.file, "The file of votes")
     table, book = read_table(file), VoteBook(Workspace.open(options.data_dir))
     book.add(as_votes(table.games, file, book.refresh()))
     if not options.json:
@@ -164,13 +164,14 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.awake import KeptAwake
     from core.chat.client import ChatClient
     from core.chat.sampling import Sampling
+    from core.typed import typed_voice
 
-    workspace = Workspace.open(options.data_dir)
+    workspace, reach = Workspace.open(options.data_dir), _reach(options)
     client = ChatClient(workspace)
     bulk = Bulk(
         AnswerBook(workspace),
         client,
-        contestants(workspace, [_spelt(voice) for voice in options.voices]),
+        contestants(workspace, [typed_voice(reach, workspace, _spelt(voice)) for voice in options.voices]),
         _prompts(options, workspace),
         Sampling(options.max_new_tokens, options.greedy, seed=SEED),
     )
@@ -186,6 +187,10 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     done = bulk.done == bulk.total
     missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} answers could not be made."}
     return int(not done), {"answers": bulk.done, "of": bulk.total, "failed": bulk.failed, **missing}
+
+
+def _reach(options: argparse.Namespace) -> Reach:
+    return Reach.of(Workspace.open(options.data_dir))
 
 
 def _spelt(voice: str) -> str:

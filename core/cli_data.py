@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from core.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
@@ -35,13 +36,15 @@ def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse
 
 def _recipe(options: argparse.Namespace) -> Any:
     from core.recipe import make_recipe, with_overrides
+    from core.typed import typed_recipe
 
     values: dict[str, Any] = {"model": options.model, "data.path": options.file}
     if options.max_length is not None:
         values["data.max_length"] = options.max_length
     if options.format is not None:
         values["data.format"] = options.format
-    return make_recipe(with_overrides(values, options.set))
+    workspace = Workspace.open(options.data_dir)
+    return typed_recipe(Reach.of(workspace), workspace, make_recipe(with_overrides(values, options.set)))
 
 
 def _check(options: argparse.Namespace) -> tuple[int, Result]:

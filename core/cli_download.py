@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 from core.errors import NibbleError
+from core.paths import Reach
+from core.workspace import Workspace
 
 QUIET_SECONDS = 10.0
 
@@ -22,9 +24,10 @@ def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.download import Progress, download, stopped_sentence
     from core.models import find_model
     from core.sizes import show_bytes, show_duration
+    from core.typed import typed_model
 
     began = time.monotonic()
-    found = find_model(options.model)
+    found = find_model(typed_model(Reach.of(Workspace.open(options.data_dir)), options.model))
     needed, last = found.download_bytes, list[Progress]()
     line = ProgressLine()
 

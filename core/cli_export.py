@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from core.paths import Reach
 from core.workspace import Workspace
 
 FORMATS = ("adapter", "merged", "ollama", "gguf")
@@ -47,7 +47,8 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
     workspace = Workspace.open(options.data_dir)
     run = find_run(workspace, options.run_id)
-    out = Path(options.out).expanduser() if options.out else workspace.exports / f"{safe_name(run.name)}-{options.to}"
+    own = workspace.exports / f"{safe_name(run.name)}-{options.to}"
+    out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else own
     order = Order(options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only)
     answer = export(workspace, run, order, _Teller().say)
     proof = sentence(answer["verified"])
@@ -69,7 +70,8 @@ def import_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.export.importing import import_adapter
 
     workspace = Workspace.open(options.data_dir)
-    made = import_adapter(workspace, Path(options.source).expanduser(), options.name, options.base)
+    source = Reach.of(workspace).read(options.source, "The adapter")
+    made = import_adapter(workspace, source, options.name, options.base)
     print(f"{made.name} is here: Chat and Arena offer it.", file=sys.stderr)
     return 0, {"name": made.name, "dir": str(made)}
 
@@ -86,7 +88,8 @@ def push_export(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Show what would be uploaded, and with --yes upload it."""
     from core.export.push import plan_upload, push
 
-    upload = plan_upload(Path(options.folder).expanduser(), options.repo, private=not options.public)
+    folder = Reach.of(Workspace.open(options.data_dir)).read(options.folder, "The export's folder")
+    upload = plan_upload(folder, options.repo, private=not options.public)
     for name, size in upload.files:
         print(f"{size:>14,}  {name}", file=sys.stderr)
     print(upload.heading, file=sys.stderr)

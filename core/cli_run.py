@@ -10,6 +10,7 @@ from typing import Any
 
 from core import cli_download
 from core.errors import RecipeError, RunError
+from core.paths import Reach
 from core.sizes import show_duration
 from core.workspace import Workspace
 
@@ -44,11 +45,12 @@ def resume_arguments(command: argparse.ArgumentParser) -> None:
 def train(options: argparse.Namespace) -> tuple[int, Result]:
     """Train a recipe. Returns the exit status, and the answer of DESIGN.md."""
     from core.launching import submit
-    from core.recipe import load_recipe, make_recipe
+    from core.recipe import make_recipe
     from core.runs.supervisor import Supervisor
+    from core.typed import load_typed
 
     workspace = Workspace.open(options.data_dir)
-    recipe = load_recipe(options.recipe, options.set)
+    recipe = load_typed(Reach.of(workspace), workspace, options.recipe, options.set)
     if options.name:
         recipe = make_recipe({**recipe.model_dump(), "name": options.name})
     if options.machines < 1:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 
+from core.paths import Reach
 from core.workspace import Workspace
 
 
@@ -26,10 +27,12 @@ def serve(options: argparse.Namespace) -> tuple[int, None]:
     from core.chat.client import ChatClient
     from core.chat.voices import find_voice
     from core.serve.server import EndpointServer, given_key, new_key
+    from core.typed import typed_voice
 
     workspace = Workspace.open(options.data_dir)
-    voice = find_voice(workspace, options.voice if ":" in options.voice else f"run:{options.voice}")
-    given = given_key(options.key_file)
+    reach, key = Reach.of(workspace), options.voice if ":" in options.voice else f"run:{options.voice}"
+    voice = find_voice(workspace, typed_voice(reach, workspace, key))
+    given = given_key(str(reach.read(options.key_file, "The key file")) if options.key_file else None)
     client = ChatClient(workspace)
     server = EndpointServer(client, workspace, voice, given or new_key(), options.port)
     try:

@@ -41,6 +41,11 @@ def is_run_id(text: str) -> bool:
     return isinstance(text, str) and _RUN_ID.fullmatch(text) is not None
 
 
+def is_device_name(name: str) -> bool:
+    """Whether Windows opens a device under this name of a file."""
+    return _DEVICE.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class Reach:
     """Where typed paths may lead: below `roots`, or `everywhere`; into `closed` never, which may be files too."""
@@ -86,7 +91,7 @@ class Reach:
         Raises NibbleError as `read` does, and for names that Windows keeps for devices: others shall open it.
         """
         path = self._allowed(given, what, "write to", below)
-        device = next((part for part in path.parts if _DEVICE.fullmatch(part)), None)
+        device = next((part for part in path.parts if is_device_name(part)), None)
         if device is not None:
             raise NibbleError(f"{what} {_shown(given)}: {device!r} is a device's name on Windows. Choose another name.")
         return path
@@ -156,7 +161,7 @@ def _checked(given: str, what: str) -> str:
         raise NibbleError(f"{what} {_shown(given)} names a Windows drive, which this system has not.")
     if os.name == "nt" and (_DRIVE.fullmatch(text[:2]) and text[2:3] not in ("\\", "/") or ":" in text[2:]):
         raise NibbleError(f"{what} {_shown(given)} is no whole path. Write it with its drive and folders.")
-    if os.name == "nt" and any(_DEVICE.fullmatch(part) for part in re.split(r"[\\/]", text)):
+    if os.name == "nt" and any(is_device_name(part) for part in re.split(r"[\\/]", text)):
         raise NibbleError(f"{what} {_shown(given)} is a device, not a file. Choose another place.")
     return text
 

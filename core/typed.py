@@ -8,7 +8,7 @@ from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.models import model_presets
 from core.paths import Reach
-from core.recipe import Recipe
+from core.recipe import Recipe, load_recipe, recipe_presets
 from core.workspace import Workspace
 
 # An id or the start of one, 'last', and which part of the run speaks.
@@ -25,12 +25,24 @@ def typed_dataset(reach: Reach, given: str) -> str:
     return given if find_sample(given) is not None else reach.name_or_path(given, "The dataset")
 
 
-def typed_recipe(reach: Reach, recipe: Recipe) -> Recipe:
+def typed_recipe(reach: Reach, workspace: Workspace, recipe: Recipe) -> Recipe:
     """`recipe` with whole paths, all of them allowed. Raises NibbleError."""
     allowed = recipe.model_copy(deep=True)
-    allowed.model = typed_model(reach, recipe.model)
-    allowed.data.path = typed_dataset(reach, recipe.data.path)
+    model, dataset = typed_model(reach, recipe.model), typed_dataset(reach, recipe.data.path)
+    if model != recipe.model:  # what is put is counted as said, and a recipe may leave its model to an adapter
+        allowed.model = model
+    if dataset != recipe.data.path:
+        allowed.data.path = dataset
+    start = getattr(recipe.lora, "start_from", None)
+    if start is not None:
+        typed_voice(reach, workspace, start)
     return allowed
+
+
+def load_typed(reach: Reach, workspace: Workspace, source: str, changes: list[str] | None = None) -> Recipe:
+    """The recipe that `source` names, a preset or a YAML file, with `changes` made to it, and its paths allowed."""
+    file = source if source in recipe_presets() else reach.name_or_path(source, "The recipe")
+    return typed_recipe(reach, workspace, load_recipe(file, changes))
 
 
 def typed_voice(reach: Reach, workspace: Workspace, key: str) -> str:

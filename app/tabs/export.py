@@ -135,9 +135,7 @@ class ExportEvents:
             run = _run(self.context, given[tab.run])
             if run is None:
                 raise RunError("Choose a run to export first.")
-            out = Path(str(given[tab.out] or "").strip()).expanduser()
-            if not out.is_absolute():
-                out = workspace.exports / out
+            out = self.context.reach.write(given[tab.out] or "", "The export's folder", workspace.exports)
             refuse_place(out)
             order = Order(
                 given[tab.to], out, given[tab.onto], given[tab.precision], given[tab.gguf_type], bool(given[tab.apart])

@@ -44,6 +44,8 @@ def fetch(
     from huggingface_hub import constants
 
     name = id.strip().removeprefix(_PREFIX)
+    if Path(name).exists():  # the library would take that, whatever it is
+        raise DataError(f"There is a folder {name} where Nibble runs, which hides the dataset of that name. Rename it.")
     record = workspace.datasets / f".hub-{hashlib.sha256(f'{name} {config} {split}'.encode()).hexdigest()[:16]}.json"
     try:
         if constants.HF_HUB_OFFLINE:

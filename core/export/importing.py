@@ -1,65 +1,69 @@
-"""Takes in an adapter from elsewhere, a PEFT folder or zip, for Chat and Arena; of weights only safetensors. No torch.
+"""Takes in an adapter from elsewhere, a PEFT folder, zip or tar, for Chat and Arena; of weights only safetensors.
 
-A zip is read as data from a stranger: how many files, how large, how far they unpack, where they would lie.
+What is packed is read as data from a stranger (core/archive.py). Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import stat
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.errors import ModelError
+from core.archive import ArchiveError, Limits, entries_of, is_archive, unpack
+from core.errors import ModelError, NibbleError
 from core.export.naming import safe_name
 from core.export.place import ExportError, refuse_full_disk, writing
-from core.hub import is_plain
 from core.models import find_model, model_presets
+from core.paths import Reach
 from core.sizes import show_bytes
 from core.workspace import ROOT, Workspace, as_path, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-MOST_FILES = 500
 MOST_BYTES = 20_000_000_000
-# How many bytes one in the zip may become; weights do not shrink, and text not so far.
-MOST_RATIO = 200
+# Weights do not shrink when they are packed, and text not so far. A whole run of another tool may be packed with it.
+LIMITS = Limits(entries=500, bytes=5 * MOST_BYTES, ratio=200, free_bytes=1_000_000)
+_PACKED = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 # What an adapter's folder holds that is of use here; all else stays outside.
 _TAKEN = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md", ".yaml", ".svg")
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One file that could be taken: its name below the adapter's folder, its size, and how it is opened."""
+    """One file that could be taken: its name below the adapter's folder, its size, and its path or name where it is."""
 
     name: str
     bytes: int
-    source: Path | zipfile.ZipInfo
+    source: Path | str
 
 
-def import_adapter(workspace: Workspace, source: Path, name: str = "", base: str = "") -> Path:
-    """Copy the adapter in `source`, a folder or zip, to `workspace/adapters/<name>`; returns that folder.
+def import_adapter(
+    workspace: Workspace, source: Path, name: str = "", base: str = "", reach: Reach | None = None
+) -> Path:
+    """Copy the adapter in `source`, a folder or archive, to `workspace/adapters/<name>`; returns that folder.
 
-    `base` stands in for the base that the adapter names, which may be a path on another machine. Raises ExportError:
-    not an adapter, pickled, unsafe or too large; a name that is taken; a base that is not known.
+    `base` stands in for the base that the adapter names, which may be a path on another machine, and has to be within
+    `reach`. Raises NibbleError: not an adapter, pickled, unsafe or too large; a name that is taken; an unknown base.
     """
-    called = safe_name(name or source.name.removesuffix(".zip"), "adapter")
+    called = safe_name(name or _PACKED.sub("", source.name), "adapter")
     target = workspace.adapters / called
     if target.exists():
         raise ExportError(f"There is an adapter {called!r} already. Give this one another name.")
-    if source.is_dir():
-        return _take(target, _folder_parts(source), None, base)
     try:
-        with zipfile.ZipFile(source) as packed:
-            return _take(target, _zip_parts(packed), packed, base)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
-        raise ExportError(f"{source.name} is neither a folder nor a zip that can be read. Download it again.") from None
+        if source.is_dir():
+            parts = _folder_parts(source)
+        elif is_archive(source):
+            parts = _packed_parts(source)
+        else:
+            raise ExportError(f"{source.name} is neither a folder nor a zip that can be read. Download it again.")
+        return _take(target, parts, source, base, reach or Reach.of(workspace))
+    except ArchiveError as error:
+        raise ExportError(str(error)) from None
     except OSError as error:
         raise ExportError(f"{source.name} cannot be read: {error.strerror or error}.") from None
 
@@ -72,32 +76,15 @@ def _folder_parts(folder: Path) -> list[_Part]:
     return _useful(_Part(path.name, path.stat().st_size, path) for path in files)
 
 
-def _zip_parts(packed: zipfile.ZipFile) -> list[_Part]:
-    """The files beside adapter_config.json, wherever in the zip that lies. Raises ExportError for an unsafe zip."""
-    entries = [entry for entry in packed.infolist() if not entry.is_dir()]
-    if len(packed.infolist()) > MOST_FILES:
-        raise ExportError(f"The zip holds {len(packed.infolist()):,} files; an adapter has at most {MOST_FILES}.")
-    for entry in entries:
-        _refuse_entry(entry)
-    configs = [PurePosixPath(entry.filename) for entry in entries if PurePosixPath(entry.filename).name == CONFIG]
+def _packed_parts(source: Path) -> list[_Part]:
+    """The files beside adapter_config.json, wherever in the archive that lies. Raises ArchiveError, ExportError."""
+    entries = entries_of(source, LIMITS)
+    configs = [PurePosixPath(entry.name) for entry in entries if PurePosixPath(entry.name).name == CONFIG]
     if len(configs) != 1:
         found = "no" if not configs else f"{len(configs)} files called"
-        raise ExportError(f"The zip is not that of one adapter: it holds {found} {CONFIG}.")
-    home = configs[0].parent
-    inside = (entry for entry in entries if PurePosixPath(entry.filename).parent == home)
-    return _useful(_Part(PurePosixPath(entry.filename).name, entry.file_size, entry) for entry in inside)
-
-
-def _refuse_entry(entry: zipfile.ZipInfo) -> None:
-    shown = entry.filename[:80]
-    if not is_plain(entry.filename) or entry.orig_filename != entry.filename:
-        raise ExportError(f"The zip holds {shown!r}, which would lie outside of its folder. It is not unpacked.")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        raise ExportError(f"The zip holds {shown!r}, a link to somewhere else. It is not unpacked.")
-    if entry.flag_bits & 0x1:
-        raise ExportError("The zip is locked with a password. Unpack it yourself, and give the folder.")
-    if entry.file_size > MOST_RATIO * max(entry.compress_size, 1):
-        raise ExportError(f"The zip holds {shown!r}, which unpacks to far more than it is. It is not unpacked.")
+        raise ExportError(f"{source.name} is not that of one adapter: it holds {found} {CONFIG}.")
+    inside = (entry for entry in entries if PurePosixPath(entry.name).parent == configs[0].parent)
+    return _useful(_Part(PurePosixPath(entry.name).name, entry.bytes, entry.name) for entry in inside)
 
 
 def _useful(parts: Iterable[_Part]) -> list[_Part]:
@@ -117,35 +104,20 @@ def _useful(parts: Iterable[_Part]) -> list[_Part]:
     return taken
 
 
-def _take(target: Path, parts: list[_Part], packed: zipfile.ZipFile | None, base: str) -> Path:
+def _take(target: Path, parts: list[_Part], source: Path, base: str, reach: Reach) -> Path:
     refuse_full_disk(target, sum(part.bytes for part in parts))
     with writing(target) as folder:
+        unpack_these = {part.source: folder / part.name for part in parts if isinstance(part.source, str)}
+        if unpack_these:
+            unpack(source, unpack_these, LIMITS)
         for part in parts:
-            _copy(part, packed, folder / part.name)
+            if isinstance(part.source, Path):
+                shutil.copyfile(part.source, folder / part.name)
         _refuse_weights(folder / WEIGHTS)
         config = _config(folder / CONFIG)
-        config["base_model_name_or_path"] = _base(config, base)
+        config["base_model_name_or_path"] = _base(config, base, reach)
         write_json(folder / CONFIG, config)
     return target
-
-
-def _copy(part: _Part, packed: zipfile.ZipFile | None, target: Path) -> None:
-    """Copy at most as many bytes as were said: a zip can lie about them."""
-    if isinstance(part.source, Path):
-        shutil.copyfile(part.source, target)
-        return
-    assert packed is not None
-    with packed.open(part.source) as source, target.open("wb") as copy:
-        _copy_exactly(source, copy, part)
-
-
-def _copy_exactly(source: IO[bytes], copy: IO[bytes], part: _Part) -> None:
-    left = part.bytes
-    while block := source.read(min(2**20, left + 1)):
-        left -= len(block)
-        if left < 0:
-            raise ExportError(f"{part.name} unpacks to more than the zip says. It is not taken.")
-        copy.write(block)
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -172,7 +144,7 @@ def _refuse_weights(file: Path) -> None:
         raise ExportError(f"The adapter's {WEIGHTS} holds no LoRA weights.")
 
 
-def _base(config: dict[str, Any], given: str) -> str:
+def _base(config: dict[str, Any], given: str, reach: Reach) -> str:
     """The base, as this machine finds it. Raises ExportError where it names a place that is not here."""
     named = given.strip() or str(config.get("base_model_name_or_path") or "").strip()
     plain = named.replace("\\", "/").rstrip("/")
@@ -181,14 +153,21 @@ def _base(config: dict[str, Any], given: str) -> str:
             return preset.name
     if not named:
         raise ExportError("The adapter does not say which base it is for. Choose the base that it was trained over.")
-    if as_path(named) is None and (plain.startswith((".", "/", "~")) or ":" in plain or plain.count("/") != 1):
+    try:
+        found = reach.name_or_path(named, "The adapter's base")
+    except NibbleError:
+        if given.strip():
+            raise
+        found = ""  # whether there is such a folder is not for the adapter to find out
+    foreign = plain.startswith((".", "/", "~")) or ":" in plain or plain.count("/") != 1
+    if not found or (as_path(found) is None and foreign):
         raise ExportError(
             f"The adapter was trained over {plain.rpartition('/')[2][:80]!r}, a folder of another machine. Choose "
             "where that base is here, or its Hugging Face id."
         )
-    if as_path(named) is not None:
+    if as_path(found) is not None:
         try:
-            find_model(named)
+            find_model(found)
         except ModelError as error:
             raise ExportError(f"The adapter's base cannot be used. {error}") from None
-    return named
+    return found

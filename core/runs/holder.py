@@ -17,6 +17,7 @@ from typing import Any, Literal
 from core.errors import RunError
 from core.hardware import device
 from core.lock import Lock
+from core.paths import is_run_id
 from core.process import is_alive, process_started
 from core.runs.store import Run
 from core.workspace import Workspace, read_json, write_json
@@ -124,7 +125,7 @@ def _wanted(workspace: Workspace) -> str | None:
     if not isinstance(asked, dict):
         return None
     run = Run(workspace.runs / str(asked.get("run")))
-    return f"“{run.name}”" if run.status().state == "queued" else None
+    return f"“{run.name}”" if is_run_id(run.id) and run.status().state == "queued" else None
 
 
 def _refusal(by: Holder) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.errors import RunError
 from core.lock import locked
+from core.paths import is_run_id
 from core.runs.store import ENDED, Run
 from core.sizes import show_bytes
 from core.train.manifest import named_checkpoints
@@ -42,8 +43,7 @@ def what_is_lost(run: Run) -> str:
 
 def is_run(workspace: Workspace, run_id: str) -> bool:
     """Whether this is the id of a run that is there: not a path elsewhere, nor something half made or half deleted."""
-    plain = bool(run_id) and Path(run_id).name == run_id and not run_id.startswith(".")
-    return plain and (workspace.runs / run_id / "recipe.yaml").is_file()
+    return is_run_id(run_id) and (workspace.runs / run_id / "recipe.yaml").is_file()
 
 
 def remove(workspace: Workspace, run: Run) -> None:

@@ -177,7 +177,9 @@ class Run:
 
     def dataset_file(self) -> Path:
         """The workspace's copy of the dataset that the run trains on. Raises RunError where it is gone."""
-        file = (self.dir / self.dataset()["file"]).resolve()
+        file = (self.dir / str(self.dataset().get("file"))).resolve()
+        if not file.is_relative_to((self.workspace / "datasets").resolve()):
+            raise RunError(f"recipe.yaml of run {self.id} names data outside of the workspace, which no run has.")
         if not file.exists():
             raise RunError(f"The dataset of run {self.id} is gone: {file.name} is no longer in the workspace.")
         return file

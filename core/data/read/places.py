@@ -7,13 +7,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from core.data.read.blob import Blob, gzipped, plain, zip_member
+from core.archive import ArchiveError, Limits, check_amount
+from core.data.read.blob import LARGEST_RATIO, RATIO_MATTERS_FROM, Blob, gzipped, plain, zip_member
 from core.data.read.kinds import HEAD, KNOWN, NoDataset, kind_of, packing_of, refuse_office, suffix_of
 from core.data.read.letters import guess
 from core.data.read.notes import Notes
 from core.errors import DataError
 
-_MOST_MEMBERS = 100_000
+# Nothing of a .zip is unpacked to the disk, but its rows are read: so it may be large, but no bomb.
+_LIMITS = Limits(entries=100_000, bytes=10**13, ratio=LARGEST_RATIO, free_bytes=RATIO_MATTERS_FROM)
 # What stands beside data, and is none: notes about it, and what `datasets` writes when it saves a dataset.
 _BESIDE = {"readme", "license", "licence", "copying", "changelog", "notice", "citation"}
 _BESIDE_NAMES = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
@@ -69,19 +71,23 @@ def _of(file: Path, notes: Notes) -> Callable[[], list[Blob]]:
 def _in_zip(path: Path, name: str, notes: Notes) -> list[Blob]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [each for each in archive.infolist() if each.filename and not each.filename.endswith("/")]
+            listed = archive.infolist()
+        check_amount(listed, path.stat().st_size, _LIMITS)
+        members = [each for each in listed if each.filename and not each.filename.endswith("/") and not _is_link(each)]
+    except ArchiveError as error:
+        raise DataError(f"{name}: {error}") from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(f"{name} is no whole .zip ({error}). Download or pack it again.") from None
     refuse_office(name, [member.filename for member in members])
-    if len(members) > _MOST_MEMBERS:
-        raise DataError(
-            f"{name} holds {len(members):,} files, which is more than a dataset needs. Put rows into one file."
-        )
     visible = sorted((each for each in members if not _is_hidden(each.filename)), key=lambda each: each.filename)
     blobs = _chosen({_called(each): _member(path, name, each) for each in visible}, [], name, notes)
     if not blobs:
         raise DataError(f"{name} holds no data files. Pack files into it: {KNOWN}.")
     return blobs
+
+
+def _is_link(member: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _is_hidden(name: str) -> bool:
