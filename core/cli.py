@@ -19,7 +19,6 @@ from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_ser
 from core.errors import NibbleError
 from core.paths import Reach
 from core.process import child_environment
-from core.trust import trust_only
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
