@@ -15,16 +15,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import is_flash_attn_2_available
 
 from core.adapter_config import lora_config
+from core.adapter_files import refuse_adapter_files
 from core.adapter_init import (
     lora_layers,
     start_from_main_directions,
     start_from_what_was_lost,
 )
+from core.admit import admit
 from core.attention import FLASH, refuse_attention
+from core.download import bring_settings
 from core.errors import ModelError, RecipeError
 from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
+from core.strange_files import refuse_tokenizer
+from core.templates import bound_templates
 
 # What transformers raises for a model that it cannot load; the text is for a person as it stands.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
@@ -44,10 +49,13 @@ def dtype_for(device: Device) -> tuple[torch.dtype, str]:
 
 def load_tokenizer(found: FoundModel, folder: Path | None = None) -> Any:
     """The tokenizer of a base model, or the one saved with an adapter in `folder`. Raises ModelError."""
-    source = folder or found.folder or found.source
+    source = folder or found.folder or bring_settings(found)
+    bound_templates()
+    admit(found)
+    refuse_tokenizer(source, found.label)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # whatever a tokenizer's class says to files of strangers
         raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_first_line(error)}") from None
 
 
@@ -62,11 +70,14 @@ def load_base(
     """
     dtype, _ = dtype_for(device)
     implementation = attention_implementation(attention, device.kind, dtype)
+    if found.folder is None:
+        raise ModelError(f"{found.label} is not on this machine yet. Download it first.")
+    admit(found)
     # bitsandbytes tells of its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            found.folder or found.source,
+            found.folder,
             quantization_config=quantization_config(settings, dtype, dtype if sharded else torch.uint8),
             dtype=dtype,
             device_map={"": torch.device("cpu") if sharded else torch_device(device)},
@@ -74,7 +85,7 @@ def load_base(
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # whatever an architecture's code says to files of strangers
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{found.label} cannot be loaded: {_first_line(error)}") from None
@@ -215,6 +226,7 @@ def cast_adapters(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:
     """The base `model` with the trained adapter in `folder` over it. Raises ModelError."""
+    refuse_adapter_files(folder)
     try:
         return PeftModel.from_pretrained(model, folder, adapter_name=name)
     except _LOAD_ERRORS as error:

@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from core.fetch import Fetch, Halted
-from core.hub import bytes_here, refusal, refuse_full_disk, snapshot_folder
+from core.hub import bytes_here, fetch_small, refusal, refuse_full_disk, snapshot_folder
 from core.models import FoundModel
 from core.sizes import show_bytes, show_duration
 
@@ -92,6 +93,14 @@ def here(found: FoundModel) -> FoundModel:
     if found.folder is not None:
         return found
     return replace(found, folder=snapshot_folder(found.source, str(found.revision)), files=(), parameters_online=0)
+
+
+def bring_settings(found: FoundModel) -> Path:
+    """What lies beside the weights of a model that is only online, without them: its folder. Raises ModelError."""
+    for file in found.files:
+        if not file.name.endswith(".safetensors"):
+            fetch_small(found.source, file.name, found.revision)
+    return snapshot_folder(found.source, str(found.revision))
 
 
 class _Crew:

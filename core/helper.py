@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core.child import Answer, Child, Request, serve
 from core.errors import BudgetError, DataError, ModelError, NibbleError, RecipeError
 from core.recipe import Recipe, make_recipe
+from core.trust import CodeNotAgreed, require_agreed, trust_only
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class _Work:
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `desk` (what the Data tab asks), `preview`, `check`, `plan`."""
         workspace = Workspace.open(request["workspace"])
+        trust_only(workspace)
         if request["op"] == "desk":
             yield {**self._on(workspace).answer(request), "done": True}
         elif request["op"] == "preview":
@@ -105,6 +107,7 @@ class _Work:
                 "parameters": found.parameters,
                 "download_bytes": found.download_bytes,
             }
+            require_agreed(workspace, found)
             refuse_length(recipe, found)
             budget = read_budget(recipe, found, chosen)
             answer |= {"budget_bytes": budget.bytes, "budget_read": budget.read_as, "floor_bytes": budget.floor_bytes}
@@ -118,6 +121,7 @@ class _Work:
                 answer["steps"] = rules.max_steps or steps_for(rows, rules.effective_batch, rules.epochs or 1)
         except NibbleError as error:
             errors.append({"where": _where(error), "message": str(error)})
+            answer["needs_consent"] = isinstance(error, CodeNotAgreed)
         return {**answer, "ok": not errors}
 
     def _plan(self, workspace: Workspace, recipe: Recipe) -> Answer:
@@ -148,8 +152,8 @@ class _Work:
 
 
 def _where(error: NibbleError) -> str:
-    places = {ModelError: "model", DataError: "data", BudgetError: "budget", RecipeError: "recipe"}
-    return places.get(type(error), "recipe")
+    places = {DataError: "data", BudgetError: "budget", RecipeError: "recipe"}
+    return "model" if isinstance(error, ModelError) else places.get(type(error), "recipe")
 
 
 @lru_cache(maxsize=4)

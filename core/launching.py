@@ -19,11 +19,12 @@ from core.runs.making import create_run
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.train.ranks import refuse_devices
+from core.trust import require_agreed
 from core.workspace import Workspace, as_path
 
 
-def check(recipe: Recipe, machines: int = 1) -> None:
-    """Find the model that `recipe` names and read its budget. Raises ModelError, RecipeError, BudgetError.
+def check(recipe: Recipe, machines: int = 1) -> FoundModel:
+    """The model that `recipe` names, found, and its budget read. Raises ModelError, RecipeError, BudgetError.
 
     Of several `machines` this one need not be like the others: what it has does not count then.
     """
@@ -33,6 +34,7 @@ def check(recipe: Recipe, machines: int = 1) -> None:
         refuse_devices(recipe)
         refuse_attention(recipe.train.attention, device().kind)
         read_budget(recipe, model, device())
+    return model
 
 
 def locate(data: DataSettings, workspace: Workspace) -> Path:
@@ -67,7 +69,7 @@ def prepare(
     `source` is where a check that was made elsewhere has found the data: then it is not read here.
     Raises NibbleError for anything that cannot work; then nothing has been written.
     """
-    check(recipe, machines)
+    require_agreed(workspace, check(recipe, machines))
     if source is None:
         source = locate(recipe.data, workspace)
         load(source, recipe.data)

@@ -16,12 +16,16 @@ import yaml
 from core.catalog import model_facts
 from core.errors import ModelError
 from core.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
+from core.model_kinds import needs_code
+from core.strange_files import read_settings, refuse_config, refuse_oversized
 from core.workspace import PRESETS, ROOT, Workspace, as_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.safetensors")
 _TOKENIZER = re.compile(r"tokenizer|tekken|vocab|spiece|sentencepiece|spm|merges")
+_COMMIT = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+_MOST_HEADER = 50_000_000
 _FOLDER_HINT = "A model folder holds config.json, tokenizer files and *.safetensors."
 
 
@@ -173,28 +177,29 @@ def _is_hub_id(text: str) -> bool:
 
 def _in_folder(wanted: str, folder: Path, label: str) -> FoundModel:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        base = _json(folder / "adapter_config.json").get("base_model_name_or_path", "another model")
+        base = read_settings(folder / "adapter_config.json").get("base_model_name_or_path", "another model")
         raise ModelError(f"{folder.name} is an adapter, not a base model. Its base is {base}; choose that.")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder.name} is not a model: there is no config.json in it. {_FOLDER_HINT}")
-    config = _json(folder / "config.json")
+    config = read_settings(folder / "config.json")
     _refuse_weights({path.name for path in folder.iterdir()}, folder.name)
     _refuse_config(config, folder.name)
     _refuse_missing_shards(folder)
     found = FoundModel(wanted, str(folder.resolve()), label, config, folder.resolve())
     if not found.tensors:
         raise ModelError(f"The weights in {folder.name} hold no tensors. Download the model again.")
+    return _as_described(found)
+
+
+def _as_described(found: FoundModel) -> FoundModel:
+    """`found`, where its files are what its config says, and nothing is laid over it unseen. Raises ModelError."""
+    refuse_oversized(found.config, found.parameters, found.label)
+    if found.folder is not None and (found.folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{found.label} holds an adapter beside the model (adapter_config.json), which would be laid over it "
+            "unseen. Put the two into folders of their own."
+        )
     return found
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ModelError(f"{file.parent.name}/{file.name} is not readable JSON. Download the model again.") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{file.parent.name}/{file.name} holds no settings. Download the model again.")
-    return value
 
 
 def _refuse_weights(names: set[str], label: str) -> None:
@@ -213,13 +218,8 @@ def _refuse_weights(names: set[str], label: str) -> None:
 
 
 def _refuse_config(config: dict[str, Any], label: str) -> None:
-    if "model_type" not in config:
-        raise ModelError(f"{label}: its config.json names no model_type, so it is no language model.")
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    if method:
-        raise ModelError(
-            f"{label} is quantised already ({method}). Take the 16-bit original: Nibble quantises it itself."
-        )
+    refuse_config(config, label)
+    needs_code(config)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -233,7 +233,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _indexed(index: Path) -> list[str]:
     """The weight files that an index names."""
-    names = sorted({str(name) for name in _json(index).get("weight_map", {}).values()})
+    named = read_settings(index).get("weight_map")
+    names = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
     odd = next((name for name in names if not (is_plain(name) and name.endswith(".safetensors"))), None)
     if odd is not None:
         raise ModelError(f"{index.name} names {odd[:80]!r} as a file of weights, which it cannot be. Use another copy.")
@@ -255,27 +256,35 @@ def _header(file: Path) -> Iterator[TensorShape]:
     try:
         with file.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
-            if length > 100_000_000:
+            if length > _MOST_HEADER:
                 raise ValueError("header too long")
             entries = json.loads(handle.read(length))
-            shapes = [TensorShape(name, tuple(entry["shape"])) for name, entry in entries.items() if name[:2] != "__"]
+            shapes = [TensorShape(name, _shape(entry["shape"])) for name, entry in entries.items() if name[:2] != "__"]
             end = max((entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"), default=0)
             if file.stat().st_size < 8 + length + end:
                 raise ValueError("cut short")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = "it is cut short" if "short" in str(error) else "it is damaged"
         raise ModelError(f"{file.parent.name}/{file.name} cannot be read: {why}. Download it again.") from None
     yield from shapes
 
 
+def _shape(sizes: list[int]) -> tuple[int, ...]:
+    if not all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes):
+        raise ValueError("no shape")
+    return tuple(sizes)
+
+
 def _on_hub(model_id: str, revision: str | None) -> FoundModel:
     """A model known by its id: from the cache if it is whole there, else asked for over the network."""
+    if revision is not None and not (isinstance(revision, str) and _COMMIT.fullmatch(revision)):
+        raise ModelError(f"{model_id}: {str(revision)[:60]!r} is no commit of it. Leave it out, or give one.")
     folder = _cached_folder(model_id, revision)
     if folder is None:
         return _online(model_id, revision)
-    config = _json(folder / "config.json")
+    config = read_settings(folder / "config.json")
     _refuse_config(config, model_id)
-    return FoundModel(model_id, model_id, model_id, config, folder, revision=folder.name)
+    return _as_described(FoundModel(model_id, model_id, model_id, config, folder, revision=folder.name))
 
 
 def _cached_folder(model_id: str, revision: str | None = None) -> Path | None:
@@ -308,7 +317,7 @@ def _online(model_id: str, revision: str | None) -> FoundModel:
     if "config.json" not in hub.files:
         raise ModelError(f"{model_id} has no config.json, so it is no model that can be trained.")
     _refuse_weights(set(hub.files), model_id)
-    config = _json(fetch_small(model_id, "config.json", revision))
+    config = read_settings(fetch_small(model_id, "config.json", revision))
     _refuse_config(config, model_id)
     weights = [SINGLE] if SINGLE in hub.files else []
     index = []
@@ -321,4 +330,4 @@ def _online(model_id: str, revision: str | None) -> FoundModel:
             "Take a copy of it that has them."
         )
     files = (*hub.settings(), *index, *(hub.files[name] for name in weights))
-    return FoundModel(model_id, model_id, model_id, config, None, hub.commit, files, hub.parameters)
+    return _as_described(FoundModel(model_id, model_id, model_id, config, None, hub.commit, files, hub.parameters))

@@ -16,12 +16,15 @@ from core.workspace import ROOT
 def child_environment() -> dict[str, str]:
     """The environment for a process of ours. What we do is nobody's business: Hugging Face is told nothing of it.
 
+    No variable can have libraries fetch programs from a hub, or run those of a model unasked.
+
     OpenMP's threads soon sleep when they wait: spinning as long as is their default, two processes on two cores slowed
     each other several times (docs/tried.md), and a person's machine is never ours alone.
     """
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    ours["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    return {"GOMP_SPINCOUNT": "20000", **os.environ, **ours}
+    ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
+    given = {name: value for name, value in os.environ.items() if "TRUST_REMOTE_CODE" not in name}
+    return {"GOMP_SPINCOUNT": "20000", **given, **ours}
 
 
 def process_started(pid: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, MappingView
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 from jinja2.sandbox import SecurityError
@@ -13,6 +13,7 @@ from jinja2.utils import Namespace
 # What a rendering may spend, and how much more for each character that it is given.
 STEPS, CHARS, SECONDS = 1_000_000, 16_000_000, 5.0
 STEPS_A_CHAR, CHARS_A_CHAR = 10, 100
+_VIEWS = (KeysView, ValuesView, ItemsView)
 _LONGEST_NUMBER = 4096
 # A width or precision of four digits or one that is taken from the arguments, in the two ways to format a text.
 _WIDE_PERCENT = re.compile(r"%(\([^)]*\))?[-#0 +]*(\d{4,}|\*|\d*\.(\d{4,}|\*))")
@@ -61,7 +62,7 @@ class Budget:
 
     def printed(self, value: Any) -> Any:
         """`value`, about to become text: a list is written out, each part as often as it stands in it."""
-        if isinstance(value, (list, tuple, dict, MappingView, Namespace)):
+        if isinstance(value, (list, tuple, dict, *_VIEWS, Namespace)):
             for leaf in leaves(value):
                 if isinstance(leaf, Namespace):
                     raise TooMuch("it prints a namespace")
@@ -89,7 +90,7 @@ def leaves(value: Any) -> Iterator[Any]:
         if isinstance(each, dict):
             waiting.extend(each)
             waiting.extend(each.values())
-        elif isinstance(each, (list, tuple, MappingView)):
+        elif isinstance(each, (list, tuple, *_VIEWS)):
             waiting.extend(each)
 
 

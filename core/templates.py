@@ -223,7 +223,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """`a ~ b`."""
         return self.concat(str(self._printed(part)) for part in parts)
 
-    def concat(self, parts: Any) -> str:  # type: ignore[override]
+    def concat(self, parts: Any) -> str:
         """The parts of a text, each paid for as it comes."""
         budget, kept = self.budget, []
         for part in parts:

@@ -15,8 +15,8 @@ from typing import Any
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 
+from core.adapter_files import CONFIG, WEIGHTS, refuse_adapter_files
 from core.build import is_out_of_memory
-from core.chat.voices import CONFIG, WEIGHTS
 from core.errors import ModelError
 from core.models import FoundModel
 from core.train.manifest import MANIFEST
@@ -136,10 +136,12 @@ def _name(folder: Path) -> str:
 def refuse_adapter(folder: Path, base: Any, found: FoundModel) -> None:
     """Raise ModelError for an adapter that is damaged, of another base, or of a kind that cannot be swapped."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+            raise ModelError(_gone(folder))
+        config = refuse_adapter_files(folder)
         shapes = _shapes(folder)
-    except FileNotFoundError:
-        raise ModelError(_gone(folder)) from None
+    except ModelError:
+        raise
     except Exception as error:  # safetensors raises an error of its own for a file that is cut short
         raise ModelError(f"The adapter {_name(folder)} cannot be read: {_first_line(error)}") from None
     _refuse_cut_short(folder)

@@ -19,6 +19,7 @@ from core.hardware import claim_card, device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
 from core.runs.holder import DeviceHeld, Hold, hold, holder
+from core.trust import trust_only
 from core.workspace import Workspace
 
 GIVE_WAY_SECONDS = 1.0
@@ -64,6 +65,7 @@ class Chat:
         number = request["number"]
         with self._busy:  # what is in use is not given away
             try:
+                trust_only(Workspace.open(request["workspace"]))
                 voice = Voice.from_request(request["voice"])
                 model = yield from self._ready(voice, request)
                 if request["op"] == "say" and not self._stops.asked(number):

@@ -31,7 +31,8 @@ from core.hardware import Device, claim_card, device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
 from core.sizes import show_size
-from core.workspace import write_json
+from core.trust import trust_only
+from core.workspace import Workspace, write_json
 
 # Where a model's best two tokens are nearer than this many roundings of its largest logit, rounding alone decides.
 ROUNDINGS = 4
@@ -190,6 +191,7 @@ def main(file: Path) -> int:
     """Do the jobs in `file`; what they come to is written beside it, as `.result.json`."""
     claim_card()
     jobs = json.loads(file.read_text(encoding="utf-8"))
+    trust_only(Workspace(Path(jobs[0]["workspace"])))
     try:
         result: Any = [compare(job) for job in jobs]
     except NibbleError as error:

@@ -20,7 +20,7 @@ from core.models import FoundModel
 def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
     """The model in `path`, of the architecture of `base`, on the device `here`. Raises Broken where a tensor lacks."""
     dtype, _ = dtype_for(here)
-    config = AutoConfig.from_pretrained(base.folder)
+    config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     layout = Layout(family_of(base.config), config)
     held = {tensor.name: tensor for tensor in GGUFReader(path).tensors}

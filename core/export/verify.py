@@ -39,6 +39,7 @@ def job(
     packed = onto == "dequantised" and quantization["bits"] != 16
     reference = {
         "kind": "chat",
+        "workspace": str(subject.run.workspace),
         "model": subject.base.wanted,
         "revision": subject.base.revision,
         "quantization": quantization if onto == "dequantised" else {"bits": 16},

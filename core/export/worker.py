@@ -17,6 +17,7 @@ from core.export.make import export
 from core.export.verify import sentence
 from core.hardware import claim_card
 from core.runs.finding import find_run
+from core.trust import trust_only
 from core.workspace import Workspace
 
 TOLD_SECONDS = 0.5
@@ -33,6 +34,7 @@ def main(file: Path) -> int:
     claim_card()
     values = job.read()
     workspace = Workspace.open(values["workspace"])
+    trust_only(workspace)
     told = 0.0
 
     def say(line: str, share: float | None) -> None:

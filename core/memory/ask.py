@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.admit import admit
 from core.budget import Budget
 from core.catalog import find_card, find_model_facts, model_facts
 from core.data.render import Rendered
@@ -124,6 +125,7 @@ def architecture_of(model: str) -> Architecture:
         facts = find_model_facts(model)
         return Architecture(facts.title, facts.config, facts.parameters, False)
     found = find_model(model)
+    admit(found)
     if not found.parameters:
         raise ModelError(f"{found.label} is not downloaded, and its size is not known. Download it first.")
     return Architecture(found.label, found.config, found.parameters, found.folder is not None)

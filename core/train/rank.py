@@ -18,6 +18,8 @@ from core.hardware import device
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.train.ranks import claim_own_card, end_with_parent, folder_of
+from core.trust import trust_only
+from core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class RankRun(Run):
     def recipe(self) -> Recipe:
         """The run's."""
         return self.of.recipe()
+
+    @property
+    def start(self) -> Path:
+        """The run's."""
+        return self.of.start
 
     def dataset_file(self) -> Path:
         """The run's."""
@@ -48,6 +55,7 @@ def main(folder: str) -> int:
         return work(folder)
     end_with_parent()
     run = Run(Path(folder))
+    trust_only(Workspace(run.workspace))
     try:
         follow(run)
     except NibbleError as error:

@@ -25,6 +25,7 @@ from core.runs.pulse import Heart
 from core.runs.store import Run
 from core.train.base import have_base
 from core.train.ranks import Others, forget_place
+from core.trust import trust_only
 from core.workspace import Workspace
 
 HANDOVER_SECONDS = 3.0
@@ -33,6 +34,7 @@ HANDOVER_SECONDS = 3.0
 def main(folder: str) -> int:
     """Train the run in `folder`. Returns the exit status; whatever happens, the run says how it ended."""
     run = Run(Path(folder))
+    trust_only(Workspace(run.workspace))
     try:
         held = hold(Workspace(run.workspace), "run", run.name, run.id)
     except DeviceHeld as taken:

@@ -157,7 +157,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_run_and_says_why(workspace, tin
     broken = tmp_path / "broken"
     shutil.copytree(tiny, broken)
     config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps({**config, "model_type": "nonesuch"}))
+    (broken / "config.json").write_text(json.dumps({**config, "hidden_act": "nonesuch"}))
     run = submit(_recipe(broken, rows_file), workspace, Supervisor(workspace))
     assert _wait(run) == "failed"
     assert "cannot be loaded" in run.status().message
