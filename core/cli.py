@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve
+from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_trust
 from core.errors import NibbleError
 from core.paths import Reach
 from core.process import child_environment
@@ -110,6 +110,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     overrides = [*(options.set or []), *([f"budget={options.budget}"] if options.budget else [])]
     workspace = Workspace.open(options.data_dir)
     recipe = load_typed(Reach.of(workspace), workspace, options.recipe, overrides)
+    cli_trust.agree_to_code(options, workspace, recipe.model)
     found = make_plan(recipe, workspace, options.card).as_json()
     if not options.json:
         peak = found["peak_bytes"]
@@ -161,6 +162,7 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     key = options.run_id if ":" in options.run_id else f"run:{options.run_id}"
     voice = find_voice(workspace, typed_voice(Reach.of(workspace), workspace, key))
     voice = without_adapter(voice) if options.base else voice
+    cli_trust.agree_to_code(options, workspace, voice.model, voice.revision)
     chat = ChatClient(workspace)
     sampling = Sampling(options.max_new_tokens, options.greedy, seed=options.seed)
     print(f"Loading {voice.label} …", file=sys.stderr)
@@ -273,6 +275,7 @@ def _plan_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a setting: lora.rank=32")
     command.add_argument("--budget", metavar="SIZE", help="such as 12GiB, 12GB or 80%%")
     command.add_argument("--card", metavar="NAME", help="plan for this card instead of this machine: rtx-4090-24gb")
+    cli_trust.add_argument(command)
 
 
 def _resume_arguments(command: argparse.ArgumentParser) -> None:
@@ -293,6 +296,7 @@ def _chat_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--greedy", action="store_true", help="always the likeliest token")
     command.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="length limit")
     command.add_argument("--seed", type=int, help="the same seed gives the same answer")
+    cli_trust.add_argument(command)
 
 
 def _bench_arguments(command: argparse.ArgumentParser) -> None:

@@ -1,0 +1,41 @@
+"""`--agree-to-code MODEL`: let that model's own code run, with what runs shown on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from core.errors import RecipeError
+from core.workspace import Workspace
+
+
+def add_argument(command: argparse.ArgumentParser) -> None:
+    """The flag of the commands that load a model."""
+    command.add_argument(
+        "--agree-to-code",
+        metavar="MODEL",
+        help="let Python code that MODEL brings run with all your rights; shows its files, and holds for these only",
+    )
+
+
+def agree_to_code(options: argparse.Namespace, workspace: Workspace, model: str, revision: str | None = None) -> None:
+    """Keep the agreement that the command line gives for `model`, and say to what. Raises RecipeError, ModelError."""
+    from core.models import find_model
+    from core.trust import agree, code_of
+
+    if options.agree_to_code is None:
+        return
+    found = find_model(model, revision)
+    if options.agree_to_code not in (model, found.source):
+        raise RecipeError(f"--agree-to-code names {options.agree_to_code}, but the model is {model}. Nothing was run.")
+    code = code_of(found)
+    if code is None:
+        print(f"{found.label} needs no code of its own.", file=sys.stderr)
+        return
+    print(f"You agree that code of {code.named} runs on this machine with all your rights:", file=sys.stderr)
+    for file in code.files:
+        print(f"  {file.sha256}  {len(file.content):>9,} bytes  {file.name!r}", file=sys.stderr)
+    agree(workspace, code)
+    print(
+        f"They lie in {workspace.state / 'trust' / code.digest}. Changed files are asked about anew.", file=sys.stderr
+    )
