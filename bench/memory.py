@@ -22,7 +22,7 @@ from typing import Any
 from bench._memory_gpu import rows as gpu_rows
 from core.recipe import Recipe, make_recipe
 
-ARCHITECTURES = ("llama", "mistral", "qwen3", "gemma2", "gpt_neox", "opt", "phi3")
+ARCHITECTURES = ("llama", "mistral", "qwen3", "gemma2", "gpt_neox", "opt", "phi3", "qwen3_moe")
 SETTINGS_EACH = 4
 BAR_PERCENT = 1.0
 
@@ -104,10 +104,14 @@ def draw_case(architecture: str, draw: random.Random) -> Case:
         config["intermediate_size"] = inner
     if architecture not in ("opt", "gpt_neox"):
         config |= {"num_key_value_heads": draw.choice([heads, 2 if heads % 2 == 0 else 1])}
-    if architecture in ("llama", "mistral", "qwen3", "gemma2"):
+    if architecture in ("llama", "mistral", "qwen3", "gemma2", "qwen3_moe"):
         config["head_dim"] = head_size
     if architecture in ("mistral", "gemma2", "phi3"):
         config["sliding_window"] = draw.choice([64, 4096])
+    if architecture == "qwen3_moe":
+        chosen = draw.choice([1, 2, 3])
+        config |= {"num_experts": draw.choice([4, 8]), "num_experts_per_tok": chosen}
+        config["moe_intermediate_size"] = draw.choice([32, 64, 96])
     micro_batch = draw.choice([1, 2, 4])
     recipe = make_recipe(
         {

@@ -9,12 +9,14 @@ from transformers.pytorch_utils import Conv1D
 
 from core.adapter_init import alpha_for_twice_the_rank
 from core.errors import ModelError
+from core.experts import experts_of
 from core.settings import LoraSettings
 from core.targets import chosen, is_called, kinds
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
     """The recipe's adapter in PEFT's terms, for this model. Raises ModelError where a module is not in it."""
+    _refuse_for_experts(model, settings)
     extra = extra_modules(model, settings.extra_modules)
     stabilised = settings.scaling == "rank_stabilised"
     twice = settings.init == "pissa"
@@ -30,6 +32,19 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
+    """Raise ModelError for what PEFT does not know for fused experts: nobody could load the adapter again."""
+    if settings.targets != "all-linear" or next(experts_of(model), None) is None:
+        return
+    unknown = [name for name, wanted in (("lora.dropout", settings.dropout), ("lora.dora", settings.dora)) if wanted]
+    unknown += [f"lora.init {settings.init}"] if settings.init != "default" else []
+    if unknown:
+        raise ModelError(
+            f"This model is a mixture of experts, and an adapter of experts takes no {' and no '.join(unknown)}. "
+            "Turn it off, or set lora.targets to attention, which leaves the experts as they are."
+        )
 
 
 def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list[str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from torch.utils._pytree import tree_map
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
+from core import blocks, expert_adapters, quantiser
 from core.adapter_config import lora_config
 from core.adapter_files import refuse_adapter_files
 from core.adapter_init import (
@@ -25,6 +26,8 @@ from core.admit import admit
 from core.attention import FLASH, refuse_attention
 from core.download import bring_settings
 from core.errors import ModelError, RecipeError
+from core.experts import NAME as OUR_EXPERTS
+from core.experts import experts_of, fused_weights, numbers_in
 from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
@@ -33,6 +36,10 @@ from core.templates import bound_templates
 
 # What transformers raises for a model that it cannot load; the text is for a person as it stands.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+
+blocks.install()
+quantiser.install()
+expert_adapters.install()
 
 
 def torch_device(device: Device) -> torch.device:
@@ -82,6 +89,7 @@ def load_base(
             dtype=dtype,
             device_map={"": torch.device("cpu") if sharded else torch_device(device)},
             attn_implementation=implementation,
+            experts_implementation=OUR_EXPERTS,
             trust_remote_code=False,
             use_safetensors=True,
         )
@@ -136,12 +144,16 @@ def quantization_config(
 def quantised(base: PreTrainedModel) -> tuple[int, int]:
     """(parameters in 4 or 8 bits, parameters of all weight matrices), the embeddings and the head left out.
 
-    transformers quantises plain linear layers: not Falcon's own kind, nor experts that lie fused in one tensor.
+    transformers quantises plain linear layers, not Falcon's own kind; fused experts are ours (core/quantiser.py).
     """
     ends = {id(each.weight) for each in (base.get_input_embeddings(), base.get_output_embeddings()) if each is not None}
     layers = [module for module in base.modules() if isinstance(module, (Linear4bit, Linear8bitLt))]
     held = sum(layer.in_features * layer.out_features for layer in layers)
     theirs = {id(layer.weight) for layer in layers}
+    for _, experts in experts_of(base):
+        packed = [each for each in map(experts.get_parameter, fused_weights(experts)) if isinstance(each, Params4bit)]
+        held += sum(map(numbers_in, packed))
+        theirs |= set(map(id, packed))
     others = [each for each in base.parameters() if each.ndim > 1 and id(each) not in ends | theirs]
     return held, held + sum(each.numel() for each in others)
 

@@ -13,6 +13,7 @@ from core.data.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.hardware import Device, cuda_capability, device
 from core.memory.batches import Conversation, Data
+from core.memory.mixture import share_met
 from core.memory.plan import Plan, plan
 from core.memory.question import Question
 from core.memory.target import Target, of_card, this_machine
@@ -38,6 +39,15 @@ PACKED = {
     "gpt_neox",
     "granite",
     "smollm3",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "granitemoe",
+    "phimoe",
+    "deepseek_v3",
+    "glm4_moe",
+    "ernie4_5_moe",
 }
 
 
@@ -107,7 +117,8 @@ def question(
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
     trace_of = tracer(architecture.config, target.kind, target.dtype)
     budget = read_plan_budget(recipe, target)
-    return Question(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed)
+    met = share_met(architecture.config, architecture.parameters)
+    return Question(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, met)
 
 
 def target_for(card: str | None) -> Target:

@@ -76,6 +76,8 @@ class Question:
     data: Data
     trace_of: TraceOf
     assumed: tuple[str, ...] = ()
+    # The share of the parameters that computes for one token.
+    met: float = 1.0
     _work: dict[tuple[int, int], Work] = field(default_factory=dict)
 
     @cached_property
@@ -111,7 +113,7 @@ class Question:
 
     def seconds(self, way: Way) -> float:
         """Roughly what an optimizer step takes."""
-        return seconds(way, self.recipe, self.target, self.parameters, self.work(way.micro_batch))
+        return seconds(way, self.recipe, self.target, self.parameters, self.work(way.micro_batch), self.met)
 
     def fits(self, way: Way) -> bool:
         """Whether the way is within the budget."""

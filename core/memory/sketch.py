@@ -18,6 +18,8 @@ from transformers.quantizers import AutoHfQuantizer
 
 from core.build import attach_lora, quantization_config
 from core.errors import ModelError
+from core.experts import NAME as OUR_EXPERTS
+from core.experts import experts_of, fused_weights
 from core.recipe import LoraSettings, QuantizationSettings
 
 
@@ -31,7 +33,9 @@ def sketch_base(
     try:
         known = AutoConfig.for_model(**values)
         with torch.device("meta"), no_init_weights():
-            model = AutoModelForCausalLM.from_config(known, dtype=dtype, attn_implementation=implementation)
+            model = AutoModelForCausalLM.from_config(
+                known, dtype=dtype, attn_implementation=implementation, experts_implementation=OUR_EXPERTS
+            )
         model.tie_weights()
     except Exception as error:  # whatever an architecture's own code says to a config that it cannot use
         kind = config.get("model_type", "no model_type")
@@ -47,6 +51,10 @@ def sketch_base(
                 module.weight = _quantised(module.weight, dtype)
             elif isinstance(module, Linear8bitLt):
                 _quantise_to_8_bits(module)
+        for _, experts in experts_of(model):
+            for name in fused_weights(experts):
+                if isinstance(getattr(experts, name), Params4bit):
+                    setattr(experts, name, _quantised(getattr(experts, name), dtype))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model

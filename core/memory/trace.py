@@ -17,8 +17,10 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
 from core.data.render import IGNORED
+from core.experts import experts_of, fused_weights, numbers_in
 from core.memory.attention import attention_of
 from core.memory.count import Counter
+from core.memory.experts import experts_on
 from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
 from core.train.batches import Batch
@@ -118,7 +120,7 @@ def trace(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates(optimizer, trained, _embeddings(model))
     counter = Counter(_made)
-    with counter, attention_of(device_kind):
+    with counter, attention_of(device_kind), experts_on(device_kind):
         own_model(counter, model)
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
@@ -133,10 +135,14 @@ def trace(
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
     """The base as it is loaded: transformers quantises one matrix after the other, so one more is there unquantised.
 
-    Modelled, not run (transformers 5, `convert_and_load_state_dict_in_model`); at worst the largest comes last.
+    Of a layer's experts all are, and twice while they are put together from the files' matrices. Modelled, not run
+    (transformers 5, `convert_and_load_state_dict_in_model`); at worst the largest comes last.
     """
     matrices = [each for each in model.modules() if isinstance(each, (Linear4bit, Linear8bitLt))]
-    largest = max((each.in_features * each.out_features for each in matrices), default=0)
+    sizes = [each.in_features * each.out_features for each in matrices]
+    for _, experts in experts_of(model):
+        sizes += [2 * numbers_in(experts.get_parameter(name)) for name in fused_weights(experts)]
+    largest = max(sizes, default=0)
     itemsize = next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
     there = {**dict.fromkeys(resting, 0), **{key: resting[key] for key in ("weights", "quant_constants")}}
     return Phase(LOADING, {**there, "workspace": largest * itemsize})

@@ -88,11 +88,14 @@ def most_frugal(ways: Sequence[Way]) -> Way:
     )
 
 
-def seconds(way: Way, recipe: Recipe, target: Target, parameters: int, work: Work) -> float:
-    """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches."""
+def seconds(way: Way, recipe: Recipe, target: Target, parameters: int, work: Work, met: float = 1.0) -> float:
+    """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
+
+    `met` is the share of the parameters that computes for one token: less than 1 for mixtures.
+    """
     again = RECOMPUTED[way.checkpointing]
     passes = share_of(recipe) / way.micro_batch * (2 + again)
-    arithmetic = (4 + 2 * again) * parameters * work.tokens_a_step / recipe.train.devices / target.flops
+    arithmetic = (4 + 2 * again) * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
     dequantised = passes * parameters * 2.5 / target.bandwidth
     slower = 1.0
     slower *= RETURNING if way.heap == "returned" else 1.0

@@ -7,15 +7,17 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.budget import Budget
-from core.catalog import find_card
+from core.catalog import find_card, model_facts
 from core.cli import main
 from core.errors import NibbleError
 from core.memory.ask import Architecture, architecture_of, question, read_plan_budget
 from core.memory.batches import Conversation, Data, shape_of, work_of
+from core.memory.mixture import share_met
 from core.memory.plan import Plan, plan
 from core.memory.target import of_card
 from core.memory.trace import MicroBatch
@@ -155,10 +157,33 @@ def test_an_unknown_card_is_refused_with_what_is_near(data_dir: Path, capsys: py
     assert "rtx-4090-24gb" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_mixture_of_experts_that_cannot_be_traced_is_said_so(
+def test_a_mixture_of_experts_is_planned_with_its_experts_in_four_bits(
     data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["plan", "quickstart", "--set", "model=mixtral-8x7b", "--card", "a6000-48gb", "--json"])
+    asked = ["--set", "model=qwen3-30b-a3b", "--set", "lora.targets=attention", "--card", "rtx-4090-24gb"]
+    assert main(["plan", "quickstart", *asked, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["fits"]
+    in_four_bits = 30_532_122_624 / 2
+    assert in_four_bits < said["peak_bytes"]["tensors"] < 1.6 * in_four_bits
+
+
+def test_a_token_meets_the_experts_that_are_chosen_for_it() -> None:
+    known = model_facts()["qwen3-30b-a3b"]
+    met = share_met(known.config, known.parameters)
+    assert met * known.parameters == pytest.approx(3.3e9, rel=0.02), "as published"
+    assert share_met(model_facts()["smollm2-135m"].config, 1) == 1
+
+
+def test_what_cannot_be_traced_is_said_so(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks_at_values(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr("core.memory.tracing.trace", looks_at_values)
+    asked = ["plan", "quickstart", "--set", "model=smollm2-135m", "--card", "a6000-48gb", "--set", "lora.rank=7"]
+    status = main([*asked, "--json"])
     said = json.loads(capsys.readouterr().out)["error"]
     assert status == 1
     assert "cannot be traced" in said

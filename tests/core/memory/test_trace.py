@@ -22,7 +22,9 @@ from core.train.batches import packed_batch, padded_batch
 from tests.core.test_batches import _rows
 
 
-@pytest.mark.parametrize(("architecture", "seed"), [("llama", 11), ("gemma2", 12), ("opt", 13), ("qwen3", 14)])
+@pytest.mark.parametrize(
+    ("architecture", "seed"), [("llama", 11), ("gemma2", 12), ("opt", 13), ("qwen3", 14), ("qwen3_moe", 15)]
+)
 def test_the_peak_of_a_real_run_is_the_traced_one(architecture: str, seed: int) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

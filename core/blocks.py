@@ -1,0 +1,44 @@
+"""Has bitsandbytes unpack four bits on a CPU by blocks, as it packed them: its kernels go by rows.
+
+A block is 64 numbers of the whole matrix, row after row (QLoRA, section 3). The kernels that unpack on a CPU begin a
+block with every row (bitsandbytes 0.50.2, AVX512): where a row is no multiple of 64 long they take wrong constants,
+without a word, and the weights come out twice as far from the original. Told of rows one block long they are right.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from bitsandbytes.backends.cpu import ops
+
+
+class _ByBlocks:
+    """bitsandbytes' library of C functions, of which those that unpack four bits are told of other rows."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._library, name)
+        if not name.startswith(("cdequantize_blockwise_cpu_nf4", "cdequantize_blockwise_cpu_fp4")):
+            return function
+
+        def unpack(packed: Any, scales: Any, result: Any, block: Any, rows: Any, width: Any) -> Any:
+            if width.value % block.value:
+                numbers = rows.value * width.value
+                even = numbers % block.value == 0
+                rows, width = (numbers // block.value, block.value) if even else (1, numbers)
+            return function(packed, scales, result, block, ctypes.c_longlong(_of(rows)), ctypes.c_longlong(_of(width)))
+
+        return unpack
+
+
+def _of(number: Any) -> int:
+    return int(getattr(number, "value", number))
+
+
+def install() -> None:
+    """Mend it in this process, once."""
+    if not isinstance(ops.lib, _ByBlocks):
+        ops.lib = _ByBlocks(ops.lib)
