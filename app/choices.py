@@ -40,6 +40,14 @@ def recipes() -> Choices:
     return sorted((load_recipe(name).name or name, name) for name in recipe_presets())
 
 
+def starts(workspace: Workspace) -> Choices:
+    """What a run can start from: a fresh adapter, or one that there is, by the keys of core/chat/voices.py."""
+    return [
+        ("A fresh adapter", ""),
+        *((label, key) for label, key in talkers(workspace) if not key.startswith("base:")),
+    ]
+
+
 def talkers(workspace: Workspace) -> Choices:
     """Whom one can talk to, by the keys of core/chat/voices.py; runs also with when they were made."""
     made = {f"run:{run.id}": date(run.created) for run in list_runs(workspace)}

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from app import pieces
+from app.background import Background
 from core.download import DownloadStopped, Progress, download, stopped_sentence
-from core.errors import NibbleError
 from core.models import find_model
 from core.sizes import show_bytes
 
 Updates = dict[Any, Any]
 
 
-class DownloadDesk:
-    """At most one download at a time, in a thread of the server: it goes on when the page is closed.
-
-    `finished` counts the models that came whole, for whoever has to look at them anew.
-    """
+class DownloadDesk(Background):
+    """At most one download at a time. `finished` counts the models that came whole, for whoever looks at them anew."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._stop = threading.Event()
         self._offered, self._bytes = "", 0
-        self._shown = ""
-        self.busy = False
         self.finished = 0
 
     def offer(self, model: str, missing_bytes: int) -> None:
@@ -45,40 +41,30 @@ class DownloadDesk:
                 self._stop.set()
                 self._shown = pieces.busy("Stopping…")
             elif self._bytes:
-                self.busy = True
                 self._stop.clear()
-                self._shown = pieces.busy(f"Downloading {self._offered}…")
-                threading.Thread(target=self._work, args=(self._offered,), daemon=True).start()
+                self._begin(f"Downloading {self._offered}…", partial(self._download, self._offered))
 
-    def _work(self, model: str) -> None:
+    def _download(self, model: str) -> str:
         last: list[Progress] = []
 
         def progress(state: Progress) -> None:
             last[:] = [state]
             self._show(pieces.busy(state.line()))
 
+        found = find_model(model)
         try:
-            found = find_model(model)
             download(found, progress, self._stop.is_set)
-            self._end(pieces.note_box(f"{found.label} is on this machine."), 0)
         except DownloadStopped:
-            self._end(pieces.note_box(stopped_sentence(last[0] if last else None)), found.download_bytes)
-        except NibbleError as error:
-            self._end(pieces.error_box(str(error)))
-        except Exception as error:  # a thread has nobody above it who would tell the person
-            self._end(pieces.fault_box(error))
-            raise
+            self._bytes = found.download_bytes
+            return pieces.note_box(stopped_sentence(last[0] if last else None))
+        self._bytes = 0
+        self.finished += 1
+        return pieces.note_box(f"{found.label} is on this machine.")
 
     def _show(self, html: str) -> None:
         with self._lock:
             if not self._stop.is_set():
                 self._shown = html
-
-    def _end(self, html: str, missing_bytes: int | None = None) -> None:
-        with self._lock:
-            self._shown, self.busy = html, False
-            self._bytes = self._bytes if missing_bytes is None else missing_bytes
-            self.finished += missing_bytes == 0
 
     def html(self) -> str:
         """How it stands, for below the model."""

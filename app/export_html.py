@@ -11,6 +11,7 @@ from app.export_shelf import Shelf
 from app.pieces import busy, date, empty, error_box, note_box, progress_bar, text
 from core.errors import NibbleError
 from core.export.jobs import Job
+from core.export.subject import folder_of
 from core.models import FoundModel, find_model
 from core.runs.store import Run
 from core.sizes import show_bytes
@@ -55,26 +56,27 @@ FORMATS = {
 }
 
 
-def about(run: Run | None, to: str, gguf_type: str, apart: bool, precision: str) -> str:
-    """What one gets of `run`, for whom, and how large."""
+def about(run: Run | None, part: str, to: str, gguf_type: str, apart: bool, precision: str) -> str:
+    """What one gets of `run`, of its adapter `part`, for whom, and how large."""
     told = FORMATS[to]
     size = ""
     if run is not None:
         try:
-            size = f"<p><b>{text(_size(run, to, gguf_type, apart, precision))}</b></p>"
+            size = f"<p><b>{text(_size(run, part, to, gguf_type, apart, precision))}</b></p>"
         except NibbleError as error:
             size = error_box(f"The base of this run is not where it was. {error}")
     return f'<div class="nb-gets"><p>{text(told.what)}</p><p class="nb-muted">{text(told.whom)}</p>{size}</div>'
 
 
-def _size(run: Run, to: str, gguf_type: str, apart: bool, precision: str) -> str:
-    adapter = sum(file.stat().st_size for file in run.adapter.iterdir() if file.is_file())
+def _size(run: Run, part: str, to: str, gguf_type: str, apart: bool, precision: str) -> str:
+    held = folder_of(run, part)
+    adapter = sum(file.stat().st_size for file in held.iterdir() if file.is_file())
     if to == "adapter" or (to == "gguf" and apart):
         return (
             f"About {show_bytes(adapter + FILES_BYTES)}{' in the folder, and as much in the zip' * (to == 'adapter')}."
         )
     found = find_model(run.recipe().model, run.base_revision())
-    files = sum(file.stat().st_size for file in run.adapter.glob("*.json"))
+    files = sum(file.stat().st_size for file in held.glob("*.json"))
     kind = gguf_type if to != "merged" else _own(found) if precision == "auto" else precision
     size = found.parameters * _BYTES[kind] + FILES_BYTES + files + adapter * apart
     return f"About {show_bytes(size)}, in {kind}."

@@ -21,8 +21,8 @@ from core.export.push import plan_upload
 Updates = dict[Any, Any]
 PACKED = [".zip", ".tar", ".gz", ".tgz"]
 WHAT = (
-    "<p class='nb-muted'>Exported here, or made elsewhere with PEFT: for Chat and Arena. Only safetensors, which hold "
-    "numbers and no code.</p>"
+    "<p class='nb-muted'>Exported here, or made elsewhere with PEFT: for Chat, Arena and further training. Only "
+    "safetensors, which hold numbers and no code.</p>"
 )
 
 
@@ -40,6 +40,8 @@ class More:
     name: gr.Textbox
     base: gr.Dropdown
     take: gr.Button
+    further: gr.Button
+    made: gr.State
     taken: gr.HTML
 
     def ticking(self) -> list[Component]:
@@ -59,7 +61,7 @@ def build_push() -> tuple[gr.Textbox, gr.Checkbox, gr.Button, gr.Button, gr.HTML
     return repo, private, look, upload, pushed
 
 
-def build_import() -> tuple[gr.File, gr.Textbox, gr.Textbox, gr.Dropdown, gr.Button, gr.HTML]:
+def build_import() -> tuple[gr.File, gr.Textbox, gr.Textbox, gr.Dropdown, gr.Button, gr.Button, gr.State, gr.HTML]:
     """Lay the import out."""
     with gr.Accordion("Bring an adapter in", open=False):
         gr.HTML(WHAT, elem_classes="nb-slot")
@@ -71,8 +73,9 @@ def build_import() -> tuple[gr.File, gr.Textbox, gr.Textbox, gr.Dropdown, gr.But
         )
         with gr.Row(elem_classes="nb-actions"):
             take = gr.Button("Bring it in", variant="primary")
+            further = gr.Button("Train it further", visible=False)
         taken = gr.HTML(elem_classes="nb-slot")
-    return file, place, name, base, take, taken
+    return file, place, name, base, take, further, gr.State(""), taken
 
 
 def wire(more: More, context: Context) -> None:
@@ -104,10 +107,12 @@ def wire(more: More, context: Context) -> None:
         except NibbleError as error:
             return {more.taken: pieces.error_box(str(error))}
         said = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."
-        return {more.taken: pieces.note_box(said), more.file: None, more.place: "", more.name: ""}
+        emptied = {more.file: None, more.place: "", more.name: ""}
+        further = {more.made: made.name, more.further: gr.Button(visible=True)}
+        return {more.taken: pieces.note_box(said), **emptied, **further}
 
     given = [more.file, more.place, more.name, more.base]
-    changed = [more.taken, more.file, more.place, more.name]
+    changed = [more.taken, more.file, more.place, more.name, more.made, more.further]
     more.look.click(look, [more.repo, more.private], more.ticking(), **quiet)
     more.upload.click(upload, None, more.ticking(), trigger_mode="once", **quiet)
     more.take.click(take, given, changed, trigger_mode="once", **quiet)

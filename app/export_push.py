@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 from app import pieces
+from app.background import Background
 from app.pieces import text
-from core.errors import NibbleError
 from core.export.push import Upload, push
 from core.sizes import show_bytes
 
 SHOWN_FILES = 40
 
 
-class PushDesk:
-    """At most one upload at a time: it goes on when the page is closed."""
+class PushDesk(Background):
+    """At most one upload at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._upload: Upload | None = None
-        self._shown = ""
-        self.busy = False
 
     def plan(self, upload: Upload) -> None:
         """Show what would be uploaded, and remember it for the press that does it."""
@@ -37,35 +35,20 @@ class PushDesk:
     def press(self) -> None:
         """Upload what was shown."""
         with self._lock:
-            if self._upload is None or self.busy:
-                return
-            self.busy = True
-            self._shown = pieces.busy(f"Uploading {self._upload.heading}…")
-            threading.Thread(target=self._work, args=(self._upload,), daemon=True).start()
-
-    def _work(self, upload: Upload) -> None:
-        try:
-            address = push(upload)
-            link = f'<a href="{text(address)}" target="_blank" rel="noreferrer">{text(address)}</a>'
-            self._end(f'<div class="nb-box nb-note" role="status"><span>Uploaded: {link}</span></div>')
-        except NibbleError as error:
-            self._end(pieces.error_box(str(error)))
-        except Exception as error:  # a thread has nobody above it who would tell the person
-            self._end(pieces.fault_box(error))
-            raise
-
-    def _end(self, html: str) -> None:
-        with self._lock:
-            self._shown, self.busy, self._upload = html, False, None
+            upload, self._upload = self._upload, None
+            if upload is not None and not self.busy:
+                self._begin(f"Uploading {upload.heading}…", partial(_send, upload))
 
     @property
     def ready(self) -> bool:
         """Whether something was shown that can be uploaded."""
         return self._upload is not None and not self.busy
 
-    def html(self) -> str:
-        """How it stands."""
-        return self._shown
+
+def _send(upload: Upload) -> str:
+    address = push(upload)
+    link = f'<a href="{text(address)}" target="_blank" rel="noreferrer">{text(address)}</a>'
+    return f'<div class="nb-box nb-note" role="status"><span>Uploaded: {link}</span></div>'
 
 
 def _files(upload: Upload) -> str:

@@ -21,8 +21,8 @@ from core.recipe import Recipe, choices_of, help_text, make_recipe
 from core.sizes import GIB, parse_size
 from core.workspace import read_json, write_json
 
-# 'names': one of the recipe's own words, or names with commas between them.
-Kind = Literal["integer", "number", "choice", "switch", "text", "lines", "names"]
+# 'names': one of the recipe's own words, or names with commas between them. 'menu': what there is, or nothing.
+Kind = Literal["integer", "number", "choice", "switch", "text", "lines", "names", "menu"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ QUICK = (
 )
 ADVANCED: dict[str, tuple[Field, ...]] = {
     "Adapter": (
+        Field("lora.start_from", "Start from", "menu"),
         Field("lora.targets", "Layers with an adapter", "names"),
         Field("lora.scaling", "Scaling", "choice"),
-        Field("lora.init", "Start from", "choice"),
+        Field("lora.init", "A fresh one begins with", "choice"),
         Field("lora.dropout", "Dropout"),
         Field("lora.extra_modules", "Trained whole", "names"),
         Field("lora.dora", "DoRA", "switch"),
@@ -101,7 +102,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
     ),
 }
 # Texts that may be left empty, which the recipe calls None.
-EMPTY_IS_NONE = {"name", "data.split", "data.config"}
+EMPTY_IS_NONE = {"name", "data.split", "data.config", "lora.start_from"}
 WORDS: dict[str, dict[Any, str]] = {
     "lora.targets": {
         "all-linear": "All linear layers",
@@ -272,6 +273,8 @@ def build_field(field: Field) -> Component:
         return gr.Dropdown(choices=_choices(field.key), value=default, allow_custom_value=True, **shared)
     if field.kind == "names":
         return gr.Textbox(value="", max_lines=1, placeholder="embeddings, head", **shared)
+    if field.kind == "menu":
+        return gr.Dropdown(choices=[("", "")], value="", allow_custom_value=True, **shared)
     if field.kind == "switch":
         return gr.Checkbox(value=default, **shared)
     if field.kind == "text":

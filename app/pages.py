@@ -17,6 +17,7 @@ from app.form import flat
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
 from app.tabs import arena, cards, chat, data, export, runs, system, train
+from app.train_events import TrainEvents
 from core.errors import NibbleError
 from core.hardware import device
 from core.runs.store import Run
@@ -142,6 +143,14 @@ def _wire_across(page: Page, context: Context) -> None:
             write_json(context.form_file, values)
         return {page.tabs: gr.Tabs(selected="train"), **page.train.form.updates(values)}
 
+    def train_further(key: str) -> Updates:
+        sides = {page.tabs: gr.Tabs(selected="train"), page.train.side: gr.Tabs(selected="check")}
+        return {**sides, **TrainEvents(page.train, context).begin_from(key)}
+
+    target = [page.tabs, page.train.side, *page.train.form.inputs(), page.train.said]
+    brought = page.export.more
+    brought.further.click(lambda name: train_further(f"adapter:{name}"), brought.made, target, **QUIET)
+    page.runs.further.click(lambda opened: train_further(f"run:{opened}"), page.runs.opened, target, **QUIET)
     target = [page.tabs, page.chat.talker, page.chat.voice]
     known = page.train.form.inputs() | page.data.inputs()
     page.chat.to_data.click(
@@ -191,10 +200,11 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
         return {**updates, page.train.side: gr.Tabs(selected="run")} if working else updates
 
     def fill_others() -> Updates:
-        return {**chat.fill(page.chat, context), **arena.fill(page.arena, context)}
+        starts = train.fill_starts(page.train, context)
+        return {**starts, **chat.fill(page.chat, context), **arena.fill(page.arena, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
-    others = [*page.chat.filled(), *page.arena.form().values(), page.arena.question]
+    others = [page.train.form.fields["lora.start_from"], *page.chat.filled(), *page.arena.form().values(), page.arena.question]
     others += [page.arena.whose, *page.arena.match()]
     watched = [page.strip, page.seen, *_train_outputs(page.train), *page.chat.watched()]
     watched += page.arena.watched()

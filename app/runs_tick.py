@@ -121,6 +121,7 @@ def _buttons(tab: RunsTab, run: Run, state: str, queue: list[str]) -> Updates:
         tab.stop: gr.Button("Take out of the queue" if state == "queued" else "Stop", visible=state in OPEN),
         tab.chat: gr.Button(visible=run.has_adapter),
         tab.export: gr.Button(visible=run.has_adapter),
+        tab.further: gr.Button(visible=run.has_adapter and state in ENDED),
         tab.resume: gr.Button(visible=can_resume),
         tab.sooner: gr.Button(visible=bool(place)),
         tab.later: gr.Button(visible=place is not None and place < len(queue) - 1),

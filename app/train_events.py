@@ -12,9 +12,10 @@ from gradio.components import Component
 from app import choices, data_row_html, download_desk, pieces, preview_html
 from app.context import Context
 from app.data_upload import keep_files
-from app.form import AS_RECOGNISED, explain, flat
+from app.form import AS_RECOGNISED, DEFAULTS, explain, flat
 from core.data.samples import find_sample
 from core.errors import NibbleError
+from core.further import find_start
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset, recipe_presets
 from core.runs.resuming import resume
 from core.runs.store import Run
@@ -132,6 +133,22 @@ class TrainEvents:
         self._remember(values)
         about = pieces.note_box(about_preset(name))
         return {**self.tab.form.updates(values), self.tab.about: about, self.tab.said: ""}
+
+    def begin_from(self, key: str | None) -> Updates:
+        """Put the settings of the adapter that is to be trained further on the screen, and say which they are."""
+        form = self.tab.form
+        if not key:
+            return {self.tab.said: ""}
+        try:
+            start = find_start(key, self.context.workspace)
+        except NibbleError as error:
+            return {self.tab.said: explain(error)}
+        values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
+        self._remember(values)
+        said = f"“{start.voice.label}” is trained further as it is: {start.said()}, over {start.voice.model}."
+        menu = gr.Dropdown(choices=choices.starts(self.context.workspace), value=key)
+        shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
+        return {**shown, self.tab.said: pieces.note_box(said)}
 
     def remember(self, given: dict[Component, Any]) -> None:
         """Keep what stands on the screen, so that a reload finds it again."""

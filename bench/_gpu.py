@@ -11,8 +11,7 @@ from typing import Any
 
 from core.catalog import find_model_facts
 from core.hardware import claim_card, device, device_used_bytes
-from core.process import child_environment
-from core.workspace import ROOT
+from core.process import as_process
 
 Row = dict[str, Any]
 # A card at rest: a driver's own use goes up and down by so much.
@@ -42,9 +41,7 @@ def row(name: str, value: float, unit: str, reference: float | None, bar: float 
 def only(free_bytes: int) -> Iterator[int]:
     """Let really no more than `free_bytes` of the card be had: another process holds the rest. Gives what is free."""
     holder = subprocess.Popen(
-        [sys.executable, "-m", "bench._gpu", str(free_bytes)],
-        cwd=ROOT,
-        env=child_environment(),
+        **as_process("bench._gpu", str(free_bytes)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",

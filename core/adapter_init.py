@@ -1,7 +1,7 @@
-"""What an adapter starts from, where it is not from nothing: the base's main directions, or what quantising lost.
+"""What an adapter starts from, where it is not from nothing: main directions, what quantising lost, a trained adapter.
 
-Both leave the base as it was loaded, so that the saved adapter is a plain LoRA over the plain base: it answers the same
-in the chat, after a resume, and in other programs.
+The first two leave the base as it was loaded, so that the saved adapter is a plain LoRA over the plain base: it answers
+the same in the chat, after a resume, and in other programs.
 
 - PiSSA (arXiv 2404.02948) trains the base's leading singular directions over a base without them, W - B0 A0. Here the
   base keeps them and the adapter takes them off again: s (B A - B0 A0), two halves of one LoRA of twice the rank, of
@@ -22,8 +22,10 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError, safe_open
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import ModelError
@@ -98,6 +100,27 @@ def start_from_what_was_lost(model: Any) -> None:
         original = (original.t() if base.source_cls is Conv1D else original).to(kept)
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         a.data, b.data = split(original - kept, a.shape[0], layer.scaling[ADAPTER])
+
+
+def start_from_trained(model: Any, folder: Path) -> None:
+    """Go on from the adapter that is saved in `folder`. Raises ModelError where it is not of this model's shapes."""
+    try:
+        odd = put_weights(model, folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"The adapter that this run starts from cannot be loaded: {_first_line(error)}") from None
+    if odd is not None:
+        raise ModelError(f"The adapter that this run starts from does not belong to this base: {odd} has no match.")
+
+
+def put_weights(model: Any, folder: Path) -> str | None:
+    """Give `model` the trained weights in `folder`. Returns the first of those wanted or found that has no match."""
+    found = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return next(iter([*sorted(trained & set(found.missing_keys)), *sorted(found.unexpected_keys)]), None)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _keys(file: Path) -> list[str]:

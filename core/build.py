@@ -20,6 +20,7 @@ from core.adapter_files import refuse_adapter_files
 from core.adapter_init import (
     lora_layers,
     start_from_main_directions,
+    start_from_trained,
     start_from_what_was_lost,
 )
 from core.admit import admit
@@ -180,12 +181,14 @@ def adapter_dtype(compute: torch.dtype, optimizer: str) -> torch.dtype:
     return torch.bfloat16 if compute == torch.bfloat16 and states_are_fp32 else torch.float32
 
 
-def attach_lora(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype) -> PeftModel:
-    """Attach fresh LoRA adapters as `settings` says. Raises ModelError.
+def attach_lora(
+    model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype, start: Path | None = None
+) -> PeftModel:
+    """Attach LoRA adapters as `settings` says: fresh ones, or with the weights in the folder `start`.
 
-    A is random and B zero, so that at first the output is the base's; with LoftQ it is nearer the original model's.
-    They are trained in `dtype` where they start from zero, else in fp32: a step is too small to be seen by bf16 beside
-    a weight that is there already (its spacing at 1 is 0.008).
+    Of fresh ones A is random and B zero, so that at first the output is the base's; with LoftQ it is nearer the
+    original model's. They are trained in `dtype` where they start from zero, else in fp32: a step is too small to be
+    seen by bf16 beside a weight that is there already (its spacing at 1 is 0.008). Raises ModelError.
     """
     config, computes_in = lora_config(model, settings), model.dtype
     try:
@@ -196,7 +199,10 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dty
         start_from_main_directions(adapted, settings.rank)
     elif settings.init == "loftq" and model.device.type != "meta":
         start_from_what_was_lost(adapted)
-    from_zero = settings.init == "default" and not settings.dora and not settings.extra_modules
+    if start is not None:
+        start_from_trained(adapted, start)
+    fresh = settings.init == "default" and settings.start_from is None
+    from_zero = fresh and not settings.dora and not settings.extra_modules
     cast_adapters(adapted, dtype if from_zero else torch.float32)
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):

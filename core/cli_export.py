@@ -16,6 +16,13 @@ FORMATS = ("adapter", "merged", "ollama", "gguf")
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `export` takes beside the run."""
     command.add_argument("--to", required=True, choices=FORMATS, help="what to make of it")
+    command.add_argument(
+        "--from",
+        dest="part",
+        default="last",
+        metavar="last|best|STEP",
+        help="which of its adapters: its last (default), its best by the held-out loss, or a checkpoint's",
+    )
     command.add_argument("--out", metavar="DIR", help="a folder that is not there or empty; default: in the workspace")
     command.add_argument(
         "--onto",
@@ -39,17 +46,18 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
     claim_card()
     from core.export.make import export
-    from core.export.naming import safe_name
     from core.export.order import Order
+    from core.export.subject import export_name, part_named
     from core.export.verify import sentence
     from core.runs.finding import find_run
     from core.sizes import show_bytes
 
     workspace = Workspace.open(options.data_dir)
     run = find_run(workspace, options.run_id)
-    own = workspace.exports / f"{safe_name(run.name)}-{options.to}"
-    out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else own
-    order = Order(options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only)
+    part = part_named(options.part)
+    named = workspace.exports / f"{export_name(run, part)}-{options.to}"
+    out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else named
+    order = Order(options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only, part)
     answer = export(workspace, run, order, _Teller().say)
     proof = sentence(answer["verified"])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)

@@ -90,6 +90,7 @@ class _Work:
         refuses what cannot be used.
         """
         from core.budget import read_budget
+        from core.further import take_over
         from core.hardware import compute_dtype, cuda_capability, device
         from core.launching import locate, refuse_length
         from core.models import find_model
@@ -101,6 +102,7 @@ class _Work:
         dtype, because = compute_dtype(chosen.kind, cuda_capability(chosen.index) if chosen.kind == "cuda" else None)
         answer |= {"compute_dtype": dtype, "because": because}
         try:
+            recipe, _ = take_over(recipe, workspace)
             found = find_model(recipe.model)
             answer["model"] = {
                 "label": found.label,
@@ -126,8 +128,10 @@ class _Work:
 
     def _plan(self, workspace: Workspace, recipe: Recipe) -> Answer:
         """What the recipe will take on this machine, and how it would be run; `steps` where the data is counted."""
+        from core.further import take_over
         from core.memory.ask import architecture_of, plan_for
 
+        recipe, _ = take_over(recipe, workspace)
         architecture = architecture_of(recipe.model)
         units, assumed = None, "the data's lengths, for its tokens are still being counted"
         if architecture.local:

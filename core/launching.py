@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from core.attention import refuse_attention
@@ -12,6 +13,7 @@ from core.data.hub import fetch, looks_like_hub_id
 from core.data.keep import find_dataset, keep
 from core.data.samples import find_sample
 from core.errors import RecipeError
+from core.further import bring_along, take_over
 from core.hardware import device
 from core.models import FoundModel, find_model
 from core.recipe import DataSettings, Recipe
@@ -69,6 +71,7 @@ def prepare(
     `source` is where a check that was made elsewhere has found the data: then it is not read here.
     Raises NibbleError for anything that cannot work; then nothing has been written.
     """
+    recipe, start = take_over(recipe, workspace)
     require_agreed(workspace, check(recipe, machines))
     if source is None:
         source = locate(recipe.data, workspace)
@@ -81,4 +84,5 @@ def prepare(
     if sample is None and as_path(recipe.data.path) is not None:
         recipe.data.path = str(source)
     folder = os.path.relpath(kept.path, workspace.runs / "run")
-    return create_run(workspace, recipe, {"file": folder, "sha256": kept.sha256, "name": kept.name}, state)
+    dataset = {"file": folder, "sha256": kept.sha256, "name": kept.name}
+    return create_run(workspace, recipe, dataset, state, partial(bring_along, start) if start else None)

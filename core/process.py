@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -25,6 +26,11 @@ def child_environment() -> dict[str, str]:
     ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
     given = {name: value for name, value in os.environ.items() if "TRUST_REMOTE_CODE" not in name}
     return {"GOMP_SPINCOUNT": "20000", **given, **ours}
+
+
+def as_process(module: str, *arguments: str) -> dict[str, Any]:
+    """For subprocess: `module` of ours as a process of its own, as `python -m` runs it."""
+    return {"args": [sys.executable, "-m", module, *arguments], "cwd": ROOT, "env": child_environment()}
 
 
 def process_started(pid: int) -> float:

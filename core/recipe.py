@@ -81,6 +81,11 @@ class Recipe(Settings):
             raise ValueError(f"quantization.type fp4 is a 4-bit format, but quantization.bits is {base.bits}")
         if lora.dora and lora.init != "default":
             raise ValueError(f"lora.dora starts from the base as it is; it cannot go with lora.init {lora.init}")
+        if lora.start_from is not None and lora.init != "default":
+            raise ValueError(
+                f"lora.init {lora.init} is what a fresh adapter begins with, but lora.start_from trains one further; "
+                "use lora.init default"
+            )
         if lora.dora and base.bits == 8:
             raise ValueError("lora.dora needs the base in 4 or 16 bits: set quantization.bits to one of them")
         if lora.init == "loftq" and base.bits != 4:

@@ -119,6 +119,13 @@ class LoraSettings(Settings):
         "default",
         description="Nothing; the base's main directions (PiSSA, saved at twice the rank); what 4 bits lost (LoftQ).",
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        max_length=300,
+        description="An adapter that is trained further as it is: adapter:<name>, run:<id>, run:<id>/best. Empty: a "
+        "fresh one.",
+    )
     targets: Literal["all-linear", "attention", "q_v"] | list[str] = Field(
         "all-linear",
         description="All linear ones but the head, attention's, or names such as q_proj, up_proj.",

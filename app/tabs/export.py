@@ -17,14 +17,15 @@ from app.export_more import More
 from app.pieces import date
 from core.errors import NibbleError, RunError
 from core.export import jobs
-from core.export.naming import safe_name
 from core.export.order import Order
 from core.export.place import refuse_place
+from core.export.subject import export_name, parts_of
 from core.runs.finding import find_run, list_runs
 from core.runs.store import Run
 
 Updates = dict[Any, Any]
 EMPTY = "An adapter that you have trained goes out from here, for other programs. Train one first."
+PARTS = "As it was at the end, at the evaluation with the lowest held-out loss, or at a checkpoint."
 ONTO = [
     ("The 4-bit weights it was trained over: answers as the chat does", "dequantised"),
     ("The base's original weights: finer, but not what it was trained on", "original"),
@@ -39,6 +40,7 @@ class ExportTab:
 
     empty: gr.HTML
     run: gr.Dropdown
+    part: gr.Dropdown
     to: gr.Radio
     gets: gr.HTML
     onto: gr.Radio
@@ -55,11 +57,11 @@ class ExportTab:
 
     def inputs(self) -> set[Component]:
         """For an event's `inputs`: the callback gets one dict of values by component."""
-        return {self.run, self.to, self.onto, self.precision, self.gguf_type, self.apart, self.out}
+        return {self.run, self.part, self.to, self.onto, self.precision, self.gguf_type, self.apart, self.out}
 
     def choices(self) -> list[Component]:
         """What changes with the run and the format."""
-        return [self.gets, self.onto, self.precision, self.gguf_type, self.apart, self.out]
+        return [self.part, self.gets, self.onto, self.precision, self.gguf_type, self.apart, self.out]
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
@@ -77,6 +79,7 @@ def build() -> ExportTab:
             empty = gr.HTML(elem_classes="nb-slot nb-said")
             with gr.Group(elem_classes="nb-part"):
                 run = gr.Dropdown(label="Run", choices=[], info="Those that have an adapter, newest first.")
+                part = gr.Dropdown(label="Which of its adapters", choices=[], info=PARTS, visible=False)
                 to = gr.Radio(
                     [(told.title, name) for name, told in export_html.FORMATS.items()], value="adapter", label="As"
                 )
@@ -102,14 +105,20 @@ def build() -> ExportTab:
             earlier = gr.HTML(elem_classes="nb-slot")
     more = More(*pushing, *taking)
     shown = (make, stop, said, state, earlier, more)
-    return ExportTab(empty, run, to, gets, onto, precision, gguf_type, apart, out, *shown)
+    return ExportTab(empty, run, part, to, gets, onto, precision, gguf_type, apart, out, *shown)
 
 
 def wire(tab: ExportTab, context: Context) -> None:
     """Attach the tab's events."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     events = ExportEvents(tab, context)
-    gr.on([tab.run.input, tab.to.input], partial(events.chosen, True), tab.inputs(), tab.choices(), **quiet)
+    gr.on(
+        [tab.run.input, tab.part.input, tab.to.input],
+        partial(events.chosen, True),
+        tab.inputs(),
+        tab.choices(),
+        **quiet,
+    )
     kinds = [tab.precision.input, tab.gguf_type.input, tab.apart.input, tab.onto.input]
     gr.on(kinds, partial(events.chosen, False), tab.inputs(), tab.choices(), **quiet)
     tab.make.click(events.make, tab.inputs(), [tab.said, *tab.ticking()], trigger_mode="once", **quiet)
@@ -137,9 +146,8 @@ class ExportEvents:
                 raise RunError("Choose a run to export first.")
             out = self.context.reach.write(given[tab.out] or "", "The export's folder", workspace.exports)
             refuse_place(out)
-            order = Order(
-                given[tab.to], out, given[tab.onto], given[tab.precision], given[tab.gguf_type], bool(given[tab.apart])
-            )
+            kinds = (given[tab.onto], given[tab.precision], given[tab.gguf_type], bool(given[tab.apart]))
+            order = Order(given[tab.to], out, *kinds, given[tab.part] or "")
             jobs.start(workspace, run.id, order)
         except (NibbleError, OSError, ValueError) as error:
             return {tab.said: pieces.error_box(str(error))}
@@ -164,15 +172,19 @@ def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Compon
     """The settings that count for the format, and what it gives."""
     to, apart = given[tab.to], bool(given[tab.apart])
     in_gguf = to in ("gguf", "ollama")
+    offered = [(told.capitalize(), part) for told, part in parts_of(run)] if run is not None else []
+    parts = [part for _, part in offered]
+    part = given[tab.part] if given[tab.part] in parts else next(iter(parts), "")
     updates: Updates = {
-        tab.gets: export_html.about(run, to, given[tab.gguf_type], apart and in_gguf, given[tab.precision]),
+        tab.part: gr.Dropdown(choices=offered, value=part, visible=len(offered) > 1),
+        tab.gets: export_html.about(run, part, to, given[tab.gguf_type], apart and in_gguf, given[tab.precision]),
         tab.onto: gr.Radio(visible=to == "merged" or (in_gguf and not apart)),
         tab.precision: gr.Dropdown(visible=to == "merged"),
         tab.gguf_type: gr.Dropdown(visible=in_gguf and not (apart and to == "gguf")),
         tab.apart: gr.Checkbox(visible=in_gguf),
     }
     if renamed and run is not None:
-        updates[tab.out] = str(_free(context.workspace.exports / f"{safe_name(run.name)}-{to}"))
+        updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part)}-{to}"))
     return updates
 
 
@@ -187,10 +199,12 @@ def _free(folder: Path) -> Path:
 
 def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates:
     """The runs that can be exported, and what one gets; `run_id` is chosen, else the newest."""
-    offered = [(f"{run.name} · {date(run.created)}", run.id) for run in list_runs(context.workspace) if run.has_adapter]
+    runs = [run for run in list_runs(context.workspace) if parts_of(run)]
+    offered = [(f"{run.name} · {date(run.created)}", run.id) for run in runs]
     values = [value for _, value in offered]
     value = run_id if run_id in values else next(iter(values), None)
-    given: dict[Component, Any] = {tab.to: "adapter", tab.apart: False, tab.gguf_type: "f16", tab.precision: "auto"}
+    given: dict[Component, Any] = {tab.part: "", tab.to: "adapter", tab.apart: False}
+    given |= {tab.gguf_type: "f16", tab.precision: "auto"}
     return {
         tab.empty: "" if offered else pieces.empty("Nothing to export yet", EMPTY),
         tab.run: gr.Dropdown(choices=offered, value=value),

@@ -79,6 +79,7 @@ class RunsTab:
     end_now: gr.Button
     chat: gr.Button
     export: gr.Button
+    further: gr.Button
     resume: gr.Button
     reuse: gr.Button
     sooner: gr.Button
@@ -106,7 +107,8 @@ class RunsTab:
     def drawn(self) -> list[Any]:
         """What a tick may change."""
         written = [self.noted, self.name, self.tags, self.note]
-        buttons = [self.stop, self.end_now, self.chat, self.export, self.resume, self.sooner, self.later, self.delete]
+        buttons = [self.stop, self.end_now, self.chat, self.export, self.further, self.resume, self.sooner]
+        buttons += [self.later, self.delete]
         picks = [self.picks, self.compare, self.compared, self.comparison]
         places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.said]
         return [*self.view.components(), *places, *buttons, *picks, *written, self.to_train, self.recipe, self.log]
@@ -168,6 +170,7 @@ def _build_actions() -> dict[str, Any]:
         parts["end_now"] = gr.Button("End it now", variant="stop", visible=False)
         parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["export"] = gr.Button("Export", visible=False)
+        parts["further"] = gr.Button("Train further", visible=False)
         parts["resume"] = gr.Button("Resume…", visible=False)
         parts["reuse"] = gr.Button("Use these settings")
         parts["sooner"] = gr.Button("Sooner", visible=False)

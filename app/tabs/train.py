@@ -41,6 +41,7 @@ CHECKED_BY = (
     "lora.targets",
     "lora.dora",
     "lora.init",
+    "lora.start_from",
     "lora.extra_modules",
     "budget",
     "quantization.bits",
@@ -167,6 +168,8 @@ def wire(tab: TrainTab, context: Context) -> None:
     as_read = [tab.form.fields[key] for key in AS_RECOGNISED]
     tab.upload.upload(events.keep, tab.upload, [tab.form.fields["data.path"], *as_read, tab.upload, tab.said], **quiet)
     tab.form.fields["data.path"].input(events.read_anew, None, as_read, queue=False, **quiet)
+    begun = tab.form.fields["lora.start_from"].input
+    begun(events.begin_from, tab.form.fields["lora.start_from"], [*form, tab.said], **quiet)
     tab.preset.input(events.fill_from, tab.preset, [*form, tab.about, tab.said], **quiet)
     typed = [component.input for component in tab.form.fields.values() if not isinstance(component, gr.State)]
     gr.on(typed, events.remember, form, None, trigger_mode="always_last", **quiet)
@@ -214,6 +217,11 @@ def fill(tab: TrainTab, context: Context) -> Updates:
     if run is not None and run.status().state in OPEN:  # else it is left where the person may have put it by now
         updates[tab.side] = gr.Tabs(selected="run")
     return updates
+
+
+def fill_starts(tab: TrainTab, context: Context) -> Updates:
+    """The adapters that can be trained further; with many runs they take a while to be found."""
+    return {tab.form.fields["lora.start_from"]: gr.Dropdown(choices=choices.starts(context.workspace))}
 
 
 def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:

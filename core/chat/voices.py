@@ -61,7 +61,7 @@ def voices(workspace: Workspace) -> list[Voice]:
 
     Runs whose recipe cannot be read are left out.
     """
-    found = [voice for run in list_runs(workspace) for voice in _of_run(run)]
+    found = [voice for run in list_runs(workspace) for voice in voices_of(run)]
     for folder in _adapter_folders(workspace):
         if _is_adapter(folder) and _base_of(folder):
             found.append(_of_folder(folder, folder.name))
@@ -97,7 +97,7 @@ def without_adapter(voice: Voice) -> Voice:
 _NF4: dict[str, Any] = QuantizationSettings().model_dump()
 
 
-def _of_run(run: Run) -> Iterator[Voice]:
+def voices_of(run: Run) -> Iterator[Voice]:
     """A run's voices: its result, its best, its checkpoints, the newest first."""
     try:
         recipe = _recipe(run)

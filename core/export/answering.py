@@ -92,7 +92,7 @@ def _by_llama_cpp(job: dict[str, Any], reference: Said, eps: float) -> dict[str,
     if not llama_cpp.is_installed():
         raise NibbleError("base and adapter apart are put together by llama.cpp, which is not installed (xllamacpp)")
     load, tokens = job["artefact"], job["new_tokens"]
-    tokenizer = load_tokenizer(find_model(load["model"], load["revision"]), Path(load["adapter"]))
+    tokenizer = load_tokenizer(find_model(load["model"], load["revision"]), Path(load["tokenizer"]))
     pairs = zip(job["prompts"], reference.replies, reference.logits, strict=True)
     fitting = [each for each in pairs if len(each[0]) + tokens <= load["context"]]
     folder, over = Path(load["folder"]), load.get("over")

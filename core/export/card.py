@@ -97,10 +97,11 @@ def _training(subject: Subject) -> str:
         ("Base", f"`{subject.base_name}`{revision}, held in {held}"),
         ("Data", f"{_inline(str(dataset.get('name', 'a file')))}, SHA-256 `{dataset.get('sha256', 'unknown')}`"),
         ("Adapter", _adapter(subject)),
-        ("Steps", f"{result.get('steps', run.status().step):,} of {recipe.train.effective_batch} conversations"),
+        *([("Began with", f"the adapter {_inline(recipe.lora.start_from)}")] if recipe.lora.start_from else []),
+        ("Steps", f"{subject.step:,} of {recipe.train.effective_batch} conversations"),
         ("Learning rate", f"{recipe.train.learning_rate:g}, {recipe.train.schedule}"),
         ("Seed", str(recipe.train.seed)),
-        *_losses(result),
+        *_losses(subject),
         *_cost(result),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -113,10 +114,15 @@ def _adapter(subject: Subject) -> str:
     return f"rank {lora.rank}, alpha {lora.alpha:g}, on {targets}{''.join(f', {kind}' for kind in kinds)}"
 
 
-def _losses(result: dict[str, Any]) -> list[tuple[str, str]]:
+def _losses(subject: Subject) -> list[tuple[str, str]]:
     """In nats a token."""
-    named = {"final_loss": "Last training loss", "eval_loss_before": "Held-out loss before", "eval_loss": "… and after"}
-    return [(name, f"{result[key]:.4f}") for key, name in named.items() if isinstance(result.get(key), float)]
+    result = subject.run.result()
+    rows = [
+        ("Last training loss", None if subject.part else result.get("final_loss")),
+        ("Held-out loss before", result.get("eval_loss_before")),
+        ("… and after", subject.eval_loss),
+    ]
+    return [(name, f"{loss:.4f}") for name, loss in rows if isinstance(loss, float)]
 
 
 def _cost(result: dict[str, Any]) -> list[tuple[str, str]]:

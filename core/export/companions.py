@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.build import load_tokenizer
+from core.data.layout import require_template
 from core.export.naming import plain_template, without_paths
 from core.export.subject import Subject
+from core.further import TEMPLATE
 from core.workspace import read_json, write_json
 
-TEMPLATE = "chat_template.jinja"
 # In the adapter's folder: what is not the tokenizer's.
 _OTHERS = ("adapter_", "README", "manifest.json", "training_args")
 
@@ -32,7 +34,7 @@ def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None
 
 def write_tokenizer(subject: Subject, folder: Path) -> None:
     """The tokenizer and chat template that were trained with, the template without its marks for training."""
-    for file in _tokenizer_files(subject.adapter):
+    for file in _tokenizer_files(subject.tokenizer):
         if file.name == TEMPLATE:
             (folder / TEMPLATE).write_text(plain_template(file.read_text(encoding="utf-8")), encoding="utf-8")
         elif file.name == "tokenizer_config.json":
@@ -44,14 +46,24 @@ def write_tokenizer(subject: Subject, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _tokenizer_files(adapter: Path) -> Iterable[Path]:
-    return (file for file in sorted(adapter.iterdir()) if file.is_file() and not file.name.startswith(_OTHERS))
+def with_tokenizer(subject: Subject) -> Subject:
+    """`subject` with the tokenizer that its run trains with; one that was cut short early has not saved it yet."""
+    if subject.tokenizer_at is not None:
+        return subject
+    folder, tokenizer = subject.run.dir / "tokenizer", load_tokenizer(subject.base)
+    require_template(tokenizer, subject.recipe.data)
+    tokenizer.save_pretrained(folder)
+    return replace(subject, tokenizer_at=folder)
+
+
+def _tokenizer_files(folder: Path) -> Iterable[Path]:
+    return (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_OTHERS))
 
 
 def write_generation_config(subject: Subject, folder: Path) -> None:
     """The base's settings for generation; every token that ends a reply in the chat ends it elsewhere too."""
     values = read_json(subject.base_folder / "generation_config.json") or {}
-    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     values = {key: value for key, value in without_paths(values).items() if key != "_from_model_config"}
     values["eos_token_id"] = stop_tokens(subject, tokenizer)
     values["pad_token_id"] = tokenizer.pad_token_id

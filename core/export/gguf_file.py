@@ -90,8 +90,8 @@ def write_model(file: ModelFile, subject: Subject, path: Path, say: Say) -> None
     writer.add_file_type(_TYPES[file.kind][1])
     writer.add_quantization_version(QUANTISATION_VERSION)
     file.layout.write_settings(writer)
-    write_vocabulary(writer, read_vocabulary(subject.adapter, file.layout.config.vocab_size))
-    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    write_vocabulary(writer, read_vocabulary(subject.tokenizer, file.layout.config.vocab_size))
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     write_special_tokens(writer, tokenizer, stop_tokens(subject, tokenizer))
     if isinstance(tokenizer.chat_template, str):
         writer.add_chat_template(plain_template(tokenizer.chat_template))
@@ -166,5 +166,5 @@ class _written:
 
 def model_file(subject: Subject, weights: MergedWeights, layout: Layout, kind: GgufType) -> ModelFile:
     """The plan of a merged model's GGUF; the tokenizer is looked at too, before anything is written."""
-    read_vocabulary(subject.adapter, layout.config.vocab_size)
+    read_vocabulary(subject.tokenizer, layout.config.vocab_size)
     return ModelFile(weights, layout, kind)

@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.export.order import Order
-from core.process import child_environment, is_alive, process_started
-from core.workspace import ROOT, Workspace, read_json, write_json
+from core.process import as_process, is_alive, process_started
+from core.workspace import Workspace, read_json, write_json
 
 KEPT = 20
 # From a job's file to its process, on a machine that is busy.
@@ -93,12 +92,10 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
     try:
         with job.file.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "core.export.worker", str(job.file)],
+                **as_process("core.export.worker", str(job.file)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
-                env=child_environment(),
                 start_new_session=os.name != "nt",
             )
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.export.adapter import adapter_bytes, adapter_card, write_adapter, zip_folder
 from core.export.card import write_card
+from core.export.companions import with_tokenizer
 from core.export.order import Order
 from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.subject import Subject, find_subject
@@ -38,10 +39,16 @@ def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, 
     then nothing of the export is left, but for one that is killed: a merge goes on where it was.
     """
     refuse_place(order.out)
-    subject = find_subject(run, lambda line: say(line, None))
+    subject = find_subject(run, order.part, lambda line: say(line, None))
+    if subject.is_mixture and order.to != "adapter":
+        raise ExportError(
+            f"{subject.base.label} is a mixture of experts, which is neither merged nor written as GGUF here: its "
+            "files keep the experts in another form than it computes with. Export the adapter, which carries all that "
+            "was learned, and is loaded over the same base."
+        )
     make = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[order.to]
     with hold(workspace, "export", run.name):  # on a GPU it needs the memory that a run or the chat may have
-        result = make(subject, order, say)
+        result = make(with_tokenizer(subject), order, say)
     files = sorted(path for path in order.out.rglob("*") if path.is_file())
     return {
         "dir": str(order.out),

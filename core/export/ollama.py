@@ -31,7 +31,7 @@ def command(subject: Subject) -> str:
 
 def modelfile(subject: Subject, model: str, adapter: str | None, context: int) -> str:
     """The Modelfile for the GGUF `model`, with the GGUF `adapter` over it or None. Raises ExportError: no template."""
-    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     turns = find_turns(tokenizer)
     if turns is None:
         raise ExportError(

@@ -13,7 +13,8 @@ Format = Literal["adapter", "merged", "ollama", "gguf"]
 class Order:
     """What is to be made of a run, and where. `precision` is of merged weights, `gguf_type` of a GGUF's tensors.
 
-    `adapter_only`: of GGUF and Ollama, the adapter for a base that is there already.
+    `adapter_only`: of GGUF and Ollama, the adapter for a base that is there already. `part` is which of the run's
+    adapters: '' for its last, 'best', or 'checkpoint/<step>'.
     """
 
     to: Format
@@ -22,3 +23,4 @@ class Order:
     precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     gguf_type: Literal["f16", "bf16", "q8_0", "f32"] = "f16"
     adapter_only: bool = False
+    part: str = ""

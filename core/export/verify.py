@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 from core.export.place import Broken, ExportError
 from core.export.subject import Subject
 from core.export.weights import Onto
-from core.process import child_environment
-from core.workspace import ROOT, read_json, write_json
+from core.process import as_process
+from core.workspace import read_json, write_json
 
 NEW_TOKENS = 32
 Verified = dict[str, Any]
@@ -33,7 +32,7 @@ def job(
     from core.export.companions import stop_tokens
     from core.export.prompts import prompts_of
 
-    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     prompts = prompts_of(subject, tokenizer, most)
     quantization = subject.recipe.quantization.model_dump()
     packed = onto == "dequantised" and quantization["bits"] != 16
@@ -44,6 +43,7 @@ def job(
         "revision": subject.base.revision,
         "quantization": quantization if onto == "dequantised" else {"bits": 16},
         "adapter": str(subject.adapter),
+        "tokenizer": str(subject.tokenizer),
         "parameters": subject.base.parameters,
         "packed": packed,
     }
@@ -138,9 +138,7 @@ def _in_a_new_process(jobs: list[dict[str, Any]]) -> Any:
         file = Path(folder) / "jobs.json"
         write_json(file, jobs)
         done = subprocess.run(
-            [sys.executable, "-m", "core.export.answering", str(file)],
-            cwd=ROOT,
-            env=child_environment(),
+            **as_process("core.export.answering", str(file)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

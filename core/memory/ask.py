@@ -11,6 +11,7 @@ from core.budget import Budget
 from core.catalog import find_card, find_model_facts, model_facts
 from core.data.render import Rendered
 from core.errors import ModelError, NibbleError
+from core.further import take_over
 from core.hardware import Device, cuda_capability, device
 from core.memory.batches import Conversation, Data
 from core.memory.mixture import share_met
@@ -72,6 +73,7 @@ def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> 
 
     Raises ModelError, DataError, RecipeError or NibbleError, in one sentence.
     """
+    recipe, _ = take_over(recipe, workspace)
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
     return _plan(recipe, target_for(card), architecture, units, why_not)

@@ -140,7 +140,7 @@ def _changes(question: Question, frugal: Way, smallest: Peak) -> Iterator[tuple[
     length = _longest_that_fits(question, frugal, smallest)
     yield f"data.max_length={length}", with_settings(recipe, "data", max_length=length), frugal
     for rank in (recipe.lora.rank // 2, recipe.lora.rank // 4):
-        if rank >= 4:
+        if rank >= 4 and recipe.lora.start_from is None:
             yield f"lora.rank={rank}", with_settings(recipe, "lora", rank=rank), frugal
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,16 @@ from core.workspace import Workspace, write_json
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
-def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any], state: str = "queued") -> Run:
+def create_run(
+    workspace: Workspace,
+    recipe: Recipe,
+    dataset: dict[str, Any],
+    state: str = "queued",
+    fill: Callable[[Path], None] | None = None,
+) -> Run:
     """A new run's folder, in `state`: whole or not there. `dataset` says where its copy is kept and its hash.
 
+    `fill` puts into the folder what else it begins with, before anybody sees it.
     Raises RunError where the disk is full.
     """
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
@@ -32,6 +40,8 @@ def create_run(workspace: Workspace, recipe: Recipe, dataset: dict[str, Any], st
         (beside / "checkpoints").mkdir(parents=True)
         (beside / "recipe.yaml").write_text(recipe_text(recipe, dataset), encoding="utf-8")
         write_json(beside / "labels.json", {"name": label, "note": "", "tags": []})
+        if fill is not None:
+            fill(beside)
         Run(beside).write_status(state=state, step=0, total=0)
         beside.rename(folder)
     except OSError as error:

@@ -126,6 +126,11 @@ class Run:
         return self.dir / "adapter"
 
     @property
+    def start(self) -> Path:
+        """Where the adapter is that the run began with, of one that trains it further."""
+        return self.dir / "start"
+
+    @property
     def has_adapter(self) -> bool:
         """Whether there is a result to chat with."""
         return (self.adapter / "adapter_config.json").is_file()

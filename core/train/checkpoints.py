@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy
 import torch
-from peft import set_peft_model_state_dict
-from peft.utils import load_peft_weights
 from transformers import Trainer
 
+from core.adapter_init import put_weights
 from core.errors import RunError
 from core.train.manifest import is_valid, named_checkpoints, put_in_place, write_manifest
 from core.workspace import write_json
@@ -72,11 +71,9 @@ def _write(partial: Path, step: int, trainer: Any, progress: dict[str, Any]) -> 
 
 def restore_adapter(folder: Path, model: Any) -> None:
     """Give `model` the trained weights in the checkpoint `folder`. Raises RunError where they are not all there."""
-    found = set_peft_model_state_dict(model, load_peft_weights(str(folder / "adapter"), device="cpu"))
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    missing = sorted(trained & set(found.missing_keys)) + sorted(found.unexpected_keys)
-    if missing:
-        raise RunError(f"The checkpoint of step {folder.name} does not fit this model: {missing[0]}.")
+    odd = put_weights(model, folder / "adapter")
+    if odd is not None:
+        raise RunError(f"The checkpoint of step {folder.name} does not fit this model: {odd}.")
 
 
 def restore_training(folder: Path, trainer: Any, learning_rate: float) -> None:

@@ -102,7 +102,7 @@ def _tell_worse(watcher: Watcher) -> None:
     before, best = watcher.evaluator.first_loss, watcher.evaluator.best.eval_loss
     if before is not None and best is not None and best > before:
         watcher.warn(
-            f"No evaluation was better than the base's: {before:.3f} before, {best:.3f} at best. "
+            f"No evaluation was better than the one before the first step: {before:.3f} before, {best:.3f} at best. "
             "Try a lower learning rate, or more or cleaner data."
         )
 

@@ -27,6 +27,8 @@ from core.build import (
     torch_device,
 )
 from core.data.layout import require_template
+from core.export.naming import plain_template
+from core.further import TEMPLATE
 from core.hardware import Device, device
 from core.heap import return_memory
 from core.memory.question import with_settings
@@ -137,7 +139,11 @@ def prepare(
     base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
     go_on_unless_stopped(run)
     held = quantised(base)
-    model = attach_lora(base, recipe.lora, adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind)))
+    adapters_in = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
+    goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
+    model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
+    if goes_on:
+        tell_start(run, recipe, tokenizer)
     tell_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
         deal_out(model, ranks, torch_device(chosen))
@@ -173,6 +179,19 @@ def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], tr
             "warning",
             f"Only {few / layers:.0%} of what {found.label}'s layers hold could be quantised: the rest has a form that "
             f"must stay as it is. The model takes far more memory than {bits} bits a parameter.",
+        )
+
+
+def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
+    """Which adapter is trained further; a warning where it was trained with another chat template."""
+    lora = recipe.lora
+    run.event("adapter", f"{lora.start_from} is trained further, as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
+    template = run.start / TEMPLATE
+    if template.is_file() and template.read_text(encoding="utf-8") != plain_template(str(tokenizer.chat_template)):
+        run.event(
+            "warning",
+            "The adapter was trained with another chat template than conversations are laid out by now. If that was "
+            "not meant, choose the one that it had (data.template).",
         )
 
 

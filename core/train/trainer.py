@@ -16,7 +16,6 @@ from trl import SFTConfig, SFTTrainer
 from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import add_fused_lm_head
 
-from core.build import cast_adapters
 from core.heap import return_memory
 from core.train.batches import Batch, MicroBatches, counted, parts_of
 from core.train.checkpointing import checkpoint, thin_out
@@ -91,7 +90,8 @@ class NibbleTrainer(SFTTrainer):
         self.real_tokens = 0
         self.outcome = Outcome(math.nan)
         config.gradient_accumulation_steps = 1
-        trained_in = next(parameter.dtype for parameter in model.parameters() if parameter.requires_grad)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        values = [parameter.data for parameter in trained]
         # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
         shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
         go_on = [GoOn(start)] if start else []
@@ -105,7 +105,8 @@ class NibbleTrainer(SFTTrainer):
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
         for each in go_on:
             each.trainer = self
-        cast_adapters(self.model, trained_in)  # SFTTrainer has cast them to bf16, whatever the device computes fast
+        for parameter, value in zip(trained, values, strict=True):
+            parameter.data = value  # SFTTrainer has rounded them to bf16: what a run starts from would be another
         fuse(self.model)
         causal = self.model.get_base_model()
         if config.neftune_noise_alpha is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def run(context: Context) -> Run:
 
 
 def _given(tab: export.ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
-    usual = {"run": run.id if run else None, "to": "adapter", "onto": "dequantised", "precision": "auto"}
+    usual = {"run": run.id if run else None, "part": "", "to": "adapter", "onto": "dequantised", "precision": "auto"}
     usual |= {"gguf_type": "f16", "apart": False, "out": "", **values}
     return {getattr(tab, name): value for name, value in usual.items()}
 
@@ -56,6 +57,20 @@ def test_the_tab_says_what_one_gets_and_how_large(tab: export.ExportTab, context
     )
     quarter = events.chosen(False, _given(tab, run, to="gguf", gguf_type="q8_0"))
     assert "About 5.3 MB, in q8_0." in quarter[tab.gets] and quarter[tab.apart].visible
+
+
+def test_the_best_and_the_checkpoints_can_be_chosen(tab: export.ExportTab, context: Context, run: Run) -> None:
+    assert not export.fill(tab, context)[tab.part].visible, "there is but one"
+    kept = run.dir / "checkpoints" / "20"
+    shutil.copytree(run.adapter, kept / "adapter")
+    (kept / "adapter" / "adapter_model.safetensors").write_bytes(b"0" * 3_000_000)
+    (kept / "manifest.json").write_text("{}")
+    filled = export.fill(tab, context)
+    assert filled[tab.part].visible and filled[tab.part].choices == [("Its last", ""), ("Step 20", "checkpoint/20")]
+    chosen = export.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/20"))
+    assert "About 3.1 MB" in chosen[tab.gets] and chosen[tab.out].endswith("b-mine-b-step-20-adapter")
+    gone = export.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/7"))
+    assert gone[tab.part].value == "", "of another run, or gone meanwhile"
 
 
 def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from app import choices
 from app.context import Context
@@ -148,7 +151,34 @@ def test_what_contradicts_is_said_by_the_fields_names(
     train_tab: train.TrainTab, context: Context, given: dict[Any, Any]
 ) -> None:
     shown = _said_after_start(train_tab, context, given, {"lora.dora": True, "lora.init": "pissa"})
-    assert "DoRA (lora.dora) starts from the base as it is; it cannot go with Start from (lora.init) pissa." in shown
+    assert (
+        "DoRA (lora.dora) starts from the base as it is; it cannot go with A fresh one begins with (lora.init)" in shown
+    )
+
+
+def test_an_adapter_to_be_trained_further_brings_its_settings(
+    train_tab: train.TrainTab, context: Context, given: dict[Any, Any]
+) -> None:
+    fields, folder = train_tab.form.fields, context.workspace.adapters / "<b>mine"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "starter", "r": 4, "lora_alpha": 12, "use_rslora": True}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    layers = [f"base_model.model.model.layers.{layer}.self_attn.q_proj" for layer in range(5)]
+    save_file({f"{name}.lora_A.weight": np.ones((4, 8)) for name in layers}, folder / "adapter_model.safetensors")
+    events = train.TrainEvents(train_tab, context)
+    shown = events.begin_from("adapter:<b>mine")
+    assert (shown[fields["lora.rank"]], shown[fields["lora.alpha"]], shown[fields["lora.targets"]]) == (4, 12, "q_proj")
+    assert (
+        "“&lt;b&gt;mine” is trained further as it is: rank 4, alpha 12, on q_proj, rsLoRA, over starter."
+        in (shown[train_tab.said])
+    )
+    menu = shown[fields["lora.start_from"]]
+    assert menu.value == "adapter:<b>mine" and [key for _, key in menu.choices] == ["", "adapter:<b>mine"]
+    assert "There are no runs yet" in events.begin_from("run:x")[train_tab.said]
+    otherwise = {"lora.start_from": "adapter:<b>mine", "lora.rank": 16}
+    said = _said_after_start(train_tab, context, given, otherwise)
+    assert "Rank (lora.rank): 16 is not possible: the adapter &lt;b&gt;mine has 4" in said
+    assert events.begin_from("") == {train_tab.said: ""}
 
 
 def _answers(context: Context, monkeypatch: pytest.MonkeyPatch, previews: list[dict[str, Any]], stage: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core import cli
 from core.export import make, shards, verify
@@ -27,11 +27,12 @@ from core.export.merged import write_merged
 from core.export.naming import plain_template, safe_name
 from core.export.order import Order
 from core.export.place import Broken, ExportError
-from core.export.subject import find_subject
+from core.export.subject import find_subject, parts_of
 from core.export.weights import MergedWeights
 from core.hardware import device
 from core.memory.count import Counter
 from core.runs.store import Run
+from core.train.manifest import write_manifest
 from core.workspace import ROOT, Workspace
 from tests.core.export.made import NAME, run_with_adapter
 from tests.tiny import tiny_model
@@ -125,6 +126,49 @@ def test_the_zip_in_an_empty_folder_answers_as_the_chat_by_the_lines_of_its_read
     assert said.stdout.strip() == answers(chat, tokenizer, ["What is the opposite of hot?"], 64)[0], said.stderr
 
 
+@pytest.fixture
+def cut_short(tiny: Path, workspace: Workspace) -> Run:
+    """A run that was interrupted after its best and a checkpoint, before its last adapter."""
+    made = run_with_adapter(workspace, str(tiny))
+    scaled = {"best": (made.dir / "best", 3, 0.5), "checkpoint": (made.dir / "checkpoints" / "5" / "adapter", 5, 2.0)}
+    for folder, step, factor in scaled.values():
+        shutil.copytree(made.adapter, folder)
+        weights = load_file(folder / "adapter_model.safetensors")
+        save_file({name: weight * factor for name, weight in weights.items()}, folder / "adapter_model.safetensors")
+        write_manifest(folder if folder.name == "best" else folder.parent, step)
+    for file in (*scaled["checkpoint"][0].glob("tokenizer*"), scaled["checkpoint"][0] / "chat_template.jinja"):
+        file.unlink()  # a checkpoint has none
+    write_manifest(scaled["checkpoint"][0].parent, 5)
+    shutil.rmtree(made.adapter)
+    made.append("metrics.jsonl", {"step": 3, "eval_loss": 1.25})
+    made.write_status(state="interrupted", step=5)
+    return made
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_runs_best_and_its_checkpoints_go_out_too(
+    cut_short: Run, workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parts_of(cut_short) == [("best, step 3", "best"), ("step 5", "checkpoint/5")]
+    options = ["--to", "adapter", "--data-dir", str(workspace.path), "--json"]
+    for which, source in (("best", cut_short.dir / "best"), ("5", cut_short.dir / "checkpoints" / "5" / "adapter")):
+        assert cli.main(["export", cut_short.id, *options, "--from", which]) == 0
+        told = json.loads(capsys.readouterr().out)
+        out = Path(told["dir"])
+        assert out.name == f"Nightly-run-No1-{'best' if which == 'best' else 'step-5'}-adapter"
+        sent = [folder / "adapter_model.safetensors" for folder in (out, source)]
+        assert sent[0].read_bytes() == sent[1].read_bytes() and "tokenizer.json" in told["files"]
+        assert told["verified"]["equal"] == told["verified"]["prompts"] > 0
+        card = (out / "README.md").read_text("utf-8")
+        assert f"| Steps | {'3' if which == 'best' else '5'} of " in card and ("1.2500" in card) == (which == "best")
+    for which, said in (("7", "no longer has checkpoint/7"), ("worst", "allowed: last, best"), ("last", "no adapter")):
+        assert cli.main(["export", cut_short.id, *options, "--from", which]) == 1
+        assert said in json.loads(capsys.readouterr().out)["error"]
+    shutil.rmtree(cut_short.dir / "best")  # then no tokenizer is left but the base's own
+    export(workspace, cut_short, Order("adapter", tmp_path / "out", part="checkpoint/5"), _nothing)
+    assert (tmp_path / "out" / "chat_template.jinja").is_file()
+
+
 @pytest.mark.usefixtures("at_once")
 def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_from_the_chat_is_told(
     run: Run, workspace: Workspace, tmp_path: Path
@@ -154,8 +198,6 @@ def test_an_export_that_answers_otherwise_is_not_handed_over(
     def other(subject: Any, folder: Path) -> None:
         write(subject, folder)
         weights = load_file(folder / "adapter_model.safetensors")
-        from safetensors.torch import save_file
-
         save_file({name: weight * 3 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
 
     write = make.write_adapter
@@ -271,3 +313,15 @@ def test_names_become_safe_file_names_and_marks_leave_a_template_as_it_renders()
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     rendered = [environment.from_string(text).render() for text in (bare, plain_template(marked))]
     assert rendered[0] == rendered[1] and "generation" not in plain_template(marked)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("at_once")
+def test_a_mixture_of_experts_goes_out_as_an_adapter_and_no_other_way(workspace: Workspace, tmp_path: Path) -> None:
+    mixture = run_with_adapter(workspace, str(tiny_model(tmp_path / "base", "qwen3_moe")))
+    for to in ("merged", "gguf", "ollama"):
+        with pytest.raises(ExportError, match="base is a mixture of experts, which is neither .* Export the adapter"):
+            export(workspace, mixture, Order(to, tmp_path / "out"), _nothing)  # type: ignore[arg-type]
+    assert _names(tmp_path) == ["base"]
+    told = export(workspace, mixture, Order("adapter", tmp_path / "out"), _nothing)
+    assert told["verified"]["equal"] == told["verified"]["prompts"] > 0

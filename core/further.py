@@ -1,0 +1,204 @@
+"""Training an adapter further: what a run takes over from it, and refuses to have otherwise. Imports no torch.
+
+It goes on as it is: of its own rank, alpha and layers, over its own base. What a recipe leaves open it takes from the
+adapter; what it says otherwise is refused. The adapter is copied into the run's folder, so that it may go away.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from core.chat.voices import CONFIG, WEIGHTS, Voice, find_voice
+from core.errors import ModelError, NibbleError, RecipeError
+from core.export.naming import plain_template
+from core.models import FoundModel, find_model
+from core.recipe import Recipe, make_recipe
+from core.targets import wanted
+from core.workspace import Workspace, read_json, write_json
+
+TEMPLATE = "chat_template.jinja"
+SETTING = "lora.start_from"
+ALLOWED = "allowed: adapter:<name of one that was brought in>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>"
+_A = ".lora_A.weight"
+# What else a LoRA of PEFT's can be, and a run's own cannot.
+_UNKNOWN = (
+    *("rank_pattern", "alpha_pattern", "lora_bias", "layer_replication", "trainable_token_indices"),
+    *("target_parameters", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "megatron_config"),
+)
+_CHANGES_THE_BASE = ("pissa", "olora", "corda")
+
+
+@dataclass(frozen=True)
+class Start:
+    """An adapter to train further: where it is, and the settings of a recipe that it has, by dotted key.
+
+    `modules` are the layers that have an adapter, by their whole names in the base.
+    """
+
+    voice: Voice
+    folder: Path
+    settings: dict[str, Any]
+    modules: frozenset[str]
+
+    def said(self) -> str:
+        """What it is, for a person: 'rank 8, alpha 16, on q_proj, v_proj'."""
+        lora = self.settings
+        targets = lora["lora.targets"]
+        layers = ", ".join(targets) if len(targets) <= 12 else f"{len(targets)} layers"
+        kinds = [", DoRA"] * lora["lora.dora"] + [", rsLoRA"] * (lora["lora.scaling"] != "standard")
+        return f"rank {lora['lora.rank']}, alpha {lora['lora.alpha']:g}, on {layers}{''.join(kinds)}"
+
+
+def find_start(key: str, workspace: Workspace) -> Start:
+    """The adapter that `key` names, a voice of the chat. Raises RecipeError for one that no run can go on with."""
+    kind, _, name = key.strip().partition(":")
+    brought = {path.name for path in workspace.adapters.iterdir() if path.is_dir()} if kind == "adapter" else set()
+    if kind not in ("adapter", "run") or not name or (kind == "adapter" and name not in brought):
+        raise RecipeError(f"{SETTING}: {key!r} is not possible; {ALLOWED}.")
+    voice = find_voice(workspace, key)
+    assert voice.adapter is not None  # neither a run nor an adapter is a base alone
+    config = read_json(voice.adapter / CONFIG)
+    if not isinstance(config, dict):
+        raise RecipeError(f"{SETTING}: the adapter {voice.label} is damaged: its {CONFIG} cannot be read.")
+    _refuse_kind(voice, config)
+    modules, rank = _layers(voice)
+    settings = {
+        "model": voice.model,
+        "lora.rank": rank,
+        "lora.alpha": float(config.get("lora_alpha", rank)),
+        "lora.scaling": "rank_stabilised" if config.get("use_rslora") else "standard",
+        "lora.dora": bool(config.get("use_dora")),
+        "lora.targets": _targets(modules, _linear(voice)),
+        "lora.extra_modules": list(config.get("modules_to_save") or []),
+    }
+    if kind == "run":
+        settings |= {f"quantization.{name}": value for name, value in voice.quantization.items()}
+    return Start(voice, voice.adapter, settings, frozenset(modules))
+
+
+def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, Start | None]:
+    """`recipe` with all that it takes from the adapter it starts from, and that adapter; as it is where there is none.
+
+    Raises RecipeError where it says otherwise than the adapter is.
+    """
+    if recipe.lora.start_from is None:
+        return recipe, None
+    start = find_start(recipe.lora.start_from, workspace)
+    said = _said(recipe)
+    values = {key: value for key, value in start.settings.items() if key not in said}
+    settled = make_recipe({**recipe.model_dump(), **values})
+    _refuse_other_base(settled, start)
+    for key in ("lora.rank", "lora.alpha", "lora.scaling", "lora.dora", "lora.targets", "lora.extra_modules"):
+        if key in said and not _agree(key, said[key], start):
+            raise RecipeError(
+                f"{key}: {_shown(said[key])} is not possible: the adapter {start.voice.label} has "
+                f"{_shown(start.settings[key])}, and is trained further as it is. Set it to that, or choose a fresh "
+                f"adapter ({SETTING})."
+            )
+    return settled, start
+
+
+def bring_along(start: Start, folder: Path) -> None:
+    """Put the adapter into a new run's `folder`, and the commit of its base where it is known."""
+    target = folder / "start"
+    target.mkdir()
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(start.folder / name, target / name)
+    template = start.folder / TEMPLATE
+    if template.is_file():
+        (target / TEMPLATE).write_text(plain_template(template.read_text(encoding="utf-8")), encoding="utf-8")
+    if start.voice.revision:
+        write_json(folder / "base.json", {"model": start.voice.model, "revision": start.voice.revision})
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe itself says of the model and the adapter, by dotted key."""
+    groups = {"lora": recipe.lora, "quantization": recipe.quantization}
+    said = {f"{name}.{key}": getattr(group, key) for name, group in groups.items() for key in group.model_fields_set}
+    return said | ({"model": recipe.model} if "model" in recipe.model_fields_set else {})
+
+
+def _agree(key: str, said: Any, start: Start) -> bool:
+    own = start.settings[key]
+    if key == "lora.extra_modules":
+        return set(said) == set(own)
+    if key != "lora.targets" or said == own:
+        return bool(said == own)
+    linear = _linear(start.voice)
+    return bool(linear) and {name for name in linear if wanted(name, said)} == start.modules
+
+
+def _refuse_other_base(recipe: Recipe, start: Start) -> None:
+    voice = start.voice
+    if recipe.model == voice.model:
+        return
+    given = find_model(recipe.model)
+    try:
+        same = given.source == find_model(voice.model).source
+    except ModelError:  # its own is no longer to be found
+        same = False
+    if not same:
+        raise RecipeError(
+            f"model: {recipe.model!r} is not possible: the adapter {voice.label} was trained over {voice.model}, and "
+            "belongs to that base. Set model to it, or choose a fresh adapter."
+        )
+
+
+def _refuse_kind(voice: Voice, config: dict[str, Any]) -> None:
+    begun = config.get("init_lora_weights")
+    changes = isinstance(begun, str) and begun.lower().startswith(_CHANGES_THE_BASE)
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or changes:
+        what = "starts from a base that it changes itself" if changes else "is no plain LoRA"
+        raise RecipeError(f"{SETTING}: the adapter {voice.label} {what}, so it cannot be trained further here.")
+    odd = next((key for key in _UNKNOWN if config.get(key)), None)
+    if odd is not None:
+        raise RecipeError(
+            f"{SETTING}: the adapter {voice.label} has {odd}, which adapters trained here cannot have. Train it "
+            "further with the tool that made it."
+        )
+
+
+def _layers(voice: Voice) -> tuple[list[str], int]:
+    """The layers with an adapter, and its rank. Raises RecipeError where that is not one for all, or not of layers."""
+    assert voice.adapter is not None
+    try:
+        with safe_open(voice.adapter / WEIGHTS, framework="numpy") as opened:
+            keys = list(opened.keys())
+            ranks = {key: int(opened.get_slice(key).get_shape()[0]) for key in keys if key.endswith(_A)}
+    except (SafetensorError, OSError):
+        raise RecipeError(f"{SETTING}: the adapter {voice.label} is damaged: {WEIGHTS} cannot be read.") from None
+    odd = next((key for key in keys if "lora_embedding" in key), None)
+    if odd is not None or len(set(ranks.values())) != 1:
+        what = "an adapter on the embeddings" if odd else "layers of different ranks" if ranks else "no LoRA weights"
+        raise RecipeError(f"{SETTING}: the adapter {voice.label} has {what}, and cannot be trained further here.")
+    return [key.removeprefix("base_model.model.").removesuffix(_A) for key in ranks], next(iter(ranks.values()))
+
+
+def _linear(voice: Voice) -> list[str]:
+    """The linear layers of the base without its head, as its files name them; empty while it is only online."""
+    try:
+        found: FoundModel = find_model(voice.model, voice.revision)
+    except NibbleError:
+        return []
+    return [shape.name.rpartition(".")[0] for shape in found.tensors if shape.quantised]
+
+
+def _targets(modules: Sequence[str], linear: Sequence[str]) -> list[str]:
+    """`modules` in the fewest words: the ends of their names where those mean no other layer of the base."""
+    ends = list(dict.fromkeys(name.rpartition(".")[2] for name in modules))
+    known = set(modules) if set(modules) <= set(linear) else set()
+    if known and {name for name in linear if wanted(name, ends)} == known:
+        return ends
+    return list(modules)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return (", ".join(value[:12]) + ", …" * (len(value) > 12)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,60 @@
+"""A merge that is killed in the middle and started again: the bytes of one that nobody disturbed, and no more work."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.export.place import partial_of
+from core.process import child_environment
+from core.workspace import ROOT, Workspace
+from tests.core.export.made import run_with_adapter
+
+pytestmark = pytest.mark.full
+SHARDS = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+from core.export import make, merged
+from core.export.order import Order
+from core.runs.finding import list_runs
+from core.workspace import Workspace
+
+folder, out, kill_at = Workspace.open(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+merged.write_merged = partial(merged.write_merged, shard_bytes=60_000)
+
+def say(line, share):
+    if share is not None and share >= kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make.export(folder, list_runs(folder)[0], Order("merged", out), say)
+"""
+
+
+def _merge(workspace: Workspace, out: Path, kill_at: float = 2.0) -> int:
+    command = [sys.executable, "-c", SHARDS, str(workspace.path), str(out), str(kill_at)]
+    return subprocess.run(command, cwd=ROOT, env=child_environment(), check=False).returncode
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kill_at", [0.05, 0.6, 1.0])
+def test_a_merge_that_was_killed_ends_with_the_same_bytes(kill_at: float, tiny: Path, tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "workspace")
+    run_with_adapter(workspace, str(tiny))
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert _merge(workspace, out, kill_at) == -signal.SIGKILL
+    assert not out.exists(), "nothing half-written stands in its place"
+    kept = {path.name: path.stat().st_mtime_ns for path in partial_of(out).glob("*.safetensors")}
+    assert _merge(workspace, out) == _merge(workspace, whole) == 0
+    assert _hashes(out) == _hashes(whole) and len(list(out.glob("*.safetensors"))) > 5
+    again = [name for name, written in kept.items() if (out / name).stat().st_mtime_ns != written]
+    assert len(again) <= 1, "at most the shard that was being written is written again"
+    assert not partial_of(out).exists()
