@@ -24,7 +24,7 @@ label { display: block; font-weight: 600; font-size: .9rem; margin: 14px 0 6px; 
 input { width: 100%; font: inherit; padding: 9px 11px; color: inherit; background: var(--page);
   border: 1px solid var(--line); border-radius: 8px; }
 button { width: 100%; margin-top: 20px; font: inherit; font-weight: 600; padding: 10px; color: #fff;
-  background: var(--brand); border: 0; border-radius: 8px; cursor: pointer; }
+  background: #0f766e; border: 0; border-radius: 8px; cursor: pointer; }
 :focus-visible { outline: 2px solid var(--brand); outline-offset: 2px; }
 code { font-family: "IBM Plex Mono", ui-monospace, monospace; color: var(--ink); overflow-wrap: anywhere; }
 .said { background: var(--bad-soft); color: var(--bad); border-radius: 8px; padding: 9px 12px; margin: 0; }

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from app import door_html, login
 from app.login import Login
@@ -120,9 +120,12 @@ class Guard:
         door = self.door
         if door.starting and request.scope["path"] == PROBE and request.method == "GET":
             return None
-        if door.login is not None and request.scope["path"] == login.PATH and request.method == "POST":
+        to_sign_in = door.login is not None and request.scope["path"] == login.PATH
+        if door.login is not None and to_sign_in and request.method == "POST":
             return await door.login.answer(request, lambda session: self._cookie(request, session))
         if door.knows(self._carried(request)) or self._brings_key(request):
+            if to_sign_in:
+                return RedirectResponse("/", 303)
             unused = request.scope["path"].lower().startswith(UNUSED)
             return PlainTextResponse("There is no such page.", 404) if unused else None
         return login.page() if door.login is not None else HTMLResponse(door_html.key(), 401)

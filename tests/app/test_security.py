@@ -237,6 +237,7 @@ def test_the_right_password_gives_a_session_that_scripts_and_other_sites_cannot_
     assert cookie.startswith(f"nibble_{PORT}=") and "HttpOnly" in cookie and "SameSite=Strict" in cookie
     assert RIGHT["password"] not in str(answer.headers)
     assert client.get("/config").json()["inside"]
+    assert client.get(login.PATH).headers["location"] == "/"  # as after the form's page is loaded again
 
 
 def test_a_session_ends_half_a_day_after_it_was_last_used() -> None:

@@ -13,15 +13,20 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app import login
 from app.guard import UNUSED, Asgi, Door, Guard
 from app.login import Login
-from app.main import Server
+from app.main import Server, Serving, launch
+from app.opening import choose_port
 from core.hosts import Names
+from core.paths import Reach
+from core.workspace import Workspace
 
 LAN, TUNNEL = "192.168.1.7", "a1b2c3.gradio.live"
 NAMES = ("127.0.0.1", "localhost")
@@ -113,7 +118,7 @@ def try_all(server: Server, guard: Guard, ways: dict[Way, bool], only_page: set[
     spy = guard.app
     assert isinstance(spy, Spy)
     for path, method in asked(server):
-        if guard.door.login is not None and (path, method) == (login.PATH, "POST"):
+        if guard.door.login is not None and path == login.PATH:
             continue  # the login itself: tests/app/test_security.py
         spy.inside.clear()
         found = statuses(served, [way.scope(path, method) for way in ways])
@@ -208,6 +213,34 @@ def test_over_a_public_link_only_its_own_name_origin_and_session_get_in(
     ways |= {Way(TUNNEL, origin, cookie): False for origin in (f"http://{TUNNEL}", "null", "https://evil.example")}
     ways |= {Way(host, None, cookie): False for host in ("other.gradio.live", f"{TUNNEL}:{OTHER}", f"{LAN}:80")}
     try_all(server, spied, ways | {Way(TUNNEL, None): False}, only_page=set())
+
+
+@pytest.mark.full
+def test_a_public_link_that_gradio_gives_leads_to_the_app_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Gradio's own page for links takes its scripts from another site, which our headers forbid."""
+    from gradio import networking
+
+    monkeypatch.setattr(networking, "setup_tunnel", lambda **_: f"https://{TUNNEL.upper()}")
+    workspace = Workspace.open(tmp_path)
+    door = Door(Names(choose_port(0)), login=Login("anna", "pass"))
+    running = launch(workspace, Serving(door, Reach.of(workspace, listening=True), share=True))
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{door.names.port}", trust_env=False) as client:
+            public = {"host": TUNNEL, "origin": f"https://{TUNNEL}"}
+            assert door.names.tunnel == TUNNEL
+            assert client.get("/", headers={"host": TUNNEL}).status_code == 401
+            signed = client.post(login.PATH, data={"name": "anna", "password": "pass"}, headers=public)
+            cookie = signed.headers["set-cookie"]
+            assert signed.status_code == 303 and "; Secure" in cookie
+            page = client.get("/", headers={"host": TUNNEL, "cookie": cookie.partition(";")[0]})
+            assert page.status_code == 200 and "./assets/" in page.text and "amazonaws" not in page.text
+            settings = client.get("/config", headers={"host": TUNNEL, "cookie": cookie.partition(";")[0]})
+            assert settings.json()["root"] == f"https://{TUNNEL}"
+        assert "public" not in capfd.readouterr().out
+    finally:
+        running.stop()
 
 
 def test_over_the_network_nothing_stands_in_front_of_the_guard(server: Server, guard: Guard) -> None:

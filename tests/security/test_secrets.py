@@ -78,7 +78,7 @@ def test_the_door_tells_its_key_to_nobody(server: Server, guard: Guard) -> None:
         told += "".join(client.get(path).text for path in ("/", "/config", "/gradio_api/info", "/theme.css"))
         told += client.get("/gradio_api/app_id").text
     assert len(told) > 10_000 and token not in told
-    for folder in (server.context.workspace.path, server.uploads):
+    for folder in (server.context.workspace.path, server.uploads.files):
         assert found(folder, {"key": token}) == []
     refuse_open(server.context.workspace)
 
@@ -137,7 +137,8 @@ class Planted:
     folder: Path
     secrets: dict[str, str]
     environment: dict[str, str]
-    processes: list[str] = field(default_factory=list)
+    printed: int = 0
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def workspace(self) -> Workspace:
@@ -146,12 +147,12 @@ class Planted:
 
     def command(self, *arguments: str) -> list[str]:
         """A command of Nibble's on the workspace."""
-        self.processes.append(arguments[0])
+        self.printed += 1
         return [sys.executable, "-m", "core.cli", *arguments, "--data-dir", str(self.workspace.path)]
 
     def run(self, *arguments: str) -> int:
         """Run a command to its end; what it prints is kept to be searched."""
-        with (self.folder / f"printed {len(self.processes)}").open("wb") as printed:
+        with (self.folder / f"printed {self.printed}").open("wb") as printed:
             done = subprocess.run(
                 self.command(*arguments), env=self.environment, stdout=printed, stderr=printed, timeout=300, check=False
             )
@@ -159,14 +160,16 @@ class Planted:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command that stays; its first line is read, all that goes to standard error is kept."""
-        errors = (self.folder / f"printed {len(self.processes)}").open("wb")
-        return subprocess.Popen(
+        errors = (self.folder / f"printed {self.printed}").open("wb")
+        process = subprocess.Popen(
             self.command(*arguments), env=self.environment, stdout=subprocess.PIPE, stderr=errors, text=True
         )
+        self.started.append(process)
+        return process
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def planted(tmp_path: Path) -> Iterator[Planted]:
     """Secrets in the environment, in Hugging Face's files, in the workspace, and on the command line."""
     names = ("token of the environment", "token in the file", "webhook key", "API key", "password")
     made = {name: f"{'hf_' if 'token' in name else ''}{secrets.token_hex(16)}" for name in names}
@@ -179,7 +182,10 @@ def planted(tmp_path: Path) -> Planted:
     environment |= {"HF_TOKEN": made["token of the environment"], "HF_DEBUG": "1"}
     planted = Planted(tmp_path, made, environment)
     notify.set_webhook(planted.workspace, f"http://127.0.0.1:9/hook?key={made['webhook key']}")
-    return planted
+    yield planted
+    for process in planted.started:
+        process.kill()
+        process.wait()
 
 
 def _sign_in_and_look(planted: Planted, url: str) -> str:
@@ -225,8 +231,8 @@ def test_no_secret_is_in_anything_that_is_written_printed_or_served(planted: Pla
     assert app.stdout is not None
     line = app.stdout.readline()
     told = line + _sign_in_and_look(planted, line.split()[-1])
-    assert planted.run("train", "quickstart", "--set", "train.max_steps=2") == 0
     assert planted.run("train", "quickstart", "--set", "model=nobody/nothing") != 0  # asks the Hub, with the token
+    assert planted.run("train", "quickstart", "--set", "train.max_steps=2") == 0
     assert planted.run("export", "last", "--to", "adapter") == 0
     exported = next(planted.workspace.exports.iterdir())
     assert planted.run("push", str(exported), "--repo", "me/it", "--yes") != 0
