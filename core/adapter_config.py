@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.adapter_init import alpha_for_twice_the_rank
 from core.errors import ModelError
-from core.experts import experts_of
+from core.experts import experts_of, fused_weights
 from core.settings import LoraSettings
 from core.targets import chosen, is_called, kinds
 
@@ -27,6 +27,7 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         use_rslora=stabilised,
         use_dora=settings.dora,
         target_modules=target_modules(model, settings),
+        target_parameters=fused_targets(model, settings) or None,
         modules_to_save=extra or None,
         ensure_weight_tying=bool(extra) and _embeddings_are_tied(model, extra),
         bias="none",
@@ -48,8 +49,11 @@ def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
 
 
 def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list[str]:
-    """Which linear layers get an adapter, never the head: PEFT's word for all of them, or their whole names."""
-    if settings.targets == "all-linear":
+    """Which linear layers get an adapter, never the head: PEFT's word for all of them, or their whole names.
+
+    For mixtures PEFT would take its word to mean the routers too, and in some families not the experts.
+    """
+    if settings.targets == "all-linear" and next(experts_of(model), None) is None:
         return "all-linear"
     head = model.get_output_embeddings()
     linear = [
@@ -58,6 +62,13 @@ def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list
         if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
     ]
     return chosen(linear, settings.targets)
+
+
+def fused_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
+    """The fused weights of experts that get an adapter, by their whole names: with all linear layers, all of them."""
+    if settings.targets != "all-linear":
+        return []
+    return [f"{name}.{weight}" for name, module in experts_of(model) for weight in fused_weights(module)]
 
 
 def extra_modules(model: PreTrainedModel, wanted: list[str]) -> list[str]:

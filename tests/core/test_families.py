@@ -32,8 +32,9 @@ class Facts(NamedTuple):
 
 
 # Two times q, k, v, o, gate, up, down. phi3 joins q, k, v and gate, up; gpt_neox joins q, k, v and has no gate, nor has
-# opt. transformers 5.23 does not quantise Falcon's layers, which are of a class of its own, nor a mixture's router;
-# peft adapts those all the same. A mixture's experts lie fused in two tensors a layer, which are ours to quantise.
+# opt. transformers 5.23 does not quantise Falcon's layers, which are of a class of its own, which
+# peft adapts all the same. A mixture's experts lie fused in two tensors a layer, which are ours to quantise and to
+# adapt; its routers stay as they are.
 # opt takes positions from the attention mask, and falcon masks without regard to them: these two are padded.
 FAMILIES = {
     "llama": Facts(14, 14, packed=True),
@@ -46,7 +47,7 @@ FAMILIES = {
     "gpt_neox": Facts(8, 8, packed=True),
     "opt": Facts(12, 12, packed=False),
     "falcon": Facts(0, 8, packed=False),
-    "qwen3_moe": Facts(12, 14, packed=True),
+    "qwen3_moe": Facts(12, 12, packed=True),
 }
 
 
