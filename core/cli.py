@@ -19,6 +19,7 @@ from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_ser
 from core.errors import NibbleError
 from core.paths import Reach
 from core.process import child_environment
+from core.quiet import hush
 from core.trust import trust_only
 from core.workspace import Workspace
 
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given if given and given[0] in _COMMANDS else _as_ui(given))
     os.environ.update(child_environment())
+    hush()
     trust_only(Workspace.open(options.data_dir))
     aside = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
