@@ -12,6 +12,7 @@ from app.data_desk import DataDesk
 from app.download_desk import DownloadDesk
 from app.export_push import PushDesk
 from app.export_shelf import Shelf
+from app.feed import Feed
 from app.live import Live
 from app.plan_desk import PlanDesk
 from app.serving_desk import ServingDesk
@@ -45,6 +46,7 @@ class Context:
     downloads: DownloadDesk
     shelf: Shelf
     pushes: PushDesk
+    feed: Feed
 
     @classmethod
     def open(cls, workspace: Workspace, reach: Reach | None = None) -> Context:
@@ -67,6 +69,7 @@ class Context:
             downloads=DownloadDesk(),
             shelf=Shelf(),
             pushes=PushDesk(),
+            feed=Feed(),
         )
 
     @property

@@ -10,18 +10,22 @@ from starlette.types import ASGIApp
 
 from app.context import Context
 from app.export_shelf import Downloads
+from app.feed import Broadcast, Feed
 from app.guard import Door, Guard
 from app.intake import Intake
+from app.limits import Limits
 
 
 class House(App):
     """What launch() serves. Gradio puts its own middleware before any that it is given, so the guard goes around."""
 
     door: Door
+    feed: Feed
 
     def build_middleware_stack(self) -> ASGIApp:
         """All of it, behind the guard."""
-        return Guard(super().build_middleware_stack(), self.door)
+        inside = Broadcast(super().build_middleware_stack(), self.feed)
+        return Guard(Limits(inside, lambda: len(self.get_blocks()._queue)), self.door)
 
 
 def house(context: Context, door: Door) -> House:
@@ -29,5 +33,5 @@ def house(context: Context, door: Door) -> House:
     ours: list[Any] = [Middleware(Downloads, shelf=context.shelf), Middleware(Intake)]
     kinds: dict[str, Any] = {"default_response_class": ORJSONResponse}  # as Gradio has it where it makes the server
     built = House(middleware=ours, docs_url=None, redoc_url=None, openapi_url=None, **kinds)
-    built.door = door
+    built.door, built.feed = door, context.feed
     return built

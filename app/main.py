@@ -66,6 +66,7 @@ class Server:
         self.context.arena.work.stop()
         self.context.talk.unload()
         self.context.helper.close()
+        self.context.feed.close()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.demo.server.force_exit = True
         self.demo.close(verbose=False)
@@ -160,10 +161,11 @@ def _start(workspace: Workspace, serving: Serving, uploads: Path) -> Server:
     from app import theme
     from app.context import Context
     from app.house import house
+    from app.limits import MOST_SESSIONS, MOST_WAITING
     from app.pages import build_page
 
     context = Context.open(workspace, serving.reach)
-    demo = build_page(context).queue(api_open=False)
+    demo = build_page(context).queue(api_open=False, max_size=MOST_WAITING)
     names = serving.door.names
     demo.launch(
         _app=house(context, serving.door),
@@ -183,6 +185,7 @@ def _start(workspace: Workspace, serving: Serving, uploads: Path) -> Server:
         root_path="",
         strict_cors=True,
         max_file_size=LARGEST_UPLOAD,
+        state_session_capacity=MOST_SESSIONS,
         blocked_paths=[str(ROOT), str(workspace.path)],
         favicon_path=theme.LOGO,
         pwa=False,

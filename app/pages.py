@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from app import runs_tick, strip_html
+from app import strip_html
 from app.chat_events import conversation_file
 from app.checked import CheckedBlocks
-from app.context import Context, device_line
+from app.context import Context
 from app.data_events import DataEvents
 from app.form import flat
 from app.runs_events import opened_run
-from app.runs_html import Asked, Table
 from app.tabs import arena, cards, chat, data, export, runs, system, train
+from app.ticking import Ticking
 from app.train_events import TrainEvents
 from core.errors import NibbleError
-from core.hardware import device
 from core.runs.store import Run
 from core.workspace import write_json
 
 Updates = dict[Any, Any]
-TICK_SECONDS = 1.0
 # By when a page that is opened shows what there is.
 SHOWN_SECONDS = 3.0
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -45,7 +44,6 @@ class Page:
     cards: cards.CardsTab
     system: system.SystemTab
     seen: gr.State
-    timer: gr.Timer
 
 
 def build_page(context: Context) -> gr.Blocks:
@@ -53,15 +51,15 @@ def build_page(context: Context) -> gr.Blocks:
     with CheckedBlocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
         strip = gr.HTML(strip_html.strip("", None, 0), elem_classes="nb-slot")
         with gr.Tabs(selected="train", elem_classes="nb-tabs") as tabs:
-            with gr.Tab("Train", id="train"):
+            with gr.Tab("Train", id="train") as train_item:
                 train_tab = train.build()
             with gr.Tab("Data", id="data") as data_item:
                 data_tab = data.build()
-            with gr.Tab("Chat", id="chat"):
+            with gr.Tab("Chat", id="chat") as chat_item:
                 chat_tab = chat.build()
-            with gr.Tab("Arena", id="arena"):
+            with gr.Tab("Arena", id="arena") as arena_item:
                 arena_tab = arena.build()
-            with gr.Tab("Runs", id="runs"):
+            with gr.Tab("Runs", id="runs") as runs_item:
                 runs_tab = runs.build()
             with gr.Tab("Export", id="export") as export_item:
                 export_tab = export.build()
@@ -81,7 +79,6 @@ def build_page(context: Context) -> gr.Blocks:
             cards=cards_tab,
             system=system_tab,
             seen=gr.State({}),
-            timer=gr.Timer(TICK_SECONDS),
         )
         train.wire(page.train, context)
         data.wire(page.data, page.train.form, context)
@@ -91,22 +88,23 @@ def build_page(context: Context) -> gr.Blocks:
         export.wire(page.export, context)
         cards.wire(page.cards, context)
         system.wire(page.system, context)
-        _wire_data(data_item, page, context)
-        export_item.select(
+        selected = {item.id: item.select for item in (train_item, chat_item, arena_item, runs_item)}
+        selected["data"] = _wire_data(data_item, page, context).then
+        selected["export"] = export_item.select(
             lambda run: export.fill(page.export, context, run), page.export.run, page.export.filled(), **QUIET
-        )
+        ).then
         system_item.select(lambda: system.fill(page.system, context), None, _system_outputs(page), **QUIET)
         _wire_across(page, context)
-        _wire_time(demo, page, context)
+        _wire_time(demo, page, context, selected)
     return demo
 
 
-def _wire_data(item: gr.Tab, page: Page, context: Context) -> None:
-    """The Data tab shows what stands on the Train form whenever it is opened."""
+def _wire_data(item: gr.Tab, page: Page, context: Context) -> Any:
+    """The Data tab shows what stands on the Train form whenever it is opened. Returns that event."""
     form, tab = page.train.form, page.data
     outputs = [*tab.settings(), *tab.parts.values()]
-    item.select(lambda given: data.fill(tab, form, context, given), form.inputs(), outputs, **QUIET)
     tab.train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, queue=False, **QUIET)
+    return item.select(lambda given: data.fill(tab, form, context, given), form.inputs(), outputs, **QUIET)
 
 
 def _system_outputs(page: Page) -> list[Any]:
@@ -166,25 +164,9 @@ def _wire_across(page: Page, context: Context) -> None:
     page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
 
 
-def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
-    """Fill the page when it is opened, and bring it up to date every second with what changed."""
-    table = Table(context.workspace)
-
-    def tick(seen: dict[str, dict[str, Any]], opened: str, asked: Asked) -> Updates:
-        updates: Updates = {}
-        runs_now = context.supervisor
-        waiting = len(runs_now.queued())
-        strip = strip_html.strip(device_line(device()), runs_now.current(), waiting, runs_now.ended_last())
-        if seen.get("strip") != {"html": strip}:
-            seen["strip"] = {"html": strip}
-            updates[page.strip] = strip
-        updates |= train.tick(page.train, context, seen.setdefault("train", {}))
-        updates |= data.tick(page.data, context, seen.setdefault("data", {}))
-        updates |= arena.tick(page.arena, context, seen.setdefault("arena", {}))
-        updates |= chat.tick(page.chat, context, seen.setdefault("chat", {}))
-        updates |= runs_tick.tick(page.runs, context, table, opened, asked, seen.setdefault("runs", {}))
-        updates |= export.tick(page.export, context, seen.setdefault("export", {}))
-        return {**updates, page.seen: seen} if updates else gr.skip()
+def _wire_time(demo: gr.Blocks, page: Page, context: Context, selected: dict[str, Callable[..., Any]]) -> None:
+    """Fill the page when it is opened, the run that is at work before all else; then keep it up to date."""
+    ticking = Ticking(page, context)
 
     def fill() -> Updates:
         if context.supervisor.current() is None:
@@ -193,45 +175,18 @@ def _wire_time(demo: gr.Blocks, page: Page, context: Context) -> None:
             threading.Timer(SHOWN_SECONDS, context.helper.warm).start()
         return train.fill(page.train, context)
 
-    def first(seen: dict[str, dict[str, Any]], opened: str, asked: Asked) -> Updates:
-        """The run that is at work before all else: the fields of the form take the browser a while."""
-        updates = tick(seen, opened, asked)
-        working = context.supervisor.current() is not None
-        return {**updates, page.train.side: gr.Tabs(selected="run")} if working else updates
-
     def fill_others() -> Updates:
         starts = train.fill_starts(page.train, context)
         return {**starts, **chat.fill(page.chat, context), **arena.fill(page.arena, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
-    others = [page.train.form.fields["lora.start_from"], *page.chat.filled(), *page.arena.form().values(), page.arena.question]
-    others += [page.arena.whose, *page.arena.match()]
-    watched = [page.strip, page.seen, *_train_outputs(page.train), *page.chat.watched()]
-    watched += page.arena.watched()
-    watched += [*page.data.drawn(), *page.runs.drawn(), *page.export.ticking()]
-    ticking: dict[str, Any] = {"inputs": [page.seen, page.runs.opened, page.runs.asked], "outputs": watched, **QUIET}
-    opening = {**ticking, "outputs": [*watched, page.train.side]}
-    demo.load(first, **opening).then(fill, None, filled, **QUIET).then(fill_others, None, others, **QUIET)
-    page.timer.tick(tick, **ticking)
-    page.runs.asked.change(tick, **ticking)
-    page.runs.opened.change(tick, **ticking).then(None, None, None, js=runs.COME_INTO_SIGHT, **QUIET)
-
-
-def _train_outputs(tab: train.TrainTab) -> list[Any]:
-    return [
-        *tab.view.components(),
-        tab.stop,
-        tab.end_now,
-        tab.bell,
-        tab.resume,
-        tab.chat,
-        tab.export,
-        tab.again,
-        tab.welcome,
-        tab.held,
-        tab.plan,
-        tab.scale,
-        tab.check,
-        tab.read,
-        *tab.download.all(),
+    others = [
+        page.train.form.fields["lora.start_from"],
+        *page.chat.filled(),
+        *page.arena.form().values(),
+        page.arena.question,
     ]
+    others += [page.arena.whose, *page.arena.match()]
+    opened = demo.load(ticking.first, ticking.given(), ticking.all_outputs(), **QUIET)
+    opened.then(fill, None, filled, **QUIET).then(fill_others, None, others, **QUIET)
+    ticking.wire(selected)

@@ -10,11 +10,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import budget_scale
 from app.checked import pressed
 from app.context import Context
 from app.form import Form, explain
-from app.train_form import SMALLEST_BUDGET
 from core.errors import NibbleError, RecipeError
 from core.hardware import device
 from core.recipe import make_recipe, with_overrides
@@ -72,17 +70,10 @@ def setting(change: str) -> tuple[str, Any]:
     return key, value
 
 
-def tick(shown: gr.HTML, scale: gr.HTML, context: Context, seen: dict[str, str]) -> Updates:
-    """Plan and scale, where this browser has not seen them as they are. A look draws by itself: after one it is due."""
-    plans, found = context.plans, device()
-    least = int(SMALLEST_BUDGET * GIB)
-    marks = budget_scale.html(least, found.total_bytes, found.free_bytes, plans.needed_bytes)
-    changed: Updates = {}
-    if seen.get("scale") != marks:
-        seen["scale"] = marks
-        changed[scale] = marks
-    mark = f"{plans.turn} {plans.html()}"
-    if seen.get("plan") != mark:
-        seen["plan"] = mark
-        changed[shown] = plans.html()
-    return changed
+def tick(shown: gr.HTML, context: Context, seen: dict[str, str]) -> Updates:
+    """The plan, where this browser has not seen it as it is. A look draws by itself: after one it is due."""
+    mark = f"{context.plans.turn} {context.plans.html()}"
+    if seen.get("plan") == mark:
+        return {}
+    seen["plan"] = mark
+    return {shown: context.plans.html()}

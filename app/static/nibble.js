@@ -1,6 +1,6 @@
 // What the page does by itself: hides the key in the address, names the fields for screen readers, switches light and
-// dark, shows a chart's values or a token's id under the pointer, says in its title how the run is, and tells when it
-// has ended. Runs once, on load.
+// dark, shows a chart's values or a token's id under the pointer, keeps up with the server's feed, says in its title how
+// the run is, and tells when it has ended. Runs once, on load.
 () => {
   const here = new URL(window.location.href);
   if (here.searchParams.has("token")) {
@@ -149,4 +149,111 @@
     });
   });
   mayAsk();
+
+  // What all pages show alike comes from the server's feed (app/feed.py), part by part; of the rest it names the tabs
+  // that have something new, and a page that has one of them in sight asks for it.
+  const parts = new Map();
+  const latest = new Map();
+  const showPart = ([name, props]) => {
+    parts.set(name, props);
+    if (latest.has(name)) props.value = latest.get(name);
+  };
+  (window.nibbleParts ?? []).forEach(showPart);
+  window.nibbleParts = { push: showPart };
+
+  const TABS = '.nb-tabs button[role="tab"][aria-selected="true"]';
+  const inSight = () => document.querySelector(TABS)?.textContent.trim().toLowerCase() ?? "";
+  let asking = 0;
+  const ask = (withinSeconds) => {
+    asking ||= setTimeout(() => {
+      asking = 0;
+      if (!document.hidden) window.nibbleTick?.(inSight());
+    }, Math.random() * withinSeconds * 1000);
+  };
+  let behind = false; // something may have been missed
+  const take = ({ parts: fresh = {}, rings = [], within = 0, server }) => {
+    for (const [name, html] of Object.entries(fresh)) {
+      latest.set(name, html);
+      const props = parts.get(name);
+      if (props) props.value = html;
+    }
+    if ("strip" in fresh) queueMicrotask(followRuns); // drawn by then
+    if (rings.includes(inSight())) ask(within);
+    if (server && behind && !document.hidden) {
+      behind = false;
+      ask(within);
+    }
+  };
+
+  // A browser has six connections for all its pages of one server, and the feed holds one. So a page in the background
+  // lets go of it and asks now and then for its title, but for one that stays to tell at once when a run has ended.
+  const FEED = "/nibble/live";
+  const lost = document.createElement("div");
+  lost.className = "nb-lost";
+  lost.setAttribute("role", "status");
+  (document.querySelector(".gradio-container") ?? document.body).append(lost);
+  let source = null;
+  let heard = 0;
+  let tries = 0;
+  let next = 0;
+  let endWatch = null;
+  const listen = (address) => {
+    heard = Date.now();
+    source = new EventSource(address);
+    source.onmessage = (event) => {
+      heard = Date.now();
+      tries = 0;
+      lost.textContent = "";
+      take(JSON.parse(event.data));
+    };
+    source.onerror = () => {
+      behind = true;
+      tries += 1;
+      if (tries > 1) lost.textContent = "Nibble does not answer. What is shown here may be old; it is asked again…";
+      rest();
+      next = setTimeout(keepUp, Math.min(10, 2 ** tries / 2) * (500 + 500 * Math.random()));
+    };
+  };
+  const rest = () => {
+    clearTimeout(next);
+    source?.close();
+    source = null;
+  };
+  const glance = () => {
+    fetch(`${FEED}?once`).then((answer) => answer.json()).then(take).catch(() => {});
+    next = setTimeout(keepUp, 10_000);
+    const told = "Notification" in window && Notification.permission === "granted";
+    if (told) navigator.locks?.request("nibble-watch", { ifAvailable: true }, keepWatch);
+  };
+  const keepUp = () => {
+    rest();
+    if (!document.hidden) listen(FEED);
+    else if (endWatch) listen(`${FEED}?strip`);
+    else glance();
+  };
+  const keepWatch = (lock) => {
+    if (!lock || !document.hidden) return null;
+    return new Promise((end) => {
+      endWatch = end;
+      keepUp();
+    });
+  };
+  const goToBack = () => {
+    behind = true;
+    keepUp();
+  };
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(next);
+    if (document.hidden) {
+      next = setTimeout(goToBack, 5_000);
+      return;
+    }
+    endWatch?.();
+    endWatch = null;
+    if (behind || !source) keepUp();
+  });
+  setInterval(() => {
+    if (source && Date.now() - heard > 30_000) source.onerror(); // cut off without a word: the machine slept
+  }, 5_000);
+  keepUp();
 }

@@ -9,18 +9,15 @@ from typing import Any
 
 import gradio as gr
 
-from app import choices, data_html, download_desk, pieces, plan_events, plan_html
+from app import choices, download_desk, pieces, plan_events, plan_html
 from app.context import Context
 from app.form import AS_RECOGNISED, DEFAULTS, Form
 from app.run_view import RunView, build_body, build_head
 from app.train_events import TrainEvents, Updates, shown_run
 from app.train_form import SMALLEST_BUDGET, build_form, build_preview
 from core.hardware import device
-from core.runs.holder import holder
-from core.runs.pulse import hanging, stopping
-from core.runs.store import ENDED, OPEN
+from core.runs.store import OPEN
 from core.sizes import GIB
-from core.train.manifest import named_checkpoints
 from core.workspace import read_json
 
 TRY_IT = "Try it: train the starter on a sample (about a minute)"
@@ -222,60 +219,3 @@ def fill(tab: TrainTab, context: Context) -> Updates:
 def fill_starts(tab: TrainTab, context: Context) -> Updates:
     """The adapters that can be trained further; with many runs they take a while to be found."""
     return {tab.form.fields["lora.start_from"]: gr.Dropdown(choices=choices.starts(context.workspace))}
-
-
-def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
-    """What changed on the Train tab since this browser last saw it."""
-    updates = _reading(tab, context, seen) | plan_events.tick(tab.plan, tab.scale, context, seen)
-    updates |= download_desk.tick(context.downloads, tab.download, tab.read, seen)
-    updates |= _held(tab, context, seen)
-    run = shown_run(context)
-    if run is None:
-        nothing = pieces.empty("No run yet", "Its progress, loss and memory will be drawn here. Press Start training.")
-        return updates | tab.view.changes({"head": nothing}, seen)
-    state = run.status().state
-    updates |= tab.view.changes(context.live.parts(run), seen)
-    stops = stopping(run) is not None
-    ends = stops or hanging(run) is not None
-    mark = f"{run.id} {state} {stops} {ends}"
-    if seen.get("buttons") != mark:
-        seen["buttons"] = mark
-        label = "Take out of the queue" if state == "queued" else "Stop"
-        updates[tab.stop] = gr.Button(label, visible=state in OPEN and not stops, interactive=True)
-        updates[tab.end_now] = gr.Button(visible=ends)
-        updates[tab.bell] = gr.Button(visible=state in OPEN)
-        cut_short = state in ENDED and state != "finished"
-        updates[tab.resume] = gr.Button(visible=cut_short and bool(named_checkpoints(run.dir / "checkpoints")))
-        updates[tab.chat] = gr.Button(visible=state in ENDED and run.has_adapter)
-        updates[tab.export] = gr.Button(visible=state in ENDED and run.has_adapter)
-        updates[tab.again] = gr.Button(visible=state in ENDED)
-        updates[tab.welcome] = gr.Group(visible=False)
-    return updates
-
-
-def _held(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
-    """Who holds the GPU besides runs, and what a start would do about it."""
-    by = holder(context.workspace)
-    said = ""
-    if by is not None and by.kind != "run":
-        who = by.said()
-        said = pieces.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
-    if seen.get("held", "") == said:
-        return {}
-    seen["held"] = said
-    return {tab.held: said}
-
-
-def _reading(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
-    """How far large data is read; once it is, `read` changes, which has everything checked again."""
-    desk = context.data
-    if desk.awaited != desk.turn:
-        return {}
-    at_work = desk.state["stage"] in data_html.AT_WORK
-    said = f"{desk.turn} {data_html.at_work(desk.state) if at_work else 'read'}"
-    if seen.get("reading") == said:
-        return {}
-    seen["reading"] = said
-    if not at_work:
-        return {tab.read: desk.turn}
-    return {tab.check: pieces.busy(f"{data_html.at_work(desk.state)}. You can start already, or look at the Data tab.")}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app import preview_html
+from app import preview_html, train_tick
 from app.context import Context
 from app.download_desk import DownloadDesk
 from app.tabs import train
@@ -51,20 +51,20 @@ def test_a_press_downloads_and_the_page_looks_anew(hub: Hub, context: Context, t
     desk, seen = context.downloads, dict[str, str]()
     place, button, said = train_tab.download.all()
     desk.offer("org/model", 300_000)
-    shown = train.tick(train_tab, context, seen)
+    shown = train_tick.tick(train_tab, context, seen)
     assert shown[place].visible and shown[button].visible and shown[button].value == "Download 300 kB now"
     assert "300 kB are downloaded when the training starts, or now" in shown[said]
     hub.bytes_per_second = 300_000
     pressed = train.TrainEvents(train_tab, context).download()
     assert pressed[button].value == "Stop the download"
     _wait(desk, lambda: "Downloading model: " in desk.html() and "kB/s" in desk.html())
-    assert "nb-busy" in train.tick(train_tab, context, seen)[said]
+    assert "nb-busy" in train_tick.tick(train_tab, context, seen)[said]
     _wait(desk, lambda: not desk.busy)
-    ended = train.tick(train_tab, context, seen)
+    ended = train_tick.tick(train_tab, context, seen)
     assert "org/model is on this machine." in ended[said]
     assert not ended[button].visible
     assert ended[train_tab.read] == "downloaded 1"
-    assert not {button, said, train_tab.read} & set(train.tick(train_tab, context, seen))
+    assert not {button, said, train_tab.read} & set(train_tick.tick(train_tab, context, seen))
 
 
 def test_a_second_press_stops_and_a_third_goes_on(hub: Hub) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import budget_scale, plan_desk, plan_events
+from app import budget_scale, plan_desk, plan_events, train_tick
 from app.context import Context
 from app.plan_desk import PlanDesk
 from app.tabs import train
@@ -169,14 +169,12 @@ def test_a_browser_gets_the_plan_once_and_again_after_a_look(
     train_tab: train.TrainTab, context: Context, desk: PlanDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving, seen = Context(**{**vars(context), "plans": desk}), {}
-    monkeypatch.setattr(plan_events, "device", lambda: Device("cpu", "CPU", 24 * 2**30, 20 * 2**30))
-    parts = train_tab.plan, train_tab.scale
-    first = plan_events.tick(*parts, serving, seen)
-    assert first[train_tab.plan] == desk.html()
-    assert "GiB free now" in first[train_tab.scale]
-    assert plan_events.tick(*parts, serving, seen) == {}
+    monkeypatch.setattr(train_tick, "device", lambda: Device("cpu", "CPU", 24 * 2**30, 20 * 2**30))
+    assert plan_events.tick(train_tab.plan, serving, seen) == {train_tab.plan: desk.html()}
+    assert "GiB free now" in train_tick.parts(serving)["scale"]
+    assert plan_events.tick(train_tab.plan, serving, seen) == {}
     desk.refuse("no")
-    assert plan_events.tick(*parts, serving, seen) == {train_tab.plan: desk.html()}
+    assert plan_events.tick(train_tab.plan, serving, seen) == {train_tab.plan: desk.html()}
 
 
 def test_the_scale_marks_what_is_free_and_what_is_needed_within_the_slider() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from app import runs_html, runs_tick
+from app import runs_html, runs_tick, train_tick
 from app.context import Context
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
@@ -30,17 +30,25 @@ def runs_tab() -> runs.RunsTab:
 
 def test_the_train_tab_says_only_what_changed(train_tab: train.TrainTab, context: Context) -> None:
     run, seen = _ended(context), {}
-    first = train.tick(train_tab, context, seen)
-    assert train_tab.view.head in first and train_tab.view.loss in first
-    assert train.tick(train_tab, context, seen) == {}
+    first, drawn = train_tick.tick(train_tab, context, seen), train_tick.parts(context)
+    assert train_tab.again in first and train_tick.tick(train_tab, context, seen) == {}
     run.append("metrics.jsonl", {"step": 1, "time": 1.0, "loss": 2.0})
-    assert set(train.tick(train_tab, context, seen)) == {train_tab.view.loss}
-    assert set(train.tick(train_tab, context, {})) == set(first)
+    again = train_tick.parts(context)
+    assert {name for name in again if again[name] != drawn[name]} - {"scale"} == {"loss"}
+    assert train_tick.tick(train_tab, context, seen) == {}
+    assert set(train_tick.tick(train_tab, context, {})) == set(first)
+
+
+def test_what_all_browsers_share_is_no_part_of_a_tick(train_tab: train.TrainTab, context: Context) -> None:
+    _ended(context)
+    assert set(train_tick.shared(train_tab)) == set(train_tick.parts(context))
+    assert not set(train_tick.shared(train_tab).values()) & set(train_tick.outputs(train_tab))
+    assert set(train_tick.tick(train_tab, context, {})) <= set(train_tick.outputs(train_tab))
 
 
 def test_before_the_first_run_it_says_what_will_be_here(train_tab: train.TrainTab, context: Context) -> None:
-    shown = train.tick(train_tab, context, {})
-    assert "Start training" in shown[train_tab.view.head]
+    shown = train_tick.parts(context)
+    assert "Start training" in shown["head"] and shown["loss"] == ""
     assert train.fill(train_tab, context)[train_tab.welcome].visible
     _ended(context)
     assert not train.fill(train_tab, context)[train_tab.welcome].visible

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app import train_tick
 from app.context import Context
 from app.tabs import train
 from app.train_events import TrainEvents
@@ -39,22 +40,22 @@ def _shown(tab: train.TrainTab, updates: dict[Any, Any]) -> set[str]:
 
 def test_a_run_at_work_can_be_stopped_and_then_ended(train_tab: train.TrainTab, context: Context) -> None:
     run, seen = _training(context), {}
-    assert _shown(train_tab, train.tick(train_tab, context, seen)) == {"stop", "bell"}
+    assert _shown(train_tab, train_tick.tick(train_tab, context, seen)) == {"stop", "bell"}
     pressed = TrainEvents(train_tab, context).stop()
     assert "Stopping after this step" in pressed[train_tab.said]
-    assert _shown(train_tab, train.tick(train_tab, context, seen)) == {"end_now", "bell"}
+    assert _shown(train_tab, train_tick.tick(train_tab, context, seen)) == {"end_now", "bell"}
     run.write_status(state="stopped")
     (run.dir / "checkpoints" / "40").mkdir()
-    assert _shown(train_tab, train.tick(train_tab, context, seen)) == {"resume", "again"}
+    assert _shown(train_tab, train_tick.tick(train_tab, context, seen)) == {"resume", "again"}
 
 
 def test_a_run_that_hangs_can_be_ended_at_once(train_tab: train.TrainTab, context: Context) -> None:
     run, seen = _training(context), {}
-    train.tick(train_tab, context, seen)
+    train_tick.tick(train_tab, context, seen)
     said = {"pid": os.getpid(), "beat": 9, "at": time.monotonic(), "seconds": 999.0, "doing": "step", "since": 300.0}
     said |= {"step": 57, "saved_step": 40, "last_step_seconds": 2.0, "usual": {"step": 2.0}, "card": {}}
     write_json(run.dir / "pulse.json", said)
-    assert _shown(train_tab, train.tick(train_tab, context, seen)) == {"stop", "end_now", "bell"}
+    assert _shown(train_tab, train_tick.tick(train_tab, context, seen)) == {"stop", "end_now", "bell"}
 
 
 def test_ending_says_what_came_of_it(
@@ -74,7 +75,7 @@ def test_ending_says_what_came_of_it(
 
 def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: train.TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
-    updates = train.tick(train_tab, context, seen)
+    updates = train_tick.tick(train_tab, context, seen)
     assert updates[train_tab.stop].value == "Take out of the queue"
     assert "Taken out" in TrainEvents(train_tab, context).stop()[train_tab.said]
     assert run.status().state == "stopped"
@@ -89,10 +90,8 @@ def test_who_holds_the_gpu_is_said_before_the_start(
     train_tab: train.TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.runs.holder.device", lambda: Device("cuda", "Card", 2**34, 2**33))
-    seen: dict[str, str] = {}
-    assert train_tab.held not in train.tick(train_tab, context, seen)
+    assert train_tick.parts(context)["held"] == ""
     with hold(context.workspace, "chat", "SmolLM2 <b>"):
-        said = train.tick(train_tab, context, seen)[train_tab.held]
+        said = train_tick.parts(context)["held"]
         assert "The chat with “SmolLM2 &lt;b&gt;” holds the GPU. A run that you start asks for it" in said
-        assert train_tab.held not in train.tick(train_tab, context, seen)
-    assert train.tick(train_tab, context, seen)[train_tab.held] == ""
+    assert train_tick.parts(context)["held"] == ""

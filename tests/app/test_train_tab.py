@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from app import choices
+from app import choices, train_tick
 from app.context import Context
 from app.form import DEFAULTS, flat
 from app.tabs import train
@@ -209,10 +209,10 @@ def test_large_data_is_checked_again_when_it_is_read(
     desk, seen = context.data, {}
     list(train.TrainEvents(train_tab, context).look(given))
     desk.state = {"stage": "reading", "progress": 0.2}
-    assert "Reading… 20 %. You can start already" in train.tick(train_tab, context, seen)[train_tab.check]
+    assert "Reading… 20 %. You can start already" in train_tick.tick(train_tab, context, seen)[train_tab.check]
     desk.state = {"stage": "done", "progress": 1.0}
-    assert train.tick(train_tab, context, seen)[train_tab.read] == desk.turn
-    assert train_tab.read not in train.tick(train_tab, context, seen)
+    assert train_tick.tick(train_tab, context, seen)[train_tab.read] == desk.turn
+    assert train_tab.read not in train_tick.tick(train_tab, context, seen)
     desk.forget()
 
 
