@@ -181,6 +181,16 @@ def test_what_another_page_embeds_is_refused_but_its_links_lead_here() -> None:
         assert client.get("/", headers=followed).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["file=https://evil.example/x", "file=HTTP://10.0.0.1/x", "file/http://a/x", "vibe-edit/", "proxy=http://a"]
+)
+def test_gradios_routes_that_fetch_convert_or_run_are_shut_also_to_those_who_are_in(path: str) -> None:
+    client = _client()
+    client.get(f"/?token={TOKEN}")
+    answer = client.get(f"/gradio_api/{path}")
+    assert answer.status_code == 404 and "inside" not in answer.text
+
+
 def test_what_a_client_says_of_itself_is_not_believed() -> None:
     client = _client()
     client.get(f"/?token={TOKEN}")

@@ -38,17 +38,24 @@ PREFLIGHT = ((b"access-control-request-method", b"POST"), (b"access-control-requ
 REFUSED = (401, 403, 421)
 
 
-def asked(server: Server) -> list[tuple[str, str]]:
+@pytest.fixture(scope="session")
+def asked(server: Server, guard: Guard) -> list[tuple[str, str]]:
     """Path and method of every route that the running app has, parameters filled in, and a preflight of each."""
     app = server.demo.app
     found = {(re.sub(r"\{[^}]*\}", "x", path), method) for path, method in _routes(app.routes)}
-    found |= {(path, method) for path in ("/nothing/is/here", login.PATH) for method in METHODS}
-    for middleware in app.user_middleware:
-        if middleware.cls.__module__.startswith("app."):  # ours answer by themselves, before any route
-            module = sys.modules[middleware.cls.__module__]
-            ours = [getattr(module, name) for name in ("PREFIX", "ADDRESS") if hasattr(module, name)]
-            found |= {(path, method) for path in ours for method in METHODS}
+    for path in ("/nothing/is/here", login.PATH, *_answered_before_any_route(guard)):
+        found |= {(path, method) for method in METHODS}
     return sorted(found | {(path, "OPTIONS") for path, _ in found})
+
+
+def _answered_before_any_route(guard: Guard) -> Iterator[str]:
+    """The addresses of our own parts of the running stack: each module of theirs says its own."""
+    part: Any = guard
+    while part is not None:
+        module = sys.modules[type(part).__module__]
+        ours = module.__name__.startswith("app.")
+        yield from (getattr(module, name) for name in ("PREFIX", "ADDRESS") if ours and hasattr(module, name))
+        part = getattr(part, "app", None)
 
 
 def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
@@ -112,12 +119,14 @@ def statuses(app: Asgi, asked: list[dict[str, Any]]) -> list[int]:
     return found
 
 
-def try_all(server: Server, guard: Guard, ways: dict[Way, bool], only_page: set[Way]) -> None:
+def try_all(
+    server: Server, guard: Guard, asked: list[tuple[str, str]], ways: dict[Way, bool], only_page: set[Way]
+) -> None:
     """Ask for every route in every one of the `ways`: in gets who should, `only_page` to the page and nowhere else."""
     served = server.demo.server.config.loaded_app
     spy = guard.app
     assert isinstance(spy, Spy)
-    for path, method in asked(server):
+    for path, method in asked:
         if guard.door.login is not None and path == login.PATH:
             continue  # the login itself: tests/app/test_security.py
         spy.inside.clear()
@@ -130,8 +139,8 @@ def try_all(server: Server, guard: Guard, ways: dict[Way, bool], only_page: set[
 
 
 @pytest.fixture
-def spied(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> Guard:
-    """The guard of the running app, with a spy in the place of all that it guards."""
+def spied(guard: Guard, asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> Guard:
+    """The guard of the running app, with a spy in the place of all that it guards (`asked` was read off it before)."""
     monkeypatch.setattr(guard, "app", Spy())
     return guard
 
@@ -151,15 +160,17 @@ def _ways(hosts: list[str], right_hosts: set[str], port: int, cookies: dict[str,
     return ways
 
 
-def test_the_routes_are_those_of_the_app(server: Server) -> None:
-    found = dict(asked(server))
+def test_the_routes_are_those_of_the_app(asked: list[tuple[str, str]]) -> None:
+    found = dict(asked)
     assert len(found) > 70
     expected = {"/", "/config", "/gradio_api/queue/join", "/gradio_api/file=x", "/gradio_api/upload", "/manifest.json"}
-    assert {*expected, "/export-download/", "/gradio_api/startup-events"} <= found.keys()
-    assert ("/gradio_api/queue/join", "POST") in asked(server)
+    assert {*expected, "/export-download/", "/nibble/live", "/gradio_api/startup-events"} <= found.keys()
+    assert ("/gradio_api/queue/join", "POST") in asked
 
 
-def test_on_this_machine_only_the_right_host_origin_and_token_together_get_in(server: Server, spied: Guard) -> None:
+def test_on_this_machine_only_the_right_host_origin_and_token_together_get_in(
+    server: Server, spied: Guard, asked: list[tuple[str, str]]
+) -> None:
     door = spied.door
     port, token = door.names.port, door.token
     right = {f"{name}:{port}" for name in NAMES}
@@ -181,12 +192,12 @@ def test_on_this_machine_only_the_right_host_origin_and_token_together_get_in(se
     by_address = {Way(f"127.0.0.1:{port}", None, query=f"token={token}"): True}
     by_address |= {Way(host, None, query=f"token={token}"): False for host in wrong}
     by_address |= {Way(f"127.0.0.1:{port}", None, query=query): False for query in ("token=wrong", "token=", "token")}
-    try_all(server, spied, ways | by_address, only_page=set(by_address))
+    try_all(server, spied, asked, ways | by_address, only_page=set(by_address))
 
 
 @pytest.mark.parametrize("listen", [False, True], ids=["at the machine", "listening"])
 def test_behind_a_login_only_the_right_host_origin_and_session_get_in(
-    server: Server, spied: Guard, monkeypatch: pytest.MonkeyPatch, listen: bool
+    server: Server, spied: Guard, asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, listen: bool
 ) -> None:
     names = Names(spied.door.names.port, listen)
     door = Door(names, token=None, login=Login("anna", "pass"), starting=False)
@@ -197,11 +208,11 @@ def test_behind_a_login_only_the_right_host_origin_and_session_get_in(
     hosts = [f"127.0.0.1:{names.port}", f"{LAN}:{names.port}", f"evil.example:{names.port}", f"{LAN}:{OTHER}"]
     cookies = {"": False, f"{door.cookie}={session[:-1]}": False, f"{door.cookie}={session}": True}
     token = Way(f"127.0.0.1:{names.port}", None, query=f"token={session}")
-    try_all(server, spied, _ways(hosts, right, names.port, cookies) | {token: False}, only_page=set())
+    try_all(server, spied, asked, _ways(hosts, right, names.port, cookies) | {token: False}, only_page=set())
 
 
 def test_over_a_public_link_only_its_own_name_origin_and_session_get_in(
-    server: Server, spied: Guard, monkeypatch: pytest.MonkeyPatch
+    server: Server, spied: Guard, asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = Names(spied.door.names.port)
     names.tunnel = TUNNEL
@@ -212,7 +223,7 @@ def test_over_a_public_link_only_its_own_name_origin_and_session_get_in(
     ways = {Way(TUNNEL, origin, cookie): True for origin in (None, f"https://{TUNNEL}")}
     ways |= {Way(TUNNEL, origin, cookie): False for origin in (f"http://{TUNNEL}", "null", "https://evil.example")}
     ways |= {Way(host, None, cookie): False for host in ("other.gradio.live", f"{TUNNEL}:{OTHER}", f"{LAN}:80")}
-    try_all(server, spied, ways | {Way(TUNNEL, None): False}, only_page=set())
+    try_all(server, spied, asked, ways | {Way(TUNNEL, None): False}, only_page=set())
 
 
 @pytest.mark.full
@@ -243,7 +254,7 @@ def test_a_public_link_that_gradio_gives_leads_to_the_app_itself(
         running.stop()
 
 
-def test_over_the_network_nothing_stands_in_front_of_the_guard(server: Server, guard: Guard) -> None:
+def test_over_the_network_nothing_stands_in_front_of_the_guard(guard: Guard, asked: list[tuple[str, str]]) -> None:
     """No spy here: what answers is the server itself, with the middleware that Gradio adds by itself."""
     port, cookie = guard.door.names.port, f"{guard.door.cookie}={guard.door.token}"
     wire = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -252,7 +263,7 @@ def test_over_the_network_nothing_stands_in_front_of_the_guard(server: Server, g
     foreign_host = {"Host": f"evil.example:{port}", "Cookie": cookie}
     foreign_page = {"Host": host, "Cookie": cookie, "Origin": "http://evil.example"}
     preflight = {name.decode(): value.decode() for name, value in PREFLIGHT}
-    for path, method in asked(server):
+    for path, method in asked:
         for headers, status in ((without, 401), (foreign_host, 421), (foreign_page, 403)):
             wire.request(method, path, headers={**headers, **(preflight if method == "OPTIONS" else {})})
             answer = wire.getresponse()

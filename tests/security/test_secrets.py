@@ -88,7 +88,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Refuse, and say why at length."""
-        said = f"{self.path} {self.headers}".encode()
+        said = f"{self.headers['authorization']} {self.path} {self.headers}".encode()
         self.send_response(418, self.path)
         self.send_header("content-length", str(len(said)))
         self.end_headers()
