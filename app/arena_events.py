@@ -117,8 +117,10 @@ class ArenaEvents:
         self.standing.kinds = tuple(sorted(kinds))
         return self.standing.look()
 
-    def take_in(self, path: str) -> Updates:
+    def take_in(self, path: str | None) -> Updates:
         """Import a file of votes."""
+        if not path:
+            return {self.tab.exchanged: pieces.error_box("No file has come. Choose one, or drop it here once more.")}
         try:
             file = Path(path)
             table = read_table(file)

@@ -61,13 +61,16 @@ def build() -> Away:
 def wire(away: Away, context: Context) -> None:
     """Attach the section's events."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    keep = partial(_keep, context.workspace)
+    keep = partial(_keep, context)
     gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **quiet)
-    away.attempt.click(partial(_try, context.workspace), away.webhook, away.said, trigger_mode="once", **quiet)
+    away.attempt.click(partial(_try, context), away.webhook, away.said, trigger_mode="once", **quiet)
 
 
-def fill(away: Away, workspace: Workspace) -> Updates:
-    """What is kept, and how a command is set."""
+def fill(away: Away, context: Context) -> Updates:
+    """What is kept, and how a command is set. Where others reach the app, the address is nobody's but the owner's."""
+    workspace = context.workspace
+    if context.listening:
+        return {away.webhook: "", away.said: _only_the_owner(workspace)}
     try:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
@@ -75,9 +78,20 @@ def fill(away: Away, workspace: Workspace) -> Updates:
     return {away.webhook: wanted.webhook, away.said: _command(workspace, wanted)}
 
 
-def _keep(workspace: Workspace, webhook: str) -> str:
+def _only_the_owner(workspace: Workspace) -> str:
+    file = notify.file_of(workspace)
+    return pieces.note_box(
+        f"Others can reach this page, so it is not set here: write it into {file}, or start Nibble without --listen "
+        "and --share."
+    )
+
+
+def _keep(context: Context, webhook: str | None) -> str:
+    workspace = context.workspace
+    if context.listening:
+        return _only_the_owner(workspace)
     try:
-        notify.set_webhook(workspace, webhook)
+        notify.set_webhook(workspace, webhook or "")
         wanted = notify.wishes(workspace)
     except NibbleError as error:
         return pieces.error_box(str(error))
@@ -85,11 +99,15 @@ def _keep(workspace: Workspace, webhook: str) -> str:
     return pieces.note_box(told) + _command(workspace, wanted)
 
 
-def _try(workspace: Workspace, webhook: str) -> Iterator[str]:
+def _try(context: Context, webhook: str | None) -> Iterator[str]:
     """Tell the address on the screen, kept or not, and the command of the file."""
+    workspace = context.workspace
+    if context.listening:
+        yield _only_the_owner(workspace)
+        return
     yield pieces.busy("Telling…")
     try:
-        wanted = notify.Wishes(notify.checked_address(webhook), notify.wishes(workspace).command)
+        wanted = notify.Wishes(notify.checked_address(webhook or ""), notify.wishes(workspace).command)
     except NibbleError as error:
         yield pieces.error_box(str(error))
         return

@@ -100,9 +100,10 @@ def _fault_of_choice(component: Any, value: Any, may_be_empty: bool) -> str:
     many = isinstance(component, gr.CheckboxGroup) or bool(getattr(component, "multiselect", False))
     if not many:
         if value is None:
-            return "" if may_be_empty or not component.choices else "choose one of the menu."
+            typed = getattr(component, "allow_custom_value", False)
+            return "" if typed or may_be_empty or not component.choices else "choose one of the menu."
         return _fault_of_chosen(component, value)
-    if value is None:
+    if value is None and isinstance(component, gr.Dropdown):
         return ""
     most = getattr(component, "max_choices", None) or MOST_CHOSEN
     if not isinstance(value, list) or len(value) > most:

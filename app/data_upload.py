@@ -9,6 +9,7 @@ import gradio as gr
 from app.uploads import forget
 from core.data.keep import keep_several
 from core.data.read import SUFFIXES
+from core.errors import DataError
 from core.workspace import Workspace
 
 
@@ -24,8 +25,10 @@ def drop_area() -> gr.File:
     )
 
 
-def keep_files(workspace: Workspace, paths: list[str]) -> str:
+def keep_files(workspace: Workspace, paths: list[str] | None) -> str:
     """Copy uploaded files into the workspace, several as one dataset; returns its path. Raises DataError."""
+    if not paths:
+        raise DataError("No file has come. Choose one, or drop it here once more.")
     kept = keep_several(workspace, [(Path(path), Path(path).name) for path in paths])
     forget(paths)
     return str(kept.path)

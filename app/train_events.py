@@ -108,7 +108,7 @@ class TrainEvents:
         self.context.downloads.press()
         return download_desk.updates(self.context.downloads, self.tab.download)
 
-    def keep(self, paths: list[str]) -> Updates:
+    def keep(self, paths: list[str] | None) -> Updates:
         """Copy the uploaded files into the workspace at once, and choose them."""
         data = self.tab.form.fields["data.path"]
         try:

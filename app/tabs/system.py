@@ -88,14 +88,14 @@ def _look(context: Context) -> Iterator[str]:
         yield pieces.error_box(str(error))
 
 
-def _sign_in(tab: SystemTab, token: str) -> Updates:
+def _sign_in(tab: SystemTab, token: str | None) -> Updates:
     """Hand the token to Hugging Face's own store; it is neither kept nor logged here."""
     from huggingface_hub import errors, login
 
-    if not token.strip():
+    if not (token or "").strip():
         return {tab.who: pieces.error_box("Paste an access token first.")}
     try:
-        login(token=token.strip(), add_to_git_credential=False)
+        login(token=(token or "").strip(), add_to_git_credential=False)
     except (errors.HfHubHTTPError, ValueError) as error:
         return {tab.who: pieces.error_box("Hugging Face does not take this token.", type(error).__name__)}
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
@@ -136,7 +136,7 @@ def fill(tab: SystemTab, context: Context) -> Updates:
     runs = list_runs(context.workspace)
     return {
         **who(tab),
-        **away.fill(tab.away, context.workspace),
+        **away.fill(tab.away, context),
         tab.versions: system_html.versions(),
         tab.record: record_html.record(runs),
         tab.disk: system_html.disk(runs),

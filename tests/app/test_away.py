@@ -9,15 +9,12 @@ import gradio as gr
 import pytest
 
 from app import away
+from app.context import Context
 from core import notify
+from core.paths import Reach
 from core.workspace import Workspace, write_json
 
 SECRET = "a-secret"
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path)
 
 
 @pytest.fixture
@@ -26,35 +23,53 @@ def section() -> away.Away:
         return away.build()
 
 
-def test_an_address_is_kept_and_taken_back(workspace: Workspace, section: away.Away) -> None:
-    said = away._keep(workspace, f"https://example.org/{SECRET}")
+def test_an_address_is_kept_and_taken_back(context: Context, section: away.Away) -> None:
+    said = away._keep(context, f"https://example.org/{SECRET}")
     assert "Kept" in said and SECRET not in said
-    shown = away.fill(section, workspace)
+    shown = away.fill(section, context)
     assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.said]
-    assert "No webhook is told" in away._keep(workspace, " ")
-    assert away.fill(section, workspace)[section.webhook] == ""
+    assert "No webhook is told" in away._keep(context, " ")
+    assert away.fill(section, context)[section.webhook] == ""
 
 
-def test_what_cannot_be_an_address_is_refused(workspace: Workspace) -> None:
-    said = away._keep(workspace, f"ftp://example.org/{SECRET}")
+def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
+    said = away._keep(context, f"ftp://example.org/{SECRET}")
     assert "begins with https://" in said and SECRET not in said
-    assert notify.wishes(workspace) == notify.Wishes()
+    assert notify.wishes(context.workspace) == notify.Wishes()
 
 
-def test_a_command_can_only_be_seen_here(workspace: Workspace, section: away.Away) -> None:
-    write_json(notify.file_of(workspace), {"command": ["ring", "<b>"]})
-    assert "Now: <code>ring &lt;b&gt;</code>" in away.fill(section, workspace)[section.said]
-    notify.file_of(workspace).write_text("{half")
-    assert "is not JSON as it should be" in away.fill(section, workspace)[section.said]
+def test_a_command_can_only_be_seen_here(context: Context, section: away.Away) -> None:
+    write_json(notify.file_of(context.workspace), {"command": ["ring", "<b>"]})
+    assert "Now: <code>ring &lt;b&gt;</code>" in away.fill(section, context)[section.said]
+    notify.file_of(context.workspace).write_text("{half")
+    assert "is not JSON as it should be" in away.fill(section, context)[section.said]
 
 
 @pytest.mark.parametrize(("troubles", "said"), [([], "It has been told"), (["It answered 500."], "It answered 500.")])
 def test_it_can_be_tried_before_it_is_kept(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, troubles: list[str], said: str
+    context: Context, monkeypatch: pytest.MonkeyPatch, troubles: list[str], said: str
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(notify, "tell", lambda wanted, facts: told.append((wanted.webhook, facts["run"])) or troubles)
-    *_, last = away._try(workspace, "https://example.org/x")
+    *_, last = away._try(context, "https://example.org/x")
     assert said in last and told == [("https://example.org/x", "trial")]
-    assert notify.wishes(workspace) == notify.Wishes()
-    assert "nobody to tell" in list(away._try(workspace, ""))[-1]
+    assert notify.wishes(context.workspace) == notify.Wishes()
+    assert "nobody to tell" in list(away._try(context, ""))[-1]
+
+
+def test_where_others_reach_the_app_it_is_the_owners_alone(
+    tmp_path: Path, section: away.Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace.open(tmp_path)
+    notify.set_webhook(workspace, f"https://example.org/{SECRET}")
+    shared = Context.open(workspace, Reach.of(workspace, True))
+    monkeypatch.setattr(notify, "tell", lambda *_: pytest.fail("somebody was told"))
+    shown = away.fill(section, shared)
+    for said in (
+        shown[section.said],
+        away._keep(shared, "https://evil.example"),
+        *away._try(shared, "https://evil.example"),
+    ):
+        assert "Others can reach this page" in said and SECRET not in said
+    assert shown[section.webhook] == ""
+    assert notify.wishes(workspace).webhook == f"https://example.org/{SECRET}"

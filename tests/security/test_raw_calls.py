@@ -1,0 +1,202 @@
+"""Every event, sent without a page: what no component can hold is refused by the server, and nothing changes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from app.form import possible
+from app.main import Server
+from core.errors import NibbleError
+from core.helper import Helper
+from core.runs.supervisor import Supervisor
+from core.workspace import Workspace, read_json
+from tests.security.raw import HUGE, NO_NUMBERS, ODD, TOLD, Caller, Event
+
+# What the page's settings are kept in: a text that a field can hold may be kept there.
+DRAFTS = {"state/form.json", "state/chat.json", "state/arena.json", "state/talk.json", "state/compare.json"}
+MOST_AT_ONCE = 100
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def caller(server: Server, monkeypatch: pytest.MonkeyPatch) -> Caller:
+    """A client with the key. Nothing trains, and the helper knows nothing."""
+
+    def knows_nothing(self: Helper, op: str, **asked: Any) -> dict[str, Any]:
+        raise NibbleError("There is no helper here.")
+
+    monkeypatch.setattr(Helper, "call", knows_nothing)
+    monkeypatch.setattr(Helper, "warm", lambda self: None)
+    monkeypatch.setattr(Supervisor, "advance", lambda self: None)
+    return Caller.of(server)
+
+
+def _kept(workspace: Workspace) -> dict[str, str]:
+    """All that the workspace holds, by name, save what tells of the server itself."""
+    files = {str(file.relative_to(workspace.path)): file for file in workspace.path.rglob("*") if file.is_file()}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if "lock" not in name}
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def _can_hold(component: dict[str, Any], value: Any) -> bool:
+    """Whether a component as it is configured could come to hold this: told from its configuration alone."""
+    props, kind = component["props"], component["type"]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    choices = [choice for _, choice in props.get("choices") or []]
+    if kind == "state":
+        return True
+    if kind in ("number", "slider"):
+        low, high = props.get("minimum"), props.get("maximum")
+        if value is None:
+            return kind == "number"
+        return number and (-1e15 if low is None else low) <= value <= (1e15 if high is None else high)
+    if kind == "checkbox":
+        return isinstance(value, bool)
+    if kind == "textbox":
+        return value is None or (isinstance(value, str) and _is_text(value, props.get("max_length") or 1_000_000))
+    if kind == "file":
+        return value is None
+    several = kind == "checkboxgroup" or props.get("multiselect")
+    if value is None:
+        nothing = bool(several or props.get("allow_custom_value")) or props.get("value") is None or not choices
+        return nothing and kind != "checkboxgroup"
+    if several:
+        once = isinstance(value, list) and len(set(map(str, value))) == len(value)
+        custom = bool(props.get("allow_custom_value"))
+        return once and all(each in choices or (custom and isinstance(each, str)) for each in value)
+    if props.get("allow_custom_value") and isinstance(value, str):
+        return _is_text(value, 4096)
+    return any(type(value) is type(choice) and value == choice for choice in choices)
+
+
+def _is_text(value: str, longest: int) -> bool:
+    return len(value) <= longest and "\0" not in value and "\ud800" not in value
+
+
+def _with(values: list[Any], at: int, value: Any) -> dict[str, Any]:
+    return {"data": [*values[:at], value, *values[at + 1 :]]}
+
+
+def _try(caller: Caller, workspace: Workspace, event: Event, inputs: list[int], odd: dict[str, Any]) -> list[str]:
+    """Each of `odd` in each of the inputs. What was neither done nor refused in a sentence, or should have been."""
+    values, faults = caller.shown(event), []
+    for possible_now in (False, True):
+        tries = [
+            (name, at, value)
+            for at in inputs
+            for name, value in odd.items()
+            if _can_hold(caller.components[event.inputs[at]], value) is possible_now
+        ]
+        before = _kept(workspace)
+        for start in range(0, len(tries), MOST_AT_ONCE):
+            some = tries[start : start + MOST_AT_ONCE]
+            answers = caller.ask(event, [_with(values, at, value) for _, at, value in some])
+            for (name, at, _), answer in zip(some, answers, strict=True):
+                where = (
+                    f"{event.name} ({event.id}), {caller.components[event.inputs[at]]['props'].get('label')}: {name}"
+                )
+                if not (answer.done or answer.said):
+                    faults.append(f"{where}: an error that nobody foresaw")
+                if answer.done and not possible_now:
+                    faults.append(f"{where} was taken")
+        changed = _changed(before, _kept(workspace))
+        if not changed <= (DRAFTS if possible_now else set()):
+            faults.append(f"{event.name} ({event.id}) changed {changed}")
+    return faults
+
+
+def _unsound(workspace: Workspace) -> list[str]:
+    """What is kept of the form although no recipe could have it."""
+    kept = read_json(workspace.state / "form.json") or {}
+    return [f"kept: {key}" for key, value in kept.items() if possible({key: value}) != {key: value}]
+
+
+def test_each_component_is_checked_by_the_server(
+    caller: Caller, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workspace, seen, faults = server.context.workspace, set[int](), []
+    few = {name: ODD[name] for name in ("nothing", "1e308", "surrogate", "list")}
+    for event in caller.events:
+        fresh = [at for at, each in enumerate(event.inputs) if each not in seen and caller.kind(each) != "state"]
+        seen.update(event.inputs)
+        if fresh:
+            faults += _try(caller, workspace, event, fresh, few)
+    assert not (faults + _unsound(workspace))
+    kinds = {caller.kind(each) for each in seen}
+    assert kinds >= {"dropdown", "number", "slider", "radio", "checkbox", "checkboxgroup", "textbox", "file"}
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_is_no_json_too_large_or_no_event_is_refused_at_the_door(
+    caller: Caller, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = _kept(server.context.workspace)
+    event = max(caller.events, key=lambda each: len(each.inputs))
+    for name, odd in {**NO_NUMBERS, **HUGE}.items():
+        began = time.monotonic()
+        for body in (_with(caller.shown(event), 0, odd), {"data": [], "event_data": odd}, {"data": odd}):
+            got = caller.post("/gradio_api/queue/join", {"fn_index": event.id, "session_hash": "a", **body})
+            assert got.status_code in (400, 413) and got.json()["detail"].endswith("."), name
+        assert time.monotonic() - began < 10, name
+    for number in (-1, 10**6, "start", "1", 1.5, True, [], {}):
+        assert caller.post("/gradio_api/queue/join", {"data": [], "fn_index": number}).status_code == 404
+    for session in ("", "x" * 65, "../..", "a b", 5, ["a"]):
+        body = {"data": [], "fn_index": event.id, "session_hash": session}
+        assert caller.post("/gradio_api/queue/join", body).status_code == 400
+    assert "Traceback" not in capfd.readouterr().err
+    assert _changed(before, _kept(server.context.workspace)) == set()
+
+
+def test_an_event_tells_what_a_page_would_tell_or_nothing_happens(
+    caller: Caller, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for event in (each for each in caller.events if each.collects):
+        bodies = [{"data": caller.shown(event), "event_data": told} for told in TOLD]
+        for told, answer in zip(TOLD, caller.ask(event, bodies), strict=True):
+            assert answer.done or answer.said, f"{event.name} ({event.id}): {told}"
+        assert not _unsound(server.context.workspace)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.full
+def test_every_event_wants_as_many_values_as_it_has_inputs(
+    caller: Caller, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = _kept(server.context.workspace)
+    for event in caller.events:
+        values = caller.shown(event)
+        bodies = [
+            {"data": [*values, None]},
+            {"data": [*values, *values, 1, 2]},
+            *([{"data": values[1:]}] if values else []),
+        ]
+        for answer in caller.ask(event, bodies):
+            assert not answer.done and answer.said, f"{event.name} ({event.id})"
+    assert "Traceback" not in capfd.readouterr().err
+    assert _changed(before, _kept(server.context.workspace)) == set()
+
+
+@pytest.mark.full
+def test_every_event_refuses_what_cannot_be(caller: Caller, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    workspace, process = server.context.workspace, psutil.Process()
+    began = process.memory_info().rss
+    seen, faults = set[tuple[str, tuple[int, ...]]](), []
+    for event in caller.events:
+        same = (event.name.rstrip("_0123456789"), event.inputs)  # one callback that several presses lead to
+        inputs = range(len(event.inputs) if same not in seen else min(2, len(event.inputs)))
+        seen.add(same)
+        faults += _try(caller, workspace, event, list(inputs), ODD)
+        faults += _unsound(workspace)
+        said = capfd.readouterr().err
+        faults += [f"{event.name} ({event.id}): {said[-3000:]}"] if "Traceback" in said else []
+    assert not faults, "\n".join(faults)
+    grown = process.memory_info().rss - began
+    assert grown < 150 * MEBIBYTE, f"{grown / MEBIBYTE:.0f} MiB more than before"

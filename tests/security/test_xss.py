@@ -1,0 +1,322 @@
+"""What data, models, names, logs and conversations say is text on the screen: nothing of it becomes alive.
+
+In a real Chromium, without our content security policy: that nothing runs is not to be its merit alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, expect, sync_playwright
+
+from app.guard import Door
+from app.main import Server, Serving, launch
+from app.opening import choose_port
+from app.security import workspace_token
+from app.talk import Turn
+from core.arena.table import write_table
+from core.arena.votes import Side, Vote
+from core.helper import Helper
+from core.hosts import Names
+from core.paths import Reach
+from core.workspace import Workspace, write_json
+from tests.browser.conftest import ARGUMENTS
+from tests.security.hostile import HostileDesk, fill
+from tests.security.payloads import BAD, HTML, MARKDOWN, NO_HTML, PAYLOADS, SAMPLE
+from tests.security.screen import ALIVE, CANARY, Watched
+
+pytestmark = pytest.mark.browser
+
+
+def _serve(folder: Path) -> Server:
+    workspace = Workspace.open(folder)
+    door = Door(Names(choose_port(0)), token=workspace_token(workspace.state))
+    return launch(workspace, Serving(door, Reach.of(workspace)))
+
+
+def _address(server: Server) -> str:
+    door = server.demo.app.middleware_stack.door
+    return f"http://127.0.0.1:{door.names.port}/?token={door.token}"
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """The system's Chromium."""
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+def _watched(server: Server, browser: Browser, policy: bool = False) -> Watched:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, bypass_csp=not policy)
+    context.add_init_script(CANARY)
+    address = _address(server)
+    watched = Watched(context.new_page(), address.partition("?")[0])
+    watched.page.set_default_timeout(60_000)
+    watched.watch()
+    watched.page.goto(address)
+    watched.page.get_by_text("are free now").wait_for()
+    return watched
+
+
+def _menu(watched: Watched, label: str) -> None:
+    """Unfold a menu, look at what it offers, and fold it again."""
+    field = watched.page.get_by_label(label, exact=True).locator("visible=true").first
+    before = field.input_value()
+    field.fill("p")  # all that have a letter in common with the payloads
+    watched.page.locator("[role=option]", has_text="pwned").first.wait_for()
+    watched.look(f"menu {label}")
+    field.fill(before)
+    field.press("Enter")
+
+
+def _train_and_data(watched: Watched) -> None:
+    page = watched.page
+    expect(page.locator(".nb-tokens").first).to_contain_text("pwned")
+    watched.look("Train")
+    _menu(watched, "Base model")
+    _menu(watched, "Dataset")
+    page.get_by_role("tab", name="Run", exact=True).click()
+    expect(page.locator(".nb-says").first).to_contain_text("pwned")
+    watched.look("the run on the Train tab")
+    watched.open("Data")
+    expect(page.locator(".nb-found .nb-tokens").first).to_contain_text("pwned")
+    page.get_by_role("button", name="Correct by hand").click()
+    _menu(watched, "Question")
+    page.get_by_role("button", name="Next row ›").locator("visible=true").click()
+    watched.look("Data")
+
+
+def _chat(watched: Watched, count: int, menu: bool = True) -> None:
+    page = watched.page
+    watched.open("Chat")
+    expect(page.locator(".nb-talk .bot.message")).to_have_count(count)
+    page.wait_for_timeout(500)  # formulas and code are drawn after the text
+    watched.look("Chat")
+    if menu:
+        _menu(watched, "Talk to")
+
+
+def _side_by_side(watched: Watched) -> None:
+    page = watched.page
+    page.get_by_role("button", name="How it answers").locator("visible=true").first.click()
+    page.get_by_role("tab", name="Side by side").click()
+    expect(page.locator(".nb-side-reply").first).to_contain_text("pwned")
+    page.wait_for_timeout(300)
+    watched.look("side by side")
+
+
+def _arena(watched: Watched) -> None:
+    page = watched.page
+    watched.open("Arena")
+    expect(page.locator(".nb-board")).to_contain_text("pwned")
+    page.get_by_role("button", name="Next pair").click()
+    expect(page.locator(".nb-reply-text").last).to_contain_text("pwned")
+    page.wait_for_timeout(300)
+    watched.look("a blind match")
+    page.locator("#nb-vote-tie").click()
+    expect(page.locator(".nb-told").first).to_contain_text("pwned")
+    watched.look("the names in the arena")
+    _menu(watched, "One voice")
+
+
+def _runs(watched: Watched, opened: int) -> None:
+    """The table, page by page, and the first `opened` of each page's runs."""
+    page = watched.page
+    watched.open("Runs")
+    rows, turn = page.locator(".nb-runs tr[data-run]"), page.get_by_role("button", name="Next ›")
+    rows.first.wait_for()
+    watched.look("the table of runs")
+    if opened:
+        _pick_two(watched, rows)
+    while opened:
+        for at in range(min(opened, rows.count())):
+            rows.nth(at).locator(".nb-link").click()
+            expect(rows.nth(at)).to_have_class("nb-open")
+            watched.look(f"run {at}")
+        if not turn.count() or not turn.is_enabled():
+            break
+        first = rows.first.get_attribute("data-run") or ""
+        turn.click()
+        expect(rows.first).not_to_have_attribute("data-run", first)
+    page.get_by_label("Find", exact=True).fill(BAD)
+    watched.look("a search")
+
+
+def _pick_two(watched: Watched, rows: Locator) -> None:
+    page = watched.page
+    rows.nth(1).locator("[data-pick]").click()
+    rows.nth(0).locator("[data-pick]").click()
+    page.get_by_role("button", name="Compare 2 runs").click()
+    page.get_by_role("button", name="Close the comparison").wait_for()
+    watched.look("a comparison")
+    rows.first.locator(".nb-link").click()
+    for fold in ("Name, tags and note", "The log's last lines"):
+        page.get_by_role("button", name=fold).click()
+    page.get_by_role("button", name="Delete…").click()
+    expect(page.locator(".nb-sure")).to_contain_text("for good")
+    watched.look("the question before deleting")
+    page.get_by_role("button", name="Keep it").click()
+
+
+def _others(watched: Watched) -> None:
+    watched.open("Export")
+    expect(watched.page.locator(".nb-earlier")).to_contain_text("pwned")
+    watched.look("Export")
+    _menu(watched, "Run")
+    watched.open("System")
+    expect(watched.page.locator(".nb-disk")).to_contain_text("pwned")
+    watched.look("System")
+
+
+def _hostile(folder: Path, payloads: dict[str, str], patch: pytest.MonkeyPatch) -> Server:
+    fill(Workspace.open(folder), payloads)
+    patch.setattr(Helper, "warm", lambda self: None)
+    patch.setattr(Helper, "call", lambda self, op, **asked: desk(op, **asked))
+    desk = HostileDesk(list(payloads.values()))
+    return _serve(folder)
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """What serving does to the environment is undone."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_sample_of_payloads_is_text(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = {name: PAYLOADS[name] for name in SAMPLE}
+    server = _hostile(tmp_path, payloads, monkeypatch)
+    try:
+        watched = _watched(server, browser)
+        _chat(watched, len(payloads))
+        _runs(watched, opened=0)
+        watched.done()
+    finally:
+        server.stop()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("policy", [False, True], ids=["without the policy", "with the policy"])
+def test_every_payload_is_text_everywhere(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch, policy: bool
+) -> None:
+    """With the policy nothing may be stopped by it either: a breach of it is a fault."""
+    server = _hostile(tmp_path, PAYLOADS, monkeypatch)
+    try:
+        watched = _watched(server, browser, policy)
+        _train_and_data(watched)
+        _chat(watched, len(PAYLOADS))
+        _side_by_side(watched)
+        _arena(watched)
+        _runs(watched, opened=1000)
+        _others(watched)
+        watched.done()
+    finally:
+        server.stop()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("environment")
+def test_a_reply_is_text_at_every_moment_of_its_way(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [text[:end] for text in MARKDOWN.values() for end in range(4, len(text), 5)]
+    parts = [text for text in parts if "<" in text or "[" in text]
+    monkeypatch.setattr(Helper, "warm", lambda self: None)
+    workspace = Workspace.open(tmp_path)
+    write_json(workspace.state / "talk.json", [asdict(Turn("assistant", text)) for text in parts])
+    server = _serve(tmp_path)
+    try:
+        watched = _watched(server, browser)
+        _chat(watched, len(parts), menu=False)
+        watched.done()
+    finally:
+        server.stop()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("environment")
+def test_what_is_typed_and_dropped_is_text_in_the_refusals(tmp_path: Path, browser: Browser) -> None:
+    """With the real helper: a file with a hostile name, columns and rows, and a hostile text in every field."""
+    server = _serve(tmp_path)
+    try:
+        watched = _watched(server, browser)
+        _drop(watched)
+        for tab in ("Train", "Data", "Chat", "Arena", "Export", "System"):
+            watched.open(tab)
+            for fold in watched.page.locator("button.label-wrap:not(.open)").locator("visible=true").all():
+                fold.click()
+            for text in (BAD, HTML["end of a double-quoted attribute"], MARKDOWN["picture"]):
+                _type(watched, tab, text)
+        watched.done()
+    finally:
+        server.stop()
+
+
+def _drop(watched: Watched) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": each}, {"role": "assistant", "content": each}]}
+        for each in HTML.values()
+    ]
+    rows += [{"messages": [{"role": BAD, "content": BAD}], BAD: BAD}]
+    body = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    watched.open("Data")
+    field = watched.page.locator(".nb-data input[type=file]")
+    field.set_input_files({"name": f"{BAD}.jsonl", "mimeType": "application/json", "buffer": body})
+    expect(watched.page.locator(".nb-found .nb-tokens").first).to_contain_text("pwned", timeout=120_000)
+    watched.look("a file that was dropped")
+
+
+def _type(watched: Watched, tab: str, text: str) -> None:
+    """Put `text` into every field of the tab, and press what leads to a refusal."""
+    page = watched.page
+    fields = page.locator("[role=tabpanel] textarea, [role=tabpanel] input:not([type])").locator("visible=true")
+    for each in fields.all():
+        if each.is_editable():
+            each.fill(text)
+            each.press("Tab")
+    for name in ("Start training", "Send", "Ask both", "Bring it in", "Judge the prepared answers", "Keep"):
+        button = page.get_by_role("button", name=name, exact=True).locator("visible=true")
+        if button.count() and button.first.is_enabled():
+            button.first.click()
+            page.wait_for_timeout(1500)
+    watched.look(f"{text[:20]} typed on {tab}", seen="")
+
+
+@pytest.mark.full
+def test_what_would_be_alive_is_seen(browser: Browser) -> None:
+    """The eyes of these tests: every payload of HTML is noticed where it is put on a page as it is."""
+    context = browser.new_context()
+    context.add_init_script(CANARY)
+    page = context.new_page()
+    for name, payload in HTML.items():
+        if name in NO_HTML:
+            continue
+        page.goto("about:blank")
+        page.set_content(
+            f"<div title=\"{payload}\"></div><div title='{payload}'></div>{payload}<i title={payload}></i>"
+        )
+        page.wait_for_timeout(20)
+        assert page.evaluate(ALIVE) or page.evaluate("window.__called"), name
+    context.close()
+
+
+def test_votes_that_are_taken_away_hold_no_formula() -> None:
+    names = [*HTML.values(), "=1+1", "+1", "-1", "@a", "\t=1", "\r=1", " =1", "\n=1"]
+    votes = [Vote(Side(name, name), Side("other", "other"), "left") for name in names]
+    rows = list(csv.reader(io.StringIO(write_table(votes))))
+    assert len(rows) == 1 + len(names)
+    assert not [cell for row in rows for cell in row if cell.lstrip()[:1] in ("=", "+", "-", "@")]
