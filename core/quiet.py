@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 
@@ -13,4 +12,3 @@ def hush() -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=library)
     # Of a mixture's adapter, whose rank PEFT looks for among its modules only.
     warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -57,6 +57,7 @@ IN_README = {
     "Llama 3.1 8B": "llama-3.1-8b",
     "Gemma 2 9B": "gemma-2-9b",
     "Qwen3 14B": "qwen3-14b",
+    "Qwen3 30B-A3B": "qwen3-30b-a3b",
     "Qwen3 32B": "qwen3-32b",
     "LLaMA 65B": "llama-65b",
     "Llama 3.3 70B": "llama-3.3-70b",
