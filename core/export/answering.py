@@ -191,7 +191,7 @@ def main(file: Path) -> int:
     """Do the jobs in `file`; what they come to is written beside it, as `.result.json`."""
     claim_card()
     jobs = json.loads(file.read_text(encoding="utf-8"))
-    trust_only(Workspace(Path(jobs[0]["workspace"])))
+    trust_only(Workspace(Path(jobs[0]["reference"]["workspace"])))
     try:
         result: Any = [compare(job) for job in jobs]
     except NibbleError as error:
