@@ -28,6 +28,7 @@ from peft.utils import load_peft_weights
 from safetensors import SafetensorError, safe_open
 from transformers.pytorch_utils import Conv1D
 
+from core.adapter_files import refuse_adapter_files
 from core.errors import ModelError
 from core.models import find_model
 
@@ -114,6 +115,7 @@ def start_from_trained(model: Any, folder: Path) -> None:
 
 def put_weights(model: Any, folder: Path) -> str | None:
     """Give `model` the trained weights in `folder`. Returns the first of those wanted or found that has no match."""
+    refuse_adapter_files(folder)
     found = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return next(iter([*sorted(trained & set(found.missing_keys)), *sorted(found.unexpected_keys)]), None)

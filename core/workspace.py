@@ -66,7 +66,12 @@ class Workspace:
 
 
 def as_path(text: str) -> Path | None:
-    """The path that a person typed, None where no file can have that name: too long, a NUL in it, no such home."""
+    """The path that a person typed, None where no file can have that name: too long, a NUL in it, no such home.
+
+    One on another machine is none: Windows would hand the person's password to it by looking there.
+    """
+    if text.strip().startswith(("//", "\\\\", "/\\", "\\/")):
+        return None
     try:
         path = Path(text.strip()).expanduser()
         return path if text.strip() and path.exists() else None

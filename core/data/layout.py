@@ -14,6 +14,7 @@ from typing import Any
 from core.data.conversation import Conversation, Message
 from core.errors import ModelError
 from core.recipe import DataSettings
+from core.template_budget import TooMuch
 from core.templates import TEMPLATE_ERRORS, bound_templates
 from core.workspace import PRESETS
 
@@ -149,6 +150,10 @@ class Template:
                     add_generation_prompt=prompt,
                     **self._special,
                 )
+        except TooMuch as error:  # so it would be with every row, each after a while
+            raise ModelError(
+                f"This model's chat template cannot be used: {error}. Set data.template, or choose another model."
+            ) from None
         except TEMPLATE_ERRORS as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
             raise Unrenderable(f"the model's chat template refuses it ({said})") from None

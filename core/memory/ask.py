@@ -87,7 +87,7 @@ def plan_for(recipe: Recipe, architecture: Architecture, units: Units | None, wh
     found = _plan(recipe, target_for(None), architecture, units, why_not).as_json()
     rules = recipe.train
     steps = rules.max_steps
-    if steps is None and units is not None:
+    if steps is None and units:
         steps = steps_for(len(units), rules.effective_batch, rules.epochs or 1)
     return {**found, "steps": steps}
 
@@ -96,7 +96,7 @@ def _plan(recipe: Recipe, target: Target, architecture: Architecture, units: Uni
     if recipe.train.sharded:
         raise NOT_PLANNED
     packed = packing_is_wanted(recipe.train) and architecture.config.get("model_type") in PACKED
-    if units is not None:
+    if units:
         conversations = [Conversation(*unit) for unit in units]
         return plan(question(recipe, target, architecture, conversations, packed))
     longest = recipe.data.max_length
@@ -166,7 +166,8 @@ def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> 
         rendered = _rendered(recipe, workspace)
     except NibbleError as error:
         return None, f"the data's lengths ({error})"
-    return [(len(each.ids), sum(each.trained)) for each in rendered], ""
+    units = [(len(each.ids), sum(each.trained)) for each in rendered]
+    return units or None, "the data's lengths, for none of its rows can be used"
 
 
 def conversation_of(rendered: Rendered) -> Conversation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy
@@ -117,7 +118,13 @@ def load_random_states(folder: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Numbers and tensors, and nothing that would be run. Raises RunError where there is more in the file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, EOFError) as error:
+        raise RunError(
+            f"{path.name} of checkpoint {path.parent.name} was not made by Nibble, and is not loaded."
+        ) from error
 
 
 def random_states() -> dict[str, Any]:
