@@ -77,11 +77,6 @@ class Context:
         """Whether others reach this server (--listen, --share): then the page may not do what only its owner may."""
         return not self.reach.everywhere
 
-    @property
-    def listening(self) -> bool:
-        """Whether others reach this server (--listen, --share): then the page may not do what only its owner may."""
-        return not self.reach.everywhere
-
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
         """The recipe of these settings, every path in it allowed. Raises NibbleError."""
         return typed_recipe(self.reach, self.workspace, make_recipe(dict(values)))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -20,6 +17,7 @@ from app import security
 from app.guard import Door
 from app.login import NAME, Login, generated_password
 from app.opening import Instance, choose_port, show
+from app.uploads import Uploads
 from core.errors import NibbleError
 from core.hosts import Names, lan_address
 from core.lock import locked
@@ -57,7 +55,7 @@ class Server:
 
     demo: gr.Blocks
     context: Context
-    uploads: Path
+    uploads: Uploads
     ended: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -70,7 +68,7 @@ class Server:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.demo.server.force_exit = True
         self.demo.close(verbose=False)
-        shutil.rmtree(self.uploads, ignore_errors=True)
+        self.uploads.clear()
 
 
 def serve(
@@ -144,9 +142,8 @@ def _tell_others(names: Names, share: bool, generated: str) -> None:
 def launch(workspace: Workspace, serving: Serving) -> Server:
     """Start the server in threads of its own. Until it is up, its door stands open for its own question only."""
     security.scrub_environment()
-    uploads = Path(tempfile.mkdtemp(prefix="nibble-uploads-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    os.environ["GRADIO_EXAMPLES_CACHE"] = str(uploads)
+    uploads = Uploads()
+    os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = str(uploads.files)
     with security.reaching_ourselves(serving.share), contextlib.redirect_stdout(sys.stderr):
         server = _start(workspace, serving, uploads)
     serving.door.names.tunnel = urlsplit(server.demo.share_url or "").netloc.lower() or None
@@ -155,7 +152,7 @@ def launch(workspace: Workspace, serving: Serving) -> Server:
     return server
 
 
-def _start(workspace: Workspace, serving: Serving, uploads: Path) -> Server:
+def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     """Gradio's launch, everything that it could take from the environment given."""
     # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
     from app import theme

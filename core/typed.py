@@ -33,9 +33,8 @@ def typed_recipe(reach: Reach, workspace: Workspace, recipe: Recipe) -> Recipe:
         allowed.model = model
     if dataset != recipe.data.path:
         allowed.data.path = dataset
-    start = getattr(recipe.lora, "start_from", None)
-    if start is not None:
-        typed_voice(reach, workspace, start)
+    if recipe.lora.start_from is not None:
+        typed_voice(reach, workspace, recipe.lora.start_from)
     return allowed
 
 

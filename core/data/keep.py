@@ -73,7 +73,7 @@ def keep_upload(workspace: Workspace, path: str, original_name: str) -> str:
 def kept_datasets(workspace: Workspace) -> list[Path]:
     """Every dataset that is kept, a file or a folder of several, newest first."""
     kept = [each for each in workspace.datasets.glob("[!.]*/*") if not each.name.startswith(".")]
-    return sorted(kept, key=lambda each: each.stat().st_mtime, reverse=True)
+    return sorted(kept, key=lambda each: each.lstat().st_mtime, reverse=True)
 
 
 def content_hash(kept: Path) -> str:

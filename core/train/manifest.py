@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core.hub import is_plain
+
 MANIFEST = "manifest.json"
 
 
@@ -79,6 +81,8 @@ def why_invalid(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its manifest cannot be read"
     for name, (size, digest) in listed.items():
+        if not is_plain(name):
+            return "its manifest names a file that is not in it"
         try:
             with (folder / name).open("rb") as handle:
                 found = os.fstat(handle.fileno()).st_size

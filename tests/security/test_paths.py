@@ -6,6 +6,7 @@ where the workspace keeps its keys. What opens either is seen, whichever way it 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ class Ground:
 
     @staticmethod
     def _links(target: Path) -> str:
-        return f"to-{target.parent.name}"
+        return f"links/to-{target.parent.name}"
 
     def lay_links(self) -> None:
         """In the workspace's own folder, for each target: links of every kind to it, and a pipe."""
@@ -328,3 +329,17 @@ def test_a_folder_in_the_way_is_not_taken_for_a_dataset_of_the_hub(
     monkeypatch.chdir(ground.workspace.path.parent)
     with pytest.raises(NibbleError, match="hides the dataset"):
         locate(DataSettings(path="hf:workspace/state"), ground.workspace)
+
+
+def test_a_checkpoint_whose_manifest_names_a_file_elsewhere_is_not_whole(ground: Ground) -> None:
+    from core.train.manifest import why_invalid
+
+    folder = ground.workspace.runs / "run" / "checkpoints" / "1"
+    folder.mkdir(parents=True)
+    named = [trick.text(ground.places(ground.targets[0])) for trick in TRICKS[:12]]
+    for name in named:
+        listed = {"step": 1, "files": {name: {"bytes": len(ROW), "sha256": "x"}}}
+        (folder / "manifest.json").write_text(json.dumps(listed))
+        ground.begin()
+        assert why_invalid(folder) is not None
+        ground.refuse_traces()
