@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Params4bit
 from peft.tuners.lora.layer import ParamWrapper
 
-from core.experts import Adapter, is_fused, sides_of
+from core.experts import NAME, Adapter, is_fused, sides_of
 
 _add_to_weights = ParamWrapper._activate_lora
 _own_param = ParamWrapper.get_param
@@ -23,7 +24,7 @@ _own_param = ParamWrapper.get_param
 def _like_unpacked(self: Any) -> torch.Tensor:
     """What the wrapper may ask of its parameter: shape, dtype and device. A packed one's are those of its numbers."""
     held = _own_param(self)
-    if not is_fused(self.get_base_layer(), self.parameter_name):
+    if not isinstance(held, Params4bit):
         return held
     shape, dtype = sides_of(held)
     return torch.empty((), dtype=dtype, device=held.device).expand(shape)
@@ -32,7 +33,7 @@ def _like_unpacked(self: Any) -> torch.Tensor:
 @contextmanager
 def _lend(self: Any, active_adapters: list[str]) -> Iterator[None]:
     experts = self.get_base_layer()
-    if not is_fused(experts, self.parameter_name):
+    if not (is_fused(experts, self.parameter_name) and experts.config._experts_implementation == NAME):
         with _add_to_weights(self, active_adapters):
             yield
         return

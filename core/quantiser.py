@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,3 +67,13 @@ class _Quantise(Bnb4bitQuantize):
 def install() -> None:
     """Have transformers load four bits by this quantiser."""
     auto.AUTO_QUANTIZER_MAPPING["bitsandbytes_4bit"] = Quantiser
+
+
+@contextmanager
+def theirs() -> Iterator[None]:
+    """Inside, transformers loads four bits as it does by itself, and leaves experts in 16."""
+    auto.AUTO_QUANTIZER_MAPPING["bitsandbytes_4bit"] = Bnb4BitHfQuantizer
+    try:
+        yield
+    finally:
+        install()

@@ -59,10 +59,19 @@ def adapter_card(subject: Subject, question: str) -> Card:
     return Card(
         "an adapter",
         f"A LoRA adapter for `{subject.base_name}` in PEFT's format, trained with Nibble by QLoRA. It holds what was "
-        "learned, the tokenizer and the chat template; the base model is loaded beside it.",
+        f"learned, the tokenizer and the chat template; the base model is loaded beside it.{_of_experts(subject)}",
         f"{_where_the_base_is(subject)}\n\n```python\n{_lines(subject, question)}```",
         "peft",
         ("lora", "peft"),
+    )
+
+
+def _of_experts(subject: Subject) -> str:
+    if not subject.is_mixture or subject.recipe.quantization.bits != 4:
+        return ""
+    return (
+        " It was trained with the base's experts in 4 bits, as Nibble loads them. transformers by itself keeps them in "
+        "16: that takes the memory of the whole model, and an answer can differ in places."
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import torch
 
+from core import quantiser
 from core.build import (
     dtype_for,
     keep_quantisation_exact,
@@ -167,10 +168,11 @@ def _by_plain_peft(base: FoundModel, settings: QuantizationSettings, here: Devic
     from transformers import AutoModelForCausalLM
 
     dtype, _ = dtype_for(here)
-    model = AutoModelForCausalLM.from_pretrained(
-        base.folder, quantization_config=quantization_config(settings, dtype), dtype=dtype,
-        device_map={"": torch_device(here)},
-    )  # fmt: skip
+    with quantiser.theirs():
+        model = AutoModelForCausalLM.from_pretrained(
+            base.folder, quantization_config=quantization_config(settings, dtype), dtype=dtype,
+            device_map={"": torch_device(here)},
+        )  # fmt: skip
     keep_quantisation_exact(model)
     return PeftModel.from_pretrained(model, adapter)
 

@@ -71,7 +71,7 @@ def verify(
 
     `source` says which prompts; `because`, why it could not be asked, where memory is too small to load it. Raises
     Broken where an answer parts from the reference's by more than rounding, but for weights that are coarser than 16
-    bits (not `strict`): of those it is reported.
+    bits, and for mixtures, whose experts transformers alone keeps in 16 (not `strict`): of those it is reported.
     """
     say("Proving it: loading it afresh beside its reference, and asking both the same.", None)
     jobs = [job(subject, artefact, onto, precision)]
