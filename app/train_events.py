@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import choices, data_row_html, download_desk, pieces, preview_html
+from app import choices, consent, data_row_html, download_desk, pieces, preview_html
 from app.context import Context
 from app.data_upload import keep_files
 from app.form import AS_RECOGNISED, DEFAULTS, explain, flat
@@ -35,6 +35,7 @@ class TrainEvents:
     def __init__(self, tab: TrainTab, context: Context) -> None:
         self.tab = tab
         self.context = context
+        self.consents = consent.Consents(tab.consent, context)
 
     def start(self, given: dict[Component, Any]) -> Updates:
         """Check the settings, make the run and queue it; what cannot work is said beside the button."""
@@ -172,11 +173,21 @@ class TrainEvents:
             self.context.downloads.offer(recipe["model"], found.get("model", {}).get("download_bytes", 0))
             if found["ok"] and found["data"]["stage"] != "done":  # large: `tick` goes on from here
                 self.context.data.await_report(make_recipe(recipe))
-            yield {self.tab.check: preview_html.check(found)}
+            yield {self.tab.check: preview_html.check(found), **self._consent(recipe["model"], found)}
             if found["ok"] and not html:  # it was being read
                 yield {self.tab.preview: self._preview(recipe, given[self.tab.row])[0]}
         except Exception as error:  # whatever it is, the person is looking here
             yield {self.tab.check: explain(error)}
+
+    def _consent(self, model: str, found: dict[str, Any]) -> Updates:
+        return self.consents.show(model) if found.get("needs_consent") else self.consents.hide()
+
+    def agree(self) -> Updates:
+        """Let the code that was shown run; then everything is looked at anew."""
+        try:
+            return {self.tab.read: f"agreed {self.consents.agree()}", **self.consents.hide()}
+        except Exception as error:  # whatever it is, the person is looking here
+            return {self.tab.check: explain(error)}
 
     def turn(self, given: dict[Component, Any]) -> Updates:
         """Show another row."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components import Component
 
-from app import download_desk, pieces
+from app import consent, download_desk, pieces
 from app.data_upload import drop_area
 from app.form import DEFAULTS, QUICK, build_advanced, build_field
 from core.recipe import help_text
@@ -80,12 +80,13 @@ def build_form() -> Parts:
     return Parts(fields, download, upload, preset, about, scale, start, held, said)
 
 
-def build_preview() -> tuple[gr.HTML, gr.HTML, gr.Number, gr.Button, gr.Button]:
-    """What the check found, the row, and how to turn to another."""
+def build_preview() -> tuple[gr.HTML, consent.Parts, gr.HTML, gr.Number, gr.Button, gr.Button]:
+    """What the check found, the code that a model wants to run, the row, and how to turn to another."""
     check = gr.HTML(pieces.busy("Looking at the model and the data…"), elem_classes="nb-slot")
+    asked = consent.build()
     preview = gr.HTML(elem_classes="nb-slot")
     with gr.Row(elem_classes="nb-pager"):
         before = gr.Button("‹ Row before", size="sm")
         row = gr.Number(1, label="Row", show_label=False, container=False, precision=0, min_width=80, scale=0)
         after = gr.Button("Next row ›", size="sm")
-    return check, preview, row, before, after
+    return check, asked, preview, row, before, after

@@ -9,37 +9,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
-from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
-
 from core.errors import ModelError
-from core.model_kinds import needs_code
+from core.model_kinds import PURPOSES, needs_code
 from core.models import FoundModel
 from core.strange_files import read_settings
 from core.trust import RECORD, require_agreed, trusted
 
-_admitted: set[Path] = set()
+_made_known: dict[str, Path] = {}  # by kind: two models may each bring code of the same one
 
 
 def admit(found: FoundModel) -> None:
     """Make the classes of the own code of `found` known. Raises CodeNotAgreed, and ModelError where they cannot be."""
     if not needs_code(found.config):
         return
-    folder = require_agreed(trusted(), found)
-    if folder is None or folder in _admitted:
+    kind, folder = found.config["model_type"], require_agreed(trusted(), found)
+    if folder is None or _made_known.get(kind) == folder:
         return
-    classes = read_settings(folder / RECORD)["classes"]
     try:
-        config, model = (
-            get_class_from_dynamic_module(classes[name], str(folder)) for name in ("AutoConfig", "AutoModelForCausalLM")
-        )
-        AutoConfig.register(found.config["model_type"], config, exist_ok=True)
-        AutoModelForCausalLM.register(config, add_generation_mixin_to_remote_model(model), exist_ok=True)
-        if "AutoTokenizer" in classes:
-            tokenizer = get_class_from_dynamic_module(classes["AutoTokenizer"], str(folder))
-            AutoTokenizer.register(config, tokenizer_class=tokenizer, exist_ok=True)
+        _make_known(kind, read_settings(folder / RECORD)["classes"], str(folder))
     except Exception as error:  # whatever code of strangers does when it is loaded
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise ModelError(f"The code of {found.label} does not run with the installed transformers: {said}.") from None
-    _admitted.add(folder)
+    _made_known[kind] = folder
+
+
+def _make_known(kind: str, classes: dict[str, str], folder: str) -> None:
+    # Imported here, as the helper's threads must meet transformers through one door, which is core/build.py.
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
+
+    config, model = (get_class_from_dynamic_module(classes[name], folder) for name in PURPOSES[:2])
+    AutoConfig.register(kind, config, exist_ok=True)
+    AutoModelForCausalLM.register(config, add_generation_mixin_to_remote_model(model), exist_ok=True)
+    if "AutoTokenizer" in classes:
+        tokenizer = get_class_from_dynamic_module(classes["AutoTokenizer"], folder)
+        AutoTokenizer.register(config, tokenizer_class=tokenizer, exist_ok=True)

@@ -70,9 +70,9 @@ class ModelCode:
         return f"{self.label} at commit {self.revision[:7]}" if self.revision else self.label
 
     def summary(self) -> str:
-        """'3 Python files, 41 kB'."""
+        """'3 Python files, 41,210 bytes'."""
         size = sum(len(file.content) for file in self.files)
-        return f"{len(self.files)} Python file{'s' * (len(self.files) != 1)}, {show_bytes(size)}"
+        return f"{len(self.files)} Python file{'s' * (len(self.files) != 1)}, {size:,} bytes"
 
 
 _whose: list[Workspace] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import choices, download_desk, pieces, plan_events, plan_html
+from app import choices, consent, download_desk, pieces, plan_events, plan_html
 from app.context import Context
 from app.form import AS_RECOGNISED, DEFAULTS, Form
 from app.run_view import RunView, build_body, build_head
@@ -70,6 +70,7 @@ class TrainTab:
     side: gr.Tabs
     plan: gr.HTML
     check: gr.HTML
+    consent: consent.Parts
     preview: gr.HTML
     row: gr.Number
     before: gr.Button
@@ -102,7 +103,7 @@ def build() -> TrainTab:
         ):
             with gr.Tab("Before the start", id="check"):
                 plan = gr.HTML(plan_html.first(), elem_classes="nb-slot", js_on_load=plan_html.ACT)
-                check, preview, row, before, after = build_preview()
+                check, consent_parts, preview, row, before, after = build_preview()
             with gr.Tab("Run", id="run"):
                 head = build_head()
                 with gr.Row(elem_classes="nb-actions"):
@@ -129,6 +130,7 @@ def build() -> TrainTab:
         side=side,
         plan=plan,
         check=check,
+        consent=consent_parts,
         preview=preview,
         row=row,
         before=before,
@@ -172,7 +174,15 @@ def wire(tab: TrainTab, context: Context) -> None:
     gr.on(typed, events.remember, form, None, trigger_mode="always_last", **quiet)
     looked_at = [tab.form.fields[key].change for key in CHECKED_BY]
     looked_at.append(tab.read.change)
-    gr.on(looked_at, events.look, form | {tab.row}, [tab.check, tab.preview], trigger_mode="always_last", **quiet)
+    gr.on(
+        looked_at,
+        events.look,
+        form | {tab.row},
+        [tab.check, tab.preview, *tab.consent.all()],
+        trigger_mode="always_last",
+        **quiet,
+    )
+    tab.consent.agree.click(events.agree, None, [tab.check, tab.read, *tab.consent.all()], trigger_mode="once", **quiet)
     planning = plan_events.PlanEvents(tab.form, tab.said, context)
     planned = [component.change for component in tab.form.fields.values()] + [tab.read.change]
     gr.on(planned, planning.look, form, tab.plan, trigger_mode="always_last", **quiet)

@@ -1,0 +1,124 @@
+"""Agreeing to a model's own code on the Train tab: what would run is shown, and only that is agreed to."""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app import pieces
+from app.context import Context
+from core.errors import NibbleError
+from core.models import find_model
+from core.trust import CodeFile, ModelCode, agree, code_of
+
+Updates = dict[Any, Any]
+# Of one file as much is drawn as a browser shows without effort; the whole lies where the page says.
+MOST_SHOWN = 200_000
+ONLY_AT_THE_MACHINE = (
+    "Others can reach this app, so agreeing to a model's own code is not possible on the page. At the machine it is: "
+    "with --agree-to-code of the commands plan, train and chat."
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A place below the check that is there only when a model wants to run code of its own."""
+
+    place: gr.Column
+    shown: gr.HTML
+    agree: gr.Button
+
+    def all(self) -> list[Any]:
+        """All of its components."""
+        return [self.place, self.shown, self.agree]
+
+
+def build() -> Parts:
+    """Lay it out."""
+    with gr.Column(visible=False, elem_classes="nb-consent") as place:
+        shown = gr.HTML(elem_classes="nb-slot")
+        with gr.Row(elem_classes="nb-actions"):
+            button = gr.Button("Let this code run", variant="stop", size="sm", elem_classes="nb-button")
+    return Parts(place, shown, button)
+
+
+class Consents:
+    """What was shown last, on the one form that all browsers share; nothing else can be agreed to."""
+
+    def __init__(self, parts: Parts, context: Context) -> None:
+        self._parts, self._context = parts, context
+        self._lock = threading.Lock()
+        self._shown: tuple[str, str] | None = None  # the model as it was typed, and the digest of its code
+
+    def hide(self) -> Updates:
+        """The model needs nothing of the kind."""
+        with self._lock:
+            self._shown = None
+        return {self._parts.place: gr.Column(visible=False), self._parts.shown: ""}
+
+    def show(self, model: str) -> Updates:
+        """What the code of `model` is. Raises NibbleError where it cannot be shown."""
+        code = code_of(find_model(model))
+        if code is None:
+            return self.hide()
+        with self._lock:
+            self._shown = (model, code.digest)
+        listening = self._context.listening
+        html = code_html(code) + (pieces.note_box(ONLY_AT_THE_MACHINE) if listening else "")
+        return {
+            self._parts.place: gr.Column(visible=True),
+            self._parts.shown: html,
+            self._parts.agree: gr.Button(visible=not listening),
+        }
+
+    def agree(self) -> str:
+        """Agree to what was shown, if the model still brings just that. Returns its digest. Raises NibbleError."""
+        if self._context.listening:
+            raise NibbleError(ONLY_AT_THE_MACHINE)
+        with self._lock:
+            shown = self._shown
+        if shown is None:
+            raise NibbleError("There is no code to agree to. Choose the model, and look at what it brings.")
+        model, digest = shown
+        code = code_of(find_model(model))
+        if code is None or code.digest != digest:
+            raise NibbleError("The model's files have changed since they were shown. Look at them again.")
+        agree(self._context.workspace, code)
+        return digest
+
+
+def code_html(code: ModelCode) -> str:
+    """Which files would run, with all of their text behind each name."""
+    files = "".join(_file_html(file) for file in code.files)
+    return (
+        '<div class="nb-code" role="region" aria-label="Code of the model">'
+        f"<b>{pieces.text(code.named)} brings code of its own: {pieces.text(code.summary())}</b>"
+        "<p>This model is of a kind that is not known here. To use it, Python code by its makers has to run on this "
+        "machine, with all the rights that you have: it can read your files, use your network and keep what it finds. "
+        "Agree only if you trust its makers, or have read it. It holds for exactly these files; should one change, "
+        "you are asked again.</p>"
+        f"{files}</div>"
+    )
+
+
+def _file_html(file: CodeFile) -> str:
+    text = visible(file.text)
+    more = f"\n… and {len(text) - MOST_SHOWN:,} characters more, in the file itself." if len(text) > MOST_SHOWN else ""
+    size = f"{len(file.content):,} bytes"
+    return (
+        f"<details><summary><code>{pieces.text(visible(file.name))}</code> <small>{pieces.text(size)}</small>"
+        f"<small class='nb-hash'>sha256 {pieces.text(file.sha256)}</small></summary>"
+        f"<pre tabindex='0'>{pieces.text(text[:MOST_SHOWN] + more)}</pre></details>"
+    )
+
+
+def visible(text: str) -> str:
+    """`text` with every letter that hides, or turns the order of others round, written out."""
+    return "".join(
+        f"\\u{ord(each):04x}" if unicodedata.category(each) in ("Cc", "Cf", "Zl", "Zp") and each not in "\n\t" else each
+        for each in text.replace("\r\n", "\n")
+    )
