@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -52,7 +53,7 @@ def _run(app: App) -> Run:
 def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Path) -> None:
     run = _run(app)
     page.get_by_role("tab", name="Export").click()
-    expect(page.get_by_label("Run", exact=True)).to_have_value(f"{run.name} · {_date(page)}")
+    expect(page.get_by_label("Run", exact=True)).to_have_value(re.compile(re.escape(run.name)))
 
     # Its best is chosen; the folder is named after it, and a folder that is taken is refused where one looks.
     page.get_by_label("Which of its adapters").click()
@@ -94,7 +95,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
 
     # The same zip is brought in again, and goes on being trained with the settings that it has.
     page.get_by_role("button", name="Bring an adapter in").click()
-    page.locator("input[type=file][accept*=zip]").set_input_files(zipped)
+    page.locator("input[type=file][accept*='.tgz']").set_input_files(zipped)
     page.get_by_label("Call it").fill("back again")
     page.get_by_role("button", name="Bring it in").click()
     expect(page.get_by_text("“back-again” is here")).to_be_visible()
@@ -104,8 +105,3 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     expect(page.get_by_label("Rank", exact=True)).to_have_value("4")
     page.get_by_role("button", name="Advanced").click()
     expect(page.get_by_label("Start from", exact=True)).to_have_value("back-again")
-
-
-def _date(page: Page) -> str:
-    """When the newest run was made, as the tab says it."""
-    return page.get_by_label("Run", exact=True).input_value().rpartition(" · ")[2]
