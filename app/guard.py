@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from app import door_html, login
 from app.login import Login
-from app.security import HEADERS
+from app.security import HEADERS, Tickets
 from core.hosts import Names
 
 Message = MutableMapping[str, Any]
@@ -63,6 +63,7 @@ class Door:
     token: str | None = None
     login: Login | None = None
     starting: bool = True
+    tickets: Tickets = field(default_factory=Tickets)
 
     @property
     def cookie(self) -> str:
@@ -76,6 +77,10 @@ class Door:
     def is_key(self, given: str) -> bool:
         """Whether `given` is the key."""
         return bool(self.token) and secrets.compare_digest(given.encode(), str(self.token).encode())
+
+    def opens(self, given: str) -> bool:
+        """Whether `given`, of an address, is the key, or a ticket in its place, which is used up by this."""
+        return self.is_key(given) or (bool(self.token) and self.tickets.take(str(self.token), given))
 
 
 class Guard:
@@ -91,13 +96,15 @@ class Guard:
         if scope["type"] != "http":  # Gradio's queue speaks over HTTP; nothing here needs a web socket
             return await send({"type": "websocket.close", "code": 1008})
         request = Request(scope, receive)
-        answer = self._foreign(request) or await self._at_the_door(request)
+        answer = self._foreign(request)
+        brings_key = answer is None and self._brings_key(request)
+        answer = answer or await self._at_the_door(request, brings_key)
         if answer is not None:
             for name, value in HEADERS.items():
                 answer.headers.setdefault(name, value)
             return await answer(scope, receive, send)
         added = dict(HEADERS)
-        if self._brings_key(request):
+        if brings_key:
             added["set-cookie"] = self._cookie(request, str(self.door.token))
         return await self.app(self._for_those_behind(scope, request), receive, _with_headers(send, added))
 
@@ -115,7 +122,7 @@ class Guard:
             return PlainTextResponse(FOREIGN_PAGE, 403)
         return None
 
-    async def _at_the_door(self, request: Request) -> Response | None:
+    async def _at_the_door(self, request: Request, brings_key: bool) -> Response | None:
         """The answer to who has neither the key nor a session, or asks for what is unused; None for who may come in."""
         door = self.door
         if door.starting and request.scope["path"] == PROBE and request.method == "GET":
@@ -123,7 +130,7 @@ class Guard:
         to_sign_in = door.login is not None and request.scope["path"] == login.PATH
         if door.login is not None and to_sign_in and request.method == "POST":
             return await door.login.answer(request, lambda session: self._cookie(request, session))
-        if door.knows(self._carried(request)) or self._brings_key(request):
+        if brings_key or door.knows(self._carried(request)):
             if to_sign_in:
                 return RedirectResponse("/", 303)
             unused = request.scope["path"].lower().startswith(UNUSED)
@@ -138,7 +145,8 @@ class Guard:
 
     def _brings_key(self, request: Request) -> bool:
         """Whether it opens the page by the address that was printed; no other route takes the key from an address."""
-        return request.scope["path"] == "/" and self.door.is_key(request.query_params.get("token", ""))
+        given = request.query_params.get("token") if request.scope["path"] == "/" else None
+        return given is not None and self.door.opens(given)
 
     def _cookie(self, request: Request, value: str) -> str:
         secure = "; Secure" if self._scheme(request) == "https" else ""
@@ -155,7 +163,7 @@ class Guard:
         if scheme == "https":  # by which Gradio makes its addresses
             headers.append((b"x-forwarded-proto", b"https"))
         query = scope["query_string"]
-        if self._brings_key(request):
+        if "token" in request.query_params:
             asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
             query = urlencode([pair for pair in asked if pair[0] != "token"]).encode()
         return {**scope, "headers": headers, "scheme": scheme, "query_string": query}

@@ -11,6 +11,7 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.security import ticket
 from core.errors import NibbleError
 from core.process import is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
@@ -80,12 +81,14 @@ class Instance:
 
 def show(url: str, window: bool) -> None:
     """Open `url`: in a window of its own where a Chromium is at hand and `window` asks for it, else in the browser."""
+    bare, has_token, token = url.partition("?token=")
+    opened = f"{bare}{has_token}{ticket(token)}" if has_token else url
     program = find_browser() if window else None
     if program is None:
-        webbrowser.open(url)
+        webbrowser.open(opened)
         return
     subprocess.Popen(
-        [program, f"--app={url}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [program, f"--app={opened}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
 
 

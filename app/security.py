@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Beside GRADIO_*: what makes Gradio believe that somebody hosts it, and uvicorn believe what a client says of itself.
@@ -27,6 +30,7 @@ SCRUBBED = frozenset(
 PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
 OURSELVES = "localhost,127.0.0.1"
 TOKEN_LETTERS = 32
+TICKET_SECONDS = 600
 
 # gr.HTML compiles its template in the browser, hence 'unsafe-eval'; inline scripts stay forbidden.
 HEADERS = {
@@ -104,3 +108,35 @@ def workspace_token(state: Path) -> str:
             file.write(kept)
     path.chmod(0o600)
     return kept
+
+
+def ticket(token: str) -> str:
+    """What opens the page in the key's place, once and soon: for an address that others can read.
+
+    The browser is started with it, and what a program is started with all users of a computer can see.
+    """
+    said = f"{int(time.time()) + TICKET_SECONDS}.{secrets.token_urlsafe(12)}"
+    return f"{said}.{_signature(token, said)}"
+
+
+@dataclass
+class Tickets:
+    """Those that have been used; each is remembered until it would have ended by itself."""
+
+    _used: dict[str, int] = field(default_factory=dict)
+
+    def take(self, token: str, given: str) -> bool:
+        """Whether `given` is a ticket of this key that opens it now. It does so once."""
+        said, _, signature = given.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), _signature(token, said).encode()):
+            return False
+        ends, now = int(said.partition(".")[0]), time.time()
+        self._used = {used: end for used, end in self._used.items() if end >= now}
+        if ends < now or said in self._used:
+            return False
+        self._used[said] = ends
+        return True
+
+
+def _signature(token: str, said: str) -> str:
+    return hmac.new(token.encode(), said.encode(), "sha256").hexdigest()

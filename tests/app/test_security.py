@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from app import login, security
+from app import login, opening, security
 from app.guard import Door, Guard
 from app.login import Login, Throttle, generated_password
 from core.hosts import Names, machine_names
@@ -82,6 +83,39 @@ def test_the_token_in_the_address_becomes_a_cookie_that_scripts_and_other_sites_
     assert cookie.startswith(f"nibble_{PORT}=")  # the port: all ports of one host share their cookies
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
     assert client.get("/gradio_api/queue/data").json()["inside"]
+
+
+def test_a_ticket_opens_the_page_once_and_soon_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = _door()
+    good, late = security.ticket(TOKEN), security.ticket(TOKEN)
+    assert TOKEN not in good
+    forged = [security.ticket("another key"), good[:-1], f"9{good}", good.replace(".", ":"), "..", ".", "x.y.z"]
+    for each in (*forged, f"1.x.{security._signature(TOKEN, '1.x')}"):
+        assert _client(door).get(f"/?token={each}").status_code == 401, each
+    assert _client(door).get(f"/config?token={good}").status_code == 401
+    client = _client(door)
+    answer = client.get(f"/?token={good}")
+    assert answer.json()["inside"] and good not in answer.text and f"={TOKEN};" in answer.headers["set-cookie"]
+    assert client.get("/").status_code == 200
+    assert _client(door).get(f"/?token={good}").status_code == 401
+    assert _client(door).get("/", headers={"cookie": f"nibble_{PORT}={late}"}).status_code == 401
+    later = time.time() + security.TICKET_SECONDS + 2
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert _client(door).get(f"/?token={late}").status_code == 401
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_the_browser_is_started_with_a_ticket_not_with_the_key(monkeypatch: pytest.MonkeyPatch, window: bool) -> None:
+    """Every user of a computer can see with what a program was started."""
+    started: list[str] = []
+    monkeypatch.setattr(opening, "find_browser", lambda: "/usr/bin/browser")
+    monkeypatch.setattr(opening.webbrowser, "open", started.append)
+    monkeypatch.setattr(opening.subprocess, "Popen", lambda command, **_: started.extend(command))
+    opening.show(f"{HERE}/?token={TOKEN}", window)
+    assert started and TOKEN not in " ".join(started)
+    assert _client().get(started[-1].removeprefix("--app=")).json()["inside"]
+    opening.show(f"{HERE}/", window)
+    assert started[-1].removeprefix("--app=") == f"{HERE}/"
 
 
 def test_what_is_behind_the_guard_never_sees_the_key() -> None:
