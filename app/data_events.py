@@ -149,7 +149,7 @@ class DataEvents:
 
     def _put(self, values: dict[str, Any], keep: bool = False) -> Updates:
         """Show these settings on both tabs and look at their dataset; with `keep` they survive a reload."""
-        updates: Updates = {component: _shown(values[key]) for key, component in self.tab.fields.items()}
+        updates: Updates = {component: _shown(key, values[key]) for key, component in self.tab.fields.items()}
         updates |= self.tab.mapping.updates(values["data.mapping"])
         updates[self.tab.mapping.group] = gr.Group(visible=values["data.format"] == "mapping")
         updates[self.tab.hub] = gr.Row(visible=looks_like_hub_id(values["data.path"]))
@@ -179,5 +179,5 @@ class DataEvents:
         return self.context.data.parts()["head"]
 
 
-def _shown(value: Any) -> Any:
-    return "" if value is None else value
+def _shown(key: str, value: Any) -> Any:
+    return "" if value is None and key in EMPTY_IS_NONE else value

@@ -69,6 +69,8 @@ def set_webhook(workspace: Workspace, webhook: str) -> None:
     """Keep the address to post to; '' for none. It may hold a secret: only the owner may read the file."""
     address = checked_address(webhook)
     kept: Any = read_json(file_of(workspace))
+    if not address and not file_of(workspace).exists():
+        return
     write_json(file_of(workspace), {**(kept if isinstance(kept, dict) else {}), "webhook": address})
     file_of(workspace).chmod(0o600)
 

@@ -187,7 +187,7 @@ def wire(tab: TrainTab, context: Context) -> None:
     planned = [component.change for component in tab.form.fields.values()] + [tab.read.change]
     gr.on(planned, planning.look, form, tab.plan, trigger_mode="always_last", **quiet)
     tab.plan.click(planning.use, None, [*form, tab.said], **quiet)
-    shown = [tab.preview, tab.row]
+    shown = [tab.preview, tab.row, tab.check]
     tab.before.click(lambda row: max(1, (row or 1) - 1), tab.row, tab.row, queue=False, **quiet)
     tab.after.click(lambda row: (row or 0) + 1, tab.row, tab.row, queue=False, **quiet)
     tab.row.change(events.turn, form | {tab.row}, shown, trigger_mode="always_last", **quiet)

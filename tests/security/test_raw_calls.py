@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -11,8 +12,8 @@ import pytest
 
 from app.form import possible
 from app.main import Server
+from core.child import Child
 from core.errors import NibbleError
-from core.helper import Helper
 from core.runs.supervisor import Supervisor
 from core.workspace import Workspace, read_json
 from tests.security.raw import HUGE, NO_NUMBERS, ODD, TOLD, Caller, Event
@@ -27,11 +28,11 @@ MEBIBYTE = 2**20
 def caller(server: Server, monkeypatch: pytest.MonkeyPatch) -> Caller:
     """A client with the key. Nothing trains, and the helper knows nothing."""
 
-    def knows_nothing(self: Helper, op: str, **asked: Any) -> dict[str, Any]:
-        raise NibbleError("There is no helper here.")
+    def knows_nothing(self: Child, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        raise NibbleError("There is no such process here.")
 
-    monkeypatch.setattr(Helper, "call", knows_nothing)
-    monkeypatch.setattr(Helper, "warm", lambda self: None)
+    monkeypatch.setattr(Child, "ask", knows_nothing)
+    monkeypatch.setattr(Child, "start", lambda self: None)
     monkeypatch.setattr(Supervisor, "advance", lambda self: None)
     return Caller.of(server)
 
