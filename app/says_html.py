@@ -8,7 +8,7 @@ from typing import Any
 from app.pieces import empty, number, text
 from core.runs.store import ENDED
 
-# Of a prompt's earlier answers, those that stand open: these and the base's. The ones between are folded.
+# Of a prompt's earlier answers, those that stand open: these and the first. The ones between are folded.
 OPEN_ANSWERS = 3
 # From the first step that it was given after to the last, and the answer itself.
 Answer = tuple[int, int, str]
@@ -75,7 +75,7 @@ def _answer(given: Answer) -> str:
 
 
 def _at(step: int) -> str:
-    return "base" if step == 0 else f"step {number(step)}"
+    return "before" if step == 0 else f"step {number(step)}"
 
 
 def _said(answer: str) -> str:

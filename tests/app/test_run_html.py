@@ -144,7 +144,7 @@ def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> Non
     for html in [*Live("cpu").parts(run).values(), _table(workspace, run), runs_html.recipe(run)]:
         assert "<script" not in html
     says = Live("cpu").parts(run)["says"]
-    assert says.index("step 5") < says.index("base")  # the newest on top
+    assert says.index("step 5") < says.index("before")  # the newest on top
 
 
 def test_tokens_say_their_id_and_whether_they_are_trained_on() -> None:
