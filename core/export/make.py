@@ -14,9 +14,11 @@ from core.export.order import Order
 from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.subject import Subject, find_subject
 from core.export.verify import Verified, verify
+from core.model_kinds import needs_code
 from core.runs.holder import hold
 from core.runs.store import Run
 from core.runs.tail import Tail
+from core.trust import require_agreed
 from core.workspace import Workspace
 
 Say = Callable[[str, float | None], None]
@@ -45,6 +47,12 @@ def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, 
             f"{subject.base.label} is a mixture of experts, which is neither merged nor written as GGUF here: its "
             "files keep the experts in another form than it computes with. Export the adapter, which carries all that "
             "was learned, and is loaded over the same base."
+        )
+    require_agreed(workspace, subject.base)
+    if needs_code(subject.base.config) and order.to != "adapter":
+        raise ExportError(
+            f"{subject.base.label} runs code of its own, which no other program would have beside a merged model or a "
+            "GGUF. Export the adapter, which carries all that was learned, and is loaded over the same base."
         )
     make = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[order.to]
     with hold(workspace, "export", run.name):  # on a GPU it needs the memory that a run or the chat may have
