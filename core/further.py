@@ -19,6 +19,7 @@ from core.errors import ModelError, NibbleError, RecipeError
 from core.export.naming import plain_template
 from core.models import FoundModel, find_model
 from core.recipe import Recipe, make_recipe
+from core.runs.store import Run
 from core.targets import wanted
 from core.workspace import Workspace, read_json, write_json
 
@@ -31,26 +32,24 @@ _UNKNOWN = (
     *("rank_pattern", "alpha_pattern", "lora_bias", "layer_replication", "trainable_token_indices"),
     *("target_parameters", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "megatron_config"),
 )
+_WORDS = {"all-linear": "all linear layers", "attention": "attention", "q_v": "queries and values"}
+SHOWN = 12
 _CHANGES_THE_BASE = ("pissa", "olora", "corda")
 
 
 @dataclass(frozen=True)
 class Start:
-    """An adapter to train further: where it is, and the settings of a recipe that it has, by dotted key.
-
-    `modules` are the layers that have an adapter, by their whole names in the base.
-    """
+    """An adapter to train further: where it is, and the settings of a recipe that it has, by dotted key."""
 
     voice: Voice
     folder: Path
     settings: dict[str, Any]
-    modules: frozenset[str]
 
     def said(self) -> str:
         """What it is, for a person: 'rank 8, alpha 16, on q_proj, v_proj'."""
         lora = self.settings
         targets = lora["lora.targets"]
-        layers = ", ".join(targets) if len(targets) <= 12 else f"{len(targets)} layers"
+        layers = _WORDS[targets] if isinstance(targets, str) else _shown(targets)
         kinds = [", DoRA"] * lora["lora.dora"] + [", rsLoRA"] * (lora["lora.scaling"] != "standard")
         return f"rank {lora['lora.rank']}, alpha {lora['lora.alpha']:g}, on {layers}{''.join(kinds)}"
 
@@ -64,22 +63,24 @@ def find_start(key: str, workspace: Workspace) -> Start:
     voice = find_voice(workspace, key)
     assert voice.adapter is not None  # neither a run nor an adapter is a base alone
     config = read_json(voice.adapter / CONFIG)
-    if not isinstance(config, dict):
+    if not (isinstance(config, dict) and _is_sound(config)):
         raise RecipeError(f"{SETTING}: the adapter {voice.label} is damaged: its {CONFIG} cannot be read.")
-    _refuse_kind(voice, config)
-    modules, rank = _layers(voice)
     settings = {
         "model": voice.model,
-        "lora.rank": rank,
-        "lora.alpha": float(config.get("lora_alpha", rank)),
+        "lora.rank": config["r"],
+        "lora.alpha": float(config["lora_alpha"]),
         "lora.scaling": "rank_stabilised" if config.get("use_rslora") else "standard",
         "lora.dora": bool(config.get("use_dora")),
-        "lora.targets": _targets(modules, _linear(voice)),
-        "lora.extra_modules": list(config.get("modules_to_save") or []),
     }
     if kind == "run":
+        lora = Run(workspace.runs / voice.key.removeprefix("run:").partition("/")[0]).recipe().lora
+        settings |= {"lora.targets": lora.targets, "lora.extra_modules": lora.extra_modules}
         settings |= {f"quantization.{name}": value for name, value in voice.quantization.items()}
-    return Start(voice, voice.adapter, settings, frozenset(modules))
+    else:
+        _refuse_kind(voice, config)
+        settings["lora.targets"] = _targets(_layers(voice, settings["lora.rank"]), _linear(voice))
+        settings["lora.extra_modules"] = config.get("modules_to_save") or []
+    return Start(voice, voice.adapter, settings)
 
 
 def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, Start | None]:
@@ -117,6 +118,12 @@ def bring_along(start: Start, folder: Path) -> None:
         write_json(folder / "base.json", {"model": start.voice.model, "revision": start.voice.revision})
 
 
+def _is_sound(config: dict[str, Any]) -> bool:
+    """Whether a file that others wrote says what is read of it, as far as one can tell."""
+    rank, alpha, whole = (config.get(key) for key in ("r", "lora_alpha", "modules_to_save"))
+    return isinstance(rank, int) and isinstance(alpha, (int, float)) and isinstance(whole, (list, type(None)))
+
+
 def _said(recipe: Recipe) -> dict[str, Any]:
     """What the recipe itself says of the model and the adapter, by dotted key."""
     groups = {"lora": recipe.lora, "quantization": recipe.quantization}
@@ -131,7 +138,7 @@ def _agree(key: str, said: Any, start: Start) -> bool:
     if key != "lora.targets" or said == own:
         return bool(said == own)
     linear = _linear(start.voice)
-    return bool(linear) and {name for name in linear if wanted(name, said)} == start.modules
+    return bool(linear) and all(wanted(name, said) == wanted(name, own) for name in linear)
 
 
 def _refuse_other_base(recipe: Recipe, start: Start) -> None:
@@ -159,13 +166,13 @@ def _refuse_kind(voice: Voice, config: dict[str, Any]) -> None:
     odd = next((key for key in _UNKNOWN if config.get(key)), None)
     if odd is not None:
         raise RecipeError(
-            f"{SETTING}: the adapter {voice.label} has {odd}, which adapters trained here cannot have. Train it "
-            "further with the tool that made it."
+            f"{SETTING}: the adapter {voice.label} has {odd}, which none that is brought in can be trained further "
+            "with. Start from its run, or use the tool that made it."
         )
 
 
-def _layers(voice: Voice) -> tuple[list[str], int]:
-    """The layers with an adapter, and its rank. Raises RecipeError where that is not one for all, or not of layers."""
+def _layers(voice: Voice, rank: int) -> list[str]:
+    """The layers with an adapter, by their names in the base. Raises RecipeError where one is not of `rank`."""
     assert voice.adapter is not None
     try:
         with safe_open(voice.adapter / WEIGHTS, framework="numpy") as opened:
@@ -174,10 +181,10 @@ def _layers(voice: Voice) -> tuple[list[str], int]:
     except (SafetensorError, OSError):
         raise RecipeError(f"{SETTING}: the adapter {voice.label} is damaged: {WEIGHTS} cannot be read.") from None
     odd = next((key for key in keys if "lora_embedding" in key), None)
-    if odd is not None or len(set(ranks.values())) != 1:
+    if odd is not None or set(ranks.values()) != {rank}:
         what = "an adapter on the embeddings" if odd else "layers of different ranks" if ranks else "no LoRA weights"
         raise RecipeError(f"{SETTING}: the adapter {voice.label} has {what}, and cannot be trained further here.")
-    return [key.removeprefix("base_model.model.").removesuffix(_A) for key in ranks], next(iter(ranks.values()))
+    return [key.removeprefix("base_model.model.").removesuffix(_A) for key in ranks]
 
 
 def _linear(voice: Voice) -> list[str]:
@@ -200,5 +207,5 @@ def _targets(modules: Sequence[str], linear: Sequence[str]) -> list[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return (", ".join(value[:12]) + ", …" * (len(value) > 12)) or "none"
+        return (", ".join(value[:SHOWN]) + ", …" * (len(value) > SHOWN)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -106,9 +106,11 @@ def test_what_contradicts_the_adapter_is_refused(
 @pytest.mark.parametrize(
     ("config", "weights", "said"),
     [
-        ({"rank_pattern": {"q_proj": 2}}, {}, "has rank_pattern, which adapters trained here cannot have"),
+        ({"rank_pattern": {"q_proj": 2}}, {}, "has rank_pattern, which none that is brought in can"),
         ({"init_lora_weights": "pissa_niter_4"}, {}, "starts from a base that it changes itself"),
         ({"bias": "all"}, {}, "is no plain LoRA"),
+        ({"r": "6"}, {}, "is damaged: its adapter_config.json"),
+        ({"modules_to_save": 5}, {}, "is damaged: its adapter_config.json"),
         ({}, {"base_model.model.x.lora_A.weight": np.ones((2, 2), np.float32)}, "has layers of different ranks"),
         ({}, {"base_model.model.e.lora_embedding_A": np.ones((2, 2), np.float32)}, "has an adapter on the embeddings"),
     ],
@@ -163,7 +165,7 @@ def test_the_first_loss_is_the_very_one_that_the_adapter_ended_with(
     was, now = (load_file(run.adapter / "adapter_model.safetensors") for run in (first, further))
     assert was.keys() == now.keys() and any(not torch.equal(was[name], now[name]) for name in was)
     configs = [json.loads((run.adapter / "adapter_config.json").read_text("utf-8")) for run in (first, further)]
-    for key in ("r", "lora_alpha", "use_dora", "use_rslora"):
+    for key in ("r", "lora_alpha", "use_dora", "use_rslora", "target_parameters"):
         assert configs[0][key] == configs[1][key], key
 
 
