@@ -36,7 +36,8 @@ def literal(content: str) -> str:
         if fence is None:
             out.append(_prose(text))
         elif fence[1] or "$$" in text:
-            out.append(f"{fence[1]}<pre><code>{plain(text)}</code></pre>")
+            code = re.sub(rf"^[ \t]{{0,{len(fence[1])}}}", "", text, flags=re.MULTILINE)
+            out.append(f"{fence[1]}<pre><code>{plain(code)}</code></pre>")
         else:
             below_text = bool(out) and out[-1].rpartition("\n")[2].strip()
             out.append(("\n" if below_text else "") + _fenced(fence[3], text if lines else None))

@@ -22,7 +22,7 @@ def test_html_is_shown_as_written_and_code_stays_code() -> None:
 def test_a_fence_stands_apart_and_can_be_ended_by_nothing_in_it() -> None:
     assert literal("```\n<still coming") == "```\n<still coming\n```"
     assert literal("a\n~~~\n```\n~~~") == "a\n\n````\n```\n````"
-    assert literal("1. a\n   ```\n   b < c\n   ```").endswith("<pre><code>   b &#60; c</code></pre>")
+    assert literal("1. a\n   ```\n   b < c\n   ```").endswith("   <pre><code>b &#60; c</code></pre>")
     assert "mermaid" not in literal("```mermaid\nflowchart\n```")
     assert literal('```"><b>\nx\n```') == "```\nx\n```"
 

@@ -27,7 +27,7 @@ def fill(workspace: Workspace, payloads: Payloads) -> None:
     """Write `payloads` wherever the app reads what it did not write itself."""
     said = list(payloads.values())
     for number, payload in enumerate(said):
-        _run(workspace, number, payload)
+        _run(workspace, number, said)
         _folder(workspace.path / "models" / as_file_name(payload), {"architectures": [payload], "model_type": payload})
         _folder(workspace.adapters / as_file_name(payload), _adapter(payload))
     _conversations(workspace, said)
@@ -49,21 +49,25 @@ def dataset(workspace: Workspace, said: list[str]) -> Path:
     return file
 
 
-def _run(workspace: Workspace, number: int, payload: str) -> None:
+def _run(workspace: Workspace, number: int, said: list[str]) -> None:
+    """A run of one payload's name. What is seen of the newest ones when they are opened holds all of them."""
+    payload, all_of_it = said[number], said if number >= len(said) - 3 else said[number : number + 1]
+    whole = "\n".join(all_of_it)
     recipe = make_recipe({"name": payload[:80], "model": payload, "data.path": payload, "lora.targets": "all-linear"})
     run = create_run(workspace, recipe, {"file": payload, "sha256": "", "name": payload}, STATES[number % 3])
-    run.write_labels(payload, payload, [payload, f"{number} {payload}"])
-    run.write_status(message=payload, step=3, total=3, started=time.time() - 9, ended=time.time())
-    run.event(payload, payload)
-    run.event("warning", payload)
+    run.write_labels(payload, whole, [payload, f"{number} {payload}"])
+    run.write_status(message=whole, step=3, total=3, started=time.time() - 9, ended=time.time())
+    for each in all_of_it:
+        run.event(each, each)
+        for step in (0, 1, 2):
+            run.append("samples.jsonl", {"step": step, "prompt": each, "answer": f"{step} {each}"})
     for step in (0, 1, 2):
-        run.append("samples.jsonl", {"step": step, "prompt": payload, "answer": f"{step} {payload}"})
         run.append("metrics.jsonl", {"step": step, "loss": 2.0, "eval_loss": 2.0, "lr": 1e-4, "tokens": 9})
         run.append("memory.jsonl", {"seconds": step, "step": step, "allocated_bytes": 9, "process_bytes": 99})
-    reason = {"setting": payload, "value": payload, "because": payload}
-    write_json(run.dir / "plan.json", {"reasons": [reason], "budget_bytes": 2**30, "chosen": {payload: payload}})
-    write_json(run.dir / "result.json", {"error": payload, "message": payload, "eval_loss": 1.0, "warnings": [payload]})
-    (run.dir / "worker.log").write_text(f"{payload}\n{payload}\n", encoding="utf-8")
+    reasons = [{"setting": each, "value": each, "because": each} for each in all_of_it]
+    write_json(run.dir / "plan.json", {"reasons": reasons, "budget_bytes": 2**30, "chosen": {payload: whole}})
+    write_json(run.dir / "result.json", {"error": whole, "message": whole, "eval_loss": 1.0, "warnings": all_of_it})
+    (run.dir / "worker.log").write_text(whole, encoding="utf-8")
     _folder(run.adapter, _adapter(payload), "adapter_config.json")
 
 
