@@ -411,3 +411,36 @@ def test_the_libraries_are_told_so_before_they_look() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert "import of kernels halted" in done.stderr, done.stderr[-500:]
+
+
+@pytest.mark.full
+def test_code_from_the_hub_runs_at_the_commit_that_was_agreed_to(tiny: Path, tmp_path: Path) -> None:
+    from core.process import child_environment
+    from tests.hub import COMMIT, stand_in_hub
+
+    canary, rows = tmp_path / "canary", write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))
+    model = _own(tiny, tmp_path / "own", canary)
+    sets = ["model=org/own", f"data.path={rows}", "train.max_steps=1", "data.max_length=64"]
+    command = ["train", "quickstart", "--json", "--data-dir", str(tmp_path / "workspace")]
+    command += [part for each in sets for part in ("--set", each)]
+
+    def called(url: str, *more: str) -> subprocess.CompletedProcess[str]:
+        ours = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        return subprocess.run(
+            [sys.executable, "-m", "core.cli", *command, *more],
+            env={**child_environment(), **ours},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with stand_in_hub({"org/own": model}) as hub:
+        refused = called(hub.url)
+        assert "brings Python code of its own" in json.loads(refused.stdout)["error"]
+        assert not canary.exists()
+        agreed = called(hub.url, "--agree-to-code", "org/own")
+        assert json.loads(agreed.stdout)["state"] == "finished", agreed.stderr[-2000:]
+        assert f"org/own at commit {COMMIT[:7]}" in agreed.stderr
+        assert canary.exists()
+    again = called("http://127.0.0.1:9")
+    assert json.loads(again.stdout)["state"] == "finished", again.stderr[-2000:]
