@@ -57,6 +57,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Hub with datasets of several makes."""
     folder = tmp_path_factory.mktemp("repos")
     other = json.dumps({**GOOD[0], "extra": [1, 2]}) + "\n"
+    secret = tmp_path_factory.mktemp("home") / "secret.jsonl"
+    secret.write_text(LINES)
     files = {
         "plain/train.jsonl": LINES,
         "splits/train.jsonl": LINES,
@@ -72,6 +74,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "columns/train-1.jsonl": other,
         "script/script.py": "raise SystemExit",
         "bare/README.md": "# Nothing",
+        "elsewhere/README.md": f"---\nconfigs:\n- config_name: default\n  data_files: {secret}\n---\n",
         "packed/data/train-00000-of-00001.parquet": PARQUET,
     }
     for name, content in files.items():
@@ -85,7 +88,20 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def answers(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Wanted, str]:
     """What the Hub's datasets gave, asked for once."""
-    names = ("plain", "splits", "odd", "configs", "columns", "nested", "packed", "script", "bare", "gated", "unknown")
+    names = (
+        "plain",
+        "splits",
+        "odd",
+        "configs",
+        "columns",
+        "nested",
+        "packed",
+        "script",
+        "bare",
+        "gated",
+        "unknown",
+        "elsewhere",
+    )
     wanted: list[Wanted] = [(f"user/{name}", None, None) for name in names]
     wanted += [("hf:user/splits", None, "test"), ("user/splits", None, "none"), ("user/configs", "large", None)]
     wanted += [("user/configs", "huge", None)]
@@ -123,6 +139,7 @@ def test_a_split_comes_as_one_parquet_file(answers: dict[Wanted, str], wanted: W
         (("user/script", None, None), "user/script is made by a program"),
         (("user/columns", None, None), "user/columns: its files have different columns"),
         (("user/bare", None, None), "user/bare could not be fetched"),
+        (("user/elsewhere", None, None), "Data files don't belong to user/elsewhere"),
     ],
 )
 def test_what_cannot_be_had_is_said_in_one_sentence(answers: dict[Wanted, str], wanted: Wanted, said: str) -> None:
