@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gradio.queueing import Queue
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 MOST_REQUESTS = 600
 # Events that wait in Gradio's queue, all kinds together. Of each kind one is at work at a time.
 MOST_WAITING = 300
-# Pages whose state is kept, those that asked last: one takes some hundred kilobytes, and every reload is a new one.
-MOST_SESSIONS = 400
+# Pages whose state is kept, those that asked last: one takes two megabytes, and every reload is a new one.
+MOST_SESSIONS = 250
+# How often Gradio's queue looks for work, and for progress to tell, which nothing here has. By itself it looks a
+# thousand times a second, which takes more of a core than all that pages are told.
+LOOK_SECONDS, PROGRESS_SECONDS = 0.01, 1.0
 AGAIN_SECONDS = 5
 JOIN = "/gradio_api/queue/join"
 SAID = "Nibble has more to do than it can take on. It goes on with what it has: try again in a few seconds."
@@ -26,6 +30,11 @@ PAGE = (
     f"<p>More pages are open than it can serve. This one tries again every {AGAIN_SECONDS} seconds. "
     "A training is not slowed by it.</p>"
 )
+
+
+def calm(queue: Queue) -> None:
+    """Let Gradio's queue rest between its looks. A press waits for it by five milliseconds on average."""
+    queue.sleep_when_free, queue.progress_update_sleep_when_free = LOOK_SECONDS, PROGRESS_SECONDS
 
 
 def busy(scope: Scope) -> Response:

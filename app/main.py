@@ -158,11 +158,12 @@ def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     from app import theme
     from app.context import Context
     from app.house import house
-    from app.limits import MOST_SESSIONS, MOST_WAITING
+    from app.limits import MOST_SESSIONS, MOST_WAITING, calm
     from app.pages import build_page
 
     context = Context.open(workspace, serving.reach)
     demo = build_page(context).queue(api_open=False, max_size=MOST_WAITING)
+    calm(demo._queue)
     names = serving.door.names
     demo.launch(
         _app=house(context, serving.door),

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-# A page that has heard nothing for so long asks anew (app/static/nibble.js).
-SILENT_SECONDS = 30.0
+# How long an answer may take, and how many pages are opened at once: to open one is work for the server.
+PATIENCE_SECONDS = 120.0
+AT_ONCE = 4
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Page:
         address = urlsplit(self.url)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=6)
         base = f"{address.scheme}://{address.netloc}"
-        async with httpx.AsyncClient(base_url=base, timeout=SILENT_SECONDS, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=PATIENCE_SECONDS, limits=limits) as client:
             try:
                 await self._live(client, f"{address.path}?{address.query}")
             except httpx.HTTPError as error:
@@ -144,9 +145,14 @@ class Pages:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Pages:
-        self._tasks = [asyncio.ensure_future(page.open()) for page in self.pages]
-        await asyncio.gather(*(page.loaded() for page in self.pages))
+        turn = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._open(page, turn) for page in self.pages))
         return self
+
+    async def _open(self, page: Page, turn: asyncio.Semaphore) -> None:
+        async with turn:
+            self._tasks.append(asyncio.ensure_future(page.open()))
+            await page.loaded()
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
