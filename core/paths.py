@@ -127,7 +127,8 @@ class Reach:
         if any(_inside(each, folder) for each in self.closed):
             raise NibbleError(f"{what} {_shown(given)} holds the keys of this machine too. Choose a folder of its own.")
         try:
-            links = [each for each in folder.iterdir() if each.is_symlink()]
+            with os.scandir(folder) as entries:  # there may be a great many
+                links = [Path(entry.path) for entry in entries if entry.is_symlink()]
             targets = [(each, each.resolve()) for each in links]
         except (OSError, RuntimeError):
             return

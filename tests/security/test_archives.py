@@ -251,8 +251,8 @@ def test_an_adapter_cannot_name_a_base_of_this_machine_where_others_come_in(tmp_
 
 
 def test_a_dataset_that_is_a_bomb_of_many_small_files_is_refused(tmp_path: Path) -> None:
-    row = b'{"prompt": "a", "completion": "' + b"b" * 999_900 + b'"}\n'
-    path = _zip(tmp_path, {f"{n}.jsonl": row for n in range(120)})
+    row = b'{"prompt": "a", "completion": "' + b"b" * 3_999_900 + b'"}\n'
+    path = _zip(tmp_path, {f"{n}.jsonl": row for n in range(26)})
     with pytest.raises(DataError, match="far more than it is"):
         open_source(path)
 

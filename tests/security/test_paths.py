@@ -19,7 +19,7 @@ import pytest
 from app.export_shelf import PREFIX, Shelf
 from core.arena.contestants import contestants
 from core.chat.voices import find_voice
-from core.data.keep import find_dataset, safe_name
+from core.data.keep import find_dataset, keep, safe_name
 from core.errors import NibbleError
 from core.export.importing import import_adapter
 from core.export.naming import safe_name as export_name
@@ -176,7 +176,7 @@ def _path_or_none(ask: Callable[[], Any]) -> Any:
 
 
 def test_the_corpus_is_what_it_claims() -> None:
-    assert len(TRICKS) >= 80
+    assert len(TRICKS) >= 80 and len(SAMPLE) == 18
     assert len({trick.name for trick in TRICKS}) == len({trick.pattern for trick in TRICKS}) == len(TRICKS)
 
 
@@ -214,7 +214,9 @@ def _ways(ground: Ground, text: str) -> dict[str, Callable[[], Any]]:
     return {
         "a base model": lambda: find_model(typed_model(reach, text)).folder,
         "a dataset": lambda: find_dataset(typed_dataset(reach, text)),
-        "a recipe's dataset": lambda: locate(typed_recipe(reach, workspace, make_recipe(data)).data, workspace),
+        "a recipe's dataset": lambda: (
+            keep(workspace, locate(typed_recipe(reach, workspace, make_recipe(data)).data, workspace)).path
+        ),
         "a recipe's model": lambda: find_model(typed_recipe(reach, workspace, make_recipe({"model": text})).model),
         "a recipe's beginning": lambda: typed_recipe(reach, workspace, make_recipe({"lora.start_from": text})),
         "a recipe": lambda: load_typed(reach, workspace, text),
