@@ -29,6 +29,7 @@ from core.download import bring_settings
 from core.errors import ModelError, RecipeError
 from core.experts import NAME as OUR_EXPERTS
 from core.experts import experts_of, fused_weights, numbers_in
+from core.generation_settings import plain_generation
 from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
@@ -101,6 +102,7 @@ def load_base(
     # What the adapter will say it belongs to: the id, where the model has one, and not this machine's folder.
     model.name_or_path = model.config.name_or_path = found.source
     model.config._commit_hash = found.revision
+    model.generation_config = plain_generation(model.generation_config)
     keep_quantisation_exact(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)

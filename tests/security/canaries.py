@@ -187,6 +187,11 @@ def _custom_generate(folder: Path, canary: Path) -> None:
     change(folder / "generation_config.json", custom_generate=str(folder), trust_remote_code=True)
 
 
+def _search_without_end(folder: Path, canary: Path) -> None:
+    search = {"num_beams": 10**9, "num_return_sequences": 10**9, "num_beam_groups": 4, "dola_layers": "low"}
+    change(folder / "generation_config.json", **search, eos_token_id="abc", stop_strings=["a"], min_length=10**9)
+
+
 def _pickles_beside(folder: Path, canary: Path) -> None:
     for name in PICKLES:
         (folder / name).write_bytes(pickled(canary))
@@ -201,6 +206,7 @@ def _scripts_beside(folder: Path, canary: Path) -> None:
 HARMLESS: dict[str, Callable[[Path, Path], None]] = {
     "code for a kind that is known": _known_with_code,
     "generation of its own": _custom_generate,
+    "a search without end": _search_without_end,
     "pickles beside the weights": _pickles_beside,
     "programs beside the weights": _scripts_beside,
 }

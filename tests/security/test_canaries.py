@@ -87,7 +87,8 @@ def train(workspace: Workspace, model: Path) -> None:
     run = prepare(recipe, workspace)
     found = have_base(run, run.recipe())
     require_template(load_tokenizer(found), recipe.data)
-    load_base(found, recipe.quantization, device())
+    base = load_base(found, recipe.quantization, device())
+    assert base.generation_config.num_beams in (None, 1)
 
 
 def chat(workspace: Workspace, model: Path) -> None:

@@ -1,0 +1,28 @@
+"""What of a model's generation_config.json is obeyed when it answers here: what ends a reply, and its own penalty.
+
+The rest of that file chooses ways to search (a thousand beams, programs of a hub), where the chat draws or is greedy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import GenerationConfig
+
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty")
+
+
+def plain_generation(given: Any) -> GenerationConfig:
+    """A generation config with what is obeyed of `given`; a value of the wrong type is left out."""
+    kept: dict[str, Any] = {}
+    for name in _TOKENS:
+        value = getattr(given, name)
+        ids = value if isinstance(value, list) else [value]
+        if ids and all(isinstance(each, int) and each >= 0 for each in ids):
+            kept[name] = value
+    for name in _NUMBERS:
+        value = getattr(given, name)
+        if isinstance(value, (int, float)) and value >= 0:
+            kept[name] = value
+    return GenerationConfig(do_sample=given.do_sample is True, **kept)
