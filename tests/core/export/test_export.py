@@ -153,27 +153,28 @@ def cut_short(tiny: Path, workspace: Workspace) -> Run:
 
 
 @pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("which", "step"), [("best", 3), pytest.param("5", 5, marks=pytest.mark.full)])
 def test_a_runs_best_and_its_checkpoints_go_out_too(
-    cut_short: Run, workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    which: str, step: int, cut_short: Run, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parts_of(cut_short) == [("best, step 3", "best"), ("step 5", "checkpoint/5")]
-    options = ["--to", "adapter", "--data-dir", str(workspace.path), "--json"]
-    for which, source in (("best", cut_short.dir / "best"), ("5", cut_short.dir / "checkpoints" / "5" / "adapter")):
-        assert cli.main(["export", cut_short.id, *options, "--from", which]) == 0
-        told = json.loads(capsys.readouterr().out)
-        out = Path(told["dir"])
-        assert out.name == f"Nightly-run-No1-{'best' if which == 'best' else 'step-5'}-adapter"
-        sent = [folder / "adapter_model.safetensors" for folder in (out, source)]
-        assert sent[0].read_bytes() == sent[1].read_bytes() and "tokenizer.json" in told["files"]
-        assert told["verified"]["equal"] == told["verified"]["prompts"] > 0
-        card = (out / "README.md").read_text("utf-8")
-        assert f"| Steps | {'3' if which == 'best' else '5'} of " in card and ("1.2500" in card) == (which == "best")
-    for which, said in (("7", "no longer has checkpoint/7"), ("worst", "allowed: last, best"), ("last", "no adapter")):
-        assert cli.main(["export", cut_short.id, *options, "--from", which]) == 1
+    source = cut_short.dir / {"best": "best", "5": "checkpoints/5/adapter"}[which]
+    options = ["--to", "adapter", "--data-dir", str(workspace.path), "--json", "--from"]
+    for other, said in (("7", "no longer has checkpoint/7"), ("worst", "allowed: last, best"), ("last", "no adapter")):
+        assert cli.main(["export", cut_short.id, *options, other]) == 1
         assert said in json.loads(capsys.readouterr().out)["error"]
-    shutil.rmtree(cut_short.dir / "best")  # then no tokenizer is left but the base's own
-    export(workspace, cut_short, Order("adapter", tmp_path / "out", part="checkpoint/5"), _nothing)
-    assert (tmp_path / "out" / "chat_template.jinja").is_file()
+    if which == "5":  # then no tokenizer is left but the base's own
+        shutil.rmtree(cut_short.dir / "best")
+    assert cli.main(["export", cut_short.id, *options, which]) == 0
+    told = json.loads(capsys.readouterr().out)
+    out = Path(told["dir"])
+    assert out.name == f"Nightly-run-No1-{'best' if which == 'best' else 'step-5'}-adapter"
+    sent = [folder / "adapter_model.safetensors" for folder in (out, source)]
+    assert sent[0].read_bytes() == sent[1].read_bytes()
+    assert {"tokenizer.json", "chat_template.jinja"} <= set(told["files"])
+    assert told["verified"]["equal"] == told["verified"]["prompts"] > 0
+    card = (out / "README.md").read_text("utf-8")
+    assert f"| Steps | {step} of " in card and ("1.2500" in card) == (which == "best")
 
 
 @pytest.mark.usefixtures("at_once")
