@@ -196,11 +196,6 @@ def agreed_folder(workspace: Workspace, code: ModelCode) -> Path | None:
     return folder
 
 
-def withdraw(workspace: Workspace, code: ModelCode) -> None:
-    """Take the agreement back."""
-    shutil.rmtree(workspace.state / "trust" / code.digest, ignore_errors=True)
-
-
 def require_agreed(workspace: Workspace, found: FoundModel) -> Path | None:
     """The folder to run the code of `found` from; None where it needs none. Raises CodeNotAgreed, ModelError."""
     if not needs_code(found.config):

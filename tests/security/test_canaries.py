@@ -24,7 +24,7 @@ from core.errors import NibbleError
 from core.export.importing import import_adapter
 from core.models import find_model
 from core.recipe import make_recipe
-from core.trust import CodeNotAgreed, agree, code_of, require_agreed, trust_only, withdraw
+from core.trust import CodeNotAgreed, agree, code_of, require_agreed, trust_only
 from core.workspace import Workspace
 from tests.security.canaries import HARMLESS, PICKLES, REFUSED, change, copy_of, own_code, pickled, program
 from tests.tiny import chat_rows, tiny_model, write_jsonl
@@ -346,7 +346,7 @@ def test_files_that_changed_are_asked_about_anew(tiny: Path, workspace: Workspac
     kept.write_text(program(canary))  # what would be run is no longer what was shown
     assert not agreed()
     agree_now()
-    withdraw(workspace, code)
+    shutil.rmtree(workspace.state / "trust" / code.digest)
     assert not agreed()
 
 
