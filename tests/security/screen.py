@@ -9,7 +9,10 @@ from playwright.sync_api import Locator, Page, expect
 CANARY = """
 window.__called = [];
 window.xss = (...said) => window.__called.push(said);
-window.addEventListener("securitypolicyviolation", (event) => window.__called.push(event.blockedURI));
+// Gradio's own page has scripts in it that the policy stops, before anything of ours is on it.
+document.addEventListener("DOMContentLoaded", () => {
+  document.addEventListener("securitypolicyviolation", (event) => window.__called.push(event.blockedURI));
+});
 """
 # Everything on the page that a payload could have made, in words. Text is not: it may say what it likes.
 ALIVE = """
