@@ -77,7 +77,7 @@ class Client:
         """Open the page: menus are filled, and the server knows for this page what is in them."""
         for event in self.events():
             if {name for _, name in event.targets} & FIRST and not any(map(takes_text, event.inputs)):
-                self.call([Call(event)])
+                self.call([Call(event, {each._id: self.values.get(each._id) for each in event.inputs})])
 
     def call(self, calls: list[Call]) -> list[str]:
         """Send these events, a hundred at a time, and wait for their ends. Returns all that came back."""
@@ -216,8 +216,16 @@ def _calls(client: Client, text: str) -> list[Call]:
         taking = [each for each in event.inputs if takes_text(each)]
         others = {each._id: as_value(each, text) for each in taking if each.label not in PLACES}
         calls += [Call(event, others)] if others else []
-        calls += [Call(event, {each._id: as_value(each, text)}) for each in taking if each.label in PLACES]
+        for each in (each for each in taking if each.label in PLACES):
+            calls += [Call(event, {each._id: as_value(each, way)}) for way in _ways(each.label, text)]
     return calls
+
+
+def _ways(label: str, text: str) -> list[str]:
+    """What is typed into a place so that it gets as far as it can: a folder, one that is new, a base to talk to."""
+    folder = text.rpartition("/")[0]
+    ways = {"Talk to": [folder, f"base:{text}", f"adapter:{folder}"], "Folder": [f"{text}-new"]}
+    return [text, *ways.get(label, [folder])]
 
 
 # The fields that take a path, by their labels.
@@ -236,12 +244,12 @@ def test_a_plain_path_in_any_text_of_any_event_leads_nowhere(client: Client, gro
 
 def _calls_for_paths(client: Client, text: str) -> list[Call]:
     """`text` into each place for paths, once for each callback that is handed it, and into what a press tells."""
-    calls: dict[tuple[str, str], Call] = {}
+    calls: dict[tuple[str, str, str], Call] = {}
     for event in client.events():
         called = getattr(event.fn, "__qualname__", repr(event.fn))
-        for each in filter(takes_text, event.inputs):
-            if each.label in PLACES:
-                calls.setdefault((called, each.label), Call(event, {each._id: as_value(each, text)}))
+        for each in (each for each in event.inputs if takes_text(each) and each.label in PLACES):
+            for way in _ways(each.label, text):
+                calls.setdefault((called, each.label, way), Call(event, {each._id: as_value(each, way)}))
     presses = [Call(event, {}, {"act": act, "value": text}) for event in _pressed(client) for act in ACTS]
     return [*calls.values(), *presses]
 
