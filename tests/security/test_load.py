@@ -15,9 +15,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -37,6 +39,7 @@ from core.runs.store import Run
 from core.workspace import Workspace
 from tests.browser.conftest import browser, wait_until  # noqa: F401
 
+Result = TypeVar("Result")
 EVERY = 0.1
 # What a browser fetches once and keeps.
 FILES = re.compile(r"\.(js|css|woff2|svg|png|json)$|/theme|/assets/")
@@ -86,6 +89,12 @@ def _training(workspace: Workspace) -> Iterator[Training]:
         training.end()
 
 
+def _run(pages: Coroutine[Any, Any, Result]) -> Result:
+    """In a thread of its own: Playwright has a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, pages).result()
+
+
 def _address(guard: Guard) -> str:
     return f"http://127.0.0.1:{guard.door.names.port}/?token={guard.door.token}"
 
@@ -111,7 +120,7 @@ def test_pages_that_watch_a_run_ask_the_server_for_nothing(server: Server, guard
                 await asyncio.sleep(0.05)
 
     with _training(server.context.workspace) as training:
-        asyncio.run(watch())
+        _run(watch())
 
 
 def test_a_full_queue_is_told_so_and_takes_events_again(server: Server, guard: Guard) -> None:
@@ -163,7 +172,7 @@ def test_pages_that_take_nothing_take_no_memory_and_delay_nobody(tmp_path: Path)
                 for connection in stuck:
                     connection.close()
 
-        asyncio.run(crowd())
+        _run(crowd())
 
 
 def _stuck(port: int, query: str) -> socket.socket:
@@ -190,6 +199,15 @@ class Watched:
     def shows(self, state: str) -> None:
         """Wait until it shows the run in this state."""
         expect(self.page.locator(".nb-side .nb-card .nb-state").locator("visible=true").first).to_have_text(state)
+
+    def rests(self) -> None:
+        """Wait until it has asked for all that an opened page asks for; the helper takes a while to answer."""
+        for _ in range(10):
+            before = len(self.asked)
+            self.page.wait_for_timeout(12_000)
+            if len(self.asked) == before:
+                return
+        raise AssertionError(f"it goes on asking: {self.asked[-5:]}")
 
     def shows_the_end(self) -> None:
         """Wait until both have arrived: what the feed sends, and what the page asks for when it rings."""
@@ -219,7 +237,7 @@ def _asked(method: str, url: str) -> str:
 @pytest.mark.full
 @pytest.mark.browser
 def test_the_emulated_page_asks_what_a_real_one_asks(watched: Watched) -> None:
-    watched.page.wait_for_timeout(8_000)
+    watched.rests()
     opening = {each for each in watched.asked if not FILES.search(each)}
     watched.asked.clear()
     watched.page.wait_for_timeout(5_000)
@@ -239,7 +257,7 @@ def test_the_emulated_page_asks_what_a_real_one_asks(watched: Watched) -> None:
             return first, set(like.asked)
 
     with _training(Workspace(watched.training.run.dir.parents[1])) as another:
-        first, then = asyncio.run(emulated(another))
+        first, then = _run(emulated(another))
     assert opening - first == set(), "asked by Chromium alone"
     assert then == at_the_end == {"POST /gradio_api/queue/join", "GET /gradio_api/queue/data"}
 
@@ -264,10 +282,11 @@ def test_a_page_says_that_its_server_is_gone_and_goes_on_with_the_next(tmp_path:
 @pytest.mark.full
 @pytest.mark.browser
 def test_a_page_in_the_background_holds_no_connection_and_comes_back_up_to_date(watched: Watched) -> None:
+    watched.rests()
     page, asked = watched.page, watched.asked
     page.evaluate(TURN, True)
     page.wait_for_timeout(6_000)
-    assert asked[-1] == "GET /nibble/live", "it has asked once"
+    assert asked[-1] == "GET /nibble/live", "it asks once"
     asked.clear()
     title = page.title()
     page.wait_for_timeout(11_000)
