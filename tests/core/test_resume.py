@@ -289,13 +289,13 @@ def test_what_cannot_be_resumed_is_refused_and_nothing_is_changed(undisturbed, w
     assert {path.name: path.read_bytes() for path in undisturbed.dir.glob("*.*") if path.is_file()} == before
 
 
-def test_a_recipe_or_dataset_that_changed_since_is_refused(undisturbed, workspace, tmp_path) -> None:
+def test_a_recipe_or_dataset_that_changed_since_is_refused(undisturbed, workspace) -> None:
     run = _copy(undisturbed, "20200101-000003-edited")
     text = (run.dir / "recipe.yaml").read_text()
     (run.dir / "recipe.yaml").write_text(text.replace("rank: 4", "rank: 6"))
     with pytest.raises(RunError, match="lora.rank: run .* was trained with 4, and 6 would"):
         resume(run, _Queue(workspace), ["train.max_steps=20"])
-    other = tmp_path / "rows.jsonl"
+    other = run.dataset_file().with_name("rows.jsonl")
     other.write_bytes(run.dataset_file().read_bytes() + b"\n")
     (run.dir / "recipe.yaml").write_text(text.replace(run.dataset()["file"], str(other)))
     with pytest.raises(RunError, match="rows.jsonl, has changed since the run began: its content was"):
