@@ -62,8 +62,10 @@ class _Work:
         elif request["op"] == "preview":
             yield {**self._preview(workspace, request["recipe"], int(request.get("row", 1))), "done": True}
         elif request["op"] == "check":
+            _wait_for_imports()
             yield {**self._check(workspace, make_recipe(request["recipe"])), "done": True}
         elif request["op"] == "plan":
+            _wait_for_imports()
             yield {**self._plan(workspace, make_recipe(request["recipe"])), "done": True}
         else:
             raise NibbleError(f"The helper knows no {request['op']!r}.")
@@ -160,8 +162,18 @@ def _where(error: NibbleError) -> str:
     return "model" if isinstance(error, ModelError) else places.get(type(error), "recipe")
 
 
+_imports = threading.Thread(target=lambda: __import__("core.memory.ask"), name="imports", daemon=True)
+
+
+def _wait_for_imports() -> None:
+    """Until what the helper's start imports is there: two threads amid transformers' import see halves of modules."""
+    if _imports.is_alive():
+        _imports.join()
+
+
 @lru_cache(maxsize=4)
 def _tokenizer(model: str) -> Any:
+    _wait_for_imports()
     from core.build import load_tokenizer
     from core.models import find_model
 
@@ -187,5 +199,5 @@ class _Idle:
 
 if __name__ == "__main__":
     idle = _Idle()
-    threading.Thread(target=lambda: __import__("core.memory.ask"), daemon=True).start()
+    _imports.start()
     raise SystemExit(serve(_Work().handle, idle.touch))
