@@ -96,7 +96,9 @@ def _trained(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, turne
     each = weight.unbind(0)  # its gradient is put together once, not once an expert
     if turned:
         each = tuple(one.T for one in each)
-    parts = [rows[start:end] @ each[expert] for expert, start, end in _groups(rows, ends)]
+    groups = list(_groups(rows, ends))
+    pieces = rows.split([end - start for _, start, end in groups])  # so is that of the rows
+    parts = [piece @ each[expert] for piece, (expert, _, _) in zip(pieces, groups, strict=True)]
     return torch.cat(parts)
 
 
