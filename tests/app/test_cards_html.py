@@ -92,7 +92,7 @@ def test_the_method_is_said() -> None:
     html = cards_html.how(what_fits())
     parsed(html)
     assert "traced, not run" in html and "No GPU has confirmed them yet." in html and "rank 16" in html
-    assert all(title in html for title in ("Mixtral 8x7B", "Llama 3 8B"))
+    assert all(title in html for title in ("Llama 3 70B", "Llama 3 8B"))
 
 
 def test_a_card_that_is_not_nvidias_says_so() -> None:

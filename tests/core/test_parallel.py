@@ -131,8 +131,9 @@ def test_two_processes_go_the_way_of_one_and_stop_after_the_same_step(
     assert two.has_adapter and not family[0].is_running()
     assert {change["step"] for change in two.plan()["changed"]} == {3}
 
-    for key in ("loss", "grad_norm"):
-        assert _steps(two, key) == pytest.approx(_steps(one, key), abs=1e-4), key
+    assert _steps(two, "loss") == pytest.approx(_steps(one, "loss"), abs=1e-4)
+    # A norm is a size: what two processes round otherwise is a share of it.
+    assert _steps(two, "grad_norm") == pytest.approx(_steps(one, "grad_norm"), rel=2e-4)
     assert _steps(two, "tokens") == _steps(one, "tokens")
     assert not (two.dir / "rank-1" / "metrics.jsonl").exists()
 
