@@ -116,10 +116,12 @@ def test_two_processes_go_the_way_of_one_and_stop_after_the_same_step(
     tiny: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     """Also where one of them runs out of memory on the way, and does its share of that step again."""
-    one = _run(tiny, rows_file, tmp_path / "one", lambda _: NotYet(), **{"train.max_steps": STEPS})
+    # At a rate three times as high the fifth step's gradient is steep, and shows what was rounded otherwise before it.
+    calm = {"train.learning_rate": 0.003}
+    one = _run(tiny, rows_file, tmp_path / "one", lambda _: NotYet(), **calm, **{"train.max_steps": STEPS})
     assert loop.train(one) == "finished"
 
-    two = _run(tiny, rows_file, tmp_path / "two", _ShortOfMemory, **{"train.devices": 2})
+    two = _run(tiny, rows_file, tmp_path / "two", _ShortOfMemory, **calm, **{"train.devices": 2})
     assert _wait(two, lambda: two.status().step >= STEPS) == "training", two.log_tail()
     family = psutil.Process(two.status().pid).children()
     assert len(family) == 1
@@ -131,9 +133,8 @@ def test_two_processes_go_the_way_of_one_and_stop_after_the_same_step(
     assert two.has_adapter and not family[0].is_running()
     assert {change["step"] for change in two.plan()["changed"]} == {3}
 
-    assert _steps(two, "loss") == pytest.approx(_steps(one, "loss"), abs=1e-4)
-    # A norm is a size: what two processes round otherwise is a share of it.
-    assert _steps(two, "grad_norm") == pytest.approx(_steps(one, "grad_norm"), rel=2e-4)
+    for key in ("loss", "grad_norm"):
+        assert _steps(two, key) == pytest.approx(_steps(one, key), abs=1e-4), key
     assert _steps(two, "tokens") == _steps(one, "tokens")
     assert not (two.dir / "rank-1" / "metrics.jsonl").exists()
 
