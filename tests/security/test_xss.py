@@ -3,6 +3,7 @@
 In a real Chromium, without our content security policy: that nothing runs is not to be its merit alone.
 """
 
+# ruff: noqa: F811 (a fixture that is imported is named again by each test)
 from __future__ import annotations
 
 import csv
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Error as PlaywrightError
 
 from app.guard import Door
@@ -28,7 +29,7 @@ from core.helper import Helper
 from core.hosts import Names
 from core.paths import Reach
 from core.workspace import Workspace, write_json
-from tests.browser.conftest import ARGUMENTS
+from tests.browser.conftest import browser  # noqa: F401
 from tests.security.hostile import HostileDesk, fill
 from tests.security.payloads import BAD, HTML, MARKDOWN, NO_HTML, PAYLOADS, SAMPLE
 from tests.security.screen import ALIVE, CANARY, Watched
@@ -45,15 +46,6 @@ def _serve(folder: Path) -> Server:
 def _address(server: Server) -> str:
     door = server.demo.app.middleware_stack.door
     return f"http://127.0.0.1:{door.names.port}/?token={door.token}"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """The system's Chromium."""
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def _watched(server: Server, browser: Browser, policy: bool = False) -> Watched:
