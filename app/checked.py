@@ -7,6 +7,7 @@ texts of any length, numbers that are none, a nothing where a number is wanted, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ ABOUT_A_FILE = {"path", "url", "size", "orig_name", "mime_type", "is_stream", "m
 
 
 class CheckedBlocks(gr.Blocks):
-    """A page whose events refuse what their components cannot hold: in one sentence, with nothing done."""
+    """A page whose events refuse what their components cannot hold: in one sentence, with nothing done.
+
+    `in_sight` gives the properties, by component, that a page which is opened now has from the start.
+    """
+
+    in_sight: Callable[[], dict[int, dict[str, Any]]] = dict
 
     async def process_api(self, *arguments: Any, **how: Any) -> dict[str, Any]:
         """Answer one event. Raises gr.Error where it carries what cannot be."""

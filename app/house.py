@@ -14,6 +14,7 @@ from app.feed import Broadcast, Feed
 from app.guard import Door, Guard
 from app.intake import Intake
 from app.limits import Limits
+from app.prefilled import Prefilled
 
 
 class House(App):
@@ -24,7 +25,7 @@ class House(App):
 
     def build_middleware_stack(self) -> ASGIApp:
         """All of it, behind the guard."""
-        inside = Broadcast(super().build_middleware_stack(), self.feed)
+        inside = Broadcast(Prefilled(super().build_middleware_stack(), self.get_blocks), self.feed)
         return Guard(Limits(inside, lambda: len(self.get_blocks()._queue)), self.door)
 
 

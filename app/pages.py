@@ -46,7 +46,7 @@ class Page:
     seen: gr.State
 
 
-def build_page(context: Context) -> gr.Blocks:
+def build_page(context: Context) -> CheckedBlocks:
     """The whole app, ready to launch."""
     with CheckedBlocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
         strip = gr.HTML(strip_html.strip("", None, 0), elem_classes="nb-slot")
@@ -164,9 +164,10 @@ def _wire_across(page: Page, context: Context) -> None:
     page.runs.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
 
 
-def _wire_time(demo: gr.Blocks, page: Page, context: Context, selected: dict[str, Callable[..., Any]]) -> None:
+def _wire_time(demo: CheckedBlocks, page: Page, context: Context, selected: dict[str, Callable[..., Any]]) -> None:
     """Fill the page when it is opened, the run that is at work before all else; then keep it up to date."""
     ticking = Ticking(page, context)
+    demo.in_sight = ticking.in_sight
 
     def fill() -> Updates:
         if context.supervisor.current() is None:

@@ -47,7 +47,15 @@ class Ticking:
         rings = {tab for tab in TABS if tab != "runs" and self._changes(tab, self._seen)}
         if self._runs_changed():
             rings.add("runs")
-        return Look({"strip": self._strip(), **train_tick.parts(self.context)}, rings)
+        return Look(self._parts(), rings)
+
+    def in_sight(self) -> dict[int, dict[str, Any]]:
+        """The properties, by component, of what all pages share: a page that is opened now shows them at once."""
+        parts = self._parts()
+        now: dict[int, dict[str, Any]] = {part._id: {"value": parts[name]} for name, part in self.shared().items()}
+        at_work = self.context.supervisor.current() is not None
+        now[self.page.train.side._id] = {"selected": "run" if at_work else "check"}
+        return now
 
     def tick(self, tab: str) -> Callable[[Seen, str, Asked], Updates]:
         """The callback that says what changed on `tab` since this browser last saw it."""
@@ -106,6 +114,9 @@ class Ticking:
         changed = now != self._runs
         self._runs = now
         return changed or self.context.supervisor.current() is not None
+
+    def _parts(self) -> dict[str, str]:
+        return {"strip": self._strip(), **train_tick.parts(self.context)}
 
     def _strip(self) -> str:
         runs_now = self.context.supervisor

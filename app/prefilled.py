@@ -1,0 +1,42 @@
+"""What pages share stands in a page already when it is sent: nothing has to be asked for before a run is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gradio.blocks import Blocks
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.checked import CheckedBlocks
+
+# Gradio's page carries its components' properties, and asks for them once more before it draws them.
+PAGES = ("/", "/config")
+Properties = dict[int, dict[str, Any]]
+
+
+class Prefilled:
+    """ASGI middleware behind the guard: what is shown to all is brought up to date before a page is made."""
+
+    def __init__(self, app: ASGIApp, blocks: Callable[[], Blocks]) -> None:
+        self.app, self.blocks = app, blocks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on, a page's after its components."""
+        if scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in PAGES:
+            blocks = self.blocks()
+            if isinstance(blocks, CheckedBlocks):
+                await run_in_threadpool(fill, blocks)
+        return await self.app(scope, receive, send)
+
+
+def fill(blocks: CheckedBlocks) -> None:
+    """Write what `blocks` shows now into the properties that its pages are made of."""
+    try:
+        now = blocks.in_sight()
+    except Exception:  # a damaged file, a full disk: the page comes without, and the feed tries again and says why
+        return
+    for component in blocks.config["components"]:
+        if component["id"] in now:
+            component["props"] |= now[component["id"]]
