@@ -7,11 +7,14 @@ texts of any length, numbers that are none, a nothing where a number is wanted, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import convert_component_dict_to_list
 from gradio.components import Component
 from gradio.state_holder import SessionState
 from gradio.utils import get_type_hints, get_upload_folder
@@ -25,6 +28,8 @@ MOST_FILES = 1_000
 # Beyond this a number on the way through JSON is no longer the one that was sent.
 LARGEST_NUMBER = 1e15
 NO_EVENT = "This page has no such event. Load the page again."
+# Components that make of a value what a callback is handed, and of what it answers a value, without a file or a wait.
+PLAIN = (gr.Slider, gr.Number, gr.Checkbox, gr.Dropdown, gr.Radio, gr.CheckboxGroup, gr.Textbox)
 ABOUT_A_FILE = {"path", "url", "size", "orig_name", "mime_type", "is_stream", "meta"}
 
 
@@ -38,12 +43,63 @@ class CheckedBlocks(gr.Blocks):
 
     async def process_api(self, *arguments: Any, **how: Any) -> dict[str, Any]:
         """Answer one event. Raises gr.Error where it carries what cannot be."""
-        event, inputs = how["block_fn"], how["inputs"]
+        event, inputs, state = how["block_fn"], how["inputs"], how.get("state")
+        if state is not None:
+            state.blocks_config.config_for_block = _no_config
         if how.get("iterator") is None:  # else it was looked at when it began
-            said = refusal(event, inputs, how.get("state"), how.get("event_data"))
+            said = refusal(event, inputs, state, how.get("event_data"))
             if said:
                 raise gr.Error(said, title="Not possible", print_exception=False)
         return await super().process_api(*arguments, **how)
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
+    ) -> list[Any]:
+        """What a callback is handed. Gradio asks another thread for each value; an event may have 76 of them."""
+        pairs = list(zip(block_fn.inputs, inputs, strict=True))
+        plain = all(isinstance(each, (gr.State, *PLAIN)) or value is None for each, value in pairs)
+        if state is None or not plain or block_fn.component_prop_inputs or not block_fn.preprocess:
+            return list(await super().preprocess_data(block_fn, inputs, state, explicit_call))
+        return [state[each._id] if each.stateful else state[each._id].preprocess(value) for each, value in pairs]
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: SessionState | None) -> list[Any]:
+        """What a page is told. Gradio asks a thread for each value, and builds anew also what stays as it is."""
+        outputs = list(block_fn.outputs)
+        answers = _in_order(outputs, predictions)
+        if state is None or len(outputs) < 2 or len(answers) != len(outputs) or not block_fn.postprocess:
+            return list(await super().postprocess_data(block_fn, predictions, state))
+        told: list[Any] = [None if each.stateful else gr.skip() for each in outputs]
+        others = []
+        for at, (component, answer) in enumerate(zip(outputs, answers, strict=True)):
+            if isinstance(component, (gr.HTML, *PLAIN)) and isinstance(answer, (str, int, float, NoneType)):
+                told[at] = state[component._id].postprocess(answer)
+            elif not _is_skip(answer):
+                others.append(at)
+        if others:
+            fewer, new = copy(block_fn), [answers[at] for at in others]
+            fewer.outputs = [outputs[at] for at in others]
+            came = await super().postprocess_data(fewer, new if len(new) > 1 else new[0], state)
+            for at, answer in zip(others, came, strict=True):
+                told[at] = answer
+        return told
+
+
+def _no_config(*_: Any) -> dict[str, Any]:
+    """In place of what Gradio keeps of each page for links to a page as it stands, which are shut here."""
+    return {}
+
+
+def _in_order(outputs: list[Any], answers: Any) -> Sequence[Any]:
+    """A callback's answers, one for each output; empty where they are given in another way than Gradio's own."""
+    if _is_skip(answers):
+        return [answers] * len(outputs)
+    if isinstance(answers, dict) and answers:
+        answers = convert_component_dict_to_list(outputs, answers)
+    return answers if isinstance(answers, (list, tuple)) else []
+
+
+def _is_skip(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer == gr.skip()
 
 
 def refusal(event: Any, inputs: list[Any], state: SessionState | None, sent: gr.EventData | None) -> str:

@@ -33,8 +33,13 @@ PAGE = (
 
 
 def calm(queue: Queue) -> None:
-    """Let Gradio's queue rest between its looks. A press waits for it by five milliseconds on average."""
+    """Let Gradio's queue rest between its looks, and keep no list of past events for a page that is shut here.
+
+    A press waits for the next look by five milliseconds on average. The list is of the last ten thousand events, and
+    Gradio works it up into a table after each of them: every press would take longer than the one before.
+    """
     queue.sleep_when_free, queue.progress_update_sleep_when_free = LOOK_SECONDS, PROGRESS_SECONDS
+    queue.ANALYTICS_MAX_EVENTS = 0
 
 
 def busy(scope: Scope) -> Response:

@@ -1,4 +1,4 @@
-"""What pages share stands in a page already when it is sent: nothing has to be asked for before a run is seen."""
+"""What pages share is there when a page is drawn: no event has to be answered before a run is seen."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.checked import CheckedBlocks
 
-# Gradio's page carries its components' properties, and asks for them once more before it draws them.
-PAGES = ("/", "/config")
+# What a page asks for its components' properties. It carries them too, in a script that our policy keeps from running.
+CONFIG = "/config"
 Properties = dict[int, dict[str, Any]]
 
 
 class Prefilled:
-    """ASGI middleware behind the guard: what is shown to all is brought up to date before a page is made."""
+    """ASGI middleware behind the guard: what is shown to all is brought up to date before a page draws it."""
 
     def __init__(self, app: ASGIApp, blocks: Callable[[], Blocks]) -> None:
         self.app, self.blocks = app, blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, a page's after its components."""
-        if scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in PAGES:
+        """Hand the request on, after the components that it asks for."""
+        if scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == CONFIG:
             blocks = self.blocks()
             if isinstance(blocks, CheckedBlocks):
                 await run_in_threadpool(fill, blocks)

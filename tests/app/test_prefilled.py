@@ -28,7 +28,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedBlocks]:
     yield built
 
 
-def _ask(blocks: CheckedBlocks, path: str, method: str = "GET") -> dict[str, object]:
+def _ask(blocks: CheckedBlocks, path: str = "/config", method: str = "GET") -> dict[str, object]:
     """What the page's components show once a page was asked for: all text, and the side of the Train tab."""
 
     async def nothing(*_: object) -> None:
@@ -45,26 +45,26 @@ def test_a_page_shows_the_run_that_is_at_work_from_the_start(
     blocks: CheckedBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context: Context = blocks.context  # type: ignore[attr-defined]
-    assert "No run yet" in str(_ask(blocks, "/")["text"])
+    assert "No run yet" in str(_ask(blocks)["text"])
     run = create_run(context.workspace, make_recipe({"name": HOSTILE}), {"file": "x", "sha256": "y", "name": "z"})
     run.write_status(state="training", step=5, total=10)
     monkeypatch.setattr(type(context.supervisor), "current", lambda _: run)
-    asked = _ask(blocks, "/config")
+    asked = _ask(blocks)
     assert "5 of 10" in str(asked["text"]) and "run" in asked["sides"]  # type: ignore[operator]
     assert "&lt;script&gt;" in str(asked["text"]) and "<script" not in str(asked["text"])
     run.write_status(state="training", step=6, total=10)
-    assert "6 of 10" in str(_ask(blocks, "/")["text"])
+    assert "6 of 10" in str(_ask(blocks)["text"])
     monkeypatch.undo()
-    assert "run" not in _ask(blocks, "/")["sides"], "the form is in sight where nothing is at work"
+    assert "run" not in _ask(blocks)["sides"], "the form is in sight where nothing is at work"
 
 
 def test_only_a_page_has_the_run_read(blocks: CheckedBlocks, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(blocks, "in_sight", lambda: read.append("read") or {})
-    for path, method in (("/gradio_api/info", "GET"), ("/", "HEAD"), ("/assets/index.js", "GET")):
+    for path, method in (("/gradio_api/info", "GET"), ("/", "GET"), ("/config", "HEAD"), ("/assets/index.js", "GET")):
         _ask(blocks, path, method)
     assert read == []
-    _ask(blocks, "/")
+    _ask(blocks)
     assert read == ["read"]
 
 
@@ -72,10 +72,10 @@ def test_only_a_page_has_the_run_read(blocks: CheckedBlocks, monkeypatch: pytest
 def test_what_cannot_be_read_costs_no_page(
     blocks: CheckedBlocks, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    before = _ask(blocks, "/")
+    before = _ask(blocks)
 
     def refuse() -> dict[int, dict[str, object]]:
         raise error
 
     monkeypatch.setattr(blocks, "in_sight", refuse)
-    assert _ask(blocks, "/") == before
+    assert _ask(blocks) == before

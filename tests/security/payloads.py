@@ -118,6 +118,13 @@ MARKDOWN = {
 }
 
 PAYLOADS = {**HTML, **MARKDOWN}
+# How far each of them has come on its way as a reply, as soon as there is something in it, and in the end.
+MOMENTS = [
+    text[:end]
+    for text in PAYLOADS.values()
+    for end in (*range(4, len(text), 5), len(text))
+    if end == len(text) or "<" in text[:end] or "[" in text[:end]
+]
 # In the default run: one of each kind, and all that has ever come through.
 SAMPLE = (
     "script",

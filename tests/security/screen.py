@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from playwright.sync_api import Locator, Page, expect
@@ -16,7 +17,7 @@ document.addEventListener("DOMContentLoaded", () => {
 """
 # Everything on the page that a payload could have made, in words. Text is not: it may say what it likes.
 ALIVE = """
-() => {
+(within) => {
   const found = [], links = ["src", "srcset", "href", "xlink:href", "action", "formaction", "data", "poster",
     "background", "ping", "cite", "srcdoc", "style", "content"];
   const looks = (root) => {
@@ -37,9 +38,28 @@ ALIVE = """
       if (each.shadowRoot) looks(each.shadowRoot);
     }
   };
-  looks(document);
+  looks(within || document);
   return [...new Set(found)];
 }
+"""
+# Looks at once at everything that changes within an element, and once more when it has been drawn; `saw` is told the
+# number of tokens that the note under the reply says.
+LOOKS_ON = f"""
+(selector) => {{
+  const alive = {ALIVE.strip()};
+  const within = document.querySelector(selector);
+  let last = -1;
+  const look = () => window.__alive.push(...alive(within));
+  window.__alive = [];
+  new MutationObserver(() => {{
+    look();
+    const said = /(\\d+) tokens/.exec(within.querySelector(".bot.message")?.textContent);
+    const number = said ? Number(said[1]) : last;
+    if (number === last) return;
+    last = number;
+    requestAnimationFrame(() => requestAnimationFrame(() => (look(), window.__saw(number))));
+  }}).observe(within, {{ subtree: true, childList: true, attributes: true, characterData: true }});
+}}
 """
 # What a person might touch: handlers and links that were made would answer.
 TOUCH = """
@@ -77,7 +97,13 @@ class Watched:
         expect(self.page.locator("body")).to_contain_text(seen)
         self.page.evaluate(TOUCH)
         self.faults += [f"{where}: {alive}" for alive in self.page.evaluate(ALIVE)]
+        self.faults += [f"{where}: {alive}" for alive in self.page.evaluate("(window.__alive || []).splice(0)")]
         self.faults += [f"{where}: xss({said})" for said in self.page.evaluate("window.__called.splice(0)")]
+
+    def look_on(self, selector: str, saw: Callable[[int], None]) -> None:
+        """From now on look at every change within `selector`; `saw` hears how far the reply there is shown."""
+        self.page.expose_function("__saw", saw)
+        self.page.evaluate(LOOKS_ON, selector)
 
     def done(self) -> None:
         """Close the page. Nothing may have been noted."""

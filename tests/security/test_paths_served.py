@@ -65,6 +65,9 @@ class Client:
         port = self.guard.door.names.port
         cookies = {self.guard.door.cookie: str(self.guard.door.token)}
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", cookies=cookies, trust_env=False, timeout=30)
+        # Thousands of events: this takes a quarter of what the other takes to send one.
+        self.wire = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self.headers = {"Content-Type": "application/json", "Cookie": "; ".join(map("=".join, cookies.items()))}
         components = self.server.demo.config["components"]
         self.values = {each["id"]: each["props"].get("value") for each in components}
         self.session = os.urandom(6).hex()
@@ -84,16 +87,18 @@ class Client:
         came = []
         for start in range(0, len(calls), AT_ONCE):
             joined = [self._join(call) for call in calls[start : start + AT_ONCE]]
-            came += [answer.text for answer in joined]
-            waiting = {answer.json()["event_id"] for answer in joined if answer.status_code == 200}
+            came += [text for _, text in joined]
+            waiting = {json.loads(text)["event_id"] for status, text in joined if status == 200}
             came += self._ends(waiting) if waiting else []
         return came
 
-    def _join(self, call: Call) -> httpx.Response:
+    def _join(self, call: Call) -> tuple[int, str]:
         data = [call.changed.get(each._id, self._value(each)) for each in call.event.inputs]
         sent = {"data": data, "fn_index": call.event._id, "session_hash": self.session, "event_data": call.told}
         body = json.dumps(sent).encode("utf-8", "surrogatepass")
-        return self.http.post("/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
+        self.wire.request("POST", "/gradio_api/queue/join", body, self.headers)
+        answer = self.wire.getresponse()
+        return answer.status, answer.read().decode("utf-8", "replace")
 
     def _ends(self, waiting: set[str]) -> list[str]:
         came = []
@@ -158,7 +163,7 @@ def ground(server: Server, tmp_path: Path, watch: Watch) -> Iterator[Ground]:  #
 
 
 @pytest.fixture
-def client(server: Server, guard: Guard, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> Client:
+def client(server: Server, guard: Guard, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A page that is open. Nothing is trained, loaded or exported; what would be is written down."""
     run = ended_run(server.context.workspace, "Pirate")
     run.adapter.mkdir()
@@ -176,7 +181,9 @@ def client(server: Server, guard: Guard, ground: Ground, monkeypatch: pytest.Mon
     monkeypatch.setattr(Supervisor, "advance", lambda supervisor: None)
     monkeypatch.setattr(jobs, "start", lambda workspace, run_id, order: made.handed.append({"out": str(order.out)}))
     made.fill()
-    return made
+    yield made
+    made.wire.close()
+    made.http.close()
 
 
 @contextmanager

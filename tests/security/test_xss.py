@@ -10,14 +10,17 @@ import csv
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Error as PlaywrightError
 
+from app import chat_events
 from app.guard import Door
 from app.main import Server, Serving, launch
 from app.opening import choose_port
@@ -25,16 +28,30 @@ from app.security import workspace_token
 from app.talk import Turn
 from core.arena.table import write_table
 from core.arena.votes import Side, Vote
+from core.chat.client import ChatClient
+from core.chat.piece import Piece
 from core.helper import Helper
 from core.hosts import Names
 from core.paths import Reach
 from core.workspace import Workspace, write_json
 from tests.browser.conftest import browser  # noqa: F401
 from tests.security.hostile import HostileDesk, fill
-from tests.security.payloads import BAD, HTML, MARKDOWN, NO_HTML, PAYLOADS, SAMPLE
+from tests.security.payloads import BAD, HTML, MARKDOWN, MOMENTS, NO_HTML, PAYLOADS, SAMPLE
 from tests.security.screen import ALIVE, CANARY, Watched
 
 pytestmark = pytest.mark.browser
+
+# What leads to a refusal on each tab. What was chosen on Train is refused on Data too: so Data comes first.
+REFUSES = {
+    "Data": (),
+    "Train": ("Start training",),
+    "Chat": ("Send", "Serve it"),
+    "Side by side": ("Compare",),
+    "Arena": ("Next question", "Prepare answers", "Judge the prepared answers"),
+    "Export": ("Export", "Bring it in", "Show what will be uploaded"),
+    "System": ("Sign in", "Keep", "Try it"),
+}
+TAKES_TEXT = "textarea, input:not([type]), input[type=text], input[type=password]"
 
 
 def _serve(folder: Path) -> Server:
@@ -225,15 +242,60 @@ def test_every_payload_is_text_everywhere(
 def test_a_reply_is_text_at_every_moment_of_its_way(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = [text[:end] for text in MARKDOWN.values() for end in range(4, len(text), 5)]
-    parts = [text for text in parts if "<" in text or "[" in text]
+    """Every moment as a page finds it that is loaded then. Each answers a question: neighbours are drawn as one."""
     monkeypatch.setattr(Helper, "warm", lambda self: None)
     workspace = Workspace.open(tmp_path)
-    write_json(workspace.state / "talk.json", [asdict(Turn("assistant", text)) for text in parts])
+    turns = [turn for text in MOMENTS for turn in (Turn("user", "And?"), Turn("assistant", text))]
+    write_json(workspace.state / "talk.json", [asdict(turn) for turn in turns])
     server = _serve(tmp_path)
     try:
         watched = _watched(server, browser)
-        _chat(watched, len(parts), menu=False)
+        _chat(watched, len(MOMENTS), menu=False)
+        watched.done()
+    finally:
+        server.stop()
+
+
+class Growing:
+    """A voice that says all moments one after another, each of them once the page has shown the one before."""
+
+    def __init__(self) -> None:
+        self.shown: set[int] = set()
+        self.turn = threading.Condition()
+
+    def saw(self, number: int) -> None:
+        """The page has shown moment `number`."""
+        with self.turn:
+            self.shown.add(number)
+            self.turn.notify()
+
+    def stream(self, *asked: Any, **how: Any) -> Iterator[Piece]:
+        """In the place of the client's; a moment that is never shown holds the rest up for a while only."""
+        for number, text in enumerate(MOMENTS):
+            yield Piece(text, number, 1.0, 0.1)
+            with self.turn:
+                self.turn.wait_for(lambda shown=number: shown in self.shown, 5)
+        yield Piece("The end", len(MOMENTS), 1.0, 0.1, done=True, ends="end")
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("environment")
+def test_a_reply_is_text_while_it_grows(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every moment as the page makes it out of the one before: each is looked at before the next one comes."""
+    voice = Growing()
+    monkeypatch.setattr(Helper, "warm", lambda self: None)
+    monkeypatch.setattr(ChatClient, "stream", voice.stream)
+    monkeypatch.setattr(chat_events, "LOOKS_A_SECOND", 100)  # so that it does not take minutes
+    server = _serve(tmp_path)
+    try:
+        watched = _watched(server, browser)
+        watched.open("Chat")
+        watched.look_on(".nb-talk", voice.saw)
+        watched.page.get_by_label("Message", exact=True).fill("And?")
+        watched.page.get_by_role("button", name="Send", exact=True).click()
+        expect(watched.page.locator(".nb-talk .bot.message")).to_contain_text("The end", timeout=300_000)
+        watched.look("the reply", seen="The end")
+        assert voice.shown >= set(range(len(MOMENTS))), sorted(set(range(len(MOMENTS))) - voice.shown)
         watched.done()
     finally:
         server.stop()
@@ -247,12 +309,15 @@ def test_what_is_typed_and_dropped_is_text_in_the_refusals(tmp_path: Path, brows
     try:
         watched = _watched(server, browser)
         _drop(watched)
-        for tab in ("Train", "Data", "Chat", "Arena", "Export", "System"):
+        for tab, buttons in REFUSES.items():
             watched.open(tab)
-            for fold in watched.page.locator("button.label-wrap:not(.open)").locator("visible=true").all():
-                fold.click()
+            if tab == "Data":
+                watched.page.get_by_role("button", name="Correct by hand").click()
+                watched.page.get_by_label("Question", exact=True).locator("visible=true").wait_for()
+            _unfold(watched)
             for text in (BAD, HTML["end of a double-quoted attribute"], MARKDOWN["picture"]):
-                _type(watched, tab, text)
+                _type(watched, text)
+                _press(watched, tab, buttons, text)
         watched.done()
     finally:
         server.stop()
@@ -266,25 +331,42 @@ def _drop(watched: Watched) -> None:
     rows += [{"messages": [{"role": BAD, "content": BAD}], BAD: BAD}]
     body = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
     watched.open("Data")
+    row = watched.page.locator(".nb-found .nb-tokens").first
+    row.wait_for()  # of the dataset that was chosen before
     field = watched.page.locator(".nb-data input[type=file]")
     field.set_input_files({"name": f"{BAD}.jsonl", "mimeType": "application/json", "buffer": body})
-    expect(watched.page.locator(".nb-found .nb-tokens").first).to_contain_text("pwned", timeout=120_000)
+    expect(row).to_contain_text("pwned", timeout=120_000)
     watched.look("a file that was dropped")
 
 
-def _type(watched: Watched, tab: str, text: str) -> None:
-    """Put `text` into every field of the tab, and press what leads to a refusal."""
-    page = watched.page
-    fields = page.locator("[role=tabpanel] textarea, [role=tabpanel] input:not([type])").locator("visible=true")
-    for each in fields.all():
-        if each.is_editable():
+def _unfold(watched: Watched) -> None:
+    """Open every fold in sight. One that is open is none of `shut` any more: the next one is the first then."""
+    shut = watched.page.locator("button.label-wrap:not(.open)").locator("visible=true")
+    for left in range(shut.count() - 1, -1, -1):
+        shut.first.click()
+        expect(shut).to_have_count(left)
+
+
+def _type(watched: Watched, text: str) -> None:
+    """Put `text` into every field in sight that takes text."""
+    fields = watched.page.locator("[role=tabpanel]").locator(TAKES_TEXT).locator("visible=true")
+    typed = 0
+    for each in fields.element_handles():  # as they are now: what is typed may bring others
+        if each.is_visible() and each.is_editable():
             each.fill(text)
             each.press("Tab")
-    for name in ("Start training", "Send", "Ask both", "Bring it in", "Judge the prepared answers", "Keep"):
-        button = page.get_by_role("button", name=name, exact=True).locator("visible=true")
-        if button.count() and button.first.is_enabled():
-            button.first.click()
-            page.wait_for_timeout(1500)
+            typed += 1
+    assert typed
+
+
+def _press(watched: Watched, tab: str, buttons: tuple[str, ...], text: str) -> None:
+    """Press what leads to a refusal, and look at it; it says again what was typed, save where that is a secret."""
+    page = watched.page
+    for name in buttons:
+        page.get_by_role("button", name=name, exact=True).locator("visible=true").first.click()
+    said = text[:12] if tab != "System" else "webhook must be"
+    page.locator(".nb-error", has_text=said).locator("visible=true").first.wait_for()
+    page.wait_for_timeout(700)  # for the other refusals
     watched.look(f"{text[:20]} typed on {tab}", seen="")
 
 
