@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 from collections.abc import Sequence
@@ -96,6 +97,17 @@ class Caller:
     events: list[Event]
     session: str = field(default_factory=lambda: secrets.token_hex(6))
 
+    def __post_init__(self) -> None:
+        # For the tens of thousands of events: it takes a quarter of what httpx takes to send one.
+        self.wire = http.client.HTTPConnection(self.client.base_url.host, self.client.base_url.port, timeout=60)
+        cookies = "; ".join(f"{name}={value}" for name, value in self.client.cookies.items())
+        self.headers = {"Content-Type": "application/json", "Cookie": cookies}
+
+    def close(self) -> None:
+        """End its connections."""
+        self.wire.close()
+        self.client.close()
+
     @classmethod
     def of(cls, server: Server) -> Caller:
         """The app's events, from what it serves."""
@@ -132,10 +144,12 @@ class Caller:
 
     def ask(self, event: Event, bodies: Sequence[dict[str, Any]]) -> list[Answer]:
         """Send this event several times, and wait for all answers."""
+        return self.ask_all([(event, body) for body in bodies])
+
+    def ask_all(self, sent: Sequence[tuple[Event, dict[str, Any]]]) -> list[Answer]:
+        """Send these events, and wait for all answers. Different ones are at work side by side."""
         answers: dict[str, Answer] = {}
-        order = []
-        for body in bodies:
-            order.append(self._send(event, body, answers))
+        order = [self._send(event, body, answers) for event, body in sent]
         waiting = {name for name in order if name not in answers}
         if waiting:
             self._listen(waiting, answers)
@@ -151,12 +165,13 @@ class Caller:
     def _send(self, event: Event, body: dict[str, Any], answers: dict[str, Answer]) -> str:
         whole = {"fn_index": event.id, "session_hash": self.session, "trigger_id": event.target, **body}
         path = "/gradio_api/queue/join" if event.queued else "/gradio_api/run/predict"
-        got = self.post(path, whole)
-        said = got.json()
-        if event.queued and got.status_code == 200:
+        self.wire.request("POST", path, json.dumps(whole).encode(), self.headers)
+        got = self.wire.getresponse()
+        said = json.loads(got.read())
+        if event.queued and got.status == 200:
             return str(said["event_id"])
         name = secrets.token_hex(6)
-        answers[name] = Answer(got.status_code == 200, said.get("error", said.get("detail")))
+        answers[name] = Answer(got.status == 200, said.get("error", said.get("detail")))
         return name
 
     def _listen(self, waiting: set[str], answers: dict[str, Answer]) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ ACTS = ("open", "sample")
 FILLED = {"Message": "Hello", "Question": "Hello", "Memory budget": 2.0}
 # So many events are sent before their ends are waited for; the server takes on 300.
 AT_ONCE = 100
+# A stream of events that tells nothing for so long has told what a request leads to.
+QUIET_SECONDS = 0.1
 FIRST = {"load", "select", "then", "success"}
 
 
@@ -313,6 +315,21 @@ def _asked(address: str, text: str) -> Iterator[str]:
         yield begun + "".join(f"{each}{part.partition('}')[2]}" for part in rest)
 
 
+def _body(wire: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> bytes:
+    """What an answer holds. Of a stream of events, which goes on or is cut off, all until it is quiet."""
+    if "event-stream" not in answer.headers.get("content-type", ""):
+        return answer.read()
+    parts = []
+    assert wire.sock is not None
+    wire.sock.settimeout(QUIET_SECONDS)
+    with suppress(TimeoutError, http.client.IncompleteRead, ValueError):  # by the last two Python tells of a cut
+        while part := answer.read1():
+            parts.append(part)
+    answer.close()
+    wire.close()
+    return b"".join(parts)
+
+
 def _fetch_all(guard: Guard, ground: Ground, addresses: list[str], tricks: tuple[Trick, ...]) -> list[str]:
     names = guard.door.names
     wire = http.client.HTTPConnection("127.0.0.1", names.port, timeout=20)
@@ -326,7 +343,7 @@ def _fetch_all(guard: Guard, ground: Ground, addresses: list[str], tricks: tuple
                     wire.putheader(name, value)
                 wire.endheaders()
                 answer = wire.getresponse()
-                came.append(answer.read().decode("utf-8", "replace"))
+                came.append(_body(wire, answer).decode("utf-8", "replace"))
                 assert answer.status != 500, asked
                 if answer.will_close:
                     wire.close()
