@@ -90,7 +90,7 @@ def _table(headings: Sequence[str], rows: Iterable[tuple[str, str, Fit]], label:
     head = "".join(f'<th style="text-align:{side}">{name}</th>' for name, side in zip(headings, sides, strict=True))
     body = "".join(_row(*row) for row in rows)
     return (
-        f'<div class="nb-scroll" tabindex="0" role="region" aria-label="{text(label)}">'
+        f'<div class="nb-scroll nb-fitting" tabindex="0" role="region" aria-label="{text(label)}">'
         f'<table class="nb-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 

@@ -174,9 +174,10 @@ def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Compon
     in_gguf = to in ("gguf", "ollama")
     offered = [(told.capitalize(), part) for told, part in parts_of(run)] if run is not None else []
     parts = [part for _, part in offered]
-    part = given[tab.part] if given[tab.part] in parts else next(iter(parts), "")
+    chosen_part = given[tab.part] if given[tab.part] in parts else next(iter(parts), None)
+    part = chosen_part or ""
     updates: Updates = {
-        tab.part: gr.Dropdown(choices=offered, value=part, visible=len(offered) > 1),
+        tab.part: gr.Dropdown(choices=offered, value=chosen_part, visible=len(offered) > 1),
         tab.gets: export_html.about(run, part, to, given[tab.gguf_type], apart and in_gguf, given[tab.precision]),
         tab.onto: gr.Radio(visible=to == "merged" or (in_gguf and not apart)),
         tab.precision: gr.Dropdown(visible=to == "merged"),
@@ -184,7 +185,7 @@ def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Compon
         tab.apart: gr.Checkbox(visible=in_gguf),
     }
     if renamed and run is not None:
-        updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part)}-{to}"))
+        updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part or '')}-{to}"))
     return updates
 
 
@@ -203,7 +204,7 @@ def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates
     offered = [(f"{run.name} · {date(run.created)}", run.id) for run in runs]
     values = [value for _, value in offered]
     value = run_id if run_id in values else next(iter(values), None)
-    given: dict[Component, Any] = {tab.part: "", tab.to: "adapter", tab.apart: False}
+    given: dict[Component, Any] = {tab.part: None, tab.to: "adapter", tab.apart: False}
     given |= {tab.gguf_type: "f16", tab.precision: "auto"}
     return {
         tab.empty: "" if offered else pieces.empty("Nothing to export yet", EMPTY),
