@@ -118,13 +118,6 @@ MARKDOWN = {
 }
 
 PAYLOADS = {**HTML, **MARKDOWN}
-# How far each of them has come on its way as a reply, as soon as there is something in it, and in the end.
-MOMENTS = [
-    text[:end]
-    for text in PAYLOADS.values()
-    for end in (*range(4, len(text), 5), len(text))
-    if end == len(text) or "<" in text[:end] or "[" in text[:end]
-]
 # In the default run: one of each kind, and all that has ever come through.
 SAMPLE = (
     "script",
@@ -147,3 +140,9 @@ SAMPLE = (
 def as_file_name(payload: str) -> str:
     """The payload as far as it can be the name of a file."""
     return payload.replace("/", "\u2215").replace("\0", "").replace("\n", " ").replace("\r", " ")[:60].strip(". ")
+
+
+def moments(payloads: dict[str, str]) -> list[str]:
+    """How far each of them has come on its way as a reply, as soon as there is something in it, and in the end."""
+    parts = [text[:end] for text in payloads.values() for end in (*range(4, len(text), 5), len(text))]
+    return [part for part in parts if "<" in part or "[" in part or part in payloads.values()]
