@@ -31,6 +31,7 @@ PROBE = "/gradio_api/startup-events"
 UNUSED = (
     "/gradio_api/file=http",
     "/gradio_api/file/",
+    "/gradio_api/call/",
     "/gradio_api/proxy=",
     "/gradio_api/process_recording",
     "/gradio_api/vibe-",
