@@ -50,7 +50,7 @@ def test_parameters_read_as_models_are_named(count: int, said: str) -> None:
 def test_a_cards_table_has_a_row_for_every_model_and_scrolls_inside(name: str) -> None:
     html = cards_html.on_card(what_fits().on_card(name))
     assert parsed(html).rows == len(what_fits().models) + 1
-    assert html.count('class="nb-scroll" tabindex="0" role="region"') == 1
+    assert html.count('class="nb-scroll nb-fitting" tabindex="0" role="region"') == 1
 
 
 def test_a_models_table_has_a_row_for_every_card_the_smallest_first() -> None:

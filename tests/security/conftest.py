@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +15,9 @@ from app.opening import choose_port
 from app.security import workspace_token
 from core.hosts import Names
 from core.paths import Reach
+from core.runs.finding import list_runs
+from core.runs.removing import remove
+from core.runs.store import OPEN
 from core.workspace import Workspace
 
 
@@ -27,6 +32,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
     os.environ.clear()
     os.environ.update(before)
+
+
+@contextmanager
+def undone(server: Server) -> Iterator[None]:
+    """Take out of the queue, and away, what is put into the served workspace meanwhile by pressing everything.
+
+    While the queue is kept from starting: once that is lifted, what waits in it would be trained.
+    """
+    workspace = server.context.workspace
+    runs, data = {run.id for run in list_runs(workspace)}, set(workspace.datasets.iterdir())
+    yield
+    for run in list_runs(workspace):
+        if run.id not in runs:
+            if run.status().state in OPEN:
+                server.context.supervisor.stop(run)
+            remove(workspace, run)
+    for each in set(workspace.datasets.iterdir()) - data:
+        shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
 
 
 @pytest.fixture(scope="session")

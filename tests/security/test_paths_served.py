@@ -28,6 +28,7 @@ from core.paths import Reach
 from core.runs.supervisor import Supervisor
 from core.workspace import ROOT
 from tests.ended import ended_run
+from tests.security.conftest import undone
 from tests.security.path_tricks import SAMPLE, TRICKS, Trick
 from tests.security.test_paths import SECRET, Ground, Watch, lay, watch
 from tests.security.test_routes import _routes as routes_of
@@ -183,9 +184,10 @@ def client(server: Server, guard: Guard, ground: Ground, monkeypatch: pytest.Mon
     monkeypatch.setattr(Supervisor, "advance", lambda supervisor: None)
     monkeypatch.setattr(jobs, "start", lambda workspace, run_id, order: made.handed.append({"out": str(order.out)}))
     made.fill()
-    yield made
-    made.wire.close()
-    made.http.close()
+    with undone(server):
+        yield made
+        made.wire.close()
+        made.http.close()
 
 
 @contextmanager

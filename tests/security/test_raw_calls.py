@@ -17,6 +17,7 @@ from core.child import Child
 from core.errors import NibbleError
 from core.runs.supervisor import Supervisor
 from core.workspace import Workspace, read_json
+from tests.security.conftest import undone
 from tests.security.raw import HUGE, NO_NUMBERS, ODD, TOLD, Caller, Event
 
 # What the page's settings are kept in: a text that a field can hold may be kept there.
@@ -36,8 +37,9 @@ def caller(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
     monkeypatch.setattr(Child, "ask", knows_nothing)
     monkeypatch.setattr(Child, "start", lambda self: None)
     monkeypatch.setattr(Supervisor, "advance", lambda self: None)
-    yield (made := Caller.of(server))
-    made.close()
+    with undone(server):
+        yield (made := Caller.of(server))
+        made.close()
 
 
 @dataclass(frozen=True)
