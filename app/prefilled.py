@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gradio.blocks import Blocks
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +12,6 @@ from app.checked import CheckedBlocks
 
 # What a page asks for its components' properties. It carries them too, in a script that our policy keeps from running.
 CONFIG = "/config"
-Properties = dict[int, dict[str, Any]]
 
 
 class Prefilled:

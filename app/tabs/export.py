@@ -185,7 +185,7 @@ def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Compon
         tab.apart: gr.Checkbox(visible=in_gguf),
     }
     if renamed and run is not None:
-        updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part or '')}-{to}"))
+        updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part)}-{to}"))
     return updates
 
 
