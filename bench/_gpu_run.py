@@ -153,7 +153,7 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
         raise RuntimeError(f"does not fit: {planned.reasons[0]['because']}")
     conversations = [Conversation(length, length - 1) for length in job.lengths]
     if job.budget_bytes is not None:
-        enforce(job.budget_bytes, card, planned.peak.paged)
+        enforce(job.budget_bytes, card, planned.peak.traced.managed)
     choices = Choices(planned.way, packed, planned, planned.reasons, max(each.length for each in conversations))
     settled = choices.settle(recipe, model)
     steps = recipe.train.max_steps or 1

@@ -18,6 +18,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from bench._memory_gpu import rows as gpu_rows
 from core.recipe import Recipe, make_recipe
@@ -125,29 +126,29 @@ def draw_case(architecture: str, draw: random.Random) -> Case:
     return Case(config, recipe, [draw.randint(longest // 2, longest) for _ in range(8)], micro_batch)
 
 
-def measure(case: Case) -> Measured:
-    """Run a case for real and traced."""
+def measure(case: Case, computing: str = "float32", adapters: str = "float32") -> Measured:
+    """Run a case for real and traced: on the CPU, computing in that dtype, the adapters in theirs."""
+    import torch
+
     from core.memory.sketch import sketch
     from core.memory.trace import trace
 
+    dtypes = getattr(torch, computing), getattr(torch, adapters)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        counted, counted_model, shapes = _run(case, Path(folder))
-    import torch
-
+        counted, counted_model, shapes = _run(case, Path(folder), *dtypes)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
-    model = sketch(case.config, case.recipe.quantization, case.recipe.lora, torch.float32, torch.float32)
+    model = sketch(case.config, case.recipe.quantization, case.recipe.lora, *dtypes)
     traced = trace(model, shapes, "cpu", "adamw_torch_fused", checkpointing)
     return Measured(counted, counted_model, traced.peak, traced.resting)
 
 
-def _run(case: Case, folder: Path) -> tuple[int, dict[str, int], list[Any]]:
+def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, dict[str, int], list[Any]]:
     """Train two steps for real; the counted peak, what the model took, and the shapes of a step's micro-batches."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
     from core.build import attach_lora, load_base, load_tokenizer
     from core.data.render import Rendered
-    from core.hardware import device
+    from core.hardware import Device
     from core.memory.count import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.models import FoundModel, find_model
@@ -159,7 +160,9 @@ def _run(case: Case, folder: Path) -> tuple[int, dict[str, int], list[Any]]:
     base = folder / "model"
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.config)).save_pretrained(base)
     found = FoundModel(str(base), str(base), case.config["model_type"], case.config, base)
-    model = attach_lora(load_base(found, case.recipe.quantization, device()), case.recipe.lora, torch.float32)
+    here = Device("cpu", "CPU", 0, 0)
+    with mock.patch("core.build.dtype_for", lambda _: (computing, "of the case")):
+        model = attach_lora(load_base(found, case.recipe.quantization, here), case.recipe.lora, adapters)
     packed = packing_is_exact(model)
     rows = [
         Rendered(
@@ -170,7 +173,7 @@ def _run(case: Case, folder: Path) -> tuple[int, dict[str, int], list[Any]]:
     effective = case.recipe.train.effective_batch
     batches = MicroBatches(rows, [list(range(effective))] * 2, case.micro_batch, packed)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
-    config = trainer_config(case.recipe, folder, "cpu", torch.float32, 2, case.micro_batch, checkpointing)
+    config = trainer_config(case.recipe, folder, "cpu", computing, 2, case.micro_batch, checkpointing)
     trainer = NibbleTrainer(model, load_tokenizer(find_model("starter")), batches, config, TrainerCallback())
     gc.collect()
     counter = Counter()

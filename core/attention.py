@@ -7,6 +7,17 @@ from core.errors import RecipeError
 FLASH = "flash_attention_2"
 
 
+def repeat_keys() -> None:
+    """Have transformers repeat the keys that several heads share, for cards of a compute capability below 8.0.
+
+    There FlashAttention is not, and the other quick kernel does not take fewer keys than queries (torch 2.13): torch
+    would compute all scores at length, in fp32.
+    """
+    from transformers.integrations import sdpa_attention
+
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+
+
 def refuse_attention(wanted: str, device_kind: str) -> None:
     """Raises RecipeError where a device of that kind has no such attention."""
     if wanted == FLASH and device_kind != "cuda":

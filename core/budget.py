@@ -63,15 +63,6 @@ def _is(shape: TensorShape, extra: str) -> bool:
     return is_called(_module(shape), extra) if usual is None else bool(usual.search(shape.name))
 
 
-def paged_bytes(found: FoundModel, recipe: Recipe) -> int:
-    """The most that optimizer states in managed memory can take; 0 for an optimizer that has none there."""
-    optimizer = recipe.train.optimizer
-    if optimizer == "adamw":
-        return 0
-    states = ADAMW_STATES if optimizer == "auto" else STATES.get(optimizer, ADAMW_STATES)
-    return states * (adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora))
-
-
 def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: int | None = None) -> int:
     """The least memory that `recipe` can take on each `device`; see the file's first lines for what is counted."""
     wide = 2 if device.kind == "cuda" else 4

@@ -24,7 +24,7 @@ from core.adapter_init import (
     start_from_what_was_lost,
 )
 from core.admit import admit
-from core.attention import FLASH, refuse_attention
+from core.attention import FLASH, refuse_attention, repeat_keys
 from core.download import bring_settings
 from core.errors import ModelError, RecipeError
 from core.experts import NAME as OUR_EXPERTS
@@ -82,6 +82,8 @@ def load_base(
     if found.folder is None:
         raise ModelError(f"{found.label} is not on this machine yet. Download it first.")
     admit(found)
+    if device.kind == "cuda" and dtype == torch.float16:
+        repeat_keys()
     # bitsandbytes tells of its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
@@ -259,7 +261,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
+        "can't allocate memory" in text
+        or "not enough memory" in text
+        or "out of memory" in text
+        or "status_alloc_failed" in text  # cuBLAS, cuDNN: there was none left for what they work in
     )
 
 

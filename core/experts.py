@@ -138,9 +138,10 @@ def at_once(rows: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def suits_groups(rows: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether the grouped product takes these: bf16, rows of 16 bytes, and enough rows to meet most experts."""
+    """Whether the grouped product takes these: all bf16, rows of 16 bytes, and enough rows to meet most experts."""
     experts, *sides = _shape(weight)
-    return rows.dtype == torch.bfloat16 and not any(side % 8 for side in sides) and rows.shape[0] >= experts
+    bf16 = rows.dtype == sides_of(weight)[1] == torch.bfloat16
+    return bf16 and not any(side % 8 for side in sides) and rows.shape[0] >= experts
 
 
 def _groups(rows: torch.Tensor, ends: torch.Tensor) -> Iterator[tuple[int, int, int]]:

@@ -71,7 +71,7 @@ def torch_has_cuda() -> bool:
 
 
 def _allowed_cards(nvml: Any) -> set[int] | None:
-    """The cards that CUDA_VISIBLE_DEVICES allows, by number or UUID; None where it is not set."""
+    """The cards that CUDA_VISIBLE_DEVICES allows, by number or UUID, or by a slice's; None where it is not set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return None
@@ -79,7 +79,20 @@ def _allowed_cards(nvml: Any) -> set[int] | None:
     count = nvml.nvmlDeviceGetCount()
     uuids = [str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
     numbers = {int(name) for name in names if name.isdigit()}
-    return numbers | {index for index, uuid in enumerate(uuids) for name in names if uuid.startswith(name)}
+    sliced = [_card_of_slice(nvml, name) for name in names if name.startswith("MIG-")]
+    return (
+        numbers
+        | {card for card in sliced if card is not None}
+        | {index for index, uuid in enumerate(uuids) for name in names if uuid.startswith(name)}
+    )
+
+
+def _card_of_slice(nvml: Any, uuid: str) -> int | None:
+    """The number of the card that a slice of the UUID is of; None where there is none such."""
+    with contextlib.suppress(nvml.NVMLError):
+        card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        return int(nvml.nvmlDeviceGetIndex(card))
+    return None
 
 
 def _card(nvml: Any, index: int) -> Device:
@@ -105,16 +118,21 @@ def device() -> Device:
     return Device("cpu", f"CPU · {cpu_cores()} cores", total, min(free, total))
 
 
-def claim_card() -> None:
-    """Make the freest card this process' only one. Call it before torch looks; NVML counts cards in bus order.
+def claim_card(card: Device | None = None) -> None:
+    """Make `card`, or else the freest, this process' only one. Call it before torch looks.
 
-    A single card that the person has named already, by number, UUID or slice, is left as it is.
+    A single card that the person has named already, by number, UUID or slice, is left as it is; the number is that of
+    nvidia-smi, where the person has not said that it is another.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    chosen = device()
-    if chosen.kind == "cuda" and (not named or "," in named):
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
+    chosen = card or device()
+    if chosen.kind != "cuda":
+        return
+    if named and "," not in named:
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        return
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
 
 
 def cpu_cores() -> int:
@@ -189,10 +207,12 @@ def device_used_bytes(chosen: Device, pid: int) -> tuple[int, int]:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
         used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
-        mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
-    # Containers and Windows hide which process holds what: then the device's use is all there is to say.
+    # Containers and Windows hide which process holds what, WSL does not tell: then the device's use is all to be said.
+    mine: list[int | None] = []
+    with contextlib.suppress(nvml.NVMLError):
+        mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
     return int(mine[0]) if mine and mine[0] else used, used
 
 
@@ -202,9 +222,10 @@ def temperature_and_power(chosen: Device) -> dict[str, float | None]:
         return {}
     nvml = _nvml()
     readings: dict[str, float | None] = {"temperature_celsius": None, "power_watts": None}
-    handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
     with contextlib.suppress(nvml.NVMLError):
+        handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
         readings["temperature_celsius"] = float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
     with contextlib.suppress(nvml.NVMLError):
+        handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
         readings["power_watts"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000  # it tells milliwatts
     return readings

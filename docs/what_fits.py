@@ -165,7 +165,7 @@ def traced(model: str, length: int, card: str) -> dict[str, Any]:
 
     recipe = make_recipe({**SETTINGS, "model": model, "data.max_length": length, "budget": "1TiB"})
     peak = make_plan(recipe, Workspace.open(None), card).peak
-    return {"peak_bytes": peak.as_json(), "managed_bytes": peak.managed, "breakdown": peak.breakdown}
+    return {"peak_bytes": peak.as_json(), "managed_bytes": peak.traced.managed, "breakdown": peak.breakdown}
 
 
 def finish(found: dict[str, Any]) -> None:
@@ -179,7 +179,8 @@ def finish(found: dict[str, Any]) -> None:
             for entry in model["traces"].get(largest.half_dtype, {}).values():
                 tensors = {key: size for key, size in entry["breakdown"].items() if key not in ("allocator", "context")}
                 tensors["workspace"] -= of_card(largest).workspace_bytes  # which the peak has on top
-                peak = Peak(Traced((Phase("peak", tensors),), {}), of_card(largest), entry["managed_bytes"])
+                step = Traced((Phase("peak", tensors),), {}, managed=entry["managed_bytes"])
+                peak = Peak(step, of_card(largest))
                 entry |= {"peak_bytes": peak.as_json(), "breakdown": peak.breakdown}
     found["cards"] = {name: _card(card, found["models"]) for name, card in cards().items()}
     save(found)

@@ -56,8 +56,8 @@ def _on_cpu(
 def _on_cuda(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, dropout: float, causal: bool, scale: Any
 ) -> torch.Tensor:
-    """FlashAttention where there is no mask and the dtype is 16 bits wide; else the memory-efficient kernel."""
-    if mask is None and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256:
+    """FlashAttention where there is no mask; else, and on cards without bf16, which have none, the efficient kernel."""
+    if mask is None and query.dtype == torch.bfloat16 and query.shape[-1] <= 256:
         return _aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
     if query.shape[1] != key.shape[1]:
         groups = query.shape[1] // key.shape[1]

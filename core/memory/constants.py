@@ -20,9 +20,9 @@ from core.workspace import read_json, write_json
 
 FILE = Path(sys.prefix) / "nibble-gpu.json"
 # What torch gives cuBLAS to work in, out of its own pool: 2 x 4 MiB and 8 x 16 KiB, from compute capability 9 on 32 MiB
-# (torch 2.13, `parseChosenWorkspaceSize`).
-WORKSPACE_BYTES = 8_519_680
-WORKSPACE_BYTES_HOPPER = 32 * 2**20
+# (torch 2.13, `parseChosenWorkspaceSize`). Once for each thread, and the backward pass has one of its own.
+WORKSPACE_BYTES = 2 * 8_519_680
+WORKSPACE_BYTES_HOPPER = 2 * 32 * 2**20
 HOPPER = 9
 # A context outside of these was not measured alone: somebody else came or went meanwhile.
 LIKELY_CONTEXT = range(100 * 2**20, 2 * 2**30)
@@ -70,8 +70,8 @@ def measure(card: Device) -> Constants:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     packed, state = quantize_4bit(torch.randn(256, 256, device="cuda", dtype=torch.float16), quant_type="nf4")
-    left = torch.randn(64, 256, device="cuda", dtype=torch.float16)
-    (left @ dequantize_4bit(packed, state)).sum().item()
+    left = torch.randn(64, 256, device="cuda", dtype=torch.float16, requires_grad=True)
+    (left @ dequantize_4bit(packed, state)).sum().backward()  # in a thread of its own
     del packed, state, left
     torch.cuda.synchronize()
     workspace = torch.cuda.memory_allocated()

@@ -10,7 +10,7 @@ from typing import Any
 from core.budget import Budget
 from core.memory.batches import Data, Work, work_of
 from core.memory.target import Target
-from core.memory.trace import MicroBatch, Traced
+from core.memory.trace import LOADING, MicroBatch, Traced
 from core.memory.way import Way, seconds, share_of, ways_of
 from core.recipe import Recipe
 
@@ -24,36 +24,32 @@ class Peak:
 
     traced: Traced
     target: Target
-    managed: int
     heap: str = "kept"
 
     @property
     def tensors(self) -> int:
-        """The tensors alone, with what the GPU's libraries work in: torch counts both."""
+        """What torch counts: tensors and what the GPU's libraries work in, but no states in managed memory."""
         return self.traced.peak + self.target.workspace_bytes
 
     @property
     def reserved(self) -> int:
-        """With the allocator's blocks. Paged states are not its own."""
-        return self.target.reserved(self.tensors - self.paged, self.heap)
-
-    @property
-    def paged(self) -> int:
-        """What of the highest moment is managed memory: no states exist while the model is loaded."""
-        return min(self.managed, self.traced.highest.at_peak["optimizer"])
+        """With the allocator's blocks, which it keeps from the highest moment on."""
+        return self.target.reserved(self.tensors, self.heap)
 
     @property
     def process(self) -> int:
-        """The whole process, with its context and paged states."""
-        return self.reserved + self.paged + self.target.context_bytes
+        """The whole process, with its context and the states in managed memory."""
+        return self.reserved + self.traced.managed + self.target.context_bytes
 
     @property
     def breakdown(self) -> dict[str, int]:
         """The process' bytes by category; they add up to `process`."""
-        allocator = self.reserved + self.paged - self.tensors
-        counted = self.traced.highest.at_peak
-        workspace = counted["workspace"] + self.target.workspace_bytes
-        return {**counted, "workspace": workspace, "allocator": allocator, "context": self.target.context_bytes}
+        highest = self.traced.highest
+        counted, workspace = dict(highest.at_peak), self.target.workspace_bytes
+        if highest.name == LOADING:  # there are no states yet, but there will be
+            counted["optimizer"] += self.traced.managed
+        counted["workspace"] += workspace
+        return {**counted, "allocator": self.reserved - self.tensors, "context": self.target.context_bytes}
 
     def as_json(self) -> dict[str, int]:
         """The three numbers as plan.json holds them."""
@@ -119,7 +115,7 @@ class Question:
         """Whether the way is within the budget."""
         if way.optimizer != self.ways[0].optimizer:  # not worth a trace where even no states at all would not do
             peak = self.peak(replace(way, optimizer=self.ways[0].optimizer))
-            stateless = peak.tensors - peak.traced.resting["optimizer"]
+            stateless = peak.tensors - (peak.traced.resting["optimizer"] - peak.traced.managed)
             if self.target.reserved(stateless, way.heap) + self.target.context_bytes > self.budget.bytes:
                 return False
         return self.peak(way).process <= self.budget.bytes
@@ -132,8 +128,7 @@ class Question:
         traced = self.trace_of(recipe, [largest] * (2 if several else 1), way.checkpointing, way.offload)
         if way.embeddings_in_ram:
             traced = traced.without_embeddings()
-        paged = self.target.kind == "cuda" and way.optimizer.startswith("paged")
-        return Peak(traced, self.target, traced.resting["optimizer"] if paged else 0, way.heap)
+        return Peak(traced, self.target, way.heap)
 
 
 def with_settings(recipe: Recipe, group: str, **values: Any) -> Recipe:

@@ -70,6 +70,8 @@ def _even(first: Traced, second: Traced, third: Traced) -> bool:
     """Whether the step from the first to the second is that from the second to the third, everywhere."""
     if not [p.name for p in first.phases] == [p.name for p in second.phases] == [p.name for p in third.phases]:
         return False
+    if second.managed - first.managed != third.managed - second.managed:
+        return False
     rows = [[trace.resting, *(phase.at_peak for phase in trace.phases)] for trace in (first, second, third)]
     return all(
         b[category] - a[category] == c[category] - b[category] for a, b, c in zip(*rows, strict=True) for category in a
@@ -84,4 +86,5 @@ def _carried_on(second: Traced, third: Traced, steps: int) -> Traced:
         Phase(late.name, on(early.at_peak, late.at_peak))
         for early, late in zip(second.phases, third.phases, strict=True)
     )
-    return Traced(phases, on(second.resting, third.resting), third.embedding)
+    managed = third.managed + steps * (third.managed - second.managed)
+    return Traced(phases, on(second.resting, third.resting), third.embedding, managed)

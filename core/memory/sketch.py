@@ -51,6 +51,8 @@ def sketch_base(
                 module.weight = _quantised(module.weight, dtype)
             elif isinstance(module, Linear8bitLt):
                 _quantise_to_8_bits(module)
+            if isinstance(module, (Linear4bit, Linear8bitLt)) and module.bias is not None:
+                module.bias.data = module.bias.data.to(dtype)  # as loading leaves it
         for _, experts in experts_of(model):
             for name in fused_weights(experts):
                 if isinstance(getattr(experts, name), Params4bit):

@@ -6,7 +6,7 @@ own code. Two steps are traced, for the optimizer's states exist from the second
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +23,12 @@ from core.memory.count import Counter
 from core.memory.experts import experts_on
 from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
+from core.memory.states import OptimizerStates, embeddings_of, managed_bytes
 from core.train.batches import Batch
 from core.train.checkpointing import checkpoint
 from core.train.fused import fuse
 from core.train.loss import last_hidden, loss_at
+from core.train.narrow import compute_as_given
 
 _made = Memo()
 
@@ -80,6 +82,8 @@ class Traced:
     resting: dict[str, int]
     # The input embeddings, where they are not the head as well: what a run could keep in ordinary memory.
     embedding: int = 0
+    # What of the optimizer's states is in managed memory, which torch does not count.
+    managed: int = 0
 
     def without_embeddings(self) -> Traced:
         """The same step with the input embeddings in ordinary memory, where they go once all is loaded."""
@@ -88,17 +92,21 @@ class Traced:
             return {**counted, "weights": counted["weights"] - self.embedding}
 
         phases = tuple(each if each.name == LOADING else Phase(each.name, less(each.at_peak)) for each in self.phases)
-        return Traced(phases, less(self.resting))
+        return Traced(phases, less(self.resting), 0, self.managed)
+
+    def allocated(self, phase: Phase) -> int:
+        """What of a phase's peak torch's own allocator holds, in bytes."""
+        return phase.peak - (0 if phase.name == LOADING else self.managed)
 
     @property
     def highest(self) -> Phase:
-        """The phase with the step's peak."""
-        return max(self.phases, key=lambda phase: phase.peak)
+        """The phase with the peak of what torch allocates."""
+        return max(self.phases, key=self.allocated)
 
     @property
     def peak(self) -> int:
-        """The most at once, in bytes."""
-        return self.highest.peak
+        """The most at once, in bytes, managed memory left out."""
+        return self.allocated(self.highest)
 
 
 def trace(
@@ -118,7 +126,7 @@ def trace(
     """
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = OptimizerStates(optimizer, trained, _embeddings(model))
+    states = OptimizerStates(optimizer, trained, embeddings_of(model))
     counter = Counter(_made)
     with counter, attention_of(device_kind), experts_on(device_kind):
         own_model(counter, model)
@@ -127,9 +135,11 @@ def trace(
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
             phases = tuple(_step(model, trained, states, shapes, counter, offload))
             del held
+    managed = 0
     if device_kind == "cuda":
         phases = (_loading(model, counter.by_category), *phases)
-    return Traced(phases, dict(counter.by_category), movable_embedding(model))
+        managed = managed_bytes(optimizer, model)
+    return Traced(phases, dict(counter.by_category), movable_embedding(model), managed)
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
@@ -156,13 +166,10 @@ def movable_embedding(model: Any) -> int:
     return int(inside.nbytes)
 
 
-def _embeddings(model: Any) -> list[torch.Tensor]:
-    return [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-
-
 def prepare(model: Any, checkpointing: str) -> None:
     """As trl's trainer and ours prepare it."""
     fuse(model)
+    compute_as_given(model)
     model.train()
     checkpoint(model, checkpointing)
 
@@ -191,36 +198,6 @@ def _constants(state: QuantState | None) -> Iterator[torch.Tensor]:
         if isinstance(value, torch.Tensor):
             yield value
     yield from _constants(state.state2)
-
-
-class OptimizerStates:
-    """The states that an optimizer keeps, made at its first step: AdamW's two moments or Lion's one, in its own way.
-
-    transformers has bitsandbytes keep those of `embeddings` in fp32, whatever the optimizer's bits.
-    """
-
-    def __init__(self, name: str, parameters: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = ()) -> None:
-        self.name, self.parameters = name, parameters
-        self.moments = 1 if "lion" in name else 2
-        self.wide = {id(parameter) for parameter in embeddings}
-        self.made: list[torch.Tensor] = []
-
-    def step(self) -> None:
-        """What `optimizer.step()` allocates and keeps."""
-        if not self.made:
-            self.made = [state for parameter in self.parameters for state in self._of(parameter)]
-
-    def _of(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
-        if "torch" in self.name:  # torch's own counts its steps in a tensor
-            step = torch.zeros((), device=parameter.device)
-            return [step, *(torch.zeros_like(parameter) for _ in range(self.moments))]
-        if "8bit" in self.name and parameter.numel() >= 4096 and id(parameter) not in self.wide:
-            blocks = -(-parameter.numel() // 256)
-            return [
-                *(torch.zeros_like(parameter, dtype=torch.uint8) for _ in range(self.moments)),
-                *(torch.zeros(blocks, device=parameter.device) for _ in range(self.moments)),
-            ]
-        return [torch.zeros_like(parameter, dtype=torch.float32) for _ in range(self.moments)]
 
 
 def _step(

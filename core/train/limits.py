@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import psutil
 import torch
 
-from core.budget import CUDA_CONTEXT_BYTES
 from core.hardware import Device
+from core.memory.constants import constants_of
 
 if sys.platform == "linux":
     import resource
@@ -21,17 +21,18 @@ WORTH_A_TRY = 4 * 2**20
 _budget_bytes: int | None = None
 
 
-def enforce(budget_bytes: int, device: Device, paged_bytes: int) -> str:
+def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
     """Put the limit into force. Returns how, or why it cannot be, as a person reads it.
 
-    On a GPU the caching allocator is capped at the budget less the CUDA context and the paged optimizer's states,
-    which it does not count. On Linux' CPU the data segment may grow by what the budget leaves over the present
-    resident memory; torch then raises (measured) and lives on.
+    On a GPU the caching allocator is capped at the budget less what it does not count: the CUDA context, and
+    `managed_bytes` of the paged optimizer's states. On Linux' CPU the data segment may grow by what the budget leaves
+    over the present resident memory; torch then raises (measured) and lives on.
     """
     global _budget_bytes
     if device.kind == "cuda":
         total = torch.cuda.mem_get_info(0)[1]  # of the slice, where the card is sliced: NVML tells the whole card's
-        fraction = max(0.01, min(1.0, (budget_bytes - CUDA_CONTEXT_BYTES - paged_bytes) / total))
+        context = constants_of(device, torch.cuda.get_device_capability(0)).context_bytes  # as the plan counts it
+        fraction = max(0.01, min(1.0, (budget_bytes - context - managed_bytes) / total))
         torch.cuda.set_per_process_memory_fraction(fraction, 0)
         return f"enforced by torch's allocator, at {fraction:.0%} of the card"
     if sys.platform != "linux":

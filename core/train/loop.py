@@ -14,7 +14,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
-from core.budget import Budget, paged_bytes, read_budget
+from core.budget import Budget, read_budget
 from core.build import (
     adapter_dtype,
     attach_lora,
@@ -31,7 +31,7 @@ from core.export.naming import plain_template
 from core.further import TEMPLATE
 from core.hardware import Device, device
 from core.heap import return_memory
-from core.memory.question import with_settings
+from core.memory.states import managed_bytes
 from core.models import FoundModel
 from core.recipe import Recipe
 from core.runs.pulse import Heart
@@ -134,8 +134,8 @@ def prepare(
     rows = prepare_rows(run, recipe, tokenizer)
     run.write_status(message=f"Loading {found.label} in {bits} bits.")
     go_on_unless_stopped(run)
-    paged = paged_bytes(found, recipe)
-    run.event("budget", f"Memory budget {budget.read_as}, {enforce(budget.bytes, chosen, paged)}.")
+    in_force = enforce(budget.bytes, chosen, 0)  # an optimizer has no states yet
+    run.event("budget", f"Memory budget {budget.read_as}, {in_force}.")
     base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
     go_on_unless_stopped(run)
     held = quantised(base)
@@ -151,8 +151,8 @@ def prepare(
     rules, start = recipe.train, read_start(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    settled = with_settings(recipe, "train", optimizer=choices.way.optimizer)
-    enforce(budget.bytes, chosen, paged_bytes(found, settled))  # what the states take is known only now
+    # What the states take is known only now.
+    enforce(budget.bytes, chosen, managed_bytes(optimizer_name(choices.way.optimizer, chosen.kind), model))
     return Prepared(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
 

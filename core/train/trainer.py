@@ -23,6 +23,7 @@ from core.train.checkpoints import random_states, restore_random_states
 from core.train.fused import fuse
 from core.train.limits import renewed
 from core.train.loss import head_is_exact, summed_loss
+from core.train.narrow import compute_as_given
 from core.train.neftune import add_noise
 from core.train.parallel import ALONE, InStep, Ranks
 from core.train.resume import GoOn, Start
@@ -108,6 +109,7 @@ class NibbleTrainer(SFTTrainer):
         for parameter, value in zip(trained, values, strict=True):
             parameter.data = value  # SFTTrainer has rounded them to bf16: what a run starts from would be another
         fuse(self.model)
+        compute_as_given(self.model)
         causal = self.model.get_base_model()
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
@@ -204,13 +206,12 @@ class NibbleTrainer(SFTTrainer):
 
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
         """Summed loss in nats of one micro-batch, by our own head or trl's."""
-        with self.accelerator.autocast():
-            if self.own_loss:
-                return summed_loss(self.model.get_base_model(), **inputs)
-            weights = inputs.get("weights")
-            plain = {key: value for key, value in inputs.items() if key != "weights"}
-            each = self.model(**plain, use_cache=False, fused_lm_head=True).log_probs.float()
-            return -(each if weights is None else each * weights[:, 1:]).sum()
+        if self.own_loss:
+            return summed_loss(self.model.get_base_model(), **inputs)
+        weights = inputs.get("weights")
+        plain = {key: value for key, value in inputs.items() if key != "weights"}
+        each = self.model(**plain, use_cache=False, fused_lm_head=True).log_probs.float()
+        return -(each if weights is None else each * weights[:, 1:]).sum()
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""

@@ -56,11 +56,11 @@ def _work(run: Run, heart: Heart) -> tuple[str, str]:
         have_base(run, run.recipe())  # before torch is imported: a download needs neither it nor its memory
         heart.turn_to("loading")
         run.write_status(message="Starting the engine.")
-        cards = [card.index for card in cuda_devices()]
-        claim_card()
+        cards = cuda_devices()  # read once: a moment later another may be the freest
+        claim_card(cards[0] if cards else None)
         heart.device = device()
         rules = run.recipe().train
-        with Others(run, rules.devices, cards):
+        with Others(run, rules.devices, [card.index for card in cards]):
             from core.train.loop import train
             from core.train.parallel import join
 

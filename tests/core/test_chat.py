@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from core.chat.adapters import Adapters, refuse_adapter
 from core.chat.client import ChatClient
-from core.chat.generate import answers, prompt_ids, stream
+from core.chat.generate import answers, prompt_ids, stream, where_it_computes
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, base_voice, without_adapter
 from core.errors import ChildError, NibbleError
@@ -189,6 +190,18 @@ def test_prompts_answered_together_are_answered_as_alone(talker, tokenizer) -> N
     prompts = ["hello", "a red ball, a blue kite and the lazy dog"]
     together = answers(talker, tokenizer, prompts, 8)
     assert together == [answers(talker, tokenizer, [prompt], 8)[0] for prompt in prompts]
+
+
+def test_prompts_go_to_where_the_layers_are_though_the_embeddings_wait_in_ram() -> None:
+    """transformers says that a model is where its first parameter is: these embeddings are not where it computes."""
+
+    def placed(*layers: torch.nn.Module) -> SimpleNamespace:
+        parameters = torch.nn.Sequential(*layers).parameters
+        return SimpleNamespace(parameters=parameters, device=next(parameters()).device)
+
+    embeddings = torch.nn.Embedding(8, 4)
+    assert where_it_computes(placed(embeddings, torch.nn.Linear(4, 8, device="meta"))).type == "meta"
+    assert where_it_computes(placed(embeddings, torch.nn.Linear(4, 8))) == torch.device("cpu")
 
 
 def test_a_stop_is_obeyed_within_a_token(talker, tokenizer) -> None:

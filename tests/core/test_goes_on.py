@@ -204,6 +204,13 @@ def test_what_was_asked_for_in_vain_is_read_from_the_error(said: str, size: int 
     assert asked_bytes(said) == size
 
 
+def test_a_library_that_finds_no_room_to_work_in_is_a_shortage_too() -> None:
+    def no_handle() -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    assert attempt(no_handle) == Shortage(None)
+
+
 def test_an_error_of_another_kind_is_not_swallowed() -> None:
     def broken() -> None:
         raise RuntimeError("shapes do not match")

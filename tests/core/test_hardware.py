@@ -1,14 +1,15 @@
-"""Live readings of a card: what it tells is told, what it does not is none."""
+"""A card's live readings: what it tells is told, what it does not is none; and which card a process takes."""
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core import hardware
-from core.hardware import Device, temperature_and_power
+from core.hardware import Device, ReadingError, claim_card, cuda_devices, device_used_bytes, temperature_and_power
 
 
 class NotSupported(Exception):
@@ -42,3 +43,97 @@ def test_temperature_and_power_of_a_card(
 
 def test_a_cpu_tells_neither() -> None:
     assert temperature_and_power(Device("cpu", "CPU", 2**34, 2**33)) == {}
+
+
+CARD = Device("cuda", "Card", 2**34, 2**33)
+
+
+def test_a_card_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(index: int) -> None:
+        raise NotSupported
+
+    nvml = _nvml()
+    nvml.nvmlDeviceGetHandleByIndex = gone
+    monkeypatch.setattr(hardware, "_nvml", lambda: nvml)
+    assert temperature_and_power(CARD) == {"temperature_celsius": None, "power_watts": None}
+    with pytest.raises(ReadingError):
+        device_used_bytes(CARD, 1)
+
+
+def test_where_processes_are_not_told_the_cards_whole_use_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under WSL, which refuses the list, and on Windows, which names processes without their memory."""
+    used = {"nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(used=700)}
+    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, nvmlDeviceGetComputeRunningProcesses=_refused))
+    assert device_used_bytes(CARD, 7) == (700, 700)
+    for told, mine in ((None, 700), (300, 300)):
+        listed = [SimpleNamespace(pid=7, usedGpuMemory=told), SimpleNamespace(pid=8, usedGpuMemory=50)]
+        calls = {**used, "nvmlDeviceGetComputeRunningProcesses": lambda _, listed=listed: listed}
+        monkeypatch.setattr(hardware, "_nvml", lambda calls=calls: _nvml(**calls))
+        assert device_used_bytes(CARD, 7) == (mine, 700)
+
+
+def _refused(*_: Any) -> None:
+    raise NotSupported
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Card 0 with less free than card 1, and one slice of card 0."""
+
+    def by_uuid(uuid: str) -> str:
+        if uuid != "MIG-a":
+            raise NotSupported
+        return "slice"
+
+    free = {0: 10 * 2**30, 1: 20 * 2**30}
+    nvml = _nvml(
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetUUID=lambda index: f"GPU-{index}",
+        nvmlDeviceGetName=lambda index: f"Card {index}",
+        nvmlDeviceGetMemoryInfo=lambda index: SimpleNamespace(total=24 * 2**30, free=free[index]),
+        nvmlDeviceGetHandleByUUID=by_uuid,
+        nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda slice_of: 0,
+        nvmlDeviceGetIndex=lambda card: card,
+    )
+    monkeypatch.setattr(hardware, "_nvml", lambda: nvml)
+    monkeypatch.setattr(hardware, "torch_has_cuda", lambda: True)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [(None, [1, 0]), ("0", [0]), ("1,0", [1, 0]), ("GPU-1", [1]), ("MIG-a", [0]), ("MIG-b", []), ("", [])],
+)
+def test_the_cards_are_those_that_may_be_seen(
+    two_cards: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: list[int]
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [card.index for card in cuda_devices()] == cards
+
+
+@pytest.mark.parametrize(
+    ("named", "claimed"), [(None, "1"), ("0,1", "1"), ("0", "0"), ("GPU-0", "GPU-0"), ("MIG-a", "MIG-a")]
+)
+def test_a_card_is_claimed_by_the_number_that_nvml_gives_it(
+    two_cards: None, monkeypatch: pytest.MonkeyPatch, named: str | None, claimed: str
+) -> None:
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    claim_card()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == claimed
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_the_card_that_was_chosen_is_the_one_that_is_claimed(two_cards: None) -> None:
+    claim_card(cuda_devices()[1])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_an_order_that_a_person_has_named_stays(two_cards: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    claim_card()
+    assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"

@@ -37,6 +37,21 @@ def test_the_peak_of_a_real_run_is_the_traced_one(architecture: str, seed: int) 
         assert measured.traced_model[category] == measured.counted_model[category]
 
 
+@pytest.mark.parametrize("adapters", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("architecture", "seed"), [("llama", 21), ("gpt_neox", 22), ("opt", 23), ("qwen3_moe", 24)])
+def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: str) -> None:
+    """As on a GPU: the adapters in bf16 too or in fp32, with norms that keep the model's dtype and with torch's own."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    try:
+        measured = measure(draw_case(architecture, random.Random(seed)), "bfloat16", adapters)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert abs(measured.error_percent) <= 1.0
+    for category in ("weights", "quant_constants", "adapters"):
+        assert measured.traced_model[category] == measured.counted_model[category]
+
+
 def _trace(config: dict, checkpointing: str = "off", device: str = "cuda", offload: bool = False) -> Traced:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = sketch(config, QuantizationSettings(), LoraSettings(rank=8), dtype, dtype)
