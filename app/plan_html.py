@@ -129,7 +129,7 @@ def roughly(seconds: float) -> str:
 def _figures(found: Found) -> str:
     budget, peak = found["budget_bytes"], found["peak_bytes"]
     figures = [
-        figure("memory at its peak", size(peak["process"]), f"{size(peak['tensors'])} of it tensors"),
+        figure("memory at its peak", size(peak["process"]), f"{size(peak['tensors'])} of it in torch's tensors"),
         figure("budget", size(budget), f"{peak['process'] / budget:.0%} of it needed".replace("%", " %")),
     ]
     if found["fits"]:

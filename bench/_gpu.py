@@ -19,15 +19,16 @@ NEAR_BYTES = 64 * 2**20
 
 
 def has_gpu(what: str) -> bool:
-    """Whether there is an NVIDIA GPU, whose constants are then measured, as `doctor` does: plans go by them.
-
-    Says on standard error that `what` is skipped where there is none.
-    """
+    """Whether there is an NVIDIA GPU; says on standard error that `what` is skipped where there is none."""
     if device().kind == "cuda":
-        subprocess.run(**as_process("core.memory.constants"), stdout=subprocess.DEVNULL, check=True)
         return True
     print(f"No NVIDIA GPU here: {what} is skipped.", file=sys.stderr)
     return False
+
+
+def measure_constants() -> None:
+    """Measure what a process takes beside its tensors, as `doctor` does: plans go by it."""
+    subprocess.run(**as_process("core.memory.constants"), stdout=subprocess.DEVNULL, check=False)
 
 
 def config_of(model: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from bench._gpu import Row, config_of, has_gpu, row
+from bench._gpu import Row, config_of, has_gpu, measure_constants, row
 from bench._gpu_run import Job, Outcome, run_job
 
 MODELS = ("qwen2.5-0.5b", "llama-3.2-1b", "qwen2.5-3b", "llama-7b", "llama-3.1-8b", "llama-13b")
@@ -20,6 +20,7 @@ def rows(seed: int, models: tuple[str, ...] = MODELS) -> list[Row]:
     """Rows of figures; none where there is no GPU."""
     if not has_gpu("the GPU's part"):
         return []
+    measure_constants()
     draw = random.Random(seed)
     found: list[Row] = []
     outcomes = []

@@ -6,7 +6,7 @@ second process holds the rest of the card; the figure is NVML's, of the whole pr
 
 from __future__ import annotations
 
-from bench._gpu import Row, config_of, has_gpu, only, row
+from bench._gpu import Row, config_of, has_gpu, measure_constants, only, row
 from bench._gpu_run import Job, Outcome, run_job
 
 # (model, bytes to be had, tokens a conversation)
@@ -19,6 +19,7 @@ def main(seed: int = 0) -> list[Row]:
     """Rows of figures, as `bench NAME --json` prints them; none where there is no GPU."""
     if not has_gpu("this benchmark"):
         return []
+    measure_constants()
     return [each for claim in CLAIMS for each in _claim(*claim, seed)]
 
 

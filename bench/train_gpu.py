@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-from bench._gpu import Row, config_of, has_gpu, row
+from bench._gpu import Row, config_of, has_gpu, measure_constants, row
 from bench._gpu_run import Job, Outcome, run_job
 from core.process import child_environment
 from core.workspace import ROOT
@@ -40,6 +40,7 @@ def main(seed: int = 0) -> list[Row]:
     """Rows of figures, as `bench NAME --json` prints them; none where there is no GPU."""
     if not has_gpu("this benchmark"):
         return []
+    measure_constants()
     rate = matrix_rate()
     found = [row("the card's bf16 matrix rate, 8192 x 8192", rate / 1e12, "TFLOP/s", None, None, None)]
     draw = random.Random(seed)

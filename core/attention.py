@@ -8,10 +8,10 @@ FLASH = "flash_attention_2"
 
 
 def repeat_keys() -> None:
-    """Have transformers repeat the keys that several heads share, for cards of a compute capability below 8.0.
+    """Have transformers repeat the key heads that query heads share, for cards of a compute capability below 8.0.
 
-    There FlashAttention is not, and the other quick kernel does not take fewer keys than queries (torch 2.13): torch
-    would compute all scores at length, in fp32.
+    They have no FlashAttention, and torch's memory-efficient kernel does not take fewer key heads than query heads
+    (2.13): torch would keep all scores, in fp32.
     """
     from transformers.integrations import sdpa_attention
 

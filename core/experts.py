@@ -84,8 +84,9 @@ def _through(experts: Any, name: str, rows: torch.Tensor, ends: torch.Tensor, by
     else:
         result = _Product.apply(rows, weight, ends, turned)
     for adapter in getattr(experts, "lent_adapters", {}).get(name, ()):
-        thin = _trained(rows.to(adapter.down.dtype), adapter.down, ends, True)
-        result = result + (_trained(thin, adapter.up, ends, True) * adapter.scaling).to(result.dtype)
+        # In the dtype of the rows, as other layers' adapters (core/train/input_dtype.py).
+        thin = _trained(rows, adapter.down.to(rows.dtype), ends, True)
+        result = result + _trained(thin, adapter.up.to(rows.dtype), ends, True) * adapter.scaling
     return result + getattr(experts, f"{name}_bias")[by_expert] if experts.has_bias else result
 
 
@@ -138,10 +139,9 @@ def at_once(rows: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def suits_groups(rows: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether the grouped product takes these: all bf16, rows of 16 bytes, and enough rows to meet most experts."""
+    """Whether the grouped product takes these: bf16, rows of 16 bytes, and enough rows to meet most experts."""
     experts, *sides = _shape(weight)
-    bf16 = rows.dtype == sides_of(weight)[1] == torch.bfloat16
-    return bf16 and not any(side % 8 for side in sides) and rows.shape[0] >= experts
+    return rows.dtype == torch.bfloat16 and not any(side % 8 for side in sides) and rows.shape[0] >= experts
 
 
 def _groups(rows: torch.Tensor, ends: torch.Tensor) -> Iterator[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -71,7 +72,7 @@ def torch_has_cuda() -> bool:
 
 
 def _allowed_cards(nvml: Any) -> set[int] | None:
-    """The cards that CUDA_VISIBLE_DEVICES allows, by number or UUID, or by a slice's; None where it is not set."""
+    """The cards that CUDA_VISIBLE_DEVICES allows, by number or UUID; None where it is not set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return None
@@ -79,20 +80,7 @@ def _allowed_cards(nvml: Any) -> set[int] | None:
     count = nvml.nvmlDeviceGetCount()
     uuids = [str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
     numbers = {int(name) for name in names if name.isdigit()}
-    sliced = [_card_of_slice(nvml, name) for name in names if name.startswith("MIG-")]
-    return (
-        numbers
-        | {card for card in sliced if card is not None}
-        | {index for index, uuid in enumerate(uuids) for name in names if uuid.startswith(name)}
-    )
-
-
-def _card_of_slice(nvml: Any, uuid: str) -> int | None:
-    """The number of the card that a slice of the UUID is of; None where there is none such."""
-    with contextlib.suppress(nvml.NVMLError):
-        card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(uuid))
-        return int(nvml.nvmlDeviceGetIndex(card))
-    return None
+    return numbers | {index for index, uuid in enumerate(uuids) for name in names if uuid.startswith(name)}
 
 
 def _card(nvml: Any, index: int) -> Device:
@@ -121,8 +109,8 @@ def device() -> Device:
 def claim_card(card: Device | None = None) -> None:
     """Make `card`, or else the freest, this process' only one. Call it before torch looks.
 
-    A single card that the person has named already, by number, UUID or slice, is left as it is; the number is that of
-    nvidia-smi, where the person has not said that it is another.
+    A single card that the person has named already, by number or UUID, is left as it is; the number is nvidia-smi's,
+    unless CUDA_DEVICE_ORDER says otherwise.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     chosen = card or device()
@@ -209,7 +197,7 @@ def device_used_bytes(chosen: Device, pid: int) -> tuple[int, int]:
         used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
-    # Containers and Windows hide which process holds what, WSL does not tell: then the device's use is all to be said.
+    # Containers and Windows hide which process holds what: then the device's use is all there is to say.
     mine: list[int | None] = []
     with contextlib.suppress(nvml.NVMLError):
         mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
@@ -221,11 +209,13 @@ def temperature_and_power(chosen: Device) -> dict[str, float | None]:
     if chosen.kind != "cuda":
         return {}
     nvml = _nvml()
-    readings: dict[str, float | None] = {"temperature_celsius": None, "power_watts": None}
-    with contextlib.suppress(nvml.NVMLError):
-        handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
-        readings["temperature_celsius"] = float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-    with contextlib.suppress(nvml.NVMLError):
-        handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
-        readings["power_watts"] = nvml.nvmlDeviceGetPowerUsage(handle) / 1000  # it tells milliwatts
-    return readings
+
+    def read(of: Callable[[Any], float]) -> float | None:
+        with contextlib.suppress(nvml.NVMLError):
+            return float(of(nvml.nvmlDeviceGetHandleByIndex(chosen.index)))
+        return None
+
+    return {
+        "temperature_celsius": read(lambda card: nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)),
+        "power_watts": read(lambda card: nvml.nvmlDeviceGetPowerUsage(card) / 1000),  # it tells milliwatts
+    }

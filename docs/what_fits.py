@@ -179,6 +179,7 @@ def finish(found: dict[str, Any]) -> None:
             for entry in model["traces"].get(largest.half_dtype, {}).values():
                 tensors = {key: size for key, size in entry["breakdown"].items() if key not in ("allocator", "context")}
                 tensors["workspace"] -= of_card(largest).workspace_bytes  # which the peak has on top
+                tensors["optimizer"] -= entry["managed_bytes"]  # as well
                 step = Traced((Phase("peak", tensors),), {}, managed=entry["managed_bytes"])
                 peak = Peak(step, of_card(largest))
                 entry |= {"peak_bytes": peak.as_json(), "breakdown": peak.breakdown}

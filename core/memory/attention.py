@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,9 @@ _aten = torch.ops.aten
 def attention_of(kind: str) -> Iterator[None]:
     """Inside, `scaled_dot_product_attention` on meta tensors calls the kernel that a device of `kind` would."""
     real = torch.nn.functional.scaled_dot_product_attention
-    kernel = _on_cpu if kind == "cpu" else _on_cuda
+    # Cards without bf16 have no FlashAttention; `core.build` computes fp16 on no others. Apple's GPU takes both.
+    quick = (torch.bfloat16,) if kind == "cuda" else (torch.bfloat16, torch.float16)
+    kernel = _on_cpu if kind == "cpu" else partial(_on_gpu, quick)
 
     def attention(
         query: torch.Tensor,
@@ -53,11 +56,18 @@ def _on_cpu(
     return result
 
 
-def _on_cuda(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, dropout: float, causal: bool, scale: Any
+def _on_gpu(
+    quick: tuple[torch.dtype, ...],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Any,
+    dropout: float,
+    causal: bool,
+    scale: Any,
 ) -> torch.Tensor:
-    """FlashAttention where there is no mask; else, and on cards without bf16, which have none, the efficient kernel."""
-    if mask is None and query.dtype == torch.bfloat16 and query.shape[-1] <= 256:
+    """FlashAttention where there is no mask and it takes the dtype; else the memory-efficient kernel."""
+    if mask is None and query.dtype in quick and query.shape[-1] <= 256:
         return _aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
     if query.shape[1] != key.shape[1]:
         groups = query.shape[1] // key.shape[1]

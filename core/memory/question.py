@@ -10,7 +10,7 @@ from typing import Any
 from core.budget import Budget
 from core.memory.batches import Data, Work, work_of
 from core.memory.target import Target
-from core.memory.trace import LOADING, MicroBatch, Traced
+from core.memory.trace import MicroBatch, Traced
 from core.memory.way import Way, seconds, share_of, ways_of
 from core.recipe import Recipe
 
@@ -44,11 +44,9 @@ class Peak:
     @property
     def breakdown(self) -> dict[str, int]:
         """The process' bytes by category; they add up to `process`."""
-        highest = self.traced.highest
-        counted, workspace = dict(highest.at_peak), self.target.workspace_bytes
-        if highest.name == LOADING:  # there are no states yet, but there will be
-            counted["optimizer"] += self.traced.managed
-        counted["workspace"] += workspace
+        counted = dict(self.traced.highest.at_peak)
+        counted["optimizer"] += self.traced.managed
+        counted["workspace"] += self.target.workspace_bytes
         return {**counted, "allocator": self.reserved - self.tensors, "context": self.target.context_bytes}
 
     def as_json(self) -> dict[str, int]:
@@ -115,7 +113,7 @@ class Question:
         """Whether the way is within the budget."""
         if way.optimizer != self.ways[0].optimizer:  # not worth a trace where even no states at all would not do
             peak = self.peak(replace(way, optimizer=self.ways[0].optimizer))
-            stateless = peak.tensors - (peak.traced.resting["optimizer"] - peak.traced.managed)
+            stateless = peak.tensors - peak.traced.resting["optimizer"]
             if self.target.reserved(stateless, way.heap) + self.target.context_bytes > self.budget.bytes:
                 return False
         return self.peak(way).process <= self.budget.bytes

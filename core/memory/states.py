@@ -17,44 +17,55 @@ def embeddings_of(model: Any) -> list[torch.Tensor]:
     return [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
 
 
-def managed_bytes(optimizer: str, model: Any) -> int:
-    """Bytes of the states of `model`'s trained parameters that a paged optimizer keeps in managed memory on a GPU."""
-    if not optimizer.startswith("paged"):
-        return 0
-    trained = [each for each in model.parameters() if each.requires_grad and each.numel() >= SMALLEST_PAGED]
-    states = OptimizerStates(optimizer, trained, embeddings_of(model))
-    return sum(states.moments * each.numel() * (1 if states.in_8_bits(each) else 4) for each in trained)
-
-
 class OptimizerStates:
     """The states that an optimizer keeps, made at its first step: AdamW's two moments or Lion's one, in its own way.
 
-    transformers has bitsandbytes keep those of `embeddings` in fp32, whatever the optimizer's bits.
+    transformers has bitsandbytes keep those of `embeddings` in fp32, whatever the optimizer's bits. On a GPU a paged
+    optimizer keeps the large ones in managed memory: those are not made, but told of by `managed_bytes`.
     """
 
-    def __init__(self, name: str, parameters: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(
+        self, name: str, parameters: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = (), on_gpu: bool = False
+    ) -> None:
         self.name, self.parameters = name, parameters
+        self.paged = on_gpu and name.startswith("paged")
         self.moments = 1 if "lion" in name else 2
         self.wide = {id(parameter) for parameter in embeddings}
         self.made: list[torch.Tensor] = []
 
-    def in_8_bits(self, parameter: torch.Tensor) -> bool:
-        """Whether the moments of `parameter` are kept in 8 bits."""
-        return "8bit" in self.name and parameter.numel() >= SMALLEST_8BIT and id(parameter) not in self.wide
+    @classmethod
+    def of(cls, name: str, model: Any, on_gpu: bool) -> OptimizerStates:
+        """Those for what is trained of `model`."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+        return cls(name, trained, embeddings, on_gpu)
+
+    @property
+    def managed_bytes(self) -> int:
+        """What is kept in managed memory, which torch does not count."""
+        managed = filter(self._is_managed, self.parameters)
+        return sum(self.moments * each.numel() * self._dtype(each).itemsize for each in managed)
 
     def step(self) -> None:
         """What `optimizer.step()` allocates and keeps."""
         if not self.made:
             self.made = [state for parameter in self.parameters for state in self._of(parameter)]
 
+    def _is_managed(self, parameter: torch.Tensor) -> bool:
+        return self.paged and parameter.numel() >= SMALLEST_PAGED
+
+    def _dtype(self, parameter: torch.Tensor) -> torch.dtype:
+        if "torch" in self.name:
+            return parameter.dtype
+        narrow = "8bit" in self.name and parameter.numel() >= SMALLEST_8BIT and id(parameter) not in self.wide
+        return torch.uint8 if narrow else torch.float32
+
     def _of(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
+        dtype = self._dtype(parameter)
         if "torch" in self.name:  # torch's own counts its steps in a tensor
-            step = torch.zeros((), device=parameter.device)
-            return [step, *(torch.zeros_like(parameter) for _ in range(self.moments))]
-        if self.in_8_bits(parameter):
+            yield torch.zeros((), device=parameter.device)
+        if not self._is_managed(parameter):
+            yield from (torch.zeros_like(parameter, dtype=dtype) for _ in range(self.moments))
+        if dtype == torch.uint8:  # a scale for each block
             blocks = -(-parameter.numel() // 256)
-            return [
-                *(torch.zeros_like(parameter, dtype=torch.uint8) for _ in range(self.moments)),
-                *(torch.zeros(blocks, device=parameter.device) for _ in range(self.moments)),
-            ]
-        return [torch.zeros_like(parameter, dtype=torch.float32) for _ in range(self.moments)]
+            yield from (torch.zeros(blocks, device=parameter.device) for _ in range(self.moments))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -23,12 +23,12 @@ from core.memory.count import Counter
 from core.memory.experts import experts_on
 from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
-from core.memory.states import OptimizerStates, embeddings_of, managed_bytes
+from core.memory.states import OptimizerStates
 from core.train.batches import Batch
 from core.train.checkpointing import checkpoint
 from core.train.fused import fuse
+from core.train.input_dtype import compute_in_input_dtype
 from core.train.loss import last_hidden, loss_at
-from core.train.narrow import compute_as_given
 
 _made = Memo()
 
@@ -82,7 +82,7 @@ class Traced:
     resting: dict[str, int]
     # The input embeddings, where they are not the head as well: what a run could keep in ordinary memory.
     embedding: int = 0
-    # What of the optimizer's states is in managed memory, which torch does not count.
+    # The optimizer's states in managed memory, on top of it all: torch does not count them.
     managed: int = 0
 
     def without_embeddings(self) -> Traced:
@@ -92,21 +92,17 @@ class Traced:
             return {**counted, "weights": counted["weights"] - self.embedding}
 
         phases = tuple(each if each.name == LOADING else Phase(each.name, less(each.at_peak)) for each in self.phases)
-        return Traced(phases, less(self.resting), 0, self.managed)
-
-    def allocated(self, phase: Phase) -> int:
-        """What of a phase's peak torch's own allocator holds, in bytes."""
-        return phase.peak - (0 if phase.name == LOADING else self.managed)
+        return replace(self, phases=phases, resting=less(self.resting), embedding=0)
 
     @property
     def highest(self) -> Phase:
-        """The phase with the peak of what torch allocates."""
-        return max(self.phases, key=self.allocated)
+        """The phase with the step's peak."""
+        return max(self.phases, key=lambda phase: phase.peak)
 
     @property
     def peak(self) -> int:
-        """The most at once, in bytes, managed memory left out."""
-        return self.allocated(self.highest)
+        """The most at once, in bytes."""
+        return self.highest.peak
 
 
 def trace(
@@ -126,7 +122,7 @@ def trace(
     """
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = OptimizerStates(optimizer, trained, embeddings_of(model))
+    states = OptimizerStates.of(optimizer, model, on_gpu=device_kind == "cuda")
     counter = Counter(_made)
     with counter, attention_of(device_kind), experts_on(device_kind):
         own_model(counter, model)
@@ -135,11 +131,9 @@ def trace(
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
             phases = tuple(_step(model, trained, states, shapes, counter, offload))
             del held
-    managed = 0
     if device_kind == "cuda":
         phases = (_loading(model, counter.by_category), *phases)
-        managed = managed_bytes(optimizer, model)
-    return Traced(phases, dict(counter.by_category), movable_embedding(model), managed)
+    return Traced(phases, dict(counter.by_category), movable_embedding(model), states.managed_bytes)
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
@@ -169,7 +163,7 @@ def movable_embedding(model: Any) -> int:
 def prepare(model: Any, checkpointing: str) -> None:
     """As trl's trainer and ours prepare it."""
     fuse(model)
-    compute_as_given(model)
+    compute_in_input_dtype(model)
     model.train()
     checkpoint(model, checkpointing)
 

@@ -34,7 +34,7 @@ def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
         context = constants_of(device, torch.cuda.get_device_capability(0)).context_bytes  # as the plan counts it
         fraction = max(0.01, min(1.0, (budget_bytes - context - managed_bytes) / total))
         torch.cuda.set_per_process_memory_fraction(fraction, 0)
-        return f"enforced by torch's allocator, at {fraction:.0%} of the card"
+        return "enforced by torch's allocator"
     if sys.platform != "linux":
         return "not enforced: this system offers no limit for one process"
     _budget_bytes = budget_bytes

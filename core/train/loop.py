@@ -31,7 +31,7 @@ from core.export.naming import plain_template
 from core.further import TEMPLATE
 from core.hardware import Device, device
 from core.heap import return_memory
-from core.memory.states import managed_bytes
+from core.memory.states import OptimizerStates
 from core.models import FoundModel
 from core.recipe import Recipe
 from core.runs.pulse import Heart
@@ -151,8 +151,8 @@ def prepare(
     rules, start = recipe.train, read_start(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    # What the states take is known only now.
-    enforce(budget.bytes, chosen, managed_bytes(optimizer_name(choices.way.optimizer, chosen.kind), model))
+    states = OptimizerStates.of(optimizer_name(choices.way.optimizer, chosen.kind), model, chosen.kind == "cuda")
+    enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return Prepared(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
 

@@ -41,11 +41,14 @@ class TrainedTokensLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         """The loss, and with it the gradients of the hidden states and of the head where they are wanted."""
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         wanted = ctx.needs_input_grad
         d_hidden = torch.empty_like(hidden) if wanted[0] else None
         # Summed over many parts, so in fp32.
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
+        if hidden.dtype.itemsize < weight.dtype.itemsize:  # a head that learns is kept in fp32, and need not compute so
+            weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         part = max(1, LOGITS_AT_ONCE // weight.shape[0])
         for start in range(0, len(hidden), part):
             rows = slice(start, start + part)
@@ -65,7 +68,6 @@ class TrainedTokensLoss(torch.autograd.Function):
                 d_bias += error.sum(0)
             del narrow
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total
 
     @staticmethod
@@ -144,7 +146,7 @@ def head_is_exact(model: Any) -> bool:
     if type(head) is not torch.nn.Linear:
         return False
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(head.weight.shape[0], (1, 12), generator=generator).to(model.device)
+    ids = torch.randint(head.weight.shape[0], (1, 12), generator=generator).to(head.weight.device)
     was_training = model.training
     model.eval()
     try:

@@ -21,9 +21,9 @@ from core.train.batches import Batch, MicroBatches, counted, parts_of
 from core.train.checkpointing import checkpoint, thin_out
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.fused import fuse
+from core.train.input_dtype import compute_in_input_dtype
 from core.train.limits import renewed
 from core.train.loss import head_is_exact, summed_loss
-from core.train.narrow import compute_as_given
 from core.train.neftune import add_noise
 from core.train.parallel import ALONE, InStep, Ranks
 from core.train.resume import GoOn, Start
@@ -109,7 +109,7 @@ class NibbleTrainer(SFTTrainer):
         for parameter, value in zip(trained, values, strict=True):
             parameter.data = value  # SFTTrainer has rounded them to bf16: what a run starts from would be another
         fuse(self.model)
-        compute_as_given(self.model)
+        compute_in_input_dtype(self.model)
         causal = self.model.get_base_model()
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
@@ -206,11 +206,12 @@ class NibbleTrainer(SFTTrainer):
 
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
         """Summed loss in nats of one micro-batch, by our own head or trl's."""
+        causal = self.model.get_base_model()  # around PEFT's wrapper accelerate has put autocast, which no trace has
         if self.own_loss:
-            return summed_loss(self.model.get_base_model(), **inputs)
+            return summed_loss(causal, **inputs)
         weights = inputs.get("weights")
         plain = {key: value for key, value in inputs.items() if key != "weights"}
-        each = self.model(**plain, use_cache=False, fused_lm_head=True).log_probs.float()
+        each = causal(**plain, use_cache=False, fused_lm_head=True).log_probs.float()
         return -(each if weights is None else each * weights[:, 1:]).sum()
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:

@@ -16,7 +16,7 @@ import torch
 
 from core.chat.adapters import Adapters, refuse_adapter
 from core.chat.client import ChatClient
-from core.chat.generate import answers, prompt_ids, stream, where_it_computes
+from core.chat.generate import answers, compute_device, prompt_ids, stream
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, base_voice, without_adapter
 from core.errors import ChildError, NibbleError
@@ -192,7 +192,7 @@ def test_prompts_answered_together_are_answered_as_alone(talker, tokenizer) -> N
     assert together == [answers(talker, tokenizer, [prompt], 8)[0] for prompt in prompts]
 
 
-def test_prompts_go_to_where_the_layers_are_though_the_embeddings_wait_in_ram() -> None:
+def test_prompts_go_to_where_the_layers_are_though_the_embeddings_wait_in_ram(talker, tokenizer) -> None:
     """transformers says that a model is where its first parameter is: these embeddings are not where it computes."""
 
     def placed(*layers: torch.nn.Module) -> SimpleNamespace:
@@ -200,8 +200,19 @@ def test_prompts_go_to_where_the_layers_are_though_the_embeddings_wait_in_ram() 
         return SimpleNamespace(parameters=parameters, device=next(parameters()).device)
 
     embeddings = torch.nn.Embedding(8, 4)
-    assert where_it_computes(placed(embeddings, torch.nn.Linear(4, 8, device="meta"))).type == "meta"
-    assert where_it_computes(placed(embeddings, torch.nn.Linear(4, 8))) == torch.device("cpu")
+    seen: list[torch.device] = []
+
+    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: Any) -> torch.Tensor:
+        seen.extend([input_ids.device, attention_mask.device])
+        return torch.zeros(1, input_ids.shape[1] + 1, dtype=torch.long)
+
+    layers = placed(embeddings, torch.nn.Linear(4, 8, device="meta"))
+    layers.generate, layers.config = generate, talker.config
+    layers.generation_config = talker.generation_config
+    answers(layers, tokenizer, ["hello"], 1)
+    assert {device.type for device in seen} == {"meta"}
+    assert compute_device(placed(embeddings, torch.nn.Linear(4, 8, device="meta"))).type == "meta"
+    assert compute_device(placed(embeddings, torch.nn.Linear(4, 8))) == torch.device("cpu")
 
 
 def test_a_stop_is_obeyed_within_a_token(talker, tokenizer) -> None:

@@ -113,15 +113,6 @@ def test_all_at_once_is_one_after_the_other() -> None:
             assert torch.allclose(a.float(), b.float(), rtol=0.02, atol=0.05)
 
 
-def test_a_grouped_product_is_not_asked_for_what_it_cannot_take() -> None:
-    rows, weight = torch.randn(24, 32), torch.randn(4, 16, 32)
-    narrow = torch.bfloat16
-    assert experts.suits_groups(rows.to(narrow), weight.to(narrow))
-    assert not experts.suits_groups(rows.to(narrow), weight)  # adapters in fp32
-    assert not experts.suits_groups(rows, weight.to(narrow))
-    assert not experts.suits_groups(rows[:3].to(narrow), weight.to(narrow))
-
-
 def test_adapters_of_experts_add_what_peft_would_add_to_the_weights(packed: Any) -> None:
     from peft.tuners.lora.layer import ParamWrapper
 

@@ -78,22 +78,13 @@ def _refused(*_: Any) -> None:
 
 @pytest.fixture
 def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Card 0 with less free than card 1, and one slice of card 0."""
-
-    def by_uuid(uuid: str) -> str:
-        if uuid != "MIG-a":
-            raise NotSupported
-        return "slice"
-
+    """Card 0 with less free than card 1."""
     free = {0: 10 * 2**30, 1: 20 * 2**30}
     nvml = _nvml(
         nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetUUID=lambda index: f"GPU-{index}",
         nvmlDeviceGetName=lambda index: f"Card {index}",
         nvmlDeviceGetMemoryInfo=lambda index: SimpleNamespace(total=24 * 2**30, free=free[index]),
-        nvmlDeviceGetHandleByUUID=by_uuid,
-        nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda slice_of: 0,
-        nvmlDeviceGetIndex=lambda card: card,
     )
     monkeypatch.setattr(hardware, "_nvml", lambda: nvml)
     monkeypatch.setattr(hardware, "torch_has_cuda", lambda: True)
@@ -104,7 +95,7 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("visible", "cards"),
-    [(None, [1, 0]), ("0", [0]), ("1,0", [1, 0]), ("GPU-1", [1]), ("MIG-a", [0]), ("MIG-b", []), ("", [])],
+    [(None, [1, 0]), ("0", [0]), ("1,0", [1, 0]), ("GPU-1", [1]), ("", [])],
 )
 def test_the_cards_are_those_that_may_be_seen(
     two_cards: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: list[int]
@@ -114,9 +105,7 @@ def test_the_cards_are_those_that_may_be_seen(
     assert [card.index for card in cuda_devices()] == cards
 
 
-@pytest.mark.parametrize(
-    ("named", "claimed"), [(None, "1"), ("0,1", "1"), ("0", "0"), ("GPU-0", "GPU-0"), ("MIG-a", "MIG-a")]
-)
+@pytest.mark.parametrize(("named", "claimed"), [(None, "1"), ("0,1", "1"), ("0", "0"), ("GPU-0", "GPU-0")])
 def test_a_card_is_claimed_by_the_number_that_nvml_gives_it(
     two_cards: None, monkeypatch: pytest.MonkeyPatch, named: str | None, claimed: str
 ) -> None:

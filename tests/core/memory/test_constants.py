@@ -10,7 +10,7 @@ import pytest
 from core.catalog import find_card
 from core.hardware import Device
 from core.memory import constants
-from core.memory.constants import Constants, constants_of, documented, keep
+from core.memory.constants import Constants, constants_of, documented, keep, work_as_a_step
 from core.memory.target import of_card, this_machine
 
 CARD = Device("cuda", "NVIDIA Test 4090", 24 * 2**30, 23 * 2**30)
@@ -49,6 +49,10 @@ def test_a_reading_that_somebody_else_has_spoilt_is_not_kept(monkeypatch) -> Non
     monkeypatch.setattr(constants, "measure", lambda card: Constants(400 * 2**20, 9_000_000, measured=True))
     assert constants.main()["context_bytes"] == 400 * 2**20
     assert constants_of(CARD, ADA).measured
+
+
+def test_what_is_measured_is_a_small_step_that_every_device_can_do() -> None:
+    work_as_a_step("cpu")
 
 
 def test_newer_cards_work_in_more() -> None:

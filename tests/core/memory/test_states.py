@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from core.catalog import find_card
 from core.memory.question import Peak
-from core.memory.states import managed_bytes
+from core.memory.states import OptimizerStates
 from core.memory.target import of_card
 from core.memory.trace import LOADING, Phase, Traced
 
@@ -31,13 +29,31 @@ def _model(*sizes: int) -> torch.nn.Module:
     ],
 )
 def test_only_large_tensors_states_are_managed(optimizer: str, bytes_each: int) -> None:
-    assert managed_bytes(optimizer, _model(99_999, 100_000, 250_000)) == bytes_each * 350_000
+    model = _model(99_999, 100_000, 250_000)
+    assert OptimizerStates.of(optimizer, model, on_gpu=True).managed_bytes == bytes_each * 350_000
+    assert OptimizerStates.of(optimizer, model, on_gpu=False).managed_bytes == 0
 
 
 def test_frozen_weights_have_no_states() -> None:
     model = _model(200_000, 300_000)
     next(model.parameters()).requires_grad_(False)
-    assert managed_bytes("paged_adamw_32bit", model) == 8 * 300_000
+    assert OptimizerStates.of("paged_adamw_32bit", model, on_gpu=True).managed_bytes == 8 * 300_000
+
+
+def test_a_trained_embeddings_states_are_wide_whatever_the_optimizers_bits() -> None:
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Embedding(1000, 200), torch.nn.Linear(200, 1000, bias=False))
+    assert OptimizerStates.of("paged_adamw_8bit", model, on_gpu=True).managed_bytes == 200_000 * (8 + 2)
+
+
+@pytest.mark.parametrize("optimizer", ["paged_adamw_32bit", "paged_adamw_8bit"])
+def test_what_is_managed_is_not_made(optimizer: str) -> None:
+    model = _model(99_999, 250_000)
+    managed, ordinary = (OptimizerStates.of(optimizer, model, on_gpu=each) for each in (True, False))
+    for states in (managed, ordinary):
+        states.step()
+    made, all_of_it = (sum(each.nbytes for each in states.made) for states in (managed, ordinary))
+    assert made + managed.managed_bytes == all_of_it
 
 
 def _phase(name: str, **counted: int) -> Phase:
@@ -49,23 +65,20 @@ def _phase(name: str, **counted: int) -> Phase:
 
 def test_torchs_peak_is_without_managed_states_and_the_process_with_them() -> None:
     target = of_card(find_card("rtx-4090-24gb"))
-    step = _phase("forward 1", weights=1000 * 2**20, optimizer=300 * 2**20, activations=200 * 2**20)
+    step = _phase("forward 1", weights=1000 * 2**20, optimizer=44 * 2**20, activations=200 * 2**20)
     loading = _phase(LOADING, weights=1000 * 2**20, workspace=100 * 2**20)
-    traced = Traced((loading, step), {}, 0, 256 * 2**20)
-    peak = Peak(traced, target)
-    assert peak.tensors == (1000 + 300 - 256 + 200) * 2**20 + target.workspace_bytes
-    assert peak.process == peak.reserved + 256 * 2**20 + target.context_bytes
+    peak = Peak(Traced((loading, step), {}, managed=256 * 2**20), target)
+    assert peak.tensors == (1000 + 44 + 200) * 2**20 + target.workspace_bytes
+    assert peak.process == target.reserved(peak.tensors) + 256 * 2**20 + target.context_bytes
     assert sum(peak.breakdown.values()) == peak.process
+    assert peak.breakdown["optimizer"] == 300 * 2**20
 
 
 def test_what_loading_takes_is_kept_by_the_allocator_and_the_states_come_on_top() -> None:
     target = of_card(find_card("rtx-4090-24gb"))
-    step = _phase("forward 1", weights=1000 * 2**20, optimizer=300 * 2**20, activations=200 * 2**20)
+    step = _phase("forward 1", weights=1000 * 2**20, optimizer=44 * 2**20, activations=200 * 2**20)
     loading = _phase(LOADING, weights=1000 * 2**20, workspace=400 * 2**20)
-    traced = Traced((loading, step), {}, 0, 256 * 2**20)
-    peak = Peak(traced, target)
-    assert traced.highest.name == LOADING  # though the step's bytes, managed ones included, are more
-    assert peak.process == peak.reserved + 256 * 2**20 + target.context_bytes
+    peak = Peak(Traced((loading, step), {}, managed=256 * 2**20), target)
+    assert peak.tensors == 1400 * 2**20 + target.workspace_bytes
+    assert peak.process == target.reserved(peak.tensors) + 256 * 2**20 + target.context_bytes
     assert sum(peak.breakdown.values()) == peak.process
-    without = replace(traced, managed=0)
-    assert Peak(without, target).process > peak.process - 256 * 2**20

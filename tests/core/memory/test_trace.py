@@ -54,7 +54,7 @@ def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: s
 
 def _trace(config: dict, checkpointing: str = "off", device: str = "cuda", offload: bool = False) -> Traced:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = sketch(config, QuantizationSettings(), LoraSettings(rank=8), dtype, dtype)
+    model = sketch(config, QuantizationSettings(), LoraSettings(rank=256), dtype, dtype)
     return trace(model, [MicroBatch(1, 128, 100)] * 2, device, "paged_adamw_32bit", checkpointing, offload)
 
 
@@ -72,6 +72,7 @@ def test_a_step_carried_on_from_shallow_ones_is_the_whole_models(name: str, chec
         # The norms of all gradients share one storage, which is rounded up once.
         assert all(abs(phase.at_peak[key] - real.at_peak[key]) <= GRAIN for key in real.at_peak)
     assert carried.peak == whole.peak
+    assert carried.managed == whole.managed > 0
 
 
 def test_layers_that_are_not_alike_are_traced_whole() -> None:

@@ -15,15 +15,19 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 
 
-def compute_as_given(model: torch.nn.Module) -> None:
-    """Let every linear adapter of `model` compute in the dtype of what it is given."""
+def compute_in_input_dtype(model: torch.nn.Module) -> None:
+    """Let every linear adapter of `model` compute in the dtype of what it is given.
+
+    DoRA's go on in fp32: it measures its magnitudes against the norm of all weights, which must be exact.
+    """
     for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            pairs = [*layer.lora_A.values(), *layer.lora_B.values()]
-            if all(type(each) is torch.nn.Linear for each in pairs):
-                layer.cast_input_dtype_enabled = False
-                for each in pairs:
-                    each.forward = MethodType(_forward, each)
+        if not isinstance(layer, LoraLayer) or layer.lora_variant:
+            continue
+        pairs = [*layer.lora_A.values(), *layer.lora_B.values()]
+        if pairs and all(type(each) is torch.nn.Linear for each in pairs):
+            layer.cast_input_dtype_enabled = False
+            for each in pairs:
+                each.forward = MethodType(_forward, each)
 
 
 def _forward(linear: Any, x: torch.Tensor) -> torch.Tensor:
