@@ -126,6 +126,7 @@ def hand_over(python: Path, root: Path, options: Options) -> int:
         **os.environ,
         "PYTHONPATH": str(root),
         "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",  # Windows would print and read in a code page of its own
         **card_variables(options.gpu),
     }
     command = [str(python), "-m", "core.cli", *options.rest]

@@ -110,7 +110,8 @@ def serve(
     _tell_others(names, share, "" if auth else password)
     if browser or window:
         show(serving.url, window)
-    ended.wait()
+    while not ended.wait(0.5):  # without a limit Windows would let no Ctrl+C through
+        pass
     print("Nibble ends. Runs that train go on.", file=sys.stderr)
     server.stop()
     instance.leave()

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from core.errors import ChildError, NibbleError
 from core.process import child_environment
@@ -122,18 +122,31 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {text}. Please report it."
 
 
+def _device_is_lost(error: Exception) -> bool:
+    """Whether CUDA will refuse all that this process asks of it from now on; the next one can begin anew."""
+    text = str(error)
+    return "CUDA error" in text and "out of memory" not in text and "ALLOC_FAILED" not in text
+
+
 def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Request], bool]) -> int:
     """The child's end: answer requests from standard input until it closes.
 
     `interrupt` sees each request the moment it arrives, also while another is being answered, and returns whether
-    that was all there is to do with it.
+    that was all there is to do with it. Ends with 1 when the GPU will not work for this process any more: the parent
+    starts another for its next request.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what libraries print must not get among the answers
+    source = os.fdopen(os.dup(0), encoding="utf-8")
+    # On Windows whoever looks at standard input while it is being read waits until something comes: as numpy does when
+    # it is imported. So what is looked at is not what is read.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     requests: list[Request | None] = []
     arrived = threading.Condition()
 
-    def listen(source: IO[str]) -> None:
+    def listen() -> None:
         for line in source:
             request = json.loads(line)
             if not interrupt(request):
@@ -144,7 +157,7 @@ def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Re
             requests.append(None)
             arrived.notify()
 
-    threading.Thread(target=listen, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
     while True:
         with arrived:
             arrived.wait_for(lambda: bool(requests))
@@ -164,3 +177,5 @@ def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Re
         except Exception as error:  # told to the parent, which tells the person; the traceback goes to the log
             traceback.print_exc()
             answer_with({"refusal": _sentence(error)})
+            if _device_is_lost(error):
+                return 1

@@ -29,6 +29,7 @@ def doctor(workspace: Workspace) -> dict[str, Any]:
         env=child_environment(),
         capture_output=True,
         encoding="utf-8",
+        errors="replace",
     )
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:

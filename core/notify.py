@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from core.errors import NibbleError
-from core.process import child_environment, end_tree, process_started
+from core.process import apart, child_environment, end_tree, process_started
 from core.runs.store import ENDED, Run
 from core.workspace import ROOT, Workspace, read_json, write_json
 
@@ -93,7 +93,7 @@ def tell_end(run: Run) -> None:
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
             env=child_environment(),
-            start_new_session=True,
+            **apart(),
         )
 
 

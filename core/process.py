@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ def child_environment() -> dict[str, str]:
     OpenMP's threads soon sleep when they wait: spinning as long as is their default, two processes on two cores slowed
     each other several times (docs/tried.md), and a person's machine is never ours alone.
     """
-    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "true"}
     ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
     given = {name: value for name, value in os.environ.items() if "TRUST_REMOTE_CODE" not in name}
     return {"GOMP_SPINCOUNT": "20000", **given, **ours}
@@ -31,6 +32,17 @@ def child_environment() -> dict[str, str]:
 def as_process(module: str, *arguments: str) -> dict[str, Any]:
     """For subprocess: `module` of ours as a process of its own, as `python -m` runs it."""
     return {"args": [sys.executable, "-m", module, *arguments], "cwd": ROOT, "env": child_environment()}
+
+
+def apart() -> dict[str, Any]:
+    """For subprocess: a process that outlives this one and its terminal, and hears none of its Ctrl+C.
+
+    On Windows with a console that nobody sees: without any, Python's own launcher would open one, and to close it
+    would end the process.
+    """
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
 
 
 def process_started(pid: int) -> float:

@@ -23,7 +23,7 @@ from core.model_kinds import classes_of, needs_code
 from core.models import FoundModel
 from core.sizes import show_bytes
 from core.strange_files import read_settings
-from core.workspace import Workspace, read_json, write_json
+from core.workspace import Workspace, move, read_json, write_json
 
 MOST_FILES, MOST_BYTES = 100, 5_000_000
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -181,7 +181,7 @@ def agree(workspace: Workspace, code: ModelCode) -> None:
         about = {"model": code.source, "revision": code.revision, "classes": code.classes, "files": files}
         write_json(fresh / RECORD, {**about, "agreed": time.time()})
         shutil.rmtree(home / code.digest, ignore_errors=True)
-        fresh.rename(home / code.digest)
+        move(fresh, home / code.digest)
 
 
 def agreed_folder(workspace: Workspace, code: ModelCode) -> Path | None:

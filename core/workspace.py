@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ROOT / "presets"
 Result = TypeVar("Result")
+# For so long a scanner may keep a fresh file open, on Windows.
+SCAN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ def as_path(text: str) -> Path | None:
         return None
 
 
-def _patiently(action: Callable[[], Result]) -> Result:
-    """Do `action`, again for up to a second while Windows forbids it because another process has the file open."""
-    deadline = time.monotonic() + 1.0
+def patiently(action: Callable[[], Result], seconds: float = 1.0) -> Result:
+    """Do `action`, again for so long while Windows forbids it because another process has the file open."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return action()
@@ -89,6 +91,11 @@ def _patiently(action: Callable[[], Result]) -> Result:
             if sys.platform != "win32" or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+def move(folder: Path, to: Path) -> None:
+    """Rename a folder. On Windows that waits until virus scanners have let go of the files that were just written."""
+    patiently(lambda: folder.rename(to), SCAN_SECONDS)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,7 +106,7 @@ def write_json(path: Path, value: Any) -> None:
             json.dump(value, file, ensure_ascii=False, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        _patiently(lambda: Path(temporary).replace(path))
+        patiently(lambda: Path(temporary).replace(path))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -108,6 +115,6 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in `path`, or None where there is no such file or it is not whole JSON."""
     try:
-        return json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
+        return json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, RecursionError):  # no JSON, no text, or brackets without end
         return None

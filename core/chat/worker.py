@@ -59,12 +59,14 @@ class Chat:
         self._hold: Hold | None = None
         self._beside: tuple[Workspace, str, str | None] | None = None  # the run that has the device instead
         self._busy = threading.Lock()
+        self._spoilt = False  # what is loaded must go, once the error that says so is over: it holds on to the tensors
 
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `load` or `say`."""
         number = request["number"]
         with self._busy:  # what is in use is not given away
             try:
+                self._forget_what_is_spoilt()
                 trust_only(Workspace.open(request["workspace"]))
                 voice = Voice.from_request(request["voice"])
                 model = yield from self._ready(voice, request)
@@ -80,6 +82,7 @@ class Chat:
         while True:
             time.sleep(GIVE_WAY_SECONDS)
             with self._busy:
+                self._forget_what_is_spoilt()
                 if self._is_in_the_way():
                     if self._hold is not None:
                         self._hold.release()
@@ -107,11 +110,10 @@ class Chat:
         try:
             model = self._adapters.use(voice.adapter)
         except AdapterLost:
-            self._forget()
+            self._spoilt = True
             raise
         except Exception as error:
-            if is_out_of_memory(error):  # half of the adapter may be in the base by now
-                self._forget()
+            self._spoilt = is_out_of_memory(error)  # half of the adapter may be in the base by now
             self._no_memory(voice.label, error, request)
             raise
         self._prompts.of(voice, self._adapters.found)
@@ -138,8 +140,8 @@ class Chat:
         try:
             self._adapters = Adapters(_load(found, settings, workspace), found)
         except Exception as error:
+            self._spoilt = True
             self._no_memory(found.label, error, request)
-            self._forget()
             raise
         self._base = _identity(found, settings)
         self._asked_for.add(asked_for)
@@ -183,6 +185,11 @@ class Chat:
             self._adapters.forget_others()
         _clean()
         raise no_room(label, device().free_bytes, at_work(Workspace.open(request["workspace"]))) from None
+
+    def _forget_what_is_spoilt(self) -> None:
+        if self._spoilt:
+            self._spoilt = False
+            self._forget()
 
     def _forget(self) -> None:
         """Let go of the base and all over it."""

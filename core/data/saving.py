@@ -16,6 +16,7 @@ from core.data.conversation import Conversation
 from core.data.dataset import Loaded
 from core.data.split import keys_of
 from core.errors import DataError
+from core.workspace import patiently
 
 
 def save_report(report: Report, path: Path) -> None:
@@ -59,7 +60,7 @@ def _replaced(path: Path) -> Iterator[IO[str]]:
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 yield file
-            Path(temporary).replace(path)
+            patiently(lambda: Path(temporary).replace(path))
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise

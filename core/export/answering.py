@@ -5,7 +5,6 @@ python -m core.export.answering JOB.json      (a process of its own: an answer f
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from dataclasses import dataclass
@@ -14,10 +13,13 @@ from typing import Any
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache
 
 from core import quantiser
+from core.budget import CUDA_CONTEXT_BYTES
 from core.build import (
     dtype_for,
+    is_out_of_memory,
     keep_quantisation_exact,
     load_adapter,
     load_base,
@@ -142,9 +144,7 @@ def _ask(
             logits.append(found.float().cpu())
     said = Said(replies, logits, model.dtype)
     del model
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    clear_device_cache(garbage_collection=True)
     return said
 
 
@@ -184,6 +184,8 @@ def _where(load: dict[str, Any]) -> Device:
     for each in (device(), cpu):
         dtype, _ = dtype_for(each)
         needed = load["parameters"] * (PACKED_BYTES if load["packed"] else dtype.itemsize) + SPARE_BYTES
+        if each.kind == "cuda":
+            needed += CUDA_CONTEXT_BYTES
         if each.free_bytes >= needed:
             return each
     raise NibbleError(f"loading it takes {show_size(needed)}, and {show_size(cpu.free_bytes)} are free")
@@ -198,6 +200,10 @@ def main(file: Path) -> int:
         result: Any = [compare(job) for job in jobs]
     except NibbleError as error:
         result = {"refusal": str(error)}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        result = {"refusal": "the memory did not do for asking it"}
     write_json(file.with_suffix(".result.json"), result)
     return 0
 

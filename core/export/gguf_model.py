@@ -21,7 +21,8 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
     """The model in `path`, of the architecture of `base`, on the device `here`. Raises Broken where a tensor lacks."""
     dtype, _ = dtype_for(here)
     config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch_device(here):  # at once where it goes: RAM may be too small for it
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     layout = Layout(family_of(base.config), config)
     held = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     with torch.no_grad():
@@ -31,4 +32,4 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
                 raise Broken(f"The GGUF holds no {name}. Nothing of it is kept.")
             values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).reshape(parameter.shape)
             parameter.copy_(layout.as_before(name, values))
-    return model.to(torch_device(here))
+    return model

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -13,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from core.export.order import Order
-from core.process import as_process, is_alive, process_started
+from core.export.place import partial_of
+from core.process import apart, as_process, end_tree, is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
 KEPT = 20
@@ -96,7 +99,7 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=os.name != "nt",
+                **apart(),
             )
     except OSError as error:
         job.write(state="failed", message=f"The export could not be started: {error.strerror or error}.")
@@ -109,5 +112,19 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
 def stop(job: Job) -> None:
     """End an export that is at work; what a merge has finished is kept for the next one."""
     pid = job.pid
-    if pid is not None:
+    if pid is None:
+        return
+    if sys.platform != "win32":
         os.kill(pid, signal.SIGTERM)
+        return
+    # There a signal is an end at once, and leaves alone what the export has started.
+    end_tree(**read_json(job.file.with_suffix(".pid")))
+    if job.order().to != "merged":
+        shutil.rmtree(partial_of(job.order().out), ignore_errors=True)
+    tell_stopped(job)
+
+
+def tell_stopped(job: Job) -> None:
+    """Its last word after a stop."""
+    left = "Export it again, and it goes on from here." if job.order().to == "merged" else "Nothing of it is left."
+    job.write(state="stopped", message=f"Stopped. {left}", share=None)

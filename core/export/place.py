@@ -13,6 +13,7 @@ from core.errors import NibbleError
 from core.lock import Lock
 from core.sizes import show_bytes
 from core.train.manifest import flush_all, flush_folder
+from core.workspace import move
 
 # What file systems take on top of the bytes themselves.
 ROOM = 1.02
@@ -81,7 +82,7 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
         flush_all(partial)
         if out.exists():
             out.rmdir()
-        partial.rename(out)
+        move(partial, out)
         flush_folder(out.parent)
     except BaseException as error:
         stopped = not isinstance(error, Exception)
@@ -94,5 +95,4 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
             f"disk of {out.parent}, then export again."
         ) from None
     finally:
-        lock.path.unlink(missing_ok=True)
-        lock.free()
+        lock.remove()

@@ -134,6 +134,9 @@ def _logits(found: Verified) -> str:
 
 
 def _in_a_new_process(jobs: list[dict[str, Any]]) -> Any:
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache(garbage_collection=True)  # what this process keeps of the device, the other one needs
     with tempfile.TemporaryDirectory(prefix="nibble-proof-") as folder:
         file = Path(folder) / "jobs.json"
         write_json(file, jobs)

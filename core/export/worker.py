@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from core.errors import NibbleError
-from core.export.jobs import Job
+from core.export.jobs import Job, tell_stopped
 from core.export.make import export
 from core.export.verify import sentence
 from core.hardware import claim_card
@@ -46,8 +46,7 @@ def main(file: Path) -> int:
     try:
         result = export(workspace, find_run(workspace, values["run"]), job.order(), say)
     except _Stopped:
-        left = "Export it again, and it goes on from here." if job.order().to == "merged" else "Nothing of it is left."
-        job.write(state="stopped", message=f"Stopped. {left}", share=None)
+        tell_stopped(job)
         return 1
     except NibbleError as error:
         job.write(state="failed", message=str(error), share=None)

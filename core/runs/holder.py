@@ -7,6 +7,7 @@ run. Whoever holds it while a run waits is asked to give way (`Hold.wanted`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -67,7 +68,8 @@ class Hold:
         """Let the next one have the device."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            _line(self.workspace).unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # on Windows, while another reads it
+                _line(self.workspace).unlink(missing_ok=True)
             lock.free()
 
     def __enter__(self) -> Hold:

@@ -14,7 +14,7 @@ from core.disk import free_some, is_disk_full
 from core.errors import RunError
 from core.recipe import Recipe
 from core.runs.store import Run, recipe_text
-from core.workspace import Workspace, write_json
+from core.workspace import Workspace, move, write_json
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
@@ -43,7 +43,7 @@ def create_run(
         if fill is not None:
             fill(beside)
         Run(beside).write_status(state=state, step=0, total=0)
-        beside.rename(folder)
+        move(beside, folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         if not is_disk_full(error):

@@ -13,7 +13,7 @@ from core.paths import is_run_id
 from core.runs.store import ENDED, Run
 from core.sizes import show_bytes
 from core.train.manifest import named_checkpoints
-from core.workspace import Workspace
+from core.workspace import Workspace, move
 
 # A run that is being made takes less than a second.
 LEFT_BEHIND_SECONDS = 3600
@@ -62,7 +62,7 @@ def remove(workspace: Workspace, run: Run) -> None:
                 f"The run “{run.name}” has not ended, it is {state}: it may have been resumed. Stop it first."
             )
         try:
-            run.dir.rename(away)
+            move(run.dir, away)
         except OSError as error:
             raise RunError(f"The run “{run.name}” cannot be deleted: {error.strerror or error}.") from None
     shutil.rmtree(away, ignore_errors=True)

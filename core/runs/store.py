@@ -22,7 +22,7 @@ from core.disk import Lines, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
 from core.recipe import Recipe, make_recipe
-from core.workspace import read_json, write_json
+from core.workspace import patiently, read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})
 OPEN = ACTIVE | {"queued"}
@@ -169,7 +169,7 @@ class Run:
         """Replace the settings of `recipe.yaml` in one step; the dataset stays."""
         beside = self.dir / ".recipe.yaml.partial"
         beside.write_text(recipe_text(recipe, self.dataset()), encoding="utf-8")
-        beside.replace(self.dir / "recipe.yaml")
+        patiently(lambda: beside.replace(self.dir / "recipe.yaml"))
 
     def base_revision(self) -> str | None:
         """The commit of the base model that the run began with; None before, and for a base in a folder."""

@@ -16,7 +16,7 @@ import psutil
 from core.errors import RunError
 from core.lock import locked
 from core.notify import forget, tell_end
-from core.process import child_environment, end_tree, process_started
+from core.process import apart, child_environment, end_tree, process_started
 from core.runs.holder import ask_to_give_way, holder
 from core.runs.pulse import read_pulse, stopping
 from core.runs.queue import at_work, leave, newest, order
@@ -93,9 +93,6 @@ class Supervisor:
         """
         write_json(run.dir / "control.json", {})  # there is room for a request then, however full the disk becomes
         forget(run)
-        flags = 0
-        if sys.platform == "win32":
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
         with (run.dir / "worker.log").open("ab") as log:
             child = subprocess.Popen(
                 [*WORKER, str(run.dir)],
@@ -104,8 +101,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env=child_environment(),
-                start_new_session=True,
-                creationflags=flags,
+                **apart(),
             )
         self._children.append(child)
         with contextlib.suppress(OSError):  # then the worker, which is there by now, writes it in a moment

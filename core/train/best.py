@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.train.manifest import is_valid, put_in_place, write_manifest
+from core.workspace import move
 
 FOLDER = "best"
 # Above it a float cannot hold the perplexity.
@@ -79,7 +80,7 @@ def _put_back(run_folder: Path) -> None:
     final, fresh, old = _places(run_folder)
     for beside in (fresh, old):
         if not final.exists() and is_valid(beside):
-            beside.rename(final)
+            move(beside, final)
 
 
 def _places(run_folder: Path) -> tuple[Path, Path, Path]:

@@ -136,6 +136,7 @@ def random_states() -> dict[str, Any]:
         "numpy": {**numpys, "state": inner},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -146,3 +147,5 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
+    if states.get("mps") is not None:
+        torch.mps.set_rng_state(states["mps"])

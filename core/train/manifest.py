@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.hub import is_plain
+from core.workspace import move
 
 MANIFEST = "manifest.json"
 
@@ -60,12 +61,12 @@ def put_in_place(fresh: Path, final: Path) -> None:
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
-        final.rename(old)
+        move(final, old)
     try:
-        fresh.rename(final)
+        move(fresh, final)
     except OSError:
         if old.exists():
-            old.rename(final)
+            move(old, final)
         raise
     flush_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -22,7 +22,7 @@ from core.train.checkpoints import (
 )
 from core.train.choices import Choices
 from core.train.manifest import newest_valid
-from core.workspace import read_json, write_json
+from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 # What is cut back to the checkpoint's step. Events stay: they say what happened.
 CUT_BACK = ("metrics.jsonl", "samples.jsonl", "memory.jsonl")
@@ -97,7 +97,7 @@ def cut_back(file: Path, step: int) -> int:
             damaged += at is None
             if at is not None and at <= step:
                 kept.write(line)
-    beside.replace(file)
+    patiently(lambda: beside.replace(file), SCAN_SECONDS)
     return damaged
 
 

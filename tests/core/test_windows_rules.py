@@ -1,0 +1,83 @@
+"""Rules for Windows that can be checked without one: what is open cannot be moved or removed there, for a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from core import lock, workspace
+from core.lock import Lock
+from core.workspace import move, patiently
+
+WINDOWS = SimpleNamespace(platform="win32")
+
+
+class _Scanner:
+    """Keeps a file open for the first few tries."""
+
+    def __init__(self, tries: int) -> None:
+        self.left = tries
+
+    def look(self) -> str:
+        self.left -= 1
+        if self.left >= 0:
+            raise PermissionError(13, "in use")
+        return "done"
+
+
+def test_what_a_virus_scanner_holds_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PermissionError):
+        patiently(_Scanner(1).look)  # elsewhere a refusal is one
+    monkeypatch.setattr(workspace, "sys", WINDOWS)
+    assert patiently(_Scanner(3).look) == "done"
+    with pytest.raises(PermissionError):
+        patiently(_Scanner(1000).look, seconds=0.05)
+
+
+def test_a_folder_is_moved_once_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "sys", WINDOWS)
+    (tmp_path / "fresh").mkdir()
+    scanner, rename = _Scanner(3), Path.rename
+
+    def later(path: Path, to: Path) -> Path:
+        scanner.look()
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", later)
+    move(tmp_path / "fresh", tmp_path / "final")
+    assert (tmp_path / "final").is_dir()
+
+
+@pytest.mark.parametrize(("system", "was_open"), [(WINDOWS, False), (SimpleNamespace(platform="linux"), True)])
+def test_a_lock_is_closed_before_its_file_goes_only_where_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: SimpleNamespace, was_open: bool
+) -> None:
+    monkeypatch.setattr(lock, "sys", system)
+    held, seen, unlink = Lock(tmp_path / "lock"), [], Path.unlink
+    held.take()
+
+    def look(path: Path, missing_ok: bool = False) -> None:
+        seen.append(held.held)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", look)
+    held.remove()
+    assert seen == [was_open]
+    assert not held.held
+    assert not held.path.exists()
+
+
+def test_a_lock_whose_file_another_has_opened_is_given_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(32, "in use")
+
+    monkeypatch.setattr(lock, "sys", WINDOWS)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    held = Lock(tmp_path / "lock")
+    held.take()
+    held.remove()
+    assert Lock(tmp_path / "lock").take(0.0)
