@@ -15,15 +15,16 @@ from pathlib import Path
 
 def python_problem(version: tuple, executable: str) -> str:
     """Say why this Python cannot run Nibble and what to do about it; empty if it can."""
-    if (3, 10) <= tuple(version[:2]) <= (3, 13):
+    if (3, 11) <= tuple(version[:2]) <= (3, 13):
         return ""
     import shutil
     import subprocess
 
-    here = f"Nibble needs Python 3.10 to 3.13; this is {version[0]}.{version[1]} at {executable}."
-    for name in ("python3.13", "python3.12", "python3.11", "python3.10"):
-        other = shutil.which(name)
-        if other and subprocess.call([other, "-c", ""], stderr=subprocess.DEVNULL) == 0:
+    here = f"Nibble needs Python 3.11 to 3.13; this is {version[0]}.{version[1]} at {executable}."
+    for minor in ("3.13", "3.12", "3.11"):
+        command = ["py", "-" + minor] if os.name == "nt" else ["python" + minor]
+        if shutil.which(command[0]) and subprocess.call(command + ["-c", ""], stderr=subprocess.DEVNULL) == 0:
+            name = " ".join(command)
             return f"{here} This machine has {name}: start Nibble with `{name} launch.py`."
     return f"{here} Install Python 3.12 (python.org, or your system's packages) and start Nibble with it."
 

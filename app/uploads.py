@@ -6,6 +6,7 @@ server holds a lock in its folder for as long as it lives, so that the next one 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -74,7 +75,8 @@ def forget(paths: list[str]) -> None:
     uploads = _files().resolve()
     for file in (Path(path).resolve() for path in paths):
         if file.is_relative_to(uploads) and file.is_file():
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # on Windows while it is looked at; it goes with the others
+                file.unlink(missing_ok=True)
 
 
 def _files() -> Path:

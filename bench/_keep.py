@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -33,7 +33,7 @@ def keep(name: str, seed: int, rows: list[dict[str, Any]]) -> None:
 
 def _section(name: str, seed: int, rows: list[dict[str, Any]]) -> str:
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
-    today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
     driver = f", driver {cuda_driver()}" if device().kind == "cuda" else ""
     machine = f"{device().name}{driver} ({_processor()}, {cpu_cores()} cores), {platform.system()}"
     lines = [

@@ -84,6 +84,8 @@ class Child:
                 if answer.pop("id") != self._number:
                     continue  # of a request that nobody waits for any more
                 if "refusal" in answer:
+                    if answer.get("ends"):
+                        self.close()  # so that the next request does not meet it while it goes
                     raise NibbleError(answer["refusal"])
                 yield answer
                 if answer.get("done"):
@@ -115,25 +117,36 @@ class Child:
 
 
 def _sentence(error: Exception) -> str:
-    """An unforeseen error as a person can use it."""
+    """What went wrong, as a person can use it."""
+    if isinstance(error, NibbleError):
+        return str(error)
     text = (str(error).strip().splitlines() or [""])[0][:200]
     if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
         return "There is not enough free memory for that. Stop the run that trains, or choose a smaller model."
     return f"{type(error).__name__}: {text}. Please report it."
 
 
-def _device_is_lost(error: Exception) -> bool:
-    """Whether CUDA will refuse all that this process asks of it from now on; the next one can begin anew."""
+def _device_may_be_lost(error: Exception) -> bool:
+    """Whether CUDA may refuse all that this process asks of it from now on; another one can begin anew."""
     text = str(error)
     return "CUDA error" in text and "out of memory" not in text and "ALLOC_FAILED" not in text
 
 
-def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Request], bool]) -> int:
+def _never() -> bool:
+    return False
+
+
+def serve(
+    handle: Callable[[Request], Iterator[Answer]],
+    interrupt: Callable[[Request], bool],
+    is_over: Callable[[], bool] = _never,
+) -> int:
     """The child's end: answer requests from standard input until it closes.
 
     `interrupt` sees each request the moment it arrives, also while another is being answered, and returns whether
-    that was all there is to do with it. Ends with 1 when the GPU will not work for this process any more: the parent
-    starts another for its next request.
+    that was all there is to do with it. `is_over` is asked after a refusal: if so, or where the GPU may not work for
+    this process any more, the process ends, which frees all its memory, and the parent starts another for its next
+    request.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what libraries print must not get among the answers
@@ -172,10 +185,14 @@ def serve(handle: Callable[[Request], Iterator[Answer]], interrupt: Callable[[Re
         try:
             for answer in handle(request):
                 answer_with(answer)
+            continue
         except NibbleError as error:
-            answer_with({"refusal": str(error)})
+            refused: Exception = error
         except Exception as error:  # told to the parent, which tells the person; the traceback goes to the log
             traceback.print_exc()
-            answer_with({"refusal": _sentence(error)})
-            if _device_is_lost(error):
-                return 1
+            refused = error
+        over = _device_may_be_lost(refused) or is_over()
+        answer_with({"refusal": _sentence(refused), **({"ends": True} if over else {})})
+        if over:
+            sys.stderr.flush()
+            os._exit(1)

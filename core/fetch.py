@@ -18,6 +18,7 @@ from typing import IO
 
 from core.errors import ModelError
 from core.hub import HubFile, cache_folder, repository_folder, snapshot_folder
+from core.workspace import SCAN_SECONDS, patiently
 
 # Seconds to wait after each fault in a row; bytes that came in between begin the row anew.
 PAUSES = (2, 5, 15, 30, 60)
@@ -61,7 +62,7 @@ class Fetch:
         for last_try in (False, True):
             self._patiently(self._continue)
             if self._is_right():
-                self._partial.replace(self._blob)
+                patiently(lambda: self._partial.replace(self._blob), SCAN_SECONDS)
                 return
             self._partial.unlink()
             if last_try:
@@ -77,7 +78,7 @@ class Fetch:
 
         if not are_symlinks_supported(cache_folder()):  # it would copy, and the disk hold the weights twice
             self._named.parent.mkdir(parents=True, exist_ok=True)
-            self._blob.replace(self._named)
+            patiently(lambda: self._blob.replace(self._named), SCAN_SECONDS)
             return
         hf_hub_download(self.model_id, self.file.name, revision=self.commit, etag_timeout=SILENCE_SECONDS)
 

@@ -181,10 +181,11 @@ class ReadingError(Exception):
     """A live reading that the driver does not give."""
 
 
-def device_used_bytes(chosen: Device, pid: int) -> tuple[int, int]:
+def device_used_bytes(chosen: Device, pid: int) -> tuple[int | None, int]:
     """(bytes the process `pid` uses, bytes used on the device by everyone), read now.
 
-    On a CPU the first is resident memory. Raises ReadingError where the driver or the process does not answer.
+    On a CPU the first is resident memory; it is None where the driver hides it, as in containers, on Windows and in
+    WSL. Raises ReadingError where the driver or the process does not answer.
     """
     if chosen.kind != "cuda":
         try:
@@ -197,11 +198,10 @@ def device_used_bytes(chosen: Device, pid: int) -> tuple[int, int]:
         used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
-    # Containers and Windows hide which process holds what: then the device's use is all there is to say.
     mine: list[int | None] = []
     with contextlib.suppress(nvml.NVMLError):
         mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
-    return int(mine[0]) if mine and mine[0] else used, used
+    return int(mine[0]) if mine and mine[0] else None, used
 
 
 def temperature_and_power(chosen: Device) -> dict[str, float | None]:

@@ -57,12 +57,14 @@ class Lock:
             handle.close()
 
     def remove(self) -> None:
-        """Give the lock back and take its file away: first the file, but on Windows, where an open one cannot be."""
+        """Give the lock back and take its file away: first, or on Windows, where an open one cannot go, last."""
         if sys.platform == "win32":
             self.free()
-        with contextlib.suppress(PermissionError):  # there another may have opened it meanwhile
-            self.path.unlink(missing_ok=True)
-        self.free()
+        try:
+            with contextlib.suppress(PermissionError):  # there another may have opened it meanwhile
+                self.path.unlink(missing_ok=True)
+        finally:
+            self.free()
 
     def _forget(self) -> None:
         """In a fork: close what was inherited, which would hold the lock on when its holder is long dead."""

@@ -93,9 +93,9 @@ def patiently(action: Callable[[], Result], seconds: float = 1.0) -> Result:
             time.sleep(0.01)
 
 
-def move(folder: Path, to: Path) -> None:
+def move(folder: Path, to: Path, seconds: float = SCAN_SECONDS) -> None:
     """Rename a folder. On Windows that waits until virus scanners have let go of the files that were just written."""
-    patiently(lambda: folder.rename(to), SCAN_SECONDS)
+    patiently(lambda: folder.rename(to), seconds)
 
 
 def write_json(path: Path, value: Any) -> None:

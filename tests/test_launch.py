@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -315,15 +316,23 @@ def test_machines_without_a_torch_are_refused() -> None:
     install.check_machine("linux", "x86_64", 2**63 - 1)
 
 
-@pytest.mark.parametrize("version", [(2, 7), (3, 7), (3, 9), (3, 14)])
+@pytest.mark.parametrize("version", [(2, 7), (3, 7), (3, 10), (3, 14)])
 def test_a_python_of_the_wrong_age_is_said(version: tuple[int, int]) -> None:
     problem = launch.python_problem(version, "/usr/bin/python")
-    assert problem.startswith("Nibble needs Python 3.10 to 3.13; this is")
+    assert problem.startswith("Nibble needs Python 3.11 to 3.13; this is")
     assert "/usr/bin/python. " in problem
 
 
 def test_a_python_of_the_right_age_passes(root: Path) -> None:
-    assert [launch.python_problem((3, minor, 1), "") for minor in (10, 11, 12, 13)] == [""] * 4
+    assert [launch.python_problem((3, minor, 1), "") for minor in (11, 12, 13)] == [""] * 3
+
+
+def test_every_python_that_passes_is_one_that_the_packages_take() -> None:
+    from packaging.specifiers import SpecifierSet
+
+    for name in map(install.name_of, install.requirements(install.REQUIREMENTS)):
+        takes = SpecifierSet(metadata.metadata(name)["Requires-Python"] or "")
+        assert [f"3.{minor}" for minor in (11, 12, 13) if f"3.{minor}.0" not in takes] == [], name
 
 
 def test_an_old_python_can_parse_launch_py(root: Path) -> None:

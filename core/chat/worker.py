@@ -9,6 +9,7 @@ import gc
 import os
 import threading
 import time
+import traceback
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -59,14 +60,17 @@ class Chat:
         self._hold: Hold | None = None
         self._beside: tuple[Workspace, str, str | None] | None = None  # the run that has the device instead
         self._busy = threading.Lock()
-        self._spoilt = False  # what is loaded must go, once the error that says so is over: it holds on to the tensors
+        self._spoilt = False  # what is loaded is of no use, and only the process' end is sure to free it
+        self._crowded = False  # memory ran out; the error that said so held on to some of it
 
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `load` or `say`."""
         number = request["number"]
         with self._busy:  # what is in use is not given away
             try:
-                self._forget_what_is_spoilt()
+                if self._crowded:
+                    self._crowded = False
+                    _clean()
                 trust_only(Workspace.open(request["workspace"]))
                 voice = Voice.from_request(request["voice"])
                 model = yield from self._ready(voice, request)
@@ -82,11 +86,13 @@ class Chat:
         while True:
             time.sleep(GIVE_WAY_SECONDS)
             with self._busy:
-                self._forget_what_is_spoilt()
-                if self._is_in_the_way():
-                    if self._hold is not None:
-                        self._hold.release()
-                    os._exit(0)
+                try:
+                    if not self._is_in_the_way():
+                        continue
+                except Exception:  # whatever it is, nobody else would give the device back
+                    traceback.print_exc()
+                self._release()
+                os._exit(0)
 
     def _is_in_the_way(self) -> bool:
         """Whether a run waits for the device, or another run than the one beside which this was loaded has begun."""
@@ -181,15 +187,22 @@ class Chat:
 
         if not is_out_of_memory(error):
             return
+        self._crowded = True
         if self._adapters is not None:
             self._adapters.forget_others()
         _clean()
         raise no_room(label, device().free_bytes, at_work(Workspace.open(request["workspace"]))) from None
 
-    def _forget_what_is_spoilt(self) -> None:
+    def is_over(self) -> bool:
+        """Whether what is loaded is of no use any more; then the device is given back."""
         if self._spoilt:
-            self._spoilt = False
-            self._forget()
+            self._release()
+        return self._spoilt
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     def _forget(self) -> None:
         """Let go of the base and all over it."""
@@ -199,9 +212,7 @@ class Chat:
         self._adapters, self._prompts = None, Prompts()
         _clean()
         self._beside = None
-        if self._hold is not None:
-            self._hold.release()
-            self._hold = None
+        self._release()
 
 
 def _base_of(voice: Voice) -> FoundModel:
@@ -252,4 +263,4 @@ if __name__ == "__main__":
     stops = _Stops()
     chat = Chat(stops)
     threading.Thread(target=chat.give_way, daemon=True).start()
-    raise SystemExit(serve(chat.handle, stops.interrupt))
+    raise SystemExit(serve(chat.handle, stops.interrupt, chat.is_over))

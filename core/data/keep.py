@@ -13,7 +13,7 @@ from pathlib import Path
 from core.data.pantry import sha256_of
 from core.data.samples import find_sample
 from core.errors import DataError
-from core.workspace import Workspace, as_path
+from core.workspace import SCAN_SECONDS, Workspace, as_path, patiently
 
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows
@@ -133,7 +133,7 @@ def _copied(workspace: Workspace, sha256: str, name: str, source: Path | list[tu
 def _replace(made: Path, kept: Path) -> None:
     """Give `made` its final name; a copy of the same content that another process finished first is as good."""
     try:
-        made.replace(kept)
+        patiently(lambda: made.replace(kept), SCAN_SECONDS)
     except OSError:
         if not kept.exists():
             raise

@@ -12,7 +12,7 @@ from core.export.companions import write_generation_config, write_tokenizer
 from core.export.naming import is_on_hub, without_paths
 from core.export.subject import Subject
 from core.export.verify import NEW_TOKENS
-from core.workspace import write_json
+from core.workspace import SCAN_SECONDS, patiently, write_json
 
 WEIGHTS = "adapter_model.safetensors"
 CARD_BYTES = 5_000_000
@@ -48,7 +48,7 @@ def zip_folder(folder: Path, target: Path) -> None:
                 entry.file_size = file.stat().st_size
                 with file.open("rb") as source, packed.open(entry, "w") as packing:
                     shutil.copyfileobj(source, packing, 2**20)
-        beside.replace(target)
+        patiently(lambda: beside.replace(target), SCAN_SECONDS)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

@@ -30,6 +30,7 @@ from core.build import (
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
 from core.export import llama_cpp
+from core.export.place import Broken
 from core.hardware import Device, claim_card, device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
@@ -196,14 +197,20 @@ def main(file: Path) -> int:
     claim_card()
     jobs = json.loads(file.read_text(encoding="utf-8"))
     trust_only(Workspace(Path(jobs[0]["reference"]["workspace"])))
+    done: list[dict[str, Any]] = []
+    result: Any = done
     try:
-        result: Any = [compare(job) for job in jobs]
+        for job in jobs:
+            done.append(compare(job))
+    except Broken:
+        raise
     except NibbleError as error:
         result = {"refusal": str(error)}
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        result = {"refusal": "the memory did not do for asking it"}
+        if not done:  # the second is only the distance from the chat
+            result = {"refusal": "there was not enough memory to ask it"}
     write_json(file.with_suffix(".result.json"), result)
     return 0
 

@@ -32,4 +32,4 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
                 raise Broken(f"The GGUF holds no {name}. Nothing of it is kept.")
             values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).reshape(parameter.shape)
             parameter.copy_(layout.as_before(name, values))
-    return model
+    return model.to(torch_device(here))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
     for old in jobs(workspace)[KEPT:]:
         for suffix in (".json", ".pid", ".log"):
             old.file.with_suffix(suffix).unlink(missing_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     job = Job(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
     asked = {**asdict(order), "out": str(order.out)}
     job.write(state="working", message="Starting…", share=None, run=run_id, order=asked, workspace=str(workspace.path))
@@ -118,7 +118,9 @@ def stop(job: Job) -> None:
         os.kill(pid, signal.SIGTERM)
         return
     # There a signal is an end at once, and leaves alone what the export has started.
-    end_tree(**read_json(job.file.with_suffix(".pid")))
+    gone = end_tree(**read_json(job.file.with_suffix(".pid")))
+    if not gone or job.read()["state"] == "done":
+        return
     if job.order().to != "merged":
         shutil.rmtree(partial_of(job.order().out), ignore_errors=True)
     tell_stopped(job)

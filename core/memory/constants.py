@@ -24,9 +24,9 @@ FILE = Path(sys.prefix) / "nibble-gpu.json"
 WORKSPACE_BYTES = 2 * 8_519_680
 WORKSPACE_BYTES_HOPPER = 2 * 32 * 2**20
 HOPPER = 9
-# A context outside of these was not measured alone: somebody else came or went meanwhile.
 # Counted up when what is measured changes, so that older figures are not believed.
 STEP = "2"
+# A context outside of these was not measured alone: somebody else came or went meanwhile.
 LIKELY_CONTEXT = range(100 * 2**20, 2 * 2**30)
 
 

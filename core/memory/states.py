@@ -12,11 +12,6 @@ import torch
 SMALLEST_PAGED, SMALLEST_8BIT = 100_000, 4096
 
 
-def embeddings_of(model: Any) -> list[torch.Tensor]:
-    """The weights of the model's embeddings."""
-    return [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-
-
 class OptimizerStates:
     """The states that an optimizer keeps, made at its first step: AdamW's two moments or Lion's one, in its own way.
 

@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def create_run(
     `fill` puts into the folder what else it begins with, before anybody sees it.
     Raises RunError where the disk is full.
     """
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     label = recipe.name or f"{Path(recipe.model).name} on {Path(recipe.data.path).stem}"
     slug = _NOT_IN_NAMES.sub("-", label.lower()).strip("-")[:40] or "run"
     folder = workspace.runs / f"{stamp}-{secrets.token_hex(2)}-{slug}"

@@ -62,7 +62,7 @@ def remove(workspace: Workspace, run: Run) -> None:
                 f"The run “{run.name}” has not ended, it is {state}: it may have been resumed. Stop it first."
             )
         try:
-            move(run.dir, away)
+            move(run.dir, away, seconds=1.0)
         except OSError as error:
             raise RunError(f"The run “{run.name}” cannot be deleted: {error.strerror or error}.") from None
     shutil.rmtree(away, ignore_errors=True)

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class Run:
             made = datetime.strptime("-".join(stamp), "%Y%m%d-%H%M%S")
         except ValueError:
             return self.dir.stat().st_mtime
-        return made.replace(tzinfo=timezone.utc).timestamp()
+        return made.replace(tzinfo=UTC).timestamp()
 
     def recipe(self) -> Recipe:
         """The exact settings. Raises RunError where the file is gone or damaged."""

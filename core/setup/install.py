@@ -216,6 +216,11 @@ def explain(output: str) -> str:
             "WinError 5]",
             "Read-only file",
         ): f"{VENV} cannot be written. See who owns it. {again}",
+        (
+            "WinError 206",
+            "Long Path support",
+        ): f"the folder {ROOT} has too long a name for Windows and what torch brings along. Move Nibble to a short "
+        "one, such as C:\\Nibble, and start again.",
         ("CERTIFICATE_VERIFY_FAILED",): "the package index has a certificate that this machine does not trust. "
         f"Behind a company proxy, point PIP_CERT at the proxy's certificate. {again}",
         (

@@ -95,7 +95,9 @@ def find_wheel(given: str, say: Callable[[str], None]) -> Wheel:
         return Wheel(given, given, name if name.startswith("cu") else "", len(gpus), name != "cpu")
     choice = choose_torch(sys.platform, platform.machine(), gpus or find_others(), driver)
     say(f"torch for {choice.because}.")
-    if not choice.url or reachable(choice.url):
+    # On Windows PyPI's torch uses no card: there pip asks the index itself, and says so where it is not reached.
+    must = choice.accelerated and sys.platform == "win32"
+    if not choice.url or must or reachable(choice.url):
         return Wheel(choice.folder, choice.url, choice.cuda, len(gpus), choice.accelerated)
     if choice.accelerated:
         say(f"{INDEX} cannot be reached, and PyPI's torch may not use the card: --reinstall once it can.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from core.download import DownloadStopped, Progress, download, stopped_sentence
@@ -37,7 +38,8 @@ def _download(run: Run, found: FoundModel) -> FoundModel:
         last = progress
         if time.monotonic() - told >= TOLD_SECONDS:
             told = time.monotonic()
-            run.write_status(message=progress.line(), heartbeat=time.time())
+            with contextlib.suppress(PermissionError):  # on Windows while it is looked at; the next comes in a second
+                run.write_status(message=progress.line(), heartbeat=time.time())
 
     try:
         model = download(found, tell, run.is_to_stop)

@@ -147,5 +147,5 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
-    if states.get("mps") is not None:
+    if states.get("mps") is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])

@@ -15,12 +15,16 @@ INTERVAL_SECONDS = 0.5
 
 
 class MemorySampler:
-    """A thread that writes one line a sample. On a CPU `process_bytes` is resident memory, and torch has no figures."""
+    """A thread that writes one line a sample. On a CPU `process_bytes` is resident memory, and torch has no figures.
+
+    Where a GPU's driver hides what a process uses, it is what the whole card uses more than before the run.
+    """
 
     def __init__(self, run: Run, device: Device, pid: int) -> None:
         self.run, self.device, self.pid = run, device, pid
         self.step = 0
         self.peak_process_bytes = 0
+        self._others: int | None = None  # what was in use before this process came to the device
         before = Tail(run.dir / "memory.jsonl").read()[-1:]  # of a run that is resumed
         self.started = time.monotonic() - sum(row.get("seconds", 0.0) for row in before)
         self._end = threading.Event()
@@ -46,6 +50,10 @@ class MemorySampler:
     def _sample(self) -> None:
         cuda = self.device.kind == "cuda"
         process, device = device_used_bytes(self.device, self.pid)
+        if self._others is None:
+            self._others = device
+        if process is None:
+            process = max(0, device - self._others)
         self.peak_process_bytes = max(self.peak_process_bytes, process)
         self.run.append(
             "memory.jsonl",

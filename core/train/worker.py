@@ -81,7 +81,8 @@ def _stand_back(run: Run, taken: DeviceHeld) -> int:
     print(taken, file=sys.stderr)
     by = holder(Workspace(run.workspace))
     _wait_for_handover(run)
-    if run.status().pid == os.getpid() and (by is None or by.run != run.id):
+    own = {os.getpid(), os.getppid()}  # on Windows the supervisor knows .venv's launcher, which waits for this process
+    if run.status().pid in own and (by is None or by.run != run.id):
         run.write_status(state="queued", pid=None, pid_started=None, started=None, message="")
     return 1
 

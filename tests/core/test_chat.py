@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from core.chat.adapters import Adapters, refuse_adapter
+from core.chat import worker
+from core.chat.adapters import AdapterLost, Adapters, refuse_adapter
 from core.chat.client import ChatClient
 from core.chat.generate import answers, compute_device, prompt_ids, stream
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, base_voice, without_adapter
-from core.errors import ChildError, NibbleError
+from core.errors import ChildError, ModelError, NibbleError
 from core.models import find_model
 from core.recipe import LoraSettings
 from core.workspace import Workspace
@@ -213,6 +214,35 @@ def test_prompts_go_to_where_the_layers_are_though_the_embeddings_wait_in_ram(ta
     assert {device.type for device in seen} == {"meta"}
     assert compute_device(placed(embeddings, torch.nn.Linear(4, 8, device="meta"))).type == "meta"
     assert compute_device(placed(embeddings, torch.nn.Linear(4, 8))) == torch.device("cpu")
+
+
+def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_device_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[bool] = []
+    chat = worker.Chat(worker._Stops())
+    chat._hold = SimpleNamespace(release=lambda: given_back.append(True))
+    monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
+    monkeypatch.setattr(worker.Voice, "from_request", lambda values: SimpleNamespace(adapter=tmp_path, label="Pirate"))
+    monkeypatch.setattr(chat, "_have_base", lambda voice, request: iter(()))
+    errors: list[Exception] = [ModelError("The adapter does not fit.")]
+
+    def use(adapter: Path) -> None:
+        raise errors[-1]
+
+    chat._adapters = SimpleNamespace(use=use, forget_others=lambda: None)
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": {}}
+    with pytest.raises(ModelError):
+        list(chat.handle(request))
+    assert not chat.is_over()
+    for error in (AdapterLost("half of it is in the base"), MemoryError("not enough")):
+        errors.append(error)
+        given_back.clear()
+        chat._hold = SimpleNamespace(release=lambda: given_back.append(True))
+        with pytest.raises(NibbleError):
+            list(chat.handle(request))
+        assert chat.is_over()
+        assert given_back == [True]
 
 
 def test_a_stop_is_obeyed_within_a_token(talker, tokenizer) -> None:

@@ -38,11 +38,20 @@ def test_an_error_is_told_and_the_child_lives_on(child: Child) -> None:
     assert _pid(child) == before
 
 
-def test_a_gpu_that_refuses_everything_from_now_on_gets_a_new_child(child: Child) -> None:
+@pytest.mark.parametrize("how", ["fail", "refuse"])
+def test_a_gpu_that_refuses_everything_from_now_on_gets_a_new_child(child: Child, how: str) -> None:
     before = _pid(child)
     with pytest.raises(NibbleError, match="device-side assert"):
-        list(child.ask({"fail": "CUDA error: device-side assert triggered"}))
-    process = child._process
-    assert process is not None
-    assert process.wait(timeout=20) == 1
+        list(child.ask({how: "tiny cannot be loaded: CUDA error: device-side assert triggered"}))
     assert _pid(child) != before
+
+
+def test_a_child_that_says_that_it_is_over_ends_after_its_answer(child: Child) -> None:
+    before = _pid(child)
+    with pytest.raises(NibbleError, match="adapter is gone"):
+        list(child.ask({"refuse": "The adapter is gone.", "over": True}))
+    assert _pid(child) != before
+    between = _pid(child)
+    with pytest.raises(NibbleError, match="no such model"):
+        list(child.ask({"refuse": "There is no such model: no such model."}))
+    assert _pid(child) == between

@@ -113,6 +113,14 @@ def test_all_at_once_is_one_after_the_other() -> None:
             assert torch.allclose(a.float(), b.float(), rtol=0.02, atol=0.05)
 
 
+def test_a_grouped_product_is_for_many_rows_in_bf16() -> None:
+    rows, weight = torch.randn(24, 32, dtype=torch.bfloat16), torch.randn(4, 16, 32, dtype=torch.bfloat16)
+    assert experts.suits_groups(rows, weight)
+    assert not experts.suits_groups(rows.float(), weight)
+    assert not experts.suits_groups(rows[:3], weight)
+    assert not experts.suits_groups(rows[:, :30], weight[..., :30])
+
+
 def test_adapters_of_experts_add_what_peft_would_add_to_the_weights(packed: Any) -> None:
     from peft.tuners.lora.layer import ParamWrapper
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from core import hardware
 from core.hardware import Device, ReadingError, claim_card, cuda_devices, device_used_bytes, temperature_and_power
+from core.runs.store import Run
+from core.train import sampler
 
 
 class NotSupported(Exception):
@@ -60,12 +63,12 @@ def test_a_card_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatc
         device_used_bytes(CARD, 1)
 
 
-def test_where_processes_are_not_told_the_cards_whole_use_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_process_uses_may_be_hidden_but_not_what_the_card_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under WSL, which refuses the list, and on Windows, which names processes without their memory."""
     used = {"nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(used=700)}
     monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, nvmlDeviceGetComputeRunningProcesses=_refused))
-    assert device_used_bytes(CARD, 7) == (700, 700)
-    for told, mine in ((None, 700), (300, 300)):
+    assert device_used_bytes(CARD, 7) == (None, 700)
+    for told, mine in ((None, None), (300, 300)):
         listed = [SimpleNamespace(pid=7, usedGpuMemory=told), SimpleNamespace(pid=8, usedGpuMemory=50)]
         calls = {**used, "nvmlDeviceGetComputeRunningProcesses": lambda _, listed=listed: listed}
         monkeypatch.setattr(hardware, "_nvml", lambda calls=calls: _nvml(**calls))
@@ -126,3 +129,17 @@ def test_an_order_that_a_person_has_named_stays(two_cards: None, monkeypatch: py
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     claim_card()
     assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
+@pytest.mark.parametrize(("told", "peak"), [(None, 900), (250, 250)])
+def test_a_hidden_process_uses_what_came_on_top_since_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int | None, peak: int
+) -> None:
+    """A desktop's own windows are not counted to the run."""
+    used = iter([1000, 1700, 1900, 1200])
+    monkeypatch.setattr(sampler, "device_used_bytes", lambda card, pid: (told, next(used)))
+    monkeypatch.setattr(sampler, "temperature_and_power", lambda card: {})
+    taken = sampler.MemorySampler(Run(tmp_path), CARD, 7)
+    for _ in range(4):
+        taken._sample()
+    assert taken.peak_process_bytes == peak

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from core import lock, workspace
+from core.export import jobs
+from core.export.jobs import Job
+from core.export.place import partial_of
 from core.lock import Lock
-from core.workspace import move, patiently
+from core.process import process_started
+from core.workspace import move, patiently, write_json
 
 WINDOWS = SimpleNamespace(platform="win32")
 
@@ -81,3 +87,33 @@ def test_a_lock_whose_file_another_has_opened_is_given_back_all_the_same(
     held.take()
     held.remove()
     assert Lock(tmp_path / "lock").take(0.0)
+
+
+@pytest.mark.parametrize(("to", "kept"), [("adapter", False), ("merged", True)])
+def test_an_export_is_stopped_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, kept: bool
+) -> None:
+    monkeypatch.setattr(jobs, "sys", WINDOWS)
+    job, process = _at_work(tmp_path, to)
+    jobs.stop(job)
+    assert process.wait(timeout=20) != 0
+    assert job.read()["state"] == "stopped"
+    assert partial_of(tmp_path / "out").exists() is kept
+
+
+def test_an_export_that_has_just_been_finished_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "sys", WINDOWS)
+    job, process = _at_work(tmp_path, "adapter")
+    job.write(state="done")
+    jobs.stop(job)
+    process.wait(timeout=20)
+    assert job.read()["state"] == "done"
+
+
+def _at_work(folder: Path, to: str) -> tuple[Job, subprocess.Popen[bytes]]:
+    job, out = Job(folder / "job.json"), folder / "out"
+    job.write(state="working", message="", order={"to": to, "out": str(out)})
+    partial_of(out).mkdir()
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    write_json(job.file.with_suffix(".pid"), {"pid": process.pid, "started": process_started(process.pid)})
+    return job, process
