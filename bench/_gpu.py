@@ -76,7 +76,7 @@ def hold_all_but(free_bytes: int) -> None:
     taken = []
     while (more := device().free_bytes - free_bytes) >= 2 * 2**20:
         taken.append(torch.empty(more // 2**21 * 2**21, dtype=torch.uint8, device="cuda"))
-    print(device_used_bytes(card, 0)[1], flush=True)
+    print(device_used_bytes(card, 0).device, flush=True)
     sys.stdin.read()
 
 

@@ -68,7 +68,7 @@ class Highest:
 
     def __init__(self) -> None:
         self.card = device()
-        self.before = device_used_bytes(self.card, 0)[1] if self.card.kind == "cuda" else 0
+        self.before = device_used_bytes(self.card, 0).device if self.card.kind == "cuda" else 0
         self.bytes = 0
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -88,7 +88,7 @@ class Highest:
 
     def _read(self) -> None:
         """A container hides which process holds what, so the rise of the whole card counts: nobody else is on it."""
-        self.bytes = max(self.bytes, device_used_bytes(self.card, 0)[1] - self.before if self.before else 0)
+        self.bytes = max(self.bytes, device_used_bytes(self.card, 0).device - self.before if self.before else 0)
 
 
 def main(job: Job) -> Outcome:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -181,15 +181,26 @@ class ReadingError(Exception):
     """A live reading that the driver does not give."""
 
 
-def device_used_bytes(chosen: Device, pid: int) -> tuple[int | None, int]:
-    """(bytes the process `pid` uses, bytes used on the device by everyone), read now.
+class Used(NamedTuple):
+    """Bytes in use: by one process (None where the driver hides it), by all, and by none that the driver names.
 
-    On a CPU the first is resident memory; it is None where the driver hides it, as in containers, on Windows and in
-    WSL. Raises ReadingError where the driver or the process does not answer.
+    NVML counts managed memory, where paged optimizer states live, to the card and to no process.
+    """
+
+    process: int | None
+    device: int
+    nobodys: int | None = None
+
+
+def device_used_bytes(chosen: Device, pid: int) -> Used:
+    """What the process `pid` uses of the device, and all together, read now.
+
+    On a CPU that is resident memory. A driver hides what processes use in containers, on Windows and in WSL.
+    Raises ReadingError where the driver or the process does not answer.
     """
     if chosen.kind != "cuda":
         try:
-            return int(psutil.Process(pid).memory_info().rss), int(psutil.virtual_memory().used)
+            return Used(int(psutil.Process(pid).memory_info().rss), int(psutil.virtual_memory().used))
         except psutil.Error as error:
             raise ReadingError(str(error)) from None
     nvml = _nvml()
@@ -198,10 +209,13 @@ def device_used_bytes(chosen: Device, pid: int) -> tuple[int | None, int]:
         used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
-    mine: list[int | None] = []
+    named: dict[int, int | None] = {}
     with contextlib.suppress(nvml.NVMLError):
-        mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == pid]
-    return int(mine[0]) if mine and mine[0] else None, used
+        for listed in (nvml.nvmlDeviceGetGraphicsRunningProcesses, nvml.nvmlDeviceGetComputeRunningProcesses):
+            named |= {each.pid: each.usedGpuMemory for each in listed(handle)}
+    of_each = [each for each in named.values() if each]
+    nobodys = used - sum(of_each) if named and len(of_each) == len(named) else None
+    return Used(named.get(pid) or None, used, nobodys)
 
 
 def temperature_and_power(chosen: Device) -> dict[str, float | None]:

@@ -96,6 +96,7 @@ class _Work:
         from core.hardware import compute_dtype, cuda_capability, device
         from core.launching import locate, refuse_length
         from core.models import find_model
+        from core.runs.room import device_for_a_run
         from core.train.batches import steps_for
 
         errors: list[dict[str, str]] = []
@@ -113,7 +114,7 @@ class _Work:
             }
             require_agreed(workspace, found)
             refuse_length(recipe, found)
-            budget = read_budget(recipe, found, chosen)
+            budget = read_budget(recipe, found, device_for_a_run(workspace))
             answer |= {"budget_bytes": budget.bytes, "budget_read": budget.read_as, "floor_bytes": budget.floor_bytes}
             answer["source"] = str(locate(recipe.data, workspace))
             answer["data"] = state = self._looked(workspace, recipe.model_dump())
@@ -142,7 +143,7 @@ class _Work:
             assumed = f"the data's lengths ({state['error']})" if state["stage"] == "failed" else assumed
         else:
             assumed = "the data's lengths, for the model is not downloaded and its tokenizer not here"
-        return plan_for(recipe, architecture, units, assumed)
+        return plan_for(recipe, workspace, architecture, units, assumed)
 
     def _looked(
         self, workspace: Workspace, recipe: dict[str, Any], until: tuple[str, ...] = ("done", "failed")

@@ -18,6 +18,7 @@ from core.hardware import device
 from core.models import FoundModel, find_model
 from core.recipe import DataSettings, Recipe
 from core.runs.making import create_run
+from core.runs.room import device_for_a_run
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.train.ranks import refuse_devices
@@ -25,7 +26,7 @@ from core.trust import require_agreed
 from core.workspace import Workspace, as_path
 
 
-def check(recipe: Recipe, machines: int = 1) -> FoundModel:
+def check(recipe: Recipe, workspace: Workspace, machines: int = 1) -> FoundModel:
     """The model that `recipe` names, found, and its budget read. Raises ModelError, RecipeError, BudgetError.
 
     Of several `machines` this one need not be like the others: what it has does not count then.
@@ -35,7 +36,7 @@ def check(recipe: Recipe, machines: int = 1) -> FoundModel:
     if machines == 1:
         refuse_devices(recipe)
         refuse_attention(recipe.train.attention, device().kind)
-        read_budget(recipe, model, device())
+        read_budget(recipe, model, device_for_a_run(workspace))
     return model
 
 
@@ -72,7 +73,7 @@ def prepare(
     Raises NibbleError for anything that cannot work; then nothing has been written.
     """
     recipe, start = take_over(recipe, workspace)
-    require_agreed(workspace, check(recipe, machines))
+    require_agreed(workspace, check(recipe, workspace, machines))
     if source is None:
         source = locate(recipe.data, workspace)
         load(source, recipe.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -22,11 +23,22 @@ def child_environment() -> dict[str, str]:
 
     OpenMP's threads soon sleep when they wait: spinning as long as is their default, two processes on two cores slowed
     each other several times (docs/tried.md), and a person's machine is never ours alone.
+
+    torch's CUDA allocator takes memory that grows: no two micro-batches are equally wide, and blocks of fixed sizes
+    that fit none of the next would pile up beyond what was planned (torch's notes on CUDA, "Memory management").
     """
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "true"}
     ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
+    usual = {"GOMP_SPINCOUNT": "20000"}
+    if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ and not _is_wsl():
+        usual["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     given = {name: value for name, value in os.environ.items() if "TRUST_REMOTE_CODE" not in name}
-    return {"GOMP_SPINCOUNT": "20000", **given, **ours}
+    return {**usual, **given, **ours}
+
+
+def _is_wsl() -> bool:
+    """Whether this Linux runs inside Windows, where torch's growing segments are not to be relied on."""
+    return "microsoft" in platform.release().lower()
 
 
 def as_process(module: str, *arguments: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from core.catalog import find_card, find_model_facts, model_facts
 from core.data.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.further import take_over
-from core.hardware import Device, cuda_capability, device
+from core.hardware import cuda_capability, device
 from core.memory.batches import Conversation, Data
 from core.memory.mixture import share_met
 from core.memory.plan import Plan, plan
@@ -21,6 +21,7 @@ from core.memory.target import Target, of_card, this_machine
 from core.memory.tracing import tracer
 from core.models import find_model
 from core.recipe import Recipe
+from core.runs.room import device_for_a_run
 from core.sizes import parse_size, show_size
 from core.train.batches import steps_for
 from core.train.packing import packing_is_wanted
@@ -76,15 +77,17 @@ def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> 
     recipe, _ = take_over(recipe, workspace)
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
-    return _plan(recipe, target_for(card), architecture, units, why_not)
+    return _plan(recipe, workspace, target_for(card), architecture, units, why_not)
 
 
-def plan_for(recipe: Recipe, architecture: Architecture, units: Units | None, why_not: str) -> dict[str, Any]:
+def plan_for(
+    recipe: Recipe, workspace: Workspace, architecture: Architecture, units: Units | None, why_not: str
+) -> dict[str, Any]:
     """The plan for this machine as JSON, over data whose lengths are `units`; where they are None, `why_not` says why.
 
     With `steps`, how many optimizer steps the run has, where that is known.
     """
-    found = _plan(recipe, target_for(None), architecture, units, why_not).as_json()
+    found = _plan(recipe, workspace, target_for(None), architecture, units, why_not).as_json()
     rules = recipe.train
     steps = rules.max_steps
     if steps is None and units:
@@ -92,17 +95,24 @@ def plan_for(recipe: Recipe, architecture: Architecture, units: Units | None, wh
     return {**found, "steps": steps}
 
 
-def _plan(recipe: Recipe, target: Target, architecture: Architecture, units: Units | None, why_not: str) -> Plan:
+def _plan(
+    recipe: Recipe,
+    workspace: Workspace,
+    target: Target,
+    architecture: Architecture,
+    units: Units | None,
+    why_not: str,
+) -> Plan:
     if recipe.train.sharded:
         raise NOT_PLANNED
     packed = packing_is_wanted(recipe.train) and architecture.config.get("model_type") in PACKED
     if units:
         conversations = [Conversation(*unit) for unit in units]
-        return plan(question(recipe, target, architecture, conversations, packed))
+        return plan(question(recipe, target, architecture, conversations, packed, workspace=workspace))
     longest = recipe.data.max_length
     conversations = [Conversation(longest, longest - 1)] * recipe.train.effective_batch
     assumed = f"data.max_length: {why_not}; each conversation is taken to have {longest:,} tokens"
-    return plan(question(recipe, target, architecture, conversations, packed, (assumed,)))
+    return plan(question(recipe, target, architecture, conversations, packed, (assumed,), workspace))
 
 
 def question(
@@ -112,13 +122,14 @@ def question(
     conversations: Sequence[Conversation],
     packed: bool,
     assumed: tuple[str, ...] = (),
+    workspace: Workspace | None = None,
 ) -> Question:
-    """What to plan, once the lengths are known."""
+    """What to plan, once the lengths are known. With a `workspace` the device is as a run there will find it."""
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
     trace_of = tracer(architecture.config, target.kind, target.dtype)
-    budget = read_plan_budget(recipe, target)
+    budget = read_plan_budget(recipe, target, workspace)
     met = share_met(architecture.config, architecture.parameters)
     return Question(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, met)
 
@@ -144,18 +155,15 @@ def architecture_of(model: str) -> Architecture:
     return Architecture(found.label, found.config, found.parameters, found.folder is not None)
 
 
-def read_plan_budget(recipe: Recipe, target: Target) -> Budget:
+def read_plan_budget(recipe: Recipe, target: Target, workspace: Workspace | None = None) -> Budget:
     """What the recipe's budget means on `target`; without one, what is free here, or the whole card."""
     if recipe.budget is not None:
         size = parse_size(recipe.budget, target.total_bytes)
         return Budget(size, f"{recipe.budget} = {show_size(size)}", 0)
-    free = _free(device()) if target.is_this_machine else target.total_bytes
-    what = "what is free now" if target.is_this_machine else "all of the card"
-    return Budget(free, f"{show_size(free)}, {what}", 0)
-
-
-def _free(chosen: Device) -> int:
-    return chosen.free_bytes
+    if not target.is_this_machine:
+        return Budget(target.total_bytes, f"{show_size(target.total_bytes)}, all of the card", 0)
+    here = device() if workspace is None else device_for_a_run(workspace)
+    return Budget(here.free_bytes, f"{show_size(here.free_bytes)}, what is free now", 0)
 
 
 def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> tuple[Units | None, str]:

@@ -67,13 +67,13 @@ def measure(card: Device) -> Constants:
 
     Others' use of the card must stand still meanwhile; the smallest of several readings is taken. Raises ReadingError.
     """
-    _, before = device_used_bytes(card, 0)
+    before = device_used_bytes(card, 0).device
     import torch
 
     work_as_a_step("cuda")
     torch.cuda.synchronize()
     workspace = torch.cuda.memory_allocated()
-    readings = [device_used_bytes(card, 0)[1] - before - torch.cuda.memory_reserved() for _ in range(5)]
+    readings = [device_used_bytes(card, 0).device - before - torch.cuda.memory_reserved() for _ in range(5)]
     return Constants(min(readings), workspace, measured=True)
 
 

@@ -6,10 +6,11 @@ holds them. Constants are measured where that is said, and documented by others 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from core.budget import CPU_PROCESS_BYTES
-from core.catalog import Card
+from core.catalog import Card, cards
 from core.hardware import Device, compute_dtype, cpu_cores
 from core.heap import heap_can_return
 from core.memory.constants import Constants, constants_of, documented
@@ -29,6 +30,7 @@ CPU_CORE_FLOPS = 55e9
 CPU_BANDWIDTH = 8e9
 GPU_BANDWIDTH = 400e9
 GPU_FLOPS = 60e12
+MEMORY_IN_TITLE = re.compile(r" \d+ GB$")
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,33 @@ class Target:
 def this_machine(device: Device, capability: tuple[int, int] | None) -> Target:
     """The device that a run here would use."""
     dtype, _ = compute_dtype(device.kind, capability)
+    like = card_like(device, capability) if device.kind == "cuda" and capability else None
     if device.kind == "cpu":
         flops, bandwidth = CPU_CORE_FLOPS * cpu_cores(), CPU_BANDWIDTH
+    elif like is not None:
+        flops, bandwidth = like.half_flops * GPU_EFFICIENCY, like.memory_bandwidth
     else:
         flops, bandwidth = GPU_FLOPS, GPU_BANDWIDTH
     constants = constants_of(device, capability) if device.kind == "cuda" and capability else None
     return Target(device.kind, device.name, device.total_bytes, dtype, flops, bandwidth, True, constants)
+
+
+def card_like(device: Device, capability: tuple[int, int]) -> Card | None:
+    """The card of the catalogue that this NVIDIA card is, by its name, or else that of its generation nearest in size.
+
+    For speeds alone: NVIDIA's driver does not tell them. None where there is none of its compute capability.
+    """
+    name = _words(device.name)
+
+    def likeness(card: Card) -> tuple[int, int]:
+        words = _words(MEMORY_IN_TITLE.sub("", card.title))
+        return len(words) if words <= name else 0, -abs(card.memory_bytes - device.total_bytes)
+
+    return max((each for each in cards().values() if each.compute_capability == capability), key=likeness, default=None)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def of_card(card: Card) -> Target:

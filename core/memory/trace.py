@@ -20,6 +20,7 @@ from core.data.render import IGNORED
 from core.experts import experts_of, fused_weights, numbers_in
 from core.memory.attention import attention_of
 from core.memory.count import Counter
+from core.memory.dropout import dropout_of
 from core.memory.experts import experts_on
 from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
@@ -124,7 +125,7 @@ def trace(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates.of(optimizer, model, on_gpu=device_kind == "cuda")
     counter = Counter(_made)
-    with counter, attention_of(device_kind), experts_on(device_kind):
+    with counter, attention_of(device_kind), dropout_of(device_kind), experts_on(device_kind):
         own_model(counter, model)
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.

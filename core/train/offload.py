@@ -26,6 +26,10 @@ def keep_embeddings_in_ram(model: Any) -> int:
     def to_device(module: Any, inputs: Any, looked_up: torch.Tensor) -> torch.Tensor:
         return looked_up.to(home)
 
+    def stay(move: Any, recurse: bool = True) -> Any:
+        return embedding
+
+    embedding._apply = stay  # accelerate moves a model to the device once more, whole, before it trains
     embedding.register_forward_pre_hook(to_ram)
     embedding.register_forward_hook(to_device)
     return int(embedding.weight.nbytes)

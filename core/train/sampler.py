@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from core.hardware import Device, ReadingError, device_used_bytes, temperature_and_power
+from core.hardware import Device, ReadingError, Used, device_used_bytes, temperature_and_power
 from core.runs.store import Run
 from core.runs.tail import Tail
 
@@ -17,14 +17,15 @@ INTERVAL_SECONDS = 0.5
 class MemorySampler:
     """A thread that writes one line a sample. On a CPU `process_bytes` is resident memory, and torch has no figures.
 
-    Where a GPU's driver hides what a process uses, it is what the whole card uses more than before the run.
+    On a GPU what no process is said to use is counted too, if it came after the start: the paged optimizer states.
+    Where the driver hides what a process uses, it is what the whole card uses more than before the run.
     """
 
     def __init__(self, run: Run, device: Device, pid: int) -> None:
         self.run, self.device, self.pid = run, device, pid
         self.step = 0
         self.peak_process_bytes = 0
-        self._others: int | None = None  # what was in use before this process came to the device
+        self._before: Used | None = None  # what was in use before this process came to the device
         before = Tail(run.dir / "memory.jsonl").read()[-1:]  # of a run that is resumed
         self.started = time.monotonic() - sum(row.get("seconds", 0.0) for row in before)
         self._end = threading.Event()
@@ -49,11 +50,11 @@ class MemorySampler:
 
     def _sample(self) -> None:
         cuda = self.device.kind == "cuda"
-        process, device = device_used_bytes(self.device, self.pid)
-        if self._others is None:
-            self._others = device
-        if process is None:
-            process = max(0, device - self._others)
+        used = device_used_bytes(self.device, self.pid)
+        before = self._before = self._before or used
+        process = max(0, used.device - before.device) if used.process is None else used.process
+        if used.process is not None and used.nobodys is not None and before.nobodys is not None:
+            process += max(0, used.nobodys - before.nobodys)
         self.peak_process_bytes = max(self.peak_process_bytes, process)
         self.run.append(
             "memory.jsonl",
@@ -63,7 +64,7 @@ class MemorySampler:
                 "allocated_bytes": torch.cuda.memory_allocated() if cuda else None,
                 "reserved_bytes": torch.cuda.memory_reserved() if cuda else None,
                 "process_bytes": process,
-                "device_bytes": device,
+                "device_bytes": used.device,
                 **temperature_and_power(self.device),
             },
         )

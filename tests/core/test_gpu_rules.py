@@ -1,4 +1,4 @@
-"""Rules for GPUs that can be checked without one: the allocator's limit, and attention on cards without bf16."""
+"""Rules for GPUs that can be checked without one: the allocator's limits, and what their kernels keep."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations import sdpa_attention
 
+from core import process
 from core.attention import repeat_keys
 from core.hardware import Device
 from core.memory.attention import attention_of
 from core.memory.constants import Constants
+from core.memory.dropout import dropout_of
+from core.process import child_environment
 from core.train import limits
+from core.train.offload import keep_embeddings_in_ram
 
 CARD = Device("cuda", "Card", 24 * 10**9, 20 * 10**9)
 
@@ -74,3 +78,64 @@ def test_key_heads_are_repeated_once_that_was_asked_for(monkeypatch: pytest.Monk
     assert sdpa_attention.use_gqa_in_sdpa(None, key, key)
     repeat_keys()
     assert not sdpa_attention.use_gqa_in_sdpa(None, key, key)
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("cuda", torch.bool), ("cpu", torch.bfloat16)])
+def test_dropout_is_traced_as_the_kernel_that_would_run(kind: str, kept: torch.dtype) -> None:
+    numbers = torch.empty(4, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    saved: list[torch.dtype] = []
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.dtype)
+        return tensor
+
+    with dropout_of(kind), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        dropped = torch.nn.Dropout(0.1)(numbers)
+    assert set(saved) == {kept}
+    dropped.sum().backward()
+    assert numbers.grad is not None and numbers.grad.shape == numbers.shape
+    with dropout_of(kind):
+        assert torch.nn.Dropout(0.0)(numbers).shape == torch.nn.Dropout(0.1).eval()(numbers).shape
+        assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.0), torch.ones(3))
+
+
+class _Tongue(torch.nn.Module):
+    """Just enough of a model: its embeddings and its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.head = torch.nn.Embedding(8, 4).requires_grad_(False), torch.nn.Linear(4, 8)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.inside
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
+
+
+def test_embeddings_in_ram_stay_there_when_the_model_is_moved() -> None:
+    """accelerate moves a model to the device as training begins, whole."""
+    model = _Tongue()
+    assert keep_embeddings_in_ram(model) == 8 * 4 * 4
+    model.to("meta")
+    assert model.head.weight.is_meta
+    assert not model.inside.weight.is_meta
+    assert model.inside(torch.tensor([1, 2])).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("release", "theirs", "grows"),
+    [("6.8.0-generic", {}, True), ("6.8.0", {"PYTORCH_ALLOC_CONF": "x"}, False), ("5.15-microsoft-WSL2", {}, False)],
+)
+def test_the_gpu_allocators_memory_grows_where_it_can_and_nobody_has_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, release: str, theirs: dict[str, str], grows: bool
+) -> None:
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(process.sys, "platform", "linux")
+    monkeypatch.setattr(process.platform, "release", lambda: release)
+    assert ("PYTORCH_CUDA_ALLOC_CONF" in child_environment()) == grows
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:native")
+    assert child_environment()["PYTORCH_CUDA_ALLOC_CONF"] == "backend:native"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core import hardware
-from core.hardware import Device, ReadingError, claim_card, cuda_devices, device_used_bytes, temperature_and_power
+from core.hardware import Device, ReadingError, Used, claim_card, cuda_devices, device_used_bytes, temperature_and_power
 from core.runs.store import Run
 from core.train import sampler
 
@@ -66,13 +66,16 @@ def test_a_card_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatc
 def test_what_a_process_uses_may_be_hidden_but_not_what_the_card_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under WSL, which refuses the list, and on Windows, which names processes without their memory."""
     used = {"nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(used=700)}
-    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, nvmlDeviceGetComputeRunningProcesses=_refused))
-    assert device_used_bytes(CARD, 7) == (None, 700)
-    for told, mine in ((None, None), (300, 300)):
+    refused = {f"nvmlDeviceGet{which}RunningProcesses": _refused for which in ("Compute", "Graphics")}
+    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, **refused))
+    assert device_used_bytes(CARD, 7) == (None, 700, None)
+    for told, mine, nobodys in ((None, None, None), (300, 300, 330)):
         listed = [SimpleNamespace(pid=7, usedGpuMemory=told), SimpleNamespace(pid=8, usedGpuMemory=50)]
+        drawing = [SimpleNamespace(pid=8, usedGpuMemory=50), SimpleNamespace(pid=9, usedGpuMemory=20)]
         calls = {**used, "nvmlDeviceGetComputeRunningProcesses": lambda _, listed=listed: listed}
+        calls |= {"nvmlDeviceGetGraphicsRunningProcesses": lambda _, drawing=drawing: drawing}
         monkeypatch.setattr(hardware, "_nvml", lambda calls=calls: _nvml(**calls))
-        assert device_used_bytes(CARD, 7) == (mine, 700)
+        assert device_used_bytes(CARD, 7) == (mine, 700, nobodys)
 
 
 def _refused(*_: Any) -> None:
@@ -137,9 +140,22 @@ def test_a_hidden_process_uses_what_came_on_top_since_it_began(
 ) -> None:
     """A desktop's own windows are not counted to the run."""
     used = iter([1000, 1700, 1900, 1200])
-    monkeypatch.setattr(sampler, "device_used_bytes", lambda card, pid: (told, next(used)))
+    monkeypatch.setattr(sampler, "device_used_bytes", lambda card, pid: Used(told, next(used)))
     monkeypatch.setattr(sampler, "temperature_and_power", lambda card: {})
     taken = sampler.MemorySampler(Run(tmp_path), CARD, 7)
     for _ in range(4):
         taken._sample()
     assert taken.peak_process_bytes == peak
+
+
+def test_managed_memory_is_counted_to_the_run_and_what_others_do_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML counts it to no process. Another program that takes 300 meanwhile changes nothing."""
+    used = iter([Used(None, 1000, 200), Used(500, 1500, 200), Used(500, 1900, 600), Used(500, 2200, 600)])
+    monkeypatch.setattr(sampler, "device_used_bytes", lambda card, pid: next(used))
+    monkeypatch.setattr(sampler, "temperature_and_power", lambda card: {})
+    taken = sampler.MemorySampler(Run(tmp_path), CARD, 7)
+    for _ in range(4):
+        taken._sample()
+    assert taken.peak_process_bytes == 900

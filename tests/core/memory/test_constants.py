@@ -55,6 +55,28 @@ def test_what_is_measured_is_a_small_step_that_every_device_can_do() -> None:
     work_as_a_step("cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "capability", "gib", "known"),
+    [
+        ("NVIDIA GeForce RTX 3060", (8, 6), 12, "rtx-3060-12gb"),
+        ("NVIDIA GeForce RTX 4060 Ti", (8, 9), 16, "rtx-4060-ti-16gb"),
+        ("NVIDIA GeForce RTX 4060 Laptop GPU", (8, 9), 8, "rtx-4060-laptop-8gb"),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", (8, 9), 16, "rtx-4070-ti-super-16gb"),
+        ("NVIDIA A100-SXM4-80GB", (8, 0), 80, "a100-80gb"),
+        ("Tesla T4", (7, 5), 15, "t4-16gb"),
+        ("NVIDIA GeForce RTX 3050", (8, 6), 8, "rtx-3070-8gb"),  # not in the catalogue
+    ],
+)
+def test_a_card_is_as_fast_as_the_one_of_its_name(name: str, capability: tuple[int, int], gib: int, known: str) -> None:
+    card, here = find_card(known), this_machine(Device("cuda", name, gib * 2**30, 2**30), capability)
+    assert (here.flops, here.bandwidth) == (of_card(card).flops, card.memory_bandwidth)
+    assert here.total_bytes == gib * 2**30
+
+
+def test_a_card_of_an_unknown_generation_has_a_guess() -> None:
+    assert this_machine(Device("cuda", "NVIDIA Next", 2**35, 2**34), (19, 0)).flops > 0
+
+
 def test_newer_cards_work_in_more() -> None:
     hopper, ada = documented((9, 0)), documented(ADA)
     threads = 2  # the one that calls, and the one that goes back

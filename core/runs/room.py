@@ -1,0 +1,21 @@
+"""How much of the device a run will find free: whoever has it now ends or gives way before the next run starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.hardware import Device, ReadingError, device, device_used_bytes
+from core.runs.holder import holder
+from core.workspace import Workspace
+
+
+def device_for_a_run(workspace: Workspace) -> Device:
+    """The device, with what its present holder uses counted as free."""
+    chosen, at_it = device(), holder(workspace)
+    if at_it is None or at_it.pid is None:
+        return chosen
+    try:
+        theirs = device_used_bytes(chosen, at_it.pid).process or 0
+    except ReadingError:
+        return chosen
+    return replace(chosen, free_bytes=min(chosen.total_bytes, chosen.free_bytes + theirs))
