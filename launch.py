@@ -22,10 +22,10 @@ def python_problem(version: tuple, executable: str) -> str:
 
     here = f"Nibble needs Python 3.11 to 3.13; this is {version[0]}.{version[1]} at {executable}."
     for minor in ("3.13", "3.12", "3.11"):
-        command = ["py", "-" + minor] if os.name == "nt" else ["python" + minor]
-        if shutil.which(command[0]) and subprocess.call(command + ["-c", ""], stderr=subprocess.DEVNULL) == 0:
-            name = " ".join(command)
-            return f"{here} This machine has {name}: start Nibble with `{name} launch.py`."
+        for command in ([["py", "-" + minor]] if os.name == "nt" else []) + [["python" + minor]]:
+            if shutil.which(command[0]) and subprocess.call(command + ["-c", ""], stderr=subprocess.DEVNULL) == 0:
+                name = " ".join(command)
+                return f"{here} This machine has {name}: start Nibble with `{name} launch.py`."
     return f"{here} Install Python 3.12 (python.org, or your system's packages) and start Nibble with it."
 
 

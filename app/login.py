@@ -104,7 +104,7 @@ class Login:
         """The answer to a POST of the form. `cookie` makes the header that carries a session."""
         try:
             given = await asyncio.wait_for(_form(request), FORM_SECONDS)
-        except (asyncio.TimeoutError, ClientDisconnect, ValueError):  # noqa: UP041 (Python 3.10 has two of them)
+        except (TimeoutError, ClientDisconnect, ValueError):
             return page("That was not the form of this page.", 400)
         address = request.client.host if request.client else ""
         wait = self.throttle.wait(address)  # looked up, tried and counted in one go: nothing is awaited from here on

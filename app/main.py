@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -21,6 +20,7 @@ from app.opening import Instance, choose_port, show
 from app.uploads import Uploads
 from core.errors import NibbleError
 from core.hosts import Names, lan_address
+from core.listening import go_on_listening
 from core.lock import locked
 from core.paths import Reach
 from core.runs.removing import clear_away
@@ -154,17 +154,9 @@ def launch(workspace: Workspace, serving: Serving) -> Server:
     return server
 
 
-def selector_loop(use_subprocess: bool = False) -> type[asyncio.AbstractEventLoop]:
-    """uvicorn's event loop on Windows. Its usual one there stops to listen after one broken connection (gh-93821)."""
-    return asyncio.SelectorEventLoop
-
-
 def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     """Gradio's launch, everything that it could take from the environment given."""
-    if sys.platform == "win32":
-        import uvicorn.config
-
-        uvicorn.config.LOOP_FACTORIES["auto"] = f"{__name__}:selector_loop"
+    go_on_listening()
     # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
     from app import theme
     from app.context import Context

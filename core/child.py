@@ -113,7 +113,8 @@ class Child:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):  # a process inside a broken driver may stay
+                    process.wait(timeout=5)
 
 
 def _sentence(error: Exception) -> str:

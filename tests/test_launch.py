@@ -276,6 +276,13 @@ def test_what_pip_ran_into_becomes_a_sentence(output: str, sentence: str) -> Non
     assert sentence in install.explain(output)
 
 
+def test_an_index_that_is_blocked_is_named_with_the_way_around_it() -> None:
+    said = install.explain("ConnectTimeoutError(...)", "https://torch.example/cu126")
+    assert "https://torch.example/cu126, where torch comes from, cannot be reached" in said
+    assert "TORCH_INDEX_URL" in said
+    assert "TORCH_INDEX_URL" not in install.explain("ConnectTimeoutError(...)")
+
+
 def test_a_disk_without_room_is_refused_before_pip_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(install, "VENV", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000_000))

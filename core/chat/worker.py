@@ -60,6 +60,7 @@ class Chat:
         self._hold: Hold | None = None
         self._beside: tuple[Workspace, str, str | None] | None = None  # the run that has the device instead
         self._busy = threading.Lock()
+        self._answered = 0.0  # when (time.monotonic) the last request was
         self._spoilt = False  # what is loaded is of no use, and only the process' end is sure to free it
         self._crowded = False  # memory ran out; the error that said so held on to some of it
 
@@ -80,12 +81,15 @@ class Chat:
                     yield {"done": True}
             finally:
                 self._stops.forget(number)
+                self._answered = time.monotonic()
 
     def give_way(self) -> None:
         """End this process when a run waits for the device and nobody is being answered. Runs in its own thread."""
         while True:
             time.sleep(GIVE_WAY_SECONDS)
             with self._busy:
+                if time.monotonic() - self._answered < GIVE_WAY_SECONDS:
+                    continue  # what became of the last request may not have been said yet
                 try:
                     if not self._is_in_the_way():
                         continue
@@ -126,7 +130,9 @@ class Chat:
         return model
 
     def _have_base(self, voice: Voice, request: Request) -> Iterator[Answer]:
+        from core.build import dtype_for, load_base
         from core.chat.adapters import Adapters
+        from core.chat.room import refuse_without_room
 
         asked_for = (voice.model, voice.revision, *voice.quantization.items())
         if asked_for in self._asked_for:
@@ -143,8 +149,14 @@ class Chat:
             at_it = holder(workspace)
             self._beside = (workspace, found.label, at_it.run if at_it is not None else None)
         yield {"progress": f"Loading {found.label} in {settings.bits} bits…"}
+        chosen = device()
         try:
-            self._adapters = Adapters(_load(found, settings, workspace), found)
+            refuse_without_room(found, settings, dtype_for(chosen)[0].itemsize, chosen, workspace)
+        except NibbleError:
+            self._forget()
+            raise
+        try:
+            self._adapters = Adapters(load_base(found, settings, chosen).eval(), found)
         except Exception as error:
             self._spoilt = True
             self._no_memory(found.label, error, request)
@@ -195,9 +207,10 @@ class Chat:
 
     def is_over(self) -> bool:
         """Whether what is loaded is of no use any more; then the device is given back."""
-        if self._spoilt:
-            self._release()
-        return self._spoilt
+        with self._busy:
+            if self._spoilt:
+                self._release()
+            return self._spoilt
 
     def _release(self) -> None:
         if self._hold is not None:
@@ -238,16 +251,6 @@ def _held(workspace: Workspace, label: str) -> Hold | None:
         if at_it is not None and at_it.kind != "run":
             raise
         return None
-
-
-def _load(found: FoundModel, settings: QuantizationSettings, workspace: Workspace) -> Any:
-    """The base, ready to answer. Raises ModelError where it finds no room."""
-    from core.build import dtype_for, load_base
-    from core.chat.room import refuse_without_room
-
-    chosen = device()
-    refuse_without_room(found, settings, dtype_for(chosen)[0].itemsize, chosen, workspace)
-    return load_base(found, settings, chosen).eval()
 
 
 def _clean() -> None:

@@ -132,11 +132,15 @@ def _copied(workspace: Workspace, sha256: str, name: str, source: Path | list[tu
 
 def _replace(made: Path, kept: Path) -> None:
     """Give `made` its final name; a copy of the same content that another process finished first is as good."""
-    try:
-        patiently(lambda: made.replace(kept), SCAN_SECONDS)
-    except OSError:
-        if not kept.exists():
-            raise
+
+    def replace() -> None:
+        try:
+            made.replace(kept)
+        except OSError:
+            if not kept.exists():
+                raise
+
+    patiently(replace, SCAN_SECONDS)
 
 
 def _not_copied(name: str, error: OSError) -> DataError:

@@ -205,11 +205,12 @@ def main(file: Path) -> int:
     except Broken:
         raise
     except NibbleError as error:
-        result = {"refusal": str(error)}
+        if not done:  # the second is only the distance from the chat
+            result = {"refusal": str(error)}
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if not done:  # the second is only the distance from the chat
+        if not done:
             result = {"refusal": "there was not enough memory to ask it"}
     write_json(file.with_suffix(".result.json"), result)
     return 0

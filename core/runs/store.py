@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from core.disk import Lines, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
 from core.recipe import Recipe, make_recipe
-from core.workspace import patiently, read_json, write_json
+from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})
 OPEN = ACTIVE | {"queued"}
@@ -206,8 +207,10 @@ class Run:
         file, before = self.dir / "status.json", self._read("status.json")
         self._said.update({**(before if _is_sound(before) else self._said), **changes})
         try:
-            write_json(file, self._said)
+            write_json(file, self._said, SCAN_SECONDS if "state" in changes else 1.0)
         except OSError as error:
+            if sys.platform == "win32" and isinstance(error, PermissionError) and "state" not in changes:
+                return  # somebody looks at it; the next one comes in a second
             if not is_disk_full(error):
                 raise
             _write_over(file, self._said)

@@ -14,6 +14,7 @@ import uvicorn
 from core.chat.client import ChatClient
 from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.listening import go_on_listening
 from core.serve.endpoint import Endpoint
 from core.serve.models import Served, name_of
 from core.workspace import Workspace
@@ -33,6 +34,7 @@ class EndpointServer:
         self._socket = _bound(port)
         own = int(self._socket.getsockname()[1])
         self.url = f"http://127.0.0.1:{own}/v1"
+        go_on_listening()
         app = Endpoint(client, self.served, key, own).app
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)

@@ -107,7 +107,7 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
         say(f"installing into {VENV}; the first time takes minutes.")
         if torch and wheel.url:
             # in a call of its own, so that nothing but torch and what it needs can come from that index
-            pip(lock, "--index-url", wheel.url, *torch)
+            pip(lock, *torch, index=wheel.url)
         pip(lock, "-r", str(REQUIREMENTS), *(["-r", str(DEVELOPMENT)] if dev else []))
         problem = import_problem(dev)
         if not problem:
@@ -187,7 +187,8 @@ def check_room(needed: int) -> None:
         )
 
 
-def pip(lock: int, *what: str) -> None:
+def pip(lock: int, *what: str, index: str = "") -> None:
+    """Install `what`: from `index`, or from wherever pip is set to look."""
     command = [
         str(PYTHON),
         "-I",
@@ -197,15 +198,21 @@ def pip(lock: int, *what: str) -> None:
         "--disable-pip-version-check",
         "--log",
         str(LOG),
+        *(["--index-url", index] if index else []),
         *what,
     ]
     if subprocess.call(command, stdout=sys.stderr, pass_fds=inherited(lock)):
-        raise NibbleError(explain(LOG.read_text("utf-8", errors="replace") if LOG.exists() else ""))
+        raise NibbleError(explain(LOG.read_text("utf-8", errors="replace") if LOG.exists() else "", index))
 
 
-def explain(output: str) -> str:
-    """What pip or venv ran into, in a sentence or two. Causes come before what follows from them."""
+def explain(output: str, index: str = "") -> str:
+    """What pip or venv ran into, in a sentence or two. Causes come before what follows from them.
+
+    `index` is where torch was looked for, if nowhere but there.
+    """
     again = "Start again afterwards: what is half done gets finished."
+    which = f"{index}, where torch comes from," if index else "the package index"
+    other = " Where it is blocked, set TORCH_INDEX_URL to a mirror of it." if index else ""
     causes = {
         (
             "No space left on device",
@@ -229,7 +236,7 @@ def explain(output: str) -> str:
             "ConnectTimeoutError",
             "ReadTimeoutError",
             "ProxyError",
-        ): (f"the package index cannot be reached. Check the network (behind a proxy: HTTPS_PROXY). {again}"),
+        ): (f"{which} cannot be reached. Check the network (behind a proxy: HTTPS_PROXY).{other} {again}"),
     }
     if shutil.disk_usage(ROOT).free < 20_000_000:  # ensurepip fails on a full disk without a word about it
         output = "No space left on device"

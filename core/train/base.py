@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from core.download import DownloadStopped, Progress, download, stopped_sentence
@@ -38,8 +37,7 @@ def _download(run: Run, found: FoundModel) -> FoundModel:
         last = progress
         if time.monotonic() - told >= TOLD_SECONDS:
             told = time.monotonic()
-            with contextlib.suppress(PermissionError):  # on Windows while it is looked at; the next comes in a second
-                run.write_status(message=progress.line(), heartbeat=time.time())
+            run.write_status(message=progress.line(), heartbeat=time.time())
 
     try:
         model = download(found, tell, run.is_to_stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -247,8 +246,7 @@ class Watcher(TrainerCallback):
         if now - self._beat >= HEARTBEAT_SECONDS or ending:
             self._beat = now
             message = "Stopping: saving what was learned." if self.stop_asked else self.saver.trouble()
-            with contextlib.suppress(PermissionError):  # on Windows while it is looked at; the next comes in a second
-                self.run.write_status(step=step, heartbeat=time.time(), message=message)
+            self.run.write_status(step=step, heartbeat=time.time(), message=message)
 
 
 def _how(before: Way, now: Way, batch: int) -> str:

@@ -245,6 +245,26 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
         assert given_back == [True]
 
 
+def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another, smaller one can be tried at once: nothing has been loaded."""
+    from core.chat import room
+
+    def refuse(*_: Any) -> None:
+        raise ModelError("There is no room.")
+
+    chat = worker.Chat(worker._Stops())
+    monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
+    monkeypatch.setattr(room, "refuse_without_room", refuse)
+    voice = Voice("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
+    with pytest.raises(ModelError, match="no room"):
+        list(chat.handle(request))
+    assert not chat.is_over()
+    assert chat._hold is None
+
+
 def test_a_stop_is_obeyed_within_a_token(talker, tokenizer) -> None:
     said = _say(talker, tokenizer, Sampling(max_new_tokens=200, greedy=True), asked_to_stop=lambda: True)
     assert said.tokens == 1

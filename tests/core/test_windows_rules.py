@@ -15,7 +15,9 @@ from core.export.jobs import Job
 from core.export.place import partial_of
 from core.lock import Lock
 from core.process import process_started
-from core.workspace import move, patiently, write_json
+from core.runs import store
+from core.runs.store import Run
+from core.workspace import SCAN_SECONDS, move, patiently, write_json
 
 WINDOWS = SimpleNamespace(platform="win32")
 
@@ -117,3 +119,23 @@ def _at_work(folder: Path, to: str) -> tuple[Job, subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     write_json(job.file.with_suffix(".pid"), {"pid": process.pid, "started": process_started(process.pid)})
     return job, process
+
+
+def test_a_status_that_somebody_looks_at_is_written_with_the_next_and_a_state_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience: list[float] = []
+
+    def refused(path: Path, value: object, seconds: float = 1.0) -> None:
+        patience.append(seconds)
+        raise PermissionError(13, "in use")
+
+    run = Run(tmp_path)
+    monkeypatch.setattr(store, "write_json", refused)
+    with pytest.raises(PermissionError):
+        run.write_status(step=3)  # elsewhere a refusal is one
+    monkeypatch.setattr(store, "sys", WINDOWS)
+    run.write_status(step=3)
+    with pytest.raises(PermissionError):
+        run.write_status(state="finished")
+    assert patience[1] < patience[2] == SCAN_SECONDS
