@@ -92,7 +92,7 @@ def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: in
     Raises BudgetError where it is below the floor, or above the device.
     """
     if recipe.budget is None:
-        size, read_as = device.free_bytes, f"{show_size(device.free_bytes)}, what is free now"
+        size, read_as = device.free_bytes, f"{show_size(device.free_bytes)}, what is free for this run"
     else:
         size = parse_size(recipe.budget, device.total_bytes)
         read_as = f"{recipe.budget} = {show_size(size)}"

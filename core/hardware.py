@@ -210,11 +210,12 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
     named: dict[int, int | None] = {}
+    nobodys: int | None = None
     with contextlib.suppress(nvml.NVMLError):
         for listed in (nvml.nvmlDeviceGetGraphicsRunningProcesses, nvml.nvmlDeviceGetComputeRunningProcesses):
             named |= {each.pid: each.usedGpuMemory for each in listed(handle)}
-    of_each = [each for each in named.values() if each]
-    nobodys = used - sum(of_each) if named and len(of_each) == len(named) else None
+        of_each = [each for each in named.values() if each]
+        nobodys = used - sum(of_each) if len(of_each) == len(named) else None
     return Used(named.get(pid) or None, used, nobodys)
 
 

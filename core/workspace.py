@@ -98,18 +98,15 @@ def move(folder: Path, to: Path, seconds: float = SCAN_SECONDS) -> None:
     patiently(lambda: folder.rename(to), seconds)
 
 
-def write_json(path: Path, value: Any, seconds: float = 1.0) -> None:
-    """Replace `path` by `value` in one step: a reader sees the old file or the new one, never a half.
-
-    Tried for so many `seconds` on Windows, where another process may have the file open.
-    """
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` in one step: a reader sees the old file or the new one, never a half."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(value, file, ensure_ascii=False, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        patiently(lambda: Path(temporary).replace(path), seconds)
+        patiently(lambda: Path(temporary).replace(path))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -125,14 +125,8 @@ def stream(
 def _generate(model: Any, prompt: list[int], seed: int | None, arguments: dict[str, Any]) -> None:
     if seed is not None:
         torch.manual_seed(seed)
-    ids = torch.tensor([prompt], device=compute_device(model))
+    ids = torch.tensor([prompt], device=model.device)
     model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
-
-
-def compute_device(model: Any) -> torch.device:
-    """The device of the layers. `model.device` is the embeddings', which may wait in RAM (core/train/offload.py)."""
-    device: torch.device = next((each.device for each in model.parameters() if each.device.type != "cpu"), model.device)
-    return device
 
 
 def _why_it_ended(listener: _Listener, endings: list[int], most: int, sampling: Sampling) -> str:
@@ -152,7 +146,7 @@ def answers(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int)
         return []
     rendered = [prompt_ids(tokenizer, [{"role": "user", "content": text}], context_length(model)) for text in prompts]
     width = max(map(len, rendered))
-    where = compute_device(model)
+    where = model.device
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rendered], device=where)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rendered], device=where)
     with torch.no_grad():

@@ -60,7 +60,7 @@ class Chat:
         self._hold: Hold | None = None
         self._beside: tuple[Workspace, str, str | None] | None = None  # the run that has the device instead
         self._busy = threading.Lock()
-        self._answered = 0.0  # when (time.monotonic) the last request was
+        self._refused = -GIVE_WAY_SECONDS  # when (time.monotonic) a request last was
         self._spoilt = False  # what is loaded is of no use, and only the process' end is sure to free it
         self._crowded = False  # memory ran out; the error that said so held on to some of it
 
@@ -79,17 +79,19 @@ class Chat:
                     yield from self._say(voice, model, request)
                 else:
                     yield {"done": True}
+            except BaseException:
+                self._refused = time.monotonic()
+                raise
             finally:
                 self._stops.forget(number)
-                self._answered = time.monotonic()
 
     def give_way(self) -> None:
         """End this process when a run waits for the device and nobody is being answered. Runs in its own thread."""
         while True:
             time.sleep(GIVE_WAY_SECONDS)
             with self._busy:
-                if time.monotonic() - self._answered < GIVE_WAY_SECONDS:
-                    continue  # what became of the last request may not have been said yet
+                if time.monotonic() - self._refused < GIVE_WAY_SECONDS:
+                    continue  # why may not have been said yet
                 try:
                     if not self._is_in_the_way():
                         continue
@@ -152,8 +154,9 @@ class Chat:
         chosen = device()
         try:
             refuse_without_room(found, settings, dtype_for(chosen)[0].itemsize, chosen, workspace)
-        except NibbleError:
+        except Exception as error:
             self._forget()
+            self._spoilt = not isinstance(error, NibbleError)
             raise
         try:
             self._adapters = Adapters(load_base(found, settings, chosen).eval(), found)

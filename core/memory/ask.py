@@ -163,7 +163,7 @@ def read_plan_budget(recipe: Recipe, target: Target, workspace: Workspace | None
     if not target.is_this_machine:
         return Budget(target.total_bytes, f"{show_size(target.total_bytes)}, all of the card", 0)
     here = device() if workspace is None else device_for_a_run(workspace)
-    return Budget(here.free_bytes, f"{show_size(here.free_bytes)}, what is free now", 0)
+    return Budget(here.free_bytes, f"{show_size(here.free_bytes)}, what is free for this run", 0)
 
 
 def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> tuple[Units | None, str]:

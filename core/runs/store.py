@@ -96,6 +96,7 @@ class Run:
     dir: Path
     # What this process has last said of the run: enough to say it again where status.json has been damaged.
     _said: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _unsaid: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -203,17 +204,27 @@ class Run:
         return status
 
     def write_status(self, **changes: Any) -> None:
-        """Replace `status.json`, keeping what is not in `changes`. The supervisor's and the worker's alone."""
-        file, before = self.dir / "status.json", self._read("status.json")
-        self._said.update({**(before if _is_sound(before) else self._said), **changes})
+        """Replace `status.json`, keeping what is not in `changes`. The supervisor's and the worker's alone.
+
+        What cannot be written on Windows, for somebody looks at the file, comes with the next; no state waits for that.
+        """
+        file = self.dir / "status.json"
+
+        def put() -> None:
+            before = self._read("status.json")
+            self._said.update({**(before if _is_sound(before) else self._said), **self._unsaid, **changes})
+            write_json(file, self._said)
+
         try:
-            write_json(file, self._said, SCAN_SECONDS if "state" in changes else 1.0)
+            patiently(put, SCAN_SECONDS if changes.get("state") in ENDED else 0.0)
         except OSError as error:
             if sys.platform == "win32" and isinstance(error, PermissionError) and "state" not in changes:
-                return  # somebody looks at it; the next one comes in a second
+                self._unsaid.update(changes)
+                return
             if not is_disk_full(error):
                 raise
             _write_over(file, self._said)
+        self._unsaid.clear()
         if changes.get("state") in OPEN:  # whoever keeps in mind which runs have ended looks again
             with contextlib.suppress(OSError):
                 (self.workspace / "state" / OPENED).touch()

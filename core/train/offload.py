@@ -18,7 +18,11 @@ def keep_embeddings_in_ram(model: Any) -> int:
     if not movable_embedding(model):
         return 0
     home = embedding.weight.device
-    embedding.to("cpu")
+    weight = embedding.weight.detach().to("cpu")
+    # No parameter any more: accelerate moves those to the device once more, all of them, before it trains, and
+    # transformers takes the first for the device that a model computes on.
+    del embedding.weight
+    embedding.weight = weight
 
     def to_ram(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(each.to("cpu") for each in inputs)
@@ -26,10 +30,6 @@ def keep_embeddings_in_ram(model: Any) -> int:
     def to_device(module: Any, inputs: Any, looked_up: torch.Tensor) -> torch.Tensor:
         return looked_up.to(home)
 
-    def stay(move: Any, recurse: bool = True) -> Any:
-        return embedding
-
-    embedding._apply = stay  # accelerate moves a model to the device once more, whole, before it trains
     embedding.register_forward_pre_hook(to_ram)
     embedding.register_forward_hook(to_device)
-    return int(embedding.weight.nbytes)
+    return int(weight.nbytes)

@@ -17,7 +17,7 @@ import torch
 from core.chat import worker
 from core.chat.adapters import AdapterLost, Adapters, refuse_adapter
 from core.chat.client import ChatClient
-from core.chat.generate import answers, compute_device, prompt_ids, stream
+from core.chat.generate import answers, prompt_ids, stream
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, base_voice, without_adapter
 from core.errors import ChildError, ModelError, NibbleError
@@ -193,29 +193,6 @@ def test_prompts_answered_together_are_answered_as_alone(talker, tokenizer) -> N
     assert together == [answers(talker, tokenizer, [prompt], 8)[0] for prompt in prompts]
 
 
-def test_prompts_go_to_where_the_layers_are_though_the_embeddings_wait_in_ram(talker, tokenizer) -> None:
-    """transformers says that a model is where its first parameter is: these embeddings are not where it computes."""
-
-    def placed(*layers: torch.nn.Module) -> SimpleNamespace:
-        parameters = torch.nn.Sequential(*layers).parameters
-        return SimpleNamespace(parameters=parameters, device=next(parameters()).device)
-
-    embeddings = torch.nn.Embedding(8, 4)
-    seen: list[torch.device] = []
-
-    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: Any) -> torch.Tensor:
-        seen.extend([input_ids.device, attention_mask.device])
-        return torch.zeros(1, input_ids.shape[1] + 1, dtype=torch.long)
-
-    layers = placed(embeddings, torch.nn.Linear(4, 8, device="meta"))
-    layers.generate, layers.config = generate, talker.config
-    layers.generation_config = talker.generation_config
-    answers(layers, tokenizer, ["hello"], 1)
-    assert {device.type for device in seen} == {"meta"}
-    assert compute_device(placed(embeddings, torch.nn.Linear(4, 8, device="meta"))).type == "meta"
-    assert compute_device(placed(embeddings, torch.nn.Linear(4, 8))) == torch.device("cpu")
-
-
 def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_device_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +220,32 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
             list(chat.handle(request))
         assert chat.is_over()
         assert given_back == [True]
+
+
+def test_it_gives_way_between_two_answers_but_not_before_a_refusal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    clock, asked = [100.0], []
+    chat = worker.Chat(worker._Stops())
+    chat._hold = SimpleNamespace(wanted=lambda: asked.append(clock[0]) or "“Pirate”", release=lambda: None)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
+    monkeypatch.setattr(worker, "os", SimpleNamespace(_exit=end))
+    clock[0] = 100.9  # refused then, and looked at a tenth of a second later
+    with pytest.raises(KeyError):
+        list(chat.handle({"op": "load", "number": 1, "workspace": str(tmp_path), "voice": {}}))
+    clock[0] = 100.0
+    with pytest.raises(Ended):
+        chat.give_way()
+    assert asked == [102.0]
 
 
 def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(

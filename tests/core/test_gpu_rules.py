@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations import sdpa_attention
 
 from core import process
@@ -99,28 +100,21 @@ def test_dropout_is_traced_as_the_kernel_that_would_run(kind: str, kept: torch.d
         assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.0), torch.ones(3))
 
 
-class _Tongue(torch.nn.Module):
-    """Just enough of a model: its embeddings and its head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inside, self.head = torch.nn.Embedding(8, 4).requires_grad_(False), torch.nn.Linear(4, 8)
-
-    def get_input_embeddings(self) -> torch.nn.Module:
-        return self.inside
-
-    def get_output_embeddings(self) -> torch.nn.Module:
-        return self.head
-
-
-def test_embeddings_in_ram_stay_there_when_the_model_is_moved() -> None:
-    """accelerate moves a model to the device as training begins, whole."""
-    model = _Tongue()
-    assert keep_embeddings_in_ram(model) == 8 * 4 * 4
+def test_embeddings_in_ram_stay_there_and_the_model_computes_where_its_layers_are() -> None:
+    """accelerate moves a whole model to the device as training begins; transformers asks where its first weight is."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=32, **size)).eval().requires_grad_(False)
+    ids = torch.tensor([[1, 5, 9]])
+    rules = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    before = model.generate(ids, **rules)
+    assert keep_embeddings_in_ram(model) == 32 * 16 * 4
+    assert torch.equal(model.generate(ids, **rules), before)
     model.to("meta")
-    assert model.head.weight.is_meta
-    assert not model.inside.weight.is_meta
-    assert model.inside(torch.tensor([1, 2])).shape == (2, 4)
+    assert model.lm_head.weight.is_meta
+    assert model.device.type == "meta"
+    assert not model.get_input_embeddings().weight.is_meta
+    assert model.get_input_embeddings()(ids).shape == (1, 3, 16)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def test_what_a_process_uses_may_be_hidden_but_not_what_the_card_does(monkeypatc
         calls |= {"nvmlDeviceGetGraphicsRunningProcesses": lambda _, drawing=drawing: drawing}
         monkeypatch.setattr(hardware, "_nvml", lambda calls=calls: _nvml(**calls))
         assert device_used_bytes(CARD, 7) == (mine, 700, nobodys)
+    idle = {f"nvmlDeviceGet{which}RunningProcesses": lambda _: [] for which in ("Compute", "Graphics")}
+    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, **idle))
+    assert device_used_bytes(CARD, 7) == (None, 700, 700)  # before this process has come to a card of its own
 
 
 def _refused(*_: Any) -> None:

@@ -17,7 +17,7 @@ from core.lock import Lock
 from core.process import process_started
 from core.runs import store
 from core.runs.store import Run
-from core.workspace import SCAN_SECONDS, move, patiently, write_json
+from core.workspace import move, patiently, read_json, write_json
 
 WINDOWS = SimpleNamespace(platform="win32")
 
@@ -121,21 +121,31 @@ def _at_work(folder: Path, to: str) -> tuple[Job, subprocess.Popen[bytes]]:
     return job, process
 
 
-def test_a_status_that_somebody_looks_at_is_written_with_the_next_and_a_state_in_any_case(
+def test_a_status_that_somebody_looks_at_is_written_with_the_next_and_its_end_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience: list[float] = []
+    run, scanner, write = Run(tmp_path), _Scanner(0), store.write_json
 
-    def refused(path: Path, value: object, seconds: float = 1.0) -> None:
-        patience.append(seconds)
-        raise PermissionError(13, "in use")
+    def later(path: Path, value: object) -> None:
+        scanner.look()
+        write(path, value)
 
-    run = Run(tmp_path)
-    monkeypatch.setattr(store, "write_json", refused)
+    monkeypatch.setattr(store, "write_json", later)
+    run.write_status(state="training", message="Loading.", step=1)
+    scanner.left = 1
     with pytest.raises(PermissionError):
-        run.write_status(step=3)  # elsewhere a refusal is one
+        run.write_status(step=2)  # elsewhere a refusal is one
     monkeypatch.setattr(store, "sys", WINDOWS)
-    run.write_status(step=3)
+    monkeypatch.setattr(workspace, "sys", WINDOWS)
+    scanner.left = 10**9
+    run.write_status(step=3, message="Planning.")
+    assert read_json(tmp_path / "status.json")["step"] == 1
+    scanner.left = 0
+    run.write_status(step=4)
+    assert read_json(tmp_path / "status.json") == {"state": "training", "message": "Planning.", "step": 4}
+    scanner.left = 3
+    run.write_status(state="finished")
+    assert read_json(tmp_path / "status.json")["state"] == "finished"
+    scanner.left = 10**9
     with pytest.raises(PermissionError):
-        run.write_status(state="finished")
-    assert patience[1] < patience[2] == SCAN_SECONDS
+        run.write_status(state="preparing")
