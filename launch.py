@@ -26,7 +26,7 @@ def python_problem(version: tuple, executable: str) -> str:
             if shutil.which(command[0]) and subprocess.call(command + ["-c", ""], stderr=subprocess.DEVNULL) == 0:
                 name = " ".join(command)
                 return f"{here} This machine has {name}: start Nibble with `{name} launch.py`."
-    return f"{here} Install Python 3.12 (python.org, or your system's packages) and start Nibble with it."
+    return f"{here} Install Python 3.13 (python.org, or your system's packages) and start Nibble with it."
 
 
 HELP = """\

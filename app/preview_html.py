@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from app.form import as_on_screen
-from app.pieces import error_box, figure, number, text
+from app.pieces import error_box, figure, note_box, number, text
 from core.sizes import show_bytes
 
 SHOWN_TOKENS = 1500
@@ -45,13 +45,14 @@ def token(found: dict[str, Any]) -> str:
 def check(found: dict[str, Any]) -> str:
     """What the check found, good or bad, for the place above the preview."""
     errors = "".join(error_box(as_on_screen(problem["message"])) for problem in found["errors"])
+    advice = "".join(note_box(as_on_screen(said)) for said in found.get("advice") or [])
     figures = [*_model_figures(found), *_data_figures(found)]
     body = f'<div class="nb-figures">{"".join(figures)}</div>' if figures else ""
     word = '<span class="nb-state nb-finished">Ready</span>' if found["ok"] else state_bad()
     dropped = dropped_rows((found.get("data") or {}).get("dropped") or [])
     return (
         f'<section class="nb-card"><header>{word}<div><h3>Checked before the start</h3></div></header>'
-        f"{errors}{body}{dropped}</section>"
+        f"{errors}{advice}{body}{dropped}</section>"
     )
 
 

@@ -116,6 +116,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     found = make_plan(recipe, workspace, options.card).as_json()
     if not options.json:
         peak = found["peak_bytes"]
+        print(f"{recipe.model}, rank {recipe.lora.rank}, on {options.card or 'this machine'}")
         word = "Fits" if found["fits"] else "Does not fit"
         print(f"{word}: {show_size(peak['process'])} at the peak, of a budget of {found['budget_read']}")
         for name, size in found["breakdown"].items():

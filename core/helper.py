@@ -91,6 +91,7 @@ class _Work:
         `source` is where its data lies. Large data is still being read: then `data` says how far, and the run itself
         refuses what cannot be used.
         """
+        from core.advice import advice
         from core.budget import read_budget
         from core.further import take_over
         from core.hardware import compute_dtype, cuda_capability, device
@@ -114,6 +115,7 @@ class _Work:
             }
             require_agreed(workspace, found)
             refuse_length(recipe, found)
+            answer["advice"] = advice(recipe, found)
             budget = read_budget(recipe, found, device_for_a_run(workspace))
             answer |= {"budget_bytes": budget.bytes, "budget_read": budget.read_as, "floor_bytes": budget.floor_bytes}
             answer["source"] = str(locate(recipe.data, workspace))

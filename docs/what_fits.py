@@ -220,7 +220,7 @@ def section(table: WhatFits) -> str:
         "and nothing else on the card.\n\n"
         f"{HOW} Made by [docs/what_fits.py](docs/what_fits.py); [docs/what_fits.md](docs/what_fits.md) has "
         f"{len(table.models)} models on {len(table.longest)} cards. For your own settings: "
-        "`python launch.py plan RECIPE --card rtx-3060-12gb`.\n"
+        "`python launch.py plan modern --set model=qwen3-8b --card rtx-3060-12gb`.\n"
     )
 
 

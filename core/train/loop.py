@@ -14,6 +14,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
+from core.advice import advice
 from core.budget import Budget, read_budget
 from core.build import (
     adapter_dtype,
@@ -86,6 +87,8 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
         ranks.meet()
         ranks.what_first_says(folder)
         budget = read_budget(recipe, found, chosen, ranks.count)
+        for said in advice(recipe, found) if start is None else []:
+            run.event("warning", said)
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
