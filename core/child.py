@@ -24,6 +24,10 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 
+class _Left(ChildError):
+    """The child ended because it had nothing to do, or to give way: another can be asked the same."""
+
+
 class Child:
     """The parent's end: starts `python -m <module>` on first use, one request at a time, ends it by `close`."""
 
@@ -66,30 +70,42 @@ class Child:
         Raises NibbleError with the child's sentence where it refuses, ChildError where it ends instead.
         """
         with self._asking:
-            self.start()
-            process = self._process
-            if process is None or process.stdin is None or process.stdout is None:
-                raise ChildError(f"{self.purpose} could not be started.")
-            self._number += 1
+            begun = False
             try:
-                process.stdin.write(json.dumps({**request, "id": self._number}) + "\n")
-                process.stdin.flush()
-            except OSError:
-                raise self._gone(process) from None
-            while True:
-                line = process.stdout.readline()
-                if not line:
-                    raise self._gone(process)
-                answer = json.loads(line)
-                if answer.pop("id") != self._number:
-                    continue  # of a request that nobody waits for any more
-                if "refusal" in answer:
-                    if answer.get("ends"):
-                        self.close()  # so that the next request does not meet it while it goes
-                    raise NibbleError(answer["refusal"])
-                yield answer
-                if answer.get("done"):
-                    return
+                for answer in self._answers(request):
+                    begun = True
+                    yield answer
+            except _Left:
+                if begun:
+                    raise
+                yield from self._answers(request)
+
+    def _answers(self, request: Request) -> Iterator[Answer]:
+        """As `ask`, of the process that runs at this moment, though it may be about to end of its own accord."""
+        self.start()
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise ChildError(f"{self.purpose} could not be started.")
+        self._number += 1
+        try:
+            process.stdin.write(json.dumps({**request, "id": self._number}) + "\n")
+            process.stdin.flush()
+        except OSError:
+            raise self._gone(process) from None
+        while True:
+            line = process.stdout.readline()
+            if not line:
+                raise self._gone(process)
+            answer = json.loads(line)
+            if answer.pop("id") != self._number:
+                continue  # of a request that nobody waits for any more
+            if "refusal" in answer:
+                if answer.get("ends"):
+                    self.close()  # so that the next request does not meet it while it goes
+                raise NibbleError(answer["refusal"])
+            yield answer
+            if answer.get("done"):
+                return
 
     def tell(self, request: Request) -> None:
         """Send a request that has no answer, such as to stop the one under way."""
@@ -102,7 +118,8 @@ class Child:
     def _gone(self, process: subprocess.Popen[str]) -> ChildError:
         code = process.wait()
         last = self.log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["nothing in its log"]
-        return ChildError(f"{self.purpose} ended unexpectedly (exit code {code}): {last[0][:200]}. Try again.")
+        kind = ChildError if code else _Left
+        return kind(f"{self.purpose} ended unexpectedly (exit code {code}): {last[0][:200]}. Try again.")
 
     def close(self) -> None:
         """End the process, which frees all of its memory."""

@@ -105,13 +105,14 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _plan(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.further import take_over
     from core.memory.ask import make_plan
     from core.sizes import show_size
     from core.typed import load_typed
 
     overrides = [*(options.set or []), *([f"budget={options.budget}"] if options.budget else [])]
     workspace = Workspace.open(options.data_dir)
-    recipe = load_typed(Reach.of(workspace), workspace, options.recipe, overrides)
+    recipe, _ = take_over(load_typed(Reach.of(workspace), workspace, options.recipe, overrides), workspace)
     cli_trust.agree_to_code(options, workspace, recipe.model)
     found = make_plan(recipe, workspace, options.card).as_json()
     if not options.json:

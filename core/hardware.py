@@ -184,7 +184,8 @@ class ReadingError(Exception):
 class Used(NamedTuple):
     """Bytes in use: by one process (None where the driver hides it), by all, and by none that the driver names.
 
-    NVML counts managed memory, where paged optimizer states live, to the card and to no process.
+    NVML counts managed memory, where paged optimizer states live, to the card and to no process. In a container that is
+    what its neighbours use, too.
     """
 
     process: int | None

@@ -1,4 +1,4 @@
-"""The README's pictures, taken from the real app: a first visit, a training, a chat.
+"""The README's pictures, taken from the real app: the data, a training, a chat, the runs.
 
     python docs/screenshots.py [--browser /path/to/chromium]
 
@@ -41,8 +41,7 @@ def main() -> int:
             assert server.stdout is not None
             url = server.stdout.readline().split()[-1]
             browser = playwright.chromium.launch(executable_path=chosen, args=["--no-sandbox", "--disable-gpu"])
-            _light(browser, url)
-            _dark(browser, url)
+            _visit(browser, url)
         finally:
             server.terminate()
             server.wait(timeout=30)
@@ -57,23 +56,19 @@ def _serve(folder: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def _open(browser: Browser, url: str, look: str) -> Page:
-    context = browser.new_context(
-        viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="dark" if look == "dark" else "light"
-    )
-    page = context.new_page()
+def _open(browser: Browser, url: str) -> Page:
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
     page.set_default_timeout(120_000)
     page.goto(url)
     page.get_by_role("button", name="Start training").wait_for()
     return page
 
 
-def _light(browser: Browser, url: str) -> None:
-    page = _open(browser, url, "light")
+def _visit(browser: Browser, url: str) -> None:
+    page = _open(browser, url)
     page.locator(".nb-tokens").wait_for()
     page.get_by_text("Checked before the start").wait_for()
     page.get_by_text("What was chosen, and why").wait_for()
-    _take(page, "train-before")
     page.get_by_role("tab", name="Data").click()
     page.get_by_text("How long the conversations are").wait_for()
     _take(page, "data")
@@ -82,7 +77,6 @@ def _light(browser: Browser, url: str) -> None:
     _wait_for(page, lambda: "training" in _state(page) and _step(page) >= 60)
     _take(page, "train-during")
     _wait_for(page, lambda: "finished" in _state(page))
-    _take(page, "train-after")
     page.get_by_role("button", name="Chat with it").click()
     page.get_by_role("button", name="How it answers").click()
     page.get_by_label("Always the likeliest word").check()
@@ -94,17 +88,6 @@ def _light(browser: Browser, url: str) -> None:
     page.locator("tr[data-run]").first.click()
     page.locator(".nb-chart:visible").first.wait_for()
     _take(page, "runs")
-    page.get_by_role("tab", name="System").click()
-    page.get_by_role("button", name="Check this machine").click()
-    page.locator(".nb-doctor").wait_for()
-    _take(page, "system")
-
-
-def _dark(browser: Browser, url: str) -> None:
-    page = _open(browser, url, "dark")
-    page.get_by_role("tab", name="Run", exact=True).click()
-    page.locator(".nb-chart:visible").first.wait_for()
-    _take(page, "train-dark")
 
 
 def _state(page: Page) -> str:

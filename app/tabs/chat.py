@@ -251,6 +251,8 @@ def fill(tab: ChatTab, context: Context) -> Updates:
     talker = kept.get("talker") if kept.get("talker") in values else next(iter(values), None)
     several = [key for key in kept.get("several") or [] if key in values] or _first_two(values)
     updates: Updates = {tab.settings[key]: kept[key] for key in tab.settings if key in kept}
+    if context.sides.prompt:  # where there is none, somebody may have begun to write one
+        updates[tab.compare.question] = context.sides.prompt
     return {
         **updates,
         **render(tab, context.talk),
@@ -258,7 +260,6 @@ def fill(tab: ChatTab, context: Context) -> Updates:
         tab.talker: gr.Dropdown(choices=offered, value=talker),
         tab.voice: voice_radio(talker),
         tab.compare.who: gr.Dropdown(choices=offered, value=several),
-        tab.compare.question: context.sides.prompt,
         tab.serve: "Stop serving" if context.serving.serves else "Serve it",
         tab.served: context.serving.box(),
     }

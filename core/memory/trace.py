@@ -154,8 +154,11 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
 
 
 def movable_embedding(model: Any) -> int:
-    """Bytes of the input embeddings where they are frozen and not tied to the head; else 0."""
-    inside, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    """Bytes of the input embeddings where they are frozen, not tied to the head, and nothing but looked up; else 0."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    inside = embedding.weight
+    if type(embedding).forward is not torch.nn.Embedding.forward:  # such as Gemma's, which scales what it has looked up
+        return 0
     if inside.requires_grad or (head is not None and head.weight is inside):
         return 0
     return int(inside.nbytes)

@@ -206,7 +206,8 @@ class Run:
     def write_status(self, **changes: Any) -> None:
         """Replace `status.json`, keeping what is not in `changes`. The supervisor's and the worker's alone.
 
-        What cannot be written on Windows, for somebody looks at the file, comes with the next; no state waits for that.
+        What cannot be written on Windows, for somebody looks at the file, comes with the next; a state is tried longer
+        instead, but for the first, which the worker says too.
         """
         file = self.dir / "status.json"
 
@@ -216,7 +217,7 @@ class Run:
             write_json(file, self._said)
 
         try:
-            patiently(put, SCAN_SECONDS if changes.get("state") in ENDED else 0.0)
+            patiently(put, 0.0 if changes.get("state") in (None, "preparing") else SCAN_SECONDS)
         except OSError as error:
             if sys.platform == "win32" and isinstance(error, PermissionError) and "state" not in changes:
                 self._unsaid.update(changes)

@@ -120,6 +120,7 @@ def test_the_same_question_to_two_side_by_side(page: Page, app: App) -> None:
     page.get_by_role("tab", name="Chat").click()
     _settings(page, 24)
     page.get_by_role("tab", name="Side by side").click()
+    expect(page.locator(".token").locator("visible=true")).to_have_count(2)  # who answers, as the page is filled
     page.get_by_label("Question", exact=True).fill("What is the job of a vet?")
     page.locator("#nb-ask-all").click()
     columns = page.locator(".nb-side-column").locator("visible=true")

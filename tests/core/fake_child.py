@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from core.child import Answer, Request, serve
 from core.errors import NibbleError
@@ -13,12 +14,17 @@ OVER: list[bool] = []
 
 
 def handle(request: Request) -> Iterator[Answer]:
-    """`fail` or `refuse` with that message, or say who answers and whether standard input is a device."""
+    """`fail` or `refuse` with that message, `leave` with that code or `once`, or say who answers."""
     OVER[:] = [True] * ("over" in request)
     if "fail" in request:
         raise RuntimeError(request["fail"])
     if "refuse" in request:
         raise NibbleError(request["refuse"])
+    if "leave" in request:
+        os._exit(int(request["leave"]))
+    if "once" in request and not Path(request["once"]).exists():
+        Path(request["once"]).touch()
+        os._exit(0)
     yield {"done": True, "pid": os.getpid(), "nothing": stat.S_ISCHR(os.fstat(0).st_mode)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.child import Child
-from core.errors import NibbleError
+from core.errors import ChildError, NibbleError
 
 
 @pytest.fixture
@@ -55,3 +55,14 @@ def test_a_child_that_says_that_it_is_over_ends_after_its_answer(child: Child) -
     with pytest.raises(NibbleError, match="no such model"):
         list(child.ask({"refuse": "There is no such model: no such model."}))
     assert _pid(child) == between
+
+
+def test_a_child_that_leaves_as_it_is_asked_is_followed_by_another(child: Child, tmp_path: Path) -> None:
+    """The chat gives way to a run, and somebody's next question is already on its way."""
+    before = _pid(child)
+    (answer,) = child.ask({"once": str(tmp_path / "left")})
+    assert answer["pid"] != before
+    for code in (0, 3):  # more than once, or for another reason, is told
+        with pytest.raises(ChildError, match=f"exit code {code}"):
+            list(child.ask({"leave": code}))
+    assert _pid(child) != answer["pid"]

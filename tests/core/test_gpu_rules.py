@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import sdpa_attention
 
 from core import process
@@ -115,6 +115,15 @@ def test_embeddings_in_ram_stay_there_and_the_model_computes_where_its_layers_ar
     assert model.device.type == "meta"
     assert not model.get_input_embeddings().weight.is_meta
     assert model.get_input_embeddings()(ids).shape == (1, 3, 16)
+
+
+def test_embeddings_that_do_more_than_look_up_stay_with_the_layers() -> None:
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8}
+    rules = {"vocab_size": 32, "num_key_value_heads": 1, "tie_word_embeddings": False}
+    model = GemmaForCausalLM(GemmaConfig(**size, **rules)).requires_grad_(False)
+    assert keep_embeddings_in_ram(model) == 0
+    model.to("meta")
+    assert model.get_input_embeddings().weight.is_meta
 
 
 @pytest.mark.parametrize(

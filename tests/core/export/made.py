@@ -29,8 +29,8 @@ def run_with_adapter(workspace: Workspace, base: str, **settings: Any) -> Run:
     run = create_run(workspace, recipe, {"file": str(data), "sha256": "0" * 64, "name": "rows.jsonl"}, "finished")
     found = find_model(base)
     model = load_base(found, recipe.quantization, Device("cpu", "CPU", 2**34, 2**33))
-    adapted = attach_lora(model, recipe.lora, torch.float32)
     torch.manual_seed(1)
+    adapted = attach_lora(model, recipe.lora, torch.float32)
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             noise = torch.randn_like(parameter) * (0.05 if "lora_" in name else 0.02)
