@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -87,7 +87,7 @@ def _visit(browser: Browser, url: str) -> None:
     page.get_by_role("tab", name="Runs").click()
     page.locator("tr[data-run]").first.click()
     page.locator(".nb-chart:visible").first.wait_for()
-    _take(page, "runs")
+    _take(page, "runs", 1660)  # below stands the folder of these pictures' own workspace
 
 
 def _state(page: Page) -> str:
@@ -115,10 +115,11 @@ def _wait_for(page: Page, holds: object) -> None:
         page.wait_for_timeout(500)
 
 
-def _take(page: Page, name: str) -> None:
+def _take(page: Page, name: str, height: int | None = None) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)  # the bars' movement ends
-    page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
+    clip: FloatRect | None = {"x": 0, "y": 0, "width": WIDTH, "height": height} if height else None
+    page.screenshot(path=IMAGES / f"{name}.png", full_page=True, clip=clip)
     print(name, flush=True)
 
 
