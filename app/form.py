@@ -82,6 +82,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("data.max_length", "Length limit (tokens)", "integer"),
         Field("data.train_on", "Counts in the loss", "choice"),
         Field("data.template", "Chat template", "choice"),
+        Field("data.generation_prompt", "Generation prompt", "choice"),
         Field("data.system", "System prompts", "choice"),
         Field("data.format", "Format", "choice"),
         Field("data.encoding", "Encoding", "choice"),
@@ -173,6 +174,11 @@ WORDS: dict[str, dict[Any, str]] = {
         "chatml": "ChatML",
         "llama-2": "Llama 2",
         "alpaca": "Alpaca",
+    },
+    "data.generation_prompt": {
+        "auto": "Auto: fitted to the replies",
+        "fitted": "Fitted to the replies",
+        "continued": "Kept, replies go on from it",
     },
     "data.system": {
         "keep": "Keep them",

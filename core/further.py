@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from core.chat.voices import CONFIG, WEIGHTS, Voice, find_voice
 from core.errors import ModelError, NibbleError, RecipeError
-from core.export.naming import plain_template
 from core.models import FoundModel, find_model
 from core.recipe import Recipe, make_recipe
 from core.runs.store import Run
 from core.targets import wanted
+from core.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json
 
 TEMPLATE = "chat_template.jinja"

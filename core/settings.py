@@ -73,6 +73,12 @@ class DataSettings(Settings):
     template: Literal["auto", "guanaco", "chatml", "llama-2", "alpaca"] = Field(
         "auto", description="How a conversation becomes text. 'auto': the model's own, or Guanaco's where it has none."
     )
+    generation_prompt: Literal["auto", "fitted", "continued"] = Field(
+        "auto",
+        description="Where the template's generation prompt (such as <think>) is no beginning of its replies. 'fitted' "
+        "cuts the prompt to what they begin with, here and in exports; 'continued' keeps it and learns each reply "
+        "behind it, an empty thinking block closed. 'auto': fitted, where that can be done.",
+    )
     system: Literal["keep", "into_question", "leave_out"] = Field(
         "keep", description="What becomes of system prompts; for models whose template cannot carry one."
     )

@@ -24,6 +24,7 @@ SEEN_BY_MODEL = (
     Field("data.max_length", "Length limit (tokens)", "integer"),
     Field("data.train_on", "Counts in the loss", "choice"),
     Field("data.template", "Chat template", "choice"),
+    Field("data.generation_prompt", "Generation prompt", "choice"),
     Field("data.system", "System prompts", "choice"),
 )
 PRESS_DOWNLOAD = "() => setTimeout(() => document.querySelector('#nb-download')?.click(), 300)"

@@ -31,6 +31,7 @@ CHECKED_BY = (
     "data.config",
     "data.train_on",
     "data.template",
+    "data.generation_prompt",
     "data.system",
     "data.max_length",
     "data.eval_fraction",

@@ -139,7 +139,8 @@ def _part_of_run(run: Run, part: str) -> Voice:
 
 
 def _over(run: Run, recipe: Recipe, part: str, label: str, adapter: Path) -> Voice:
-    data = {"template": recipe.data.template, "system": recipe.data.system}
+    kept = ("template", "generation_prompt", "system")
+    data = {name: getattr(recipe.data, name) for name in kept}
     return Voice(
         f"run:{run.id}{part}",
         label,

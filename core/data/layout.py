@@ -1,36 +1,38 @@
 """A conversation to text, with the characters that count in the loss: the chat template's work, before any token.
 
-Three ways, tried in this order, and a refusal that says why: `generation` marks in the template; the training
-template that trl ships for a known family; differences of prefixes, each proved to be a prefix of the whole.
+A reply's place is what stands between the text that asks for it and the text that ends with it, both as the template
+renders them. Where the template marks its replies, and trying has proved the marks (core/data/reply_places.py), one
+rendering shows all places. Else each reply is compared with the whole; one that the whole has in other words, since
+the template writes earlier turns differently, is learned in a text of its own, as it was when it was the newest.
 """
 
 from __future__ import annotations
 
-import re
-import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from core.data.chat_template import ChatTemplate, Tools, Unrenderable
 from core.data.conversation import Conversation, Message
+from core.data.generation_prompt import asking_of, fitted
+from core.data.reply_places import Lead, joined, leads_of, stop_of, tail_of
+from core.data.signs import Signs
+from core.data.training_template import give_template, own_template
 from core.errors import ModelError
 from core.recipe import DataSettings
-from core.template_budget import TooMuch
-from core.templates import TEMPLATE_ERRORS, bound_templates
-from core.workspace import PRESETS
+from core.template_marks import has_marks
+from core.templates import bound_templates
+
+__all__ = ["Layout", "Span", "Template", "Unrenderable", "own_template", "require_template"]
 
 NOT_SURE = (
-    "the model's chat template writes earlier turns differently once more turns follow, so it is not sure which "
+    "the model's chat template writes this conversation differently once it is answered, so it is not sure which "
     "tokens are the reply; choose the instruct version of a known family, or set data.template"
 )
-
-
-# Two threads that render with one template would find each other's marks, or none: transformers 5.23 keeps the tracker
-# of `generation` blocks with the compiled template, which it caches by its text.
-_RENDERING = threading.Lock()
-
-
-class Unrenderable(Exception):
-    """Why one row cannot be laid out for this model. `str(error)` goes on from "Row 3 is not used: "."""
+_ANYTHING = "ζreply"
+# How a chat asks for what is learned: as the template asks; by a prompt cut to what its replies begin with; by the
+# whole prompt, to which the replies were fitted; otherwise than the text that it is learned from.
+Asked = Literal["as it is", "fitted", "continued", "otherwise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,23 @@ class Layout:
     row: int
     text: str
     spans: list[Span]
+    asked: Asked = "as it is"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """One reply: the text that it stands in, where, and whether that is the whole conversation's."""
+
+    text: str
+    span: Span
+    in_whole: bool
 
 
 class Template:
     """The template that a tokenizer trains with, and what of its text counts in the loss.
 
-    The tokenizer is given the template, and is saved with the adapter, so a chat sees the very same one.
+    The tokenizer is given the template, and is saved with the adapter, so a chat sees the very same one. `asked` says
+    how it asks for a reply, `dropped` what its makers' generation prompt had beyond that.
     """
 
     def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
@@ -63,133 +76,160 @@ class Template:
         self.tokenizer, self.train_on = tokenizer, settings.train_on
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self.source = _give_template(tokenizer, settings.template)
-        self.marked = has_marks(tokenizer.chat_template)
-        self._special = tokenizer.special_tokens_map
+        self.source = give_template(tokenizer, settings.template)
         self._begin = _begin_of_text(tokenizer)
-        self.in_parts = False
-        self.in_parts = self._wants_parts()
+        self._signs = Signs(tokenizer.get_added_vocab())
+        self._template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens_map)
+        self._tail = tail_of(self._template, self._signs)
+        self._asking = asking_of(self._template, self._signs, self._tail)
+        self.asked: Asked = "as it is"
+        self.dropped = next(filter(None, [*self._asking.gaps.values(), *self._asking.missing.values()]), "")
+        if not self._asking.is_answered:
+            self._answer(settings.generation_prompt)
+        tokenizer.chat_template = self._template.source
+        leads = leads_of(self._template) if has_marks(self._template.source) and self.asked != "continued" else None
+        self.marked, self._leads = leads is not None, leads or {}
+        self._stop = stop_of(self._template, self._signs) if leads is None else ""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it takes content as a list of parts."""
+        return self._template.in_parts
 
     def lay_out(self, conversation: Conversation) -> Layout:
-        """The text of one conversation and its spans. Raises Unrenderable where no mask is sure."""
+        """The text of one conversation, or what is left of it beside its earlier replies. Raises Unrenderable."""
+        return self.lay_outs(conversation)[-1]
+
+    def lay_outs(self, conversation: Conversation) -> list[Layout]:
+        """The text of one conversation and its spans; several, where a reply needs a text of its own.
+
+        Raises Unrenderable where no mask is sure.
+        """
+        row = conversation.row
         if conversation.text is not None:
             text = self._begin + conversation.text + (self.tokenizer.eos_token or "")
-            return Layout(conversation.row, text, [Span(0, len(text), None, 1.0)])
+            return [Layout(row, text, [Span(0, len(text), None, 1.0)])]
         messages, tools = conversation.messages, conversation.tools
-        text, spans = self._by_marks(messages, tools) if self.marked else self._by_prefixes(messages, tools)
         if self.train_on == "everything":
-            return Layout(conversation.row, text, _around(spans, len(text)))
+            return [self._everything(row, messages, tools)]
+        if self.marked:
+            found = self._by_marks(row, messages, tools)
+            if found is not None:
+                return [found]
+        indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        whole = self._template.text(messages, tools)
+        if self.train_on == "last_reply":
+            indices = indices[-1:]
+        replies = [self._reply(messages, tools, index, whole) for index in indices]
+        if replies and replies[-1].in_whole and replies[-1].span.end > len(whole):
+            whole = replies[-1].text
+        return list(_gathered(row, [each for each in replies if each.span.weight > 0], whole, self.asked))
+
+    def _answer(self, wanted: str) -> None:
+        """Have what is asked and what is learned agree, as data.generation_prompt says."""
+        can_fit = wanted != "continued" and self._asking.keeps_its_role
+        changed = fitted(self._template, self._asking) if can_fit else None
+        if changed is not None:
+            self._template, self.asked = changed, "fitted"
+            self._asking = asking_of(changed, self._signs, self._tail)
+        elif any(self._asking.gaps.values()):
+            self.asked = "continued"
+
+    def _everything(self, row: int, messages: list[Message], tools: Tools) -> Layout:
+        """All of the text, but what a message of another weight than 1 renders to."""
+        text = self._template.text(messages, tools)
+        asked: Asked = "otherwise" if self.asked == "continued" else self.asked
+        indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if all(_weight(messages[index]) == 1.0 for index in indices):
+            return Layout(row, text, [Span(0, len(text), None, 1.0)], asked)
+        marked = self._by_marks(row, messages, tools, all_weights=True) if self.marked else None
+        if marked is not None:
+            return Layout(row, text, _around(marked.spans, len(text)), asked)
+        replies = [self._reply(messages, tools, index, text) for index in indices]
+        if not all(each.in_whole for each in replies):
+            raise Unrenderable(
+                "the template writes earlier replies differently, so it is not sure where weights belong"
+            )
+        return Layout(row, text, _around([each.span for each in replies], len(text)), asked)
+
+    def _by_marks(self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False) -> Layout | None:
+        """By the marks; None where they do not show each reply, so that it has to be looked for."""
+        text, marked = self._template.marked(messages, tools)
+        places = joined(marked)
+        replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if len(places) != len(replies):
+            return None
+        spans = []
+        for (start, end), index in zip(places, replies, strict=True):
+            lead = self._leads.get(messages[index - 1]["role"] if index else "", None) or self._leads.get(
+                "user", Lead()
+            )
+            if lead.inside and not text.startswith(lead.inside, start):
+                return None
+            if lead.before and not text.startswith(lead.before, start - len(lead.before)):
+                return None
+            start += len(lead.inside) - len(lead.before)
+            spans.append(Span(start, end, index, _weight(messages[index])))
         if self.train_on == "last_reply":
             spans = spans[-1:]
-        return Layout(conversation.row, text, [span for span in spans if span.weight > 0 and span.end > span.start])
+        kept = [span for span in spans if all_weights or (span.weight > 0 and span.end > span.start)]
+        return Layout(row, text, kept, self.asked)
 
-    def _by_marks(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> tuple[str, list[Span]]:
-        text, found = self._apply(messages, tools, marks=True)
-        places = [(int(start), int(end)) for start, end in found if end > start]
-        joined = [list(place) for place in places[:1]]
-        for start, end in places[1:]:
-            if start == joined[-1][1]:  # two marks around one reply, such as its reasoning and its text
-                joined[-1][1] = end
-            else:
-                joined.append([start, end])
-        replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        if len(joined) == len(replies):
-            pairs = zip(joined, replies, strict=True)
-            return text, [Span(start, end, reply, _weight(messages[reply])) for (start, end), reply in pairs]
-        if any(_weight(messages[reply]) != 1.0 for reply in replies):
-            raise Unrenderable(
-                f"the template marks {len(joined)} places for {len(replies)} replies, so it is not sure which of them "
-                "has the weight"
-            )
-        return text, [Span(start, end, None, 1.0) for start, end in joined]
+    def _reply(self, messages: list[Message], tools: Tools, index: int, whole: str) -> _Reply:
+        """The reply `index`, by the text that asks for it and the text that ends with it."""
+        last = index + 1 == len(messages)
+        text = whole if last else self._template.text(messages[: index + 1], tools)
+        weight = _weight(messages[index])
+        asked = self._ask(messages[:index], tools)
+        if asked is not None and not text.startswith(asked):
+            text = asked + self._behind(asked, text, messages, tools, index)
+            return _Reply(text, Span(len(asked), len(text), index, weight), False)
+        start = len(asked) if asked is not None else self._start(text, messages, tools, index)
+        end = len(text) - (len(self._tail) if not last and text.endswith(self._tail) else 0)
+        in_whole = whole.startswith(text[:end])
+        if self._stop and in_whole and not last:
+            end = self._signs.end_of_next(whole, end)
+        elif self._stop:
+            text += self._stop
+        return _Reply(text, Span(start, end if in_whole and not last else len(text), index, weight), in_whole)
 
-    def _by_prefixes(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> tuple[str, list[Span]]:
-        whole, _ = self._apply(messages, tools)
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before, _ = self._apply(messages[:index], tools, prompt=True)
-            last = index + 1 == len(messages)
-            after = whole if last else self._apply(messages[: index + 1], tools)[0]
-            if not whole.startswith(before) or not whole.startswith(after):
-                raise Unrenderable(NOT_SURE)
-            spans.append(Span(len(before), len(after), index, _weight(message)))
-        return whole, spans
+    def _behind(self, asked: str, text: str, messages: list[Message], tools: Tools, index: int) -> str:
+        """What follows `asked` where `text`, which ends with the reply, does not go on from it."""
+        if self.asked == "continued":
+            after_tool = bool(index) and messages[index - 1]["role"] == "tool"
+            behind = self._asking.reply_behind(asked, text, messages[index], after_tool)
+            if behind is not None:
+                return behind
+        return text[self._start(text, messages, tools, index) :]
 
-    def _wants_parts(self) -> bool:
-        """Whether the template takes content only as a list of parts, as those of models that see images do."""
-        if self._says_the_reply():
-            return False
-        self.in_parts = True
-        return self._says_the_reply()
-
-    def _says_the_reply(self) -> bool:
-        talk = [{"role": "user", "content": "sesame"}, {"role": "assistant", "content": "barley"}]
+    def _ask(self, messages: list[Message], tools: Tools) -> str | None:
+        """The text that asks for a reply to `messages`; None where no chat can begin so."""
+        if not messages:
+            return None
         try:
-            text, _ = self._apply(talk, None)
+            return self._template.text(messages, tools, ask=True)
         except Unrenderable:
-            return False
-        return "barley" in text and "'text'" not in text  # the list itself, printed, is not its words
+            return None
 
-    def _apply(
-        self, messages: list[Message], tools: list[dict[str, Any]] | None, marks: bool = False, prompt: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The template's text and its marked places. Raises Unrenderable with the template's own words."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        if self.in_parts:
-            messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
-        try:
-            with _RENDERING:
-                texts, places = render_jinja_template(
-                    [messages],
-                    tools=tools,
-                    chat_template=self.tokenizer.chat_template,
-                    return_assistant_tokens_mask=marks,
-                    add_generation_prompt=prompt,
-                    **self._special,
-                )
-        except TooMuch as error:  # so it would be with every row, each after a while
-            raise ModelError(
-                f"This model's chat template cannot be used: {error}. Set data.template, or choose another model."
-            ) from None
-        except TEMPLATE_ERRORS as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
-            raise Unrenderable(f"the model's chat template refuses it ({said})") from None
-        return texts[0], places[0] if marks else []
+    def _start(self, text: str, messages: list[Message], tools: Tools, index: int) -> int:
+        """Where the reply `index` starts in `text`: other words are put in its place, behind the mark of its role."""
+        other = {key: value for key, value in messages[index].items() if key != "reasoning_content"}
+        tried = self._template.text([*messages[:index], {**other, "content": _ANYTHING}], tools)
+        head = tried[: max(0, tried.rfind(_ANYTHING))].removesuffix(self._asking.lead)
+        prompt = self._asking.prompts.get(bool(index) and messages[index - 1]["role"] == "tool")
+        if not messages[index]["content"].strip() or not head or not text.startswith(head):
+            raise Unrenderable(NOT_SURE)
+        if prompt is None or not (prompt == "" or any(head.endswith(mark) for mark in self._signs.beginnings(prompt))):
+            raise Unrenderable(NOT_SURE)
+        return len(head)
 
 
-def has_marks(template: str) -> bool:
-    """Whether a chat template marks the replies with `generation`."""
-    return re.search(r"\{%-?\s*generation\s*-?%\}", template) is not None
-
-
-def own_template(name: str) -> str:
-    """The text of a template that Nibble ships, by its name in data.template."""
-    return (PRESETS / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
-
-
-def _give_template(tokenizer: Any, wanted: str) -> str:
-    """Put the template to train with into `tokenizer`; returns where it came from, in words."""
-    from trl.chat_template_utils import get_training_chat_template
-
-    if isinstance(tokenizer.chat_template, dict):  # several, by name; the others are for tools and retrieval
-        tokenizer.chat_template = tokenizer.chat_template.get("default")
-    if wanted != "auto":
-        tokenizer.chat_template = own_template(wanted)
-        return f"the {wanted} template, as data.template asks"
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = own_template("guanaco")
-        return "Guanaco's template, for this base model has none of its own"
-    if has_marks(tokenizer.chat_template):
-        return "the model's own template, which marks the replies"
-    try:
-        template = get_training_chat_template(tokenizer)
-    except ValueError:
-        return "the model's own template, replies found by differences of prefixes"
-    tokenizer.chat_template = template or tokenizer.chat_template
-    return "the model's own template, with trl's marks around the replies"
+def _gathered(row: int, replies: list[_Reply], whole: str, asked: Asked) -> Iterator[Layout]:
+    """Each reply that needs it in a text of its own, the others in the whole."""
+    together = [each.span for each in replies if each.in_whole]
+    yield from (Layout(row, each.text, [each.span], asked) for each in replies if not each.in_whole)
+    if together or not replies:
+        yield Layout(row, whole, [span for span in together if span.end > span.start], asked)
 
 
 def _begin_of_text(tokenizer: Any) -> str:
@@ -224,9 +264,9 @@ def require_template(tokenizer: Any, settings: DataSettings) -> Template:
     template = Template(tokenizer, settings)
     talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello to you"}]
     try:
-        layout = template.lay_out(Conversation(1, [*talk, talk[0], {"role": "assistant", "content": "And again"}]))
+        layouts = template.lay_outs(Conversation(1, [*talk, talk[0], {"role": "assistant", "content": "And again"}]))
     except Unrenderable as error:
         raise ModelError(f"This model cannot be trained to chat with its own template: {error}.") from None
-    if not layout.spans:
+    if not any(layout.spans for layout in layouts):
         raise ModelError("This model's chat template leaves out what the assistant says. Set data.template.")
     return template

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Any, overload
 
@@ -145,7 +145,8 @@ class PickedRows(Sequence[Rendered]):
 class RenderedSet:
     """A whole dataset rendered: what is trained on, and what was dropped, with the reasons.
 
-    A plain text longer than the limit stands in `usable` in several pieces, all of its row's number.
+    A plain text longer than the limit stands in `usable` in several pieces, all of its row's number; so does a
+    conversation of which some replies need a text of their own (core/data/layout.py).
     """
 
     rows: int
@@ -176,7 +177,7 @@ class Renderer:
         return self.template.lay_out(conversation)
 
     def render(self, conversation: Conversation, max_length: int) -> Rendered:
-        """One conversation (of a long plain text its first piece). Raises Unrenderable."""
+        """One conversation; of one in several texts the first. Raises Unrenderable."""
         _, result = next(self.render_many([conversation], max_length))
         if isinstance(result, Dropped):
             raise Unrenderable(result.reason)
@@ -185,28 +186,25 @@ class Renderer:
     def render_many(
         self, conversations: Iterable[Conversation], max_length: int
     ) -> Iterator[tuple[Layout | None, Rendered | Dropped]]:
-        """All of them in order, in batches. A long plain text gives several results, one after the other."""
+        """All of them in order, in batches. What is in several texts gives several results, one after the other."""
         stream = iter(conversations)
         while batch := list(islice(stream, BATCH)):
             layouts = [self._try(conversation) for conversation in batch]
-            laid_out = [layout for layout in layouts if isinstance(layout, Layout)]
+            laid_out = [layout for each in layouts if not isinstance(each, Dropped) for layout in each]
             tokens = iter(self._tokenise(laid_out))
-            for conversation, layout in zip(batch, layouts, strict=True):
-                if isinstance(layout, Dropped):
-                    yield None, layout
+            for conversation, each in zip(batch, layouts, strict=True):
+                if isinstance(each, Dropped):
+                    yield None, each
                     continue
-                found = next(tokens)
-                if found is None:
-                    reason = "a token of this model reaches over the border between the question and the reply"
-                    yield layout, Dropped(layout.row, reason)
-                elif conversation.text is not None:
-                    yield from ((layout, piece) for piece in _pieces(layout.row, found, max_length))
+                found = list(islice(tokens, len(each)))
+                if conversation.text is not None and found[0] is not None:
+                    yield from ((each[0], piece) for piece in _pieces(conversation.row, found[0], max_length))
                 else:
-                    yield layout, _cut(layout.row, found, max_length)
+                    yield from _of_one_row(each, found, max_length)
 
-    def _try(self, conversation: Conversation) -> Layout | Dropped:
+    def _try(self, conversation: Conversation) -> list[Layout] | Dropped:
         try:
-            return self.template.lay_out(conversation)
+            return self.template.lay_outs(conversation)
         except Unrenderable as error:
             return Dropped(conversation.row, str(error))
 
@@ -302,6 +300,29 @@ def _cut(row: int, tokens: _Tokens, max_length: int) -> Rendered | Dropped:
     if not any(tokens.weights[1:max_length]):
         return Dropped(row, f"its question alone fills the {max_length:,} tokens, so no reply is left to train on")
     return _rendered(row, tokens.ids[:max_length], tokens.weights[:max_length], len(tokens.ids))
+
+
+def _of_one_row(
+    layouts: list[Layout], tokens: list[_Tokens | None], max_length: int
+) -> Iterator[tuple[Layout, Rendered | Dropped]]:
+    """A conversation in one text, or in several, each with replies of its own.
+
+    It is dropped as a whole where the borders of one cannot be kept, or nothing of any is left. One of which nothing is
+    left beside others counts as cut off: the last of those tells its length.
+    """
+    row, reason = layouts[0].row, "a token of this model reaches over the border between the question and the reply"
+    if None in tokens:
+        yield layouts[0], Dropped(row, reason)
+        return
+    results = [(layout, _cut(row, found, max_length)) for layout, found in zip(layouts, tokens, strict=True) if found]
+    kept = [(layout, result) for layout, result in results if isinstance(result, Rendered)]
+    if not kept:
+        yield results[-1]
+        return
+    if len(kept) < len(results):
+        layout, last = kept[-1]
+        kept[-1] = (layout, replace(last, full_length=max(len(found.ids) for found in tokens if found)))
+    yield from kept
 
 
 def _pieces(row: int, tokens: _Tokens, max_length: int) -> Iterator[Rendered | Dropped]:

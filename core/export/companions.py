@@ -13,9 +13,10 @@ import torch
 
 from core.build import load_tokenizer
 from core.data.layout import require_template
-from core.export.naming import plain_template, without_paths
+from core.export.naming import without_paths
 from core.export.subject import Subject
 from core.further import TEMPLATE
+from core.template_marks import plain_template
 from core.workspace import read_json, write_json
 
 # In the adapter's folder: what is not the tokenizer's.

@@ -16,11 +16,11 @@ from core.export.companions import stop_tokens
 from core.export.gguf_families import Layout
 from core.export.gguf_tokenizer import read_vocabulary, write_special_tokens, write_vocabulary
 from core.export.merged import Say
-from core.export.naming import plain_template
 from core.export.place import ExportError
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
 from core.sizes import show_bytes
+from core.template_marks import plain_template
 
 GgufType = Literal["f16", "bf16", "q8_0", "f32"]
 _TYPES = {

@@ -15,7 +15,6 @@ LONGEST_NAME = 60
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 # Windows opens devices under these names, whatever their ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_GENERATION = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
 _ABSOLUTE = re.compile(r"^(/|~|\\\\|[A-Za-z]:[\\/])")
 
 
@@ -65,11 +64,3 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, list):
         return [without_paths(each) for each in value]
     return _last_part(value) if isinstance(value, str) and len(value) > 3 else value
-
-
-def plain_template(template: str) -> str:
-    """A chat template without the `generation` marks, which only training needs and other programs do not know.
-
-    A comment takes their place, with the same dashes, so that the white space around them stays as it was.
-    """
-    return _GENERATION.sub(lambda mark: f"{{#{mark[1]} {mark[2]}#}}", template)

@@ -28,7 +28,6 @@ from core.build import (
     torch_device,
 )
 from core.data.layout import require_template
-from core.export.naming import plain_template
 from core.further import TEMPLATE
 from core.hardware import Device, device
 from core.heap import return_memory
@@ -37,6 +36,7 @@ from core.models import FoundModel
 from core.recipe import Recipe
 from core.runs.pulse import Heart
 from core.runs.store import Run
+from core.template_marks import plain_template
 from core.train import ending
 from core.train.base import have_base
 from core.train.batches import MicroBatches, data_order, steps_for

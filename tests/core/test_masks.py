@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from core.data.conversation import Conversation, Message
-from core.data.layout import Unrenderable, has_marks
+from core.data.layout import Unrenderable
 from core.data.render import Rendered, Renderer
 from core.recipe import DataSettings
 from core.workspace import PRESETS
@@ -114,7 +114,7 @@ def _marked(template: str) -> str:
 
 
 def _expected(renderer: Renderer, talk: Conversation) -> tuple[str, list[str]]:
-    """The text and its marked places, by the reference."""
+    """The text and its marked places, by the reference; each begins where the text that asks for its reply ends."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     template = _marked(renderer.tokenizer.chat_template)
@@ -123,9 +123,22 @@ def _expected(renderer: Renderer, talk: Conversation) -> tuple[str, list[str]]:
     if renderer.template.in_parts:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     (text,), _ = render_jinja_template([messages], tools=talk.tools, chat_template=template, **special)
-    text = text.replace(END + START, "")
-    places = re.findall(f"{START}(.*?){END}", text, flags=re.DOTALL)
-    return text.replace(START, "").replace(END, ""), [place for place in places if place]
+    text = text.replace(END + START, "").replace(START + END, "")
+    ends = [found.start() - 2 * count - 1 for count, found in enumerate(re.finditer(END, text))]
+    text = text.replace(START, "").replace(END, "")
+    starts = [len(_asked(renderer, talk, index)) for index, each in enumerate(messages) if each["role"] == "assistant"]
+    return text, [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _asked(renderer: Renderer, talk: Conversation, index: int) -> str:
+    """What a chat asks message `index` with, by plain transformers."""
+    messages = talk.messages[:index]
+    if renderer.template.in_parts:
+        messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
+    asked = renderer.tokenizer.apply_chat_template(
+        messages, tools=talk.tools, tokenize=False, add_generation_prompt=True
+    )
+    return str(asked)
 
 
 def _trained_runs(tokenizer: Any, rendered: Rendered) -> list[str]:
@@ -158,15 +171,17 @@ def test_what_is_trained_is_what_the_template_marks(name: str, kind: str) -> Non
     for kind_of_talk, messages in TALKS.items():
         talk = Conversation(1, messages, [TOOL] if kind_of_talk == "tools" else None)
         try:
-            rendered = renderer.render(talk, 100_000)
+            renderer.render(talk, 100_000)
         except Unrenderable as error:
             assert kind_of_talk != "plain", error
             continue
-        text = renderer.lay_out(talk).text
-        assert tokenizer.decode(rendered.ids, skip_special_tokens=False) == text
-        runs = _trained_runs(tokenizer, rendered)
-        if has_marks(tokenizer.chat_template):
-            assert (text, runs) == _expected(renderer, talk), kind_of_talk
+        layouts, runs = renderer.template.lay_outs(talk), []
+        for layout, (_, rendered) in zip(layouts, renderer.render_many([talk], 100_000), strict=True):
+            assert isinstance(rendered, Rendered)
+            assert tokenizer.decode(rendered.ids, skip_special_tokens=False) == layout.text
+            runs += _trained_runs(tokenizer, rendered)
+        if renderer.template.marked:
+            assert (layouts[0].text, runs) == _expected(renderer, talk), kind_of_talk
         else:
             _only_replies_and_their_ends(runs, messages)
         exact += 1
@@ -174,7 +189,10 @@ def test_what_is_trained_is_what_the_template_marks(name: str, kind: str) -> Non
 
 
 def _only_replies_and_their_ends(runs: list[str], messages: list[Message]) -> None:
-    """For a template without marks: each run starts with the reply's own words and goes on to its end of turn."""
+    """For a template without marks: each run starts with the reply's own words and goes on to its end of turn.
+
+    Before them stands at most an empty thinking block, or the name of the channel that they are said in.
+    """
     replies = [message for message in messages if message["role"] == "assistant"]
     assert len(runs) == len(replies)
     for run, reply in zip(runs, replies, strict=True):
@@ -182,6 +200,7 @@ def _only_replies_and_their_ends(runs: list[str], messages: list[Message]) -> No
         assert own.split("</think>")[-1].strip() in run
         if own and "think" not in own and not reply.get("reasoning_content"):
             end = run[run.index(own) + len(own) :]
-            assert run.lstrip().startswith(own)
+            opening = r"\s*(<think>\s*</think>\s*|<\|channel\|>final<\|message\|>)?"
+            assert re.fullmatch(opening, run[: run.index(own)])
             assert re.fullmatch(r"\s*(<[^<>]+>\s*)*", end)
             assert "<" in end

@@ -116,6 +116,30 @@ RULES = {
         "{rows} hold{s} {examples} that the template leaves out, so the model never sees them.",
         "Choose a model whose template carries them (data.template), or put them into the text of a turn.",
     ),
+    "turns-apart": Rule(
+        "note",
+        "The template writes earlier replies differently once more turns follow. In {rows} each such reply is learned "
+        "in a text of its own, as it is written when it is the newest; that takes more tokens.",
+        "Set data.train_on to last_reply to learn only the last one.",
+    ),
+    "prompt-fitted": Rule(
+        "note",
+        "{rows} {are} learned behind a fitted generation prompt: the model's own template asks for a reply otherwise than "
+        "its replies begin ({example}). Chat and exports of this adapter ask in the fitted way.",
+        "Set data.generation_prompt to continued to keep the prompt, and learn to go on from it.",
+    ),
+    "prompt-continued": Rule(
+        "note",
+        "{rows} {are} learned behind the whole generation prompt with its {example}, which the template does not write "
+        "before a reply; a thinking block that it opens is closed, empty where there is no reasoning.",
+        "Set data.generation_prompt to fitted to have chat and exports ask without it.",
+    ),
+    "prompt-unanswered": Rule(
+        "warning",
+        "{rows} {are} learned as the template writes {them}, but a chat asks with {example} before a reply, which is "
+        "never learned.",
+        "Set data.generation_prompt to fitted or auto, or data.train_on to replies.",
+    ),
     "reply-changed": Rule(
         "note",
         "In {rows} the template changes the reply before it is learned: {examples}.",
@@ -171,6 +195,7 @@ def make_finding(code: str, rows: list[int], count: int, among: str = "", **deta
     words = {
         "rows": f"{count:,} {'row' if one else 'rows'}{among}",
         "they": "it" if one else "they",
+        "them": "it" if one else "them",
         "are": "is" if one else "are",
         "have": "has" if one else "have",
         "s": "s" if one else "",

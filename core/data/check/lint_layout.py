@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from core.data.chat_template import once_reasoned
 from core.data.check.findings import Hits
 from core.data.conversation import Conversation, Finding, Message
 from core.data.layout import Layout
@@ -15,31 +16,41 @@ _WORD = re.compile(r"\w+", re.ASCII)
 _SHORTEST_PIECE = 3
 _REPLY_WORD = re.compile(r"\w{3,}")
 _GONE = "gone"
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
+# How a chat asks, where it is not as the model's makers wrote it, and what is said of it.
+_ASKED = {"fitted": "prompt-fitted", "continued": "prompt-continued", "otherwise": "prompt-unanswered"}
 
 
 class LayoutLint:
     """Compares each conversation with what the template made of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped_prompt: str = "") -> None:
         self.hits = Hits()
+        self._prompt = f"`{json.dumps(dropped_prompt, ensure_ascii=False)[1:-1]}`"
 
-    def add(self, conversation: Conversation, layout: Layout) -> None:
-        """Look at one conversation and its layout."""
-        if conversation.text is not None:
-            return
+    def add(self, conversation: Conversation, layouts: list[Layout]) -> None:
+        """Look at one conversation and its layouts, those of a chat."""
         row = conversation.row
+        text = layouts[0].text if len(layouts) == 1 else "\n".join(layout.text for layout in layouts)
         for message in conversation.messages:
-            if message["role"] == "system" and not _holds(layout.text, message["content"]):
+            if message["role"] == "system" and not _holds(text, message["content"]):
                 self.hits.add("system-dropped", row)
-        for what in sorted(set(_left_out(conversation, layout.text))):
+        for what in sorted(set(_left_out(conversation, text))):
             self.hits.add("content-dropped", row, what)
-        for how in sorted(set(_changes(conversation.messages, layout))):
+        for how in sorted(set(_changes(conversation.messages, layouts))):
             self.hits.add("reply-dropped" if how == _GONE else "reply-changed", row, how)
+        if layouts[0].asked != "as it is":
+            self.hits.add(_ASKED[layouts[0].asked], row, self._prompt)
+        if len(layouts) > 1:
+            self.hits.add("turns-apart", row)
 
     def findings(self, among: str = "") -> list[Finding]:
         """Everything found."""
         found = [self.hits.finding(code, among, counted=True) for code in ("content-dropped", "reply-changed")]
-        found += [self.hits.finding(code, among) for code in ("reply-dropped", "system-dropped")]
+        found += [
+            self.hits.finding(code, among)
+            for code in ("reply-dropped", "system-dropped", "turns-apart", *_ASKED.values())
+        ]
         return [each for each in found if each is not None]
 
 
@@ -89,19 +100,20 @@ def _holds_piece(text: str, content: str) -> bool:
     return len(piece) < _SHORTEST_PIECE or piece in text
 
 
-def _changes(messages: list[Message], layout: Layout) -> Iterator[str]:
-    """How the layout's replies differ from the data's, in words."""
+def _changes(messages: list[Message], layouts: list[Layout]) -> Iterator[str]:
+    """How the layouts' replies differ from the data's, in words."""
     rendered: dict[int, str] = {}
-    for span in layout.spans:
-        if span.message is not None:
-            rendered[span.message] = rendered.get(span.message, "") + layout.text[span.start : span.end]
+    for layout in layouts:
+        for span in layout.spans:
+            if span.message is not None:
+                rendered[span.message] = rendered.get(span.message, "") + layout.text[span.start : span.end]
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        shown, reply = rendered.get(index, layout.text), message["content"]
+        shown, reply = rendered.get(index, layouts[-1].text), once_reasoned(message)["content"]
         if reply not in shown:
             yield "white space at its ends is trimmed" if reply.strip() in shown else _change(reply, shown)
-        if index in rendered and "<think>" in shown and "<think>" not in reply and not message.get("reasoning_content"):
+        if index in rendered and _EMPTY_THOUGHT.search(shown) and not _EMPTY_THOUGHT.search(reply):
             yield "an empty think block is put before it"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
 from core.data.conversation import Conversation, Dropped, Finding
+from core.data.layout import Layout
 from core.data.render import Renderer
 from core.recipe import DataSettings
 
@@ -25,7 +26,8 @@ class Tally:
 
     def __init__(self, renderer: Renderer, settings: DataSettings, stops: Collection[int]) -> None:
         self._renderer, self._settings = renderer, settings
-        self._layouts, self._tokens = LayoutLint(), TokenLint(renderer.tokenizer, stops)
+        self._layouts = LayoutLint(renderer.template.dropped)
+        self._tokens = TokenLint(renderer.tokenizer, stops)
         self._columns = [array("i") for _ in range(4)]
         self.dropped: list[Dropped] = []
 
@@ -39,12 +41,14 @@ class Tally:
 
     def _take(self, batch: list[Conversation]) -> None:
         by_row = {each.row: each for each in batch}
-        before = 0
+        layouts: list[Layout] = []
         for layout, result in self._renderer.render_many(batch, self._settings.max_length):
             conversation = by_row[result.row]
-            if layout is not None and result.row != before:
-                self._layouts.add(conversation, layout)
-            before = result.row
+            if layouts and layouts[0].row != result.row:
+                self._layouts.add(by_row[layouts[0].row], layouts)
+                layouts = []
+            if layout is not None and conversation.text is None:
+                layouts.append(layout)
             if isinstance(result, Dropped):
                 self.dropped.append(result)
                 refused = layout is None and self._is_fine_without_system(conversation)
@@ -54,6 +58,8 @@ class Tally:
             values = (result.row, len(result.ids), result.full_length, sum(result.trained))
             for column, value in zip(self._columns, values, strict=True):
                 column.append(value)
+        if layouts:
+            self._layouts.add(by_row[layouts[0].row], layouts)
 
     def _is_fine_without_system(self, conversation: Conversation) -> bool:
         """Whether a conversation that the template refuses has a system prompt to blame for it."""
@@ -61,8 +67,7 @@ class Tally:
         if len(others) == len(conversation.messages):
             return False
         without = replace(conversation, messages=others)
-        [(layout, _)] = self._renderer.render_many([without], self._settings.max_length)
-        return layout is not None
+        return all(layout is not None for layout, _ in self._renderer.render_many([without], self._settings.max_length))
 
     @property
     def rows(self) -> Any:

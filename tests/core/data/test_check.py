@@ -175,8 +175,9 @@ def test_content_that_a_template_drops_is_named(folder: Path, row: Row, said: st
 
 def test_a_row_in_which_nothing_counts_is_found_and_dropped(folder: Path) -> None:
     blind = TEMPLATE.replace(
-        "{%- generation -%}{{ message['content'] + '<|im_end|>' }}", "{{ message['content'] }}{%- generation -%}"
+        "{%- generation -%}{{ message['content'] + '<|im_end|>' }}{%- endgeneration -%}{{ '\\n' }}", ""
     )
+    assert blind != TEMPLATE
     report = report_on(folder, QUIET, blind)
     assert {"nothing-trained", "nothing-usable"} <= set(codes(report))
     assert (report.usable, len(report.dropped), report.rows) == (0, 12, 12)
