@@ -200,7 +200,7 @@ def _only_replies_and_their_ends(runs: list[str], messages: list[Message]) -> No
         assert own.split("</think>")[-1].strip() in run
         if own and "think" not in own and not reply.get("reasoning_content"):
             end = run[run.index(own) + len(own) :]
-            opening = r"\s*(<think>\s*</think>\s*|<\|channel\|>final<\|message\|>)?"
+            opening = r"\s*(<think>\s*</think>|<\|channel\|>final<\|message\|>)?\s*"
             assert re.fullmatch(opening, run[: run.index(own)])
             assert re.fullmatch(r"\s*(<[^<>]+>\s*)*", end)
             assert "<" in end

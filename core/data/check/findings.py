@@ -124,8 +124,8 @@ RULES = {
     ),
     "prompt-fitted": Rule(
         "note",
-        "{rows} {are} learned behind a fitted generation prompt: the model's own template asks for a reply otherwise than "
-        "its replies begin ({example}). Chat and exports of this adapter ask in the fitted way.",
+        "{rows} {are} learned behind a fitted generation prompt: the model's own template asks for a reply otherwise "
+        "than its replies begin ({example}). Chat and exports of this adapter ask in the fitted way.",
         "Set data.generation_prompt to continued to keep the prompt, and learn to go on from it.",
     ),
     "prompt-continued": Rule(
