@@ -149,6 +149,8 @@ def _role_behind(texts: list[str], role: str) -> str:
 def _first_words(found: list[Trial], gaps: dict[bool, str], prompt: str) -> tuple[str, str]:
     """`lead` and `closer` of an Asking."""
     lead = closer = ""
+    opened = _OPENED.search(prompt)
+    is_open = opened is not None
     for trial in found:
         if not trial.answered.startswith(trial.asked[: len(trial.before)]):
             continue
@@ -158,14 +160,12 @@ def _first_words(found: list[Trial], gaps: dict[bool, str], prompt: str) -> tupl
         reasoned = trial.answered.find("θwhy", len(trial.before))
         if 0 <= reasoned < word:
             closer = closer or trial.answered[reasoned + len("θwhy") : word]
+            is_open = is_open or not trial.answered[:reasoned].removeprefix(trial.asked).strip()
         else:
             lead = lead or trial.answered[start:word]
-    opened = _OPENED.search(prompt)
-    if closer and prompt.rstrip().endswith(closer.strip()):
-        return lead, ""
     if not closer and opened is not None:
         closer = f"\n</{opened[1]}>\n\n"
-    return lead, closer
+    return lead, closer if is_open else ""
 
 
 def fitted(template: ChatTemplate, asking: Asking) -> ChatTemplate | None:

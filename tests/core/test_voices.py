@@ -68,7 +68,7 @@ def test_a_run_its_best_and_its_checkpoints_come_before_the_bases(workspace: Wor
     assert found["adapter:from elsewhere"].model == "starter"
     # A checkpoint holds no tokenizer: the recipe says which template it is spoken to with.
     assert found[own[0]].tokenizer == run.adapter and found[own[2]].tokenizer is None
-    assert found[own[2]].data == {"template": "chatml", "system": "keep"}
+    assert found[own[2]].data == {"template": "chatml", "generation_prompt": "auto", "system": "keep"}
 
 
 def test_a_voice_is_found_by_its_key_and_survives_the_way_to_the_process(workspace: Workspace, run: Run) -> None:
