@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import Any
 
 from core.data.chat_template import ChatTemplate, Unrenderable
@@ -87,6 +88,10 @@ class Asking:
         prompt = self.prompts.get(False, "")
         return bool(self.fits().get(False, "").strip()) or not prompt.strip()
 
+    def with_gaps_kept(self) -> Asking:
+        """Where only what is missing is to be added."""
+        return replace(self, gaps={False: "", True: ""})
+
     def fits(self) -> dict[bool, str]:
         """The generation prompts that every reply goes on from."""
         return {
@@ -131,7 +136,8 @@ def asking_of(template: ChatTemplate, signs: Signs, tail: str) -> Asking:
     for tool, prompt in known.items():
         gaps[tool] = _with_its_opening(prompt, gaps[tool])
     role = known.get(False, "")
-    missing = {tool: _role_behind(texts, role[: len(role) - len(gaps[False])]) for tool, texts in beyond.items()}
+    role = role[: len(role) - len(gaps[False])] if role else _common_role(beyond[False])
+    missing = {tool: _role_behind(texts, role) for tool, texts in beyond.items()}
     return Asking(known, gaps, missing, *_first_words(found, gaps, prompts.get(False, "")))
 
 
@@ -139,6 +145,12 @@ def _with_its_opening(prompt: str, gap: str) -> str:
     """A gap from where the thinking block opens that it stands in: half a block is no beginning."""
     opened = _OPENED.search(prompt[: len(prompt) - len(gap)]) if gap else None
     return prompt[opened.start() :] if opened is not None else gap
+
+
+def _common_role(texts: list[str]) -> str:
+    """The mark of the role in a template that does not ask for replies: what all begin with, but their thinking."""
+    common = commonprefix(texts).partition("<think>")[0]
+    return common if common.strip() else ""
 
 
 def _role_behind(texts: list[str], role: str) -> str:
@@ -173,6 +185,8 @@ def fitted(template: ChatTemplate, asking: Asking) -> ChatTemplate | None:
 
     Proved on the probes: all else that it writes stays as it is.
     """
+    if asking.is_answered:
+        return None
     prompts = asking.fits()
     changed = template.with_source(replace_prompt(template.source, prompts))
     for trial in trials(template):

@@ -82,14 +82,14 @@ class Template:
         self._template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens_map)
         self._tail = tail_of(self._template, self._signs)
         self._asking = asking_of(self._template, self._signs, self._tail)
-        self.asked: Asked = "as it is"
         self.dropped = next(filter(None, [*self._asking.gaps.values(), *self._asking.missing.values()]), "")
-        if not self._asking.is_answered:
-            self._answer(settings.generation_prompt)
+        self.asked: Asked = self._agree(settings.generation_prompt)
         tokenizer.chat_template = self._template.source
         leads = leads_of(self._template) if has_marks(self._template.source) and self.asked != "continued" else None
         self.marked, self._leads = leads is not None, leads or {}
         self._stop = stop_of(self._template, self._signs) if leads is None else ""
+        if leads is None and has_marks(self._template.source):
+            self.source += "; each reply is looked for, since the marks do not hold in every conversation"
 
     @property
     def in_parts(self) -> bool:
@@ -120,20 +120,23 @@ class Template:
         whole = self._template.text(messages, tools)
         if self.train_on == "last_reply":
             indices = indices[-1:]
-        replies = [self._reply(messages, tools, index, whole) for index in indices]
+        replies = [self._reply(messages, tools, index, whole) for index in indices if _weight(messages[index]) > 0]
         if replies and replies[-1].in_whole and replies[-1].span.end > len(whole):
             whole = replies[-1].text
-        return list(_gathered(row, [each for each in replies if each.span.weight > 0], whole, self.asked))
+        return list(_gathered(row, replies, whole, self.asked))
 
-    def _answer(self, wanted: str) -> None:
+    def _agree(self, wanted: str) -> Asked:
         """Have what is asked and what is learned agree, as data.generation_prompt says."""
-        can_fit = wanted != "continued" and self._asking.keeps_its_role
-        changed = fitted(self._template, self._asking) if can_fit else None
+        if self._asking.is_answered:
+            return "as it is"
+        keeps = wanted == "continued" or not self._asking.keeps_its_role
+        changed = fitted(self._template, self._asking.with_gaps_kept() if keeps else self._asking)
         if changed is not None:
-            self._template, self.asked = changed, "fitted"
+            self._template = changed
             self._asking = asking_of(changed, self._signs, self._tail)
-        elif any(self._asking.gaps.values()):
-            self.asked = "continued"
+        if any(self._asking.gaps.values()):
+            return "continued"
+        return "fitted" if changed is not None else "as it is"
 
     def _everything(self, row: int, messages: list[Message], tools: Tools) -> Layout:
         """All of the text, but what a message of another weight than 1 renders to."""
@@ -161,9 +164,8 @@ class Template:
             return None
         spans = []
         for (start, end), index in zip(places, replies, strict=True):
-            lead = self._leads.get(messages[index - 1]["role"] if index else "", None) or self._leads.get(
-                "user", Lead()
-            )
+            before = messages[index - 1]["role"] if index else "user"
+            lead = self._leads.get(before) or self._leads.get("user", Lead())
             if lead.inside and not text.startswith(lead.inside, start):
                 return None
             if lead.before and not text.startswith(lead.before, start - len(lead.before)):

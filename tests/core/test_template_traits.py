@@ -60,7 +60,8 @@ TRAITS = {
     # QwQ, Nemotron Nano 2, MiniMax M2: asked to think, and no thought is kept in a conversation.
     "asks to think and keeps no thought": Trait(
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content.split('</think>')[-1] }}"
-        "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}",
+        "{{ '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}",
         "<|im_start|>assistant\n",
         (f"Two.{END}\n", f"Four.{END}\n"),
         "fitted",
@@ -93,6 +94,13 @@ TRAITS = {
         "<|im_start|>assistant\n<think>\n",
         (f"\n</think>\n\nTwo.{END}\n", f"\n</think>\n\nFour.{END}\n"),
         texts=2,
+    ),
+    # Many older ones: a template that knows nothing of add_generation_prompt.
+    "does not ask": Trait(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}",
+        "<|im_start|>assistant\n",
+        (f"Two.{END}\n", f"Four.{END}\n"),
+        "fitted",
     ),
     # gpt-oss: the newest reply ends in a token of its own.
     "ends the newest reply otherwise": Trait(
