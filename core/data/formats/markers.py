@@ -6,7 +6,7 @@ import re
 
 from core.data.conversation import Message, Row
 from core.data.formats.reading import Layout, Reading, Unusable, blank
-from core.data.formats.turns import ROLES, add_system
+from core.data.formats.turn import ROLES, add_system
 
 TEXT_NAMES = ("text", "content", "document", "body", "chat", "conversation", "sample")
 _HASHES = re.compile(r"### ?(Human|User|Instruction|Input|Assistant|Response|Gpt|System):")
@@ -103,6 +103,7 @@ def _read_guanaco(row: Row, reading: Reading) -> None:
     found = split_text(row[name])
     if found is None:
         raise Unusable(f"in its {name!r} the speakers do not take turns by marks such as '### Human:'")
+    reading.used.add(name)
     reading.messages.extend(found[1])
     add_system(row, reading)
 
@@ -117,6 +118,7 @@ def _read_text(row: Row, reading: Reading) -> None:
     if name is None:
         empty = any(isinstance(row.get(each), str) for each in TEXT_NAMES)
         raise Unusable("its text is empty" if empty else "it has no text")
+    reading.used.add(name)
     reading.text = row[name]
 
 

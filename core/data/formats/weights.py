@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from core.data.formats.reading import Unusable, missing, short
+from core.data.formats.reading import Reading, Unusable, missing, short
 
 _FLAGS = {"train": True, "trainable": True, "training": True, "masked": False}
 _SHARES = ("weight", "loss_weight")
@@ -28,8 +28,9 @@ def weight_of(holder: dict[str, Any], keys: frozenset[str], what: str) -> float 
     return found
 
 
-def row_weight(row: dict[str, Any]) -> float:
+def row_weight(row: dict[str, Any], reading: Reading) -> float:
     """The row's own weight, 1.0 where it has none. Raises Unusable."""
+    reading.used.update(_SHARES)
     found = weight_of(row, frozenset(_SHARES), "its") if "weight" in row or "loss_weight" in row else None
     return 1.0 if found is None else found
 
