@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from core.data.conversation import Conversation, Message
+from core.data.formats.masks import DETAIL_KEY, trained_characters
 from core.errors import ModelError
 from core.recipe import DataSettings
 from core.template_budget import TooMuch
@@ -77,10 +79,11 @@ class Template:
             return Layout(conversation.row, text, [Span(0, len(text), None, 1.0)])
         messages, tools = conversation.messages, conversation.tools
         text, spans = self._by_marks(messages, tools) if self.marked else self._by_prefixes(messages, tools)
-        if self.train_on == "everything":
-            return Layout(conversation.row, text, _around(spans, len(text)))
         if self.train_on == "last_reply":
             spans = spans[-1:]
+        spans = [part for span in spans for part in _unmasked(span, text, messages)]
+        if self.train_on == "everything":
+            return Layout(conversation.row, text, _around(spans, len(text)))
         return Layout(conversation.row, text, [span for span in spans if span.weight > 0 and span.end > span.start])
 
     def _by_marks(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> tuple[str, list[Span]]:
@@ -96,7 +99,7 @@ class Template:
         if len(joined) == len(replies):
             pairs = zip(joined, replies, strict=True)
             return text, [Span(start, end, reply, _weight(messages[reply])) for (start, end), reply in pairs]
-        if any(_weight(messages[reply]) != 1.0 for reply in replies):
+        if any(_weight(messages[reply]) != 1.0 or DETAIL_KEY in messages[reply] for reply in replies):
             raise Unrenderable(
                 f"the template marks {len(joined)} places for {len(replies)} replies, so it is not sure which of them "
                 "has the weight"
@@ -200,6 +203,31 @@ def _begin_of_text(tokenizer: Any) -> str:
 
 def _weight(message: Message) -> float:
     return float(message.get("weight", 1.0))
+
+
+def _unmasked(span: Span, text: str, messages: list[Message]) -> list[Span]:
+    """The span in parts, those with a weight of 0 that its reply says are not trained on. Raises Unrenderable."""
+    message = messages[span.message] if span.message is not None else {}
+    if DETAIL_KEY not in message:
+        return [span]
+    content = message["content"]
+    said = content.strip()
+    start = text.rfind(said, span.start, span.end)
+    if start < 0:
+        raise Unrenderable(f"the template writes the reply differently, so its {DETAIL_KEY!r} has no place in it")
+    lead = len(content) - len(content.lstrip())
+    counts = trained_characters(message[DETAIL_KEY], len(content))[lead : lead + len(said)]
+    parts, at = [], span.start
+    for trained, run in groupby(enumerate(counts, start=start), key=lambda each: each[1]):
+        places = [place for place, _ in run]
+        if not trained:
+            parts += [
+                Span(at, places[0], span.message, span.weight),
+                Span(places[0], places[-1] + 1, span.message, 0.0),
+            ]
+            at = places[-1] + 1
+    parts.append(Span(at, span.end, span.message, span.weight))
+    return [part for part in parts if part.end > part.start]
 
 
 def _around(spans: list[Span], length: int) -> list[Span]:

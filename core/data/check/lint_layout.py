@@ -9,6 +9,7 @@ from typing import Any
 
 from core.data.check.findings import Hits
 from core.data.conversation import Conversation, Finding, Message
+from core.data.formats.masks import DETAIL_KEY
 from core.data.layout import Layout
 
 _WORD = re.compile(r"\w+", re.ASCII)
@@ -99,6 +100,8 @@ def _changes(messages: list[Message], layout: Layout) -> Iterator[str]:
         if message["role"] != "assistant":
             continue
         shown, reply = rendered.get(index, layout.text), message["content"]
+        if DETAIL_KEY in message:  # its span is in pieces
+            shown = layout.text
         if reply not in shown:
             yield "white space at its ends is trimmed" if reply.strip() in shown else _change(reply, shown)
         if index in rendered and "<think>" in shown and "<think>" not in reply and not message.get("reasoning_content"):

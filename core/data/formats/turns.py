@@ -7,6 +7,7 @@ from typing import Any
 
 from core.data.conversation import Row
 from core.data.formats.reading import Layout, Reading, Unusable
+from core.data.formats.trees import branch_of
 from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS, add_system, keys_of, pair_of, read_turns, role_key
 from core.data.formats.unused import leave
 
@@ -61,7 +62,16 @@ def read_turns_of(row: Row, reading: Reading) -> bool:
     found = turns_of(row)
     if found is None:
         return False
-    read_column(row[found[0]], found[1], found[0], reading)
+    branch = branch_of(row) if found[0] not in COLUMNS and isinstance(row[found[0]], dict) else None
+    if branch is None:
+        read_column(row[found[0]], found[1], found[0], reading)
+        return True
+    reading.used.update((branch.column, *branch.used))
+    read_turns(branch.turns, reading, branch.path)
+    for rest in branch.rest:
+        leave(reading, branch.column + "[]", rest, ())
+    if branch.others:
+        reading.name("branch-left-out", branch.column)
     return True
 
 
@@ -96,7 +106,8 @@ def _column(row: Row) -> tuple[str, list[Any]] | None:
     for name, value in row.items():
         if isinstance(value, list) and value and (_are_spoken(name, value) or _shows_turns(name, value)):
             return name, value
-    return None
+    branch = branch_of(row)
+    return (branch.column, branch.turns) if branch and branch.turns else None
 
 
 def _shows_turns(name: str, value: list[Any]) -> bool:
