@@ -221,11 +221,9 @@ def _unmasked(span: Span, text: str, messages: list[Message]) -> list[Span]:
     for trained, run in groupby(enumerate(counts, start=start), key=lambda each: each[1]):
         places = [place for place, _ in run]
         if not trained:
-            parts += [
-                Span(at, places[0], span.message, span.weight),
-                Span(places[0], places[-1] + 1, span.message, 0.0),
-            ]
+            parts.append(Span(at, places[0], span.message, span.weight))
             at = places[-1] + 1
+            parts.append(Span(places[0], at, span.message, 0.0))
     parts.append(Span(at, span.end, span.message, span.weight))
     return [part for part in parts if part.end > part.start]
 

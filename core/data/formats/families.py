@@ -17,7 +17,8 @@ _BEGIN = (
     r"\[gMASK\]|<sop>|<\|endoftext\|>|\s)*"
 )
 _END_TOKENS = ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<|EOT|>", "<|end|>",
-               "<｜end▁of▁sentence｜>", "[|endofturn|]", "<|return|>", "<|call|>", "<end_of_turn>", "<|eot|>", "<|eom_id|>")  # fmt: skip
+               "<｜end▁of▁sentence｜>", "[|endofturn|]", "<|return|>", "<|call|>", "<end_of_turn>", "<|eot|>",
+               "<|eom_id|>")  # fmt: skip
 _CLOSING = re.compile(rf"\s*(?:(?:{'|'.join(map(re.escape, _END_TOKENS))})\s*)*\Z")
 _USER, _REPLY = ("user", "human", "prompter"), ("assistant", "model", "chatbot", "gpt", "bot", "ai")
 _TOOLS = ("tool", "ipython", "observation", "environment", "function", "tool_response")

@@ -16,6 +16,7 @@ from core.recipe import DataSettings
 
 # So many usable rows are read to see what is left out, and so many of those that fill a column of such a name.
 _ENOUGH = 10
+_TEXTS = {*TEXT_KEYS, "line", "dialogue"}
 _SPEAKERS = {"role", "from", "speaker", "author", "sender", "user", "character", "name", "username", "is_user"}
 
 
@@ -39,18 +40,25 @@ def ignored_answers(rows: list[Row], layout: Layout, settings: DataSettings) -> 
 def why_not(ignored: list[str], rows: list[Row]) -> str:
     """What is left out, and what to do about it, as the end of a sentence and another."""
     look = "looks" if len(ignored) == 1 else "look"
+    mend = what_to_do(rows, ignored)
+    return f"{said(ignored)} would be left out, and {look} like the answer, the speaker or the label. {mend}"
+
+
+def what_to_do(rows: list[Row], ignored: list[str] | None = None) -> str:
+    """How to bring rows of an unknown layout, or of one that left out what is `ignored`, into one that is known."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = next((name for name in columns if plain_name(name) in TEXT_KEYS), None)
-    speaker = next((name for name in ignored if plain_name(name) in _SPEAKERS), None)
-    what = f"{said(ignored)} would be left out, and {look} like the answer, the speaker or the label."
+    text = next((name for name in columns if plain_name(name) in _TEXTS), None)
+    speakers = columns if ignored is None else ignored
+    speaker = next((name for name in speakers if plain_name(name) in _SPEAKERS and name != text), None)
     if speaker and text:
         return (
-            f"{what} If each row is one turn (`{speaker}` says who speaks, `{text}` what), put the turns of a "
-            'conversation into one row, as {"messages": […]}, or add a column conversation_id.'
+            f"If each row is one turn (`{speaker}` says who speaks, `{text}` what), put the turns of a conversation "
+            'into one row, as {"messages": […]}, or add a column conversation_id.'
         )
     mapping = propose(columns, {})
-    words = as_words(mapping) if not set(mapping.values()).isdisjoint(ignored) else ""
-    return f"{what} Say by hand which column is what (format: mapping{'; such as ' + words if words else ''})."
+    words = as_words(mapping) if ignored is None or not set(mapping.values()).isdisjoint(ignored) else ""
+    begin = "Or say" if ignored is None else "Say"
+    return f"{begin} by hand which column is what (format: mapping{words and '; such as '}{words})."
 
 
 def _telling(rows: list[Row]) -> Iterator[Iterator[Row]]:

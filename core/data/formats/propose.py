@@ -12,6 +12,7 @@ CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "mes")
 # Of a row that is classified: what the model would have to say.
 _LABELS = ("label_text", "label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "rating",
            "stars", "score")  # fmt: skip
+_TEXTS = ("review", "tweet", "comment", "post", "sentence", "headline", "title", "utterance", "line", "mes")
 
 
 def propose(columns: Iterable[str], turn_columns: dict[str, list[str]]) -> dict[str, str | None]:
@@ -23,7 +24,7 @@ def propose(columns: Iterable[str], turn_columns: dict[str, list[str]]) -> dict[
             return {"turns": column, "role": role, "content": content, "system": _first(SYSTEM_NAMES, columns)}
     reply = _first(REPLY_NAMES, columns) or _first(_LABELS, columns)
     left = [column for column in columns if column != reply]
-    prompt = _first(PROMPT_NAMES, left)
+    prompt = _first(PROMPT_NAMES, left) or _first(_TEXTS, left)
     left = [column for column in left if column != prompt]
     named = {"context": CONTEXT_NAMES, "system": SYSTEM_NAMES}
     return {"prompt": prompt, **{key: _first(names, left) for key, names in named.items()}, "reply": reply}

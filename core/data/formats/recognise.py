@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from core.data.conversation import Row
-from core.data.formats.ignored import ignored_answers, why_not
+from core.data.formats.ignored import ignored_answers, what_to_do, why_not
 from core.data.formats.mapping import mapped_layout
 from core.data.formats.markers import GUANACO, TEXT
 from core.data.formats.pairs import ALPACA, DOLLY, PROMPT_COMPLETION, QUESTION_ANSWER
@@ -87,10 +87,7 @@ def _wanted(
     if most == 0:
         names = ", ".join(column["name"] for column in columns[:12])
         found = f"Its columns are {names}" if columns else "Its rows are not objects with named values"
-        raise DataError(
-            f"{file}: its layout is not known. {found}; wanted are {_WANTED}. "
-            "Or say by hand which column is what (format: mapping)."
-        )
+        raise DataError(f"{file}: its layout is not known. {found}; wanted are {_WANTED}. {what_to_do(rows)}")
     fitting = [layout for layout in LAYOUTS if signs[layout.name].total() >= _ABOUT_AS_MANY * most]
     ignored: dict[str, list[str]] = {}
     for layout in fitting:

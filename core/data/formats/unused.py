@@ -44,6 +44,8 @@ _NAMING = _words(
     id ids idx index name type
     """
 )
+# A name that begins so is a figure about what follows, such as `score_chosen`.
+_MEASURES = _words("score scores rating ratings reward rewards logps logprobs length len num n count model source")
 _DETAIL = _words(
     """
     id ids uid uuid guid idx index no num nr number row url urls uri link links href path file filename repo
@@ -58,7 +60,7 @@ _DETAIL = _words(
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PROSE_WORDS, _WORDS_OF_A_DETAIL = 12, 3
-_LONGEST_NAME = 60
+_LONGEST_NAME, _LONGEST_PATH = 60, 80
 
 
 def leave(reading: Reading, where: str, holder: dict[str, Any], used: Collection[str]) -> None:
@@ -84,9 +86,9 @@ def unused_of(row: dict[str, Any], plain: dict[str, Any], reading: Reading) -> d
 
 
 def short_path(path: str) -> str:
-    """A path that can stand in a sentence."""
+    """A path that can stand in a sentence; of a long one its end, where the key is."""
     line = " ".join(path.split()) or "''"
-    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
+    return line if len(line) <= _LONGEST_PATH else f"…{line[1 - _LONGEST_PATH :]}"
 
 
 def is_empty(value: Any) -> bool:
@@ -111,6 +113,8 @@ def named_worth(path: str, of_text: bool) -> Worth:
         return "unused-answer"
     if whole in _ANSWER or whole in _SPEAKER or (of_text and whole in _OF_A_TEXT):
         return "unused-answer"
+    if len(words) > 1 and words[0] in _MEASURES and not of_text:
+        return "unused-detail"
     if words[0] in ("is", "has") and words[-1] not in _ANSWER | _OF_A_TEXT:
         return "unused-detail"
     if words[-1] in _DETAIL:
