@@ -49,6 +49,11 @@ _WORDS: dict[str, _Words] = {
         "In {rows}, parts of the unknown type {names} stand within turns: their text is used as it is.",
         "Look at one of those rows, whether it reads as it should.",
     ),
+    "reasoning-unfolded": (
+        "note",
+        "In {rows}, {names} stands around the reasoning: it is read as reasoning, without that block and its heading.",
+        "Nothing to do, if the reply is to be learned with its reasoning.",
+    ),
     "rejected-left-out": (
         "note",
         "{rows} have a chosen and a rejected reply: the chosen one is learned, {names} is left out.",

@@ -14,11 +14,12 @@ from core.data.formats.turns import as_turns, asks, read_column
 from core.data.formats.unused import leave
 
 PROMPT_NAMES = ("prompt", "instruction", "question", "query", "input", "inputs", "problem", "user", "human",
-                "user_prompt", "user_input", "request", "text", "source", "document", "article", "dialogue", "dialog",
-               "content", "body", "message", "context", "passage")  # fmt: skip
+                "user_prompt", "user_input", "input_text", "request", "text", "source", "document", "article",
+                "dialogue", "dialog", "content", "body", "message", "context", "passage")  # fmt: skip
 REPLY_NAMES = ("completion", "response", "output", "answer", "reply", "target", "targets", "solution", "assistant",
-               "gpt", "assistant_response", "answers", "summary", "highlights")  # fmt: skip
-CONTEXT_NAMES = ("context", "passage", "contexts", "retrieved_contexts")
+               "gpt", "assistant_response", "answers", "summary", "highlights",
+               "generation", "output_text")  # fmt: skip
+CONTEXT_NAMES = ("context", "passage", "contexts", "retrieved_contexts", "article", "document", "story", "paragraph")
 _ALPACA_REPLIES = ("output", "response", "completion", "answer", "target")
 _ANSWERS = ("answer", "answers", "response", "output")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "complex_cot", "cot")
@@ -136,10 +137,12 @@ def _one_answer(value: Any, name: str, reading: Reading) -> Any:
 
 
 def _read_history(row: Row, reading: Reading) -> None:
-    history = as_turns(row.get("history"))
+    if "history" not in row:
+        return
+    history = as_turns(row["history"])
     reading.used.add("history")
     if history is None:
-        if missing(row.get("history")) or row["history"] == "":
+        if missing(row["history"]) or row["history"] == "":
             return
         raise Unusable("its 'history' is not a list of questions and answers")
     for turn in history:
@@ -221,6 +224,8 @@ def read_prompt_completion(row: Row, reading: Reading) -> None:
     found = prompt_and_reply(row)
     if found is None:
         raise Unusable("it has no prompt or no completion")
+    if isinstance(row.get("history"), list):
+        _read_history(row, reading)
     read_pair(row, reading, *found, context_of(row, found[0]))
 
 

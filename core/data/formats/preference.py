@@ -27,18 +27,24 @@ _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 def _preference_sign(row: Row) -> str | None:
     chosen, rejected = first_filled(row, _CHOSEN), first_filled(row, _REJECTED)
+    if chosen is None and rejected is not None:
+        turns = turns_of(row)
+        chosen = turns[0] if turns else None
     return f"`{chosen}` and `{rejected}` hold a better and a worse reply" if chosen and rejected else None
 
 
 def _read_preference(row: Row, reading: Reading) -> None:
-    name = first_filled(row, _CHOSEN)
-    if name is None:
-        raise Unusable("it has no chosen reply")
-    worse = first_filled(row, _REJECTED)
+    name, worse = first_filled(row, _CHOSEN), first_filled(row, _REJECTED)
     rejected = row[worse] if worse else None
     if worse:
         reading.used.add(worse)
         reading.name("rejected-left-out", worse)
+    if name is None:  # ms-swift: the better reply is the last of the turns
+        if worse is None or not read_turns_of(row, reading):
+            raise Unusable("it has no chosen reply")
+        leave_untrained(reading.messages[:-1])
+        add_system(row, reading)
+        return
     prompt = first_filled(row, PROMPT_NAMES)
     chosen, rejected = _whole(row[name], prompt and row[prompt]), _whole(rejected, prompt and row[prompt])
     if prompt and isinstance(row[name], str) and _is_opened(row[prompt]):

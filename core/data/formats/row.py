@@ -36,7 +36,9 @@ def read_row(number: int, row: Row, layout: Layout, settings: DataSettings, read
     else:
         messages = valid_messages(reading, settings.system)
         conversation = Conversation(number, messages, _tools(plain, reading))
-    reading.unused = unused_of(row, plain, reading)
+    unused = unused_of(row, plain, reading)
+    if unused:
+        reading.unused = unused
     return conversation
 
 

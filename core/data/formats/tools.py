@@ -8,7 +8,7 @@ from core.data.conversation import Row
 from core.data.formats.reading import Reading, Unusable, from_json, missing
 from core.data.formats.unused import leave
 
-TOOL_NAMES = ("tools", "functions")
+TOOL_NAMES = ("tools", "functions", "toolconfig", "tool_config")
 _ARGUMENT_NAMES = ("arguments", "parameters", "input", "args")
 _CALL_IDS = ("id", "toolUseId", "tool_use_id", "call_id", "tool_call_id")
 
@@ -27,6 +27,9 @@ def tools_of(row: Row, reading: Reading) -> list[dict[str, Any]] | None:
             value = from_json(value, f"its {name!r}")
         if missing(value) or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
             continue
+        if isinstance(value, dict) and isinstance(value.get("tools"), list):
+            leave(reading, name, value, {"tools"})
+            value = value["tools"]
         found = value if isinstance(value, list) else [value]
         return [tool for each in found if not missing(each) for tool in _tools(each, name)] or None
     return None

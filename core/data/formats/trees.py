@@ -43,6 +43,15 @@ def branch_of(row: Row) -> Branch | None:
     return None
 
 
+def nodes_of_history(chat: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Of Open WebUI's `history`, in which every branch stands: the turns that say something; None where it is none."""
+    history = chat.get("history")
+    nodes = history.get("messages") if isinstance(history, dict) else None
+    if not isinstance(nodes, dict) or not all(isinstance(node, dict) for node in nodes.values()):
+        return None
+    return [node for node in nodes.values() if not is_empty(node.get("content"))]
+
+
 def _key_of_branches(value: dict[str, Any]) -> str | None:
     says = any(isinstance(value.get(name), str) for name in ("text", "content", "value"))
     return next((key for key in _BRANCHES if isinstance(value.get(key), list)), None) if says else None

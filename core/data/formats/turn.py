@@ -6,6 +6,7 @@ from typing import Any
 
 from core.data.conversation import Message, Row
 from core.data.formats.content import messages_of, text_of
+from core.data.formats.details import BEGIN, unfold
 from core.data.formats.masks import DETAIL_KEY, masked
 from core.data.formats.parts import read_parts
 from core.data.formats.reading import SYSTEM_NAMES, Reading, Unusable, first_filled, missing, short
@@ -136,11 +137,19 @@ def _read_turn(turn: dict[str, Any], keys: tuple[str, str], reading: Reading, pa
     role = _role(name, keys[0], reading, path)
     if role == "leave out":
         return
+    plain = isinstance(value, str) and role != "call"
+    if plain and len(turn) == 2:  # as nearly every turn
+        reading.messages.append({"role": role, "content": value})
+        if role == "assistant" and value.startswith(BEGIN):
+            _unfold(reading.messages[-1], reading)
+        return
     where = f"{path}.{keys[1]}"
-    if role == "call":
-        said: list[Message] = [{"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, where)}]
-    elif isinstance(value, str):
-        said = [{"role": role, "content": value}]
+    if plain:
+        said: list[Message] = [{"role": role, "content": value}]
+        if role == "assistant" and BEGIN in value:
+            _unfold(said[0], reading)
+    elif role == "call":
+        said = [{"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, where)}]
     elif role == "system" and missing(value):
         said = []
     else:
@@ -148,6 +157,11 @@ def _read_turn(turn: dict[str, Any], keys: tuple[str, str], reading: Reading, pa
     if len(turn) > 2 or keys[1] not in turn:
         _read_extras(turn, keys, said or [{"role": role}], reading, path)
     reading.messages += said
+
+
+def _unfold(message: Message, reading: Reading) -> None:
+    if unfold(message):
+        reading.name("reasoning-unfolded", BEGIN.strip() + ">")
 
 
 def _role(name: Any, key: str, reading: Reading, path: str) -> str:
@@ -234,4 +248,5 @@ def _read_marks(turn: dict[str, Any], message: Message, reading: Reading) -> set
         message["weight"] = weight * message.get("weight", 1.0)
     elif weight:
         reading.notes.add("user-turn-marked")
-    return used | WEIGHT_KEYS
+    figure = "loss" in turn and turn["loss"] not in (True, False)
+    return used | (WEIGHT_KEYS - {"loss"} if figure else WEIGHT_KEYS)

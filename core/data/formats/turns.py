@@ -7,7 +7,8 @@ from typing import Any
 
 from core.data.conversation import Row
 from core.data.formats.reading import Layout, Reading, Unusable
-from core.data.formats.trees import branch_of
+from core.data.formats.tools import TOOL_NAMES, tools_of
+from core.data.formats.trees import branch_of, nodes_of_history
 from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS, add_system, keys_of, pair_of, read_turns, role_key
 from core.data.formats.unused import leave
 
@@ -45,8 +46,24 @@ def read_column(value: Any, turns: list[Any], name: str, reading: Reading, keys:
         within = isinstance(value.get("messages"), list)
         path = f"{name}.messages[]" if within else name
         if within:
-            leave(reading, name, value, {"messages"})
+            reading.tools, reading.tools_path = reading.tools or tools_of(value, reading), name
+            leave(reading, name, value, {"messages", *TOOL_NAMES, *_read_history(value, name, reading)})
     read_turns(turns, reading, path, keys)
+
+
+def _read_history(value: dict[str, Any], name: str, reading: Reading) -> set[str]:
+    """Say what Open WebUI's `history`, where every branch stands, holds beside the turns; what of `value` that was."""
+    nodes = nodes_of_history(value)
+    if nodes is None:
+        return set()
+    turns = [turn for turn in value["messages"] if isinstance(turn, dict)]
+    if any(node.get("content") not in [turn.get("content") for turn in turns] for node in nodes):
+        reading.name("branch-left-out", f"{name}.history")
+    leave(reading, f"{name}.history", value["history"], {"messages"})
+    known = {key for turn in turns for key in turn}
+    for node in nodes:
+        leave(reading, f"{name}.history.messages[]", node, known)
+    return {"history"}
 
 
 def turns_of(row: Row) -> tuple[str, list[Any]] | None:
@@ -154,6 +171,8 @@ def _read(row: Row, reading: Reading) -> None:
 
 def _add_thought(row: Row, reading: Reading) -> None:
     """Give the only reply the reasoning that stands in a column of its own."""
+    if len(row) == 1:
+        return
     name = next((name for name in _THOUGHTS if isinstance(row.get(name), str) and row[name].strip()), None)
     replies = [message for message in reading.messages if message["role"] == "assistant"]
     if name and len(replies) == 1 and "reasoning_content" not in replies[0]:

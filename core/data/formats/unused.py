@@ -22,7 +22,7 @@ _ANSWER = _words(
     answer answers response responses reply replies completion completions output outputs target targets
     solution solutions summary summaries highlights choice choices option options gold truth groundtruth
     reference label labels class chosen rejected correct expected assistant gpt translation accepted generation
-    generations
+    generations mask masks train training trainable
     """
 )
 _SPEAKER = _words(
@@ -58,6 +58,8 @@ _DETAIL = _words(
     team channel name names start end offset position annotations citations stop finish system_fingerprint
     """
 )
+# Small as their values are, they change what the model would see.
+_MATTERS = _words("chat_template_kwargs chat_template template enable_thinking documents history")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PROSE_WORDS, _WORDS_OF_A_DETAIL = 12, 3
 _LONGEST_NAME, _LONGEST_PATH = 60, 80
@@ -77,10 +79,10 @@ def note(reading: Reading, path: str, value: Any) -> None:
 
 def unused_of(row: dict[str, Any], plain: dict[str, Any], reading: Reading) -> dict[str, Worth]:
     """Every path in `row` that was not used, with its worth; `plain` is the row with plain names."""
-    left = reading.left
+    left, used = reading.left, reading.used
     for name, value in row.items():
         key = plain_name(name)
-        if (key not in reading.used or plain[key] is not value) and not is_empty(value):
+        if (key not in used or plain[key] is not value) and not is_empty(value):
             left.setdefault(short_path(name), []).append(value)
     return {path: _worth(path, values, reading) for path, values in left.items()} if left else {}
 
@@ -128,13 +130,24 @@ def named_worth(path: str, of_text: bool) -> Worth:
 
 def _worth(path: str, values: list[Any], reading: Reading) -> Worth:
     worth = named_worth(path, reading.text is not None)
-    if worth == "unused-detail":
+    if plain_name(path.rsplit(".", 1)[-1]) in _MATTERS:
+        return "unused-text"
+    if worth == "unused-detail" and not any(map(_is_talk, values)):
         return "unused-text" if any(map(_is_prose, values)) else worth
     if all(_is_said_already(value, reading) for value in values):
         return "unused-detail"
-    if worth == "unused-text" and all(map(_is_simple, values)):
-        return "unused-detail"
-    return worth
+    if any(map(_is_talk, values)):
+        return "unused-answer"
+    return "unused-detail" if worth == "unused-text" and all(map(_is_simple, values)) else worth
+
+
+def _is_talk(value: Any) -> bool:
+    """Whether it is a list of turns: who speaks, and what the answer is, all in one."""
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
+    )
 
 
 def _is_prose(value: Any) -> bool:
