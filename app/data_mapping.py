@@ -81,8 +81,11 @@ def is_enough(mapping: Mapping[str, Any]) -> bool:
 
 
 def guess(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping to begin with, from the names of the columns; of what cannot be guessed nothing is said."""
+    """A mapping to begin with: what core proposes, else from the names of the columns alone."""
     mapping = MappingSettings().model_dump()
+    proposed = {**mapping, **{key: name for key, name in (state.get("mapping") or {}).items() if name}}
+    if is_enough(proposed):
+        return proposed
     for turns, keys in (state.get("turn_columns") or {}).items():
         return {**mapping, "turns": turns, **{key: _usual(key, keys) for key in IN_A_TURN}}
     columns = state.get("columns") or ()

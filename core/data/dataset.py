@@ -11,6 +11,7 @@ from typing import Any
 from core.data.conversation import Conversations, Row, Unreadable
 from core.data.formats.convert import convert
 from core.data.formats.recognise import Recognised, recognise_layout
+from core.data.gather import Gatherer
 from core.data.read import FileInfo, open_source
 from core.data.shelf import Shelf
 from core.errors import DataError
@@ -50,7 +51,8 @@ def load(
     rows: Iterable[Row | Unreadable] = source.rows(progress)
     if any(info.kind in _COLUMNAR for info in source.files):
         rows = map(_without_fillers, rows)
-    first, rows = _first(iter(rows))
+    gatherer = Gatherer(settings)
+    first, rows = _first(iter(gatherer.rows(rows)))
     recognised = _recognise(first, settings, source.name)
     found = convert(rows, recognised, settings, source.name, Shelf())
     evidence = found.evidence
@@ -62,7 +64,7 @@ def load(
         found.rows,
         found.usable,
         found.dropped,
-        [*source.findings(), *found.findings],
+        [*source.findings(), *gatherer.findings(), *found.findings],
         name=source.name,
         bytes=source.bytes,
         files=tuple(source.files),

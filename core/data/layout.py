@@ -9,11 +9,13 @@ the template writes earlier turns differently, is learned in a text of its own, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
 from core.data.chat_template import ChatTemplate, Tools, Unrenderable
 from core.data.conversation import Conversation, Message
+from core.data.formats.masks import DETAIL_KEY, trained_characters
 from core.data.generation_prompt import asking_of, fitted
 from core.data.reply_places import Lead, joined, leads_of, stop_of, tail_of
 from core.data.signs import Signs
@@ -112,6 +114,10 @@ class Template:
         messages, tools = conversation.messages, conversation.tools
         if self.train_on == "everything":
             return [self._everything(row, messages, tools)]
+        return [_trained_part(each, messages) for each in self._replies(row, messages, tools)]
+
+    def _replies(self, row: int, messages: list[Message], tools: Tools) -> list[Layout]:
+        """The layouts in which the replies count, each as a whole."""
         if self.marked:
             found = self._by_marks(row, messages, tools)
             if found is not None:
@@ -143,17 +149,17 @@ class Template:
         text = self._template.text(messages, tools)
         asked: Asked = "otherwise" if self.asked == "continued" else self.asked
         indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        if all(_weight(messages[index]) == 1.0 for index in indices):
+        if all(_weight(messages[index]) == 1.0 and DETAIL_KEY not in messages[index] for index in indices):
             return Layout(row, text, [Span(0, len(text), None, 1.0)], asked)
         marked = self._by_marks(row, messages, tools, all_weights=True) if self.marked else None
         if marked is not None:
-            return Layout(row, text, _around(marked.spans, len(text)), asked)
+            return Layout(row, text, _around(_unmasked(marked.spans, text, messages), len(text)), asked)
         replies = [self._reply(messages, tools, index, text) for index in indices]
         if not all(each.in_whole for each in replies):
             raise Unrenderable(
                 "the template writes earlier replies differently, so it is not sure where weights belong"
             )
-        return Layout(row, text, _around([each.span for each in replies], len(text)), asked)
+        return Layout(row, text, _around(_unmasked([each.span for each in replies], text, messages), len(text)), asked)
 
     def _by_marks(self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False) -> Layout | None:
         """By the marks; None where they do not show each reply, so that it has to be looked for."""
@@ -242,6 +248,41 @@ def _begin_of_text(tokenizer: Any) -> str:
 
 def _weight(message: Message) -> float:
     return float(message.get("weight", 1.0))
+
+
+def _trained_part(layout: Layout, messages: list[Message]) -> Layout:
+    """The layout without what its replies say is not trained on."""
+    if not any(DETAIL_KEY in message for message in messages):
+        return layout
+    return replace(layout, spans=[span for span in _unmasked(layout.spans, layout.text, messages) if span.weight > 0])
+
+
+def _unmasked(spans: list[Span], text: str, messages: list[Message]) -> list[Span]:
+    """The spans, cut where a reply says that part of it is not trained on; those parts have a weight of 0."""
+    return [part for span in spans for part in _parts(span, text, messages)]
+
+
+def _parts(span: Span, text: str, messages: list[Message]) -> list[Span]:
+    """The span in parts, those with a weight of 0 that its reply says are not trained on. Raises Unrenderable."""
+    message = messages[span.message] if span.message is not None else {}
+    if DETAIL_KEY not in message:
+        return [span]
+    content = message["content"]
+    said = content.strip()
+    start = text.rfind(said, span.start, span.end)
+    if start < 0:
+        raise Unrenderable(f"the template writes the reply differently, so its {DETAIL_KEY!r} has no place in it")
+    lead = len(content) - len(content.lstrip())
+    counts = trained_characters(message[DETAIL_KEY], len(content))[lead : lead + len(said)]
+    parts, at = [], span.start
+    for trained, run in groupby(enumerate(counts, start=start), key=lambda each: each[1]):
+        places = [place for place, _ in run]
+        if not trained:
+            parts.append(Span(at, places[0], span.message, span.weight))
+            at = places[-1] + 1
+            parts.append(Span(places[0], at, span.message, 0.0))
+    parts.append(Span(at, span.end, span.message, span.weight))
+    return [part for part in parts if part.end > part.start]
 
 
 def _around(spans: list[Span], length: int) -> list[Span]:

@@ -10,6 +10,7 @@ from typing import Any
 from core.data.chat_template import once_reasoned
 from core.data.check.findings import Hits
 from core.data.conversation import Conversation, Finding, Message
+from core.data.formats.masks import DETAIL_KEY
 from core.data.layout import Layout
 
 _WORD = re.compile(r"\w+", re.ASCII)
@@ -111,6 +112,8 @@ def _changes(messages: list[Message], layouts: list[Layout]) -> Iterator[str]:
         if message["role"] != "assistant":
             continue
         shown, reply = rendered.get(index, layouts[-1].text), once_reasoned(message)["content"]
+        if DETAIL_KEY in message:  # its span is in pieces
+            shown = layouts[-1].text
         if reply not in shown:
             yield "white space at its ends is trimmed" if reply.strip() in shown else _change(reply, shown)
         if index in rendered and _EMPTY_THOUGHT.search(shown) and not _EMPTY_THOUGHT.search(reply):

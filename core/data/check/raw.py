@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.data.conversation import Row, Unreadable
+from core.data.gather import Gatherer
 from core.data.read import open_source
 from core.errors import DataError
 from core.recipe import DataSettings
@@ -23,7 +24,7 @@ class RawRows:
     """Looks rows up by their number. A later one is read on to; what was just read is kept."""
 
     def __init__(self, path: Path, settings: DataSettings) -> None:
-        self._path, self._encoding = path, settings.encoding
+        self._path, self._settings = path, settings
         self._kept: dict[int, Row | Unreadable] = {}
         self._rows: Iterator[Row | Unreadable] = iter(())
         self._at = 0
@@ -47,7 +48,7 @@ class RawRows:
         return [row for row in rows if not isinstance(row, Unreadable)]
 
     def _open(self) -> Iterator[Row | Unreadable]:
-        return open_source(self._path, self._encoding).rows()
+        return Gatherer(self._settings).rows(open_source(self._path, self._settings.encoding).rows())
 
     def _find(self, number: int) -> Row | Unreadable | None:
         if number in self._kept:

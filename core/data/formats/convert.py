@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from core.data.conversation import Conversation, Conversations, Dropped, Row, Unreadable
-from core.data.formats.content import refuse_media
 from core.data.formats.findings import Tally
 from core.data.formats.reading import Layout, Reading, Unusable, plain_row
 from core.data.formats.recognise import Recognised, other_layout
-from core.data.formats.tools import tools_of
-from core.data.formats.turns import ROLES
-from core.data.formats.valid import valid_messages, valid_text
-from core.data.formats.weights import row_weight
+from core.data.formats.row import read_row, roles_of
 from core.data.shelf import Shelf
 from core.errors import DataError
 from core.recipe import DataSettings
@@ -27,20 +23,20 @@ def convert(
 
     Raises DataError where there is no row, or none is usable.
     """
-    tally = Tally()
+    tally = Tally(by_hand=settings.format != "auto")
     dropped: list[Dropped] = []
     reasons: dict[str, str] = {}
-    roles = _roles(settings)
+    roles = roles_of(settings)
     number = 0
     for number, row in enumerate(rows, start=1):
         try:
             reading = Reading(roles)
             _keep(_conversation(number, row, recognised.layout, settings, reading), shelf)
-            tally.note(reading.notes, number)
+            tally.note(reading, number)
         except Unusable as error:
             reason = str(error)
             dropped.append(Dropped(number, reasons.setdefault(reason, reason) if len(reasons) < 10_000 else reason))
-            tally.note([error.code] if error.code else [], number)
+            tally.drop(error.code, number)
     shelf.seal()
     if not number:
         raise DataError(f"{file} holds no rows. It should hold one conversation a row.")
@@ -48,9 +44,15 @@ def convert(
         first = dropped[0]
         raise DataError(
             f"{file}: none of its {number:,} rows can be used as {recognised.format}. "
-            f"Row {first.row:,}: {first.reason}. Mend that, or choose another format."
+            f"Row {first.row:,}: {first.reason}. {_what_to_do(first.reason)}"
         )
     return Conversations(recognised.format, recognised.evidence, number, shelf, dropped, tally.findings())
+
+
+def _what_to_do(reason: str) -> str:
+    if "unknown role" in reason:
+        return "Say under data.mapping.roles what the speakers' names mean: user, assistant, system, tool or leave out."
+    return "Mend that, or choose another format."
 
 
 def _conversation(
@@ -59,11 +61,10 @@ def _conversation(
     """One row as a conversation. Raises Unusable."""
     if isinstance(row, Unreadable):
         raise Unusable(row.reason)
-    row = plain_row(row)
     try:
-        return _read(number, row, layout, settings, reading)
+        return read_row(number, row, layout, settings, reading)
     except Unusable as error:
-        other = other_layout(row, layout) if error.code is None else None
+        other = other_layout(plain_row(row), layout) if error.code is None else None
         if other is None:
             raise
         raise Unusable(f"laid out as {other}, unlike the rest", "mixed-layouts") from None
@@ -79,18 +80,3 @@ def _keep(conversation: Conversation, shelf: Shelf) -> None:
         raise Unusable("it holds half a character, such as an emoji that was cut in two") from None
     except RecursionError:
         raise Unusable(_TOO_DEEP) from None
-
-
-def _read(number: int, row: Row, layout: Layout, settings: DataSettings, reading: Reading) -> Conversation:
-    refuse_media(row)
-    layout.read(row, reading)
-    reading.weight = row_weight(row)
-    if reading.text is not None:
-        return Conversation(number, [], text=valid_text(reading))
-    return Conversation(number, valid_messages(reading, settings.system), tools_of(row))
-
-
-def _roles(settings: DataSettings) -> Mapping[str, str]:
-    """What each speaker's name means; what the person says of a name goes before what it usually means."""
-    said = {name: str(role) for name, role in settings.mapping.roles.items()}
-    return ROLES | said | {name.strip().lower(): role for name, role in said.items()}

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
-
 from core.data.conversation import Finding
+from core.data.formats.named import MOST_ROWS, NamedTally
+from core.data.formats.reading import SEVERITIES, Reading, Severity
 
-# A finding names at most so many rows; the count goes on.
-MOST_ROWS = 1000
-
-Severity = Literal["error", "warning", "note"]
 # code: severity, what is so in `{rows}`, and what to do.
 _WORDS: dict[str, tuple[Severity, str, str]] = {
     "mixed-layouts": (
@@ -33,11 +28,6 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "{rows} are labelled false and are dropped: nobody wants to learn them.",
         "Nothing to do. To learn them all the same, choose the format prompt-completion.",
     ),
-    "rejected-left-out": (
-        "note",
-        "{rows} have a chosen and a rejected reply: the chosen one is learned, the rejected one is left out.",
-        "Nothing to do; learning from the comparison itself (DPO) is not what this training does.",
-    ),
     "user-turn-marked": (
         "note",
         "{rows} mark a turn as trained on that is not a reply: only replies are trained on.",
@@ -47,11 +37,6 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
         "note",
         "{rows} have a number as reply: it is learned as its text.",
         "Check that the column is the reply, and put quotes around the numbers if their form matters.",
-    ),
-    "several-answers": (
-        "note",
-        "{rows} have several different answers: the first is learned.",
-        "Keep the one that you want, or make a row of each.",
     ),
     "empty-reply": (
         "warning",
@@ -87,30 +72,41 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
 
 
 class Tally:
-    """Counts rows by the code of what was found in them."""
+    """Counts rows by the code of what was found in them. `by_hand`: the person chose how the rows are laid out."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_hand: bool = False) -> None:
         self._rows: dict[str, list[int]] = {}
         self._counts: dict[str, int] = {}
+        self._named = NamedTally(by_hand)
 
-    def note(self, codes: Iterable[str], row: int) -> None:
-        """Count `row` once for each of `codes`."""
-        for code in codes:
-            self._counts[code] = self._counts.get(code, 0) + 1
-            rows = self._rows.setdefault(code, [])
-            if len(rows) < MOST_ROWS:
-                rows.append(row)
+    def note(self, reading: Reading, row: int) -> None:
+        """Count a usable `row` once for each thing that was found in it."""
+        for code in reading.notes:
+            self._count(code, row)
+        if reading.named or reading.unused:
+            self._named.note(reading.named, reading.unused, row)
+
+    def drop(self, code: str | None, row: int) -> None:
+        """Count a dropped `row` under the finding that says so, where there is one."""
+        if code is not None:
+            self._count(code, row)
+
+    def _count(self, code: str, row: int) -> None:
+        self._counts[code] = self._counts.get(code, 0) + 1
+        rows = self._rows.setdefault(code, [])
+        if len(rows) < MOST_ROWS:
+            rows.append(row)
 
     def findings(self) -> list[Finding]:
         """All that was counted, the most serious first."""
-        found = []
+        found = self._named.findings()
         for code, (severity, message, mend) in _WORDS.items():
             count = self._counts.get(code, 0)
             if count:
                 rows = "1 row" if count == 1 else f"{count:,} rows"
                 found.append(Finding(code, severity, _number(message, count).format(rows=rows), mend,
                                      self._rows[code], count))  # fmt: skip
-        return sorted(found, key=lambda each: each.severity != "warning")
+        return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
 
 
 _SINGULAR = {"{rows} are": "{rows} is", "{rows} have": "{rows} has", "{rows} hold": "{rows} holds",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from core.data.conversation import Row
 from core.data.formats.pairs import read_pair
 from core.data.formats.reading import Layout, Reading, Unusable, blank, missing, plain_name
-from core.data.formats.turns import add_system, as_turns, read_turns
+from core.data.formats.turn import add_system
+from core.data.formats.turns import as_turns, read_column
 from core.errors import DataError
 from core.settings import MappingSettings
 
@@ -45,7 +46,7 @@ def _turns(mapping: MappingSettings) -> Layout:
         turns = as_turns(row.get(column))
         if not turns:
             raise Unusable(f"its {mapping.turns!r} is no list of turns")
-        read_turns(turns, reading, keys)
+        read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 
     return Layout("mapping", sign, read)
@@ -75,6 +76,7 @@ def _text(mapping: MappingSettings) -> Layout:
         text = row.get(column)
         if not isinstance(text, str) or blank(text):
             raise Unusable("its text is empty" if isinstance(text, str) else f"its {mapping.text!r} is not text")
+        reading.used.add(column)
         reading.text = text
 
     return Layout("mapping", sign, read)

@@ -5,32 +5,37 @@ from __future__ import annotations
 import re
 
 from core.data.conversation import Message, Row
+from core.data.formats.families import split_family, without_end
 from core.data.formats.reading import Layout, Reading, Unusable, blank
-from core.data.formats.turns import ROLES, add_system
+from core.data.formats.turn import add_system
 
 TEXT_NAMES = ("text", "content", "document", "body", "chat", "conversation", "sample")
-_HASHES = re.compile(r"### ?(Human|User|Instruction|Input|Assistant|Response|Gpt|System):")
-_PLAIN = re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant|HUMAN|USER|ASSISTANT):")
-_CHATML = re.compile(r"<\|im_start\|>([^\n]{0,40})\n(.*?)(?:<\|im_end\|>|\Z)\s*", re.DOTALL)
-_INST = re.compile(r"(</?s>|\[/?INST\])")
+_HASHES = re.compile(r"###? ?(Human|User|Instruction|Input|Assistant|Response|Gpt|System)(?::|(?=\n))")
+_PLAIN = re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant|HUMAN|USER|ASSISTANT|FUNCTION RESPONSE):")
+_VICUNA = re.compile(r"(?:^|\s|(?<=</s>))(USER|ASSISTANT): ?")
+_BEFORE = re.compile(r"\A(?:<s>|<bos>|<\|begin_of_text\|>|\s)*")
+_INST = re.compile(r"(</?s>|\[/?INST\]|\[/?SYSTEM_PROMPT\])")
 _SYS = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.DOTALL)
-_SPEAKERS = {"human": "user", "user": "user", "instruction": "user", "input": "input", "system": "system"}
+_SPEAKERS = {"human": "user", "user": "user", "instruction": "user", "input": "input", "system": "system",
+             "function response": "tool"}  # fmt: skip
 
 
 def split_text(text: str) -> tuple[str, list[Message]] | None:
     """The markers found and the turns between them, or None where it is not sure: the speakers have to take turns."""
-    if "<|im_start|>" in text:
-        found = _split_chatml(text)
-        return ("ChatML", found) if found else None
+    found = split_family(text) if "<" in text or "[|" in text or "GPT4" in text else None
+    if found is not None:
+        return found
     if "[INST]" in text:
-        found = _split_llama(text)
-        return ("`[INST]`", found) if found else None
+        turns = _split_llama(text)
+        return ("`[INST]`", turns) if turns else None
     if "###" in text:
-        found = _split_marks(_HASHES, text, head=True)
-        if found:
-            return "`### Human:` / `### Assistant:`", found
-    found = _split_marks(_PLAIN, text, head=False) if "assistant:" in text.lower() else None
-    return ("`Human:` / `Assistant:`", found) if found else None
+        turns = _split_marks(_HASHES, text, head=True)
+        if turns:
+            return "`### Human:` / `### Assistant:`", turns
+    if "assistant:" not in text.lower():
+        return None
+    turns = _split_marks(_PLAIN, text, head=False) or _split_vicuna(text)
+    return ("`Human:` / `Assistant:`", turns) if turns else None
 
 
 def text_column(row: Row) -> str | None:
@@ -41,7 +46,7 @@ def text_column(row: Row) -> str | None:
 def _split_marks(mark: re.Pattern[str], text: str, head: bool) -> list[Message] | None:
     """Turns between marks; what stands before the first one is the system prompt, if `head` allows there any."""
     parts = mark.split(text)
-    lead, names, said = parts[0].strip(), parts[1::2], parts[2::2]
+    lead, names, said = _BEFORE.sub("", parts[0]).strip(), parts[1::2], parts[2::2]
     messages: list[Message] = [{"role": "system", "content": lead}] if lead else []
     if lead and not head:
         return None
@@ -50,21 +55,21 @@ def _split_marks(mark: re.Pattern[str], text: str, head: bool) -> list[Message] 
         if role == "input" and messages and messages[-1]["role"] == "user":
             messages[-1]["content"] += f"\n\n{words.strip()}"
         else:
-            messages.append({"role": "user" if role == "input" else role, "content": words.strip()})
+            messages.append({"role": "user" if role == "input" else role, "content": without_end(words).strip()})
     return messages if _take_turns(messages) else None
 
 
-def _split_chatml(text: str) -> list[Message] | None:
-    messages: list[Message] = []
-    at = 0
-    for found in _CHATML.finditer(text):
-        role = ROLES.get(found[1].strip().lower())
-        if text[at : found.start()].strip() or role not in ("system", "user", "assistant", "tool"):
-            return None
-        messages.append({"role": role, "content": found[2].strip()})
-        at = found.end()
-    whole = not text[at:].strip() and not any("<|im_" in message["content"] for message in messages)
-    return messages if whole and _take_turns(messages) else None
+def _split_vicuna(text: str) -> list[Message] | None:
+    """`USER:` and `ASSISTANT:` within a line, after a sentence about the two, as Vicuna has them."""
+    if not text.startswith("A chat between") and "</s>" not in text:
+        return None
+    parts = _VICUNA.split(text)
+    names, said = parts[1::2], parts[2::2]
+    lead = _BEFORE.sub("", parts[0]).strip()
+    messages: list[Message] = [{"role": "system", "content": lead}] if lead else []
+    for name, words in zip(names, said, strict=True):
+        messages.append({"role": _SPEAKERS.get(name.lower(), "assistant"), "content": without_end(words).strip()})
+    return messages if _take_turns(messages) else None
 
 
 def _split_llama(text: str) -> list[Message] | None:
@@ -74,20 +79,27 @@ def _split_llama(text: str) -> list[Message] | None:
         if mark == "[/INST]":
             messages.append({"role": "assistant", "content": words.strip()})
         elif mark == "[INST]":
-            system = None if messages else _SYS.fullmatch(words)
+            system = None if messages else _SYS.fullmatch(words)  # V3 has [SYSTEM_PROMPT] before it instead
             if system:
                 messages.append({"role": "system", "content": system[1].strip()})
             messages.append({"role": "user", "content": (system[2] if system else words).strip()})
+        elif mark == "[SYSTEM_PROMPT]" and not messages:
+            messages.append({"role": "system", "content": words.strip()})
         elif not blank(words):
             return None
     return messages if blank(lead) and _take_turns(messages) else None
 
 
 def _take_turns(messages: list[Message]) -> bool:
-    """Whether it is question, reply, question, reply …, after at most one system prompt, with at least one reply."""
+    """Whether it is question, reply, question, reply …, after at most one system prompt, with at least one reply.
+
+    A tool may answer after a reply, and another reply then follows.
+    """
     roles = [message["role"] for message in messages]
     talk = roles[1:] if roles[:1] == ["system"] else roles
-    return len(talk) > 1 and all(role == ("user", "assistant")[index % 2] for index, role in enumerate(talk))
+    asked = [role for at, role in enumerate(talk) if role != "tool" and (at == 0 or talk[at - 1] != "tool")]
+    answered = all(talk[at - 1 : at + 2 : 2] == ["assistant"] * 2 for at, role in enumerate(talk) if role == "tool")
+    return len(asked) > 1 and answered and all(role == ("user", "assistant")[at % 2] for at, role in enumerate(asked))
 
 
 def _guanaco_sign(row: Row) -> str | None:
@@ -103,8 +115,12 @@ def _read_guanaco(row: Row, reading: Reading) -> None:
     found = split_text(row[name])
     if found is None:
         raise Unusable(f"in its {name!r} the speakers do not take turns by marks such as '### Human:'")
+    reading.used.add(name)
     reading.messages.extend(found[1])
     add_system(row, reading)
+    first = reading.messages[0]
+    if first["role"] == "system":  # Glaive writes the speaker there, too
+        first["content"] = first["content"].removeprefix("SYSTEM: ")
 
 
 def _text_sign(row: Row) -> str | None:
@@ -117,6 +133,7 @@ def _read_text(row: Row, reading: Reading) -> None:
     if name is None:
         empty = any(isinstance(row.get(each), str) for each in TEXT_NAMES)
         raise Unusable("its text is empty" if empty else "it has no text")
+    reading.used.add(name)
     reading.text = row[name]
 
 

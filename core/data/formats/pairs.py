@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from core.data.conversation import Message, Row
 from core.data.formats.content import text_of
 from core.data.formats.reading import SYSTEM_NAMES, Layout, Reading, Unusable, blank, first_filled, missing
-from core.data.formats.turns import add_system, as_turns, asks, read_turns
+from core.data.formats.tools import TOOL_NAMES, calls_of
+from core.data.formats.turn import add_system, read_turns
+from core.data.formats.turns import as_turns, asks, read_column
+from core.data.formats.unused import leave
 
 PROMPT_NAMES = ("prompt", "instruction", "question", "query", "input", "inputs", "problem", "user", "human",
-                "user_prompt", "request", "text", "source")  # fmt: skip
+                "user_prompt", "user_input", "input_text", "request", "text", "source", "document", "article",
+                "dialogue", "dialog", "content", "body", "message", "context", "passage")  # fmt: skip
 REPLY_NAMES = ("completion", "response", "output", "answer", "reply", "target", "targets", "solution", "assistant",
-               "gpt", "assistant_response", "answers")  # fmt: skip
-CONTEXT_NAMES = ("context", "passage")
+               "gpt", "assistant_response", "answers", "summary", "highlights",
+               "generation", "output_text")  # fmt: skip
+CONTEXT_NAMES = ("context", "passage", "contexts", "retrieved_contexts", "article", "document", "story", "paragraph")
 _ALPACA_REPLIES = ("output", "response", "completion", "answer", "target")
 _ANSWERS = ("answer", "answers", "response", "output")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "complex_cot", "cot")
@@ -38,17 +44,18 @@ def read_prompt(row: Row, reading: Reading, prompt: str | None, context: str | N
     """Add the question: text, or a list of turns, whose replies are not trained on."""
     value = row.get(prompt) if prompt else None
     turns = as_turns(value)
-    if turns is not None:
-        read_turns(turns, reading)
+    if turns is not None and prompt is not None:
+        read_column(value, turns, prompt, reading)
         leave_untrained(reading.messages)
         value = None
     about = (row.get(context) or None) if context and context != prompt else None
-    parts = [(prompt, value), (context, about)]
+    parts = [(prompt, value), (context, _paragraphs(about))]
     texts = [
-        text_of(each, f"its {name!r}", "user", {}, reading)
+        text_of(each, f"its {name!r}", "user", {}, reading, name)
         for name, each in (reversed(parts) if context_first else parts)
-        if not missing(each)
+        if name and not missing(each)
     ]
+    reading.used.update(name for name, each in parts if name and not missing(each))
     if not texts and turns is None:
         raise Unusable(f"its {prompt!r} is missing" if prompt else "it has no question")
     filled = [text for text in texts if not blank(text)]
@@ -60,17 +67,38 @@ def read_reply(row: Row, reading: Reading, reply: str) -> None:
     """Add the reply: text, a number, a list of turns, or one or several answers as SQuAD has them."""
     value = row.get(reply)
     turns = as_turns(value)
-    if turns and isinstance(turns[0], dict) and "text" not in turns[0] and not _is_written(value, turns):
-        read_turns(turns, reading)
+    spoken = turns and isinstance(turns[0], dict) and "text" not in turns[0] and not _is_written(value, turns)
+    if turns and spoken and not _are_calls(value, row):
+        read_column(value, turns, reply, reading)
+        return
+    reading.used.add(reply)
+    if _are_calls(value, row):
+        reading.messages.append({"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, reply)})
         return
     message: Message = {"role": "assistant", "content": ""}
     if reply.startswith("answer"):
-        value = _one_answer(value, reading)
-    message["content"] = text_of(value, f"its {reply!r}", "assistant", message, reading)
+        value = _one_answer(value, reply, reading)
+    message["content"] = text_of(value, f"its {reply!r}", "assistant", message, reading, reply)
     thought = first_filled(row, _THOUGHTS)
     if thought and thought != reply and isinstance(row[thought], str) and row[thought].strip():
         message["reasoning_content"] = row[thought]
+        reading.used.add(thought)
     reading.messages.append(message)
+
+
+def _are_calls(value: Any, row: Row) -> bool:
+    """Whether a reply is calls of the tools that the row offers, as objects or as JSON in a text (as in xLAM)."""
+    if not any(first_filled(row, (name,)) for name in TOOL_NAMES):
+        return False
+    if isinstance(value, str):
+        if value.lstrip()[:2] not in ("[{", "[ ", "[\n"):
+            return False
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return False
+    calls = value if isinstance(value, list) else [value]
+    return bool(calls) and all(isinstance(each, dict) and each.keys() >= {"name", "arguments"} for each in calls)
 
 
 def _is_written(value: Any, turns: list[Any]) -> bool:
@@ -85,30 +113,43 @@ def leave_untrained(messages: list[Message]) -> None:
             message["weight"] = 0.0
 
 
-def _one_answer(value: Any, reading: Reading) -> Any:
+def _paragraphs(value: Any) -> Any:
+    """Several texts that a question refers to as one; anything else as it is."""
+    texts = value if isinstance(value, list) else []
+    return "\n\n".join(texts) if texts and all(isinstance(each, str) for each in texts) else value
+
+
+def _one_answer(value: Any, name: str, reading: Reading) -> Any:
     """The first of several answers: a list of texts, or SQuAD's `{"text": […], "answer_start": […]}`."""
     if isinstance(value, dict) and isinstance(value.get("text"), list):
+        leave(reading, name, value, {"text"})
         value = value["text"]
     if isinstance(value, list):
         if not value:
             raise Unusable("it has no answer")
         if len(value) > 1 and any(each != value[0] for each in value):
-            reading.notes.add("several-answers")
-        return value[0].get("text") if isinstance(value[0], dict) else value[0]
+            reading.name("several-answers", name)
+        if not isinstance(value[0], dict):
+            return value[0]
+        leave(reading, f"{name}[]", value[0], {"text"})
+        return value[0].get("text")
     return value
 
 
 def _read_history(row: Row, reading: Reading) -> None:
-    history = as_turns(row.get("history"))
+    if "history" not in row:
+        return
+    history = as_turns(row["history"])
+    reading.used.add("history")
     if history is None:
-        if missing(row.get("history")) or row["history"] == "":
+        if missing(row["history"]) or row["history"] == "":
             return
         raise Unusable("its 'history' is not a list of questions and answers")
     for turn in history:
         if isinstance(turn, dict):
-            read_turns([turn], reading)
+            read_turns([turn], reading, "history[]")
         elif isinstance(turn, list) and len(turn) == 2:
-            read_turns([{"question": turn[0], "answer": turn[1]}], reading)
+            read_turns([{"question": turn[0], "answer": turn[1]}], reading, "history[]")
         else:
             raise Unusable("its 'history' is not a list of questions and answers")
 
@@ -183,6 +224,8 @@ def read_prompt_completion(row: Row, reading: Reading) -> None:
     found = prompt_and_reply(row)
     if found is None:
         raise Unusable("it has no prompt or no completion")
+    if isinstance(row.get("history"), list):
+        _read_history(row, reading)
     read_pair(row, reading, *found, context_of(row, found[0]))
 
 

@@ -16,31 +16,41 @@ from core.data.formats.pairs import (
     read_reply,
 )
 from core.data.formats.reading import Layout, Reading, Unusable, first_filled, missing
-from core.data.formats.turns import add_system, as_turns, asks, read_turns, turns_of
+from core.data.formats.turn import add_system
+from core.data.formats.turns import as_turns, asks, read_column, read_turns_of, turns_of
 
-_CHOSEN = ("chosen", "chosen_response", "accepted", "preferred_output")
-_REJECTED = ("rejected", "rejected_response", "non_preferred_output")
+_CHOSEN = ("chosen", "chosen_response", "chosen_messages", "accepted", "preferred_output")
+_REJECTED = ("rejected", "rejected_response", "rejected_messages", "non_preferred_output")
 _LABELS = ("label", "kto_tag")
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _preference_sign(row: Row) -> str | None:
     chosen, rejected = first_filled(row, _CHOSEN), first_filled(row, _REJECTED)
+    if chosen is None and rejected is not None:
+        turns = turns_of(row)
+        chosen = turns[0] if turns else None
     return f"`{chosen}` and `{rejected}` hold a better and a worse reply" if chosen and rejected else None
 
 
 def _read_preference(row: Row, reading: Reading) -> None:
-    name = first_filled(row, _CHOSEN)
-    if name is None:
-        raise Unusable("it has no chosen reply")
-    worse = first_filled(row, _REJECTED)
+    name, worse = first_filled(row, _CHOSEN), first_filled(row, _REJECTED)
     rejected = row[worse] if worse else None
     if worse:
-        reading.notes.add("rejected-left-out")
+        reading.used.add(worse)
+        reading.name("rejected-left-out", worse)
+    if name is None:  # ms-swift: the better reply is the last of the turns
+        if worse is None or not read_turns_of(row, reading):
+            raise Unusable("it has no chosen reply")
+        leave_untrained(reading.messages[:-1])
+        add_system(row, reading)
+        return
     prompt = first_filled(row, PROMPT_NAMES)
     chosen, rejected = _whole(row[name], prompt and row[prompt]), _whole(rejected, prompt and row[prompt])
+    if prompt and isinstance(row[name], str) and _is_opened(row[prompt]):
+        reading.used.add(prompt)
     if chosen is not None and any(map(asks, chosen)):
-        read_turns(chosen, reading)
+        read_column(row[name], chosen, name, reading)
         leave_untrained(reading.messages[: _shared(chosen, rejected or [])])
     else:
         _read_prompt(row, reading, prompt)
@@ -49,9 +59,7 @@ def _read_preference(row: Row, reading: Reading) -> None:
 
 
 def _read_prompt(row: Row, reading: Reading, prompt: str | None) -> None:
-    turns = turns_of(row)
-    if turns:
-        read_turns(turns, reading)
+    if read_turns_of(row, reading):
         leave_untrained(reading.messages)
     else:
         read_prompt(row, reading, prompt, context_of(row, prompt), context_first=False)
@@ -62,9 +70,13 @@ def _whole(value: Any, prompt: Any) -> list[Any] | None:
     turns = as_turns(value)
     if turns is not None or not isinstance(value, str):
         return turns
-    opened = isinstance(prompt, str) and prompt.rstrip().endswith("Assistant:")
-    found = split_text(f"{prompt}{value}" if opened else value)
+    found = split_text(f"{prompt}{value}" if _is_opened(prompt) else value)
     return found[1] if found else None
+
+
+def _is_opened(prompt: Any) -> bool:
+    """Whether a prompt ends where its reply begins, so that both are one text."""
+    return isinstance(prompt, str) and prompt.rstrip().endswith("Assistant:")
 
 
 def _shared(chosen: list[Any], rejected: list[Any]) -> int:
@@ -98,9 +110,8 @@ def _read_kto(row: Row, reading: Reading) -> None:
         raise Unusable("its 'label' is neither true nor false")
     if not label:
         raise Unusable("it is labelled false, as a reply that nobody wants to learn", "kto-dropped")
-    turns = turns_of(row)
-    if turns:
-        read_turns(turns, reading)
+    reading.used.add(first_filled(row, _LABELS) or "")
+    if read_turns_of(row, reading):
         add_system(row, reading)
     else:
         read_prompt_completion(row, reading)

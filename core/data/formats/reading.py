@@ -8,11 +8,17 @@ import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from core.data.conversation import Message, Row
 
 SYSTEM_NAMES = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# What an unused key is taken for: what the row is about (the answer, the speaker, the label); something to read; or a
+# detail such as an id.
+Worth = Literal["unused-answer", "unused-text", "unused-detail"]
 
 # Values of any size and depth are shown without being written out.
 _BRIEF = reprlib.Repr()
@@ -31,15 +37,26 @@ class Unusable(Exception):
 class Reading:
     """What a layout has read from one row: messages or text, and the codes of findings that it gives cause for.
 
-    `roles` says what each speaker's name (in lower case) means; `weight` is the row's own.
+    `roles` says what each speaker's name (in lower case) means; `weight` is the row's own. `used` are the plain names
+    of the columns that were read; `left` what stands deeper and was not, by its path, with the values there. `named`
+    are findings that name something: for each code the names. `unused` is known at the end (unused.py).
     """
 
     roles: Mapping[str, str]
     messages: list[Message] = field(default_factory=list)
     tools: list[dict[str, Any]] | None = None
+    tools_path: str = ""
     text: str | None = None
     weight: float = 1.0
     notes: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+    left: dict[str, list[Any]] = field(default_factory=dict)
+    named: dict[str, set[str]] = field(default_factory=dict)
+    unused: dict[str, Worth] = field(default_factory=dict)
+
+    def name(self, code: str, name: str) -> None:
+        """Note a finding that names something."""
+        self.named.setdefault(code, set()).add(name)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from core.data.conversation import Row
+from core.data.formats.ignored import ignored_answers, what_to_do, why_not
 from core.data.formats.mapping import mapped_layout
 from core.data.formats.markers import GUANACO, TEXT
 from core.data.formats.pairs import ALPACA, DOLLY, PROMPT_COMPLETION, QUESTION_ANSWER
@@ -24,6 +25,7 @@ _WANTED = (
     "chosen/rejected, or text"
 )
 _ABOUT_AS_MANY = 0.9
+_OR = "If that is meant to be left out, choose the format"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def recognise_layout(rows: list[Row], settings: DataSettings, file: str) -> Reco
     plain = [plain_row(row) for row in rows]
     columns = _columns(rows)
     signs = {layout.name: _count(layout, plain) for layout in LAYOUTS}
-    layout = _wanted(settings, signs, columns, file)
+    layout = _wanted(settings, signs, columns, file, rows)
     evidence = _evidence(signs.get(layout.name) or _count(layout, plain), len(rows), columns)
     if settings.format != "auto":
         evidence = f"chosen by hand; {evidence}"
@@ -72,7 +74,9 @@ def _count(layout: Layout, rows: list[Row]) -> Counter[str]:
     return Counter(sign for row in rows if (sign := layout.sign(row)) is not None)
 
 
-def _wanted(settings: DataSettings, signs: dict[str, Counter[str]], columns: list[dict[str, str]], file: str) -> Layout:
+def _wanted(
+    settings: DataSettings, signs: dict[str, Counter[str]], columns: list[dict[str, str]], file: str, rows: list[Row]
+) -> Layout:
     if settings.format == "mapping":
         layout = mapped_layout(settings.mapping)
         _refuse_strange_columns(settings, columns, file)
@@ -83,11 +87,16 @@ def _wanted(settings: DataSettings, signs: dict[str, Counter[str]], columns: lis
     if most == 0:
         names = ", ".join(column["name"] for column in columns[:12])
         found = f"Its columns are {names}" if columns else "Its rows are not objects with named values"
-        raise DataError(
-            f"{file}: its layout is not known. {found}; wanted are {_WANTED}. "
-            "Or say by hand which column is what (format: mapping)."
-        )
-    return next(layout for layout in LAYOUTS if signs[layout.name].total() >= _ABOUT_AS_MANY * most)
+        raise DataError(f"{file}: its layout is not known. {found}; wanted are {_WANTED}. {what_to_do(rows)}")
+    fitting = [layout for layout in LAYOUTS if signs[layout.name].total() >= _ABOUT_AS_MANY * most]
+    ignored: dict[str, list[str]] = {}
+    for layout in fitting:
+        ignored[layout.name] = ignored_answers(rows, layout, settings)
+        if not ignored[layout.name]:
+            return layout
+    name = fitting[0].name
+    evidence = _evidence(signs[name], len(rows), columns)
+    raise DataError(f"{file}: it could be {name} ({evidence}), but {why_not(ignored[name], rows)} {_OR} {name}.")
 
 
 def _refuse_strange_columns(settings: DataSettings, columns: list[dict[str, str]], file: str) -> None:

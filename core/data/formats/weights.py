@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from core.data.formats.reading import Unusable, missing, short
+from core.data.formats.reading import Reading, Unusable, missing, short
 
-_FLAGS = {"train": True, "trainable": True, "training": True, "masked": False}
+_FLAGS = {"train": True, "trainable": True, "training": True, "loss": True, "masked": False}
 _SHARES = ("weight", "loss_weight")
 WEIGHT_KEYS = frozenset(_FLAGS) | frozenset(_SHARES)
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
@@ -23,14 +23,19 @@ def weight_of(holder: dict[str, Any], keys: frozenset[str], what: str) -> float 
         value = holder[key]
         if value is None or value == "":
             continue
+        if key == "loss" and value not in (True, False):  # a figure, and nothing to do with what is trained on
+            continue
         share = _share(value, key, what) if key in _SHARES else float(_flag(value, key, what) == _FLAGS[key])
         found = share if found is None else found * share
     return found
 
 
-def row_weight(row: dict[str, Any]) -> float:
+def row_weight(row: dict[str, Any], reading: Reading) -> float:
     """The row's own weight, 1.0 where it has none. Raises Unusable."""
-    found = weight_of(row, frozenset(_SHARES), "its") if "weight" in row or "loss_weight" in row else None
+    if "weight" not in row and "loss_weight" not in row:
+        return 1.0
+    reading.used.update(_SHARES)
+    found = weight_of(row, frozenset(_SHARES), "its")
     return 1.0 if found is None else found
 
 

@@ -237,9 +237,14 @@ def test_a_kto_row_labelled_false_is_dropped_with_that_reason() -> None:
     assert codes(found) == ["mixed-layouts", "kto-dropped"]
 
 
-def test_labels_of_another_kind_do_not_make_it_kto() -> None:
+def test_labels_of_another_kind_do_not_make_it_kto_and_are_not_passed_over() -> None:
     rows = [{"prompt": "Hi", "completion": "Hello!", "label": number} for number in (0, 1, 2, 3)]
-    assert converted(rows).format == "prompt-completion"
+    with pytest.raises(DataError, match="it could be prompt-completion .*, but `label` would be left out"):
+        converted(rows)
+    found = converted(rows, format="prompt-completion")
+    assert found.findings[0].message == (
+        "In 4 rows, `label` looks like the answer, the speaker or the label and is not used."
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,6 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
         ([ASK, said({"a": 1})], "the 'content' of a turn by assistant is an object, not text"),
         ([ASK, said(True)], "is true or false, not text"),
         ([ASK, said(["a", "b"])], "is a list, not text"),
-        ([ASK, said([{"type": "blob", "text": "x"}])], "has a part of the unknown type 'blob'"),
         ([ASK, said([{"type": "text", "text": 1}])], "a part of the 'content' of a turn by assistant has no text"),
         ([{"role": "alien", "content": "x"}, REPLY], "it has a turn of the unknown role 'alien'"),
         ([ASK, "Hello!"], "a turn is not an object"),
@@ -112,7 +111,7 @@ def test_a_pair_that_cannot_be_used_is_dropped_with_its_reason(extra: dict[str, 
 
 @pytest.mark.parametrize("extra", [{"images": []}, {"image": None}, {"images": [None]}, {"video": ""}, {"tools": []},
                                    {"tools": "[]"}, {"weight": None}, {"weight": ""}, {"weight": 1}, {"system": ""},
-                                   {"context": None}, {"anything": {"else": [1]}}])  # fmt: skip
+                                   {"context": None}, {"anything": {"else": [None, {}]}}])  # fmt: skip
 def test_columns_that_say_nothing_change_nothing(extra: dict[str, Any]) -> None:
     found = converted([{"prompt": "Hi", "completion": "Hello!"} | extra])
     assert (found.usable[0].messages, found.usable[0].tools, found.findings) == ([ASK, REPLY], None, [])
@@ -193,7 +192,10 @@ def test_what_a_tool_gives_back_may_be_anything() -> None:
 def test_of_several_answers_the_first_is_learned_and_that_is_said() -> None:
     found = converted([{"question": "Hi", "answers": {"text": ["Hello!", "Hey"], "answer_start": [0, 1]}}])
     assert found.usable[0].messages == [ASK, REPLY]
-    assert [each.code for each in found.findings] == ["several-answers"]
+    assert [(each.code, each.message) for each in found.findings] == [
+        ("several-answers", "1 row has several different answers in `answers`: the first is learned."),
+        ("unused-detail", "In 1 row, `answers.answer_start` is not used."),
+    ]
 
 
 def test_a_question_without_an_answer_is_dropped() -> None:
