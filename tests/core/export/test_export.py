@@ -53,7 +53,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     """The proof is done in this process, which has loaded the libraries already."""
     from core.export import answering
 
-    def in_this_process(jobs: list[dict[str, Any]]) -> Any:
+    def in_this_process(jobs: list[dict[str, Any]], say: Any) -> Any:
         file = tmp_path_factory.mktemp("proof") / "jobs.json"
         write_json(file, [{**job, "new_tokens": 6} for job in jobs])
         assert answering.main(file) == 0
