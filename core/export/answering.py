@@ -22,6 +22,7 @@ from core.errors import NibbleError
 from core.export import llama_cpp
 from core.export.checks import TOKENS, Check, Say, hold_texts, replies_of
 from core.export.opening import open_export
+from core.export.parting import Said, answers, held_together, logits
 from core.export.place import Broken
 from core.export.readers.reader import CannotRender, Reader
 from core.export.readers.transformers import TransformersReader
@@ -34,22 +35,9 @@ from core.recipe import DataSettings, QuantizationSettings
 from core.trust import trust_only
 from core.workspace import Workspace, write_json
 
-# Where a model's best two tokens are nearer than this many roundings of its largest logit, rounding alone decides.
-ROUNDINGS = 4
-# Roundings of weights add up on the way through the layers: logits that lie further apart have another cause.
-ROUNDINGS_THROUGH = 16
 LONGEST_TOKENS = 512
-ENDS, ANSWERS, LOGITS = "what ends a reply", "greedy answers", "logits"
+ENDS = "what ends a reply"
 Job = dict[str, Any]
-
-
-@dataclass
-class Said:
-    """What a model answered to each prompt: its tokens, and the logits (tokens, vocabulary) of given replies."""
-
-    replies: list[list[int]]
-    logits: list[torch.Tensor]
-    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -94,20 +82,25 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     reader = open_export(job["artefact"])
     asked = _asked(reference_of(job), reader, talks_in(job), job["most"])
     reference = _chat(job, asked, say)
+    checks: list[Check]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
     if "over" in job["artefact"]:
         found = _by_llama_cpp(job, asked, reference, eps)
-        checks = [_answers(found, "llama.cpp").as_json()]
-        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": checks}
-    artefact, by = _export(job, reader, asked, reference.replies, say)
-    eps = max(eps, torch.finfo(artefact.dtype).eps)
-    found = {"prompts": len(asked.chat), **_held_together(reference, artefact.replies, eps)}
-    logits, found["largest_logit_difference"] = _logits(reference, artefact, eps, by)
-    checks = [_answers(found, by), logits]
+        checks = _of_llama_cpp(found)
+        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": _as_json(checks)}
+    told, by = _export(job, reader, asked, reference.replies, say)
+    eps = max(eps, torch.finfo(told.dtype).eps)
+    found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
+    of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
+    checks = [answers(found, by), of_logits]
     if job["artefact"]["kind"] == "gguf" and llama_cpp.is_installed():
         found["llama_cpp"] = _by_llama_cpp(job, asked, reference, eps)
         checks += _of_llama_cpp(found["llama_cpp"])
-    return {**found, "checks": [check.as_json() for check in checks]}
+    return {**found, "checks": _as_json(checks)}
+
+
+def _as_json(checks: list[Check]) -> list[dict[str, Any]]:
+    return [check.as_json() for check in checks]
 
 
 def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most: int) -> Asked:
@@ -116,6 +109,8 @@ def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most:
     for talk in talks:
         if len(chat) == most:
             break
+        if not talk.is_answered:
+            continue
         try:
             ids, others = _prompt(reference, reader, talk)
         except CannotRender:
@@ -179,19 +174,6 @@ def _ask(
     return Said(replies, logits, speaker.dtype)
 
 
-def _held_together(reference: Said, replies: list[list[int]], eps: float) -> dict[str, Any]:
-    """How many replies are the reference's, how many part where it wavers, and the first that part elsewhere."""
-    equal, ties, parted = 0, 0, []
-    for number, (own, other) in enumerate(zip(reference.replies, replies, strict=True)):
-        if own == other:
-            equal += 1
-        elif _wavers(reference.logits[number], _parting(own, other), eps):
-            ties += 1
-        else:
-            parted.append({"prompt": number, "reference": own, "artefact": other})
-    return {"equal": equal, "ties": ties, "parted": parted[:3]}
-
-
 def _by_llama_cpp(job: Job, asked: Asked, reference: Said, eps: float) -> dict[str, Any]:
     """The same of llama.cpp itself, which hands out no token that ends a reply: that counts on neither side.
 
@@ -214,45 +196,13 @@ def _by_llama_cpp(job: Job, asked: Asked, reference: Said, eps: float) -> dict[s
 
     whole = [without_end(reply) for _, reply, _ in fitting]
     replies = [without_end(model.reply(prompt, tokens)) for prompt, _, _ in fitting]
-    held = _held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
+    held = held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
     return {"prompts": len(texts), "same_tokens": same, **held}
-
-
-def _parting(own: list[int], other: list[int]) -> int:
-    """Where two replies part: at the first token that differs, or where the shorter one ends."""
-    shorter = min(len(own), len(other))
-    return next((at for at in range(shorter) if own[at] != other[at]), shorter)
-
-
-def _wavers(logits: torch.Tensor, at: int, eps: float) -> bool:
-    """Whether the two likeliest tokens at the place `at` of a reply are nearer than rounding can tell apart."""
-    here = logits[min(at, len(logits) - 1)]
-    best = here.topk(2).values
-    return bool(best[0] - best[1] <= ROUNDINGS * eps * here.abs().max())
-
-
-def _answers(found: dict[str, Any], by: str) -> Check:
-    """The line of the replies."""
-    ties = found["ties"]
-    tied = f"{ties} part where the next two tokens are as likely but for rounding" if ties else ""
-    return Check(ANSWERS, by, found["prompts"], found["equal"], tied)
-
-
-def _logits(reference: Said, artefact: Said, eps: float, by: str) -> tuple[Check, float]:
-    """The line of the logits: equal where rounding alone explains the difference; and the largest one."""
-    check, largest = Check(LOGITS, by), 0.0
-    for own, other in zip(reference.logits, artefact.logits, strict=True):
-        difference = float((own - other).abs().max())
-        check.of += 1
-        check.equal += difference <= ROUNDINGS_THROUGH * eps * float(own.abs().max())
-        largest = max(largest, difference)
-    check.because = f"largest difference {largest:.2g}"
-    return check, largest
 
 
 def _of_llama_cpp(found: dict[str, Any]) -> list[Check]:
     """The lines of a GGUF in llama.cpp."""
-    return [Check(TOKENS, "llama.cpp", found["prompts"], found["same_tokens"]), _answers(found, "llama.cpp")]
+    return [Check(TOKENS, "llama.cpp", found["prompts"], found["same_tokens"]), answers(found, "llama.cpp")]
 
 
 def prove(jobs: list[Job], say: Say) -> dict[str, Any]:
@@ -261,7 +211,7 @@ def prove(jobs: list[Job], say: Say) -> dict[str, Any]:
     `refusal`: why it could not be asked for answers, where memory is too small.
     """
     checks = texts(jobs[0], say)
-    found: dict[str, Any] = {"checks": [check.as_json() for check in checks], "answers": []}
+    found: dict[str, Any] = {"checks": _as_json(checks), "answers": []}
     broken = next((check for check in checks if check.broken), None)
     if broken is not None:
         return {**found, "broken": f"{broken.name}, {broken.broken}"}

@@ -95,7 +95,8 @@ def hold_texts(reference: Reference, reader: Reader, talks: list[Talk], say: Say
     for number, talk in enumerate(talks, 1):
         _hold(reference, reader, talk, found, refused)
         say(f"Laying conversations out in {reader.name}: {number} of {len(talks)}", number / len(talks))
-    found.tokens.compare(*(each.tokens(reference.added_tokens) for each in (reference, reader)), "the added tokens")
+    added = reference.added_tokens
+    found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")
     told = [f"{shape}: this template takes none ({why})" for shape, why in refused.items()]
     found.prompts.because = "; ".join(filter(None, [found.prompts.because, *told]))
     return found.all()

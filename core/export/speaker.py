@@ -29,7 +29,8 @@ class Speaker:
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in."""
-        return self.model.dtype  # type: ignore[no-any-return]
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     @torch.no_grad()
     def reply(self, ids: list[int], most: int) -> list[int]:
@@ -42,8 +43,8 @@ class Speaker:
     def logits(self, ids: list[int], reply: list[int]) -> torch.Tensor:
         """The logits (tokens of the reply, vocabulary) of a given reply, in fp32 on the CPU."""
         forced = torch.tensor([ids + reply], device=self.model.device)
-        found = self.model(input_ids=forced, attention_mask=torch.ones_like(forced)).logits[0, len(ids) - 1 : -1]
-        return found.float().cpu()  # type: ignore[no-any-return]
+        found: torch.Tensor = self.model(input_ids=forced, attention_mask=torch.ones_like(forced)).logits
+        return found[0, len(ids) - 1 : -1].float().cpu()
 
 
 def place_for(parameters: int, packed: bool) -> Device:

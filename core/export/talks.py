@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from core.data.conversation import Conversation, Message
+from core.data.conversation import Message
 from core.data.dataset import load
 from core.data.formats.valid import without_system
 from core.data.pantry import Pantry
@@ -35,13 +35,17 @@ _ODD = '\n  Thé  Cafe\u0301 — 日本, Привет, 🙂\r\n\tif a < b && c: 
 
 @dataclass(frozen=True)
 class Talk:
-    """One conversation: messages (and tools), or plain text. `name` is for a person: 'row 3', 'a plain one'."""
+    """One conversation: messages (and tools), or plain text. `name` is for a person: 'row 3', 'a plain one'.
+
+    One that is not `is_answered` is laid out and split, no more.
+    """
 
     name: str
     shape: str
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
     text: str | None = None
+    is_answered: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,31 +72,41 @@ def talks_of(subject: Subject, tokenizer: Any, answered: int) -> Talks:
         for talk in _plain()
         if talk.shape not in have or (talk.shape == ONE_TURN and not own)
     ]
-    first = max(answered - len(plain), answered // 2)
+    first = min(max(answered - len(plain), answered // 2), sum(talk.is_answered for talk in own))
     if own and plain:
         source += ", and plain ones of shapes that they lack"
     return Talks([*own[:first], *plain, _odd(), *own[first:]], source)
 
 
 def _own(subject: Subject, tokenizer: Any) -> tuple[list[Talk], str]:
+    """Of the run's data; rows that were trained on are answered only where none were held out."""
     recipe, file = subject.recipe, subject.run.dataset_file()
     prepared = prepare_data(file, recipe.data, tokenizer, Pantry.beside(file))
     train, held = split(prepared.keys, recipe.data.eval_fraction, recipe.data.eval_max_rows, recipe.train.seed)
     rows = prepared.rendered.usable.rows
-    wanted = set(dict.fromkeys(rows[index] for index in (held or train)[: 4 * MOST]))
-    found, seen, size = [], set(), 0
+    answered = {rows[index] for index in (held or train)[: 4 * MOST]}
+    others = {rows[index] for index in train[:MOST]} if held else set()
+    found: list[Talk] = []
     for each in load(file, recipe.data).usable:
-        if each.row in wanted and len(found) < MOST and size < MOST_CHARACTERS:
-            said = repr((each.text, each.messages, each.tools))
-            if said not in seen:
-                seen.add(said)
-                size += len(said)
-                found.append(_talk(each))
-    return _mixed(found), "held-out rows" if held else "rows trained on, for none were held out"
+        if each.row in answered or each.row in others:
+            shape = shape_of(each.messages, each.tools)
+            about = (each.messages, each.tools, each.text, each.row in answered)
+            found.append(Talk(f"row {each.row}", shape, *about))
+    bounded = _bounded(sorted(found, key=lambda talk: not talk.is_answered))
+    return _mixed(bounded), "held-out rows" if held else "rows trained on, for none were held out"
 
 
-def _talk(each: Conversation) -> Talk:
-    return Talk(f"row {each.row}", shape_of(each.messages, each.tools), each.messages, each.tools, each.text)
+def _bounded(talks: list[Talk]) -> list[Talk]:
+    """The first of them, no two the same, as many as are laid out in moments."""
+    kept: dict[str, Talk] = {}
+    size = 0
+    for talk in talks:
+        said = repr((talk.text, talk.messages, talk.tools))
+        if len(kept) == MOST or size > MOST_CHARACTERS:
+            break
+        size += len(said) * (said not in kept)
+        kept.setdefault(said, talk)
+    return list(kept.values())
 
 
 def shape_of(messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
@@ -105,11 +119,12 @@ def shape_of(messages: list[Message], tools: list[dict[str, Any]] | None) -> str
 
 
 def _mixed(talks: list[Talk]) -> list[Talk]:
-    """One of each shape in turn, as long as there are any."""
+    """One of each shape in turn, as long as there are any; those that are answered first."""
     by_shape: dict[str, list[Talk]] = {}
     for talk in talks:
         by_shape.setdefault(talk.shape, []).append(talk)
-    return [talk for some in zip_longest(*by_shape.values()) for talk in some if talk is not None]
+    mixed = [talk for some in zip_longest(*by_shape.values()) for talk in some if talk is not None]
+    return sorted(mixed, key=lambda talk: not talk.is_answered)
 
 
 def _plain() -> list[Talk]:

@@ -12,12 +12,12 @@ from typing import Any
 
 from core.export.place import Broken, ExportError
 from core.export.subject import Subject
+from core.export.told import Verified
 from core.export.weights import Onto
 from core.process import as_process
 from core.workspace import read_json, write_json
 
 NEW_TOKENS, PROMPTS = 32, 20
-Verified = dict[str, Any]
 Say = Callable[[str, float | None], None]
 
 
@@ -121,44 +121,6 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
                 f"llama.cpp splits {said['prompts'] - said['same_tokens']} of {said['prompts']} prompts into other "
                 "tokens than the model was trained with, so the GGUF is not handed over. Export it merged instead."
             )
-
-
-def sentence(verified: Verified) -> str:
-    """The proof, for a person: '20 of 20 answers equal, largest logit difference 0.004, against …'."""
-    if not verified["prompts"]:
-        read = (
-            f" All {verified['tensors']} tensors were read back as they were written." if "tensors" in verified else ""
-        )
-        return f"Not proved by answers: {verified['because']}.{read}"
-    ties = verified.get("ties", 0)
-    tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
-    equal = f"{verified['equal']} of {verified['prompts']} answers equal"
-    said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
-    if "llama_cpp" in verified:
-        by = verified["llama_cpp"]
-        said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal, from the same tokens."
-    if "tensors" in verified:
-        said += f" All {verified['tensors']} tensors were read back as they were written."
-    if "chat" in verified:
-        chat = verified["chat"]
-        said += f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal{_logits(chat)}."
-    return said
-
-
-def lines(verified: Verified) -> list[str]:
-    """Each thing that was compared, a line for a person: 'token ids: 412 of 412 equal (transformers)'."""
-    return [check_line(check) for check in verified.get("checks", [])]
-
-
-def check_line(check: dict[str, Any]) -> str:
-    """One of `verified.checks`, for a person."""
-    told = f". {check['because'][0].upper()}{check['because'][1:]}" if check["because"] else ""
-    return f"{check['name'].capitalize()}: {check['equal']:,} of {check['of']:,} equal ({check['by']}){told}"
-
-
-def _logits(found: Verified) -> str:
-    difference = found["largest_logit_difference"]
-    return f", largest logit difference {difference:.2g}" if difference is not None else ""
 
 
 def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
