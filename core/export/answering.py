@@ -20,7 +20,7 @@ from core.chat.generate import stop_ids
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
 from core.export import llama_cpp
-from core.export.checks import TOKENS, Check, Say, hold_texts, replies_of
+from core.export.checks import Check, Say
 from core.export.opening import open_export
 from core.export.parting import Said, answers, held_together, logits
 from core.export.place import Broken
@@ -29,6 +29,7 @@ from core.export.readers.transformers import TransformersReader
 from core.export.reference import Reference
 from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
+from core.export.texts import TOKENS, hold_texts, replies_of
 from core.hardware import claim_card
 from core.models import find_model
 from core.recipe import DataSettings, QuantizationSettings
@@ -122,7 +123,7 @@ def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most:
 def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[list[int], list[int]]:
     """The tokens to answer, by the chat and by the export's own files; of a plain text its first half."""
     if talk.text is not None:
-        text = reference.trained(talk).text
+        text = reference.trained(talk)[0].text
         ids, others = reference.tokens(text), (reader or reference).tokens(text)
         return ids[: max(1, len(ids) // 2)][-LONGEST_TOKENS:], others[: max(1, len(others) // 2)][-LONGEST_TOKENS:]
     messages, ends = reference.shaped(talk.messages), replies_of(talk)
@@ -130,7 +131,9 @@ def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[li
     if len(ids) > LONGEST_TOKENS:
         ends = ends[:1]
         _, ids = reference.prompt(messages[: ends[-1]], talk.tools)
-    others = reader.tokens(reader.rendered(messages[: ends[-1]], talk.tools)) if reader is not None else ids
+    others = ids
+    if reader is not None and not reference.is_dated:  # dated texts are the same but for the day that they are made on
+        others = reader.tokens(reader.rendered(messages[: ends[-1]], talk.tools))
     return ids[-LONGEST_TOKENS:], others[-LONGEST_TOKENS:]
 
 

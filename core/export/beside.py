@@ -13,8 +13,8 @@ from typing import Any
 
 from core.build import load_tokenizer
 from core.export.checks import Check
-from core.export.companions import tokenizer_files
-from core.export.naming import plain_template, without_paths
+from core.export.companions import exported_template, tokenizer_files
+from core.export.naming import without_paths
 from core.export.subject import Subject
 from core.hub import INDEX
 from core.workspace import write_json
@@ -77,10 +77,10 @@ def _bring(subject: Subject, file: Path, to: Path) -> None:
     elif file.name == _ADDED:
         write_json(to, tokenizer.get_added_vocab())
     elif file.name == _TEMPLATE:
-        write_json(to, {"chat_template": plain_template(tokenizer.chat_template)})
+        write_json(to, {"chat_template": exported_template(tokenizer)})
     else:
         content = file.read_bytes()
-        to.write_bytes(_cleaned(content, tokenizer.chat_template) if file.suffix == ".json" else content)
+        to.write_bytes(_cleaned(content, exported_template(tokenizer)) if file.suffix == ".json" else content)
 
 
 def _cleaned(content: bytes, template: str) -> bytes:
@@ -95,5 +95,5 @@ def _cleaned(content: bytes, template: str) -> bytes:
         return content
     kept = {key: value for key, value in without_paths(given).items() if key != "auto_map"}
     if "chat_template" in kept:
-        kept["chat_template"] = plain_template(template)
+        kept["chat_template"] = template
     return content if kept == given else json.dumps(kept, ensure_ascii=False, indent=2).encode()

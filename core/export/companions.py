@@ -48,6 +48,11 @@ def write_tokenizer(subject: Subject, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
+def exported_template(tokenizer: Any) -> str:
+    """Its chat template as other programs get it."""
+    return plain_template(tokenizer.chat_template)
+
+
 def with_tokenizer(subject: Subject) -> Subject:
     """`subject` with the tokenizer that its run trains with; one that was cut short early has not saved it yet."""
     if subject.tokenizer_at is not None:

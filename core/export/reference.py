@@ -16,6 +16,8 @@ from core.models import FoundModel
 from core.recipe import DataSettings
 from core.templates import TEMPLATE_ERRORS
 
+MOST_ADDED = 2_000
+
 
 class Reference:
     """The run's tokenizer and template, used as core/chat and core/data use them."""
@@ -63,10 +65,10 @@ class Reference:
         """The tokens of a rendered text."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    def trained(self, talk: Talk) -> Layout:
-        """What training makes of the whole conversation. Raises CannotRender where it would not train on it."""
+    def trained(self, talk: Talk) -> list[Layout]:
+        """The texts that training makes of the conversation. Raises CannotRender where it would not train on it."""
         try:
-            return self._template.lay_out(Conversation(0, talk.messages, talk.tools, talk.text))
+            return [self._template.lay_out(Conversation(0, talk.messages, talk.tools, talk.text))]
         except Unrenderable as error:
             raise CannotRender(str(error)) from None
 
@@ -74,9 +76,6 @@ class Reference:
     def added_tokens(self) -> str:
         """A text with every token that was added to the vocabulary, up to a bound."""
         return " a".join(list(self.tokenizer.get_added_vocab())[:MOST_ADDED])
-
-
-MOST_ADDED = 2_000
 
 
 def _first_line(error: Exception) -> str:

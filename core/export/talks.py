@@ -5,7 +5,7 @@ They go through an export as messages, not as tokens: what is proved is what a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -20,7 +20,7 @@ from core.export.subject import Subject
 
 # So many of the data are laid out and split; far fewer are answered.
 MOST, MOST_CHARACTERS = 200, 1_000_000
-ONE_TURN, TURNS, SYSTEM, TOOLS = "one turn", "several turns", "a system prompt", "tools"
+ONE_TURN, TURNS, SYSTEM, TOOLS, TEXT = "one turn", "several turns", "a system prompt", "tools", "plain text"
 _WEATHER = {
     "type": "function",
     "function": {
@@ -68,9 +68,9 @@ def talks_of(subject: Subject, tokenizer: Any, answered: int) -> Talks:
     have = {talk.shape for talk in own}
     system = subject.recipe.data.system
     plain = [
-        Talk("a plain one", talk.shape, without_system(talk.messages, system), talk.tools)
+        replace(talk, messages=talk.messages if system == "keep" else without_system(talk.messages, system))
         for talk in _plain()
-        if talk.shape not in have or (talk.shape == ONE_TURN and not own)
+        if talk.shape not in have
     ]
     first = min(max(answered - len(plain), answered // 2), sum(talk.is_answered for talk in own))
     if own and plain:
@@ -89,7 +89,7 @@ def _own(subject: Subject, tokenizer: Any) -> tuple[list[Talk], str]:
     found: list[Talk] = []
     for each in load(file, recipe.data).usable:
         if each.row in answered or each.row in others:
-            shape = shape_of(each.messages, each.tools)
+            shape = shape_of(each.messages, each.tools) if each.text is None else TEXT
             about = (each.messages, each.tools, each.text, each.row in answered)
             found.append(Talk(f"row {each.row}", shape, *about))
     bounded = _bounded(sorted(found, key=lambda talk: not talk.is_answered))
@@ -143,11 +143,13 @@ def _plain() -> list[Talk]:
         ("How many days has a week?", "Seven."),
     ]
     return [
-        *(Talk("", ONE_TURN, said(*each)) for each in single),
-        Talk("", TURNS, said("Name a colour.", "Red.", "Another one?", "Blue.", "And a last one.", "Green.")),
-        Talk("", SYSTEM, [system, *said("Is water wet?", "Yes.")]),
-        Talk("", TOOLS, said("What can you look up?", "The weather of a town."), [_WEATHER]),
-        Talk("", TOOLS, [*asked, result, {"role": "assistant", "content": "It is clear."}], [_WEATHER]),
+        *(Talk("a plain one", ONE_TURN, said(*each)) for each in single),
+        Talk(
+            "a plain one", TURNS, said("Name a colour.", "Red.", "Another one?", "Blue.", "And a last one.", "Green.")
+        ),
+        Talk("a plain one", SYSTEM, [system, *said("Is water wet?", "Yes.")]),
+        Talk("a plain one", TOOLS, said("What can you look up?", "The weather of a town."), [_WEATHER]),
+        Talk("a plain one", TOOLS, [*asked, result, {"role": "assistant", "content": "It is clear."}], [_WEATHER]),
     ]
 
 
