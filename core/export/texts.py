@@ -14,10 +14,13 @@ from core.data.layout import Layout
 from core.export.checks import Check, Say
 from core.export.readers.reader import CannotRender, Reader
 from core.export.reference import Reference
-from core.export.talks import Talk
+from core.export.talks import ONE_TURN, Talk
 
 PROMPTS, WHOLE = "prompts as text", "whole conversations as trained"
 GOES_ON, TOKENS = "training goes on from the prompt", "token ids"
+# Programs that may take less than the chat does: what they refuse is seen where it is asked, and is told here. One turn
+# they have to take, and of what they take each text and token has to be the chat's.
+TAKE_LESS = ("llama.cpp", "Ollama")
 # So often is a conversation laid out where the template writes the time.
 ANEW = 3
 Result = TypeVar("Result")
@@ -43,14 +46,18 @@ class Texts:
 
 
 def hold_texts(reference: Reference, reader: Reader, talks: list[Talk], say: Say) -> list[Check]:
-    """Lay out and split every conversation in both, and compare. A shape that neither takes is said, not counted."""
+    """Lay out and split every conversation in both, and compare. A shape that neither takes is said, not counted.
+
+    A reader of TAKE_LESS may refuse by itself.
+    """
     found, refused = Texts(reader.name), dict[str, str]()
     for number, talk in enumerate(talks, 1):
         found.add(_held(reference, reader, talk, refused))
         say(f"Laying conversations out in {reader.name}: {number} of {len(talks)}", number / len(talks))
-    added = reference.added_tokens
-    found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")
-    told = [f"{shape}: this template takes none ({why})" for shape, why in refused.items()]
+    if reader.name not in TAKE_LESS:
+        added = reference.added_tokens
+        found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")
+    told = [f"{shape}: {why}" for shape, why in refused.items()]
     found.prompts.because = "; ".join(filter(None, [found.prompts.because, *told]))
     return found.all()
 
@@ -74,8 +81,10 @@ def _hold(reference: Reference, reader: Reader, talk: Talk, found: Texts, refuse
     messages = reference.shaped(talk.messages)
     for upto in replies_of(talk):
         own, other = _both(reference, reader, messages[:upto], talk.tools, True)
-        if own is None and other is None:
-            refused.setdefault(talk.shape, _why(reference, messages[:upto], talk.tools))
+        if other is None and (own is None or _may_refuse(reader, talk)):
+            whose = "this template takes none" if own is None else f"not in {reader.name}"
+            why = _why(reference if own is None else reader, messages[:upto], talk.tools)
+            refused.setdefault(talk.shape, f"{whose} ({why})")
             continue
         found.prompts.compare(own, other, f"the prompt of {talk.name}")
         if own is not None and other is not None:
@@ -93,7 +102,7 @@ def _hold_whole(
     A text that training made of the beginning of a conversation is held against what the export makes of that.
     """
     own, other = _both(reference, reader, messages, talk.tools, False)
-    if other is None and own is None:
+    if other is None and (own is None or reader.name in TAKE_LESS):
         return
     what = f"the whole of {talk.name}"
     if own is not None and other is not None:
@@ -135,9 +144,13 @@ def _or_none(make: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _why(reference: Reference, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
+def _may_refuse(reader: Reader, talk: Talk) -> bool:
+    return reader.name in TAKE_LESS and talk.shape != ONE_TURN
+
+
+def _why(who: Reference | Reader, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
     try:
-        reference.rendered(messages, tools)
+        who.rendered(messages, tools)
     except CannotRender as error:
         return str(error)
     return "it now takes it"

@@ -1,4 +1,7 @@
-"""Every template that trl ships, and each of Nibble's own: exported, it lays out what was trained, byte for byte."""
+"""Every template that trl ships, and each of Nibble's own: exported, it lays out what was trained, byte for byte.
+
+And what was trained goes on from what the exported template asks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from core.export.companions import write_tokenizer
 from core.export.readers.transformers import TransformersReader
 from core.export.reference import Reference
 from core.export.talks import Talk, shape_of
-from core.export.texts import PROMPTS, TOKENS, WHOLE, hold_texts
+from core.export.texts import GOES_ON, PROMPTS, TOKENS, WHOLE, hold_texts
 from core.models import FoundModel, find_model
 from core.recipe import DataSettings
 from core.workspace import PRESETS
@@ -90,7 +93,7 @@ def test_the_exported_template_lays_out_what_was_trained(file: Path, base: Found
     reference, reader = _exported(file.read_text("utf-8"), base, tmp_path)
     talks = [Talk(name, shape_of(*about), *about) for name, about in SHAPES.items()]
     checks = {check.name: check for check in hold_texts(reference, reader, talks, lambda line, share: None)}
-    for name in (PROMPTS, WHOLE, TOKENS):
+    for name in (PROMPTS, WHOLE, GOES_ON, TOKENS):
         assert checks[name].equal == checks[name].of, checks[name].because
     assert checks[PROMPTS].of >= 2 and checks[WHOLE].of >= 2
     assert "generation -%" not in (tmp_path / "out" / "chat_template.jinja").read_text("utf-8").replace("endgen", "gen")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from core.export.make import export
 from core.export.order import Order
 from core.export.parting import LOGITS
 from core.export.place import Broken
+from core.export.reference import Reference
 from core.export.subject import Subject
 from core.export.texts import GOES_ON, PROMPTS, TOKENS, WHOLE
 from core.export.verify import job
@@ -107,15 +109,23 @@ def test_a_prompt_that_opens_a_thought_which_training_did_not_is_found_out(subje
     assert _check(found, GOES_ON)["equal"] == 0 and "training has nothing more" in _check(found, GOES_ON)["because"]
 
 
-def test_training_that_does_not_go_on_from_the_chats_own_prompt_is_told_and_no_fault_of_the_export(
-    tmp_path: Path,
+def test_training_that_does_not_go_on_from_what_the_chat_asks_is_told_and_no_fault_of_the_export(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E2 where the template is so from the start: marks around the reply, and a prompt that opens a thought."""
-    template = TEMPLATE.replace(OPENS, OPENS[:-4] + "<think>\\n' }}")
-    subject = subject_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=template)))
+    """E2 in the data: the mark of the role was trained as if the model had to write it."""
+    trained = Reference.trained
+
+    def with_the_mark(self: Reference, talk: Any) -> Any:
+        return [
+            replace(layout, spans=[replace(span, start=span.start - len("assistant\n")) for span in layout.spans])
+            for layout in trained(self, talk)
+        ]
+
+    monkeypatch.setattr(Reference, "trained", with_the_mark)
     found = _proved(subject, tmp_path / "out")
-    assert "broken" not in found
-    assert _check(found, GOES_ON)["equal"] == 0 and "<think>" in _check(found, GOES_ON)["because"]
+    goes_on = _check(found, GOES_ON)
+    assert "broken" not in found and goes_on["equal"] == 0 < goes_on["of"]
+    assert 'training has nothing more, the export "assistant\\n"' in goes_on["because"]
 
 
 def test_a_template_that_trims_is_found_out(subject: Subject, tmp_path: Path) -> None:
