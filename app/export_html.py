@@ -12,6 +12,7 @@ from app.pieces import busy, date, empty, error_box, note_box, progress_bar, tex
 from core.errors import NibbleError
 from core.export.jobs import Job
 from core.export.subject import folder_of
+from core.export.told import check_name, check_result, is_equal, is_proved
 from core.models import FoundModel, find_model
 from core.runs.store import Run
 from core.sizes import show_bytes
@@ -108,15 +109,25 @@ def _done(values: dict[str, Any], shelf: Shelf) -> str:
     if not folder.is_dir():
         return note_box(f"{folder.name} has been moved or deleted since it was made.")
     verified = result["verified"]
-    whole = verified["prompts"] and verified["equal"] + verified.get("ties", 0) == verified["prompts"]
+    whole = is_proved(verified)
     heading = "Proved" if whole else "Made; read the proof"
     return (
         f'<div class="nb-card nb-exported"><header><span class="nb-state nb-{"finished" if whole else "stopped"}">'
         f"{heading}</span><div><h3>{text(folder.name)}</h3><small>{text(show_bytes(result['bytes']))} in "
-        f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>"
+        f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>{_checks(verified)}"
         f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd>"
         f"<dt>Use it</dt><dd><pre>{text(use(to, result))}</pre></dd></dl>{_links(result, folder, shelf)}</div>"
     )
+
+
+def _checks(verified: dict[str, Any]) -> str:
+    """Each thing that was compared, by whom, and what came of it; an export of an earlier Nibble has no such list."""
+    rows = ""
+    for check in verified.get("checks", []):
+        kind, mark = ("good", "✓") if is_equal(check, verified) else ("bad", "!")
+        said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
+        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'
+    return f'<ul class="nb-doctor">{rows}</ul>' if rows else ""
 
 
 def use(to: str, result: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.export.make import export
     from core.export.order import Order
     from core.export.subject import export_name, part_named
-    from core.export.verify import sentence
+    from core.export.told import lines, sentence
     from core.runs.finding import find_run
     from core.sizes import show_bytes
 
@@ -59,7 +59,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else named
     order = Order(options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only, part)
     answer = export(workspace, run, order, _Teller().say)
-    proof = sentence(answer["verified"])
+    proof = "\n".join([sentence(answer["verified"]), *(f"  {line}" for line in lines(answer["verified"]))])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)
     if "command" in answer:
         print(f"Use it: {answer['command']}", file=sys.stderr)

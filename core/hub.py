@@ -20,7 +20,8 @@ from core.sizes import show_bytes
 TIMEOUT_SECONDS = 10
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# What transformers reads beside the weights: settings, and the files that its tokenizers and chat templates are in.
+# What transformers reads beside the weights: settings, and the files that its tokenizers, chat templates and processors
+# are in; and what a merged model has to be passed on with.
 _SETTINGS = (
     "config.json",
     "generation_config.json",
@@ -36,6 +37,9 @@ _SETTINGS = (
     "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
+    "*processor_config.json",
+    "LICENSE*",
+    "NOTICE*",
 )
 _TEMPLATES = "additional_chat_templates/*.jinja"
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from core.export.card import Card
 from core.export.companions import write_generation_config, write_tokenizer
@@ -21,11 +22,27 @@ CARD_BYTES = 5_000_000
 def write_adapter(subject: Subject, folder: Path) -> None:
     """Write weights, configuration, tokenizer, template and generation config into `folder`; the card comes later."""
     shutil.copyfile(subject.adapter / WEIGHTS, folder / WEIGHTS)
-    config = without_paths(subject.adapter_config)
+    config = whole_numbers(without_paths(subject.adapter_config))
     config |= {"base_model_name_or_path": subject.base_name, "revision": subject.base.revision}
     write_json(folder / "adapter_config.json", config)
     write_tokenizer(subject, folder)
     write_generation_config(subject, folder)
+
+
+def whole_numbers(config: dict[str, Any]) -> dict[str, Any]:
+    """PEFT's settings with 8 for 8.0: a rank or an alpha is whole to programs that read numbers by their type.
+
+    The share that is dropped out is none, and stays as it is.
+    """
+    return {key: value if key == "lora_dropout" else _whole(value) for key, value in config.items()}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def adapter_bytes(subject: Subject) -> int:

@@ -1,94 +1,183 @@
-"""Asks an export and its reference the same prompts, each loaded afresh, and says how far apart they are.
+"""Opens an export as a stranger would, and holds it against the run's chat: texts, tokens, answers, logits.
 
-python -m core.export.answering JOB.json      (a process of its own: an answer from memory would prove nothing)
+python -m core.export.answering JOBS.json     (a process of its own: an answer from memory would prove nothing)
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from core import quantiser
-from core.budget import CUDA_CONTEXT_BYTES
-from core.build import (
-    dtype_for,
-    is_out_of_memory,
-    keep_quantisation_exact,
-    load_adapter,
-    load_base,
-    load_tokenizer,
-    quantization_config,
-    torch_device,
-)
+from core.build import is_out_of_memory, load_adapter, load_base, load_tokenizer
+from core.chat.generate import stop_ids
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
 from core.export import llama_cpp
+from core.export.checks import Check, Say
+from core.export.opening import open_export
+from core.export.parting import Said, answers, held_together, logits
 from core.export.place import Broken
-from core.hardware import Device, claim_card, device
-from core.models import FoundModel, find_model
-from core.recipe import QuantizationSettings
-from core.sizes import show_size
+from core.export.readers.reader import CannotRender, Reader
+from core.export.readers.transformers import TransformersReader
+from core.export.reference import Reference
+from core.export.speaker import Speaker, place_for
+from core.export.talks import Talk
+from core.export.texts import TOKENS, hold_texts, replies_of
+from core.hardware import claim_card
+from core.models import find_model
+from core.recipe import DataSettings, QuantizationSettings
 from core.trust import trust_only
 from core.workspace import Workspace, write_json
 
-# Where a model's best two tokens are nearer than this many roundings of its largest logit, rounding alone decides.
-ROUNDINGS = 4
-# Held in 4 bits, with embeddings and head in 16: at most so much a parameter, and what a pass takes on top.
-PACKED_BYTES, SPARE_BYTES = 1.2, 600_000_000
+LONGEST_TOKENS = 512
+ENDS = "what ends a reply"
+Job = dict[str, Any]
 
 
-@dataclass
-class Said:
-    """What a model answered to each prompt: its tokens, and the logits (tokens, vocabulary) of given replies."""
+@dataclass(frozen=True)
+class Asked:
+    """Prompts to answer, as the chat asks them and as the export's own files do."""
 
-    replies: list[list[int]]
-    logits: list[torch.Tensor]
-    dtype: torch.dtype
+    chat: list[list[int]]
+    export: list[list[int]]
 
 
-def compare(job: dict[str, Any]) -> dict[str, Any]:
-    """Load `job["reference"]` and `job["artefact"]` in turn; as DESIGN.md's `verified`, but for `against`.
+def reference_of(job: Job) -> Reference:
+    """The texts and tokens of the run's chat."""
+    about = job["reference"]
+    base = find_model(about["model"], about["revision"])
+    return Reference(base, Path(about["tokenizer"]), DataSettings(**job["data"]))
+
+
+def talks_in(job: Job) -> list[Talk]:
+    """What it is proved with."""
+    return [Talk(**each) for each in job["talks"]]
+
+
+def texts(job: Job, say: Say) -> list[Check]:
+    """Everything that needs no model; none for what no program is at hand to open."""
+    reader = open_export(job["artefact"])
+    if reader is None:
+        return []
+    reference = reference_of(job)
+    checks = hold_texts(reference, reader, talks_in(job), say)
+    if isinstance(reader, TransformersReader):
+        checks.append(Check(ENDS, reader.name))
+        checks[-1].compare(job["stop"], reader.ends, "the generation settings")
+    return checks
+
+
+def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
+    """Let `job["reference"]` and `job["artefact"]` answer in turn; as DESIGN.md's `verified`, but for `against`.
 
     `ties` of the answers that are not equal part where the reference itself wavers between two tokens, within what
-    rounding to the dtype moves; `parted` shows the first that do not.
+    rounding to the dtype moves; `parted` shows the first that do not. `checks` has a line for each thing compared.
     """
-    prompts, tokens, stop = job["prompts"], job["new_tokens"], job["stop"]
-    reference = _ask(job["reference"], prompts, tokens, stop, None)
+    reader = open_export(job["artefact"])
+    asked = _asked(reference_of(job), reader, talks_in(job), job["most"])
+    reference = _chat(job, asked, say)
+    checks: list[Check]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
     if "over" in job["artefact"]:
-        found = _by_llama_cpp(job, reference, eps)
-        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}}
-    artefact = _ask(job["artefact"], prompts, tokens, stop, reference.replies)
-    eps = max(eps, torch.finfo(artefact.dtype).eps)
-    pairs = zip(reference.logits, artefact.logits, strict=True)
-    found = {"prompts": len(prompts), **_held_together(reference, artefact.replies, eps)}
-    found["largest_logit_difference"] = max(float((one - other).abs().max()) for one, other in pairs)
+        found = _by_llama_cpp(job, asked, reference, eps)
+        checks = _of_llama_cpp(found)
+        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": _as_json(checks)}
+    told, by = _export(job, reader, asked, reference.replies, say)
+    eps = max(eps, torch.finfo(told.dtype).eps)
+    found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
+    of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
+    checks = [answers(found, by), of_logits]
     if job["artefact"]["kind"] == "gguf" and llama_cpp.is_installed():
-        found["llama_cpp"] = _by_llama_cpp(job, reference, eps)
-    return found
+        found["llama_cpp"] = _by_llama_cpp(job, asked, reference, eps)
+        checks += _of_llama_cpp(found["llama_cpp"])
+    return {**found, "checks": _as_json(checks)}
 
 
-def _held_together(reference: Said, replies: list[list[int]], eps: float) -> dict[str, Any]:
-    """How many replies are the reference's, how many part where it wavers, and the first that part elsewhere."""
-    equal, ties, parted = 0, 0, []
-    for number, (own, other) in enumerate(zip(reference.replies, replies, strict=True)):
-        if own == other:
-            equal += 1
-        elif _wavers(reference.logits[number], _parting(own, other), eps):
-            ties += 1
-        else:
-            parted.append({"prompt": number, "reference": own, "artefact": other})
-    return {"equal": equal, "ties": ties, "parted": parted[:3]}
+def _as_json(checks: list[Check]) -> list[dict[str, Any]]:
+    return [check.as_json() for check in checks]
 
 
-def _by_llama_cpp(job: dict[str, Any], reference: Said, eps: float) -> dict[str, Any]:
+def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most: int) -> Asked:
+    """Up to `most` prompts, no two the same: the last one of a conversation that is short enough, else its first."""
+    chat: dict[tuple[int, ...], list[int]] = {}
+    for talk in talks:
+        if len(chat) == most:
+            break
+        if not talk.is_answered:
+            continue
+        try:
+            ids, others = _prompt(reference, reader, talk)
+        except CannotRender:
+            continue
+        chat.setdefault(tuple(ids), others)
+    return Asked([list(ids) for ids in chat], list(chat.values()))
+
+
+def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[list[int], list[int]]:
+    """The tokens to answer, by the chat and by the export's own files; of a plain text its first half."""
+    if talk.text is not None:
+        text = reference.trained(talk)[0].text
+        ids, others = reference.tokens(text), (reader or reference).tokens(text)
+        return ids[: max(1, len(ids) // 2)][-LONGEST_TOKENS:], others[: max(1, len(others) // 2)][-LONGEST_TOKENS:]
+    messages, ends = reference.shaped(talk.messages), replies_of(talk)
+    _, ids = reference.prompt(messages[: ends[-1]], talk.tools)
+    if len(ids) > LONGEST_TOKENS:
+        ends = ends[:1]
+        _, ids = reference.prompt(messages[: ends[-1]], talk.tools)
+    others = ids
+    if reader is not None and not reference.is_dated:  # dated texts are the same but for the day that they are made on
+        others = reader.tokens(reader.rendered(messages[: ends[-1]], talk.tools))
+    return ids[-LONGEST_TOKENS:], others[-LONGEST_TOKENS:]
+
+
+def _chat(job: Job, asked: Asked, say: Say) -> Said:
+    """The chat's replies, over the base held as the run held it."""
+    load = job["reference"]
+    here = place_for(load["parameters"], load["packed"])
+    base = find_model(load["model"], load["revision"])
+    model = load_adapter(load_base(base, QuantizationSettings(**load["quantization"]), here), Path(load["adapter"]))
+    stop = stop_ids(model, reference_of(job).tokenizer)
+    return _ask(Speaker(model.eval(), _as_the_chat(stop)), "the chat", asked.chat, job["new_tokens"], None, say)
+
+
+def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
+    ends = {"eos_token_id": stop, "pad_token_id": stop[0]} if stop else {}
+    return lambda most: {**Sampling(greedy=True).as_arguments(), **ends, "max_new_tokens": most}
+
+
+def _export(job: Job, reader: Reader | None, asked: Asked, given: list[list[int]], say: Say) -> tuple[Said, str]:
+    """The export's replies and its logits of `given` ones, and by whom."""
+    if isinstance(reader, TransformersReader):
+        return _ask(reader.speaker, "the export", asked.export, job["new_tokens"], given, say), reader.name
+    from core.export.gguf_model import load_gguf
+
+    load = job["artefact"]
+    here = place_for(load["parameters"], packed=False)
+    model = load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
+    speaker = Speaker(model.eval(), _as_the_chat(job["stop"]))
+    return _ask(speaker, "the export", asked.export, job["new_tokens"], given, say), "transformers"
+
+
+def _ask(
+    speaker: Speaker, who: str, prompts: list[list[int]], most: int, given: list[list[int]] | None, say: Say
+) -> Said:
+    """Greedy replies to the prompts one by one, and the logits of `given` ones or of these."""
+    replies, logits = [], []
+    for number, prompt in enumerate(prompts):
+        replies.append(speaker.reply(prompt, most))
+        logits.append(speaker.logits(prompt, (given or replies)[number]))
+        say(f"Letting {who} answer: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
+    return Said(replies, logits, speaker.dtype)
+
+
+def _by_llama_cpp(job: Job, asked: Asked, reference: Said, eps: float) -> dict[str, Any]:
     """The same of llama.cpp itself, which hands out no token that ends a reply: that counts on neither side.
 
     `same_tokens`: how many prompts it splits as the tokenizer does.
@@ -97,7 +186,7 @@ def _by_llama_cpp(job: dict[str, Any], reference: Said, eps: float) -> dict[str,
         raise NibbleError("base and adapter apart are put together by llama.cpp, which is not installed (xllamacpp)")
     load, tokens = job["artefact"], job["new_tokens"]
     tokenizer = load_tokenizer(find_model(load["model"], load["revision"]), Path(load["tokenizer"]))
-    pairs = zip(job["prompts"], reference.replies, reference.logits, strict=True)
+    pairs = zip(asked.export, reference.replies, reference.logits, strict=True)
     fitting = [each for each in pairs if len(each[0]) + tokens <= load["context"]]
     folder, over = Path(load["folder"]), load.get("over")
     longest = max((len(prompt) for prompt, _, _ in fitting), default=0) + tokens
@@ -110,110 +199,53 @@ def _by_llama_cpp(job: dict[str, Any], reference: Said, eps: float) -> dict[str,
 
     whole = [without_end(reply) for _, reply, _ in fitting]
     replies = [without_end(model.reply(prompt, tokens)) for prompt, _, _ in fitting]
-    held = _held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
+    held = held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
     return {"prompts": len(texts), "same_tokens": same, **held}
 
 
-def _parting(own: list[int], other: list[int]) -> int:
-    """Where two replies part: at the first token that differs, or where the shorter one ends."""
-    shorter = min(len(own), len(other))
-    return next((at for at in range(shorter) if own[at] != other[at]), shorter)
+def _of_llama_cpp(found: dict[str, Any]) -> list[Check]:
+    """The lines of a GGUF in llama.cpp."""
+    return [Check(TOKENS, "llama.cpp", found["prompts"], found["same_tokens"]), answers(found, "llama.cpp")]
 
 
-def _wavers(logits: torch.Tensor, at: int, eps: float) -> bool:
-    """Whether the two likeliest tokens at the place `at` of a reply are nearer than rounding can tell apart."""
-    here = logits[min(at, len(logits) - 1)]
-    best = here.topk(2).values
-    return bool(best[0] - best[1] <= ROUNDINGS * eps * here.abs().max())
+def prove(jobs: list[Job], say: Say) -> dict[str, Any]:
+    """`checks` of texts and tokens; `broken`, why it is refused by them; else `answers`: of each job, by `compare`.
 
-
-def _ask(
-    load: dict[str, Any], prompts: list[list[int]], tokens: int, stop: list[int], given: list[list[int]] | None
-) -> Said:
-    """Greedy replies to the prompts one by one, as the chat gives them, and the logits of `given` ones or of these."""
-    model = _load(load).eval()
-    greedy = {**Sampling(greedy=True).as_arguments(), "max_new_tokens": tokens}
-    replies, logits = [], []
-    with torch.no_grad():
-        for number, prompt in enumerate(prompts):
-            ids = torch.tensor([prompt], device=model.device)
-            pad = {"eos_token_id": stop, "pad_token_id": stop[0]} if stop else {}
-            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **pad, **greedy)
-            replies.append(output[0, len(prompt) :].tolist())
-            forced = torch.tensor([prompt + (given or replies)[number]], device=model.device)
-            found = model(input_ids=forced, attention_mask=torch.ones_like(forced)).logits[0, len(prompt) - 1 : -1]
-            logits.append(found.float().cpu())
-    said = Said(replies, logits, model.dtype)
-    del model
-    clear_device_cache(garbage_collection=True)
-    return said
-
-
-def _load(load: dict[str, Any]) -> Any:
-    """`chat`: as the chat loads it. `peft`: as the README of an adapter says. `model`, `gguf`: an exported folder."""
-    kind, here = load["kind"], _where(load)
-    if kind in ("chat", "peft"):
-        base, quantization = find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"])
-        if kind == "chat":
-            return load_adapter(load_base(base, quantization, here), Path(load["adapter"]))
-        return _by_plain_peft(base, quantization, here, Path(load["adapter"]))
-    if kind == "model":
-        return load_base(find_model(load["folder"]), QuantizationSettings(bits=16), here)
-    from core.export.gguf_model import load_gguf
-
-    return load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
-
-
-def _by_plain_peft(base: FoundModel, settings: QuantizationSettings, here: Device, adapter: Path) -> Any:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    dtype, _ = dtype_for(here)
-    with quantiser.theirs():
-        model = AutoModelForCausalLM.from_pretrained(
-            base.folder, quantization_config=quantization_config(settings, dtype), dtype=dtype,
-            device_map={"": torch_device(here)},
-        )  # fmt: skip
-    keep_quantisation_exact(model)
-    return PeftModel.from_pretrained(model, adapter)
-
-
-def _where(load: dict[str, Any]) -> Device:
-    """The device if the weights have room there, else the CPU. Raises NibbleError where neither has."""
-    memory = psutil.virtual_memory()
-    cpu = Device("cpu", "CPU", int(memory.total), int(memory.available))
-    for each in (device(), cpu):
-        dtype, _ = dtype_for(each)
-        needed = load["parameters"] * (PACKED_BYTES if load["packed"] else dtype.itemsize) + SPARE_BYTES
-        if each.kind == "cuda":
-            needed += CUDA_CONTEXT_BYTES
-        if each.free_bytes >= needed:
-            return each
-    raise NibbleError(f"loading it takes {show_size(needed)}, and {show_size(cpu.free_bytes)} are free")
-
-
-def main(file: Path) -> int:
-    """Do the jobs in `file`; what they come to is written beside it, as `.result.json`."""
-    claim_card()
-    jobs = json.loads(file.read_text(encoding="utf-8"))
-    trust_only(Workspace(Path(jobs[0]["reference"]["workspace"])))
-    done: list[dict[str, Any]] = []
-    result: Any = done
+    `refusal`: why it could not be asked for answers, where memory is too small.
+    """
+    checks = texts(jobs[0], say)
+    found: dict[str, Any] = {"checks": _as_json(checks), "answers": []}
+    broken = next((check for check in checks if check.broken), None)
+    if broken is not None:
+        return {**found, "broken": f"{broken.name}, {broken.broken}"}
     try:
         for job in jobs:
-            done.append(compare(job))
+            found["answers"].append(compare(job, say))
+            clear_device_cache(garbage_collection=True)
     except Broken:
         raise
     except NibbleError as error:
-        if not done:  # the second is only the distance from the chat
-            result = {"refusal": str(error)}
+        refusal = str(error)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if not done:
-            result = {"refusal": "there was not enough memory to ask it"}
-    write_json(file.with_suffix(".result.json"), result)
+        refusal = "there was not enough memory to ask it"
+    else:
+        return found
+    return {**found, "refusal": refusal}
+
+
+def main(file: Path) -> int:
+    """Do the jobs in `file`; what they come to is written beside it, as `.result.json`. How far it is, to stdout."""
+    claim_card()
+    jobs = json.loads(file.read_text(encoding="utf-8"))
+    trust_only(Workspace(Path(jobs[0]["reference"]["workspace"])))
+    write_json(file.with_suffix(".result.json"), prove(jobs, _to_stdout))
     return 0
+
+
+def _to_stdout(line: str, share: float | None) -> None:
+    print(json.dumps({"proof": line, "share": share}), flush=True)
 
 
 if __name__ == "__main__":

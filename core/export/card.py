@@ -13,7 +13,7 @@ from core.catalog import model_facts
 from core.export.curves import loss_points, picture
 from core.export.naming import is_on_hub, portable_recipe
 from core.export.subject import Subject
-from core.export.verify import Verified, sentence
+from core.export.told import Verified, lines, sentence
 from core.models import model_presets
 from core.sizes import show_duration, show_size
 
@@ -58,7 +58,7 @@ def _readme(subject: Subject, card: Card, verified: Verified, has_curves: bool) 
         f"# {_inline(subject.run.name)}: {card.title}",
         card.what,
         f"## Use it\n\n{card.usage}",
-        f"## Proved\n\n{sentence(verified)} {_prompts(verified)}",
+        f"## Proved\n\n{sentence(verified)} {_prompts(verified)}{_checks(verified)}",
         f"## How it was trained\n\n{_training(subject)}",
         *([f"![Loss over steps]({CURVES})"] if has_curves else []),
         f"The exact settings are in [{RECIPE}]({RECIPE}).",
@@ -72,6 +72,11 @@ def _prompts(verified: Verified) -> str:
     if not verified["prompts"]:
         return ""
     return f"The prompts are {verified['source']}; each was answered greedily, and loaded afresh for it."
+
+
+def _checks(verified: Verified) -> str:
+    """Each thing that was compared, as a list."""
+    return "".join(f"{chr(10) * (1 if at else 2)}- {_inline(line)}" for at, line in enumerate(lines(verified)))
 
 
 def _front(subject: Subject, card: Card) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, GenerationConfig
 
 from core.build import load_tokenizer
 from core.data.layout import require_template
 from core.export.naming import without_paths
 from core.export.subject import Subject
 from core.further import TEMPLATE
+from core.generation_settings import plain_generation
 from core.template_marks import plain_template
 from core.workspace import read_json, write_json
 
@@ -35,7 +37,7 @@ def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None
 
 def write_tokenizer(subject: Subject, folder: Path) -> None:
     """The tokenizer and chat template that were trained with, the template without its marks for training."""
-    for file in _tokenizer_files(subject.tokenizer):
+    for file in tokenizer_files(subject.tokenizer):
         if file.name == TEMPLATE:
             (folder / TEMPLATE).write_text(plain_template(file.read_text(encoding="utf-8")), encoding="utf-8")
         elif file.name == "tokenizer_config.json":
@@ -45,6 +47,11 @@ def write_tokenizer(subject: Subject, folder: Path) -> None:
             (folder / file.name).write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
         else:
             shutil.copyfile(file, folder / file.name)
+
+
+def exported_template(tokenizer: Any) -> str:
+    """Its chat template as other programs get it."""
+    return plain_template(tokenizer.chat_template)
 
 
 def with_tokenizer(subject: Subject) -> Subject:
@@ -57,15 +64,19 @@ def with_tokenizer(subject: Subject) -> Subject:
     return replace(subject, tokenizer_at=folder)
 
 
-def _tokenizer_files(folder: Path) -> Iterable[Path]:
+def tokenizer_files(folder: Path) -> Iterable[Path]:
+    """The tokenizer's own files among those beside an adapter."""
     return (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_OTHERS))
 
 
 def write_generation_config(subject: Subject, folder: Path) -> None:
-    """The base's settings for generation; every token that ends a reply in the chat ends it elsewhere too."""
-    values = read_json(subject.base_folder / "generation_config.json") or {}
+    """The base's settings for generation, as far as the chat obeys them: an export is to answer as the chat does.
+
+    Every token that ends a reply in the chat ends it elsewhere too. Ways to search that the base's file asks for, such
+    as beams, and programs of a hub are left out here as they are there (core/generation_settings.py).
+    """
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    values = {key: value for key, value in without_paths(values).items() if key != "_from_model_config"}
+    values = _generation(subject).to_diff_dict()
     values["eos_token_id"] = stop_tokens(subject, tokenizer)
     values["pad_token_id"] = tokenizer.pad_token_id
     write_json(folder / "generation_config.json", values)
@@ -73,7 +84,18 @@ def write_generation_config(subject: Subject, folder: Path) -> None:
 
 def stop_tokens(subject: Subject, tokenizer: Any) -> list[int]:
     """Every token that ends a reply in the chat: the tokenizer's and the model's own."""
-    own = read_json(subject.base_folder / "generation_config.json") or subject.base.config
-    ends = own.get("eos_token_id", subject.base.config.get("eos_token_id"))
+    ends = _generation(subject).eos_token_id
     ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
     return sorted(token for token in ids if token is not None)
+
+
+def _generation(subject: Subject) -> GenerationConfig:
+    """What the chat obeys of the base's settings; where it has no file of them, transformers takes its config's."""
+    given = read_json(subject.base_folder / "generation_config.json")
+    if not isinstance(given, dict):
+        config = AutoConfig.from_pretrained(subject.base_folder, trust_remote_code=False)
+        return plain_generation(GenerationConfig.from_model_config(config))
+    known = GenerationConfig()
+    for name in vars(known).keys() & given.keys():  # as they are: its own reading checks what is not obeyed here
+        setattr(known, name, given[name])
+    return plain_generation(known)

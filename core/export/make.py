@@ -83,18 +83,24 @@ def _adapter(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
 
 
 def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
-    from core.export.merged import MANIFEST, merged_bytes, merged_card, precision_of, write_merged
+    from core.export.beside import bring_along
+    from core.export.merged import MANIFEST, merged_bytes, merged_card, planned, precision_of, write_merged
+    from core.export.read_back import read_back
     from core.export.weights import MergedWeights
     from core.hardware import device
 
     say("Looking at base and adapter.", None)
     weights = MergedWeights(subject, order.onto, device())
-    dtype = precision_of(order.precision, weights.tensors)
-    refuse_full_disk(order.out, merged_bytes(weights, dtype))
+    dtype, exact = precision_of(order.precision, weights.tensors), order.precision == "auto"
+    refuse_full_disk(order.out, merged_bytes(weights, dtype, exact))
     with writing(order.out, goes_on=True) as folder:
-        write_merged(subject, weights, folder, dtype, say)
+        write_merged(subject, weights, folder, dtype, say, exact=exact)
+        beside = bring_along(subject, folder)
+        say("Reading it back.", None)
+        tensors = read_back(weights, planned(weights, dtype, exact), folder)
         artefact = {"kind": "model", "folder": str(folder)}
         verified = verify(subject, artefact, order.onto, str(dtype).removeprefix("torch."), say)
+        verified["checks"] += [tensors, *([beside] if beside["of"] or beside["because"] else [])]
         write_card(subject, folder, merged_card(subject, order.onto, dtype, _question(subject)), verified)
         (folder / MANIFEST).unlink()  # only now is there nothing that a next try would go on from
     return {"verified": verified}

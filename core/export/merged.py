@@ -50,13 +50,15 @@ def write_merged(
     dtype: torch.dtype,
     say: Say,
     shard_bytes: int = SHARD_BYTES,
+    exact: bool = True,
 ) -> None:
     """Write the merged model with its tokenizer, template and settings into `folder`. Raises ExportError, OSError.
 
+    `exact`: what is not changed keeps its own dtype where the base's files have several, such as a router in fp32.
     `say` gets a line for a person and the share that is done, from 0 to 1, after each tensor.
     """
-    stored = {each.key: each for each in weights.tensors}
-    shards = into_shards((_planned(each, dtype) for each in weights.tensors), shard_bytes)
+    stored = {each.key: each for each in (*weights.tensors, *weights.others)}
+    shards = into_shards(planned(weights, dtype, exact), shard_bytes)
     total = sum(tensor.bytes for shard in shards for tensor in shard)
     finished = _go_on(folder, _mark(subject, weights, dtype, shards))
     done = 0
@@ -81,19 +83,26 @@ def write_merged(
     write_companions(subject, folder, dtype)
 
 
-def merged_bytes(weights: MergedWeights, dtype: torch.dtype) -> int:
+def merged_bytes(weights: MergedWeights, dtype: torch.dtype, exact: bool = True) -> int:
     """What the merged model takes on the disk."""
-    return sum(_planned(each, dtype).bytes for each in weights.tensors) + COMPANION_BYTES
+    return sum(each.bytes for each in planned(weights, dtype, exact)) + COMPANION_BYTES
 
 
-def _planned(stored: Stored, dtype: torch.dtype) -> Planned:
-    return Planned(stored.key, stored.shape, dtype if stored.dtype.is_floating_point else stored.dtype)
+def planned(weights: MergedWeights, dtype: torch.dtype, exact: bool = True) -> list[Planned]:
+    """Every tensor of the base's files as it will be written; what the model does not load stays as it is."""
+    several = exact and len({each.dtype for each in weights.tensors if each.dtype.is_floating_point}) > 1
+
+    def dtype_of(each: Stored) -> torch.dtype:
+        left_alone = not each.name or (several and not weights.is_changed(each))
+        return each.dtype if left_alone or not each.dtype.is_floating_point else dtype
+
+    return [Planned(each.key, each.shape, dtype_of(each)) for each in (*weights.tensors, *weights.others)]
 
 
 def _mark(subject: Subject, weights: MergedWeights, dtype: torch.dtype, shards: list[list[Planned]]) -> str:
     """What the shards depend on: another adapter, base, way, dtype or division begins anew."""
     parts: list[Any] = [str(dtype), str(weights.device.type), str(weights.dtype), weights.onto]
-    parts.append([[tensor.key for tensor in shard] for shard in shards])
+    parts.append([[(tensor.key, str(tensor.dtype)) for tensor in shard] for shard in shards])
     parts.append(sha256_of(subject.adapter / "adapter_model.safetensors"))
     for file in weight_files(subject.base_folder):
         about = file.stat()

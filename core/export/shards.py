@@ -18,13 +18,22 @@ import torch
 
 from core.export.place import ExportError
 
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
+# The format's names of dtypes; parts that a text model leaves alone may be in any of them.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 8
 
 
@@ -46,7 +55,10 @@ class Planned:
 
 
 def into_shards(tensors: Iterable[Planned], most_bytes: int) -> list[list[Planned]]:
-    """`tensors` in their order, dealt out to files of at most `most_bytes`; a larger tensor gets a file of its own."""
+    """`tensors` in their order, dealt out to files of at most `most_bytes`; a larger tensor gets a file of its own.
+
+    Within a file those of wide numbers come first, so that each begins where its numbers may.
+    """
     shards: list[list[Planned]] = [[]]
     size = 0
     for tensor in tensors:
@@ -55,7 +67,7 @@ def into_shards(tensors: Iterable[Planned], most_bytes: int) -> list[list[Planne
             size = 0
         shards[-1].append(tensor)
         size += tensor.bytes
-    return shards
+    return [sorted(shard, key=lambda tensor: -tensor.dtype.itemsize) for shard in shards]
 
 
 def shard_name(index: int, count: int) -> str:

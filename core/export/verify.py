@@ -1,21 +1,24 @@
-"""Proves an export: loaded afresh in a process of its own, it is asked what its reference is asked, and compared."""
+"""Proves an export: opened afresh in a process of its own from its files alone, and held against the run's chat."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from core.export.place import Broken, ExportError
 from core.export.subject import Subject
+from core.export.told import Verified
 from core.export.weights import Onto
 from core.process import as_process
 from core.workspace import read_json, write_json
 
-NEW_TOKENS = 32
-Verified = dict[str, Any]
+NEW_TOKENS, PROMPTS = 32, 20
+Say = Callable[[str, float | None], None]
 
 
 def against(subject: Subject, onto: Onto) -> str:
@@ -25,15 +28,23 @@ def against(subject: Subject, onto: Onto) -> str:
 
 
 def job(
-    subject: Subject, artefact: dict[str, Any], onto: Onto, precision: str, most: int = 20, new_tokens: int = NEW_TOKENS
+    subject: Subject,
+    artefact: dict[str, Any],
+    onto: Onto,
+    precision: str,
+    most: int = PROMPTS,
+    new_tokens: int = NEW_TOKENS,
 ) -> dict[str, Any]:
-    """What core/export/answering.py does: ask `artefact` and its reference prompts of the run's own data."""
+    """What core/export/answering.py does: hold `artefact` against the chat, with conversations of the run's own data.
+
+    `most` of them are answered, with at most `new_tokens` each.
+    """
     from core.build import load_tokenizer
     from core.export.companions import stop_tokens
-    from core.export.prompts import prompts_of
+    from core.export.talks import talks_of
 
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    prompts = prompts_of(subject, tokenizer, most)
+    talks = talks_of(subject, tokenizer, most)
     quantization = subject.recipe.quantization.model_dump()
     packed = onto == "dequantised" and quantization["bits"] != 16
     reference = {
@@ -50,8 +61,10 @@ def job(
     return {
         "reference": reference,
         "artefact": {**reference, "packed": artefact["kind"] == "peft" and packed, **artefact},
-        "prompts": prompts.ids,
-        "source": prompts.source,
+        "talks": [asdict(talk) for talk in talks.talks],
+        "source": talks.source,
+        "data": subject.recipe.data.model_dump(),
+        "most": most,
         "new_tokens": new_tokens,
         "stop": stop_tokens(subject, tokenizer),
         "precision": precision,
@@ -60,31 +73,35 @@ def job(
 
 
 def verify(
-    subject: Subject,
-    artefact: dict[str, Any],
-    onto: Onto,
-    precision: str,
-    say: Callable[[str, float | None], None],
-    strict: bool = True,
+    subject: Subject, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
 ) -> Verified:
     """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
 
+    `checks` has a line for each thing that was compared: `name`, `by` which program, `equal` of `of`, `because`.
     `source` says which prompts; `because`, why it could not be asked, where memory is too small to load it. Raises
-    Broken where an answer parts from the reference's by more than rounding, but for weights that are coarser than 16
-    bits, and for mixtures, whose experts transformers alone keeps in 16 (not `strict`): of those it is reported.
+    Broken where a text or its tokens are not the chat's, or an answer parts from the reference's by more than
+    rounding, but for weights that are coarser than 16 bits, and for mixtures, whose experts transformers alone keeps
+    in 16 (not `strict`): of those it is reported.
     """
-    say("Proving it: loading it afresh beside its reference, and asking both the same.", None)
+    say("Proving it: opening it afresh, as another program would, beside the run's own chat.", None)
     jobs = [job(subject, artefact, onto, precision)]
     if onto == "original":
         jobs.append(job(subject, artefact, "dequantised", precision))
-    found = _in_a_new_process(jobs)
+    found = _in_a_new_process(jobs, say)
+    if "broken" in found:
+        raise Broken(
+            f"The export would not say to other programs what was trained ({found['broken']}), so it is not handed "
+            "over. Nothing of it is kept. Please report it."
+        )
     about = {"against": jobs[0]["against"], "source": jobs[0]["source"]}
-    if isinstance(found, dict):
-        return {"prompts": 0, "equal": 0, "largest_logit_difference": None, **about, "because": found["refusal"]}
-    verified = {**found[0], **about}
+    if not found["answers"]:
+        unasked = {"prompts": 0, "equal": 0, "largest_logit_difference": None, "because": found["refusal"]}
+        return {**unasked, **about, "checks": found["checks"]}
+    verified = {**found["answers"][0], **about}
+    verified["checks"] = [*found["checks"], *verified["checks"]]
     _refuse_broken(verified, about["against"], strict)
-    if len(found) > 1:
-        verified["chat"] = {key: found[1][key] for key in ("equal", "largest_logit_difference")}
+    if len(found["answers"]) > 1:
+        verified["chat"] = {key: found["answers"][1][key] for key in ("equal", "largest_logit_difference")}
     return verified
 
 
@@ -106,50 +123,42 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
             )
 
 
-def sentence(verified: Verified) -> str:
-    """The proof, for a person: '20 of 20 answers equal, largest logit difference 0.004, against …'."""
-    if not verified["prompts"]:
-        read = (
-            f" All {verified['tensors']} tensors were read back as they were written." if "tensors" in verified else ""
-        )
-        return f"Not proved by answers: {verified['because']}.{read}"
-    ties = verified.get("ties", 0)
-    tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
-    equal = f"{verified['equal']} of {verified['prompts']} answers equal"
-    said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
-    if "llama_cpp" in verified:
-        by = verified["llama_cpp"]
-        said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal, from the same tokens."
-    if "tensors" in verified:
-        said += f" All {verified['tensors']} tensors were read back as they were written."
-    if "chat" in verified:
-        chat = verified["chat"]
-        said += f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal{_logits(chat)}."
-    return said
-
-
-def _logits(found: Verified) -> str:
-    difference = found["largest_logit_difference"]
-    return f", largest logit difference {difference:.2g}" if difference is not None else ""
-
-
-def _in_a_new_process(jobs: list[dict[str, Any]]) -> Any:
+def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
     from accelerate.utils.memory import clear_device_cache
 
     clear_device_cache(garbage_collection=True)  # what this process keeps of the device, the other one needs
     with tempfile.TemporaryDirectory(prefix="nibble-proof-") as folder:
-        file = Path(folder) / "jobs.json"
+        file, errors = Path(folder) / "jobs.json", Path(folder) / "errors.txt"
         write_json(file, jobs)
-        done = subprocess.run(
-            **as_process("core.export.answering", str(file)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        with (
+            errors.open("wb") as log,
+            subprocess.Popen(
+                **as_process("core.export.answering", str(file)),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
+                errors="replace",
+            ) as process,
+        ):
+            try:
+                for line in process.stdout or ():
+                    _tell(line, say)
+            except BaseException:
+                process.kill()
+                raise
         found = read_json(file.with_suffix(".result.json"))
+        said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if found is None:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
+        last = (said or ["it said nothing"])[-1][:200]
         raise ExportError(f"The export could not be loaded to be proved, so it is not handed over: {last}")
     return found
+
+
+def _tell(line: str, say: Say) -> None:
+    """Hand on what the process says of how far it is; libraries write to its output too."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return
+    if isinstance(told, dict) and "proof" in told:
+        say(told["proof"], told["share"])

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from core.adapter_init import ADAPTER, lora_layers
 from core.build import dtype_for, torch_device
 from core.export.place import ExportError
+from core.export.shards import DTYPES
 from core.export.subject import Subject
 from core.hardware import Device
 from core.memory.sketch import sketch_base
@@ -70,6 +71,9 @@ class Update:
 class MergedWeights:
     """What `tensors` lists can be had by `merged`, in any order. Adapters and the model's outline are held, no weights.
 
+    `others` are tensors of the base's files that this model does not load, such as a tower that sees images, and second
+    copies of what it loads: a whole model has them all the same. Their name is that of what they copy, else ''.
+
     Raises ExportError where this adapter cannot be merged, saying which format carries it.
     """
 
@@ -91,7 +95,7 @@ class MergedWeights:
         if onto == "dequantised" and bits == 4:
             held = sketch_base(config, subject.recipe.quantization, self.dtype)
             self._quantised = {name: module for name, module in held.named_modules() if isinstance(module, Linear4bit)}
-        self.tensors = _stored(self._outline, subject.base_folder, self.tied)
+        self.tensors, self.others = _stored(self._outline, subject.base_folder, self.tied)
         self._adapter = subject.adapter / "adapter_model.safetensors"
         self.layers: dict[str, Any] = {}
         self._whole: set[str] = set()
@@ -185,27 +189,41 @@ def _is_tied(outline: Any) -> bool:
     return outer is not None and inner is not None and outer.weight is inner.weight
 
 
-def _stored(outline: Any, folder: Path, tied: bool) -> list[Stored]:
-    """The tensors of the files in `folder` that the model loads, the tied head left out. Raises ExportError."""
+def _stored(outline: Any, folder: Path, tied: bool) -> tuple[list[Stored], list[Stored]]:
+    """The tensors of the files in `folder` that the model loads, and the others. Raises ExportError."""
     wanted = {name for name, _ in outline.named_parameters(remove_duplicate=False)}
     kept, name_of = wanted | set(outline.state_dict()), _names_in_model(outline)
-    head = next((name for name, module in outline.named_modules() if module is outline.get_output_embeddings()), "")
+    ends = {_name_in(outline, outline.get_output_embeddings()): _name_in(outline, outline.get_input_embeddings())}
+    copies = {f"{head}.weight": f"{inner}.weight" for head, inner in ends.items()} if tied else {}
     found: dict[str, Stored] = {}
+    others: list[Stored] = []
+    seen: set[str] = set()
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (it is no dict)
-                name = name_of(key)
-                if name not in kept or (tied and name == f"{head}.weight"):
-                    continue
-                view = opened.get_slice(key)
-                found[name] = Stored(key, name, file, tuple(view.get_shape()), _dtype(view.get_dtype()))
-    missing = sorted(wanted - set(found) - ({f"{head}.weight"} if tied else set()))
+                if key in seen:
+                    raise ExportError(f"Two of the base's files hold {key}. Download the base again. {ADAPTER_CAN}")
+                seen.add(key)
+                name, view = name_of(key), opened.get_slice(key)
+                about = (file, tuple(view.get_shape()), DTYPES[view.get_dtype()])
+                if name in copies or name in found:
+                    others.append(Stored(key, copies.get(name, name), *about))
+                elif name in kept:
+                    found[name] = Stored(key, name, *about)
+                else:
+                    others.append(Stored(key, "", *about))
+    missing = sorted(wanted - set(found) - set(copies))
     if missing:
         raise ExportError(
             f"This model cannot be merged: its files keep {missing[0]} in another form than the model computes with, "
             f"as mixtures of experts do. {ADAPTER_CAN}"
         )
-    return list(found.values())
+    return list(found.values()), others
+
+
+def _name_in(outline: Any, module: Any) -> str:
+    """What `module` is called in the outline; '' where it is not in it."""
+    return next((name for name, each in outline.named_modules() if each is module), "")
 
 
 def _names_in_model(outline: Any) -> Callable[[str], str]:
@@ -220,11 +238,6 @@ def _names_in_model(outline: Any) -> Callable[[str], str]:
         return "" if converted else name
 
     return name_of
-
-
-def _dtype(name: str) -> torch.dtype:
-    known = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    return known.get(name, torch.int64)
 
 
 def _trained_whole(adapted: PeftModel) -> set[str]:

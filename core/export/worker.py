@@ -14,7 +14,7 @@ from pathlib import Path
 from core.errors import NibbleError
 from core.export.jobs import Job, tell_stopped
 from core.export.make import export
-from core.export.verify import sentence
+from core.export.told import sentence
 from core.hardware import claim_card
 from core.runs.finding import find_run
 from core.trust import trust_only

@@ -104,6 +104,21 @@ def test_the_proof_the_use_and_the_download_are_shown_escaped(context: Context, 
     assert f'href="{PREFIX}' in html and "<i>made" not in html
 
 
+def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(context: Context, tmp_path: Path) -> None:
+    checks = [
+        {"name": "prompts as text", "by": "<b>peft</b>", "of": 60, "equal": 60, "because": ""},
+        {"name": "greedy answers", "by": "transformers", "of": 20, "equal": 19, "because": "1 parts by a hair"},
+        {"name": "training goes on from the prompt", "by": "transformers", "of": 9, "equal": 4, "because": "row 3"},
+    ]
+    result = {"dir": str(tmp_path), "files": ["README.md"], "bytes": 5}
+    result["verified"] = {"prompts": 20, "equal": 19, "ties": 1, "checks": checks}
+    html = export_html.state(_job(context, tmp_path, result=result), context.shelf)
+    assert "<b>Prompts as text</b><span>60 of 60 equal, by &lt;b&gt;peft&lt;/b&gt;.</span>" in html
+    assert html.count('<li class="nb-good">') == 2, "an answer that parts where the model wavers is no fault"
+    assert '<li class="nb-bad"><i>!</i><div><b>Training goes on from the prompt</b><span>4 of 9 equal' in html
+    assert "Made; read the proof" in html
+
+
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:
     job = _job(context, tmp_path, state="working", message="Merging", share=0.5)
     job.file.with_suffix(".pid").write_text(json.dumps({"pid": 2**22 + 1, "started": 1.0}))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     """The proof is done in this process, which has loaded the libraries already."""
     from core.export import answering
 
-    def in_this_process(jobs: list[dict[str, Any]]) -> Any:
+    def in_this_process(jobs: list[dict[str, Any]], say: Any) -> Any:
         file = tmp_path_factory.mktemp("proof") / "jobs.json"
         write_json(file, [{**job, "new_tokens": 6} for job in jobs])
         assert answering.main(file) == 0
@@ -87,7 +88,8 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
     out = tmp_path / "adapter"
     options = ["--to", "adapter", "--out", str(out), "--data-dir", str(workspace.path), "--json"]
     assert cli.main(["export", run.id, *options]) == 0
-    told = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
     assert told["dir"] == str(out) and told["bytes"] == sum(file.stat().st_size for file in out.iterdir())
     assert told["verified"]["prompts"] > 0 and told["verified"]["equal"] == told["verified"]["prompts"]
     assert told["verified"]["against"] == "the chat, over the base in 4 bits"
@@ -109,6 +111,10 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
     assert (
         f"{told['verified']['equal']} of {told['verified']['prompts']} answers equal" in card and "curves.svg" in card
     )
+    checks = {check["name"]: check for check in told["verified"]["checks"]}
+    ids = f"Token ids: {checks['token ids']['of']} of {checks['token ids']['of']} equal, by transformers and peft."
+    assert f"\n- {ids}\n" in card and f"\n  {ids}\n" in captured.err
+    assert len(checks) == 7 and all(check["equal"] == check["of"] for check in checks.values())
 
 
 @pytest.mark.usefixtures("at_once")
@@ -327,3 +333,19 @@ def test_a_mixture_of_experts_goes_out_as_an_adapter_and_no_other_way(workspace:
     told = export(workspace, mixture, Order("adapter", tmp_path / "out"), _nothing)
     assert told["verified"]["prompts"] > 0, "over experts in 16 bits it may answer otherwise, which is said"
     assert "trained with the base's experts in 4 bits" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_numbers_of_an_adapter_are_whole_where_they_are(tmp_path: Path, workspace: Workspace, tiny: Path) -> None:
+    """Programs that read JSON by its types, such as Rust's, take no 8.0 for a rank or an alpha."""
+    from peft import LoraConfig
+
+    for alpha, written in ((8.0, "8"), (7.5, "7.5")):
+        subject = find_subject(run_with_adapter(workspace, str(tiny), **{"lora.alpha": alpha}))
+        patterns = {"alpha_pattern": {"q_proj": 16.0, "k_proj": 0.5}, "rank_pattern": {"q_proj": 4.0}}
+        out = tmp_path / written
+        out.mkdir()
+        make.write_adapter(replace(subject, adapter_config={**subject.adapter_config, **patterns}), out)
+        text = (out / "adapter_config.json").read_text("utf-8")
+        assert f'"lora_alpha": {written},' in text and '"q_proj": 16,' in text and '"k_proj": 0.5' in text
+        assert '"q_proj": 4' in text and '"q_proj": 4.0' not in text and '"lora_dropout": 0.0' in text
+        assert LoraConfig.from_pretrained(out).lora_alpha == alpha

@@ -1,0 +1,65 @@
+"""The proof of an export in words, for a person: a sentence, and a line for each thing compared. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ANSWERS = "greedy answers"
+# DESIGN.md's `verified`, and beside it `source`, `ties`, `checks` and what else core/export/verify.py says.
+Verified = dict[str, Any]
+
+
+def sentence(verified: Verified) -> str:
+    """The proof, for a person: '20 of 20 answers equal, largest logit difference 0.004, against …'."""
+    if not verified["prompts"]:
+        read = (
+            f" All {verified['tensors']} tensors were read back as they were written." if "tensors" in verified else ""
+        )
+        return f"Not proved by answers: {verified['because']}.{read}"
+    ties = verified.get("ties", 0)
+    tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
+    equal = f"{verified['equal']} of {verified['prompts']} answers equal"
+    said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
+    if "llama_cpp" in verified:
+        by = verified["llama_cpp"]
+        said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal, from the same tokens."
+    if "tensors" in verified:
+        said += f" All {verified['tensors']} tensors were read back as they were written."
+    if "chat" in verified:
+        chat = verified["chat"]
+        said += f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal{_logits(chat)}."
+    return said
+
+
+def lines(verified: Verified) -> list[str]:
+    """Each thing that was compared, a line for a person: 'Token ids: 412 of 412 equal, by transformers.'"""
+    return [f"{check_name(check)}: {check_result(check)}" for check in verified.get("checks", [])]
+
+
+def check_name(check: dict[str, Any]) -> str:
+    """What was compared, of one of `verified.checks`."""
+    return str(check["name"][0].upper() + check["name"][1:])
+
+
+def check_result(check: dict[str, Any]) -> str:
+    """What came of it: '412 of 412 equal, by transformers.'"""
+    because = check["because"]
+    told = f" {because[0].upper()}{because[1:]}{'' if because.endswith('.') else '.'}" if because else ""
+    return f"{check['equal']:,} of {check['of']:,} equal, by {check['by']}.{told}"
+
+
+def is_equal(check: dict[str, Any], verified: Verified) -> bool:
+    """Whether nothing was found to be different; answers that part where the model wavers are none."""
+    ties = verified.get("ties", 0) if check["name"] == ANSWERS else 0
+    return bool(check["equal"] + ties >= check["of"])
+
+
+def is_proved(verified: Verified) -> bool:
+    """Whether it was let to answer, and nothing that was compared is different."""
+    answered = verified["prompts"] and verified["equal"] + verified.get("ties", 0) == verified["prompts"]
+    return bool(answered and all(is_equal(check, verified) for check in verified.get("checks", [])))
+
+
+def _logits(found: Verified) -> str:
+    difference = found["largest_logit_difference"]
+    return f", largest logit difference {difference:.2g}" if difference is not None else ""
