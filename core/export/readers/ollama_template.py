@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from core.export.gotemplate import GoError, execute, parse
+from core.export.gotemplate import GoError, Template, execute, parse
 from core.export.gotemplate.functions import LAZY, UNUSED, Functions, builtins, ollama
 from core.export.gotemplate.nodes import (
     Body,
