@@ -83,6 +83,14 @@ class LlamaCpp:
         tokens = list(answer["tokens"])
         return self._within(tokens, answer["content"]) if answer.get("stop_type") == "word" else tokens
 
+    def likely(self, prompt: list[int], count: int) -> dict[int, float]:
+        """The logarithms of the probabilities of the `count` likeliest tokens after a prompt's tokens."""
+        # It tells them beside a token that is written, so one is forced on it; what it tells is of before that.
+        forced = [[self.tokens("a")[0], 1000.0]]
+        asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": count, "logit_bias": forced}
+        found = self._ask("/completion", asked)["completion_probabilities"][0]["top_logprobs"]
+        return {int(each["id"]): float(each["logprob"]) for each in found}
+
     def _within(self, tokens: list[int], content: str) -> list[int]:
         """As many of the tokens as say no more than `content`."""
         kept = [n for n in range(len(tokens) + 1) if content.startswith(self.text(tokens[:n]))]
