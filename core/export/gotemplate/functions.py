@@ -41,7 +41,7 @@ def _index(value: Any, *places: Any) -> Any:
 
 def _place(place: Any, length: int, last: int = -1) -> int:
     if not isinstance(place, int) or isinstance(place, bool):
-        raise GoError(f"a {type_name(place)} is used as a place")
+        raise GoError(f"{place!r} is used as a place")
     if not 0 <= place <= length + last:
         raise GoError(f"the place {place} is out of range")
     return place

@@ -1,4 +1,4 @@
-"""Every setting that changes what a model computes is in its GGUF, or refused: llama.cpp gives transformers' numbers."""
+"""Every setting that changes what is computed is in the GGUF, or refused: llama.cpp gives transformers' numbers."""
 
 from __future__ import annotations
 
