@@ -13,6 +13,9 @@ from core.export.turns import Cut, NoTurns, Turns, pieces
 
 # There is no function to fail with: an index that cannot be is told with all that stands in it.
 NO_SYSTEM = '{{ index .Content "this model takes no system prompt" }}'
+# By this, which says nothing, Ollama knows thoughts by their tags: it hands them out apart from the reply that follows,
+# and so they are not in the replies that come back (its thinking/template.go).
+_THOUGHTS = "{{ if false }}<think>{{ .Thinking }}</think>{{ end }}"
 # Of a byte: white space, or a line feed.
 _TESTS = {"space": "or (eq $c 32) (and (gt $c 8) (lt $c 14))", "line": "eq $c 10"}
 _MONTHS = ["January", "February", "March", "April", "May", "June"]
@@ -47,6 +50,7 @@ def go_template(turns: Turns) -> str:
         f"{_definitions(turns)}"
         "{{ $told := false }}{{ range $i, $message := .Messages }}"
         "{{ $last := eq (len (slice $.Messages $i)) 1 }}"
+        f"{_THOUGHTS if turns.drops_thoughts else ''}"
         f'{{{{ if eq .Role "system" }}}}{system}{told}'
         f'{{{{ else if eq .Role "user" }}}}{opens}{said["user"]}{closes}'
         f'{{{{ else if eq .Role "assistant" }}}}{said["assistant"]}'

@@ -17,6 +17,7 @@ from core.templates import TEMPLATE_ERRORS
 
 Message = dict[str, str]
 _SYSTEM, _ASKED, _SAID, _AGAIN = "§system§", "§first§", "§reply§", "§second§"
+_THOUGHT = "§thought§"
 _PADS = "\n \n", "\n \n"
 DATE = "\ue000{}\ue001"
 # In the place of transformers' own, which would write today's date.
@@ -55,7 +56,8 @@ class Turns:
     `first` stands before the first question of a conversation without a system prompt, `before_question` before later
     ones. `begin_system` stands before a system prompt, None where the template takes none, and `after_system` leads
     from it to the first question. `to_reply` follows the last question, `to_said` one whose reply is there already,
-    `after_reply` a reply that is not the last. What a role in `cuts` says loses white space at its ends.
+    `after_reply` a reply that is not the last. What a role in `cuts` says loses white space at its ends. Earlier replies
+    lose the thoughts in them where it `drops_thoughts`.
     """
 
     first: str
@@ -66,6 +68,7 @@ class Turns:
     begin_system: str | None
     after_system: str
     cuts: dict[str, Cut] = field(default_factory=dict)
+    drops_thoughts: bool = False
 
     def render(self, messages: list[Message]) -> str:
         """A conversation of turns that alternate, ready for a reply; dates as marks."""
@@ -136,7 +139,8 @@ class _Finder:
         begin_system, after_system = self.system()
         cuts = self.cuts(begin_system is not None)
         after_reply = between.removesuffix(before)
-        turns = Turns(first, before, to_reply, to_said, after_reply, begin_system, after_system, cuts)
+        drops = self.drops_thoughts()
+        turns = Turns(first, before, to_reply, to_said, after_reply, begin_system, after_system, cuts, drops)
         self.prove(turns)
         return turns
 
@@ -161,6 +165,12 @@ class _Finder:
             if cut is not None:
                 found[message["role"]] = cut
         return found
+
+    def drops_thoughts(self) -> bool:
+        """Whether thoughts in a reply that is not the last are left out."""
+        thinking = f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"
+        text = self.rendered([_user(_ASKED), _reply(thinking), _user(_AGAIN)])
+        return text is not None and _THOUGHT not in text and text.count(_SAID) == 1
 
     def prove(self, turns: Turns) -> None:
         """Raises NoTurns where other conversations are laid out otherwise than the turns say."""

@@ -27,7 +27,7 @@ from core.export.gotemplate.nodes import (
 from core.export.gotemplate.parser import Template
 from core.export.gotemplate.values import GoError, Struct, printed, to_bytes, truth, type_name
 
-MOST_STEPS = 2_000_000
+MOST_STEPS = 300_000
 MOST_CHARACTERS = 20_000_000
 # Of templates that call themselves. Go's own bound is 100,000; Python's stack ends long before.
 DEEPEST = 150
@@ -184,9 +184,12 @@ class _Run:
         if found is None:
             raise GoError(f"the function {name} is not known here")
         try:
-            return found(*[self.value(each, dot) for each in args], *given)
+            made = found(*[self.value(each, dot) for each in args], *given)
         except TypeError:
             raise GoError(f"{name} is given {len(args) + len(given)} values") from None
+        if isinstance(made, str) and len(made) > MOST_CHARACTERS:
+            raise GoError("it writes too much")
+        return made
 
     def _lazy(self, name: str, args: tuple[Operand, ...], dot: Any, given: list[Any]) -> Any:
         """`and`: the first that is empty; `or`: the first that is not; else the last."""

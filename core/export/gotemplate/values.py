@@ -78,7 +78,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return float_text(value, 21)
+        return float_text(value, 6)
     if isinstance(value, JsonMap) and value.nil:
         return "{}"
     if isinstance(value, (JsonList, JsonMap)) or (isinstance(value, Struct) and value.prints_json):

@@ -58,22 +58,27 @@ class OllamaReader:
         return with_first(self.engine, text)
 
     def _whole(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """With the Modelfile's system prompt and messages before them."""
+        """With the Modelfile's system prompt and messages before them, and without thoughts where Ollama keeps none."""
         said = [{"role": role, "content": text} for role, text in self.modelfile.messages]
         if self.modelfile.system and messages and messages[0]["role"] != "system":
             said.insert(0, {"role": "system", "content": self.modelfile.system})
         whole = [*said, *messages]
-        if not any("<think>" in (each.get("content") or "") for each in whole):
-            return whole
-        if architecture(self._folder / self.modelfile.model) != _WITHOUT_THOUGHTS:
-            return whole
-        last = max((n for n, each in enumerate(whole) if each["role"] == "user"), default=0)
-        return [
-            {**each, "content": _THOUGHTS.sub("", each.get("content") or "")}
-            if each["role"] == "assistant" and n < last
-            else each
-            for n, each in enumerate(whole)
-        ]
+        for n, each in enumerate(whole):
+            if each["role"] != "assistant" or "<think>" not in (each.get("content") or ""):
+                continue
+            if self._hands_thoughts_out or self._drops_thoughts(whole, n):
+                whole[n] = {**each, "content": _THOUGHTS.sub("", each["content"])}
+        return whole
+
+    @property
+    def _hands_thoughts_out(self) -> bool:
+        """Whether Ollama knows thoughts by the template's tags: then no reply of its own has any in it."""
+        return "thinking" in self._template.names
+
+    def _drops_thoughts(self, messages: list[dict[str, Any]], place: int) -> bool:
+        """Whether it takes them out of the reply at `place`, as it does of Qwen 3's before the last question."""
+        last = max((n for n, each in enumerate(messages) if each["role"] == "user"), default=0)
+        return place < last and architecture(self._folder / self.modelfile.model) == _WITHOUT_THOUGHTS
 
     def tokens(self, text: str) -> list[int]:
         """As Reader's."""
