@@ -1,7 +1,7 @@
-"""The families that go into a GGUF: llama.cpp's name for each, its settings, and how it wants tensors laid out.
+"""The families that go into a GGUF: llama.cpp's name for each, and how it wants its tensors laid out.
 
-Sources: the graphs of llama.cpp (src/models), which say what each architecture computes, and the keys and tensor names
-of its `gguf` package.
+Sources: the graphs of llama.cpp (src/models), which say what each architecture computes, and the tensor names of its
+`gguf` package.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from typing import Any
 
 import gguf
 import torch
-from gguf import MODEL_ARCH, GGUFWriter, RopeScalingType
+from gguf import MODEL_ARCH, GGUFWriter
 
+from core.export.gguf_settings import INSTEAD, refuse_settings, rope_of, write_settings
 from core.export.place import ExportError
-
-INSTEAD = "Export the merged model or the adapter instead."
-GEMMA_3_PATTERN = 6
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class Layout:
         self.kv_heads: int = config.num_key_value_heads
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self._names = gguf.get_tensor_name_map(family.arch, config.num_hidden_layers)
-        self._rope = _rope(config)
-        _refuse_settings(family, config, self.head_size)
+        self._rope = rope_of(config)
+        refuse_settings(family.arch, config, self.head_size)
 
     def name(self, name: str) -> str:
         """llama.cpp's name for the tensor that transformers calls `name`. Raises ExportError."""
@@ -112,25 +110,7 @@ class Layout:
 
     def write_settings(self, writer: GGUFWriter) -> None:
         """Everything that the architecture is told, beside its tensors."""
-        config = self.config
-        writer.add_vocab_size(config.vocab_size)
-        writer.add_context_length(self.context)
-        writer.add_embedding_length(config.hidden_size)
-        writer.add_block_count(config.num_hidden_layers)
-        writer.add_feed_forward_length(config.intermediate_size)
-        writer.add_head_count(self.heads)
-        writer.add_head_count_kv(self.kv_heads)
-        writer.add_key_length(self.head_size)
-        writer.add_value_length(self.head_size)
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_dimension_count(self.head_size)
-        writer.add_rope_freq_base(float(self._rope.get("rope_theta", 10_000.0)))
-        _write_rope_scaling(writer, self._rope, config)
-        if self.family.windows:
-            writer.add_sliding_window(config.sliding_window)
-        if config.model_type == "gemma2":
-            writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
-            writer.add_final_logit_softcapping(config.final_logit_softcapping)
+        write_settings(writer, self.family.arch, self.config, self.context, self.head_size)
 
 
 def _in_pairs(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -145,28 +125,6 @@ def _in_halves(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     return tensor.reshape(heads, rows // heads // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
-def _rope(config: Any) -> dict[str, Any]:
-    """The rotary settings of layers with full attention."""
-    settings = dict(config.rope_parameters or {})
-    return dict(settings.get("full_attention", settings))
-
-
-def _write_rope_scaling(writer: GGUFWriter, rope: dict[str, Any], config: Any) -> None:
-    kind = rope.get("rope_type", "default")
-    if kind in ("default", "llama3"):
-        return
-    if kind == "linear":
-        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-    elif kind == "yarn" and not {"attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow"} & set(rope):
-        writer.add_rope_scaling_type(RopeScalingType.YARN)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-        original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-        writer.add_rope_scaling_orig_ctx_len(int(original))
-    else:
-        raise ExportError(f"This model stretches its positions by {kind!r}, which is not written here. {INSTEAD}")
-
-
 def _llama_3_factors(rope: dict[str, Any], head_size: int) -> torch.Tensor:
     """By what each frequency is divided (Llama 3.1): low ones by `factor`, high ones not, those between smoothly."""
     frequencies = float(rope["rope_theta"]) ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
@@ -174,17 +132,3 @@ def _llama_3_factors(rope: dict[str, Any], head_size: int) -> torch.Tensor:
     turns = float(rope["original_max_position_embeddings"]) / (2 * math.pi / frequencies)
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     return (1 / ((1 - smooth) / float(rope["factor"]) + smooth)).float()
-
-
-def _refuse_settings(family: Family, config: Any, head_size: int) -> None:
-    """Raise ExportError for settings of the family that llama.cpp's graph fixes otherwise."""
-    scalar = getattr(config, "query_pre_attn_scalar", None)
-    largest = config.num_hidden_layers in (46, 62) and scalar == config.hidden_size // config.num_attention_heads
-    if family.windows and scalar != head_size and not largest:
-        raise ExportError(f"This {config.model_type} model scales its attention as llama.cpp does not. {INSTEAD}")
-    if config.model_type == "gemma3_text":
-        full = [number for number, kind in enumerate(config.layer_types) if kind == "full_attention"]
-        if any((number + 1) % GEMMA_3_PATTERN for number in full):
-            raise ExportError(f"This model's windows slide in other layers than llama.cpp's Gemma 3. {INSTEAD}")
-    if getattr(config, "mlp_bias", False):
-        raise ExportError(f"This model has biases that llama.cpp does not compute with. {INSTEAD}")

@@ -1,4 +1,4 @@
-"""A GGUF back into a model of transformers: its tensors dequantised, renamed, and laid out as they were."""
+"""A GGUF back into a model of transformers: configured by its metadata, its tensors laid out as they were before."""
 
 from __future__ import annotations
 
@@ -6,30 +6,54 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
-from gguf import GGUFReader
-from transformers import AutoConfig, AutoModelForCausalLM
+from gguf import GGUFReader, ReaderTensor
+from transformers import AutoModelForCausalLM
 
 from core.build import dtype_for, torch_device
+from core.export.gguf_config import Settings, config_of
 from core.export.gguf_families import Layout, family_of
 from core.export.place import Broken
 from core.hardware import Device
 from core.models import FoundModel
 
+FACTORS = "rope_freqs.weight"
+
 
 def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
-    """The model in `path`, of the architecture of `base`, on the device `here`. Raises Broken where a tensor lacks."""
+    """The model in `path` as the file itself describes it, on the device `here`.
+
+    Raises Broken where the file is of another architecture than `base`, or lacks a tensor.
+    """
     dtype, _ = dtype_for(here)
-    config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+    reader = GGUFReader(path)
+    settings = Settings(reader)
+    if settings.arch != family_of(base.config).arch:
+        raise Broken(f"The GGUF says that it is a {settings.name} model, which its base is not. Nothing of it is kept.")
+    config = config_of(settings)
     with torch_device(here):  # at once where it goes: RAM may be too small for it
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    layout = Layout(family_of(base.config), config)
-    held = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    layout = Layout(family_of(config.to_dict()), config)
+    held = {tensor.name: tensor for tensor in reader.tensors}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             tensor = held.get(layout.name(name))
             if tensor is None:
                 raise Broken(f"The GGUF holds no {name}. Nothing of it is kept.")
-            values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).reshape(parameter.shape)
+            values = _values(tensor).reshape(parameter.shape)
             parameter.copy_(layout.as_before(name, values))
+    if FACTORS in held:
+        _divide(model, _values(held[FACTORS]))
     return model.to(torch_device(here))
+
+
+def _values(tensor: ReaderTensor) -> torch.Tensor:
+    """In fp32; a copy, for the file is mapped into memory to be read only."""
+    return torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
+
+
+def _divide(model: Any, factors: torch.Tensor) -> None:
+    """Divide rotary frequencies by what llama.cpp divides them by (Llama 3.1)."""
+    rotary = model.model.rotary_emb
+    rotary.inv_freq = rotary.inv_freq / factors.to(rotary.inv_freq)

@@ -14,6 +14,7 @@ from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
+from core.export.first_token import adds_begin_token
 from core.export.place import ExportError
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -147,7 +148,7 @@ def write_special_tokens(writer: GGUFWriter, tokenizer: Any, stop: list[int]) ->
         if number is not None:
             getattr(writer, f"add_{name}_token_id")(number)
     others = [number for number in stop if number != end]
-    if others:
-        writer.add_eot_token_id(others[0])
-    writer.add_add_bos_token(begin is not None and ids[:1] == [begin])
+    for name, number in zip(("eot", "eom"), others, strict=False):
+        getattr(writer, f"add_{name}_token_id")(number)
+    writer.add_add_bos_token(adds_begin_token(tokenizer))
     writer.add_add_eos_token(end is not None and len(ids) > 1 and ids[-1] == end)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from typing import Any
 
 from core.build import load_tokenizer
 from core.chat.sampling import Sampling
 from core.export.card import Card
 from core.export.companions import stop_tokens
+from core.export.first_token import adds_begin_token
+from core.export.go_template import go_template
 from core.export.naming import safe_name
 from core.export.place import ExportError
 from core.export.subject import Subject
-from core.export.turns import Turns, find_turns
+from core.export.turns import NoTurns, Turns, find_turns
 
 MODELFILE = "Modelfile"
 LONGEST_CONTEXT = 8192
@@ -32,68 +34,49 @@ def command(subject: Subject) -> str:
 def modelfile(subject: Subject, model: str, adapter: str | None, context: int) -> str:
     """The Modelfile for the GGUF `model`, with the GGUF `adapter` over it or None. Raises ExportError: no template."""
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    turns = find_turns(tokenizer)
-    if turns is None:
+    try:
+        turns = find_turns(tokenizer)
+        template = go_template(without_begin_token(turns, tokenizer))
+    except NoTurns as error:
         raise ExportError(
-            "This model's chat template is not made of plain turns, so Ollama needs one written for it by hand. "
-            "Export a GGUF instead, which carries the template as it is, or write a Modelfile of your own."
-        )
-    usual = Sampling()
+            f"This model's chat template is not made of plain turns, so Ollama needs one written for it by hand: it "
+            f"{error}. Export a GGUF instead, which carries the template as it is, or write a Modelfile of your own."
+        ) from None
     lines = [f"FROM ./{model}", *([f"ADAPTER ./{adapter}"] if adapter else [])]
-    lines.append(f'TEMPLATE """{go_template(_without_begin_token(turns, tokenizer))}"""')
-    lines += [
-        f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in stop_words(subject, tokenizer, turns)
-    ]
-    lines += [f"PARAMETER temperature {usual.temperature}", f"PARAMETER top_p {usual.top_p}"]
+    lines.append(f'TEMPLATE """{template}"""')
+    # A Modelfile takes what stands between the quotes as it is: nothing in it is escaped.
+    lines += [f'PARAMETER stop "{text}"' for text in stop_words(subject, tokenizer, turns)]
+    lines += [f"PARAMETER {name} {value}" for name, value in _settings(Sampling()).items()]
     lines.append(f"PARAMETER num_ctx {min(context, LONGEST_CONTEXT)}")
     return "\n".join(lines) + "\n"
 
 
-def go_template(turns: Turns) -> str:
-    """`turns` as a template of Go's text/template over Ollama's .Messages. Literals are quoted, so none is trimmed.
-
-    A system prompt that the template does not take is left out.
-    """
-    system = told = ""
-    if turns.begin_system is not None:
-        system = f"{_say(turns.begin_system)}{{{{ .Content }}}}{_say(turns.after_system)}"
-        told = "{{ $told = true }}"
-    begin = f"{{{{ if eq $i 0 }}}}{_say(turns.begin)}{{{{ end }}}}" if turns.begin else ""
-    return (
-        "{{ $told := false }}{{ range $i, $message := .Messages }}"
-        "{{ $last := eq (len (slice $.Messages $i)) 1 }}"
-        f'{{{{ if eq .Role "system" }}}}{system}{told}'
-        '{{ else if eq .Role "user" }}'
-        f"{{{{ if $told }}}}{{{{ $told = false }}}}{{{{ else }}}}{begin}{_say(turns.before_question)}{{{{ end }}}}"
-        f"{{{{ .Content }}}}{_say(turns.to_reply)}"
-        '{{ else if eq .Role "assistant" }}'
-        f"{_say(turns.before_reply)}{{{{ .Content }}}}{{{{ if not $last }}}}{_say(turns.after_reply)}{{{{ end }}}}"
-        "{{ end }}{{ end }}"
-    )
+def _settings(usual: Sampling) -> dict[str, float]:
+    """The chat's settings by Ollama's names; what Ollama would add of its own is turned off."""
+    return {
+        "temperature": usual.temperature,
+        "top_p": usual.top_p,
+        "top_k": usual.top_k,
+        "min_p": 0,
+        "repeat_penalty": usual.repetition_penalty,
+    }
 
 
-def _say(text: str) -> str:
-    """A literal of the template: JSON writes a text as Go reads it."""
-    return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if text else ""
-
-
-def _without_begin_token(turns: Turns, tokenizer: Any) -> Turns:
-    """llama.cpp puts the first token there itself, where the tokenizer does."""
-    begin = tokenizer.bos_token
-    if not begin or tokenizer("a").input_ids[:1] != [tokenizer.bos_token_id]:
+def without_begin_token(turns: Turns, tokenizer: Any) -> Turns:
+    """`turns` without the token that llama.cpp puts at the head of every prompt, where the GGUF asks it to."""
+    if not adds_begin_token(tokenizer):
         return turns
-    system = turns.begin_system
-    values = {"begin": turns.begin.removeprefix(begin), "begin_system": system and system.removeprefix(begin)}
-    if not turns.begin.startswith(begin):
-        values["before_question"] = turns.before_question.removeprefix(begin)
-    return Turns(**{**vars(turns), **values})
+    begin, system = tokenizer.bos_token, turns.begin_system
+    return replace(turns, first=turns.first.removeprefix(begin), begin_system=system and system.removeprefix(begin))
 
 
 def stop_words(subject: Subject, tokenizer: Any, turns: Turns) -> list[str]:
-    """What ends a reply: the tokens that do, and what a question begins with where that is plain text."""
-    words = [tokenizer.decode([token]) for token in stop_tokens(subject, tokenizer)]
+    """What ends a reply: each single token that does, and what a question begins with where that is plain text."""
+    added = tokenizer.get_added_vocab()
+    ends = [tokenizer.convert_ids_to_tokens(token) for token in stop_tokens(subject, tokenizer)]
+    words = [token for token in ends if token in added]  # any other is no text that ends a reply wherever it stands
     question = turns.before_question.strip()
-    if question and not any(token in question for token in tokenizer.all_special_tokens):
+    if question and not any(token in question for token in added):
         words.append(question)
     return list(dict.fromkeys(words))
 
