@@ -18,6 +18,7 @@ from typing import Any
 
 from core.errors import ChildError, NibbleError
 from core.process import child_environment
+from core.telling import telling_line
 from core.workspace import ROOT
 
 Request = dict[str, Any]
@@ -138,10 +139,10 @@ def _sentence(error: Exception) -> str:
     """What went wrong, as a person can use it."""
     if isinstance(error, NibbleError):
         return str(error)
-    text = (str(error).strip().splitlines() or [""])[0][:200]
+    text = str(error)
     if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
         return "There is not enough free memory for that. Stop the run that trains, or choose a smaller model."
-    return f"{type(error).__name__}: {text}. Please report it."
+    return f"{telling_line(error, kind=True)}. Please report it."
 
 
 def _device_may_be_lost(error: Exception) -> bool:

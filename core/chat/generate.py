@@ -16,6 +16,7 @@ from core.chat.said import Said
 from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import NibbleError
+from core.telling import telling_line
 from core.templates import TEMPLATE_ERRORS
 
 UNKNOWN_CONTEXT = 2**31
@@ -35,7 +36,7 @@ def prompt_ids(tokenizer: Any, messages: list[Message], most: int, in_parts: boo
     try:
         encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
     except TEMPLATE_ERRORS as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
+        said = telling_line(error)
         raise NibbleError(
             f"This model's chat template refuses the conversation: {said}. Leave the system prompt empty, take a "
             "message back, or clear the conversation."

@@ -14,6 +14,7 @@ from typing import Any
 from core.data.conversation import Conversation, Message
 from core.errors import ModelError
 from core.recipe import DataSettings
+from core.telling import telling_line
 from core.template_budget import TooMuch
 from core.templates import TEMPLATE_ERRORS, bound_templates
 from core.workspace import PRESETS
@@ -155,7 +156,7 @@ class Template:
                 f"This model's chat template cannot be used: {error}. Set data.template, or choose another model."
             ) from None
         except TEMPLATE_ERRORS as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
+            said = telling_line(error)
             raise Unrenderable(f"the model's chat template refuses it ({said})") from None
         return texts[0], places[0] if marks else []
 

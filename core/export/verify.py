@@ -12,6 +12,7 @@ from core.export.place import Broken, ExportError
 from core.export.subject import Subject
 from core.export.weights import Onto
 from core.process import as_process
+from core.telling import telling_line_of
 from core.workspace import read_json, write_json
 
 NEW_TOKENS = 32
@@ -150,6 +151,6 @@ def _in_a_new_process(jobs: list[dict[str, Any]]) -> Any:
         )
         found = read_json(file.with_suffix(".result.json"))
     if found is None:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
+        last = telling_line_of(done.stderr, "it said nothing")
         raise ExportError(f"The export could not be loaded to be proved, so it is not handed over: {last}")
     return found

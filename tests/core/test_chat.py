@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from core.chat import worker
-from core.chat.adapters import AdapterLost, Adapters, refuse_adapter
+from core.chat.adapters import AdapterLost, Adapters
+from core.chat.fitting import Bare, refuse_adapter
 from core.chat.client import ChatClient
 from core.chat.generate import answers, prompt_ids, stream
 from core.chat.sampling import Sampling
@@ -168,7 +169,7 @@ def test_an_adapter_that_cannot_be_swapped_is_refused_in_a_sentence(
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(NibbleError, match=said):
-        refuse_adapter(folder, over.base, over.found)
+        refuse_adapter(folder, Bare.of(over.base), over.found)
 
 
 def test_an_adapter_of_another_size_is_refused_though_it_names_this_base(
