@@ -33,7 +33,9 @@ _VAGUE = re.compile(
     r"(?i)\babove report|look(ing)? (at the )?above|see (the )?(original )?errors?\b.*(above|below)|^an error occurred\b"
     r"|because of the following error|^(unknown|internal) error$"
 )
-_STRONG = re.compile(r"(?i)size mismatch|missing key|unexpected key|\brequires?\b|\bneed(s|ed)?\b|install|no module named")
+_STRONG = re.compile(
+    r"(?i)size mismatch|missing key|unexpected key|\brequires?\b|\bneed(s|ed)?\b|install|no module named"
+)
 _TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
 # What is said so that only the library's authors know what it means: what it says, in plain words.
 _PLAIN = (
@@ -82,7 +84,9 @@ class Listening(logging.Handler):
         if not odd:
             return None
         name, _, why = odd[0][:3]
-        said = why.replace("Reinit due to ", "").replace("ckpt: ", "its file has ").replace(" vs model:", ", the model ")
+        said = (
+            why.replace("Reinit due to ", "").replace("ckpt: ", "its file has ").replace(" vs model:", ", the model ")
+        )
         return f"{name}: {said}{_more(len(odd))}"
 
 
