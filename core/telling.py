@@ -30,8 +30,8 @@ _HEADING = re.compile(
     r"|^\(\d+\) |^File \"|^in \"|^\^+$|^-+$",
 )
 _VAGUE = re.compile(
-    r"(?i)\babove report|look(ing)? (at the )?above|see (the )?(original )?errors?\b.*(above|below)|^an error occurred\b"
-    r"|because of the following error|^(unknown|internal) error$"
+    r"(?i)\babove report|look(ing)? (at the )?above|see (the )?(original )?errors?\b.*(above|below)"
+    r"|^an error occurred\b|because of the following error|^(unknown|internal) error$"
 )
 _STRONG = re.compile(
     r"(?i)size mismatch|missing key|unexpected key|\brequires?\b|\bneed(s|ed)?\b|install|no module named"
@@ -41,8 +41,8 @@ _TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
 _PLAIN = (
     (
         re.compile(r"did not match any variant of untagged enum (\w+?)(?:Untagged|Wrapper|Helper)?\b"),
-        r"tokenizer.json holds a \1 that the installed package tokenizers does not know: it was written by a newer one, "
-        r"or is damaged",
+        r"tokenizer.json holds a \1 that the installed package tokenizers does not know: it was written by a newer "
+        r"one, or is damaged",
     ),
     (
         re.compile(r"(?:Error while deserializing|deserializing) header: (.+)|\bMetadataIncompleteBuffer\b.*"),

@@ -159,9 +159,7 @@ def test_pefts_mismatch_is_told_by_its_tensor_and_shapes(tiny: Path) -> None:
         ),
         (_raised(RuntimeError("An error occurred:"), ValueError("layer 3 has 5 heads")), "layer 3 has 5 heads"),
         (
-            ValueError(
-                "Target module LlamaAttention(\n  (q): Linear(a=1)\n  (k): Linear()\n) is not supported. Only x."
-            ),
+            ValueError("Target module LlamaAttention(\n  (q): Linear(a=1)\n  (k): L()\n) is not supported. Only x."),
             "Target module LlamaAttention(…) is not supported. Only x",
         ),
         (RuntimeError("\x1b[31mbad\x1b[0m weights"), "bad weights"),
