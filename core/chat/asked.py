@@ -5,7 +5,7 @@ A template passes over what it does not know; here that is refused, by name, wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,9 @@ VARIABLES, EFFORT = "chat_template_kwargs", "reasoning_effort"
 
 def wanted_of_template(tokenizer: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The template's variables as `asked` for: its `chat_template_kwargs`, and `reasoning_effort`. Raises AskError."""
-    known = _variables(tokenizer.get_chat_template()) - _GIVEN - set(tokenizer.special_tokens_map) if asked else set()
+    known = (
+        _variables(tokenizer.get_chat_template()) - _GIVEN - set(tokenizer.special_tokens_map) if asked else frozenset()
+    )
     wanted = dict(asked.get(VARIABLES) or {})
     unknown = sorted(set(wanted) - known)
     if unknown:
@@ -40,7 +42,7 @@ def wanted_of_template(tokenizer: Any, asked: Mapping[str, Any]) -> dict[str, An
     return wanted if effort is None else {**_thinking(str(effort), known), **wanted}
 
 
-def _thinking(effort: str, known: set[str]) -> dict[str, Any]:
+def _thinking(effort: str, known: Set[str]) -> dict[str, Any]:
     if EFFORT in known:
         return {EFFORT: effort}
     switch = next((name for name in _SWITCHES if name in known), None)
@@ -97,5 +99,5 @@ def _names(node: nodes.Node) -> Iterator[nodes.Name]:
         yield from _names(each)
 
 
-def _listed(known: set[str]) -> str:
+def _listed(known: Set[str]) -> str:
     return ", ".join(sorted(known)) or "none that can be set"

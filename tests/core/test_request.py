@@ -224,3 +224,11 @@ def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         read_request(body)
     assert refused.value.status == 400
+
+
+def test_what_the_documentation_says_is_served_is_what_is_served() -> None:
+    from core.serve.parameters import NUMBERS, READ, WHOLE
+    from core.workspace import ROOT
+
+    told = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in told or f"`{name}." in told for name in {*NUMBERS, *WHOLE, *READ})
