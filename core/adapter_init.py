@@ -31,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from core.adapter_files import refuse_adapter_files
 from core.errors import ModelError
 from core.models import find_model
+from core.telling import telling_line
 
 ADAPTER = "default"
 # Passes of the randomised decomposition (Halko et al., arXiv 0909.4061), as many as PEFT's own fast PiSSA suggests.
@@ -108,7 +109,7 @@ def start_from_trained(model: Any, folder: Path) -> None:
     try:
         odd = put_weights(model, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"The adapter that this run starts from cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"The adapter that this run starts from cannot be loaded: {telling_line(error)}.") from None
     if odd is not None:
         raise ModelError(f"The adapter that this run starts from does not belong to this base: {odd} has no match.")
 
@@ -119,10 +120,6 @@ def put_weights(model: Any, folder: Path) -> str | None:
     found = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return next(iter([*sorted(trained & set(found.missing_keys)), *sorted(found.unexpected_keys)]), None)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _keys(file: Path) -> list[str]:

@@ -13,6 +13,7 @@ from core.errors import ModelError
 from core.model_kinds import PURPOSES, needs_code
 from core.models import FoundModel
 from core.strange_files import read_settings
+from core.telling import telling_line
 from core.trust import RECORD, require_agreed, trusted
 
 _made_known: dict[str, Path] = {}  # by kind: two models may each bring code of the same one
@@ -28,7 +29,7 @@ def admit(found: FoundModel) -> None:
     try:
         _make_known(kind, read_settings(folder / RECORD)["classes"], str(folder))
     except Exception as error:  # whatever code of strangers does when it is loaded
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+        said = telling_line(error)
         raise ModelError(f"The code of {found.label} does not run with the installed transformers: {said}.") from None
     _made_known[kind] = folder
 

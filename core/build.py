@@ -33,7 +33,8 @@ from core.generation_settings import plain_generation
 from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
-from core.strange_files import refuse_tokenizer
+from core.strange_files import damaged_file, refuse_tokenizer
+from core.telling import Listening, telling_line
 from core.templates import bound_templates
 
 # What transformers raises for a model that it cannot load; the text is for a person as it stands.
@@ -65,7 +66,7 @@ def load_tokenizer(found: FoundModel, folder: Path | None = None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a tokenizer's class says to files of strangers
-        raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_said(error, source)}.") from None
 
 
 def load_base(
@@ -86,21 +87,23 @@ def load_base(
         repeat_keys()
     # bitsandbytes tells of its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    heard = Listening("transformers")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            found.folder,
-            quantization_config=quantization_config(settings, dtype, dtype if sharded else torch.uint8),
-            dtype=dtype,
-            device_map={"": torch.device("cpu") if sharded else torch_device(device)},
-            attn_implementation=implementation,
-            experts_implementation=OUR_EXPERTS,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        with heard:
+            model = AutoModelForCausalLM.from_pretrained(
+                found.folder,
+                quantization_config=quantization_config(settings, dtype, dtype if sharded else torch.uint8),
+                dtype=dtype,
+                device_map={"": torch.device("cpu") if sharded else torch_device(device)},
+                attn_implementation=implementation,
+                experts_implementation=OUR_EXPERTS,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
     except Exception as error:  # whatever an architecture's code says to files of strangers
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{found.label} cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"{found.label} cannot be loaded: {_said(error, found.folder, heard)}.") from None
     # What the adapter will say it belongs to: the id, where the model has one, and not this machine's folder.
     model.name_or_path = model.config.name_or_path = found.source
     model.config._commit_hash = found.revision
@@ -198,7 +201,7 @@ def attach_lora(
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise ModelError(f"No adapter can be attached to this model: {_first_line(error)}") from None
+        raise ModelError(f"No adapter can be attached to this model: {telling_line(error)}.") from None
     if settings.init == "pissa":
         start_from_main_directions(adapted, settings.rank)
     elif settings.init == "loftq" and model.device.type != "meta":
@@ -252,7 +255,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
     try:
         return PeftModel.from_pretrained(model, folder, adapter_name=name)
     except _LOAD_ERRORS as error:
-        raise ModelError(f"The adapter in {folder.name} cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"The adapter in {folder.name} cannot be loaded: {_said(error, folder)}.") from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -268,6 +271,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+def _said(error: BaseException, folder: Path, heard: Listening | None = None) -> str:
+    """What the library says, and which file of `folder` it is about where one cannot be read: it does not name it."""
+    line, damaged = telling_line(error, heard), damaged_file(folder)
+    return f"{damaged} ({line})" if damaged else line

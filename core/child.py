@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from core.errors import ChildError, NibbleError
+from core.errors import AskError, ChildError, NibbleError
 from core.process import child_environment
+from core.telling import telling_line
 from core.workspace import ROOT
 
 Request = dict[str, Any]
@@ -67,7 +68,8 @@ class Child:
     def ask(self, request: Request) -> Iterator[Answer]:
         """Send one request and yield its answers up to the one that is `done`.
 
-        Raises NibbleError with the child's sentence where it refuses, ChildError where it ends instead.
+        Raises NibbleError with the child's sentence where it refuses, AskError where that is for how it was asked, and
+        ChildError where it ends instead.
         """
         with self._asking:
             begun = False
@@ -102,6 +104,8 @@ class Child:
             if "refusal" in answer:
                 if answer.get("ends"):
                     self.close()  # so that the next request does not meet it while it goes
+                if "setting" in answer:
+                    raise AskError(answer["refusal"], answer["setting"], answer["code"])
                 raise NibbleError(answer["refusal"])
             yield answer
             if answer.get("done"):
@@ -138,10 +142,10 @@ def _sentence(error: Exception) -> str:
     """What went wrong, as a person can use it."""
     if isinstance(error, NibbleError):
         return str(error)
-    text = (str(error).strip().splitlines() or [""])[0][:200]
+    text = str(error)
     if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
         return "There is not enough free memory for that. Stop the run that trains, or choose a smaller model."
-    return f"{type(error).__name__}: {text}. Please report it."
+    return f"{telling_line(error, kind=True)}. Please report it."
 
 
 def _device_may_be_lost(error: Exception) -> bool:
@@ -210,7 +214,8 @@ def serve(
             traceback.print_exc()
             refused = error
         over = _device_may_be_lost(refused) or is_over()
-        answer_with({"refusal": _sentence(refused), **({"ends": True} if over else {})})
+        more: Answer = {"setting": refused.setting, "code": refused.code} if isinstance(refused, AskError) else {}
+        answer_with({"refusal": _sentence(refused), **more, **({"ends": True} if over else {})})
         if over:
             sys.stderr.flush()
             os._exit(1)

@@ -16,6 +16,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("voice", metavar="RUN", help="an id, the start of one, 'last'; or base:MODEL, adapter:FOLDER")
     command.add_argument("--port", type=int, help="default: 8000, or the next free one")
     command.add_argument(
+        "--address",
+        default="127.0.0.1",
+        help="where to listen: this machine alone, unless another of its addresses is given, such as that of Docker's "
+        "bridge, 172.17.0.1; 0.0.0.0 is all of them. The key is asked for all the same, and the wire is not encrypted",
+    )
+    command.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name under which clients reach it; those that containers give this machine are known",
+    )
+    command.add_argument(
         "--key-file",
         metavar="FILE",
         help="a file with the API key; else NIBBLE_API_KEY, else a new one that is printed",
@@ -34,7 +47,9 @@ def serve(options: argparse.Namespace) -> tuple[int, None]:
     voice = find_voice(workspace, typed_voice(reach, workspace, key))
     given = given_key(str(reach.read(options.key_file, "The key file")) if options.key_file else None)
     client = ChatClient(workspace)
-    server = EndpointServer(client, workspace, voice, given or new_key(), options.port)
+    server = EndpointServer(
+        client, workspace, voice, given or new_key(), options.port, options.address, options.allow_host
+    )
     try:
         print(f"Loading {voice.label} …", file=sys.stderr)
         client.load(voice, lambda line: print(line, file=sys.stderr))

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
 from core.process import child_environment
+from core.telling import telling_line, telling_line_of
 from core.workspace import ROOT, Workspace
 
 PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")
@@ -33,7 +34,7 @@ def doctor(workspace: Workspace) -> dict[str, Any]:
     )
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
-        last = (child.stderr.strip().splitlines() or ["no output"])[-1]
+        last = telling_line_of(child.stderr, "no output")
         engine: dict[str, Any] = {"torch": None, "bitsandbytes": None}
         problems = [_problem(f"The engine cannot be imported: {last}", "python launch.py --reinstall")]
     else:
@@ -128,7 +129,7 @@ def _quantises(torch: Any) -> tuple[bool, str]:
         packed, state = quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
         error = (dequantize_4bit(packed, state) - weights).abs().max().item()
     except (RuntimeError, OSError, ImportError, AttributeError) as problem:
-        return False, str(problem).splitlines()[0]
+        return False, telling_line(problem)
     return error < 0.2, "" if error < 0.2 else f"values come back {error:.2f} off"
 
 

@@ -31,5 +31,13 @@ class RunError(NibbleError):
     """A run that does not exist, or that cannot do what was asked of it in its present state."""
 
 
+class AskError(NibbleError):
+    """A reply asked for in a way that cannot be. `setting` names what of it, and `code` why, both in OpenAI's words."""
+
+    def __init__(self, message: str, setting: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.setting, self.code = setting, code
+
+
 class ChildError(NibbleError):
     """A helper or chat process that ended before it answered."""

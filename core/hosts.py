@@ -9,21 +9,30 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Collection
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # What home routers and mDNS hang behind a machine's name. None of them is sold to anybody.
 LOCAL_ENDINGS = ("", ".local", ".lan", ".home.arpa", ".internal")
+# What containers call the machine that they run on: Docker, Podman, Lima and Colima, OrbStack, Rancher, minikube, k3d.
+# All are below `.internal`, which no public name server can answer for (ICANN, 2024-07-29).
+CONTAINER_HOSTS = frozenset(
+    {"host.docker.internal", "gateway.docker.internal", "kubernetes.docker.internal", "host.containers.internal"}
+    | {"host.lima.internal", "host.orb.internal", "docker.orb.internal", "host.rancher-desktop.internal"}
+    | {"host.minikube.internal", "host.k3d.internal"}
+)
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", re.ASCII)
 
 
 class Names:
     """The Host headers that are served on `port`: this machine's own, others' way to it only with `listen`.
 
-    `tunnel` is the public link's host, None where there is none.
+    `also` are further names, in lower case, that are this machine's. `tunnel` is the public link's host, None where
+    there is none.
     """
 
-    def __init__(self, port: int, listen: bool = False) -> None:
-        self.port, self.listen = port, listen
+    def __init__(self, port: int, listen: bool = False, also: Collection[str] = ()) -> None:
+        self.port, self.listen, self.also = port, listen, also
         self.tunnel: str | None = None
 
     def served(self, host: str) -> bool:
@@ -37,7 +46,8 @@ class Names:
         address, name, port = found.groups()
         if int(port or 80) != self.port:
             return False
-        return (address or name) in LOOPBACK or (self.listen and _is_ours(address or name))
+        own = (address or name) in LOOPBACK or (address or name) in self.also
+        return own or (self.listen and _is_ours(address or name))
 
 
 def machine_names() -> frozenset[str]:

@@ -20,6 +20,7 @@ from core.settings import (
     Settings,
     TrainSettings,
 )
+from core.telling import telling_line
 from core.workspace import PRESETS, as_path
 
 
@@ -131,7 +132,7 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path.name} is not readable YAML: {str(error).splitlines()[0]}.") from None
+        raise RecipeError(f"{path.name} is not readable YAML: {_yaml_fault(error)}.") from None
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}.") from None
     if not isinstance(values, dict):
@@ -197,6 +198,13 @@ def _field(key: str) -> Any:
     for parent in parents:
         model = model.model_fields[parent].annotation
     return model.model_fields[last]
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What is wrong, and in which line: the message begins with what was being read when it was found."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return telling_line(error)
 
 
 def _recipe_file(source: str) -> Path:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from core.errors import ModelError
 from core.hub import is_plain
+from core.patterns import refuse_endless_patterns
 
 MOST_BYTES, DEEPEST = 50_000_000, 40
+_POINTER = b"version https://git-lfs"
 # The most that the numbers of any known model come to, with room to grow.
 _MOST = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 2_000),
@@ -30,10 +34,7 @@ _ATTENTION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 _OWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention", "batched_mm", "grouped_mm")
 _DTYPE = re.compile(r"(torch\.)?(auto|half|float|double|bfloat16|u?int\d+|float\d+\w*)", re.ASCII)
 _TOKENIZER_CLASS = re.compile(r"(?!Auto)[A-Za-z]\w*(Tokenizer|TokenizerFast|Backend)", re.ASCII)
-# A repeated group, a reference back, a look around: what makes a pattern take for ever.
-_ENDLESS = re.compile(r"\)[*+{]|\\\d|\(\?(?!:)")
-_REPEAT = re.compile(r"(?<!\\)[*+{]")
-_MOST_REPEATS, _LONGEST_PATTERN, _MOST_RANK = 5, 2000, 4096
+_MOST_RANK = 4096
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -156,37 +157,38 @@ def refuse_tokenizer(folder: Path, label: str) -> None:
         raise ModelError(f"{label}: {file.name} names files outside of its folder. Use another copy of the model.")
 
 
-def refuse_adapter_settings(config: dict[str, Any], name: str) -> None:
-    """Raise ModelError for an adapter_config.json that imports modules, takes memory, or is matched without end."""
+def damaged_file(folder: Path) -> str | None:
+    """The first of a model's files in `folder` that cannot be read, in words; None where all can."""
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".safetensors":
+                with file.open("rb") as opened:
+                    if opened.read(len(_POINTER)) == _POINTER:
+                        return f"{file.name} is only Git LFS's pointer to the file: fetch it with git lfs pull"
+                with safe_open(file, framework="numpy"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_bytes())
+        except (SafetensorError, ValueError, RecursionError, OSError):
+            return f"{file.name} is damaged or not downloaded whole"
+    return None
+
+
+def refuse_adapter_settings(config: dict[str, Any], name: str, modules: Iterable[str] = ()) -> None:
+    """Raise ModelError for an adapter_config.json that imports modules, takes memory, or is matched without end.
+
+    `modules` are names that its patterns will be matched with (core/patterns.py).
+    """
     if config.get("megatron_config") or config.get("megatron_core", "megatron.core") not in (None, "megatron.core"):
         raise ModelError(f"The adapter {name} wants other programs to be loaded (megatron), which Nibble does not do.")
     for key in ("r", "rank_pattern"):
         for _, _, rank in _entries(config.get(key)):
             if not isinstance(rank, (dict, type(None))) and not (isinstance(rank, int) and 0 < rank <= _MOST_RANK):
                 raise ModelError(f"The adapter {name} says {key} {str(rank)[:20]}; allowed: 1 to {_MOST_RANK:,}.")
-    for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters"):
-        value = config.get(key)
-        for pattern in value if isinstance(value, list) else [value]:
-            _refuse_pattern(pattern, key, name)
-    for key in ("rank_pattern", "alpha_pattern"):
-        value = config.get(key) or {}
-        if not isinstance(value, dict):
-            _refuse_pattern(value, key, name)
-        for pattern in value:
-            _refuse_pattern(pattern, key, name)
-
-
-def _refuse_pattern(pattern: Any, key: str, name: str) -> None:
-    if pattern is None:
-        return
-    if isinstance(pattern, str) and len(pattern) <= _LONGEST_PATTERN and not _ENDLESS.search(pattern):
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError):
-            pass
-        else:
-            if len(_REPEAT.findall(pattern)) <= _MOST_REPEATS:
-                return
-    raise ModelError(
-        f"The adapter {name} names its layers in a way that cannot be matched in good time ({key}). Take another one."
-    )
+    for key, most in (("layers_to_transform", _MOST["num_layers"]), ("trainable_token_indices", _MOST["vocab_size"])):
+        for _, _, number in _entries(config.get(key)):
+            if not isinstance(number, (dict, list, type(None))) and not (
+                isinstance(number, int) and 0 <= number < most
+            ):
+                raise ModelError(f"The adapter {name} says {key} {str(number)[:20]}; allowed: 0 to {most - 1:,}.")
+    refuse_endless_patterns(config, name, modules)

@@ -1,28 +1,28 @@
 """Adapters over one base: loaded once, swapped by name, those not heard for longest let go.
 
-The base's weights are never touched, so swapping back and forth changes nothing. What cannot be swapped so is refused
-with a sentence: other kinds than LoRA, trained biases, starts that change the base (PEFT's own PiSSA, OLoRA, CorDA).
-DoRA and modules trained whole are held by each adapter for itself.
+Each answers as it would alone over a fresh base (plain PEFT's answer), whatever was loaded before it. Those that lay
+matrices over linear layers (LoRA, rsLoRA, DoRA) are held together, and with them those that bring a copy of the same
+modules or are laid over the same fused weights. Any other is loaded after all are taken off the base again; the weights
+of the base that its file writes over are kept meanwhile, and put back.
 """
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
 
-from core.adapter_files import CONFIG, WEIGHTS, refuse_adapter_files
+from core.adapter_files import WEIGHTS
 from core.build import is_out_of_memory
+from core.chat.fitting import Bare, Footing, gone, name_of, refuse_adapter, shapes_of
 from core.errors import ModelError
 from core.models import FoundModel
-from core.train.manifest import MANIFEST
+from core.telling import telling_line
 
 MOST_HELD = 8
-_CHANGES_THE_BASE = ("pissa", "olora", "corda")
 Held = tuple[str, int, int]
 
 
@@ -35,20 +35,24 @@ class Adapters:
 
     def __init__(self, base: Any, found: FoundModel, most_held: int = MOST_HELD) -> None:
         self.base, self.found, self.most_held = base, found, most_held
+        self._bare = Bare.of(base)
         self._over: PeftModel | None = None
         self._held: OrderedDict[Held, str] = OrderedDict()
+        self._footing: Footing | None = None  # that of all that are held
+        self._written_over: dict[str, torch.Tensor] = {}
         self._active: str | None = None
         self._loaded = 0
 
     def use(self, folder: Path | None) -> Any:
         """The model with the adapter in `folder`, or the base alone. Raises ModelError, AdapterLost."""
         if folder is None:
-            self._alone()
-            return self._over or self.base
+            return self._alone()
         held = _identity(folder)
         if held not in self._held:
-            refuse_adapter(folder, self.base, self.found)
-            self._load(folder, held)
+            footing = refuse_adapter(folder, self._bare, self.found)
+            if self._footing is not None and not footing.beside(self._footing):
+                self._take_off()
+            self._load(folder, held, footing)
         self._held.move_to_end(held)
         self._activate(self._held[held])
         self._let_go(folder, held)
@@ -59,10 +63,13 @@ class Adapters:
         while len(self._held) > 1:
             self._drop(next(iter(self._held)))
 
-    def _alone(self) -> None:
-        if self._over is not None and self._active is not None:
+    def _alone(self) -> Any:
+        if self._footing is not None and self._footing.alone:
+            self._take_off()
+        elif self._over is not None and self._active is not None:
             self._over.base_model.disable_adapter_layers()
             self._active = None
+        return self._over or self.base
 
     def _activate(self, name: str) -> None:
         assert self._over is not None
@@ -73,10 +80,11 @@ class Adapters:
         self._over.set_adapter(name, inference_mode=True)
         self._active = name
 
-    def _load(self, folder: Path, held: Held) -> None:
+    def _load(self, folder: Path, held: Held, footing: Footing) -> None:
         self._loaded += 1
         name = f"adapter_{self._loaded:04d}"
         where = str(self.base.device)
+        self._keep(footing)
         try:
             if self._over is None:
                 self._over = PeftModel.from_pretrained(self.base, folder, adapter_name=name, torch_device=where)
@@ -91,17 +99,34 @@ class Adapters:
             if is_out_of_memory(error):
                 raise
             if not (folder / WEIGHTS).is_file():
-                raise AdapterLost(_gone(folder)) from None
-            raise AdapterLost(f"The adapter {_name(folder)} cannot be loaded: {_first_line(error)}") from None
+                raise AdapterLost(gone(folder)) from None
+            raise AdapterLost(f"The adapter {name_of(folder)} cannot be loaded: {telling_line(error)}.") from None
         self._over.eval()
-        self._held[held] = name
+        self._held[held], self._footing = name, footing
+
+    def _keep(self, footing: Footing) -> None:
+        """Keep what the adapter's file writes over, in ordinary memory."""
+        own = self._bare.weights
+        self._written_over = {name: own[name].detach().to("cpu", copy=True) for name in footing.writes}
 
     def _refuse_half(self, folder: Path, name: str) -> None:
         """PEFT leaves at chance what the file does not hold, and only warns."""
         wanted = set(get_peft_model_state_dict(self._over, adapter_name=name, save_embedding_layers=False))
-        missing = sorted(wanted - set(_shapes(folder)))
+        missing = sorted(wanted - set(shapes_of(folder)))
         if missing:
             raise ModelError(f"its file does not hold {missing[0]}")
+
+    def _take_off(self) -> None:
+        """Have the base as it was loaded, with nothing over it."""
+        assert self._over is not None
+        for name in self._held.values():
+            self._over.delete_adapter(name)  # one that is still there, PEFT would leave in place of what it copied
+        self._over.unload()
+        for name, kept in self._written_over.items():
+            self._bare.weights[name].data.copy_(kept)
+        self._over = self._footing = self._active = None
+        self._written_over = {}
+        self._held.clear()
 
     def _let_go(self, folder: Path, held: Held) -> None:
         """Away with what `folder` held before, and with the one not heard for longest where there are too many."""
@@ -120,105 +145,5 @@ def _identity(folder: Path) -> Held:
     try:
         stat = (folder / WEIGHTS).stat()
     except OSError:
-        raise ModelError(_gone(folder)) from None
+        raise ModelError(gone(folder)) from None
     return str(folder), stat.st_mtime_ns, stat.st_size
-
-
-def _gone(folder: Path) -> str:
-    return f"The adapter {_name(folder)} is gone: a run keeps only its newest checkpoints. Choose another."
-
-
-def _name(folder: Path) -> str:
-    """As a person knows it: a checkpoint by its step."""
-    return f"of step {folder.parent.name}" if folder.name == "adapter" and folder.parent.name.isdigit() else folder.name
-
-
-def refuse_adapter(folder: Path, base: Any, found: FoundModel) -> None:
-    """Raise ModelError for an adapter that is damaged, of another base, or of a kind that cannot be swapped."""
-    try:
-        if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-            raise ModelError(_gone(folder))
-        config = refuse_adapter_files(folder)
-        shapes = _shapes(folder)
-    except ModelError:
-        raise
-    except Exception as error:  # safetensors raises an error of its own for a file that is cut short
-        raise ModelError(f"The adapter {_name(folder)} cannot be read: {_first_line(error)}") from None
-    _refuse_cut_short(folder)
-    _refuse_kind(folder, config)
-    _refuse_base(folder, config, shapes, base, found)
-
-
-def _refuse_cut_short(folder: Path) -> None:
-    """Within a checkpoint its manifest says how long each file is."""
-    for place, inside in ((folder, ""), (folder.parent, f"{folder.name}/")):
-        manifest = place / MANIFEST
-        if not manifest.is_file():
-            continue
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        size = files.get(f"{inside}{WEIGHTS}", {}).get("bytes")
-        if size is not None and size != (folder / WEIGHTS).stat().st_size:
-            raise ModelError(f"The adapter {_name(folder)} is not whole. Choose another checkpoint.")
-
-
-def _refuse_kind(folder: Path, config: dict[str, Any]) -> None:
-    name, kind = _name(folder), config.get("peft_type")
-    if kind != "LORA":
-        raise ModelError(f"The adapter {name} is of the kind {kind}. Only LoRA adapters can be swapped over a base.")
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise ModelError(f"The adapter {name} is for {config['task_type']}, which does not chat.")
-    start = config.get("init_lora_weights")
-    changes = isinstance(start, str) and start.lower().startswith(_CHANGES_THE_BASE)
-    if config.get("bias", "none") != "none" or config.get("layer_replication") or changes:
-        raise ModelError(
-            f"The adapter {name} changes its base itself, so it cannot be swapped over one that others use. Merge it "
-            "with the tool that made it, and choose the merged model."
-        )
-
-
-def _refuse_base(
-    folder: Path, config: dict[str, Any], shapes: dict[str, list[int]], base: Any, found: FoundModel
-) -> None:
-    named = str(config.get("base_model_name_or_path") or "")
-    modules = dict(base.named_modules())
-    if (named and not _same(named, found)) or not all(_fits(key, shape, modules) for key, shape in shapes.items()):
-        trained = _short(named) or "another model"
-        raise ModelError(
-            f"The adapter {_name(folder)} was trained over {trained} and does not belong to {found.label}. Choose it "
-            "with its own base."
-        )
-
-
-def _same(named: str, found: FoundModel) -> bool:
-    """Whether the name in an adapter's files means this base. A folder that was moved keeps its last part."""
-    own = {found.wanted, found.source}
-    return named in own or _short(named) in {_short(each) for each in own}
-
-
-def _short(named: str) -> str:
-    """A Hugging Face id as it is, of a folder its own name."""
-    plain = PurePosixPath(named.replace("\\", "/"))
-    return named if len(plain.parts) <= 2 and not plain.is_absolute() else plain.name
-
-
-def _fits(key: str, shape: list[int], modules: dict[str, Any]) -> bool:
-    """Whether a matrix of an adapter finds its layer, with the layer's sizes."""
-    name, _, matrix = key.removeprefix("base_model.model.").rpartition(".lora_")
-    if not matrix.startswith(("A.", "B.")):
-        return True
-    layer = modules.get(name)
-    if layer is None:
-        return False
-    sizes = (getattr(layer, "in_features", None), getattr(layer, "out_features", None))
-    size = sizes[matrix.startswith("B.")]
-    return size is None or shape[0 if matrix.startswith("B.") else 1] == size
-
-
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    with safe_open(folder / WEIGHTS, framework="pt") as opened:
-        return {key: list(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118 (no mapping)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -63,15 +63,18 @@ class ChatClient:
         system: str = "",
         progress: Callable[[str], None] = _silent,
         owner: str = "",
+        asked: Mapping[str, Any] | None = None,
     ) -> Iterator[Piece]:
         """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
 
-        A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it.
-        Raises NibbleError; the conversation is the caller's and is kept.
+        A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it;
+        `asked` is what is wanted of the chat template (core/chat/asked.py). Raises NibbleError, AskError where that is
+        for how it was asked; the conversation is the caller's and is kept.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         drawn = sampling if seed is None else replace(sampling, seed=seed)
-        for answer in self._ask("say", voice, owner, messages=head + messages, sampling=asdict(drawn)):
+        request = {"messages": head + messages, "sampling": asdict(drawn), "asked": dict(asked or {})}
+        for answer in self._ask("say", voice, owner, **request):
             if "progress" in answer:
                 progress(answer["progress"])
             elif "text" in answer:

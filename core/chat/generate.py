@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from core.chat.asked import refuse_names, wanted_of_template
 from core.chat.piece import Piece
 from core.chat.said import Said
 from core.chat.sampling import Sampling
 from core.data.conversation import Message
-from core.errors import NibbleError
+from core.errors import AskError, NibbleError
+from core.telling import telling_line
 from core.templates import TEMPLATE_ERRORS
 
 UNKNOWN_CONTEXT = 2**31
@@ -25,24 +27,41 @@ PAUSE_SECONDS = 0.04
 _generating = ThreadPoolExecutor(max_workers=1)
 
 
-def prompt_ids(tokenizer: Any, messages: list[Message], most: int, in_parts: bool = False) -> list[int]:
+def prompt_ids(
+    tokenizer: Any,
+    messages: list[Message],
+    most: int,
+    in_parts: bool = False,
+    asked: Mapping[str, Any] | None = None,
+) -> list[int]:
     """The prompt as the template renders it, ready for a reply. Raises NibbleError: refused, or over `most` tokens.
 
-    `in_parts`: for a template that takes a message's content as a list of parts.
+    `in_parts`: for a template that takes a message's content as a list of parts. `asked`: what the request wants of the
+    template (core/chat/asked.py).
     """
     if in_parts:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:
-        encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
+        wanted = wanted_of_template(tokenizer, asked or {})
+        refuse_names(tokenizer, messages, wanted)
+        encoded = tokenizer.apply_chat_template(
+            messages, tokenize=True, return_dict=True, add_generation_prompt=True, **wanted
+        )
     except TEMPLATE_ERRORS as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
+        said = telling_line(error)
         raise NibbleError(
             f"This model's chat template refuses the conversation: {said}. Leave the system prompt empty, take a "
             "message back, or clear the conversation."
         ) from None
     ids = list(encoded["input_ids"])
     if len(ids) >= most:
-        raise NibbleError(f"The conversation has {len(ids):,} tokens; the model takes {most:,}. Clear it, or say less.")
+        # In the words, and with the plain numbers, by which OpenAI's clients know it.
+        raise AskError(
+            f"This model's maximum context length is {most} tokens, and the conversation has {len(ids)} already. Clear "
+            "it, or say less.",
+            "messages",
+            "context_length_exceeded",
+        )
     return ids
 
 
@@ -56,6 +75,19 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     own = model.generation_config.eos_token_id
     ids = set(own if isinstance(own, list) else [own]) | {tokenizer.eos_token_id}
     return sorted(token for token in ids if token is not None)
+
+
+class _Penalties(LogitsProcessor):
+    """OpenAI's: a token loses `presence` once the reply has it, and `frequency` for each time (API reference)."""
+
+    def __init__(self, prompt_tokens: int, sampling: Sampling) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.presence, self.frequency = sampling.presence_penalty, sampling.frequency_penalty
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        said = input_ids[:, self.prompt_tokens :]
+        counts = torch.zeros_like(scores).scatter_add_(1, said, torch.ones_like(said, dtype=scores.dtype))
+        return scores - self.frequency * counts - self.presence * (counts > 0)
 
 
 class _Listener(StoppingCriteria):
@@ -106,6 +138,8 @@ def stream(
         "pad_token_id": tokenizer.pad_token_id,
         "stopping_criteria": StoppingCriteriaList([listener]),
     }
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        arguments["logits_processor"] = LogitsProcessorList([_Penalties(len(prompt), sampling)])
     work = _generating.submit(_generate, model, prompt, sampling.seed, arguments)
     work.add_done_callback(lambda _: listener.fresh.set())
     try:

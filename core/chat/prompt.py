@@ -32,13 +32,16 @@ class Prompt:
             # What was saved with an adapter is what it was trained with; a base alone has its own, as its makers do.
             self.tokenizer.chat_template = own
 
-    def ids(self, messages: list[Message], model: Any) -> list[int]:
-        """The tokens of the conversation, ready for a reply. Raises NibbleError: empty, refused, too long."""
+    def ids(self, messages: list[Message], model: Any, asked: dict[str, Any] | None = None) -> list[int]:
+        """The tokens of the conversation, ready for a reply, and as `asked` of the template (core/chat/asked.py).
+
+        Raises NibbleError: empty, refused, too long.
+        """
         if not messages or not str(messages[-1]["content"]).strip():
             raise NibbleError("The message is empty. Say something to the model.")
         if self._system != "keep":
             messages = without_system(messages, self._system)
-        return prompt_ids(self.tokenizer, messages, context_length(model), self._in_parts)
+        return prompt_ids(self.tokenizer, messages, context_length(model), self._in_parts, asked)
 
 
 class Prompts:

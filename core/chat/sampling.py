@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import NibbleError
+from core.errors import AskError
 
 LONGEST = 32_768
 MOST_STOPS, LONGEST_STOP = 16, 200
@@ -13,28 +13,37 @@ MOST_STOPS, LONGEST_STOP = 16, 200
 RANGES: dict[str, tuple[float, float]] = {
     "max_new_tokens": (1, LONGEST),
     "temperature": (0, 2),
-    "top_p": (0.01, 1),
+    "top_p": (0, 1),
     "top_k": (0, 1000),
+    "min_p": (0, 1),
     "repetition_penalty": (0.5, 2),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
     "seed": (0, 2**63 - 1),
 }
 
 
-class SamplingError(NibbleError):
+# Below it the likeliest token is all but certain, and far below it the numbers are none any more.
+COLDEST = 1e-4
+
+
+class SamplingError(AskError):
     """A setting of a reply that cannot be; `setting` names it."""
 
+    setting: str
+
     def __init__(self, setting: str, message: str) -> None:
-        super().__init__(message)
-        self.setting = setting
+        super().__init__(message, setting)
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How to choose the next token. The defaults are those of QLoRA's paper (nucleus sampling, p 0.9, T 0.7).
 
-    `greedy`, or a temperature of 0: always the likeliest token. `top_k` 0 leaves it off; a `repetition_penalty` of 1 is
-    the model's own, off for nearly all. A reply ends before the first of the texts in `stop`. Without a `seed` each
-    reply is another.
+    `greedy`, or a temperature of 0: always the likeliest token. `top_k` and `min_p` 0 leave them off; a
+    `repetition_penalty` of 1 is the model's own, off for nearly all. The penalties for presence and frequency are
+    OpenAI's: of what the reply itself has said. A reply ends before the first of the texts in `stop`. Without a `seed`
+    each reply is another.
 
     Raises SamplingError for a value out of its range.
     """
@@ -47,6 +56,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -58,11 +70,15 @@ class Sampling:
             raise SamplingError("stop", f"stop: at most {MOST_STOPS} texts of at most {LONGEST_STOP} letters each.")
 
     def as_arguments(self) -> dict[str, Any]:
-        """The arguments for transformers' `generate`; the length, the seed and the stop texts are the caller's."""
-        if self.greedy or self.temperature == 0:
+        """The arguments for transformers' `generate`; the length, the seed, the stop texts and the penalties for
+        presence and frequency are the caller's.
+        """
+        if self.greedy or self.temperature < COLDEST:
             drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         else:
-            drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+            numbers = {"temperature": float(self.temperature), "top_p": float(self.top_p)}  # it refuses whole ones
+            drawn = {"do_sample": True, **numbers, "top_k": self.top_k}
+            drawn |= {"min_p": float(self.min_p)} if self.min_p else {}
         # A few models come with a penalty of their own, which plain `generate` obeys too.
         penalty = {} if self.repetition_penalty == 1 else {"repetition_penalty": self.repetition_penalty}
         return {**drawn, **penalty}

@@ -185,7 +185,7 @@ class Chat:
 
         prompt, number = self._prompts.of(voice, self._adapters.found), request["number"]
         started = time.perf_counter()
-        ids = prompt.ids(request["messages"], model)
+        ids = prompt.ids(request["messages"], model, request.get("asked"))
         sampling = Sampling(**request["sampling"])
         try:
             for piece in stream(model, prompt.tokenizer, ids, sampling, lambda: self._stops.asked(number), started):

@@ -9,6 +9,7 @@ from typing import Any
 from core.data.conversation import Message
 from core.errors import ModelError
 from core.template_budget import TooMuch
+from core.telling import telling_line
 from core.templates import TEMPLATE_ERRORS
 
 Tools = list[dict[str, Any]] | None
@@ -80,8 +81,7 @@ class ChatTemplate:
                 f"This model's chat template cannot be used: {error}. Set data.template, or choose another model."
             ) from None
         except TEMPLATE_ERRORS as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
-            raise Unrenderable(f"the model's chat template refuses it ({said})") from None
+            raise Unrenderable(f"the model's chat template refuses it ({telling_line(error)})") from None
         return texts[0], [(int(start), int(end)) for start, end in places[0] if end > start] if marks else []
 
 

@@ -5,7 +5,6 @@ What is packed is read as data from a stranger (core/archive.py). Imports no tor
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from core.adapter_files import layers_of, refuse_kind
 from core.archive import ArchiveError, Limits, entries_of, is_archive, unpack
 from core.errors import ModelError, NibbleError
 from core.export.naming import safe_name
@@ -22,6 +22,7 @@ from core.export.place import ExportError, refuse_full_disk, writing
 from core.models import find_model, model_presets
 from core.paths import Reach
 from core.sizes import show_bytes
+from core.strange_files import read_settings, refuse_adapter_settings
 from core.workspace import ROOT, Workspace, as_path, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -114,22 +115,20 @@ def _take(target: Path, parts: list[_Part], source: Path, base: str, reach: Reac
             if isinstance(part.source, Path):
                 shutil.copyfile(part.source, folder / part.name)
         _refuse_weights(folder / WEIGHTS)
-        config = _config(folder / CONFIG)
+        config = _config(folder, target.name)
         config["base_model_name_or_path"] = _base(config, base, reach)
         write_json(folder / CONFIG, config)
     return target
 
 
-def _config(file: Path) -> dict[str, Any]:
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    """The adapter's settings, with what the chat would refuse refused already. Raises ExportError."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise ExportError(f"The adapter's {CONFIG} cannot be read. Download it again.")
-    kind = values.get("peft_type")
-    if kind != "LORA":
-        raise ExportError(f"The adapter is of the kind {str(kind)[:40]!r}; only LoRA's can be used here, with DoRA's.")
+        values = read_settings(folder / CONFIG)
+        refuse_kind(values, name)
+        refuse_adapter_settings(values, name, layers_of(folder))
+    except ModelError as error:
+        raise ExportError(str(error)) from None
     values["auto_mapping"] = None  # which class loads the base is for this machine to say
     return values
 

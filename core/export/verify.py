@@ -15,6 +15,7 @@ from core.export.subject import Subject
 from core.export.told import Verified
 from core.export.weights import Onto
 from core.process import as_process
+from core.telling import telling_line_of
 from core.workspace import read_json, write_json
 
 NEW_TOKENS, PROMPTS = 32, 20
@@ -147,9 +148,9 @@ def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
                 process.kill()
                 raise
         found = read_json(file.with_suffix(".result.json"))
-        said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = errors.read_text(encoding="utf-8", errors="replace")
     if found is None:
-        last = (said or ["it said nothing"])[-1][:200]
+        last = telling_line_of(said, "it said nothing")
         raise ExportError(f"The export could not be loaded to be proved, so it is not handed over: {last}")
     return found
 

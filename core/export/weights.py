@@ -32,6 +32,7 @@ from core.hardware import Device
 from core.memory.sketch import sketch_base
 from core.models import weight_files
 from core.recipe import QuantizationSettings
+from core.telling import telling_line
 
 Onto = Literal["dequantised", "original"]
 ADAPTER_CAN = "Export the adapter instead: it carries everything."
@@ -180,7 +181,7 @@ def _with_adapter(outline: Any, folder: Path) -> PeftModel:
     try:
         return PeftModel(outline, PeftConfig.from_pretrained(folder), ADAPTER, low_cpu_mem_usage=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        said = telling_line(error)
         raise ExportError(f"The adapter cannot be read: {said}.") from None
 
 

@@ -21,6 +21,7 @@ from core.errors import ModelError
 from core.experts import NAME as OUR_EXPERTS
 from core.experts import experts_of, fused_weights
 from core.recipe import LoraSettings, QuantizationSettings
+from core.telling import telling_line
 
 
 def sketch_base(
@@ -39,7 +40,7 @@ def sketch_base(
         model.tie_weights()
     except Exception as error:  # whatever an architecture's own code says to a config that it cannot use
         kind = config.get("model_type", "no model_type")
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        said = telling_line(error)
         raise ModelError(f"A model of the kind {kind!r} cannot be laid out from its config: {said}.") from None
     quantization = quantization_config(settings, dtype)
     if quantization is not None:

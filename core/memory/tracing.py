@@ -17,6 +17,7 @@ from core.memory.shallow import traced_at_depth
 from core.memory.sketch import sketch
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
+from core.telling import telling_line
 from core.train.checkpointing import EVERY
 from core.train.config import optimizer_name
 
@@ -62,7 +63,7 @@ def _trace(
         raise
     except Exception as error:  # an operator without a meta kernel, values that are looked at: never guessed instead
         kind = json.loads(config).get("model_type")
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
+        said = telling_line(error)
         raise ModelError(f"A training step of a {kind} model cannot be traced: {said}.") from None
     return found
 

@@ -1,7 +1,8 @@
 """The endpoint: who may ask, what is answered where, and a reply that ends when its client has gone.
 
-Every request needs the key, compared in constant time, and has to come under this machine's own name and port, so that
-no web page reaches it by a name server of its own making. It listens on the loopback address only.
+Every request needs the key, compared in constant time, and has to come under this machine's own name and port, or one
+by which containers know it, so that no web page reaches it by a name server of its own making. It listens on the
+loopback address only, unless the person names another.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from starlette.routing import Route
 from core.chat.client import ChatClient
 from core.chat.piece import Piece
 from core.chat.voices import Voice
-from core.errors import ChildError, NibbleError
+from core.errors import AskError, ChildError, NibbleError
 from core.hosts import Names
 from core.serve.models import Served
-from core.serve.protocol import Completion, RequestError, Wanted, model_card, read_request
+from core.serve.protocol import Completion, RequestError, model_card
+from core.serve.request import Wanted, read_request
 
 LARGEST_BODY = 8 * 2**20
 MOST_WAITING = 32
@@ -34,10 +36,10 @@ GONE = "The client has gone."
 
 
 class Endpoint:
-    """The ASGI app over one chat process, reached on `port`. Replies are made one by one; `most` may wait."""
+    """The ASGI app over one chat process, reached under `names`. Replies are made one by one; `most` may wait."""
 
-    def __init__(self, client: ChatClient, served: Served, key: str, port: int, most: int = MOST_WAITING) -> None:
-        self._client, self._served, self._key, self._names = client, served, key, Names(port)
+    def __init__(self, client: ChatClient, served: Served, key: str, names: Names, most: int = MOST_WAITING) -> None:
+        self._client, self._served, self._key, self._names = client, served, key, names
         self._waiting, self._most = 0, most
         routes = [
             Route("/v1/models", self._guarded(self._models)),
@@ -61,7 +63,11 @@ class Endpoint:
         """Raise RequestError for whoever has not got the key, or comes under a foreign name."""
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not self._names.served(hosts[0]):
-            raise RequestError(421, "This endpoint does not answer under that name.")
+            raise RequestError(
+                421,
+                f"This endpoint does not answer under the name {', '.join(hosts)[:100]!r}. If it is this machine's, "
+                "start it with --allow-host and that name.",
+            )
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in request.headers.getlist("origin")):
             raise RequestError(403, "Another web page may not use this endpoint.")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -75,6 +81,8 @@ class Endpoint:
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
+        if not name:
+            return await self._models(request)
         await self._voice(name)
         return JSONResponse(model_card(name))
 
@@ -89,7 +97,7 @@ class Endpoint:
         wanted = read_request(await _body(request))
         voice = await self._voice(wanted.model)
         if self._waiting >= self._most:
-            raise RequestError(429, "Too many requests wait here already. Try again in a moment.", code="busy")
+            raise RequestError(429, "Too many requests wait here already. Try again.", code="rate_limit_exceeded")
         reply = _Reply(self._client, voice, wanted)
         self._waiting += 1
         try:
@@ -141,7 +149,7 @@ class _Reply:
         threading.Thread(target=self._make, args=(client, voice, wanted), daemon=True).start()
 
     def _make(self, client: ChatClient, voice: Voice, wanted: Wanted) -> None:
-        reply = client.stream(voice, wanted.messages, wanted.sampling, owner="endpoint")
+        reply = client.stream(voice, wanted.messages, wanted.sampling, owner="endpoint", asked=wanted.asked)
         try:
             for piece in reply:
                 if self._left.is_set():
@@ -163,6 +171,8 @@ class _Reply:
     async def next(self) -> Piece:
         """The next piece. Raises RequestError where there is none because something went wrong."""
         found = await self._pieces.get()
+        if isinstance(found, AskError):
+            raise RequestError(400, str(found), found.setting, found.code) from None
         if isinstance(found, NibbleError):
             raise RequestError(500 if isinstance(found, ChildError) else 400, str(found)) from None
         if isinstance(found, Exception):

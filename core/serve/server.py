@@ -1,12 +1,16 @@
-"""A server for the endpoint: on a port of the loopback address, in a thread or until the process is told to end."""
+"""A server for the endpoint: on a port of this machine, in a thread or until the process is told to end."""
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import uvicorn
@@ -14,12 +18,14 @@ import uvicorn
 from core.chat.client import ChatClient
 from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.hosts import CONTAINER_HOSTS, Names, lan_address
 from core.listening import go_on_listening
 from core.serve.endpoint import Endpoint
 from core.serve.models import Served, name_of
 from core.workspace import Workspace
 
-FIRST_PORT, TRIES = 8000, 100
+LOCAL, FIRST_PORT, TRIES = "127.0.0.1", 8000, 100
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
 KEY_VARIABLE = "NIBBLE_API_KEY"
 FEWEST_LETTERS = 16
 
@@ -27,15 +33,28 @@ FEWEST_LETTERS = 16
 class EndpointServer:
     """The endpoint on a port. `url` and `key` are what a client needs."""
 
-    def __init__(self, client: ChatClient, workspace: Workspace, voice: Voice, key: str, port: int | None) -> None:
-        """Takes the port at once. Raises NibbleError where it is taken."""
+    def __init__(
+        self,
+        client: ChatClient,
+        workspace: Workspace,
+        voice: Voice,
+        key: str,
+        port: int | None,
+        address: str = LOCAL,
+        also: Iterable[str] = (),
+    ) -> None:
+        """Takes the port at once. `address`: of this machine, where it listens; `also`: names that it answers to.
+
+        Raises NibbleError where the port is taken, or the address or a name is none.
+        """
         self.key, self.model = key, name_of(voice)
         self.served = Served(workspace, voice)
-        self._socket = _bound(port)
+        names = CONTAINER_HOSTS | {_name(each) for each in also}
+        self._socket = _bound(port, _address(address))
         own = int(self._socket.getsockname()[1])
-        self.url = f"http://127.0.0.1:{own}/v1"
+        self.url = f"http://{_reached_at(address)}:{own}/v1"
         go_on_listening()
-        app = Endpoint(client, self.served, key, own).app
+        app = Endpoint(client, self.served, key, Names(own, listen=address != LOCAL, also=names)).app
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
@@ -58,17 +77,42 @@ class EndpointServer:
         self._socket.close()
 
 
-def _bound(port: int | None) -> socket.socket:
-    """A listening place on loopback: the port asked for (0: any), else 8000 or the next that is free."""
+def _address(given: str) -> str:
+    """An IPv4 address. Raises NibbleError."""
+    try:
+        return str(ipaddress.IPv4Address(given))
+    except ValueError:
+        raise NibbleError(f"--address: {given[:60]!r} is no IPv4 address, such as 127.0.0.1 or 172.17.0.1.") from None
+
+
+def _name(given: str) -> str:
+    """A name for Host headers. Raises NibbleError."""
+    name = given.strip().lower().rstrip(".")
+    if not _NAME.fullmatch(name):
+        raise NibbleError(
+            f"--allow-host: {given[:60]!r} is no name. Give it alone, without http:// and without a port."
+        )
+    return name
+
+
+def _reached_at(address: str) -> str:
+    """Where a client finds what listens at `address`: everywhere is no place."""
+    return address if not ipaddress.ip_address(address).is_unspecified else lan_address() or LOCAL
+
+
+def _bound(port: int | None, address: str) -> socket.socket:
+    """A listening place at `address`: the port asked for (0: any), else 8000 or the next that is free."""
     for each in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + TRIES):
         place = socket.socket()
         if os.name != "nt":  # there it would let two programs share a port
             place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            place.bind(("127.0.0.1", each))
+            place.bind((address, each))
             place.listen()  # only then nobody else can have it
-        except OSError:
+        except OSError as error:
             place.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise NibbleError(f"--address: {address} is no address of this machine.") from None
             continue
         return place
     raise NibbleError(f"Port {port or FIRST_PORT} is taken by another program. Give another with --port.")

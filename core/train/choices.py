@@ -17,6 +17,7 @@ from core.memory.way import OPTIMIZERS, Way, most_frugal, share_of, ways_of
 from core.models import FoundModel
 from core.recipe import Recipe
 from core.sizes import show_size
+from core.telling import telling_line
 from core.train.offload import keep_embeddings_in_ram
 
 
@@ -72,7 +73,7 @@ def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> 
     way = replace(most_frugal(list(ways_of(recipe, target, [rules.micro_batch or 1]))), heap="kept")
     if rules.optimizer == "auto":
         way = replace(way, optimizer=OPTIMIZERS[0])
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
+    said = telling_line(error)
     because = f"this model's step cannot be traced ({said}), so a frugal way is taken"
     reasons = [{"setting": "micro_batch", "value": way.micro_batch, "because": because}]
     return Choices(replace(way, embeddings_in_ram=False), packed, None, reasons, way.micro_batch * longest)

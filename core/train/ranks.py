@@ -22,6 +22,7 @@ from core.hardware import cpu_cores, cuda_devices, device
 from core.process import child_environment
 from core.recipe import Recipe
 from core.runs.store import Run
+from core.telling import telling_line_of
 from core.train.manifest import newest_valid
 from core.workspace import ROOT
 
@@ -187,8 +188,8 @@ def _why(run: Run, rank: int, code: int) -> str:
         saved = f"What was learned up to step {int(checkpoint.name):,} is saved."
     if code < 0:
         return f"was ended from outside (signal {-code}), perhaps for want of memory. {saved}"
-    lines = (folder_of(run, rank) / "log").read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
-    return f"ended: {lines[-1][:300]} {saved}"
+    log = (folder_of(run, rank) / "log").read_text("utf-8", "replace")
+    return f"ended: {telling_line_of(log, 'nothing in its log')}. {saved}"
 
 
 def end_with_parent() -> None:

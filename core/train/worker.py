@@ -23,6 +23,7 @@ from core.process import process_started
 from core.runs.holder import DeviceHeld, hold, holder
 from core.runs.pulse import Heart
 from core.runs.store import Run
+from core.telling import telling_line
 from core.train.base import have_base
 from core.train.ranks import Others, forget_place
 from core.trust import trust_only
@@ -118,8 +119,7 @@ def _reason(run: Run, error: Exception) -> str:
         return "Memory ran out. Raise the budget, or choose a smaller model or data.max_length."
     if is_disk_full(error):
         return f"The disk is full. {free_some(run.workspace)} Then resume the run."
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return f"{type(error).__name__}: {first}. The log's last lines say where; please report it."
+    return f"{telling_line(error, kind=True)}. The log's last lines say where; please report it."
 
 
 def _last_word(run: Run, state: str) -> str:

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from core.chat import worker
-from core.chat.adapters import AdapterLost, Adapters, refuse_adapter
+from core.chat.adapters import AdapterLost, Adapters
 from core.chat.client import ChatClient
+from core.chat.fitting import Bare, refuse_adapter
 from core.chat.generate import answers, prompt_ids, stream
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, base_voice, without_adapter
-from core.errors import ChildError, ModelError, NibbleError
+from core.errors import AskError, ChildError, ModelError, NibbleError
 from core.models import find_model
 from core.recipe import LoraSettings
 from core.workspace import Workspace
@@ -152,7 +153,7 @@ def test_an_adapter_that_was_written_anew_is_read_anew(
     ("change", "said"),
     [
         ({"peft_type": "IA3"}, "of the kind IA3"),
-        ({"bias": "all"}, "changes its base itself"),
+        ({"layer_replication": [[0, 2]]}, "changes its base itself"),
         ({"init_lora_weights": "pissa_niter_4"}, "changes its base itself"),
         (
             {"base_model_name_or_path": "org/another-model"},
@@ -168,7 +169,7 @@ def test_an_adapter_that_cannot_be_swapped_is_refused_in_a_sentence(
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(NibbleError, match=said):
-        refuse_adapter(folder, over.base, over.found)
+        refuse_adapter(folder, Bare.of(over.base), over.found)
 
 
 def test_an_adapter_of_another_size_is_refused_though_it_names_this_base(
@@ -296,6 +297,33 @@ def test_top_k_of_one_is_greedy_and_a_penalty_is_not(talker, tokenizer) -> None:
     assert len(set(penalised.ids)) > len(set(greedy.ids))
 
 
+def test_numbers_as_clients_send_them_draw_as_transformers_own_do(talker, tokenizer) -> None:
+    """A whole temperature, a nucleus of nothing, `min_p`: the same tokens as plain `generate`, drawn with one seed."""
+    greedy = _say(talker, tokenizer)
+    for likeliest in (Sampling(12, top_p=0, seed=1), Sampling(12, temperature=1e-30), Sampling(12, min_p=1, seed=1)):
+        assert _say(talker, tokenizer, likeliest).ids == greedy.ids
+    ids = torch.tensor([prompt_ids(tokenizer, ASK, 512)])
+    torch.manual_seed(5)
+    drawn = {"do_sample": True, "temperature": 2.0, "top_p": 1.0, "top_k": 0, "min_p": 0.1, "max_new_tokens": 12}
+    plain = talker.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **drawn)
+    ours = _say(talker, tokenizer, Sampling(12, temperature=2, top_p=1, min_p=0.1, seed=5))
+    assert list(ours.ids) == plain[0, ids.shape[1] :].tolist()
+
+
+def test_penalties_for_presence_and_frequency_are_openais(talker, tokenizer) -> None:
+    """mu[j] - c[j] * frequency - (c[j] > 0) * presence, c[j] how often the reply has the token (API reference)."""
+    sampling = Sampling(12, greedy=True, presence_penalty=1.5, frequency_penalty=0.5)
+    ids = prompt_ids(tokenizer, ASK, 512)
+    reply: list[int] = []
+    with torch.no_grad():
+        while len(reply) < 12:
+            logits = talker(input_ids=torch.tensor([ids + reply])).logits[0, -1].float()
+            for token in set(reply):
+                logits[token] -= reply.count(token) * 0.5 + 1.5
+            reply.append(int(logits.argmax()))
+    assert list(_say(talker, tokenizer, sampling).ids) == reply != list(_say(talker, tokenizer).ids)
+
+
 def test_a_reply_ends_before_a_stop_text(talker, tokenizer) -> None:
     whole = _say(talker, tokenizer, Sampling(max_new_tokens=60, greedy=True))
     stop = whole.text[len(whole.text) // 2 :][:3]
@@ -307,8 +335,11 @@ def test_a_reply_ends_before_a_stop_text(talker, tokenizer) -> None:
 
 
 def test_a_prompt_longer_than_the_context_is_refused_in_a_sentence(tokenizer) -> None:
-    with pytest.raises(NibbleError, match="the model takes 512"):
+    with pytest.raises(
+        AskError, match=r"maximum context length is 512 tokens, and the conversation has \d\d\d"
+    ) as refused:
         prompt_ids(tokenizer, [{"role": "user", "content": "hello " * 600}], 512)
+    assert refused.value.code == "context_length_exceeded"
 
 
 def test_a_reply_ends_where_the_context_is_full(talker, tokenizer) -> None:
@@ -408,8 +439,20 @@ def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, vo
         streamed = client.chat.completions.create(**asked, stream=True)
         said = "".join(chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices)
         whole = client.chat.completions.create(**asked)
+        refused = {}
+        for setting, more in {
+            "messages": {"messages": [{"role": "user", "content": "hello " * 600}]},
+            "reasoning_effort": {"reasoning_effort": "low"},
+            "chat_template_kwargs.enable_thinking": {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}},
+        }.items():
+            with pytest.raises(openai.BadRequestError) as each:
+                client.chat.completions.create(**{**asked, **more})
+            refused[setting] = each.value
     finally:
         server.stop()
+    assert [each.param for each in refused.values()] == list(refused)
+    assert refused["messages"].code == "context_length_exceeded"
+    assert "maximum context length is 512 tokens" in str(refused["messages"])
     expected = [*chat.stream(voice, ASK, GREEDY)][-1]
     assert said.strip() == whole.choices[0].message.content == expected.text
     assert whole.usage.completion_tokens == 12

@@ -38,10 +38,13 @@ class FakeClient:
     heard: list[tuple[Voice, list[dict[str, Any]], Sampling]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
 
-    def stream(self, voice: Voice, messages: list[dict[str, Any]], sampling: Sampling, owner: str) -> Iterator[Piece]:
+    def stream(
+        self, voice: Voice, messages: list[dict[str, Any]], sampling: Sampling, owner: str, asked: dict[str, Any]
+    ) -> Iterator[Piece]:
         self.heard.append((voice, messages, sampling))
+        self.asked = asked
         if messages[-1]["content"] == "too long":
-            raise NibbleError("The conversation has 900 tokens; the model takes 512.")
+            raise NibbleError("The model is gone.")
         said = ""
         try:
             for count, word in enumerate(WORDS, 1):
@@ -133,8 +136,8 @@ def test_what_is_asked_for_reaches_the_model(client: openai.OpenAI, chat: FakeCl
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not supported"),
         ({"messages": []}, "messages", "at least one"),
         ({"messages": [{"role": "judge", "content": "x"}]}, "messages[0].role", "no role that is known"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "Only text"),
-        ({"messages": [{"role": "user", "content": "too long"}]}, None, "has 900 tokens"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]", "Only text"),
+        ({"messages": [{"role": "user", "content": "too long"}]}, None, "The model is gone"),
         ({"stop": [1]}, "stop", "text or a list"),
     ],
 )
@@ -181,6 +184,53 @@ def test_without_the_key_nothing_is_told(server: EndpointServer, chat: FakeClien
     huge = httpx.post(f"{server.url}/chat/completions", headers=good, content=b" " * (9 * 2**20))
     assert huge.status_code == 413
     assert chat.heard == []
+
+
+def test_a_container_reaches_it_by_the_names_that_it_knows_this_machine_by(server: EndpointServer) -> None:
+    good, port = {"authorization": f"Bearer {KEY}"}, server.url.removesuffix("/v1").rpartition(":")[2]
+    for name in ("host.docker.internal", "HOST.docker.internal", "host.containers.internal", "gateway.docker.internal"):
+        assert httpx.get(f"{server.url}/models", headers={**good, "host": f"{name}:{port}"}).status_code == 200
+        assert httpx.get(f"{server.url}/models", headers={"host": f"{name}:{port}"}).status_code == 401
+    for foreign in (
+        "host.docker.internal.evil.example",
+        "evil.docker.internal",
+        "docker.internal",
+        "host.docker.internal",
+    ):
+        answer = httpx.get(f"{server.url}/models", headers={**good, "host": f"{foreign}:{port[:-1]}"})
+        assert answer.status_code == 421
+    answer = httpx.get(f"{server.url}/models", headers={**good, "host": f"evil.docker.internal:{port}"})
+    assert answer.status_code == 421 and "--allow-host" in answer.json()["error"]["message"]
+    page = {**good, "host": f"host.docker.internal:{port}", "origin": "https://evil.example"}
+    assert httpx.get(f"{server.url}/models", headers=page).status_code == 403
+
+
+def test_further_names_and_another_address_are_the_persons_to_give(chat: FakeClient, tmp_path: Path) -> None:
+    made = (chat, Workspace.open(tmp_path), base_voice("starter"), KEY, 0)
+    served = EndpointServer(*made, address="127.0.0.2", also=["Nibble.home.example."])  # type: ignore[arg-type]
+    served.start()
+    while not served._server.started:
+        time.sleep(0.01)
+    try:
+        good, port = {"authorization": f"Bearer {KEY}"}, served.url.removesuffix("/v1").rpartition(":")[2]
+        assert served.url == f"http://127.0.0.2:{port}/v1"
+        for name, status in (("nibble.home.example", 200), ("127.0.0.2", 200), ("evil.example", 421)):
+            heads = {**good, "host": f"{name}:{port}"}
+            assert httpx.get(f"{served.url}/models", headers=heads).status_code == status
+    finally:
+        served.stop()
+    for wrong in ({"address": "localhost"}, {"address": "192.0.2.1"}, {"also": ["http://x"]}, {"also": ["x:80"]}):
+        with pytest.raises(NibbleError, match="--address|--allow-host"):
+            EndpointServer(*made, **wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_not_served_says_what_is(client: openai.OpenAI, server: EndpointServer) -> None:
+    with pytest.raises(openai.NotFoundError, match="POST /v1/completions is not served here: /v1/models"):
+        client.completions.create(model="starter", prompt="x")
+    with pytest.raises(openai.NotFoundError, match="/v1/responses is not served here"):
+        client.responses.create(model="starter", input="x")
+    answer = httpx.get(f"{server.url}/models/", headers={"authorization": f"Bearer {KEY}"})
+    assert [each["id"] for each in answer.json()["data"]] == ["starter"]
 
 
 def test_a_client_that_goes_away_ends_the_reply(client: openai.OpenAI, chat: FakeClient) -> None:

@@ -109,7 +109,9 @@ def test_a_run_without_an_adapter_names_its_checkpoint(workspace: Workspace, run
         find_voice(workspace, f"run:{run.id}")
 
 
-@pytest.mark.parametrize("change", [{"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"stop": ("x",) * 20}])
+@pytest.mark.parametrize(
+    "change", [{"temperature": -1}, {"top_p": 1.1}, {"min_p": -0.1}, {"max_new_tokens": 0}, {"stop": ("x",) * 20}]
+)
 def test_a_sampling_out_of_range_names_the_setting(change: dict[str, object]) -> None:
     with pytest.raises(NibbleError, match=next(iter(change))):
         Sampling(**change)

@@ -197,7 +197,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
     "a pattern without end": ({"target_modules": "(a+)+$"}, "cannot be matched in good time"),
     "many patterns": ({"target_modules": ".*a.*a.*a.*a.*a.*a.*b"}, "cannot be matched in good time"),
     "a pattern to leave out": ({"exclude_modules": "(.*)*x"}, "cannot be matched in good time"),
-    "a pattern that is none": ({"target_modules": "(("}, "cannot be matched in good time"),
+    "a pattern that is none": ({"target_modules": "(("}, "by what is no pattern"),
     "a pattern of ranks": ({"rank_pattern": {"(a|a)*b": 4}}, "cannot be matched in good time"),
     "a rank without end": ({"r": 10**12}, "allowed: 1 to"),
     "a rank that is a word": ({"r": "many"}, "allowed: 1 to"),
@@ -211,7 +211,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_that_would_do_harm_is_refused(name: str, workspace: Workspace, canary: Path) -> None:
-    from core.chat.adapters import refuse_adapter
+    from core.chat.fitting import Bare, refuse_adapter
 
     values, words = ADAPTERS[name]
     folder = _adapter(workspace.path / "theirs")
@@ -219,7 +219,7 @@ def test_an_adapter_that_would_do_harm_is_refused(name: str, workspace: Workspac
     with pytest.raises(NibbleError, match=words):
         if "base" in name:
             _talk(workspace, folder)
-        refuse_adapter(folder, None, find_model("starter"))
+        refuse_adapter(folder, Bare({}, {}), find_model("starter"))
 
 
 @pytest.mark.full

@@ -1,0 +1,178 @@
+"""What a library's error says, in the one line that says it. Imports nothing but the standard library.
+
+The first line is often only a heading ("Error(s) in loading state_dict for X:"), or points at what was logged ("look at
+the above report!"), and the fact is below it, in the log, or in the error that this one was raised from.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+MOST = 300
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# What torch prints of a module, between a bracket that ends a line and the one that begins another.
+_INSIDES = re.compile(r"\(\n(?:[ \t].*\n)*[ \t]*\)")
+_SHAPE = re.compile(r"torch\.Size\(\[([\d, ]*)\]\)")
+_SECRETS = (
+    (re.compile(r"\b(?:hf|gh[opsu]|nb|sk|xox[a-z])[_-][\w-]{10,}"), "…"),
+    (re.compile(r"(?i)\b(bearer|basic|token|password|api[_-]?key)([ =:]+)[^\s,;'\"]{6,}"), r"\1\2…"),
+    (re.compile(r"(\w://)[^/\s@]+@"), r"\1"),
+    (re.compile(r"(\w://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?…"),
+)
+# A file of this machine is told by its name: where it lies is for nobody else.
+_PATH = re.compile(r"(?<![\w:/.<])(?:/[\w.~@%+ -]*[\w.~@%+-])*?/[\w.~@%+-]+(?:/[\w.~@%+-]+)+|\b[A-Za-z]:\\[^\s'\",;]+")
+_HEADING = re.compile(
+    r"[:(]$|^\d+ validation errors? for|^while (parsing|scanning|constructing|composing)|^Traceback |^IMPORTANT:"
+    r"|^\(\d+\) |^File \"|^in \"|^\^+$|^-+$",
+)
+_VAGUE = re.compile(
+    r"(?i)\babove report|look(ing)? (at the )?above|see (the )?(original )?errors?\b.*(above|below)"
+    r"|^an error occurred\b|because of the following error|^(unknown|internal) error$"
+)
+_STRONG = re.compile(
+    r"(?i)size mismatch|missing key|unexpected key|\brequires?\b|\bneed(s|ed)?\b|install|no module named"
+)
+_TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
+# What is said so that only the library's authors know what it means: what it says, in plain words.
+_PLAIN = (
+    (
+        re.compile(r"did not match any variant of untagged enum (\w+?)(?:Untagged|Wrapper|Helper)?\b"),
+        r"tokenizer.json holds a \1 that the installed package tokenizers does not know: it was written by a newer "
+        r"one, or is damaged",
+    ),
+    (
+        re.compile(r"(?:Error while deserializing|deserializing) header: (.+)|\bMetadataIncompleteBuffer\b.*"),
+        r"a safetensors file is damaged, cut short or not downloaded whole (\g<0>)",
+    ),
+    (
+        re.compile(r"^Couldn't instantiate the backend tokenizer\b.*"),
+        "there is no tokenizer.json that can be read, and making one from older files takes the package sentencepiece "
+        "or tiktoken, which is not installed",
+    ),
+)
+
+
+class Listening(logging.Handler):
+    """Hears what `library` warns of while it works: some errors only point at that."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(logging.WARNING)
+        self._logger, self._lines = logging.getLogger(library), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record's lines."""
+        self._lines += _ANSI.sub("", record.getMessage()).splitlines()
+
+    def __enter__(self) -> Listening:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+
+    def report(self) -> str | None:
+        """What transformers' report on loading says of the first tensor that does not fit; None where it says nothing.
+
+        Its lines are `name | MISMATCH | Reinit due to size mismatch - ckpt: … vs model:…`.
+        """
+        rows = [[part.strip() for part in line.split("|")] for line in self._lines]
+        odd = [row for row in rows if len(row) >= 3 and row[1] in ("MISMATCH", "CONVERSION")]
+        if not odd:
+            return None
+        name, _, why = odd[0][:3]
+        said = (
+            why.replace("Reinit due to ", "").replace("ckpt: ", "its file has ").replace(" vs model:", ", the model ")
+        )
+        return f"{name}: {said}{_more(len(odd))}"
+
+
+def telling_line(error: BaseException, heard: Listening | None = None, kind: bool = False) -> str:
+    """The line of `error`, or of what it was raised from, that says what is wrong; without the full stop at its end.
+
+    `heard` is what the library logged meanwhile. `kind`: begins with the error's class, as it does anyway where the
+    message is no sentence. No escape codes, at most MOST letters, no place on this machine's
+    disk, and nothing that looks like a key.
+    """
+    for each in _chain(error):
+        report = heard.report() if heard is not None and _VAGUE.search(str(each)) else None
+        line = report or _line(str(each))
+        if line:
+            return _clean(f"{type(each).__name__}: {line}{_where(each)}" if kind or _is_bare(each) else line)
+    first = next(iter(str(error).strip().splitlines()), "")
+    return _clean(f"{type(error).__name__}{f': {first}' if first else _where(error)}")
+
+
+def telling_line_of(output: str, nothing: str) -> str:
+    """As `telling_line`, of what a process wrote before it ended; `nothing` where that was nothing.
+
+    Of a traceback it is the error, with its kind; else the last line.
+    """
+    text = _ANSI.sub("", output).strip()
+    _, traced, after = text.rpartition("Traceback (most recent call last):\n")
+    if traced:
+        said = re.split(r"\n(?=\S)", after, maxsplit=1)[-1]
+        kind = _TYPE.match(said)
+        line = _line(said[kind.end() :] if kind else said)
+        if line:
+            return _clean(f"{kind.group() if kind else ''}{line}")
+    return _clean((text.splitlines() or [nothing])[-1])
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came from. An error may come to stand in its own chain."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _line(text: str) -> str | None:
+    """The line of a message that says what; None where all of it only points somewhere else."""
+    text = _INSIDES.sub("(…)", _ANSI.sub("", text)).strip()
+    _, traced, after = text.rpartition("Traceback (most recent call last):\n")
+    if traced:  # of an error within the error, whose own words come after its frames
+        text = re.split(r"\n(?=\S)", after, maxsplit=1)[-1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for pattern, plain in _PLAIN:
+        found = next((match for match in map(pattern.search, lines) if match), None)
+        if found:
+            return found.expand(plain)
+    telling = [line for line in lines if not _HEADING.search(line) and not _VAGUE.search(line)]
+    if not telling:
+        return None
+    if telling[0] == lines[0]:
+        return lines[0]
+    line = next((line for line in telling if _STRONG.search(line)), telling[0])
+    kind = line.partition(" for ")[0]
+    alike = sum(other.startswith(f"{kind} for ") for other in telling) if kind != line else 1
+    return _TYPE.sub("", line).rstrip(" .") + _more(alike)
+
+
+def _more(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""
+
+
+def _is_bare(error: BaseException) -> bool:
+    """Whether the message is no sentence: a key that is not there, an assertion."""
+    return isinstance(error, (LookupError, AssertionError, NotImplementedError, AttributeError, TypeError))
+
+
+def _where(error: BaseException) -> str:
+    """The line of code where a bare error arose, as it names what was looked for: `ROPE_INIT_FUNCTIONS[kind]`."""
+    if not isinstance(error, LookupError) and str(error):
+        return ""
+    frames: list[Any] = [each for each in traceback.extract_tb(error.__traceback__) if each.name != "__getitem__"]
+    return f" in `{frames[-1].line[:100]}`" if frames and frames[-1].line else ""
+
+
+def _clean(line: str) -> str:
+    line = " ".join(_SHAPE.sub(r"(\1)", _ANSI.sub("", line)).split())
+    for secret, instead in _SECRETS:
+        line = secret.sub(instead, line)
+    line = _PATH.sub(lambda found: re.split(r"[/\\]", found.group())[-1], line)
+    return line.rstrip(". ") if len(line) <= MOST else line[: MOST - 1].rstrip() + "…"
