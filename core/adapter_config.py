@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from peft import LoraConfig
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from core.adapter_init import alpha_for_twice_the_rank
+from core.basemodel.reach import LINEAR, unreached
 from core.errors import ModelError
 from core.experts import experts_of, fused_weights
 from core.settings import LoraSettings
-from core.targets import chosen, is_called, kinds
+from core.targets import chosen, is_called, kinds, roots
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
@@ -51,17 +50,34 @@ def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
 def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list[str]:
     """Which linear layers get an adapter, never the head: PEFT's word for all of them, or their whole names.
 
-    For mixtures PEFT would take its word to mean the routers too, and in some families not the experts.
+    PEFT would take its word to mean also what text never reaches, such as a tower for pictures: an adapter there would
+    take its share of the parameters and learn nothing. So they are named one by one, and so are those of mixtures,
+    where PEFT would take its word to mean the routers too, and in some families not the experts.
     """
-    if settings.targets == "all-linear" and next(experts_of(model), None) is None:
+    beyond = unreached(model)
+    if settings.targets == "all-linear" and not beyond and next(experts_of(model), None) is None:
         return "all-linear"
+    return chosen(_linear(model), settings.targets, beyond)
+
+
+def tell_targets(model: PreTrainedModel, settings: LoraSettings) -> str:
+    """What to say of layers that cannot learn from text: those left out, or those asked for all the same; else ''."""
+    beyond = unreached(model)
+    linear = [name for name in _linear(model) if name in beyond]
+    if not linear:
+        return ""
+    adapted = [name for name in chosen(_linear(model), settings.targets, beyond) if name in beyond]
+    if adapted:
+        return (
+            f"{len(adapted):,} of the layers that lora.targets names are never reached by text ({roots(adapted)}): "
+            "their adapters learn nothing here."
+        )
+    return f"{len(linear):,} linear layers are never reached by text ({roots(linear)}), so they get no adapter."
+
+
+def _linear(model: PreTrainedModel) -> list[str]:
     head = model.get_output_embeddings()
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
-    return chosen(linear, settings.targets)
+    return [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
 
 
 def fused_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:

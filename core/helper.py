@@ -92,6 +92,7 @@ class _Work:
         refuses what cannot be used.
         """
         from core.advice import advice
+        from core.basemodel.fit import refuse_misfit
         from core.budget import read_budget
         from core.further import take_over
         from core.hardware import compute_dtype, cuda_capability, device
@@ -114,6 +115,7 @@ class _Work:
                 "download_bytes": found.download_bytes,
             }
             require_agreed(workspace, found)
+            refuse_misfit(found)
             refuse_length(recipe, found)
             answer["advice"] = advice(recipe, found)
             budget = read_budget(recipe, found, device_for_a_run(workspace))

@@ -169,8 +169,11 @@ class Chat:
 
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base with its files here; a stop ends the download."""
+        from core.basemodel.fit import refuse_misfit
         from core.download import DownloadStopped, downloading, here
 
+        if found.folder is None:
+            refuse_misfit(found)
         number = request["number"]
         try:
             for progress in downloading(found, lambda: self._stops.asked(number)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from core.basemodel.before_download import refuse_misfit_online
 from core.download import DownloadStopped, Progress, download, stopped_sentence
 from core.models import FoundModel, find_model
 from core.recipe import Recipe
@@ -27,6 +28,8 @@ def have_base(run: Run, recipe: Recipe) -> FoundModel:
 
 
 def _download(run: Run, found: FoundModel) -> FoundModel:
+    run.write_status(message="Looking at what the model's files hold.")
+    refuse_misfit_online(found, run.is_to_stop)
     began, needed, told = time.monotonic(), found.download_bytes, 0.0
     last: Progress | None = None
     files = f"{show_bytes(needed)} in {len(found.files)} files, commit {str(found.revision)[:7]}"

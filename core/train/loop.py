@@ -14,7 +14,9 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
+from core.adapter_config import tell_targets
 from core.advice import advice
+from core.basemodel.fit import refuse_misfit
 from core.budget import Budget, read_budget
 from core.build import (
     adapter_dtype,
@@ -132,6 +134,7 @@ def prepare(
     bits = recipe.quantization.bits
     dtype, because = dtype_for(chosen)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
+    tell_files(run, found)
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are laid out by {require_template(tokenizer, recipe.data).source}.")
     rows = prepare_rows(run, recipe, tokenizer)
@@ -142,6 +145,9 @@ def prepare(
     base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
     go_on_unless_stopped(run)
     held = quantised(base)
+    left_out = tell_targets(base, recipe.lora)
+    if left_out:
+        run.event("adapter", left_out)
     adapters_in = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
     goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
@@ -168,6 +174,15 @@ def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budg
     for reason in choices.reasons:
         run.event("plan", f"{reason['setting']}: {reason['value']}, because {reason['because']}.")
     return choices
+
+
+def tell_files(run: Run, found: FoundModel) -> None:
+    """What of the model's files is not used, or could not be looked at. Raises ModelError where weights are missing."""
+    fit = refuse_misfit(found)
+    for said in fit.said:
+        run.event("model", said)
+    if fit.undecided:
+        run.event("model", fit.undecided)
 
 
 def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
