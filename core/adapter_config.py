@@ -6,7 +6,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from core.adapter_init import alpha_for_twice_the_rank
-from core.basemodel.reach import LINEAR, unreached
+from core.basemodel.reach import LINEAR, reach
 from core.errors import ModelError
 from core.experts import experts_of, fused_weights
 from core.settings import LoraSettings
@@ -54,30 +54,32 @@ def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list
     take its share of the parameters and learn nothing. So they are named one by one, and so are those of mixtures,
     where PEFT would take its word to mean the routers too, and in some families not the experts.
     """
-    beyond = unreached(model)
-    if settings.targets == "all-linear" and not beyond and next(experts_of(model), None) is None:
+    found = reach(model)
+    left_out = found.unreached or found.choosers
+    if settings.targets == "all-linear" and not left_out and next(experts_of(model), None) is None:
         return "all-linear"
-    return chosen(_linear(model), settings.targets, beyond)
+    return chosen(_linear(model), settings.targets, found.unreached)
 
 
 def tell_targets(model: PreTrainedModel, settings: LoraSettings) -> str:
     """What to say of layers that cannot learn from text: those left out, or those asked for all the same; else ''."""
-    beyond = unreached(model)
-    linear = [name for name in _linear(model) if name in beyond]
-    if not linear:
-        return ""
-    adapted = [name for name in chosen(_linear(model), settings.targets, beyond) if name in beyond]
-    if adapted:
+    beyond, linear = reach(model).unreached, _linear(model)
+    left = [name for name in linear if name in beyond]
+    asked = [name for name in chosen(linear, settings.targets, beyond) if name in beyond]
+    if asked:
         return (
-            f"{len(adapted):,} of the layers that lora.targets names are never reached by text ({roots(adapted)}): "
-            "their adapters learn nothing here."
+            f"Text never reaches {len(asked):,} of the layers that lora.targets names ({roots(asked)}): an adapter "
+            "there learns nothing here."
         )
-    return f"{len(linear):,} linear layers are never reached by text ({roots(linear)}), so they get no adapter."
+    what = f"{len(left):,} linear layer{'s' * (len(left) != 1)} ({roots(left)})"
+    return f"Text never reaches {what} of this model: no adapter is put there." if left else ""
 
 
 def _linear(model: PreTrainedModel) -> list[str]:
-    head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    """The names of the linear layers that can have an adapter: neither the head nor those that choose experts."""
+    head, choosers = model.get_output_embeddings(), reach(model).choosers
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    return [name for name in linear if name not in choosers]
 
 
 def fused_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:

@@ -26,6 +26,7 @@ from core.adapter_init import (
 from core.admit import admit
 from core.attention import FLASH, refuse_attention, repeat_keys
 from core.basemodel.fit import refuse_misfit, refuse_random
+from core.basemodel.outline import without_pad_beyond
 from core.download import bring_settings
 from core.errors import ModelError, RecipeError
 from core.experts import NAME as OUR_EXPERTS
@@ -88,6 +89,7 @@ def load_base(
         repeat_keys()
     # bitsandbytes tells of its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    no_pad = {} if without_pad_beyond(found.config) == found.config else {"pad_token_id": None}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             found.folder,
@@ -99,6 +101,7 @@ def load_base(
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **no_pad,
         )
     except Exception as error:  # whatever an architecture's code says to files of strangers
         if is_out_of_memory(error):

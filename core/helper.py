@@ -125,6 +125,7 @@ class _Work:
             if state["stage"] == "failed":
                 raise DataError(state["error"])
             if state["stage"] == "done":
+                _refuse_untrainable(state["warnings"])
                 rules = recipe.train
                 rows = state["split"]["train"]
                 answer["steps"] = rules.max_steps or steps_for(rows, rules.effective_batch, rules.epochs or 1)
@@ -160,6 +161,13 @@ class _Work:
             time.sleep(0.05)
             state = desk.state()
         return state
+
+
+def _refuse_untrainable(findings: list[dict[str, Any]]) -> None:
+    """Raise DataError for what a run would refuse once it has begun."""
+    for finding in findings:
+        if finding["code"] == "no-embedding":
+            raise DataError(f"{finding['message']} {finding['mend']}")
 
 
 def _where(error: NibbleError) -> str:

@@ -27,7 +27,7 @@ from transformers.utils import logging as their_logging
 
 from core.basemodel.headers import TensorShape, fetch_headers
 from core.basemodel.outline import outline
-from core.basemodel.reach import unreached
+from core.basemodel.reach import reach
 from core.errors import ModelError, NibbleError
 from core.model_kinds import needs_code
 from core.models import FoundModel, find_model
@@ -89,7 +89,7 @@ def fit_of(found: FoundModel) -> Fit:
 
 def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> Fit:
     model = outline(found.config, torch.bfloat16)
-    beyond = unreached(model)
+    beyond = reach(model).unreached
     loaded = _load_on_meta(model, tensors)
     aside = [name for name in loaded.missing if _lies_in(name, beyond)]
     missing = [name for name in loaded.missing if name not in aside]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
 
     Raises ModelError where its architecture cannot be built: then it could not be loaded either.
     """
-    values = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    plain = without_pad_beyond(config)
+    values = {key: value for key, value in plain.items() if key not in ("quantization_config", "auto_map")}
     kind = config.get("model_type", "no model_type")
     try:
         known = AutoConfig.for_model(**values)
@@ -35,3 +37,10 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
             ) from None
         raise ModelError(f"A model of the kind {kind!r} cannot be laid out from its config: {said}.") from None
     return model
+
+
+def without_pad_beyond(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` without a padding token that has no row: transformers could not build its embeddings."""
+    rows, pad = config.get("vocab_size"), config.get("pad_token_id")
+    odd = isinstance(rows, int) and isinstance(pad, int) and pad >= rows
+    return {key: value for key, value in config.items() if not (odd and key == "pad_token_id")}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import torch
@@ -18,11 +20,22 @@ from transformers.pytorch_utils import Conv1D
 
 LINEAR = (torch.nn.Linear, Conv1D)
 _MOST_KNOWN = 64
-_known: dict[tuple[type, str], frozenset[str]] = {}
+_known: dict[tuple[type, str], Reach] = {}
 
 
-def unreached(model: PreTrainedModel) -> frozenset[str]:
-    """The names of the linear layers in `model` that text does not reach; of a model for text alone, none.
+@dataclass(frozen=True)
+class Reach:
+    """Names of linear layers: those that text does not reach, and those that answer with more than one tensor.
+
+    The latter choose experts by a class of their own; an adapter can be added to neither's answer with any sense.
+    """
+
+    unreached: frozenset[str]
+    choosers: frozenset[str] = frozenset()
+
+
+def reach(model: PreTrainedModel) -> Reach:
+    """What of `model` cannot learn from text; of a model for text alone all can.
 
     Where its pass cannot be followed without values, all that lies outside of its decoder, if its config names one.
     """
@@ -34,18 +47,25 @@ def unreached(model: PreTrainedModel) -> frozenset[str]:
     return _known[key]
 
 
-def _find(model: PreTrainedModel) -> frozenset[str]:
-    linear, met = _linear(model), set[str]()
+def _find(model: PreTrainedModel) -> Reach:
+    linear, met = _linear(model), dict[str, bool]()
+
+    def follow(name: str, module: torch.nn.Module) -> None:
+        def meet(module: torch.nn.Module, given: Any, answer: Any) -> None:
+            met[name] = isinstance(answer, torch.Tensor)
+
+        module.register_forward_hook(meet)
+
     try:
         with torch.device("meta"), no_init_weights():
             twin = type(model)(copy.deepcopy(model.config)).eval()
         for name, module in _linear(twin).items():
-            module.register_forward_pre_hook(lambda *_, name=name: met.add(name))
+            follow(name, module)
         with torch.no_grad(), values_unseen():
             twin(input_ids=torch.zeros((1, 2), dtype=torch.long, device="meta"), use_cache=False)
     except Exception:  # an architecture that looks at values, as routing by hand does: its config has to tell
-        return frozenset(name for name in linear if not _is_in_decoder(name, model))
-    return frozenset(linear) - met
+        return Reach(frozenset(name for name in linear if not _is_in_decoder(name, model)))
+    return Reach(frozenset(linear) - set(met), frozenset(name for name, plain in met.items() if not plain))
 
 
 def _linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from core.basemodel.outline import without_pad_beyond
+from core.basemodel.vocabulary import embedding_rows, safe_pad
 from core.build import load_tokenizer
 from core.data.layout import require_template
 from core.export.naming import plain_template, without_paths
@@ -24,7 +26,7 @@ _OTHERS = ("adapter_", "README", "manifest.json", "training_args")
 
 def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None:
     """The settings of a merged model whose weights are in `dtype`."""
-    config = read_json(subject.base_folder / "config.json")
+    config = without_pad_beyond(read_json(subject.base_folder / "config.json"))
     dropped = ("quantization_config", "torch_dtype", "_name_or_path", "auto_map")
     kept = {key: value for key, value in without_paths(config).items() if key not in dropped}
     write_json(folder / "config.json", {**kept, "dtype": str(dtype).removeprefix("torch.")})
@@ -66,7 +68,8 @@ def write_generation_config(subject: Subject, folder: Path) -> None:
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     values = {key: value for key, value in without_paths(values).items() if key != "_from_model_config"}
     values["eos_token_id"] = stop_tokens(subject, tokenizer)
-    values["pad_token_id"] = tokenizer.pad_token_id
+    rows = embedding_rows(subject.base)
+    values["pad_token_id"] = tokenizer.pad_token_id if rows is None else safe_pad(tokenizer, rows)
     write_json(folder / "generation_config.json", values)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from core.basemodel.vocabulary import beyond, embedding_rows
 from core.chat.generate import prompt_ids
 from core.data.pantry import Pantry
 from core.data.prepared import prepare_data
@@ -40,6 +41,8 @@ def prompts_of(subject: Subject, tokenizer: Any, most: int = MOST) -> Prompts:
         rows, source = _rows(subject, tokenizer, most)
     except (DataError, RunError):
         rows, source = [], ""
+    known = embedding_rows(subject.base)
+    rows = [row for row in rows if not beyond(row, known)]
     if not rows:
         asked = [[{"role": "user", "content": text}] for text in _ANYWAY]
         rows, source = [prompt_ids(tokenizer, each, LONGEST_TOKENS) for each in asked], "plain questions"

@@ -17,6 +17,7 @@ from transformers import set_seed
 from core.adapter_config import tell_targets
 from core.advice import advice
 from core.basemodel.fit import refuse_misfit
+from core.basemodel.vocabulary import embedding_rows
 from core.budget import Budget, read_budget
 from core.build import (
     adapter_dtype,
@@ -113,6 +114,9 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
             ending.out_of_memory(run, watcher, sampler, budget, error)
         ending.save_adapter(run, prepared.model, prepared.tokenizer)
     run.event("adapter", "The adapter is saved.")
+    fresh = recipe.lora.init == "default" and recipe.lora.start_from is None
+    if fresh and watcher.tally.step and not ranks.sharded:
+        ending.tell_unlearned(run, prepared.model)
     ending.write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
 
@@ -137,7 +141,7 @@ def prepare(
     tell_files(run, found)
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are laid out by {require_template(tokenizer, recipe.data).source}.")
-    rows = prepare_rows(run, recipe, tokenizer)
+    rows = prepare_rows(run, recipe, tokenizer, embedding_rows(found))
     run.write_status(message=f"Loading {found.label} in {bits} bits.")
     go_on_unless_stopped(run)
     in_force = enforce(budget.bytes, chosen, 0)  # an optimizer has no states yet
