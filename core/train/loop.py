@@ -7,6 +7,7 @@ it, stop, save and resume at any step, memory that runs out, a loss that is lost
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import set_seed
 from core.adapter_config import tell_targets
 from core.advice import advice
 from core.basemodel.fit import refuse_misfit
+from core.basemodel.pin import FILE, hashing_meanwhile
 from core.basemodel.vocabulary import embedding_rows
 from core.budget import Budget, read_budget
 from core.build import (
@@ -58,7 +60,7 @@ from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
 from core.train.trainer import NibbleTrainer
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
-from core.workspace import write_json
+from core.workspace import Workspace, write_json
 
 NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an ordinary one here."
 
@@ -101,7 +103,8 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
                 restore_adapter(start.folder, prepared.model)
             else:
                 (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier ending, which this run goes beyond
-                watcher.trainer.train()
+                with hashing_base(run, found):
+                    watcher.trainer.train()
         except StoppedBeforeLearning:
             return "stopped"
         except DiskIsFull as full:
@@ -119,6 +122,13 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
         ending.tell_unlearned(run, prepared.model)
     ending.write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
+
+
+def hashing_base(run: Run, found: FoundModel) -> AbstractContextManager[None]:
+    """While it lasts, what a base in a folder holds is hashed; one of the Hub is known by its commit."""
+    if found.folder is None or found.revision is not None:
+        return nullcontext()
+    return hashing_meanwhile(run.dir / FILE, found.folder, Workspace(run.workspace).state / "base-hashes.json")
 
 
 def prepare(
