@@ -11,6 +11,7 @@ import gradio as gr
 
 from app import pieces
 from app.background import Background
+from core.basemodel.before_download import refuse_misfit_online
 from core.download import DownloadStopped, Progress, download, stopped_sentence
 from core.models import find_model
 from core.sizes import show_bytes
@@ -53,6 +54,7 @@ class DownloadDesk(Background):
 
         found = find_model(model)
         try:
+            refuse_misfit_online(found, self._stop.is_set)
             download(found, progress, self._stop.is_set)
         except DownloadStopped:
             self._bytes = found.download_bytes

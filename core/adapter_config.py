@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from peft import LoraConfig
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from core.adapter_init import alpha_for_twice_the_rank
+from core.basemodel.reach import LINEAR, reach
 from core.errors import ModelError
 from core.experts import experts_of, fused_weights
 from core.settings import LoraSettings
-from core.targets import chosen, is_called, kinds
+from core.targets import chosen, is_called, kinds, roots
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
@@ -51,17 +50,36 @@ def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
 def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list[str]:
     """Which linear layers get an adapter, never the head: PEFT's word for all of them, or their whole names.
 
-    For mixtures PEFT would take its word to mean the routers too, and in some families not the experts.
+    PEFT would take its word to mean also what text never reaches, such as a tower for pictures: an adapter there would
+    take its share of the parameters and learn nothing. So they are named one by one, and so are those of mixtures,
+    where PEFT would take its word to mean the routers too, and in some families not the experts.
     """
-    if settings.targets == "all-linear" and next(experts_of(model), None) is None:
+    found = reach(model)
+    left_out = found.unreached or found.choosers
+    if settings.targets == "all-linear" and not left_out and next(experts_of(model), None) is None:
         return "all-linear"
-    head = model.get_output_embeddings()
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
-    return chosen(linear, settings.targets)
+    return chosen(_linear(model), settings.targets, found.unreached)
+
+
+def tell_targets(model: PreTrainedModel, settings: LoraSettings) -> str:
+    """What to say of layers that cannot learn from text: those left out, or those asked for all the same; else ''."""
+    beyond, linear = reach(model).unreached, _linear(model)
+    left = [name for name in linear if name in beyond]
+    asked = [name for name in chosen(linear, settings.targets, beyond) if name in beyond]
+    if asked:
+        return (
+            f"Text never reaches {len(asked):,} of the layers that lora.targets names ({roots(asked)}): an adapter "
+            "there learns nothing here."
+        )
+    what = f"{len(left):,} linear layer{'s' * (len(left) != 1)} ({roots(left)})"
+    return f"Text never reaches {what} of this model: no adapter is put there." if left else ""
+
+
+def _linear(model: PreTrainedModel) -> list[str]:
+    """The names of the linear layers that can have an adapter: neither the head nor those that choose experts."""
+    head, choosers = model.get_output_embeddings(), reach(model).choosers
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
+    return [name for name in linear if name not in choosers]
 
 
 def fused_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from core.basemodel.headers import TensorShape
 from core.errors import BudgetError
 from core.hardware import Device
-from core.models import FoundModel, TensorShape
+from core.models import FoundModel
 from core.recipe import LoraSettings, Recipe
 from core.sizes import parse_size, show_size
 from core.targets import is_called, wanted

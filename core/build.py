@@ -25,6 +25,8 @@ from core.adapter_init import (
 )
 from core.admit import admit
 from core.attention import FLASH, refuse_attention, repeat_keys
+from core.basemodel.fit import refuse_misfit, refuse_random
+from core.basemodel.outline import without_pad_beyond
 from core.download import bring_settings
 from core.errors import ModelError, RecipeError
 from core.experts import NAME as OUR_EXPERTS
@@ -83,14 +85,16 @@ def load_base(
     if found.folder is None:
         raise ModelError(f"{found.label} is not on this machine yet. Download it first.")
     admit(found)
+    refuse_misfit(found)
     if device.kind == "cuda" and dtype == torch.float16:
         repeat_keys()
     # bitsandbytes tells of its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    no_pad = {} if without_pad_beyond(found.config) == found.config else {"pad_token_id": None}
     heard = Listening("transformers")
     try:
         with heard:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 found.folder,
                 quantization_config=quantization_config(settings, dtype, dtype if sharded else torch.uint8),
                 dtype=dtype,
@@ -99,11 +103,14 @@ def load_base(
                 experts_implementation=OUR_EXPERTS,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
+                **no_pad,
             )
     except Exception as error:  # whatever an architecture's code says to files of strangers
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{found.label} cannot be loaded: {_said(error, found.folder, heard)}.") from None
+    refuse_random(model, info, found.label)
     # What the adapter will say it belongs to: the id, where the model has one, and not this machine's folder.
     model.name_or_path = model.config.name_or_path = found.source
     model.config._commit_hash = found.revision

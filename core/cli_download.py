@@ -21,6 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Download a model, with its progress on standard error. Raises ModelError."""
+    from core.basemodel.before_download import refuse_misfit_online
     from core.download import Progress, download, stopped_sentence
     from core.models import find_model
     from core.sizes import show_bytes, show_duration
@@ -35,6 +36,7 @@ def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         last[:] = [state]
         line.tell(state.line())
 
+    refuse_misfit_online(found)
     try:
         model = download(found, progress, stop=lambda: False)
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from core.basemodel.pin import FILE, change_of, read_pin
 from core.chat.voices import CONFIG, WEIGHTS, Voice, find_voice
 from core.errors import ModelError, NibbleError, RecipeError
 from core.models import FoundModel, find_model
@@ -106,7 +107,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, Start | Non
 
 
 def bring_along(start: Start, folder: Path) -> None:
-    """Put the adapter into a new run's `folder`, and the commit of its base where it is known."""
+    """Put the adapter into a new run's `folder`, and what is known of its base: its commit, or its files."""
     target = folder / "start"
     target.mkdir()
     for name in (CONFIG, WEIGHTS):
@@ -114,8 +115,10 @@ def bring_along(start: Start, folder: Path) -> None:
     template = start.folder / TEMPLATE
     if template.is_file():
         (target / TEMPLATE).write_text(plain_template(template.read_text(encoding="utf-8")), encoding="utf-8")
-    if start.voice.revision:
-        write_json(folder / "base.json", {"model": start.voice.model, "revision": start.voice.revision})
+    if start.voice.pinned is not None and start.voice.pinned.is_file():
+        shutil.copyfile(start.voice.pinned, folder / FILE)
+    elif start.voice.revision:
+        write_json(folder / FILE, {"model": start.voice.model, "revision": start.voice.revision})
 
 
 def _is_sound(config: dict[str, Any]) -> bool:
@@ -143,6 +146,7 @@ def _agree(key: str, said: Any, start: Start) -> bool:
 
 def _refuse_other_base(recipe: Recipe, start: Start) -> None:
     voice = start.voice
+    _refuse_changed_base(voice)
     if recipe.model == voice.model:
         return
     given = find_model(recipe.model)
@@ -155,6 +159,17 @@ def _refuse_other_base(recipe: Recipe, start: Start) -> None:
             f"model: {recipe.model!r} is not possible: the adapter {voice.label} was trained over {voice.model}, and "
             "belongs to that base. Set model to it, or choose a fresh adapter."
         )
+
+
+def _refuse_changed_base(voice: Voice) -> None:
+    """At once what can be told at once; the run's worker compares the contents of large files that were touched."""
+    pinned = read_pin(voice.pinned) if voice.pinned is not None else None
+    if pinned is None:
+        return
+    found = find_model(voice.model)
+    change = change_of(found.folder, pinned) if found.folder is not None else None
+    if change is not None:
+        raise RecipeError(f"{SETTING}: {change.said(f'{voice.label}, {found.label},')}")
 
 
 def _refuse_kind(voice: Voice, config: dict[str, Any]) -> None:

@@ -92,6 +92,7 @@ class _Work:
         refuses what cannot be used.
         """
         from core.advice import advice
+        from core.basemodel.fit import refuse_misfit
         from core.budget import read_budget
         from core.further import take_over
         from core.hardware import compute_dtype, cuda_capability, device
@@ -114,6 +115,7 @@ class _Work:
                 "download_bytes": found.download_bytes,
             }
             require_agreed(workspace, found)
+            refuse_misfit(found)
             refuse_length(recipe, found)
             answer["advice"] = advice(recipe, found)
             budget = read_budget(recipe, found, device_for_a_run(workspace))
@@ -123,6 +125,7 @@ class _Work:
             if state["stage"] == "failed":
                 raise DataError(state["error"])
             if state["stage"] == "done":
+                _refuse_untrainable(state["warnings"])
                 rules = recipe.train
                 rows = state["split"]["train"]
                 answer["steps"] = rules.max_steps or steps_for(rows, rules.effective_batch, rules.epochs or 1)
@@ -158,6 +161,13 @@ class _Work:
             time.sleep(0.05)
             state = desk.state()
         return state
+
+
+def _refuse_untrainable(findings: list[dict[str, Any]]) -> None:
+    """Raise DataError for what a run would refuse once it has begun."""
+    for finding in findings:
+        if finding["code"] == "no-embedding":
+            raise DataError(f"{finding['message']} {finding['mend']}")
 
 
 def _where(error: NibbleError) -> str:

@@ -70,10 +70,11 @@ class HubModel:
 
     def settings(self) -> list[HubFile]:
         """What is needed beside the weights."""
-        return [file for name, file in self.files.items() if _is_setting(name)]
+        return [file for name, file in self.files.items() if is_setting(name)]
 
 
-def _is_setting(name: str) -> bool:
+def is_setting(name: str) -> bool:
+    """Whether transformers reads the file of this name beside a model's weights."""
     if "/" in name:
         return fnmatchcase(name, _TEMPLATES)
     return any(fnmatchcase(name, pattern) for pattern in _SETTINGS)

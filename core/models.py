@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from core.basemodel.headers import TensorShape, read_header
 from core.catalog import model_facts
 from core.errors import ModelError
 from core.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
@@ -21,11 +20,9 @@ from core.strange_files import read_settings, refuse_config, refuse_oversized
 from core.workspace import PRESETS, ROOT, Workspace, as_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.safetensors")
 _TOKENIZER = re.compile(r"tokenizer|tekken|vocab|spiece|sentencepiece|spm|merges")
 _COMMIT = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
-_MOST_HEADER = 50_000_000
 _FOLDER_HINT = "A model folder holds config.json, tokenizer files and *.safetensors."
 
 
@@ -36,27 +33,6 @@ class ModelChoice:
     value: str
     label: str
     kind: str
-
-
-@dataclass(frozen=True)
-class TensorShape:
-    """One tensor of a model's files, as the safetensors header gives it."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
-    @property
-    def quantised(self) -> bool:
-        """Whether loading in 4 bits quantises it: matrices of linear layers, not embeddings nor the head."""
-        return len(self.shape) == 2 and not _NOT_QUANTISED.search(self.name)
 
 
 @dataclass(frozen=True)
@@ -81,7 +57,7 @@ class FoundModel:
         """Shapes of all its tensors, from the headers of its safetensors files; empty while only online."""
         if self.folder is None:
             return []
-        return [shape for file in weight_files(self.folder) for shape in _header(file)]
+        return [shape for file in weight_files(self.folder) for shape in read_header(file)]
 
     @property
     def context_length(self) -> int | None:
@@ -249,30 +225,6 @@ def _refuse_missing_shards(folder: Path) -> None:
             f"{folder.name} is not whole: {len(missing)} of {len(named)} weight files are missing, {missing[0]} "
             "first. Download the model again."
         )
-
-
-def _header(file: Path) -> Iterator[TensorShape]:
-    """The tensors named in a safetensors file's header: 8 bytes of length, then JSON."""
-    try:
-        with file.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            if length > _MOST_HEADER:
-                raise ValueError("header too long")
-            entries = json.loads(handle.read(length))
-            shapes = [TensorShape(name, _shape(entry["shape"])) for name, entry in entries.items() if name[:2] != "__"]
-            end = max((entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"), default=0)
-            if file.stat().st_size < 8 + length + end:
-                raise ValueError("cut short")
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        why = "it is cut short" if "short" in str(error) else "it is damaged"
-        raise ModelError(f"{file.parent.name}/{file.name} cannot be read: {why}. Download it again.") from None
-    yield from shapes
-
-
-def _shape(sizes: list[int]) -> tuple[int, ...]:
-    if not all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes):
-        raise ValueError("no shape")
-    return tuple(sizes)
 
 
 def _on_hub(model_id: str, revision: str | None) -> FoundModel:

@@ -8,7 +8,7 @@ computes queries, keys and values in one matrix, that matrix is taken.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from core.errors import ModelError
 
@@ -36,21 +36,39 @@ def is_called(name: str, asked: str) -> bool:
     return name == asked or name.endswith(f".{asked}")
 
 
-def chosen(linear: Sequence[str], targets: Targets) -> list[str]:
-    """Of the names of a model's linear layers without its head, the targets. Raises ModelError where one finds none."""
-    if not isinstance(targets, str):
-        unknown = [each for each in targets if not any(is_called(name, each) for name in linear)]
+def chosen(linear: Sequence[str], targets: Targets, beyond: Collection[str] = ()) -> list[str]:
+    """Of the names of a model's linear layers without its head, the targets. Raises ModelError where one finds none.
+
+    `beyond` are those that text does not reach: a word never means them, and a name does where it names no other.
+    """
+    reached = [name for name in linear if name not in beyond]
+    if isinstance(targets, str):
+        found = {name for name in reached if wanted(name, targets)}
+        if not found:
+            raise ModelError(
+                f"lora.targets: this model has no layer that is {targets!r} by its name. Name some: {kinds(reached)}."
+            )
+    else:
+        called = {each: _called(each, reached) or _called(each, linear) for each in targets}
+        unknown = [each for each, names in called.items() if not names]
         if unknown:
             raise ModelError(
-                f"lora.targets: this model has no linear layer called {', '.join(unknown)}; it has {kinds(linear)}. "
+                f"lora.targets: this model has no linear layer called {', '.join(unknown)}; it has {kinds(reached)}. "
                 "The head and the embeddings can be trained whole instead: see lora.extra_modules."
             )
-    found = [name for name in linear if wanted(name, targets)]
-    if not found:
-        raise ModelError(
-            f"lora.targets: this model has no layer that is {targets!r} by its name. Name some: {kinds(linear)}."
-        )
-    return found
+        found = {name for names in called.values() for name in names}
+    return [name for name in linear if name in found]
+
+
+def _called(asked: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if is_called(name, asked)]
+
+
+def roots(names: Sequence[str]) -> str:
+    """Where layers lie, for a person: the path down to the first that is numbered, or to the layer; each once."""
+    paths = (re.split(r"\.\d+(?:\.|$)", name)[0] for name in names)
+    unique = list(dict.fromkeys(paths))
+    return ", ".join(unique[:SHOWN]) + (", …" if len(unique) > SHOWN else "")
 
 
 def kinds(names: Sequence[str]) -> str:

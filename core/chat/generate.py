@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from core.basemodel.vocabulary import refuse_beyond, rows_of, safe_pad
 from core.chat.asked import refuse_names, wanted_of_template
 from core.chat.piece import Piece
 from core.chat.said import Said
@@ -135,7 +136,7 @@ def stream(
         **sampling.as_arguments(),
         "max_new_tokens": most,
         "eos_token_id": endings,
-        "pad_token_id": tokenizer.pad_token_id,
+        "pad_token_id": safe_pad(tokenizer, rows_of(model)),
         "stopping_criteria": StoppingCriteriaList([listener]),
     }
     if sampling.presence_penalty or sampling.frequency_penalty:
@@ -179,16 +180,19 @@ def answers(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int)
     if not prompts:
         return []
     rendered = [prompt_ids(tokenizer, [{"role": "user", "content": text}], context_length(model)) for text in prompts]
+    pad = safe_pad(tokenizer, rows_of(model))
+    for row in rendered:
+        refuse_beyond(row, tokenizer, rows_of(model), "A sample prompt (evaluation.prompts)")
     width = max(map(len, rendered))
     where = model.device
-    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rendered], device=where)
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rendered], device=where)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rendered], device=where)
     with torch.no_grad():
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             eos_token_id=stop_ids(model, tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=pad,
             max_new_tokens=max_new_tokens,
             **Sampling(greedy=True).as_arguments(),
         )

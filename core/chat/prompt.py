@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from core.basemodel.vocabulary import refuse_beyond, rows_of
 from core.build import load_tokenizer
 from core.chat.generate import context_length, prompt_ids
 from core.chat.voices import Voice
@@ -41,7 +42,9 @@ class Prompt:
             raise NibbleError("The message is empty. Say something to the model.")
         if self._system != "keep":
             messages = without_system(messages, self._system)
-        return prompt_ids(self.tokenizer, messages, context_length(model), self._in_parts, asked)
+        ids = prompt_ids(self.tokenizer, messages, context_length(model), self._in_parts, asked)
+        refuse_beyond(ids, self.tokenizer, rows_of(model), "The conversation")
+        return ids
 
 
 class Prompts:

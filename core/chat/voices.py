@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.pin import FILE
 from core.errors import NibbleError, RunError
 from core.models import model_choices, model_presets
 from core.recipe import QuantizationSettings, Recipe
@@ -22,6 +23,7 @@ from core.train.manifest import MANIFEST, named_checkpoints
 from core.workspace import ROOT, Workspace, as_path, read_json
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+_PATHS = ("adapter", "tokenizer", "pinned")
 KINDS = "base:<model>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>, adapter:<name or folder>"
 
 
@@ -31,7 +33,7 @@ class Voice:
 
     `quantization` is as in a recipe. `tokenizer` is the folder with the tokenizer and template that the adapter was
     trained with; where a checkpoint holds none, `data` says which template the run's recipe gives the base's own, and
-    what becomes of system prompts.
+    what becomes of system prompts. `pinned` is the run's base.json, which holds what its base was.
     """
 
     key: str
@@ -42,18 +44,16 @@ class Voice:
     adapter: Path | None
     tokenizer: Path | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    pinned: Path | None = None
 
     def as_request(self) -> dict[str, Any]:
         """As JSON for the chat's process; `Voice.from_request` reads it back."""
-        adapter, tokenizer = self.adapter, self.tokenizer
-        paths = {"adapter": str(adapter) if adapter else None, "tokenizer": str(tokenizer) if tokenizer else None}
-        return {**vars(self), **paths}
+        return {**vars(self), **{name: str(path) if (path := getattr(self, name)) else None for name in _PATHS}}
 
     @classmethod
     def from_request(cls, values: dict[str, Any]) -> Voice:
         """What `as_request` gave."""
-        paths = {name: Path(values[name]) if values[name] else None for name in ("adapter", "tokenizer")}
-        return cls(**{**values, **paths})
+        return cls(**{**values, **{name: Path(values[name]) if values.get(name) else None for name in _PATHS}})
 
 
 def voices(workspace: Workspace) -> list[Voice]:
@@ -150,6 +150,7 @@ def _over(run: Run, recipe: Recipe, part: str, label: str, adapter: Path) -> Voi
         adapter,
         adapter if _has_tokenizer(adapter) else None,
         data,
+        run.dir / FILE,
     )
 
 

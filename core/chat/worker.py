@@ -11,8 +11,10 @@ import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
+from core.basemodel.pin import change_of, read_pin, stamp_of
 from core.chat.voices import Voice
 from core.child import Answer, Request, serve
 from core.errors import ModelError, NibbleError
@@ -55,6 +57,8 @@ class Chat:
         self._stops = stops
         self._asked_for: set[tuple[Any, ...]] = set()  # what has been found to mean the base that is loaded
         self._base: tuple[Any, ...] | None = None
+        self._folder: Path | None = None
+        self._stamp: tuple[Any, ...] = ()  # of a base in a folder, whose files may be replaced by others
         self._adapters: Any = None
         self._prompts: Any = None
         self._hold: Hold | None = None
@@ -136,10 +140,11 @@ class Chat:
         from core.chat.adapters import Adapters
         from core.chat.room import refuse_without_room
 
-        asked_for = (voice.model, voice.revision, *voice.quantization.items())
-        if asked_for in self._asked_for:
+        asked_for = (voice.model, voice.revision, *voice.quantization.items(), voice.pinned)
+        if asked_for in self._asked_for and self._stamp == self._stamp_now():
             return
         found, settings = _base_of(voice), QuantizationSettings(**voice.quantization)
+        yield from _held_to_its_run(voice, found)
         if self._base == _identity(found, settings):
             self._asked_for.add(asked_for)
             return
@@ -165,12 +170,19 @@ class Chat:
             self._no_memory(found.label, error, request)
             raise
         self._base = _identity(found, settings)
+        self._folder, self._stamp = found.folder, _stamp(found)
         self._asked_for.add(asked_for)
+
+    def _stamp_now(self) -> tuple[Any, ...]:
+        return stamp_of(self._folder) if self._folder is not None and self._stamp else ()
 
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base with its files here; a stop ends the download."""
+        from core.basemodel.fit import refuse_misfit
         from core.download import DownloadStopped, downloading, here
 
+        if found.folder is None:
+            refuse_misfit(found)
         number = request["number"]
         try:
             for progress in downloading(found, lambda: self._stops.asked(number)):
@@ -241,8 +253,24 @@ def _base_of(voice: Voice) -> FoundModel:
         raise ModelError(f"The base of {voice.label} is missing. {error}") from None
 
 
+def _held_to_its_run(voice: Voice, found: FoundModel) -> Iterator[Answer]:
+    """Raise ModelError where the folder of a run's base holds another by now than the run was trained over."""
+    pinned = read_pin(voice.pinned) if voice.pinned is not None and found.revision is None else None
+    if pinned is None or found.folder is None:
+        return
+    if stamp_of(found.folder) != tuple((name, *entry["stamp"]) for name, entry in pinned.items()):
+        yield {"progress": f"Comparing {found.label} with what {voice.label} was trained over…"}
+    change = change_of(found.folder, pinned, lambda said: None)
+    if change is not None:
+        raise ModelError(change.said(f"{voice.label}, {found.label},"))
+
+
+def _stamp(found: FoundModel) -> tuple[Any, ...]:
+    return stamp_of(found.folder) if found.folder is not None and found.revision is None else ()
+
+
 def _identity(found: FoundModel, settings: QuantizationSettings) -> tuple[Any, ...]:
-    return found.source, found.revision, tuple(settings.model_dump().items())
+    return found.source, found.revision, _stamp(found), tuple(settings.model_dump().items())
 
 
 def _held(workspace: Workspace, label: str) -> Hold | None:

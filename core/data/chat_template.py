@@ -8,8 +8,8 @@ from typing import Any
 
 from core.data.conversation import Message
 from core.errors import ModelError
-from core.template_budget import TooMuch
 from core.telling import telling_line
+from core.template_budget import TooMuch
 from core.templates import TEMPLATE_ERRORS
 
 Tools = list[dict[str, Any]] | None

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
+from core.basemodel.outline import without_pad_beyond
+from core.basemodel.vocabulary import embedding_rows, safe_pad
 from core.build import load_tokenizer
 from core.data.layout import require_template
 from core.export.naming import without_paths
@@ -27,7 +29,7 @@ _OTHERS = ("adapter_", "README", "manifest.json", "training_args")
 
 def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None:
     """The settings of a merged model whose weights are in `dtype`."""
-    config = read_json(subject.base_folder / "config.json")
+    config = without_pad_beyond(read_json(subject.base_folder / "config.json"))
     dropped = ("quantization_config", "torch_dtype", "_name_or_path", "auto_map")
     kept = {key: value for key, value in without_paths(config).items() if key not in dropped}
     write_json(folder / "config.json", {**kept, "dtype": str(dtype).removeprefix("torch.")})
@@ -78,7 +80,8 @@ def write_generation_config(subject: Subject, folder: Path) -> None:
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     values = _generation(subject).to_diff_dict()
     values["eos_token_id"] = stop_tokens(subject, tokenizer)
-    values["pad_token_id"] = tokenizer.pad_token_id
+    rows = embedding_rows(subject.base)
+    values["pad_token_id"] = tokenizer.pad_token_id if rows is None else safe_pad(tokenizer, rows)
     write_json(folder / "generation_config.json", values)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.pin import FILE, change_of, read_pin
 from core.chat.voices import Voice, find_voice, voices_of
 from core.download import DownloadStopped, download
 from core.errors import ModelError, NibbleError
@@ -150,6 +151,10 @@ def find_subject(run: Run, part: str = "", say: Callable[[str], None] = lambda l
             base = download(base, lambda progress: say(progress.line()), lambda: False)
         except DownloadStopped:
             raise ExportError("The download of the base was stopped.") from None
+    pinned = read_pin(run.dir / FILE) if base.revision is None else None
+    change = change_of(base.folder, pinned, say) if pinned is not None and base.folder is not None else None
+    if change is not None:
+        raise ExportError(change.said(f"run {run.id}, {base.label},"))
     config = read_json(folder / "adapter_config.json")
     if not isinstance(config, dict):
         raise ExportError(f"The adapter of run {run.id} is damaged: its adapter_config.json cannot be read.")

@@ -12,36 +12,21 @@ import torch
 from bitsandbytes.functional import create_dynamic_map, name2qmap, quantize_4bit
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
+from core.basemodel.outline import outline
 from core.build import attach_lora, quantization_config
-from core.errors import ModelError
-from core.experts import NAME as OUR_EXPERTS
 from core.experts import experts_of, fused_weights
 from core.recipe import LoraSettings, QuantizationSettings
-from core.telling import telling_line
 
 
 def sketch_base(
     config: dict[str, Any], settings: QuantizationSettings, dtype: torch.dtype, attention: str = "auto"
 ) -> PreTrainedModel:
     """The frozen base on meta tensors, in its bits. Raises ModelError where its architecture cannot be built."""
-    values = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
     # FlashAttention need not be installed to be planned for: the trace computes attention as it does where it can.
-    implementation = attention if attention in ("sdpa", "eager") else None
-    try:
-        known = AutoConfig.for_model(**values)
-        with torch.device("meta"), no_init_weights():
-            model = AutoModelForCausalLM.from_config(
-                known, dtype=dtype, attn_implementation=implementation, experts_implementation=OUR_EXPERTS
-            )
-        model.tie_weights()
-    except Exception as error:  # whatever an architecture's own code says to a config that it cannot use
-        kind = config.get("model_type", "no model_type")
-        said = telling_line(error)
-        raise ModelError(f"A model of the kind {kind!r} cannot be laid out from its config: {said}.") from None
+    model = outline(config, dtype, attention if attention in ("sdpa", "eager") else None)
     quantization = quantization_config(settings, dtype)
     if quantization is not None:
         quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)

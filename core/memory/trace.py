@@ -7,15 +7,15 @@ own code. Two steps are traced, for the optimizer's states exist from the second
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest import mock
 
 import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
+from core.basemodel.reach import values_unseen
 from core.data.render import IGNORED
 from core.experts import experts_of, fused_weights, numbers_in
 from core.memory.attention import attention_of
@@ -223,14 +223,14 @@ def _step(
         with counter.during("activations"), offloaded or nullcontext():
             inputs, places, targets, weights = _micro_batch(shape)
             base = model.get_base_model()
-            with _values_unseen(shape.plain):
+            with values_unseen(shape.plain):
                 hidden = last_hidden(base, **inputs)
             with counter.during("logits"):
                 loss = loss_at(base, hidden, places, targets, weights) / targets.shape[0]
             del hidden, inputs
         yield phase(f"forward {number}")
         recomputed = counter.during(lambda: "activations" if torch.is_grad_enabled() else "workspace")
-        with recomputed, _values_unseen(shape.plain):
+        with recomputed, values_unseen(shape.plain):
             loss.backward()
         if offloaded is not None:
             offloaded.let_go()
@@ -258,14 +258,3 @@ def _micro_batch(shape: MicroBatch) -> tuple[dict[str, torch.Tensor], torch.Tens
     places = torch.empty((shape.trained, 1), dtype=torch.long, device="meta")[:, 0] - 1
     weights = torch.empty(shape.trained, device="meta") if shape.weighted else None
     return inputs, places, labels.flatten()[: shape.trained].clone(), weights
-
-
-@contextmanager
-def _values_unseen(plain: bool) -> Iterator[None]:
-    """transformers looks at the values of masks and positions, unless it is traced; here there are none to look at."""
-    with ExitStack() as stack:
-        if plain:
-            stack.enter_context(mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda _: None))
-        else:
-            stack.enter_context(mock.patch("transformers.masking_utils.is_tracing", lambda *_: True))
-        yield

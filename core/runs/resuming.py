@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.basemodel.pin import FILE, change_of, read_pin
 from core.data.keep import content_hash
-from core.errors import RunError
+from core.errors import ModelError, RunError
 from core.lock import locked
+from core.models import find_model
 from core.recipe import Recipe, make_recipe, with_overrides
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
@@ -48,6 +50,7 @@ def _queue(run: Run, overrides: list[str] | None) -> None:
     _refuse_other_run(run, changed)
     _refuse_nothing_to_do(run, asked, step, progress["total"], before)
     _refuse_other_data(run)
+    _refuse_other_base(run, asked)
     run.write_recipe(asked)
     for key, (old, new) in changed.items():
         run.event("changed", f"From step {step + 1:,} on, {key} is {new} instead of {old}.")
@@ -107,3 +110,17 @@ def _refuse_other_data(run: Run) -> None:
             f"The dataset of run {run.id}, {recorded['name']}, has changed since the run began: its content was "
             f"{recorded['sha256'][:12]} and is {now[:12]}. Put back what it was, or start a new run with it."
         )
+
+
+def _refuse_other_base(run: Run, recipe: Recipe) -> None:
+    """At once what can be told at once; its worker compares the contents of large files that were touched."""
+    pinned = read_pin(run.dir / FILE)
+    if pinned is None:
+        return
+    try:
+        found = find_model(recipe.model)
+    except ModelError as error:
+        raise RunError(f"The base of run {run.id} is not where it was. {error}") from None
+    change = change_of(found.folder, pinned) if found.folder is not None else None
+    if change is not None:
+        raise RunError(change.said(f"run {run.id}, {found.label},"))

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from accelerate.utils.memory import clear_device_cache
 
+from core.adapter_init import ADAPTER, lora_layers
 from core.budget import Budget
 from core.disk import free_some, is_disk_full
 from core.errors import BudgetError, TrainingError
@@ -89,6 +90,18 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
             "data": watcher.rows.counts,
         },
     )
+
+
+def tell_unlearned(run: Run, model: Any) -> None:
+    """Warn of adapters that are at the end as they began: no row has reached their layers. Of fresh ones, B is zero."""
+    layers = [layer for _, layer in lora_layers(model)]
+    still = sum(not bool(layer.lora_B[ADAPTER].weight.any()) for layer in layers)
+    if still:
+        run.event(
+            "warning",
+            f"{still:,} of {len(layers):,} adapters learned nothing: no row of this run's data reached their layers. "
+            "Leave them out (lora.targets) to give the rank to the others.",
+        )
 
 
 def _tell_memory(run: Run, predicted: dict[str, int] | None, process: int | None) -> None:

@@ -7,6 +7,7 @@ it, stop, save and resume at any step, memory that runs out, a loss that is lost
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
+from core.adapter_config import tell_targets
 from core.advice import advice
+from core.basemodel.fit import refuse_misfit
+from core.basemodel.pin import FILE, hashing_meanwhile
+from core.basemodel.vocabulary import embedding_rows
 from core.budget import Budget, read_budget
 from core.build import (
     adapter_dtype,
@@ -55,7 +60,7 @@ from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
 from core.train.trainer import NibbleTrainer
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
-from core.workspace import write_json
+from core.workspace import Workspace, write_json
 
 NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an ordinary one here."
 
@@ -98,7 +103,8 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
                 restore_adapter(start.folder, prepared.model)
             else:
                 (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier ending, which this run goes beyond
-                watcher.trainer.train()
+                with hashing_base(run, found):
+                    watcher.trainer.train()
         except StoppedBeforeLearning:
             return "stopped"
         except DiskIsFull as full:
@@ -111,8 +117,18 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
             ending.out_of_memory(run, watcher, sampler, budget, error)
         ending.save_adapter(run, prepared.model, prepared.tokenizer)
     run.event("adapter", "The adapter is saved.")
+    fresh = recipe.lora.init == "default" and recipe.lora.start_from is None
+    if fresh and watcher.tally.step and not ranks.sharded:
+        ending.tell_unlearned(run, prepared.model)
     ending.write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
+
+
+def hashing_base(run: Run, found: FoundModel) -> AbstractContextManager[None]:
+    """While it lasts, what a base in a folder holds is hashed; one of the Hub is known by its commit."""
+    if found.folder is None or found.revision is not None:
+        return nullcontext()
+    return hashing_meanwhile(run.dir / FILE, found.folder, Workspace(run.workspace).state / "base-hashes.json")
 
 
 def prepare(
@@ -132,9 +148,10 @@ def prepare(
     bits = recipe.quantization.bits
     dtype, because = dtype_for(chosen)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
+    tell_files(run, found)
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are laid out by {require_template(tokenizer, recipe.data).source}.")
-    rows = prepare_rows(run, recipe, tokenizer)
+    rows = prepare_rows(run, recipe, tokenizer, embedding_rows(found))
     run.write_status(message=f"Loading {found.label} in {bits} bits.")
     go_on_unless_stopped(run)
     in_force = enforce(budget.bytes, chosen, 0)  # an optimizer has no states yet
@@ -142,6 +159,9 @@ def prepare(
     base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
     go_on_unless_stopped(run)
     held = quantised(base)
+    left_out = tell_targets(base, recipe.lora)
+    if left_out:
+        run.event("adapter", left_out)
     adapters_in = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
     goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
@@ -168,6 +188,15 @@ def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budg
     for reason in choices.reasons:
         run.event("plan", f"{reason['setting']}: {reason['value']}, because {reason['because']}.")
     return choices
+
+
+def tell_files(run: Run, found: FoundModel) -> None:
+    """What of the model's files is not used, or could not be looked at. Raises ModelError where weights are missing."""
+    fit = refuse_misfit(found)
+    for said in fit.said:
+        run.event("model", said)
+    if fit.undecided:
+        run.event("model", fit.undecided)
 
 
 def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:

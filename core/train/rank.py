@@ -92,7 +92,7 @@ def follow(run: Run) -> None:
     own = RankRun(folder_of(run, ranks.rank), run)
     ranks.meet()  # rank 0 has downloaded what there was to download
     resumed = ranks.what_first_says(None)
-    found = have_base(own, recipe)
+    found = have_base(own, recipe, held=False)
     prepared = prepare(own, recipe, found, chosen, read_budget(recipe, found, chosen, ranks.count), ranks, resumed)
     evaluator = Evaluator(own, recipe, prepared.rows, prepared.choices.packed, prepared.choices.tokens_at_once)
     aside = Aside()

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from core.basemodel.vocabulary import said_of
 from core.data.pantry import Pantry
 from core.data.prepared import Prepared, prepare_data
 from core.data.render import PickedRows, RenderedSet
@@ -27,8 +30,11 @@ class Rows:
     counts: dict[str, int]
 
 
-def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
-    """Read, render and split the run's copy of its dataset. Raises DataError where nothing is left to train on."""
+def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int | None = None) -> Rows:
+    """Read, render and split the run's copy of its dataset.
+
+    Raises DataError where nothing is left to train on, or a token is none of the `embedding_rows` of the model.
+    """
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
     pantry = Pantry.beside(file)
@@ -39,6 +45,7 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
     if not rendered.usable:
         first = rendered.dropped[0]
         raise DataError(f"{file.name}: no row is left to train on. Row {first.row}: {first.reason}.")
+    _refuse_beyond(rendered, tokenizer, embedding_rows, file.name)
     _tell(run, recipe, rendered)
     if prepared.seconds is not None:
         run.event("data", f"It was prepared earlier, and read in {prepared.seconds:.1f} s.")
@@ -51,6 +58,19 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
     }
     prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
     return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
+
+
+def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name: str) -> None:
+    usable = rendered.usable
+    ids = np.asarray(usable.ids)
+    if rows is None or not (ids >= rows).any():
+        return
+    place = int((ids >= rows).argmax())
+    index = int(np.searchsorted(np.asarray(usable.starts), place, side="right")) - 1
+    raise DataError(
+        f"{name}, row {usable.rows[index]:,}: {said_of(int(ids[place]), tokenizer, rows)}, so it cannot be trained on. "
+        "Take that token out of the data, or choose the model that this tokenizer was made for."
+    )
 
 
 def _tell(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:

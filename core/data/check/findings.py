@@ -41,6 +41,11 @@ RULES = {
         "In {rows} the reply is learned without {example}, the token that ends a turn, so the model will not stop.",
         "Choose another template (data.template) that ends each reply with that token.",
     ),
+    "no-embedding": Rule(
+        "error",
+        "{rows} hold{s} {examples}, but the model has embeddings for the ids 0 to {last} only: training would fail.",
+        "Take these tokens out of the data, or choose the model that this tokenizer was made for.",
+    ),
     "reply-dropped": Rule(
         "error",
         "In {rows} the template leaves out what the reply says, so it is not learned.",

@@ -31,10 +31,14 @@ _BEHIND = 2
 
 
 class TokenLint:
-    """Looks at each rendered row. `stops` are the ids at which a chat with this model stops, where they are known."""
+    """Looks at each rendered row. `stops` are the ids at which a chat with this model stops, where they are known.
 
-    def __init__(self, tokenizer: Any, stops: Collection[int] = ()) -> None:
+    `embedding_rows` is how many tokens the model has embeddings for, where that is known.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Collection[int] = (), embedding_rows: int | None = None) -> None:
         self.hits = Hits()
+        self._rows, self._name_of = embedding_rows, tokenizer.convert_ids_to_tokens
         self._stops = frozenset(stops) | {tokenizer.eos_token_id}
         if not stops:
             special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
@@ -46,6 +50,9 @@ class TokenLint:
         """Look at one row that was rendered; of `plain` text no turn is expected to end."""
         if self._bos is not None and result.ids[:2] == [self._bos, self._bos]:
             self.hits.add("double-bos", result.row)
+        if self._rows is not None and max(result.ids, default=0) >= self._rows:
+            for token in sorted({each for each in result.ids if each >= self._rows}):
+                self.hits.add("no-embedding", result.row, f"{self._name_of(token)!r} (id {token:,})")
         if result.truncated:
             self.hits.add("reply-cut", result.row)
         if not plain and any(not self._stops.intersection(ends) for ends in _ends_of_runs(result)):
@@ -68,6 +75,7 @@ class TokenLint:
         found = [
             self.hits.finding("nothing-trained", among),
             self.hits.finding("no-end-of-turn", among, example=self._end),
+            self.hits.finding("no-embedding", among, last=f"{(self._rows or 1) - 1:,}"),
             self.hits.finding("question-fills-limit", among, limit=limit),
             self.hits.finding("unrenderable", among),
             self.hits.finding("system-refused", among),

@@ -17,6 +17,7 @@ class Training:
     """`micro_batch` None: as the trainer would choose on a device of `device_kind`.
 
     `longest` is how many tokens the model can take, `stops` the ids at which its chat stops, where they are known.
+    `embedding_rows` is how many tokens the model has embeddings for.
     """
 
     seed: int = 0
@@ -26,10 +27,13 @@ class Training:
     pace: Pace = Pace(None, "no run of this model is known")
     longest: int | None = None
     stops: Collection[int] = ()
+    embedding_rows: int | None = None
 
 
 def training_for(recipe: Recipe, workspace: Workspace, found: FoundModel) -> Training:
     """What a recipe means for its report on this machine; `found` is its model."""
+    from core.basemodel.vocabulary import embedding_rows  # torch, which whoever has the tokenizer has too
+
     rules = recipe.train
     return Training(
         seed=rules.seed,
@@ -39,6 +43,7 @@ def training_for(recipe: Recipe, workspace: Workspace, found: FoundModel) -> Tra
         pace=pace_of(workspace, recipe.model),
         longest=found.context_length,
         stops=_stops(found),
+        embedding_rows=embedding_rows(found),
     )
 
 

@@ -24,10 +24,16 @@ BATCH = 256
 class Tally:
     """What rendering some or all conversations of a dataset gives: 16 bytes a row are kept, and no token."""
 
-    def __init__(self, renderer: Renderer, settings: DataSettings, stops: Collection[int]) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        settings: DataSettings,
+        stops: Collection[int],
+        embedding_rows: int | None = None,
+    ) -> None:
         self._renderer, self._settings = renderer, settings
         self._layouts = LayoutLint(renderer.template.dropped)
-        self._tokens = TokenLint(renderer.tokenizer, stops)
+        self._tokens = TokenLint(renderer.tokenizer, stops, embedding_rows)
         self._columns = [array("i") for _ in range(4)]
         self.dropped: list[Dropped] = []
 

@@ -1,0 +1,69 @@
+"""Token ids against the rows of a model's embeddings: an id beyond them has nothing that could be looked up.
+
+A tokenizer may have had tokens added that its model was never resized for. Looking one up ends a process in mid-run, on
+a GPU with an assertion that names neither the token nor the row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from core.basemodel.outline import outline
+from core.errors import ModelError, NibbleError
+from core.model_kinds import needs_code
+from core.models import FoundModel
+
+
+def embedding_rows(found: FoundModel) -> int | None:
+    """How many tokens `found` has embeddings for; None where its architecture cannot be laid out here."""
+    if needs_code(found.config):
+        rows = found.config.get("vocab_size")
+        return rows if isinstance(rows, int) else None
+    return _rows(json.dumps(found.config))
+
+
+@lru_cache(maxsize=16)
+def _rows(config: str) -> int | None:
+    try:
+        return rows_of(outline(json.loads(config), torch.bfloat16))
+    except ModelError:
+        return None
+
+
+def rows_of(model: Any) -> int:
+    """How many tokens a model has embeddings for."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def beyond(ids: Sequence[int], rows: int | None) -> list[int]:
+    """Those of `ids` that have no row, each once, rising."""
+    if rows is None or not len(ids) or max(ids) < rows:
+        return []
+    return sorted({token for token in ids if token >= rows})
+
+
+def said_of(token: int, tokenizer: Any, rows: int) -> str:
+    """What is wrong with one, for a person: "the token '<tool>' has the id 32,000, and …"."""
+    name = tokenizer.convert_ids_to_tokens(token)
+    return f"the token {name!r} has the id {token:,}, and the model has embeddings for the ids 0 to {rows - 1:,} only"
+
+
+def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> None:
+    """Raise NibbleError where a token in `ids` cannot be looked up; `where` is what they are of: 'The conversation'."""
+    odd = beyond(ids, rows)
+    if odd:
+        raise NibbleError(
+            f"{where} cannot be read by this model: {said_of(odd[0], tokenizer, rows)}. Leave that token out, or "
+            "choose the model that this tokenizer was made for."
+        )
+
+
+def safe_pad(tokenizer: Any, rows: int) -> int:
+    """The id to fill with where nothing is looked at: the tokenizer's own, or one that the model has a row for."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((token for token in known if token is not None and 0 <= token < rows), 0)
