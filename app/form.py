@@ -87,6 +87,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("data.encoding", "Encoding", "choice"),
         Field("data.split", "Split", "text"),
         Field("data.config", "Configuration", "text"),
+        Field("data.named_splits", "Train, validation, test", "choice"),
         Field("data.eval_fraction", "Share held out"),
         Field("data.eval_max_rows", "Rows held out at most", "integer"),
     ),
@@ -161,6 +162,10 @@ WORDS: dict[str, dict[Any, str]] = {
         "cp949": "CP949 (Korean)",
         "gb18030": "GBK, GB18030 (Chinese)",
         "shift_jis": "Shift-JIS (Japanese)",
+    },
+    "data.named_splits": {
+        "honour": "As they are named",
+        "ignore": "Train on all of them",
     },
     "data.train_on": {
         "replies": "The replies",

@@ -65,8 +65,15 @@ class DataSettings(Settings):
         default_factory=MappingSettings, description="Which column is what, where the format is 'mapping'."
     )
     encoding: Encoding = Field("auto", description="How the file's letters are stored. 'auto' looks at them.")
-    split: str | None = Field(None, description="Of a Hugging Face dataset: which split. Empty: 'train'.")
+    split: str | None = Field(
+        None, description="Of a Hugging Face dataset: which split. Empty: 'train'. Its validation split is held out."
+    )
     config: str | None = Field(None, description="Of a Hugging Face dataset: which configuration.")
+    named_splits: Literal["honour", "ignore"] = Field(
+        "honour",
+        description="Where files or a column are named train, validation, test: train is trained on, validation held "
+        "out, test left alone. Or all are trained on.",
+    )
     train_on: Literal["replies", "last_reply", "everything"] = Field(
         "replies", description="What counts in the loss: the replies, only the last one, or every token as Guanaco did."
     )
@@ -86,7 +93,7 @@ class DataSettings(Settings):
         0.1,
         ge=0.0,
         le=0.5,
-        description="Share of the rows held out to measure the loss on rows not trained on.",
+        description="Share of the rows held out to measure the loss by, where the data has no validation split.",
     )
     eval_max_rows: int = Field(100, ge=1, le=10_000, description="At most this many rows are held out.")
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core.data.conversation import Conversations, Row, Unreadable
 from core.data.formats.convert import convert
 from core.data.formats.recognise import Recognised, recognise_layout
 from core.data.read import FileInfo, open_source
 from core.data.shelf import Shelf
+from core.data.splitting import Ranges, Splitter, Told
 from core.errors import DataError
 from core.recipe import DataSettings
+
+Each = TypeVar("Each")
 
 # So many rows say how a file is laid out.
 _LOOKED_AT = 1000
@@ -24,13 +27,18 @@ _COLUMNAR = {"parquet", "arrow"}
 
 @dataclass(frozen=True)
 class Loaded(Conversations):
-    """Conversations, and what is known of where they came from. `bytes` is the size on disk."""
+    """Conversations, and what is known of where they came from. `bytes` is the size on disk.
+
+    Where the data names its splits, `splits` are rows for each use, and `held_out` the rows that are not trained on.
+    """
 
     name: str = ""
     bytes: int = 0
     files: tuple[FileInfo, ...] = ()
     columns: tuple[dict[str, str], ...] = ()
     alternatives: tuple[dict[str, str], ...] = ()
+    splits: dict[str, int] | None = None
+    held_out: Ranges = field(default_factory=Ranges)
 
 
 def size_of(path: Path) -> int:
@@ -47,12 +55,21 @@ def load(
     where the file cannot be read, no layout fits, or no row is usable.
     """
     source = open_source(path, settings.encoding, name)
-    rows: Iterable[Row | Unreadable] = source.rows(progress)
+    splitter = Splitter(source, settings)
+    told: Iterator[Told] = source.split_rows(progress)
     if any(info.kind in _COLUMNAR for info in source.files):
-        rows = map(_without_fillers, rows)
-    first, rows = _first(iter(rows))
+        told = ((_without_fillers(row), use, name) for row, use, name in told)
+    looked_at, told = _first(told, lambda each: each[0])
+    splitter.look_at(row for row, _, _ in looked_at)
+    first, rows = _first(splitter.rows(told), lambda row: row)
     recognised = _recognise(first, settings, source.name)
-    found = convert(rows, recognised, settings, source.name, Shelf())
+    shelf = Shelf()
+    found = convert(rows, recognised, settings, source.name, shelf)
+    if splitter.held_out.holds(shelf.rows).all():
+        raise DataError(
+            f"{source.name}: all rows that can be used are for validation, none is left to train on. "
+            "Mend the others, or set data.named_splits to ignore."
+        )
     evidence = found.evidence
     if found.rows > _LOOKED_AT:
         evidence = evidence.replace(f" of {_LOOKED_AT:,} rows", f" of the first {_LOOKED_AT:,} rows")
@@ -62,12 +79,14 @@ def load(
         found.rows,
         found.usable,
         found.dropped,
-        [*source.findings(), *found.findings],
+        [*source.findings(), *splitter.findings(), *found.findings],
         name=source.name,
         bytes=source.bytes,
         files=tuple(source.files),
         columns=tuple(recognised.columns),
         alternatives=tuple(recognised.alternatives),
+        splits=splitter.counts(),
+        held_out=splitter.held_out,
     )
 
 
@@ -81,17 +100,17 @@ def _recognise(first: list[Row | Unreadable], settings: DataSettings, file: str)
     return recognise_layout(readable, settings, file)
 
 
-def _first(rows: Iterator[Row | Unreadable]) -> tuple[list[Row | Unreadable], Iterator[Row | Unreadable]]:
-    """The rows up to the last one that is looked at, and all rows."""
-    first: list[Row | Unreadable] = []
+def _first(each: Iterator[Each], row_of: Callable[[Each], Row | Unreadable]) -> tuple[list[Each], Iterator[Each]]:
+    """Those up to the last one whose row is looked at, and all of them."""
+    first: list[Each] = []
     readable = 0
     while readable < _LOOKED_AT:
-        row = next(rows, None)
-        if row is None:
+        one = next(each, None)
+        if one is None:
             break
-        first.append(row)
-        readable += not isinstance(row, Unreadable)
-    return first, chain(first, rows)
+        first.append(one)
+        readable += not isinstance(row_of(one), Unreadable)
+    return first, chain(first, each)
 
 
 def _without_fillers(row: Row | Unreadable) -> Row | Unreadable:

@@ -10,7 +10,7 @@ from typing import Any
 from core.chat.generate import prompt_ids
 from core.data.pantry import Pantry
 from core.data.prepared import prepare_data
-from core.data.split import split
+from core.data.split import split_rows
 from core.errors import DataError, RunError
 from core.export.subject import Subject
 
@@ -50,7 +50,7 @@ def _rows(subject: Subject, tokenizer: Any, most: int) -> tuple[list[list[int]],
     recipe, file = subject.recipe, subject.run.dataset_file()
     prepared = prepare_data(file, recipe.data, tokenizer, Pantry.beside(file))
     usable = prepared.rendered.usable
-    train, held = split(prepared.keys, recipe.data.eval_fraction, recipe.data.eval_max_rows, recipe.train.seed)
+    train, held = split_rows(prepared.keys, prepared.named, recipe.data, recipe.train.seed)
     source = "held-out rows" if held else "rows trained on, for none were held out"
     return list(islice(_different(usable.pick(held or train)), most)), source
 
