@@ -249,13 +249,13 @@ ENCODINGS = [
     Odd("western.csv", "Windows-1252", table_of(WESTERN).encode("cp1252"), rows=2, finding="encoding-guessed"),
     Odd(
         "russian.csv",
-        "Windows-1251, which is not known",
+        "Windows-1251",
         table_of(RUSSIAN).encode("cp1251"),
-        ("line 2", "save it as UTF-8"),
+        rows=2,
+        finding="encoding-guessed",
     ),
-    Odd(
-        "taiwanese.csv", "Big5, which is not known", table_of(TAIWANESE).encode("big5"), ("line 2", "save it as UTF-8")
-    ),
+    Odd("taiwanese.csv", "Big5", table_of(TAIWANESE).encode("big5"), rows=2, finding="encoding-guessed"),
+    Odd("unknown.csv", "letters of no language", b"prompt,completion\n\x81\x8d,\x9d\n", ("line 2", "save it as UTF-8")),
     Odd("excel.csv", "Excel's Unicode text: UTF-16 with tabs", table_of(KOREAN, "\t").encode("utf-16"), rows=2),
     Odd(
         "wide.jsonl",
