@@ -223,7 +223,7 @@ def lengths(state: State) -> str:
     advice = f'<ul class="nb-advice">{offers}</ul>' if offers else ""
     return (
         '<section class="nb-card"><header><div><h3>How long the conversations are</h3>'
-        f"<small>in tokens of this model</small></div></header>{chart}{advice}{_split(state.get('split'))}</section>"
+        f"<small>in tokens of this model</small></div></header>{chart}{advice}{_split(state)}</section>"
     )
 
 
@@ -237,14 +237,18 @@ def _suggestion(found: dict[str, Any], limit: int) -> str:
     )
 
 
-def _split(split: dict[str, Any] | None) -> str:
+def _split(state: State) -> str:
+    split, named = state.get("split"), state.get("splits")
     if not split:
         return ""
     shown = [
         figure("to train on", number(split["train"]), "rows"),
         figure("held out", number(split["held_out"]), "rows, to measure the loss"),
     ]
+    if named:
+        shown.append(figure("left alone", number(named["left_alone"]), "rows, for a test of your own"))
     together = split.get("duplicates_kept_together")
-    if together:
+    if together and not (named and named["held_out"]):
         shown.append(figure("duplicates", number(together), "each kept on one side"))
-    return f'<h4 class="nb-group">The split</h4><div class="nb-figures">{"".join(shown)}</div>'
+    by = "<p>As the data names its splits.</p>" if named else ""
+    return f'<h4 class="nb-group">The split</h4>{by}<div class="nb-figures">{"".join(shown)}</div>'

@@ -15,6 +15,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.pieces import error_box, fault_box
+from core.data.read.encodings import ENCODINGS
 from core.errors import NibbleError
 from core.hardware import device
 from core.recipe import Recipe, choices_of, help_text, make_recipe
@@ -85,9 +86,10 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("data.generation_prompt", "Generation prompt", "choice"),
         Field("data.system", "System prompts", "choice"),
         Field("data.format", "Format", "choice"),
-        Field("data.encoding", "Encoding", "choice"),
+        Field("data.encoding", "Encoding", "names"),
         Field("data.split", "Split", "text"),
         Field("data.config", "Configuration", "text"),
+        Field("data.named_splits", "Train, validation, test", "choice"),
         Field("data.eval_fraction", "Share held out"),
         Field("data.eval_max_rows", "Rows held out at most", "integer"),
     ),
@@ -154,14 +156,10 @@ WORDS: dict[str, dict[Any, str]] = {
         "text": "Plain text",
         "mapping": "Columns by hand",
     },
-    "data.encoding": {
-        "auto": "Auto: recognise it",
-        "utf-8": "UTF-8",
-        "utf-16": "UTF-16",
-        "windows-1252": "Windows-1252 (Western Europe)",
-        "cp949": "CP949 (Korean)",
-        "gb18030": "GBK, GB18030 (Chinese)",
-        "shift_jis": "Shift-JIS (Japanese)",
+    "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
+    "data.named_splits": {
+        "honour": "As they are named",
+        "ignore": "Train on all of them",
     },
     "data.train_on": {
         "replies": "The replies",

@@ -116,6 +116,12 @@ def _print(report: dict[str, Any]) -> None:
     print(f"{report['name']}: {report['format']} ({report['evidence']})")
     print(f"Laid out by {report['template']}")
     print(f"Rows      {report['rows']:,}: {report['usable']:,} usable, {len(report['dropped']):,} dropped")
+    if report["splits"]:
+        splits = report["splits"]
+        print(
+            f"Splits    {splits['train']:,} rows to train on, {splits['held_out']:,} held out, "
+            f"{splits['left_alone']:,} left alone"
+        )
     basis = "" if tokens["exact"] else f" (from a sample of {tokens['sample']:,} rows)"
     print(f"Tokens    {tokens['total']:,}, {tokens['trained']:,} of them trained on{basis}")
     print(f"Lengths   half {tokens['p50']:,} or less, 95 % {tokens['p95']:,} or less, longest {tokens['max']:,}")

@@ -44,7 +44,7 @@ def locate(data: DataSettings, workspace: Workspace) -> Path:
     """The file or folder that `data.path` means; a dataset of the Hugging Face hub is fetched first."""
     is_here = find_sample(data.path) is not None or as_path(data.path) is not None
     if not is_here and looks_like_hub_id(data.path):
-        return fetch(workspace, data.path, data.config, data.split)
+        return fetch(workspace, data.path, data.config, data.split, validation=data.named_splits == "honour")
     return find_dataset(data.path)
 
 

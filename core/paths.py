@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,8 +127,7 @@ class Reach:
         if any(_inside(each, folder) for each in self.closed):
             raise NibbleError(f"{what} {_shown(given)} holds the keys of this machine too. Choose a folder of its own.")
         try:
-            with os.scandir(folder) as entries:  # there may be a great many
-                links = [Path(entry.path) for entry in entries if entry.is_symlink()]
+            links = list(_links_in(folder))
             targets = [(each, each.resolve()) for each in links]
         except (OSError, RuntimeError):
             return
@@ -184,6 +183,16 @@ def _inside(path: Path, folder: Path) -> bool:
         return True
     mark = _mark(folder)
     return mark is not None and any(_mark(each) == mark for each in (path, *path.parents))
+
+
+def _links_in(folder: Path, deepest: int = 3) -> Iterator[Path]:
+    """The links in a folder and in those below that a dataset's splits may lie in (core/data/read/folders.py)."""
+    with os.scandir(folder) as entries:  # there may be a great many
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry.path)
+            elif deepest and entry.is_dir() and not entry.name.startswith("."):
+                yield from _links_in(Path(entry.path), deepest - 1)
 
 
 def _mark(path: Path) -> tuple[int, int] | None:

@@ -118,6 +118,14 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         raise RecipeError(explain(error)) from None
 
 
+def recipe_of_run(values: dict[str, Any]) -> Recipe:
+    """The recipe in a run's files: where a setting was not there yet, what was done then. Raises RecipeError."""
+    data = values.get("data")
+    if isinstance(data, dict):
+        values = {**values, "data": {"named_splits": "ignore", **data}}
+    return make_recipe(values)
+
+
 def explain(error: ValidationError) -> str:
     """What pydantic refused, as sentences with key, value and allowed range."""
     return " ".join(_explain(problem) for problem in error.errors())

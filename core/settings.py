@@ -21,7 +21,60 @@ Format = Literal[
     "text",
     "mapping",
 ]
-Encoding = Literal["auto", "utf-8", "utf-16", "windows-1252", "cp949", "gb18030", "shift_jis"]
+Encoding = Literal[
+    "auto",
+    "utf-8",
+    "utf-16",
+    "utf-32",
+    "windows-1252",
+    "windows-1250",
+    "windows-1251",
+    "windows-1253",
+    "windows-1254",
+    "windows-1255",
+    "windows-1256",
+    "windows-1257",
+    "windows-1258",
+    "windows-874",
+    "koi8-r",
+    "koi8-u",
+    "iso-8859-2",
+    "iso-8859-5",
+    "iso-8859-6",
+    "iso-8859-7",
+    "iso-8859-8",
+    "iso-8859-9",
+    "iso-8859-13",
+    "iso-8859-4",
+    "iso-8859-15",
+    "iso-8859-16",
+    "mac-roman",
+    "mac-latin2",
+    "mac-cyrillic",
+    "mac-greek",
+    "mac-turkish",
+    "mac-croatian",
+    "mac-romanian",
+    "mac-iceland",
+    "cp850",
+    "cp437",
+    "cp852",
+    "cp866",
+    "cp855",
+    "cp775",
+    "cp857",
+    "cp737",
+    "cp862",
+    "cp865",
+    "cp860",
+    "cp720",
+    "cp949",
+    "gb18030",
+    "big5",
+    "shift_jis",
+    "euc-jp",
+    "iso-2022-jp",
+]
 Role = Literal["system", "user", "assistant", "tool", "leave out"]
 Optimizer = Literal["auto", "paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
 # What `lora.targets` may be instead of a list of names.
@@ -64,9 +117,19 @@ class DataSettings(Settings):
     mapping: MappingSettings = Field(
         default_factory=MappingSettings, description="Which column is what, where the format is 'mapping'."
     )
-    encoding: Encoding = Field("auto", description="How the file's letters are stored. 'auto' looks at them.")
-    split: str | None = Field(None, description="Of a Hugging Face dataset: which split. Empty: 'train'.")
+    encoding: Encoding | str = Field(
+        "auto",
+        description="How the file's letters are stored. 'auto' looks at them. Or any encoding that Python knows.",
+    )
+    split: str | None = Field(
+        None, description="Of a Hugging Face dataset: which split. Empty: 'train'. Its validation split is held out."
+    )
     config: str | None = Field(None, description="Of a Hugging Face dataset: which configuration.")
+    named_splits: Literal["honour", "ignore"] = Field(
+        "honour",
+        description="Where files or a column are named train, validation, test: train is trained on, validation held "
+        "out, test left alone. Or all are trained on.",
+    )
     train_on: Literal["replies", "last_reply", "everything"] = Field(
         "replies", description="What counts in the loss: the replies, only the last one, or every token as Guanaco did."
     )
@@ -92,9 +155,23 @@ class DataSettings(Settings):
         0.1,
         ge=0.0,
         le=0.5,
-        description="Share of the rows held out to measure the loss on rows not trained on.",
+        description="Share of the rows held out to measure the loss by, where the data has no validation split.",
     )
     eval_max_rows: int = Field(100, ge=1, le=10_000, description="At most this many rows are held out.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, value: str) -> str:
+        """One of ours, or any other that Python reads text by."""
+        if value in get_args(Encoding):
+            return value
+        from core.data.read.encodings import is_encoding
+
+        if not is_encoding(value):
+            raise ValueError(
+                f"data.encoding: no encoding of text is called {value[:40]!r}; windows-1250 is one, or auto"
+            )
+        return value
 
 
 class LoraSettings(Settings):

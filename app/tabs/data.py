@@ -127,7 +127,7 @@ def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr
         fields["data.format"] = build_field(Field("data.format", "Format", "choice"))
         parts["evidence"] = _slot()
         by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
-        fields["data.encoding"] = build_field(Field("data.encoding", "Encoding", "choice"))
+        fields["data.encoding"] = build_field(Field("data.encoding", "Encoding", "names"))
         parts["encoding"] = _slot()
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(pieces.step_figure("3", "How the model sees it"), elem_classes="nb-slot")

@@ -49,14 +49,14 @@ def questions_of(run: Run) -> list[list[tuple[str, str]]]:
     from core.data.dataset import load
     from core.data.pantry import Pantry
     from core.data.prepared import prepare_data
-    from core.data.split import split
+    from core.data.split import split_rows
     from core.models import find_model
 
     recipe, file = run.recipe(), run.dataset_file()
     data = recipe.data
     tokenizer = load_tokenizer(find_model(recipe.model, run.base_revision()))
     prepared = prepare_data(file, data, tokenizer, Pantry.beside(file))
-    _, held = split(prepared.keys, data.eval_fraction, data.eval_max_rows, recipe.train.seed)
+    _, held = split_rows(prepared.keys, prepared.named, data, recipe.train.seed)
     rows = {int(prepared.rendered.usable.rows[index]) for index in held}
     asked = (_question(each) for each in load(file, data).usable if each.row in rows)
     return [question for question in asked if question][:MOST]

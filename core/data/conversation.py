@@ -23,6 +23,11 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftAlone(Unreadable):
+    """A row of a split that is neither trained on nor measured by. `reason` names the split."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """One usable row, its number counted from 1 as errors do: either messages with a reply, or plain `text`."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from core.data.formats.convert import convert
 from core.data.formats.recognise import Recognised, recognise_layout
 from core.data.gather import Gatherer
 from core.data.read import FileInfo, open_source
+from core.data.read.splits import Told
 from core.data.shelf import Shelf
+from core.data.splitting import Ranges, Splitter
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -25,13 +27,18 @@ _COLUMNAR = {"parquet", "arrow"}
 
 @dataclass(frozen=True)
 class Loaded(Conversations):
-    """Conversations, and what is known of where they came from. `bytes` is the size on disk."""
+    """Conversations, and what is known of where they came from. `bytes` is the size on disk.
+
+    Where the data names its splits, `splits` are rows for each use, and `held_out` the rows that are not trained on.
+    """
 
     name: str = ""
     bytes: int = 0
     files: tuple[FileInfo, ...] = ()
     columns: tuple[dict[str, str], ...] = ()
     alternatives: tuple[dict[str, str], ...] = ()
+    splits: dict[str, int] | None = None
+    held_out: Ranges = field(default_factory=Ranges)
 
 
 def size_of(path: Path) -> int:
@@ -48,13 +55,23 @@ def load(
     where the file cannot be read, no layout fits, or no row is usable.
     """
     source = open_source(path, settings.encoding, name)
-    rows: Iterable[Row | Unreadable] = source.rows(progress)
+    splitter = Splitter(source, settings)
+    told: Iterator[Told] = source.split_rows(progress)
     if any(info.kind in _COLUMNAR for info in source.files):
-        rows = map(_without_fillers, rows)
+        told = ((_without_fillers(row), use, name) for row, use, name in told)
+    looked_at, told = _first(told)
+    splitter.look_at(row for row, _, _ in looked_at)
     gatherer = Gatherer(settings)
-    first, rows = _first(iter(gatherer.rows(rows)))
-    recognised = _recognise(first, settings, source.name)
-    found = convert(rows, recognised, settings, source.name, Shelf())
+    first, told = _first(gatherer.rows(splitter.assigned(told)))
+    rows = splitter.rows(told)
+    recognised = _recognise([row for row, _, _ in first], settings, source.name)
+    shelf = Shelf()
+    found = convert(rows, recognised, settings, source.name, shelf)
+    if splitter.held_out.holds(shelf.rows).all():
+        raise DataError(
+            f"{source.name}: all rows that can be used are for validation, none is left to train on. "
+            "Mend the others, or set data.named_splits to ignore."
+        )
     evidence = found.evidence
     if found.rows > _LOOKED_AT:
         evidence = evidence.replace(f" of {_LOOKED_AT:,} rows", f" of the first {_LOOKED_AT:,} rows")
@@ -64,12 +81,14 @@ def load(
         found.rows,
         found.usable,
         found.dropped,
-        [*source.findings(), *gatherer.findings(), *found.findings],
+        [*source.findings(), *splitter.findings(), *gatherer.findings(), *found.findings],
         name=source.name,
         bytes=source.bytes,
         files=tuple(source.files),
         columns=tuple(recognised.columns),
         alternatives=tuple(recognised.alternatives),
+        splits=splitter.counts(),
+        held_out=splitter.held_out,
     )
 
 
@@ -83,17 +102,17 @@ def _recognise(first: list[Row | Unreadable], settings: DataSettings, file: str)
     return recognise_layout(readable, settings, file)
 
 
-def _first(rows: Iterator[Row | Unreadable]) -> tuple[list[Row | Unreadable], Iterator[Row | Unreadable]]:
-    """The rows up to the last one that is looked at, and all rows."""
-    first: list[Row | Unreadable] = []
+def _first(told: Iterator[Told]) -> tuple[list[Told], Iterator[Told]]:
+    """Those up to the last one that is looked at, and all of them."""
+    first: list[Told] = []
     readable = 0
     while readable < _LOOKED_AT:
-        row = next(rows, None)
-        if row is None:
+        one = next(told, None)
+        if one is None:
             break
-        first.append(row)
-        readable += not isinstance(row, Unreadable)
-    return first, chain(first, rows)
+        first.append(one)
+        readable += not isinstance(one[0], Unreadable)
+    return first, chain(first, told)
 
 
 def _without_fillers(row: Row | Unreadable) -> Row | Unreadable:

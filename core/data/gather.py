@@ -15,6 +15,7 @@ from core.data.conversation import Finding, Row, Unreadable
 from core.data.formats.reading import missing, plain_name
 from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS
 from core.data.read.document import LONGEST_CONVERSATION
+from core.data.read.splits import Told, Use
 from core.recipe import DataSettings
 
 _LOOKED_AT = 50
@@ -48,15 +49,15 @@ class Gatherer:
         self._columns: Columns | None = None
         self._parts = self._whole = 0
 
-    def rows(self, rows: Iterable[Row | Unreadable]) -> Iterator[Row | Unreadable]:
-        """The rows to go on with. Raises what reading `rows` raises."""
-        rest = iter(rows)
+    def rows(self, told: Iterable[Told]) -> Iterator[Told]:
+        """The rows to go on with; those of one conversation are for one use. Raises what reading `told` raises."""
+        rest = iter(told)
         first = list(islice(rest, _LOOKED_AT))
-        readable = [row for row in first if isinstance(row, dict)]
+        readable = [row for row, _, _ in first if isinstance(row, dict)]
         self._parts = self._whole = 0
         self._columns = _columns_in(readable) if self._wanted else None
         if len(first) == 1 and readable and _is_table(readable[0]):
-            return _rows_of(readable[0])
+            return ((row, *first[0][1:]) for row in _rows_of(readable[0]))
         return chain(first, rest) if self._columns is None else self._together(chain(first, rest), self._columns)
 
     def findings(self) -> list[Finding]:
@@ -70,21 +71,25 @@ class Gatherer:
         mend = "Nothing to do; to read each row by itself, choose the format by hand."
         return [Finding("turns-gathered", "note", message, mend)]
 
-    def _together(self, rows: Iterator[Row | Unreadable], columns: Columns) -> Iterator[Row | Unreadable]:
+    def _together(self, told: Iterator[Told], columns: Columns) -> Iterator[Told]:
         waiting: list[Row] = []
+        about: tuple[Use, str] = ("train", "")
         seen: set[int] = set()
-        for row in rows:
+        for row, use, name in told:
             if isinstance(row, Unreadable):
-                yield row
+                yield row, use, name
                 continue
             self._parts += 1
-            if waiting and row.get(columns.conversation) != waiting[0].get(columns.conversation):
-                yield self._joined(waiting, columns, seen)
+            if waiting and (
+                row.get(columns.conversation) != waiting[0].get(columns.conversation) or about != (use, name)
+            ):
+                yield self._joined(waiting, columns, seen), *about
                 waiting = []
+            about = (use, name)
             if len(waiting) <= LONGEST_CONVERSATION:
                 waiting.append(row)
         if waiting:
-            yield self._joined(waiting, columns, seen)
+            yield self._joined(waiting, columns, seen), *about
 
     def _joined(self, rows: list[Row], columns: Columns, seen: set[int]) -> Row | Unreadable:
         self._whole += 1

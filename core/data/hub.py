@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face Hub: one split of it, streamed into one Parquet file in the workspace."""
+"""A dataset of the Hugging Face Hub: its training split, and its validation split, streamed into the workspace."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 from core.data.keep import keep
 from core.data.read import SUFFIXES
+from core.data.read.columns import LEFT_ON_HUB
+from core.data.read.splits import use_of
 from core.errors import DataError
 from core.workspace import Workspace, as_path, read_json, write_json
 
@@ -35,10 +37,12 @@ def fetch(
     config: str | None = None,
     split: str | None = None,
     progress: Callable[[int], None] | None = None,
+    validation: bool = True,
 ) -> Path:
     """One split of the dataset `id` as a Parquet file in the workspace; asked for again only where it has changed.
 
-    `progress` gets the number of rows so far. Raises DataError: no such dataset, gated, no network, several
+    With `validation`, a validation split beside that of training is fetched too: then it is a folder with a file for
+    each. Other splits stay on the Hub, which the file says. `progress` gets the number of rows so far. Raises DataError: no such dataset, gated, no network, several
     configurations or splits to choose from.
     """
     from huggingface_hub import constants
@@ -46,7 +50,10 @@ def fetch(
     name = id.strip().removeprefix(_PREFIX)
     if Path(name).exists():  # the library would take that, whatever it is
         raise DataError(f"There is a folder {name} where Nibble runs, which hides the dataset of that name. Rename it.")
-    record = workspace.datasets / f".hub-{hashlib.sha256(f'{name} {config} {split}'.encode()).hexdigest()[:16]}.json"
+    record = (
+        workspace.datasets
+        / f".hub-{hashlib.sha256(f'{name} {config} {split} {validation}'.encode()).hexdigest()[:16]}.json"
+    )
     try:
         if constants.HF_HUB_OFFLINE:
             raise _Unreachable(f"{name} is not on this machine, and HF_HUB_OFFLINE forbids to download it.")
@@ -59,7 +66,7 @@ def fetch(
     kept = _kept(workspace, record, revision)
     if kept is not None:
         return kept
-    path = _download(workspace, name, revision, config or None, split or None, progress)
+    path = _download(workspace, name, revision, config or None, split or None, progress, validation)
     write_json(record, {**(read_json(record) or {}), revision: str(path.relative_to(workspace.datasets))})
     return path
 
@@ -73,7 +80,7 @@ def _kept(workspace: Workspace, record: Path, revision: str | None) -> Path | No
     revisions = read_json(record) or {}
     file = revisions.get(revision) if revision else next(reversed(revisions.values()), None)
     path = workspace.datasets / file if file else None
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and path.exists() else None
 
 
 def _revision(name: str) -> str:
@@ -106,6 +113,7 @@ def _download(
     config: str | None,
     split: str | None,
     progress: Callable[[int], None] | None,
+    validation: bool,
 ) -> Path:
     import datasets
 
@@ -113,14 +121,19 @@ def _download(
     datasets.config.STREAMING_READ_MAX_RETRIES = _RETRIES
     with _said(name):
         config = _config(name, config, datasets.get_dataset_config_names(name, revision=revision))
-        split = _split(name, split, datasets.get_dataset_split_names(name, config, revision=revision))
-        stream = datasets.load_dataset(name, config, split=split, streaming=True, revision=revision)
-        file_name = "-".join([name.replace("/", "-"), *([config] if config != "default" else []), split]) + ".parquet"
+        splits = datasets.get_dataset_split_names(name, config, revision=revision)
+        split = _split(name, split, splits)
+        taken = [split, *(_beside(split, splits) if validation else [])]
+        called = "-".join([name.replace("/", "-"), *([config] if config != "default" else [])])
         with tempfile.TemporaryDirectory(dir=workspace.datasets, prefix=".hub-") as folder:
-            tables = stream.with_format("arrow").iter(batch_size=_BATCH)
-            file = Path(folder) / "rows.parquet"
-            _write(tables, file, progress)
-            return keep(workspace, file, file_name).path
+            for each in taken:
+                stream = datasets.load_dataset(name, config, split=each, streaming=True, revision=revision)
+                tables = stream.with_format("arrow").iter(batch_size=_BATCH)
+                left = [other for other in splits if other not in taken] if each == split else []
+                _write(tables, Path(folder) / f"{each}.parquet", progress, left)
+            if len(taken) == 1:
+                return keep(workspace, Path(folder) / f"{split}.parquet", f"{called}-{split}.parquet").path
+            return keep(workspace, Path(folder), called).path
 
 
 def _config(name: str, wanted: str | None, configs: list[str]) -> str:
@@ -137,8 +150,19 @@ def _split(name: str, wanted: str | None, splits: list[str]) -> str:
         return str(wanted)
     if wanted is None and (len(splits) == 1 or "train" in splits):
         return splits[0] if len(splits) == 1 else "train"
+    to_train = [each for each in splits if use_of(each) == "train"]
+    if wanted is None and len(to_train) == 1:
+        return to_train[0]
     begins = f"{name} has no split {wanted!r}" if wanted else f"{name} has several splits"
     raise DataError(f"{begins}: choose one of {_listed(splits)}.")
+
+
+def _beside(split: str, splits: list[str]) -> list[str]:
+    """The validation splits that go with a training one: 'validation' with 'train', 'dev_sft' with 'train_sft'."""
+    if use_of(split) != "train":
+        return []
+    kind = split.lower().partition("_")[2]
+    return [each for each in splits if use_of(each) == "held_out" and each.lower().partition("_")[2] == kind]
 
 
 def _listed(names: list[str]) -> str:
@@ -146,19 +170,20 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def _write(tables: Iterator[Any], file: Path, progress: Callable[[int], None] | None) -> None:
-    """The tables as one Parquet file, their columns those of the first."""
+def _write(tables: Iterator[Any], file: Path, progress: Callable[[int], None] | None, left: list[str]) -> None:
+    """The tables as one Parquet file, their columns those of the first; it names the splits that were `left`."""
     import pyarrow.parquet as parquet
 
     writer, rows = None, 0
     for table in tables:
-        writer = writer or parquet.ParquetWriter(file, table.schema.remove_metadata())
+        about = {LEFT_ON_HUB: ", ".join(left)} if left else None
+        writer = writer or parquet.ParquetWriter(file, table.schema.with_metadata(about))
         writer.write_table(table.cast(writer.schema))
         rows += table.num_rows
         if progress:
             progress(rows)
     if writer is None:
-        raise DataError("that split holds no rows. Choose another one.")
+        raise DataError(f"its split {file.stem} holds no rows. Choose another one.")
     writer.close()
 
 

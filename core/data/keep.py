@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.pantry import sha256_of
+from core.data.read.folders import files_below
 from core.data.samples import find_sample
 from core.errors import DataError
 from core.workspace import SCAN_SECONDS, Workspace, as_path, patiently
@@ -47,8 +48,8 @@ def keep(workspace: Workspace, source: Path, name: str | None = None) -> Kept:
     Raises DataError where it cannot be read or the disk is full.
     """
     if source.is_dir():
-        files = sorted(file for file in source.iterdir() if file.is_file() and not file.name.startswith("."))
-        return _keep_folder(workspace, [(file, file.name) for file in files], name or source.name)
+        files = [(file, each) for each, file in files_below(source)[0].items() if file.is_file()]
+        return keep_folder(workspace, files, name or source.name)
     name = safe_name(name or source.name)
     try:
         sha256 = sha256_of(source)
@@ -61,8 +62,22 @@ def keep_several(workspace: Workspace, files: list[tuple[Path, str]]) -> Kept:
     """Copy several `(file, its name)` into one folder, which is one dataset; one file alone is kept as `keep` does."""
     if len(files) == 1:
         return keep(workspace, *files[0])
-    files = sorted(files, key=lambda each: each[1])
-    return _keep_folder(workspace, files, f"{Path(files[0][1]).stem} and {len(files) - 1} more")
+    files = sorted(((file, safe_name(name)) for file, name in files), key=lambda each: each[1])
+    return keep_folder(workspace, files, f"{Path(files[0][1]).stem} and {len(files) - 1} more")
+
+
+def keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) -> Kept:
+    """Copy `files` into a folder called `name`, whose hash is that of their names and contents.
+
+    A name may say in which folder the file lies: 'train/0.parquet'. Raises DataError as `keep` does.
+    """
+    named = _apart([(file, "/".join(safe_name(part) for part in each.split("/"))) for file, each in files])
+    name = safe_name(name)
+    try:
+        sha256 = _sha256_of_all(named)
+        return Kept(_copied(workspace, sha256, name, named), sha256, name)
+    except OSError as error:
+        raise _not_copied(name, error) from None
 
 
 def keep_upload(workspace: Workspace, path: str, original_name: str) -> str:
@@ -78,7 +93,10 @@ def kept_datasets(workspace: Workspace) -> list[Path]:
 
 def content_hash(kept: Path) -> str:
     """The SHA-256 of a kept dataset as it is now, as `Kept` has it. Raises OSError where it cannot be read."""
-    return _sha256_of_all([(file, file.name) for file in kept.iterdir()]) if kept.is_dir() else sha256_of(kept)
+    if not kept.is_dir():
+        return sha256_of(kept)
+    files = [file for file in kept.rglob("*") if not file.is_dir()]
+    return _sha256_of_all([(file, file.relative_to(kept).as_posix()) for file in files])
 
 
 def safe_name(name: str) -> str:
@@ -90,17 +108,6 @@ def safe_name(name: str) -> str:
     return f"_{name}" if _RESERVED.match(name) else name
 
 
-def _keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) -> Kept:
-    """Copy `files` into a folder called `name`, whose hash is that of their names and contents."""
-    named = _apart([(file, safe_name(each)) for file, each in files])
-    name = safe_name(name)
-    try:
-        sha256 = _sha256_of_all(named)
-        return Kept(_copied(workspace, sha256, name, named), sha256, name)
-    except OSError as error:
-        raise _not_copied(name, error) from None
-
-
 def _apart(files: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
     """The files with names that differ, also where a system does not tell small letters from capital ones."""
     taken: set[str] = set()
@@ -108,7 +115,8 @@ def _apart(files: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
     for file, name in files:
         free, number = name, 2
         while free.casefold() in taken:
-            free, number = f"{number} {name}", number + 1
+            folder, slash, last = name.rpartition("/")
+            free, number = f"{folder}{slash}{number} {last}", number + 1
         taken.add(free.casefold())
         apart.append((file, free))
     return apart
@@ -123,6 +131,7 @@ def _copied(workspace: Workspace, sha256: str, name: str, source: Path | list[tu
     temporary = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".copy-"))
     try:
         for file, called in source if isinstance(source, list) else [(source, name)]:
+            (temporary / called).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, temporary / called)
         _replace(temporary if isinstance(source, list) else temporary / name, kept)
     finally:

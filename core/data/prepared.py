@@ -33,13 +33,15 @@ _ABOUT = b"nibble"
 class Prepared:
     """A dataset's rendered rows, and what is told of its file.
 
-    For each of `rendered.usable` its conversation's key (core/data/split.py) and its first question, where that is
-    short. `seconds` is how long it took to read it back; None where it was made now.
+    For each of `rendered.usable` its conversation's key (core/data/split.py), whether the data itself holds it out
+    (`named`), and its first question, where that is short. `seconds` is how long it took to read it back; None where
+    it was made now.
     """
 
     rendered: RenderedSet
     findings: list[str]
     keys: Sequence[int]
+    named: Sequence[bool]
     questions: Sequence[str | None]
     seconds: float | None = None
 
@@ -114,6 +116,7 @@ def _make(file: Path, settings: DataSettings, tokenizer: Any, say: Callable[[str
         rendered,
         [f"{finding.message} {finding.mend}".strip() for finding in conversations.findings],
         keys_for_rows(rows, conversations.usable),
+        conversations.held_out.holds(rows).tolist(),
         [question_of[row] for row in rows],
     )
 
@@ -138,6 +141,7 @@ def _keep(pantry: Pantry, key: str, made: Prepared) -> None:
         "trained": lists(usable.trained),
         "weights": pa.array(weights, pa.list_(pa.float64())),
         "key": pa.array(made.keys, pa.int64()),
+        "named": pa.array(made.named, pa.bool_()),
         "question": pa.array(made.questions, pa.string()),
     }
     about = {
@@ -166,6 +170,7 @@ def _unpack(batch: Any, started: float) -> Prepared:
         RenderedSet(about["rows"], usable, dropped),
         about["findings"],
         _numbers(batch.column("key")),
+        batch.column("named").to_pylist(),
         batch.column("question").to_pylist(),
         time.monotonic() - started,
     )

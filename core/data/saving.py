@@ -40,9 +40,15 @@ def save_cleaned(loaded: Loaded, left_out: set[int], path: Path, without_copies:
                 if key in seen:
                     continue
                 seen.add(key)
-            file.write(json.dumps(_line(conversation), ensure_ascii=False) + "\n")
+            line = _line(conversation) | (_split(loaded, conversation.row) if loaded.splits else {})
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
             written += 1
     return written
+
+
+def _split(loaded: Loaded, row: int) -> dict[str, str]:
+    """The split of a row, so that what is held out stays so when the file is used."""
+    return {"split": "validation" if loaded.held_out.holds([row])[0] else "train"}
 
 
 def _line(conversation: Conversation) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.data.conversation import Conversation, Message
+from core.recipe import DataSettings
 
 _PLAIN = frozenset({"role", "content", "weight"})
 
@@ -79,6 +80,21 @@ def split(keys: Sequence[int], fraction: float, most: int, seed: int) -> tuple[l
         held = set()
     is_held = np.isin(group_of, list(held))
     return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()
+
+
+def split_rows(keys: Sequence[int], named: Any, settings: DataSettings, seed: int) -> tuple[list[int], list[int]]:
+    """(train, held out) indices into `keys` as a run has them, sorted.
+
+    Where `named` is true, the data itself holds that row out; of those at most data.eval_max_rows are measured by,
+    drawn by the seed, and none is trained on. Where it is nowhere true, a share is drawn, as `split` does.
+    """
+    named = np.asarray(named, dtype=bool)
+    held = np.flatnonzero(named).tolist()
+    if not held:
+        return split(keys, settings.eval_fraction, settings.eval_max_rows, seed)
+    if len(held) > settings.eval_max_rows:
+        held = sorted(random.Random(seed).sample(held, settings.eval_max_rows))
+    return np.flatnonzero(~named).tolist(), held
 
 
 def in_both(keys: Sequence[int], train: Sequence[int], held_out: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ from core.data.dataset import load
 from core.data.formats.valid import without_system
 from core.data.pantry import Pantry
 from core.data.prepared import prepare_data
-from core.data.split import split
+from core.data.split import split_rows
 from core.errors import DataError, RunError
 from core.export.subject import Subject
 
@@ -82,7 +82,7 @@ def _own(subject: Subject, tokenizer: Any) -> tuple[list[Talk], str]:
     """Of the run's data; rows that were trained on are answered only where none were held out."""
     recipe, file = subject.recipe, subject.run.dataset_file()
     prepared = prepare_data(file, recipe.data, tokenizer, Pantry.beside(file))
-    train, held = split(prepared.keys, recipe.data.eval_fraction, recipe.data.eval_max_rows, recipe.train.seed)
+    train, held = split_rows(prepared.keys, prepared.named, recipe.data, recipe.train.seed)
     rows = prepared.rendered.usable.rows
     answered = {rows[index] for index in (held or train)[: 4 * MOST]}
     others = {rows[index] for index in train[:MOST]} if held else set()

@@ -9,7 +9,7 @@ from core.data.keep import content_hash
 from core.errors import ModelError, RunError
 from core.lock import locked
 from core.models import find_model
-from core.recipe import Recipe, make_recipe, with_overrides
+from core.recipe import Recipe, make_recipe, recipe_of_run, with_overrides
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.train.manifest import newest_valid
@@ -44,7 +44,7 @@ def _queue(run: Run, overrides: list[str] | None) -> None:
     if checkpoint is None or not isinstance(progress, dict):
         raise RunError(f"Run {run.id} cannot be resumed: it holds no whole checkpoint. Start it again from its recipe.")
     step = int(checkpoint.name)
-    before = make_recipe(progress["recipe"])
+    before = recipe_of_run(progress["recipe"])
     asked = make_recipe(with_overrides(run.recipe().model_dump(), overrides))
     changed = changes(before, asked)
     _refuse_other_run(run, changed)

@@ -22,7 +22,7 @@ import yaml
 from core.disk import Lines, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
-from core.recipe import Recipe, make_recipe
+from core.recipe import Recipe, recipe_of_run
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})
@@ -151,7 +151,7 @@ class Run:
         """The exact settings. Raises RunError where the file is gone or damaged."""
         values = self._recipe_file()
         values.pop("dataset", None)
-        return make_recipe(values)
+        return recipe_of_run(values)
 
     def _recipe_file(self) -> dict[str, Any]:
         try:

@@ -12,7 +12,7 @@ from core.basemodel.vocabulary import said_of
 from core.data.pantry import Pantry
 from core.data.prepared import Prepared, prepare_data
 from core.data.render import PickedRows, RenderedSet
-from core.data.split import split
+from core.data.split import split_rows
 from core.errors import DataError
 from core.recipe import Recipe
 from core.runs.store import Run
@@ -49,7 +49,7 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
     _tell(run, recipe, rendered)
     if prepared.seconds is not None:
         run.event("data", f"It was prepared earlier, and read in {prepared.seconds:.1f} s.")
-    train, held = split(prepared.keys, data.eval_fraction, data.eval_max_rows, recipe.train.seed)
+    train, held = split_rows(prepared.keys, prepared.named, data, recipe.train.seed)
     counts = {
         "rows": rendered.rows,
         "usable": len(rendered.usable),

@@ -13,7 +13,8 @@ from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.report import Figures
 from core.data.check.sample import percentile_interval, total_interval
 from core.data.check.tally import Tally
-from core.data.split import split
+from core.data.split import split_rows
+from core.data.splitting import Ranges
 from core.recipe import DataSettings
 
 
@@ -26,10 +27,12 @@ class Parted:
     held: list[int]
 
 
-def part(rows: Any, conversation_rows: Any, conversation_keys: Any, settings: DataSettings, seed: int) -> Parted:
-    """The split of training units that stand in `rows`; a conversation's key is its units'."""
+def part(
+    rows: Any, conversation_rows: Any, conversation_keys: Any, named: Ranges, settings: DataSettings, seed: int
+) -> Parted:
+    """The split of training units that stand in `rows`; a conversation's key is its units'. `named`: held-out rows."""
     keys = conversation_keys[np.searchsorted(conversation_rows, rows)]
-    return Parted(keys, *split(keys, settings.eval_fraction, settings.eval_max_rows, seed))
+    return Parted(keys, *split_rows(keys, named.holds(rows), settings, seed))
 
 
 def exact_figures(tally: Tally, parted: Parted, settings: DataSettings, training: Training) -> Figures:

@@ -87,6 +87,7 @@ class Check:
             evidence=loaded.evidence,
             columns=[column["name"] for column in loaded.columns],
             alternatives=list(loaded.alternatives),
+            splits=loaded.splits,
             rows=loaded.rows,
             usable=len(loaded.usable),
             template=self.renderer.source,
@@ -105,7 +106,7 @@ class Check:
         conversations = (usable[index] for index in chosen)
         tally = Tally(self.renderer, self.settings, self.training.stops, self.training.embedding_rows)
         tally.take(conversations, lambda done: self._progress("tokens", done / (len(chosen) + count)))
-        parted = part(lint.rows, lint.rows, lint.keys, self.settings, seed)
+        parted = part(lint.rows, lint.rows, lint.keys, read.loaded.held_out, self.settings, seed)
         figures = sampled_figures(tally, lint.rows[chosen], count, parted, self.settings, self.training)
         among = f" of the {len(chosen):,} looked at so far"
         self.findings = merged([*read.findings, *tally.findings(advice(figures.suggestions), among)])
@@ -117,7 +118,7 @@ class Check:
         """The report with every row counted; `counted` rows of a sample were before."""
         lint, tally, work = read.lint, self._tally, counted + report.usable
         tally.take(read.loaded.usable, lambda done: self._progress("tokens", (counted + done) / work))
-        parted = part(tally.rows, lint.rows, lint.keys, self.settings, self.training.seed)
+        parted = part(tally.rows, lint.rows, lint.keys, read.loaded.held_out, self.settings, self.training.seed)
         figures = exact_figures(tally, parted, self.settings, self.training)
         units = zip(tally.lengths[parted.train].tolist(), tally.trained[parted.train].tolist(), strict=True)
         self.train_units = list(units)

@@ -38,7 +38,8 @@ class Figures:
 class Report:
     """A dataset checked as far as `stage` says ('reading', 'tokens', 'done'); usable + len(dropped) == rows, always.
 
-    `figures` are None until the first tokens are counted.
+    `figures` are None until the first tokens are counted. `splits` are rows of the file for each use, where the data
+    names its splits: train, held_out, left_alone.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Report:
     evidence: str
     columns: list[str]
     alternatives: list[dict[str, str]]
+    splits: dict[str, int] | None
     rows: int
     usable: int
     template: str
@@ -78,6 +80,7 @@ class Report:
             "evidence": self.evidence,
             "columns": self.columns,
             "alternatives": self.alternatives,
+            "splits": self.splits,
             "template": self.template,
             "max_length": self.max_length,
             "train_on": self.train_on,

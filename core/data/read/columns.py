@@ -14,6 +14,8 @@ from core.data.read.mojibake import any_garbled
 from core.data.read.notes import Notes
 from core.errors import DataError
 
+# In the metadata of a file that was fetched from the Hub: the names of the splits that were not.
+LEFT_ON_HUB = b"nibble.splits_left_on_hub"
 _BATCH_BYTES = 16 * 2**20
 _BATCH_ROWS = 2000
 
@@ -26,6 +28,14 @@ def read_parquet(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row |
 
     with _file(blob) as file, _said(blob.name, "Parquet"):
         opened = parquet.ParquetFile(file)
+        left = (opened.schema_arrow.metadata or {}).get(LEFT_ON_HUB)
+        if left:
+            notes.on_reading(
+                "splits-not-fetched",
+                "note",
+                f"Of the dataset's other splits nothing was fetched or is used: {left.decode()}.",
+                "To train on one of them, name it in data.split.",
+            )
         _refuse_twins(blob.name, opened.schema_arrow.names)
         total = opened.metadata.num_rows
         size = sum(opened.metadata.row_group(group).total_byte_size for group in range(opened.num_row_groups))

@@ -8,6 +8,7 @@ from typing import Any
 from core.data.conversation import Row, Unreadable
 from core.data.read.jsons import as_row, is_only_turn, is_turn, kind_name
 from core.data.read.notes import Notes
+from core.data.read.splits import is_of_splits
 from core.data.read.text import Text
 from core.data.read.window import Window
 from core.errors import DataError
@@ -26,8 +27,8 @@ def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[
         yield from _array(text.name, window)
         _refuse_more(text.name, window)
     elif first == "{":
-        key = _rows_within(text, Window(text, Notes()))
-        yield from _objects(window) if key is None else _array_under(key, text.name, window)
+        keys = _rows_within(text, Window(text, Notes()))
+        yield from _arrays_under(keys, text.name, window, notes) if keys else _objects(window)
     elif not window.start().startswith(_SINGLE):
         raise DataError(
             f"{text.name}, line {window.line:,}: begins with {window.start()!r}, so it is no JSON. "
@@ -80,10 +81,11 @@ def _objects(window: Window) -> Iterator[Row | Unreadable]:
         yield as_row(window.value(), f"line {line:,}")
 
 
-def _array_under(key: str, name: str, window: Window) -> Iterator[Row | Unreadable]:
-    """The rows of the array that stands under `key` in the object that begins here."""
+def _arrays_under(keys: list[str], name: str, window: Window, notes: Notes) -> Iterator[Row | Unreadable]:
+    """The rows of the arrays under `keys` in the object that begins here; of several, each is a split."""
     for found in _keys(window):
-        if found == key and window.peek() == "[":
+        if found in keys and window.peek() == "[":
+            notes.split = found if len(keys) > 1 else None
             yield from _array(name, window)
         else:
             window.value()
@@ -108,8 +110,8 @@ def _keys(window: Window) -> Iterator[str]:
             raise window.trailing_comma()
 
 
-def _rows_within(text: Text, window: Window) -> str | None:
-    """The name of the array that holds the rows; None where each outermost object is a row itself."""
+def _rows_within(text: Text, window: Window) -> list[str]:
+    """The names of the arrays that hold the rows; none where each outermost object is a row itself."""
     firsts: dict[str, Any] = {}
     for key in _keys(window):
         if window.peek() != "[":
@@ -118,21 +120,24 @@ def _rows_within(text: Text, window: Window) -> str | None:
         for _, item in _items(window):
             firsts.setdefault(key, item)
     if window.peek():  # more objects follow
-        return None
+        return []
     return _choose(text.name, firsts)
 
 
-def _choose(name: str, firsts: dict[str, Any]) -> str | None:
-    """Which array holds the rows, by the first item of each; None where they are parts of one row."""
+def _choose(name: str, firsts: dict[str, Any]) -> list[str]:
+    """Which array holds the rows, by the first item of each; several only where they are splits.
+
+    None where they are parts of one row.
+    """
     if any(is_only_turn(item) or (key in _OF_TURNS and is_turn(item)) for key, item in firsts.items()):
-        return None
+        return []
     of_objects = [key for key, item in firsts.items() if isinstance(item, dict | list)]
-    if len(of_objects) == 1:
-        return of_objects[0]
+    if len(of_objects) == 1 or is_of_splits(of_objects):
+        return of_objects
     if len(firsts) > 1:
         names = ", ".join(list(firsts)[:12])
         raise DataError(f"{name} holds several arrays: {names}. Keep the one with the rows, or save each as a file.")
-    return None
+    return []
 
 
 def _refuse_more(name: str, window: Window) -> None:

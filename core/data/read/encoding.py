@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from core.data.read.blob import Blob
-from core.data.read.letters import guess
+from core.data.read.encodings import codec_of, is_ascii_based, name_of
+from core.data.read.letters import Guesses, guesses
 from core.errors import DataError
 
 HEAD = 2 * 2**20
 _FURTHER_BLOCKS, _BLOCK = 8, 2**18  # of a large plain file, spread over it
 
-_NAMES = {
-    "utf-8": "UTF-8",
-    "utf-16": "UTF-16",
-    "utf-16-le": "UTF-16",
-    "utf-16-be": "UTF-16 (big-endian)",
-    "utf-32": "UTF-32",
-    "cp1252": "Windows-1252",
-    "cp949": "CP949 (Korean)",
-    "gb18030": "GB18030 (Chinese)",
-    "cp932": "Shift-JIS (Japanese)",
-}
-# Of several codecs with one name, the one that also holds what its later versions added.
-_CHOSEN = {"windows-1252": "cp1252", "shift_jis": "cp932"}
+_LOOKED_AT_BYTES = 2**16  # for UTF-16 without a mark
+_STRANGE = {"Cc", "Cn", "Co", "Cs"}
+_NEARLY_ALL = 0.9  # of the bytes beyond ASCII are in letters of UTF-8
+_OFFERED = 5  # in a sentence
 _LETTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_ESCAPED = re.compile(rb"\x1b\$[@B]")
 _MARKS = (
+    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -50,18 +46,52 @@ class Encoded:
     @property
     def name(self) -> str:
         """The encoding as a person knows it."""
-        return _NAMES[self.codec]
+        return name_of(self.codec)
 
     @property
     def wide(self) -> bool:
-        """Whether a letter takes two bytes or four, so that lines cannot be found by their bytes."""
-        return self.codec.startswith(("utf-16", "utf-32"))
+        """Whether lines cannot be found by their bytes: a letter takes two or four, or plain ones are other bytes."""
+        return self.codec.startswith(("utf-16", "utf-32", "iso2022")) or not is_ascii_based(self.codec)
 
 
-def find_encoding(blob: Blob, wanted: str) -> Encoded:
-    """How the text in `blob` is stored: `wanted`, or found where that is 'auto'. Raises DataError for no text."""
+class EncodingUnsure(DataError):
+    """More than one encoding may be the right one: a person has to choose. `guesses` has them all, likeliest first."""
+
+    def __init__(self, name: str, where: str, found: Guesses) -> None:
+        self.found = found
+        offers = "; ".join(f"{each.name} reads {shown(each.words)}" for each in found.all[:_OFFERED])
+        more = f"; and {len(found.all) - _OFFERED} more" if len(found.all) > _OFFERED else ""
+        begins = f"{name} is not UTF-8 at {where}, and it is not sure which older encoding it is in"
+        offered = f"{begins}: {offers}{more}." if offers else f"{begins}: none that is known makes text of it."
+        super().__init__(f"{offered} Choose its encoding by hand (data.encoding), or save it as UTF-8.")
+
+
+def shown(words: Iterable[str]) -> str:
+    """Words as a sentence shows them."""
+    return ", ".join(f"“{word}”" for word in words)
+
+
+def offers_of(blob: Blob) -> Guesses | None:
+    """What else `blob` could be in where it is no valid UTF-8 nor any other Unicode; None where it is."""
     head = blob.head(HEAD)
-    encoded = _find(blob, head) if wanted == "auto" else _by_hand(head, wanted)
+    if any(head.startswith(mark) for mark, _ in _MARKS) or b"\0" in head or _is_escaped(head):
+        return None
+    sample = _whole_lines(head, HEAD) + _further(blob)
+    try:
+        sample.decode("utf-8")
+    except UnicodeDecodeError:
+        return guesses(sample)
+    return None
+
+
+def find_encoding(blob: Blob, wanted: str, like: Collection[str] = ()) -> Encoded:
+    """How the text in `blob` is stored: `wanted`, or found where that is 'auto'.
+
+    `like` are codecs that files beside it are in: one of them is taken where it is not sure by itself. Raises
+    EncodingUnsure where it has to be chosen, DataError for no text.
+    """
+    head = blob.head(HEAD)
+    encoded = _find(blob, head, like) if wanted == "auto" else _by_hand(head, wanted)
     text = head.decode(encoded.codec, "replace")
     if "\r" in text and "\n" not in text.rstrip("\r\n"):
         return Encoded(encoded.codec, encoded.evidence, encoded.guessed, returns=True)
@@ -71,24 +101,28 @@ def find_encoding(blob: Blob, wanted: str) -> Encoded:
 def _by_hand(head: bytes, wanted: str) -> Encoded:
     if wanted == "utf-16" and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Encoded(_wide_by_nuls(head) or "utf-16-le", "chosen by hand")
-    return Encoded(_CHOSEN.get(wanted, wanted), "chosen by hand")
+    if wanted == "utf-32" and not head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return Encoded(_wide_by_nuls(head) or "utf-32-le", "chosen by hand")
+    return Encoded(codec_of(wanted), "chosen by hand")
 
 
-def _find(blob: Blob, head: bytes) -> Encoded:
+def _find(blob: Blob, head: bytes, like: Collection[str]) -> Encoded:
     for mark, codec in _MARKS:
         if head.startswith(mark):
             return Encoded(codec, "its byte order mark")
     if b"\0" in head:
         return _with_nuls(blob.name, head)
+    if _is_escaped(head):
+        return Encoded("iso2022_jp_2", "its escape sequences for Japanese letters")
     sample = _whole_lines(head, HEAD) + _further(blob)
     try:
         sample.decode("utf-8")
         return Encoded("utf-8", "plain ASCII" if sample.isascii() else "valid UTF-8 with letters beyond ASCII")
     except UnicodeDecodeError as error:
-        return _not_utf8(blob.name, sample, error, len(head))
+        return _not_utf8(blob.name, sample, error, len(head), like)
 
 
-def _not_utf8(name: str, sample: bytes, error: UnicodeDecodeError, head: int) -> Encoded:
+def _not_utf8(name: str, sample: bytes, error: UnicodeDecodeError, head: int, like: Collection[str]) -> Encoded:
     """UTF-8 that is damaged in places, or one of the old encodings."""
     where = f"byte {error.start + 1:,} (line {sample.count(10, 0, error.start) + 1:,})"
     if error.start >= head:
@@ -97,19 +131,37 @@ def _not_utf8(name: str, sample: bytes, error: UnicodeDecodeError, head: int) ->
     letters = sum(map(len, _LETTER.findall(sample)))
     rest = len(sample) - error.start
     cut_at_the_end = rest <= 3 and letters == high - rest
-    if letters > high / 2 or cut_at_the_end:
+    if cut_at_the_end or letters > _NEARLY_ALL * high:
         return Encoded("utf-8", f"UTF-8, with damage at {where}")
-    found = guess(sample)
-    if found is None:
-        raise DataError(
-            f"{name} is not UTF-8 at {where}, and not Korean, Chinese, Japanese or Western text in an older encoding "
-            "either. Choose its encoding by hand, or save it as UTF-8."
-        )
-    return Encoded(found.codec, f"not UTF-8 at {where}; {found.evidence}", guessed=True)
+    found = guesses(sample)
+    if letters > high / 2 and not found.well:  # some old encodings make such pairs of bytes too, and then read well
+        return Encoded("utf-8", f"UTF-8, with damage at {where}")
+    best = found.all[0] if found.sure else None
+    beside = next((each for each in found.all[:_OFFERED] if each.codec in like), None)
+    if best is None and beside is None:
+        raise EncodingUnsure(name, where, found)
+    if best is None and beside is not None:
+        said = f"read as the files beside it, {shown(beside.words)}"
+        return Encoded(beside.codec, f"not UTF-8 at {where}; {said}", guessed=True)
+    best = found.all[0]
+    return Encoded(best.codec, f"not UTF-8 at {where}; {best.evidence}: {shown(best.words)}", guessed=True)
+
+
+def _is_escaped(head: bytes) -> bool:
+    """Whether letters are written by escape sequences and ASCII, as Japanese mail has them."""
+    if not head.isascii() or _ESCAPED.search(head) is None:
+        return False
+    try:
+        head[: head.rfind(b"\n") + 1 or None].decode("iso2022_jp_2")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _with_nuls(name: str, head: bytes) -> Encoded:
     codec = _wide_by_nuls(head)
+    if codec and codec.startswith("utf-32"):
+        return Encoded(codec, "three of four bytes of its plain letters are zero", guessed=True)
     if codec:
         return Encoded(codec, "every other byte of its plain letters is zero", guessed=True)
     if head.count(0) * 100 > len(head):
@@ -118,14 +170,25 @@ def _with_nuls(name: str, head: bytes) -> Encoded:
 
 
 def _wide_by_nuls(head: bytes) -> str | None:
-    """UTF-16 without a mark: in plain letters, spaces and quotes one byte of the two is zero."""
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    codec, most, least = ("utf-16-le", odd, even) if odd > even else ("utf-16-be", even, odd)
-    if most * 20 < len(head) or least * 20 > most:
+    """UTF-16 or UTF-32 without a mark: what their bytes would be is text, and nearly all of it such as people write."""
+    head = head[: _LOOKED_AT_BYTES - _LOOKED_AT_BYTES % 4]
+    if len(head) < 8:
         return None
-    text = head[: len(head) - len(head) % 2].decode(codec, "replace")
-    strange = sum(letter < " " and letter not in "\t\n\r\f" or letter == "\ufffd" for letter in text)
-    return codec if strange * 50 <= len(text) else None
+    fourth = [head[start::4].count(0) * 4 / len(head) for start in range(4)]
+    if fourth[2] > 0.98 and fourth[3] > 0.98 or fourth[0] > 0.98 and fourth[1] > 0.98:
+        return "utf-32-le" if fourth[3] > fourth[0] else "utf-32-be"
+    by_share = [(_share_of_text(head, codec), codec) for codec in ("utf-16-le", "utf-16-be")]
+    share, codec = max(by_share)
+    return codec if share >= 0.98 and share > min(by_share)[0] else None
+
+
+def _share_of_text(head: bytes, codec: str) -> float:
+    """The share of characters that text has, where some are plain ones, as a line end or a quote is."""
+    letters = head[: len(head) - len(head) % 2].decode(codec, "replace")
+    plain = sum(letter < "\x7f" for letter in letters)
+    strange = sum(unicodedata.category(letter) in _STRANGE and letter not in "\t\n\r\f" for letter in letters)
+    strange += letters.count("\ufffd")
+    return 1 - strange / len(letters) if plain * 50 >= len(letters) else 0.0
 
 
 def _whole_lines(block: bytes, full: int) -> bytes:

@@ -1,92 +1,237 @@
-"""Which of the old encodings a text is in, by how common the letters are that each would make of it."""
+"""Which of the old encodings a text is in: by how well what each makes of it is spelt in a language that it is for."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
 
-# The most frequent letters of running text in each language; together they are half of it or more.
-_KOREAN = frozenset(
-    "이다는을에의가고하지은로기도한사를리어자인아시대나해서그들정있일보스라수과만부제여전장지상주원게구용동거비조화면것무니선성오적안등"
-    "우유신국년요중생문관경발소내회분실방와르치때입야말행세않없까했었습네데러며터및위각모학되된될할겠같냐녕떤떻려록못바받써알왜저좋줘줄"
-)
-_CHINESE = frozenset(
-    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学"
-    "如都同现当没动面起看定天分还进好小部其些主样理心本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将"
-    "两高间由问很最重并物手应向头文体政美相见被利什二等产或新己制身果加西月话合回特代内信表化老给世位次度门任常先海通教儿东提立及比员解"
-    "水名真论处走义各入几口认条系气题更别打女变四神总何电数安少报才结反受目太量再感建务做接必场件计请吗您谢怎哪让，。？！、：；（）“”《》"
-)
-_WESTERN = frozenset("éèêëàâäáãåæçñöôóòõøœüùûúßíìîïÉÈÊÀÂÄÁÅÆÇÑÖÔÓØÜÚÍ€‚„‘’“”–—…«»·°§´©®™¡¿£\u00a0•½²³ºª×")
-_HANGUL = re.compile("[가-힣]")
-_KANA = re.compile("[ぁ-んァ-ヶー、。・「」]")
-_HANZI = re.compile("[\u4e00-\u9fff，。？！、：；（）“”《》]")
-_HIGH = re.compile(rb"[\x80-\xff]+")
-_LEAST = 0.25  # of the letters must be common ones; text in the right encoding has twice that
-_LEAST_WESTERN = 0.6  # here nearly all are
+import numpy as np
+
+from core.data.read.characters import common_in, score_of
+from core.data.read.encodings import EAST_ASIAN, SINGLE_BYTE, Encoding
+from core.data.read.spelling import spelling
+
+# What is looked at of a sample: so many bytes of lines, pieces of them, and of those the first bytes.
+_LINES_BYTES, _PIECES, _PIECE_BYTES, _LINE_BYTES = 2**18, 300, 120, 2**12
+_BEFORE = 20  # ASCII letters before the first that is none, in a long run
+_FIRST_LOOK, _KEPT = 40, 10  # pieces that decide which encodings are looked at further, and how many those are
+_SURE = 4.0  # nats by which the best has to be ahead of the next that reads otherwise
+_LEAST = -4.5  # nats a byte: text in the right encoding has about -3
+_WELL = -3.3
+_SHOWN, _SHOWN_LETTERS = 4, 24
+# No byte below '0', nor from ':' to '?', is part of a longer character in any of them.
+_HIGH = re.compile(rb"[\x80-\xff]")
+_PIECE = re.compile(rb"[^\x00-\x2f\x3a-\x3f]+")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
+_SCRIPTS = {"Greek": "Greek", "Hebrew": "Hebrew", "Arabic": "Arabic", "Persian": "Arabic", "Thai": "Thai"}
+_SCRIPTS |= {"Russian": "Cyrillic", "Ukrainian": "Cyrillic"}
+_HANZI = re.compile("[\u4e00-\u9fff，。？！、：；（）“”《》「」]")
+_SAID = {"cp949": ("Korean syllables", re.compile("[가-힣]"))}
+_SAID |= dict.fromkeys(("gb18030", "big5hkscs"), ("Chinese", _HANZI))
+_SAID |= dict.fromkeys(("cp932", "euc_jis_2004"), ("Japanese kana", re.compile("[ぁ-んァ-ヶー、。・「」]")))
+
+_ORDER = (*SINGLE_BYTE, *EAST_ASIAN)
+
+# What stands left of some bytes, those bytes, and what stands right of them.
+Piece = tuple[str, bytes, str]
+# How likely it is, in which encoding, and how each piece reads in it.
+Reading = tuple[float, Encoding, list[str]]
 
 
 @dataclass(frozen=True)
 class Guess:
-    """An encoding, how well it fits (0 to 1), and what speaks for it."""
+    """An encoding, how likely it is beside others (nats), what speaks for it, and words as it would have them read."""
 
     codec: str
+    name: str
     fit: float
     evidence: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """All that a sample could be in, the likeliest first; of those that make the same of it, only the usual one.
+
+    `sure` where the first is well ahead of the second, and reads like a language; `well` where that leaves no doubt.
+    """
+
+    all: tuple[Guess, ...]
+    sure: bool
+    well: bool
 
 
 def guess(sample: bytes) -> Guess | None:
-    """The old encoding that `sample`, which is not UTF-8, is in; None where none makes common letters of it."""
-    guesses = [each for each in (_korean(sample), _chinese(sample), _japanese(sample), _western(sample)) if each]
-    best = max(guesses, key=lambda each: each.fit, default=None)
-    return best if best is not None and best.fit >= _LEAST else None
+    """The old encoding that `sample`, which is not UTF-8, is in; None where that is not sure."""
+    found = guesses(sample)
+    return found.all[0] if found.sure else None
 
 
-def _beyond_ascii(sample: bytes, codec: str) -> str | None:
-    """The letters beyond ASCII that `codec` makes of the sample; None where it can make nothing of some."""
+@lru_cache(maxsize=4)
+def guesses(sample: bytes) -> Guesses:
+    """Every old encoding that can read `sample`, the likeliest first."""
+    lines = _lines(sample)
+    pieces = _pieces(lines)
+    present = set(sample)
+    tried: list[Reading] = []
+    for encoding in _ORDER:
+        if _can_read(encoding, present, lines):
+            read = [_decoded(piece, encoding.codec) for _, piece, _ in pieces[:_FIRST_LOOK]]
+            tried.append((_fit(encoding, pieces[:_FIRST_LOOK], read), encoding, read))
+    tried.sort(key=lambda each: -each[0])
+    found: dict[tuple[str, ...], Reading] = {}
+    for early, encoding, _ in tried:
+        read = [_decoded(piece, encoding.codec) for _, piece, _ in pieces]
+        fit = _fit(encoding, pieces, read) if len(found) < _KEPT else early * max(1, len(pieces) / _FIRST_LOOK)
+        same = found.get(tuple(read))
+        if same is not None:  # the likelier counts, the more usual is named
+            fit, encoding = max(fit, same[0]), min(encoding, same[1], key=_ORDER.index)
+        found[tuple(read)] = (fit, encoding, read)
+    ranked = sorted(found.values(), key=lambda each: -each[0])
+    ranked = [each for each in ranked if _reads_whole(each[1], sample)]
+    best = [_evidence(encoding, sample) for _, encoding, _ in ranked[:1]]
+    evidence = zip_longest(ranked, best, fillvalue="")
+    return Guesses(
+        tuple(Guess(of.codec, of.name, fit, said, _words(read)) for (fit, of, read), said in evidence),
+        *_how_sure(ranked, pieces),
+    )
+
+
+def _how_sure(ranked: list[Reading], pieces: list[Piece]) -> tuple[bool, bool]:
+    if not ranked:
+        return False, False
+    letters = sum(len(piece) for _, piece, _ in pieces)
+    each = (ranked[0][0] + ranked[0][1].rarity) / max(letters, 1)
+    rival = ranked[1][0] if len(ranked) > 1 else -math.inf
+    sure = each >= _LEAST and ranked[0][0] - rival >= _SURE
+    return sure, sure and each >= _WELL
+
+
+def _lines(sample: bytes) -> bytes:
+    """Lines of the sample that hold bytes beyond ASCII, spread over it where there are many."""
+    lines = [
+        line[:_LINE_BYTES] if len(line) > _LINE_BYTES else line for line in sample.split(b"\n") if not line.isascii()
+    ]
+    total = sum(map(len, lines))
+    if len(lines) == 1 and len(sample) > _LINE_BYTES:
+        return _around_high(sample)
+    step = max(1, -(-total // _LINES_BYTES))
+    return b"\n".join(lines[::step])
+
+
+def _around_high(sample: bytes) -> bytes:
+    """Of one long line: what stands around bytes beyond ASCII, up to some length."""
+    found = []
+    for place in re.finditer(rb"[\x80-\xff]", sample):
+        start = place.start()
+        if not found or start >= found[-1][1]:
+            found.append((max(start - 40, 0), start + 200))
+        if len(found) > _LINES_BYTES // 240:
+            break
+    return b"\n".join(sample[start:end] for start, end in found)
+
+
+def _pieces(lines: bytes) -> list[Piece]:
+    """Different runs without spaces that hold bytes beyond ASCII, each with the ASCII characters beside it.
+
+    First those that have a byte that none before them has: what reads all of these the same reads all the same.
+    """
+    seen: dict[Piece, None] = {}
+    for place in _PIECE.finditer(lines):
+        if not place[0].isascii():
+            start, end = place.span()
+            first = _HIGH.search(lines, start)
+            start = max(start, first.start() - _BEFORE if first else start)
+            end = min(end, start + _PIECE_BYTES)
+            left, right = lines[max(start - 1, 0) : start], lines[end : end + 1]
+            seen[left.decode("ascii", "replace"), lines[start:end], right.decode("ascii", "replace")] = None
+    first_of: dict[Piece, None] = {}
+    known: set[int] = set()
+    for piece in seen:
+        if not known.issuperset(piece[1]):
+            known.update(piece[1])
+            first_of[piece] = None
+    step = max(1, -(-len(seen) // _PIECES))
+    spread = list(seen)
+    return list(first_of | dict.fromkeys(each for start in range(step) for each in spread[start::step]))[:_PIECES]
+
+
+def _can_read(encoding: Encoding, present: set[int], lines: bytes) -> bool:
+    """Whether every byte is a letter of it; of longer ones, whether some lines can be decoded."""
     try:
-        text = sample.decode(codec)
+        if encoding in SINGLE_BYTE:
+            bytes(byte for byte in present if byte >= 0x80).decode(encoding.codec)
+        else:
+            lines[: lines.rfind(b"\n", 0, 2**16) if len(lines) > 2**16 else None].decode(encoding.codec)
     except UnicodeDecodeError:
-        return None
-    return "".join(letter for letter in text if letter > "\x7f")
+        return False
+    return True
 
 
-def _korean(sample: bytes) -> Guess | None:
-    letters = _beyond_ascii(sample, "cp949")
-    if not letters:
-        return None
-    syllables = len(_HANGUL.findall(letters))
-    common = sum(letter in _KOREAN for letter in letters)
-    evidence = f"{syllables:,} of {len(letters):,} letters beyond ASCII are Korean syllables, {common:,} of them common"
-    return Guess("cp949", common / len(letters), evidence)
+def _reads_whole(encoding: Encoding, sample: bytes) -> bool:
+    if encoding in SINGLE_BYTE:
+        return True
+    try:
+        sample.decode(encoding.codec)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _chinese(sample: bytes) -> Guess | None:
-    letters = _beyond_ascii(sample, "gb18030")
-    if not letters:
-        return None
-    signs = len(_HANZI.findall(letters))
-    common = sum(letter in _CHINESE for letter in letters)
-    evidence = f"{signs:,} of {len(letters):,} letters beyond ASCII are Chinese, {common:,} of them common"
-    return Guess("gb18030", common / len(letters), evidence)
+def _decoded(piece: bytes, codec: str) -> str:
+    return piece.decode(codec, "ignore")  # a long piece may be cut within a character
 
 
-def _japanese(sample: bytes) -> Guess | None:
-    letters = _beyond_ascii(sample, "cp932")
-    if not letters:
-        return None
-    kana = len(_KANA.findall(letters))
-    evidence = f"{kana:,} of {len(letters):,} letters beyond ASCII are Japanese kana"
-    return Guess("cp932", kana / len(letters), evidence)
+def _fit(encoding: Encoding, pieces: list[Piece], read: list[str]) -> float:
+    """The log of how likely these readings are, each language of the encoding counting as much as the text has of it."""
+    if not pieces:
+        return -math.inf
+    if not encoding.languages:
+        return sum(score_of(letter, encoding.codec) for text in read for letter in text)
+    known = [spelling(language) for language in encoding.languages]
+    scores = np.array(
+        [[each.score(left, text, right) for each in known] for (left, _, right), text in zip(pieces, read, strict=True)]
+    )
+    weights = np.full(len(known), -math.log(len(known)))
+    for _ in range(3):
+        joint = scores + weights
+        most = joint.max(axis=1, keepdims=True)
+        whole = most + np.log(np.exp(joint - most).sum(axis=1, keepdims=True))
+        share = np.exp(joint - whole).sum(axis=0) + 0.1
+        weights = np.log(share / share.sum())
+    return float(whole.sum()) - encoding.rarity
 
 
-def _western(sample: bytes) -> Guess | None:
-    """Accented letters and typographic marks stand alone or in twos; longer runs are another script's."""
-    if _beyond_ascii(sample, "cp1252") is None:
-        return None
-    runs = [run.decode("cp1252") for run in _HIGH.findall(sample)]
-    total = sum(map(len, runs))
-    common = sum(len(run) for run in runs if len(run) <= 2 and _WESTERN.issuperset(run))
-    if common < _LEAST_WESTERN * total:
-        return None
-    evidence = f"{common:,} of {total:,} bytes beyond ASCII are accented letters or marks between plain ones"
-    return Guess("cp1252", common / total, evidence)
+def _words(read: Iterable[str]) -> tuple[str, ...]:
+    """A few of the words that hold letters beyond ASCII, as they would read."""
+    shown: dict[str, None] = {}
+    for text in read:
+        found = [word for word in _WORD.findall(text) if not word.isascii()] or [text.strip()]
+        shown[found[0][:_SHOWN_LETTERS]] = None
+        if len(shown) == _SHOWN:
+            break
+    return tuple(shown)
+
+
+def _evidence(encoding: Encoding, sample: bytes) -> str:
+    if not encoding.languages:
+        letters = [letter for letter in sample[: 2**18].decode(encoding.codec, "ignore") if letter > "\x7f"]
+        kind, script = _SAID[encoding.codec]
+        of_script = sum(script.match(letter) is not None for letter in letters)
+        common = common_in("".join(letters), encoding.codec)
+        return f"{of_script:,} of {len(letters):,} letters beyond ASCII are {kind}, {common:,} of them all common"
+    counts = np.bincount(np.frombuffer(sample, dtype=np.uint8), minlength=256)[0x80:]
+    total = int(counts.sum())
+    known = [_is_common(bytes([byte]).decode(encoding.codec, "ignore")) for byte in range(0x80, 0x100)]
+    letters = int(counts[known].sum())
+    script = _SCRIPTS.get(encoding.languages[0])
+    what = f"{script} letters or marks" if script else "accented letters or marks between plain ones"
+    return f"{letters:,} of {total:,} bytes beyond ASCII are {what}"
+
+
+def _is_common(letter: str) -> bool:
+    return letter.isalpha() or letter in set("“”„’‘‚–—…«»€§°©®™¡¿£\u00a0•½²³ºª×·")

@@ -37,9 +37,13 @@ _OF_ROWS: dict[str, tuple[Severity, str, str]] = {
 
 
 class Notes:
-    """Findings in the making. A reader marks a code before it gives out the row that shows it."""
+    """Findings in the making. A reader marks a code before it gives out the row that shows it.
+
+    `split` is the key under which the rows that come next stand, where one file holds several splits.
+    """
 
     def __init__(self) -> None:
+        self.split: str | None = None
         self.waiting: set[str] = set()
         self._of_opening: list[Finding] = []
         self._of_reading: dict[tuple[str, str], Finding] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from core.data.conversation import Row, Unreadable
@@ -26,6 +26,7 @@ _TEXT_READERS = {
     "markdown": plain.read,
 }
 _TABLE_READERS = {"parquet": columns.read_parquet, "arrow": columns.read_arrow}
+TABLES = _TABLE_READERS.keys()  # kinds whose letters need no encoding
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,18 @@ class Part:
         return _TEXT_READERS[self.kind](Text(self.name, self.blob, self.encoded, self.kind), notes, progress)
 
 
-def open_part(blob: Blob, encoding: str, notes: Notes) -> Part:
-    """Look at the start of `blob`: its kind, its encoding. Raises DataError where it can be no dataset."""
+def open_part(blob: Blob, encoding: str, notes: Notes, like: Collection[str] = ()) -> Part:
+    """Look at the start of `blob`: its kind, its encoding, where not sure one of `like`, which files beside it are in.
+
+    Raises DataError where it can be no dataset, and EncodingUnsure.
+    """
     name = blob.name
     kind = kind_of(name, blob.inner, blob.head(HEAD))
     if kind in ("zip", "gz"):
         raise DataError(f"{name} is packed within a packed file. Unpack it first.")
     if kind in _TABLE_READERS:
         return Part(name, kind, blob.size, blob, None, "its first bytes")
-    encoded = find_encoding(blob, encoding)
+    encoded = find_encoding(blob, encoding, like)
     text = Text(name, blob, encoded, kind)
     kind, evidence = json_kind(text)
     if kind in ("csv", "tsv"):

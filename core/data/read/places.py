@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from core.archive import ArchiveError, Limits, check_amount
 from core.data.read.blob import LARGEST_RATIO, RATIO_MATTERS_FROM, Blob, gzipped, plain, zip_member
+from core.data.read.folders import files_below
 from core.data.read.kinds import HEAD, KNOWN, NoDataset, kind_of, packing_of, refuse_office, suffix_of
 from core.data.read.letters import guess
 from core.data.read.notes import Notes
@@ -51,9 +52,8 @@ def _in_file(path: Path, name: str, notes: Notes) -> list[Blob]:
 
 
 def _in_folder(path: Path, name: str, notes: Notes) -> list[Blob]:
-    entries = sorted(each for each in path.iterdir() if not each.name.startswith((".", "__")))
-    folders = [each.name for each in entries if each.is_dir()]
-    files = {each.name: _of(each, notes) for each in entries if not each.is_dir()}
+    found, folders = files_below(path)
+    files = {each: _of(file, each, notes) for each, file in found.items()}
     if "config.json" in files and any(suffix_of(file) == ".safetensors" for file in files):
         raise DataError(f"{name} is a model's folder, not a dataset. Choose it as the base model.")
     blobs = _chosen(files, folders, name, notes)
@@ -64,8 +64,8 @@ def _in_folder(path: Path, name: str, notes: Notes) -> list[Blob]:
     return blobs
 
 
-def _of(file: Path, notes: Notes) -> Callable[[], list[Blob]]:
-    return lambda: find_blobs(file, file.name, notes)
+def _of(file: Path, name: str, notes: Notes) -> Callable[[], list[Blob]]:
+    return lambda: find_blobs(file, name, notes)
 
 
 def _in_zip(path: Path, name: str, notes: Notes) -> list[Blob]:

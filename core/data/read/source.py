@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.data.conversation import Finding, Row, Unreadable
 from core.data.read.notes import Notes
+from core.data.read.splits import Use, use_of
 from core.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,13 +19,17 @@ Progress = Callable[[int], None]
 
 @dataclass
 class FileInfo:
-    """One file as it was read. `encoding` is empty for a binary kind; `rows` is known after reading."""
+    """One file as it was read. `encoding` is empty for a binary kind; `rows` is known after reading.
+
+    `use` is what it is for by its name.
+    """
 
     name: str
     kind: str
     encoding: str
     evidence: str
     rows: int = 0
+    use: Use = "train"
 
 
 @dataclass
@@ -38,27 +43,45 @@ class Source:
     notes: Notes = field(repr=False)
 
     def rows(self, progress: Progress | None = None) -> Iterator[Row | Unreadable]:
-        """All rows in order; can be called again. `progress` gets the bytes of the disk consumed so far, now and then.
+        """All rows in order, those of every split; can be called again. Arguments and errors as for `split_rows`."""
+        return (row for row, _, _ in self.split_rows(progress))
 
-        Raises DataError where a file cannot be read on, and where there is no row at all.
+    def split_rows(self, progress: Progress | None = None) -> Iterator[tuple[Row | Unreadable, Use, str]]:
+        """All rows in order, each with what it is for and what says so: its file, or its key within that.
+
+        `progress` gets the bytes of the disk consumed so far, now and then. Raises DataError where a file cannot be
+        read on, unless it is left alone anyway, and where there is no row at all.
         """
         self.notes.start()
         number, before = 0, 0
         for part, info in zip(self.parts, self.files, strict=True):
             info.rows = 0
-            for row in part.rows(self.notes, _from(before, progress)):
+            for row in self._of_part(part, info, _from(before, progress)):
                 number += 1
                 info.rows += 1
                 if self.notes.waiting:
                     self.notes.settle(number)
                 if len(self.parts) > 1 and isinstance(row, Unreadable):
                     row = Unreadable(f"{part.name}, {row.reason}")
-                yield row
+                key = self.notes.split
+                yield (
+                    row,
+                    (use_of(key) or "train") if key else info.use,
+                    f"{key!r} in {part.name}" if key else part.name,
+                )
             before += part.bytes
         if number == 0:
             raise DataError(f"{self.name} holds no rows. It should hold one conversation a row.")
         if progress:
             progress(self.bytes)
+
+    def _of_part(self, part: Part, info: FileInfo, progress: Progress) -> Iterator[Row | Unreadable]:
+        self.notes.split = None
+        try:
+            yield from part.rows(self.notes, progress)
+        except DataError:
+            if info.use != "left_alone":
+                raise
 
     def findings(self) -> list[Finding]:
         """What was noticed; whole once `rows()` has been read to its end."""

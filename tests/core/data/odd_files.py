@@ -110,9 +110,8 @@ BROKEN_JSON = [
 ]
 
 SHAPES_OF_JSON = [
-    Odd(
-        "several.json", "several arrays", '{"train": [{"a": 1}], "test": [{"a": 2}]}', ("several arrays: train, test",)
-    ),
+    Odd("several.json", "several arrays", '{"cats": [{"a": 1}], "dogs": [{"a": 2}]}', ("several arrays: cats, dogs",)),
+    Odd("splits.json", "an array a split", '{"train": [{"a": 1}], "test": [{"a": 2}]}', rows=2),
     Odd("columns.json", "an array a column", json.dumps(COLUMNS), ("several arrays: prompt, completion",)),
     Odd(
         "wrapped.json",
@@ -250,13 +249,13 @@ ENCODINGS = [
     Odd("western.csv", "Windows-1252", table_of(WESTERN).encode("cp1252"), rows=2, finding="encoding-guessed"),
     Odd(
         "russian.csv",
-        "Windows-1251, which is not known",
+        "Windows-1251",
         table_of(RUSSIAN).encode("cp1251"),
-        ("line 2", "save it as UTF-8"),
+        rows=2,
+        finding="encoding-guessed",
     ),
-    Odd(
-        "taiwanese.csv", "Big5, which is not known", table_of(TAIWANESE).encode("big5"), ("line 2", "save it as UTF-8")
-    ),
+    Odd("taiwanese.csv", "Big5", table_of(TAIWANESE).encode("big5"), rows=2, finding="encoding-guessed"),
+    Odd("unknown.csv", "letters of no language", b"prompt,completion\n\x81\x8d,\x9d\n", ("line 2", "save it as UTF-8")),
     Odd("excel.csv", "Excel's Unicode text: UTF-16 with tabs", table_of(KOREAN, "\t").encode("utf-16"), rows=2),
     Odd(
         "wide.jsonl",
@@ -453,7 +452,10 @@ PLACES = [
         finding="file-left-out",
     ),
     Odd("bare", "a folder without files", folder_of({}), ("folder without data files",)),
-    Odd("outer", "a folder of folders", folder_of({"train/a.jsonl": LINES, "test/a.jsonl": LINES}), ("test, train",)),
+    Odd("outer", "a folder of folders", folder_of({"cats/a.jsonl": LINES, "dogs/a.jsonl": LINES}), ("cats, dogs",)),
+    Odd("lone", "a folder of a test folder", folder_of({"test/a.jsonl": LINES}), ("only folders: test",)),
+    Odd("split", "a folder a split", folder_of({"train/a.jsonl": LINES, "test/a.jsonl": LINES}), rows=6),
+    Odd("wrapped", "a folder as on the Hub", folder_of({"README.md": "#", "data/train-0.jsonl": LINES}), rows=3),
     Odd(
         "weights",
         "a model's folder",

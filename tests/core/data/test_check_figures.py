@@ -147,7 +147,7 @@ def test_what_a_model_says_of_its_end_and_its_length_is_known(tmp_path: Path) ->
 
 
 def test_every_rule_makes_a_sentence_for_one_row_and_for_many() -> None:
-    details = dict.fromkeys(("example", "examples", "limit", "times", "middle", "advice"), "5")
+    details = dict.fromkeys(("example", "examples", "limit", "times", "middle", "advice", "last"), "5")
     for code, rule in RULES.items():
         one, many = (make_finding(code, [1], count, **details) for count in (1, 2000))
         for finding in (one, many):

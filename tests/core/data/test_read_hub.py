@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from core.data.dataset import load
 from core.data.hub import fetch, looks_like_hub_id
 from core.data.read import open_source
 from core.errors import DataError
+from core.recipe import DataSettings
 from core.workspace import ROOT, Workspace
 from tests.core.data.odd_parts import GOOD, LINES, PARQUET
 from tests.hub import stand_in_hub
@@ -26,8 +28,19 @@ configs:
   data_files: large.jsonl
 ---
 """
+_SPLITS = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train_sft
+    path: a.jsonl
+  - split: test_sft
+    path: b.jsonl
+---
+"""
 _ASK = """
 import json, sys
+from core.data.dataset import load
 from core.data.hub import fetch
 from core.errors import DataError
 from core.workspace import Workspace
@@ -63,6 +76,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "plain/train.jsonl": LINES,
         "splits/train.jsonl": LINES,
         "splits/test.jsonl": LINES + LINES,
+        "three/data/train-00000-of-00001.parquet": PARQUET,
+        "three/data/validation-00000-of-00001.parquet": PARQUET,
+        "three/data/test-00000-of-00001.parquet": PARQUET,
+        "sft/README.md": _SPLITS,
+        "sft/a.jsonl": LINES,
+        "sft/b.jsonl": LINES + LINES,
         "odd/validation.jsonl": LINES,
         "odd/test.jsonl": LINES,
         "configs/README.md": _CARD,
@@ -91,6 +110,8 @@ def answers(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Wan
     names = (
         "plain",
         "splits",
+        "three",
+        "sft",
         "odd",
         "configs",
         "columns",
@@ -117,6 +138,7 @@ def answers(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Wan
         (("user/configs", "large", None), 6),
         (("user/nested", None, None), 6),
         (("user/packed", None, None), 3),
+        (("user/sft", None, None), 3),
     ],
 )
 def test_a_split_comes_as_one_parquet_file(answers: dict[Wanted, str], wanted: Wanted, rows: int) -> None:
@@ -125,6 +147,23 @@ def test_a_split_comes_as_one_parquet_file(answers: dict[Wanted, str], wanted: W
     read = list(open_source(path).rows())
     assert len(read) == rows
     assert read[0]["prompt"] == GOOD[0]["prompt"]
+
+
+def test_a_validation_split_comes_with_it_and_is_held_out(answers: dict[Wanted, str]) -> None:
+    path = Path(answers["user/three", None, None])
+    assert sorted(file.name for file in path.iterdir()) == ["train.parquet", "validation.parquet"]
+    loaded = load(path, DataSettings())
+    assert loaded.splits == {"train": 3, "held_out": 3, "left_alone": 0}
+    said = {finding.code: finding.message for finding in loaded.findings}
+    assert "train.parquet (3 rows); held out to measure by: validation.parquet (3 rows)" in said["named-splits"]
+    assert "nothing was fetched or is used: test" in said["splits-not-fetched"]
+
+
+def test_that_a_test_split_stays_on_the_hub_is_said(answers: dict[Wanted, str]) -> None:
+    loaded = load(Path(answers["user/sft", None, None]), DataSettings())
+    assert [f.message for f in loaded.findings if f.code == "splits-not-fetched"] == [
+        "Of the dataset's other splits nothing was fetched or is used: test_sft."
+    ]
 
 
 @pytest.mark.parametrize(

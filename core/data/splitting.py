@@ -1,0 +1,180 @@
+"""The splits that the data names, honoured: the rows held out, those left alone, and the finding that says so."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from core.data.conversation import Finding, LeftAlone, Row, Unreadable
+from core.data.read import Source
+from core.data.read.splits import Told, Use, column_of_splits, is_split_name, use_of
+from core.recipe import DataSettings
+
+_LISTED = 1000  # rows in a finding
+_NAMED = 8  # names of each use in a sentence
+_MOST_NAMES = 1000
+_DONE: dict[Use, str] = {
+    "train": "trained on",
+    "held_out": "held out to measure by",
+    "left_alone": "left alone, neither trained on nor measured by",
+}
+
+
+class Ranges:
+    """Row numbers, added in rising order, kept as stretches: a file's rows lie together."""
+
+    def __init__(self) -> None:
+        self._starts, self._ends = array("q"), array("q")
+
+    def add(self, row: int) -> None:
+        """`row` is one of them."""
+        if self._ends and self._ends[-1] == row:
+            self._ends[-1] = row + 1
+        else:
+            self._starts.append(row)
+            self._ends.append(row + 1)
+
+    def holds(self, rows: Any) -> Any:
+        """For each of `rows` whether it is one of them, as an array of truth values."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if not self._starts:
+            return np.zeros(len(wanted), dtype=bool)
+        starts, ends = np.frombuffer(self._starts, dtype=np.int64), np.frombuffer(self._ends, dtype=np.int64)
+        place = np.searchsorted(starts, wanted, side="right") - 1
+        return (place >= 0) & (wanted < ends[place])
+
+    def first(self, count: int) -> list[int]:
+        """The first `count` of them."""
+        every = (row for start, end in zip(self._starts, self._ends, strict=True) for row in range(start, end))
+        return list(islice(every, count))
+
+
+class Splitter:
+    """Gives out rows with those of a test split as LeftAlone, and counts what becomes of them.
+
+    `column` is the one in which each row says its split; it is taken out of the rows. `held_out` are row numbers.
+    """
+
+    def __init__(self, source: Source, settings: DataSettings) -> None:
+        self._source, self._settings = source, settings
+        self._honour = settings.named_splits == "honour"
+        self._column: str | None = None
+        self._without_train = ""
+        self._counts: Counter[tuple[Use, str]] = Counter()
+        self._left_alone = Ranges()
+        self.held_out = Ranges()
+
+    def look_at(self, first: Iterable[Row | Unreadable]) -> None:
+        """Find a column of splits in the first rows. To be called before `rows`."""
+        column = column_of_splits(row for row in first if not isinstance(row, Unreadable))
+        if column is None or len({info.use for info in self._source.files}) > 1:
+            return
+        if any(_value(row, column) == "train" for row in self._source.rows()):
+            self._column = column
+        else:
+            self._without_train = f"the column `{column}`"
+
+    def assigned(self, told: Iterable[Told]) -> Iterator[Told]:
+        """The rows as a column of splits says what they are for, where there is one."""
+        for row, use, name in told:
+            if self._column is None or isinstance(row, Unreadable):
+                yield row, use, name
+                continue
+            said = row.get(self._column)
+            if self._honour:
+                row = {key: value for key, value in row.items() if key != self._column}
+            yield row, use_of(said) or "train", f"`{self._column}` {str(said)[:40]!r}"
+
+    def rows(self, told: Iterable[Told]) -> Iterator[Row | Unreadable]:
+        """The rows, each as what becomes of it."""
+        reasons: dict[str, LeftAlone] = {}
+        for number, (row, use, name) in enumerate(told, start=1):
+            key = (use, name)
+            if key not in self._counts and len(self._counts) >= _MOST_NAMES:
+                key = (use, "others")
+            self._counts[key] += 1
+            if use != "train" and self._honour:
+                if use == "held_out":
+                    self.held_out.add(number)
+                else:
+                    self._left_alone.add(number)
+                    row = reasons.setdefault(name, LeftAlone(f"it is of {name}, which is left alone"))
+            yield row
+
+    def counts(self) -> dict[str, int] | None:
+        """Rows for each use, as the data names them; None where it does not, or where that is ignored."""
+        if not self._honour or not self._parted():
+            return None
+        return {use: sum(count for (each, _), count in self._counts.items() if each == use) for use in _DONE}
+
+    def findings(self) -> list[Finding]:
+        """What to say of the splits, once all rows have been given out."""
+        if not self._parted():
+            return self._unclear()
+        parts = {use: self._named(use) for use in _DONE}
+        if not self._honour:
+            others = " and ".join(parts[use] for use in _DONE if use != "train" and parts[use])
+            return [
+                Finding(
+                    "named-splits-ignored",
+                    "warning",
+                    f"The data names splits, and all are trained on, also {others}: data.named_splits is ignore.",
+                    "Set it to honour to hold out what is for validation, and to leave test rows alone.",
+                )
+            ]
+        said = "; ".join(f"{_DONE[use]}: {names}" for use, names in parts.items() if names)
+        left = self._left_alone
+        note = Finding(
+            "named-splits",
+            "note",
+            f"The data names its splits, which are honoured. {said[0].upper()}{said[1:]}. {self._measured()}",
+            "Nothing, if that is meant. To train on all of them, set data.named_splits to ignore.",
+            left.first(_LISTED),
+            sum(count for (use, _), count in self._counts.items() if use == "left_alone"),
+        )
+        return [note]
+
+    def _parted(self) -> bool:
+        return len({use for use, _ in self._counts}) > 1
+
+    def _named(self, use: Use) -> str:
+        names = [(name, count) for (each, name), count in self._counts.items() if each == use]
+        shown = [f"{name} ({'1 row' if count == 1 else f'{count:,} rows'})" for name, count in names[:_NAMED]]
+        more = f" and {len(names) - _NAMED:,} more ({sum(count for _, count in names[_NAMED:]):,} rows)"
+        return ", ".join(shown) + (more if len(names) > _NAMED else "")
+
+    def _measured(self) -> str:
+        held, most = (
+            sum(count for (use, _), count in self._counts.items() if use == "held_out"),
+            self._settings.eval_max_rows,
+        )
+        if not held:
+            return "None is for validation, so a share of what is trained on is held out instead (data.eval_fraction)."
+        if held > most:
+            return f"No other row is held out; the loss is measured by {most:,} of them (data.eval_max_rows)."
+        return "No other row is held out (data.eval_fraction)."
+
+    def _unclear(self) -> list[Finding]:
+        named = [info.name for info in self._source.files if is_split_name(info.name)]
+        if len(self._source.files) < 2 or not named:
+            if not self._without_train:
+                return []
+            named = [self._without_train]
+        return [
+            Finding(
+                "named-splits-unclear",
+                "warning",
+                f"By {', '.join(named[:_NAMED])} the data has a split for validation or test, but none to train on: "
+                "all rows are trained on.",
+                "If that is not meant, give the training data with it, with 'train' in its name.",
+            )
+        ]
+
+
+def _value(row: Row | Unreadable, column: str) -> Use | None:
+    return None if isinstance(row, Unreadable) else use_of(row.get(column))
