@@ -13,6 +13,7 @@ from core.data.split import split
 from core.errors import DataError
 from core.recipe import Recipe
 from core.runs.store import Run
+from core.workspace import write_json
 
 DROPPED_TOLD = 20
 
@@ -28,7 +29,10 @@ class Rows:
 
 
 def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
-    """Read, render and split the run's copy of its dataset. Raises DataError where nothing is left to train on."""
+    """Read, render and split the run's copy of its dataset. Raises DataError where nothing is left to train on.
+
+    held_out.json says which rows of the file are held out, by their numbers: the others that are used are trained on.
+    """
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
     pantry = Pantry.beside(file)
@@ -43,6 +47,8 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
     if prepared.seconds is not None:
         run.event("data", f"It was prepared earlier, and read in {prepared.seconds:.1f} s.")
     train, held = split(prepared.keys, data.eval_fraction, data.eval_max_rows, recipe.train.seed)
+    numbers = sorted({int(rendered.usable.rows[index]) for index in held})
+    write_json(run.dir / "held_out.json", {"rows": numbers})
     counts = {
         "rows": rendered.rows,
         "usable": len(rendered.usable),
