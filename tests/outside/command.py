@@ -71,11 +71,16 @@ class Trained:
 def train(workspace: Path, settings: dict[str, Any]) -> Trained:
     """Train a recipe of these dotted settings to its end."""
     workspace.mkdir(parents=True, exist_ok=True)
+    answer = ask(workspace, "train", str(write_recipe(workspace, settings)))
+    return Trained(Path(answer["dir"]), workspace, answer)
+
+
+def write_recipe(folder: Path, settings: dict[str, Any]) -> Path:
+    """These dotted settings as recipe.yaml in `folder`."""
     recipe: dict[str, Any] = {}
     for key, value in settings.items():
         group, _, name = key.rpartition(".")
         (recipe.setdefault(group, {}) if group else recipe)[name] = value
-    file = workspace / "recipe.yaml"
+    file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe), "utf-8")
-    answer = ask(workspace, "train", str(file))
-    return Trained(Path(answer["dir"]), workspace, answer)
+    return file
