@@ -29,10 +29,7 @@ class Rows:
 
 
 def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
-    """Read, render and split the run's copy of its dataset. Raises DataError where nothing is left to train on.
-
-    held_out.json says which rows of the file are held out, by their numbers: the others that are used are trained on.
-    """
+    """Read, render and split the run's copy of its dataset. Raises DataError where nothing is left to train on."""
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
     pantry = Pantry.beside(file)
@@ -47,14 +44,14 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any) -> Rows:
     if prepared.seconds is not None:
         run.event("data", f"It was prepared earlier, and read in {prepared.seconds:.1f} s.")
     train, held = split(prepared.keys, data.eval_fraction, data.eval_max_rows, recipe.train.seed)
-    numbers = sorted({int(rendered.usable.rows[index]) for index in held})
-    write_json(run.dir / "held_out.json", {"rows": numbers})
     counts = {
         "rows": rendered.rows,
         "usable": len(rendered.usable),
         "dropped": len(rendered.dropped),
         "truncated": rendered.truncated,
     }
+    # For whoever wants to measure them again: by their numbers in the file. The others that are used are trained on.
+    write_json(run.dir / "held_out.json", {"rows": sorted({int(rendered.usable.rows[index]) for index in held})})
     prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
     return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
 
