@@ -16,6 +16,7 @@ from core.data.split import split_rows
 from core.errors import DataError
 from core.recipe import Recipe
 from core.runs.store import Run
+from core.workspace import write_json
 
 DROPPED_TOLD = 20
 
@@ -56,6 +57,8 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         "dropped": len(rendered.dropped),
         "truncated": rendered.truncated,
     }
+    # For whoever wants to measure them again: by their numbers in the file. The others that are used are trained on.
+    write_json(run.dir / "held_out.json", {"rows": sorted({int(rendered.usable.rows[index]) for index in held})})
     prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
     return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
 

@@ -1,0 +1,5 @@
+"""A second pair of eyes: what Nibble's files say, recomputed by plain torch, transformers, peft and bitsandbytes.
+
+Nothing of core or app is imported here; Nibble is asked through its command line alone, and read by the files that its
+design documents. What is not covered: GPUs, whose rounding differs; several devices; preference runs.
+"""
