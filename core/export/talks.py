@@ -65,7 +65,7 @@ def talks_of(subject: Subject, tokenizer: Any, answered: int) -> Talks:
         own, source = _own(subject, tokenizer)
     except (DataError, RunError):
         own, source = [], "plain questions"
-    have = {talk.shape for talk in own}
+    have = {talk.shape for talk in own if talk.is_answered}
     system = subject.recipe.data.system
     plain = [
         replace(talk, messages=talk.messages if system == "keep" else without_system(talk.messages, system))
