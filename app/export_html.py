@@ -124,7 +124,7 @@ def _checks(verified: dict[str, Any]) -> str:
     """Each thing that was compared, by whom, and what came of it; an export of an earlier Nibble has no such list."""
     rows = ""
     for check in verified.get("checks", []):
-        kind, mark = ("good", "✓") if is_equal(check, verified) else ("bad", "!")
+        kind, mark = ("good", "✓") if is_equal(check) else ("bad", "!")
         said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
         rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'
     return f'<ul class="nb-doctor">{rows}</ul>' if rows else ""

@@ -127,10 +127,10 @@ def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[li
         ids, others = reference.tokens(text), (reader or reference).tokens(text)
         return ids[: max(1, len(ids) // 2)][-LONGEST_TOKENS:], others[: max(1, len(others) // 2)][-LONGEST_TOKENS:]
     messages, ends = reference.shaped(talk.messages), replies_of(talk)
-    _, ids = reference.prompt(messages[: ends[-1]], talk.tools)
+    ids = reference.asked(messages[: ends[-1]], talk.tools)
     if len(ids) > LONGEST_TOKENS:
         ends = ends[:1]
-        _, ids = reference.prompt(messages[: ends[-1]], talk.tools)
+        ids = reference.asked(messages[: ends[-1]], talk.tools)
     others = ids
     if reader is not None and not reference.is_dated:  # dated texts are the same but for the day that they are made on
         others = reader.tokens(reader.rendered(messages[: ends[-1]], talk.tools))

@@ -16,7 +16,7 @@ Say = Callable[[str, float | None], None]
 class Check:
     """One thing compared `of` times, `equal` of them the same. `because` says what was not, or not compared.
 
-    `broken` is why the export may not be handed over.
+    `ties` are not equal, and no fault. `broken` is why the export may not be handed over.
     """
 
     name: str
@@ -24,11 +24,13 @@ class Check:
     of: int = 0
     equal: int = 0
     because: str = ""
+    ties: int = 0
     broken: str = field(default="", repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """For `verified.checks`."""
-        return {"name": self.name, "by": self.by, "of": self.of, "equal": self.equal, "because": self.because}
+        told = {"name": self.name, "by": self.by, "of": self.of, "equal": self.equal, "because": self.because}
+        return {**told, **({"ties": self.ties} if self.ties else {})}
 
     def compare(self, own: Any, other: Any, what: str, breaks: bool = True, whose: str = "the chat") -> None:
         """Count one comparison of `own`, the chat's, with `other`, the export's; `what` is compared, for a person."""

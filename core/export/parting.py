@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from core.export.checks import Check
-from core.export.told import ANSWERS
 
 # Where a model's best two tokens are nearer than this many roundings of its largest logit, rounding alone decides.
 ROUNDINGS = 4
@@ -56,7 +55,7 @@ def answers(found: dict[str, Any], by: str) -> Check:
     """The line of the replies."""
     ties = found["ties"]
     tied = f"{ties} part where the next two tokens are as likely but for rounding" if ties else ""
-    return Check(ANSWERS, by, found["prompts"], found["equal"], tied)
+    return Check("greedy answers", by, found["prompts"], found["equal"], tied, ties)
 
 
 def logits(reference: Said, artefact: Said, eps: float, by: str) -> tuple[Check, float]:

@@ -51,13 +51,12 @@ class Reference:
         except TEMPLATE_ERRORS as error:
             raise CannotRender(_first_line(error)) from None
 
-    def prompt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> tuple[str, list[int]]:
-        """The prompt as the chat asks it, its text and its tokens, of `shaped` messages. Raises CannotRender."""
-        text = self.rendered(messages, tools)
+    def asked(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+        """The tokens of the prompt as the chat asks it, of `shaped` messages. Raises CannotRender."""
         if tools is not None:  # of which the chat knows nothing
-            return text, self.tokens(text)
+            return self.tokens(self.rendered(messages, tools))
         try:
-            return text, prompt_ids(self.tokenizer, messages, UNKNOWN_CONTEXT)
+            return prompt_ids(self.tokenizer, messages, UNKNOWN_CONTEXT)
         except NibbleError as error:
             raise CannotRender(_first_line(error)) from None
 

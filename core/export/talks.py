@@ -19,7 +19,7 @@ from core.errors import DataError, RunError
 from core.export.subject import Subject
 
 # So many of the data are laid out and split; far fewer are answered.
-MOST, MOST_CHARACTERS = 200, 1_000_000
+MOST, MOST_CHARACTERS = 100, 1_000_000
 ONE_TURN, TURNS, SYSTEM, TOOLS, TEXT = "one turn", "several turns", "a system prompt", "tools", "plain text"
 _WEATHER = {
     "type": "function",
@@ -65,7 +65,7 @@ def talks_of(subject: Subject, tokenizer: Any, answered: int) -> Talks:
         own, source = _own(subject, tokenizer)
     except (DataError, RunError):
         own, source = [], "plain questions"
-    have = {talk.shape for talk in own}
+    have = {talk.shape for talk in own if talk.is_answered}
     system = subject.recipe.data.system
     plain = [
         replace(talk, messages=talk.messages if system == "keep" else without_system(talk.messages, system))

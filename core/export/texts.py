@@ -88,7 +88,7 @@ def _hold(reference: Reference, reader: Reader, talk: Talk, found: Texts, refuse
             continue
         found.prompts.compare(own, other, f"the prompt of {talk.name}")
         if own is not None and other is not None:
-            ids = reference.tokens(own) if reference.is_dated else reference.prompt(messages[:upto], talk.tools)[1]
+            ids = reference.tokens(own) if reference.is_dated else reference.asked(messages[:upto], talk.tools)
             found.tokens.compare(ids, reader.tokens(other), f"the prompt of {talk.name}")
             _goes_on(found.goes_on, trained, upto, other, talk.name)
     _hold_whole(reference, reader, talk, messages, trained, found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-ANSWERS = "greedy answers"
 # DESIGN.md's `verified`, and beside it `source`, `ties`, `checks` and what else core/export/verify.py says.
 Verified = dict[str, Any]
 
@@ -48,16 +47,15 @@ def check_result(check: dict[str, Any]) -> str:
     return f"{check['equal']:,} of {check['of']:,} equal, by {check['by']}.{told}"
 
 
-def is_equal(check: dict[str, Any], verified: Verified) -> bool:
+def is_equal(check: dict[str, Any]) -> bool:
     """Whether nothing was found to be different; answers that part where the model wavers are none."""
-    ties = verified.get("ties", 0) if check["name"] == ANSWERS else 0
-    return bool(check["equal"] + ties >= check["of"])
+    return bool(check["equal"] + check.get("ties", 0) >= check["of"])
 
 
 def is_proved(verified: Verified) -> bool:
     """Whether it was let to answer, and nothing that was compared is different."""
     answered = verified["prompts"] and verified["equal"] + verified.get("ties", 0) == verified["prompts"]
-    return bool(answered and all(is_equal(check, verified) for check in verified.get("checks", [])))
+    return bool(answered and all(is_equal(check) for check in verified.get("checks", [])))
 
 
 def _logits(found: Verified) -> str:

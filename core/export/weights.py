@@ -2,7 +2,8 @@
 
 Onto `dequantised` weights each matrix that the chat holds in 4 bits is quantised just as loading quantises it, and
 dequantised again, before the adapter is added: that is the very sum that the chat computes (QLoRA, section 3). Onto
-`original` weights it is added to what the base's files hold.
+`original` weights it is added to what the base's files hold. What a chat in text never computes with, such as a tower
+that sees images, is left as the base has it both ways.
 """
 
 from __future__ import annotations
@@ -95,7 +96,11 @@ class MergedWeights:
         self._quantised: dict[str, Linear4bit] = {}
         if onto == "dequantised" and bits == 4:
             held = sketch_base(config, subject.recipe.quantization, self.dtype)
-            self._quantised = {name: module for name, module in held.named_modules() if isinstance(module, Linear4bit)}
+            self._quantised = {
+                name: module
+                for name, module in held.named_modules()
+                if isinstance(module, Linear4bit) and _is_for_text(name, self._outline)
+            }
         self.tensors, self.others = _stored(self._outline, subject.base_folder, self.tied)
         self._adapter = subject.adapter / "adapter_model.safetensors"
         self.layers: dict[str, Any] = {}
@@ -220,6 +225,14 @@ def _stored(outline: Any, folder: Path, tied: bool) -> tuple[list[Stored], list[
             f"as mixtures of experts do. {ADAPTER_CAN}"
         )
     return list(found.values()), others
+
+
+def _is_for_text(name: str, outline: Any) -> bool:
+    """Whether a module is of the part that reads and writes text, by what transformers says that is."""
+    if outline.config.get_text_config() is outline.config:
+        return True
+    decoder = _name_in(outline, outline.get_decoder())
+    return not decoder or name.startswith(f"{decoder}.") or name == _name_in(outline, outline.get_output_embeddings())
 
 
 def _name_in(outline: Any, module: Any) -> str:

@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
 
+from core.export.answering import compare
 from core.export.beside import bring_along
 from core.export.companions import write_companions
 from core.export.merged import planned, write_merged
 from core.export.place import Broken
 from core.export.read_back import read_back
 from core.export.subject import Subject
+from core.export.verify import job
 from core.export.weights import MergedWeights
 from core.hardware import device
 from core.workspace import read_json, write_json
@@ -157,3 +159,37 @@ def test_generation_settings_are_those_that_the_chat_obeys(subject: Subject, tmp
     settings = GenerationConfig.from_pretrained(tmp_path)
     assert settings.repetition_penalty == 1.05 and settings.eos_token_id == [given["eos_token_id"]]
     assert not search.keys() & json.loads((tmp_path / "generation_config.json").read_text("utf-8")).keys()
+
+
+def test_a_model_that_sees_is_whole_after_its_language_was_merged(tmp_path: Path) -> None:
+    """A small Gemma 3 as transformers itself makes it: its tower is neither quantised nor rounded on the way."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from tests.tiny import SHAPES, tiny_tokenizer
+
+    base, out = tmp_path / "base", tmp_path / "out"
+    tokenizer = tiny_tokenizer(base)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {f"{name}_token_id": tokenizer.eos_token_id for name in ("bos", "eos", "pad")}
+    text = {"vocab_size": 512, "num_key_value_heads": 4, "max_position_embeddings": 512, **SHAPES["gemma3_text"]}
+    seen = {"image_size": 28, "patch_size": 14, **sizes}
+    config = AutoConfig.for_model(
+        "gemma3", text_config={**text, **sizes, **ends}, vision_config=seen, mm_tokens_per_image=4, image_token_index=5
+    )
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config).bfloat16().save_pretrained(base)
+    write_json(base / "preprocessor_config.json", {"image_processor_type": "Gemma3ImageProcessor"})
+    subject = subject_with_adapter(tmp_path, str(base), **{"lora.targets": ["up_proj", "down_proj"]})
+    out.mkdir()
+    weights = MergedWeights(subject, "dequantised", device())
+    write_merged(subject, weights, out, torch.bfloat16, lambda line, share: None)
+    bring_along(subject, out)
+    held, made = (load_file(folder / "model.safetensors") for folder in (base, out))
+    assert set(held) == set(made)
+    changed = {name for name in held if not torch.equal(held[name], made[name])}
+    assert changed == {name for name in held if "language_model" in name and "proj.weight" in name}
+    assert (out / "preprocessor_config.json").read_bytes() == (base / "preprocessor_config.json").read_bytes()
+    _, loaded = AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
+    assert not loaded["missing_keys"] and not loaded["unexpected_keys"]
+    artefact = {"kind": "model", "folder": str(out), "parameters": 0}
+    assert not compare(job(subject, artefact, "dequantised", "bfloat16", most=3, new_tokens=8))["parted"]

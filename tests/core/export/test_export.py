@@ -201,8 +201,14 @@ def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_
 def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_of_its_own(
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
-    told = export(workspace, run, Order("merged", tmp_path / "merged"), _nothing)["verified"]
+    said: list[tuple[str, float | None]] = []
+    told = export(workspace, run, Order("merged", tmp_path / "merged"), lambda *line: said.append(line))["verified"]
     assert told["equal"] == told["prompts"] and told["largest_logit_difference"] < 0.1
+    last = told["prompts"]
+    assert any(line.startswith("Laying conversations out in transformers: 3 of ") for line, _ in said)
+    assert (f"Letting the chat answer: {last} of {last} prompts", 1.0) in said
+    assert (f"Letting the export answer: 1 of {last} prompts", 1 / last) in said
+    assert [check["by"] for check in told["checks"]] == ["transformers"] * 7 + ["safetensors"]
 
 
 @pytest.mark.usefixtures("at_once")
