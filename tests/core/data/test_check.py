@@ -318,3 +318,44 @@ def test_random_rows_never_break_the_sum(folder: Path, rows: list[Row]) -> None:
     found = report.as_json()
     assert found["split"]["train"] + found["split"]["held_out"] == found["usable"]
     assert sum(found["lengths"]["counts"]) == found["usable"]
+
+
+ASKS_TO_THINK = TEMPLATE.replace("'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant\\n<think>\\n' }}")
+ONLY_THE_NEWEST = TEMPLATE.replace("{%- generation -%}{{ ", "{{ ('<think>\\n' if loop.last else '') + ").replace(
+    "{%- endgeneration -%}", ""
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "severity"),
+    [
+        ({}, "prompt-fitted", "note"),
+        ({"generation_prompt": "continued"}, "prompt-continued", "note"),
+        ({"generation_prompt": "continued", "train_on": "everything"}, "prompt-unanswered", "warning"),
+    ],
+)
+def test_a_prompt_that_replies_do_not_go_on_from_is_told(
+    folder: Path, settings: dict[str, Any], code: str, severity: str
+) -> None:
+    report = report_on(folder, QUIET, ASKS_TO_THINK, **settings)
+    assert codes(report) == {code: list(range(1, 13))}
+    [finding] = report.findings
+    assert finding.severity == severity and "`<think>\\n`" in finding.message
+    assert "data.generation_prompt" in finding.mend
+
+
+def test_replies_that_take_a_text_of_their_own_are_told(folder: Path) -> None:
+    two = {"messages": [*QUIET[0]["messages"], *QUIET[1]["messages"]]}
+    report = report_on(folder, [*QUIET, two], ONLY_THE_NEWEST)
+    assert codes(report)["turns-apart"] == [13]
+    assert (report.rows, report.usable, len(report.dropped)) == (13, 13, 0)
+
+
+def test_a_thought_that_only_ends_is_no_empty_one(folder: Path) -> None:
+    """As a model says it whose prompt has opened the block already."""
+    carries = TEMPLATE.replace(
+        "{{ message['content'] + '<|im_end|>' }}{%- endgen",
+        "{{ '<think>\\n' + message['content'] + '<|im_end|>' }}{%- endgen",
+    )
+    report = report_on(folder, [*QUIET, talk("two and two?", "I add.\n</think>\n\nFour.")], carries)
+    assert codes(report) == {}
