@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import urllib.error
 import urllib.request
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from core.setup.llama_cpp import installed
 
 TIMEOUT_SECONDS = 600
 
@@ -19,7 +20,7 @@ class Refused(Exception):
 
 def is_installed() -> bool:
     """Whether llama.cpp can be asked here."""
-    return importlib.util.find_spec("xllamacpp") is not None
+    return installed()
 
 
 class LlamaCpp:
