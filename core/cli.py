@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_trust
+from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_setup, cli_trust
 from core.errors import NibbleError
 from core.paths import Reach
 from core.process import child_environment
@@ -233,6 +233,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     ),
     "import": (cli_export.import_one, "take in an adapter from elsewhere, for Chat and Arena"),
     "push": (cli_export.push_export, "put an export on Hugging Face, private unless you say otherwise"),
+    "setup": (cli_setup.set_up, "install what is optional: llama-cpp, which opens exported GGUFs"),
     "bench": (_bench, "measure a claim against a reference in the same run"),
     "test": (_test, "run the tests"),
 }
@@ -340,6 +341,7 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": _export_arguments,
     "import": cli_export.import_arguments,
     "push": cli_export.push_arguments,
+    "setup": cli_setup.add_arguments,
     "bench": _bench_arguments,
     "download": cli_download.add_arguments,
     "serve": cli_serve.add_arguments,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import urllib.error
 import urllib.request
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from core.setup.llama_cpp import installed
 
 TIMEOUT_SECONDS = 600
 
@@ -19,18 +20,25 @@ class Refused(Exception):
 
 def is_installed() -> bool:
     """Whether llama.cpp can be asked here."""
-    return importlib.util.find_spec("xllamacpp") is not None
+    return installed()
 
 
 class LlamaCpp:
-    """A GGUF loaded by llama.cpp, with an adapter over it or without. It is let go with the object's last reference."""
+    """A GGUF in llama.cpp, with an adapter over it or without. It is let go with the object's last reference.
+
+    It is loaded at the first question.
+    """
 
     def __init__(self, model: Path, context: int, adapter: Path | None = None) -> None:
+        self._model, self._context, self._adapter = model, context, adapter
+
+    @cached_property
+    def _server(self) -> Any:
         import xllamacpp
 
         settings = xllamacpp.CommonParams()
-        settings.model.path = str(model)
-        settings.n_ctx = context
+        settings.model.path = str(self._model)
+        settings.n_ctx = self._context
         settings.n_parallel = 1
         settings.n_gpu_layers = 0
         settings.port = 0
@@ -42,9 +50,15 @@ class LlamaCpp:
         settings.use_jinja = True
         # A conversation that ends with a reply is laid out as it is, not as one that goes on within it.
         settings.prefill_assistant = False
-        if adapter is not None:
-            settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
-        self._server = xllamacpp.Server(settings)
+        if self._adapter is not None:
+            settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(self._adapter), 1.0)]
+        try:
+            server = xllamacpp.Server(settings)
+        except RuntimeError as error:
+            raise Refused(f"llama.cpp does not load {self._model.name}: {error}") from None
+        # A server that is let go before its loop runs is waited for without end: answered once, it does.
+        _ask(server, "/completion", {"prompt": [0], "n_predict": 0})
+        return server
 
     def tokens(self, text: str, add_special: bool = False) -> list[int]:
         """`text` as tokens, special ones recognised; `add_special`: with the first and last that the file asks for."""
@@ -74,7 +88,7 @@ class LlamaCpp:
         return str(self._ask("/apply-template", asked)["prompt"])
 
     def reply(self, prompt: list[int], most: int, stop: list[str] | None = None) -> list[int]:
-        """The greedy reply to a prompt's tokens, at most so many, without the token that ends it.
+        """The greedy reply to a prompt's tokens, at most so many, with the token that ends it.
 
         `stop`: texts that end it too, and are not in it.
         """
@@ -97,15 +111,20 @@ class LlamaCpp:
         return tokens[: kept[-1]]
 
     def _ask(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self._server.listening_address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            raise Refused(_said(error.read())) from None
+        return _ask(self._server, path, body)
+
+
+def _ask(server: Any, path: str, body: dict[str, Any]) -> Any:
+    """Raises Refused."""
+    request = urllib.request.Request(
+        server.listening_address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise Refused(_said(error.read())) from None
 
 
 def _said(answer: bytes) -> str:

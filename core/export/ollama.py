@@ -44,11 +44,16 @@ def modelfile(subject: Subject, model: str, adapter: str | None, context: int) -
         ) from None
     lines = [f"FROM ./{model}", *([f"ADAPTER ./{adapter}"] if adapter else [])]
     lines.append(f'TEMPLATE """{template}"""')
-    # A Modelfile takes what stands between the quotes as it is: nothing in it is escaped.
-    lines += [f'PARAMETER stop "{text}"' for text in stop_words(subject, tokenizer, turns)]
+    lines += [said_stop(text) for text in stop_words(subject, tokenizer, turns)]
     lines += [f"PARAMETER {name} {value}" for name, value in _settings(Sampling()).items()]
     lines.append(f"PARAMETER num_ctx {min(context, LONGEST_CONTEXT)}")
     return "\n".join(lines) + "\n"
+
+
+def said_stop(text: str) -> str:
+    """A stop word's line. A Modelfile takes what stands between quotes as it is: nothing in it is escaped."""
+    quotes = '"""' if '"' in text else '"'
+    return f"PARAMETER stop {quotes}{text}{quotes}"
 
 
 def _settings(usual: Sampling) -> dict[str, float]:
@@ -76,7 +81,8 @@ def stop_words(subject: Subject, tokenizer: Any, turns: Turns) -> list[str]:
     ends = [tokenizer.convert_ids_to_tokens(token) for token in stop_tokens(subject, tokenizer)]
     words = [token for token in ends if token in added]  # any other is no text that ends a reply wherever it stands
     question = turns.before_question.strip()
-    if question and not any(token in question for token in added):
+    is_sayable = all(letter.isprintable() or letter in "\t\n" for letter in question) and '"""' not in question
+    if question and is_sayable and not any(token in question for token in added):
         words.append(question)
     return list(dict.fromkeys(words))
 

@@ -56,8 +56,8 @@ class Turns:
     `first` stands before the first question of a conversation without a system prompt, `before_question` before later
     ones. `begin_system` stands before a system prompt, None where the template takes none, and `after_system` leads
     from it to the first question. `to_reply` follows the last question, `to_said` one whose reply is there already,
-    `after_reply` a reply that is not the last. What a role in `cuts` says loses white space at its ends. Earlier replies
-    lose the thoughts in them where it `drops_thoughts`.
+    `after_reply` a reply that is not the last. What a role in `cuts` says loses white space at its ends, and earlier
+    replies lose the thoughts in them where it `drops_thoughts`.
     """
 
     first: str

@@ -175,6 +175,15 @@ def inherited(lock: int) -> tuple[int, ...]:
     return () if os.name == "nt" else (lock,)
 
 
+def check_space(needed: int, what: str) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    free = shutil.disk_usage(ROOT).free
+    if free < needed:
+        raise NibbleError(
+            f"the disk of {ROOT} has {free / 1e9:.1f} GB free, and {what} needs about {needed / 1e9:.1f} GB: make room."
+        )
+
+
 def check_room(needed: int) -> None:
     """Refuse to begin what the disk cannot hold. Where torch is in already, the bulk of it is there."""
     if list(VENV.glob("[lL]ib/**/site-packages/torch-*")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,17 @@ import pytest
 
 from core.build import load_tokenizer
 from core.data.layout import own_template
-from core.export.ollama import go_template, modelfile, stop_words
+from core.export.go_template import go_template
+from core.export.gotemplate import GoError
+from core.export.gotemplate.functions import ollama
+from core.export.ollama import modelfile, said_stop, stop_words
 from core.export.place import ExportError
+from core.export.readers.modelfile import parse_modelfile
+from core.export.readers.ollama_template import OllamaTemplate
 from core.export.subject import Subject
-from core.export.turns import find_turns
+from core.export.turns import NoTurns, dated, find_turns
+from core.templates import TEMPLATE_ERRORS
+from core.workspace import ROOT
 from tests.core.export.made import subject_with_adapter
 
 # As their authors' templates lay conversations out, in a few words.
@@ -51,20 +60,91 @@ def tokenizer(starter: Subject) -> Any:
 def test_the_turns_of_known_templates_are_found_and_render_the_same(template: str, tokenizer: Any) -> None:
     tokenizer.chat_template = template
     turns = find_turns(tokenizer)
-    assert turns is not None
     talk = [
         {"role": "user", "content": "One?"},
         {"role": "assistant", "content": "1"},
         {"role": "user", "content": "Two?"},
     ]
-    assert turns.render(talk) == tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    assert dated(turns.render(talk), date.today()) == tokenizer.apply_chat_template(
+        talk, tokenize=False, add_generation_prompt=True
+    )
 
 
-def test_a_template_that_takes_no_system_prompt_leaves_it_out(tokenizer: Any) -> None:
+def test_a_system_prompt_that_the_template_does_not_take_is_refused_by_ollama_in_words(tokenizer: Any) -> None:
     tokenizer.chat_template = GEMMA
     turns = find_turns(tokenizer)
-    assert turns is not None and turns.begin_system is None
-    assert '{{ if eq .Role "system" }}{{ else if' in go_template(turns)
+    assert turns.begin_system is None
+    template = OllamaTemplate(go_template(turns))
+    with pytest.raises(GoError, match="this model takes no system prompt"):
+        template.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
+    assert template.render([{"role": "user", "content": " Hi\n"}]).endswith(
+        "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+TEMPLATES = {
+    path.name: path
+    for folder in (Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates", ROOT / "presets/templates")  # type: ignore[union-attr,index]
+    for path in sorted(folder.glob("*.jinja"))
+}
+SYSTEM = [{"role": "system", "content": "Be\nbrief."}]
+ONE = [{"role": "user", "content": "Hi there"}]
+SEVERAL = [*ONE, {"role": "assistant", "content": "Yo\n\nyo"}, {"role": "user", "content": "again"}]
+LONG = [*SEVERAL, {"role": "assistant", "content": "well"}, {"role": "user", "content": "so?"}]
+PADDED = [{**each, "content": f" \n{each['content']}\n\n"} for each in SEVERAL]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_of_trls_and_ours_is_written_for_ollama_and_says_there_what_it_says(
+    name: str, tokenizer: Any
+) -> None:
+    tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>"})
+    tokenizer.chat_template = TEMPLATES[name].read_text("utf-8")
+    turns = find_turns(tokenizer)
+    template = OllamaTemplate(go_template(turns))
+    for talk in (ONE, SEVERAL, LONG, [*SYSTEM, *ONE], [*SYSTEM, *LONG], PADDED, [*SYSTEM, *PADDED]):
+        meant = _by_jinja(tokenizer, talk)
+        if meant is None:
+            with pytest.raises(GoError, match="takes no system prompt"):
+                template.render(talk)
+        else:
+            assert template.render(talk) == meant
+
+
+def _by_jinja(tokenizer: Any, talk: list[dict[str, str]]) -> str | None:
+    """As transformers renders it, from text or, where that loses what is said, from parts; None where it refuses."""
+    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in talk]
+    for given in (talk, parts):
+        try:
+            text = str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
+        except TEMPLATE_ERRORS:
+            continue
+        if talk[-1]["content"].strip() in text:
+            return text
+    return None
+
+
+def test_a_date_is_left_to_the_day_on_which_ollama_is_asked(tokenizer: Any) -> None:
+    asks = "{{ strftime_now('%d %b %Y|%-d. %B %y|%m%%') }}"
+    tokenizer.chat_template = asks + "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    said = go_template(find_turns(tokenizer))
+    for day, written in (
+        (date(2026, 5, 3), "03 May 2026|3. May 26|05%"),
+        (date(2031, 12, 24), "24 Dec 2031|24. December 31|12%"),
+    ):
+        assert OllamaTemplate(said, ollama(day)).render(ONE) == f"{written}[user]Hi there[assistant]"
+    tokenizer.chat_template = tokenizer.chat_template.replace("%d %b", "%A %d %b")
+    with pytest.raises(NoTurns, match="writes the date as '%A %d %b"):
+        go_template(find_turns(tokenizer))
+
+
+def test_thoughts_that_the_template_drops_are_handed_out_apart_by_ollama(tokenizer: Any) -> None:
+    """Ollama looks for `.Thinking` between two texts, within a range over .Messages (its thinking/template.go)."""
+    for name, dropped in (("qwen3.jinja", True), ("qwen2_5.jinja", False)):
+        tokenizer.chat_template = TEMPLATES[name].read_text("utf-8")
+        turns = find_turns(tokenizer)
+        assert turns.drops_thoughts == dropped
+        assert ("<think>{{ .Thinking }}</think>" in go_template(turns)) == dropped
 
 
 def test_the_modelfile_of_the_starter_has_its_words(starter: Subject) -> None:
@@ -73,12 +153,26 @@ def test_the_modelfile_of_the_starter_has_its_words(starter: Subject) -> None:
     assert '{{ "<|im_start|>user\\n" }}' in text and '{{ "<|im_end|>\\n<|im_start|>assistant\\n" }}' in text
     assert 'PARAMETER stop "<|im_end|>"\n' in text and "PARAMETER num_ctx 1024\n" in text
     assert "ADAPTER ./a.gguf\n" in modelfile(starter, "model.gguf", "a.gguf", 1024)
+    # What Ollama would add of its own is off, as it is in the chat.
+    assert "PARAMETER top_k 0\nPARAMETER min_p 0\nPARAMETER repeat_penalty 1" in text
+
+
+def test_what_a_modelfile_says_in_quotes_is_what_was_meant(starter: Subject, tokenizer: Any) -> None:
+    odd = '{% for m in messages %}"\\say\u200b"\n[{{ m.role }}]\n{{ m.content }}\n{% endfor %}'
+    tokenizer.chat_template = odd
+    (starter.adapter / "chat_template.jinja").write_text(odd, encoding="utf-8")
+    found = parse_modelfile(modelfile(starter, "model.gguf", None, 1024))
+    assert OllamaTemplate(found.template or "").render(ONE) == _by_jinja(tokenizer, ONE)
+    assert found.parameters["stop"] == ["<|im_end|>"]  # with a letter that Ollama drops, the other would never be found
+    assert said_stop('### "Human":\n') == 'PARAMETER stop """### "Human":\n"""'
+    odd_stop = '"a\\n"\nb'
+    assert parse_modelfile("FROM a\n" + said_stop(odd_stop)).parameters["stop"] == [odd_stop]
 
 
 def test_a_question_that_begins_with_plain_text_ends_the_reply_too(starter: Subject, tokenizer: Any) -> None:
     tokenizer.chat_template = own_template("guanaco")
     turns = find_turns(tokenizer)
-    assert turns is not None and stop_words(starter, tokenizer, turns) == ["<|im_end|>", "### Human:"]
+    assert stop_words(starter, tokenizer, turns) == ["<|im_end|>", "### Human:"]
 
 
 def test_a_template_that_is_not_made_of_turns_is_refused(starter: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
