@@ -59,7 +59,7 @@ _DETAIL = _words(
     """
 )
 # Small as their values are, they change what the model would see.
-_MATTERS = _words("chat_template_kwargs chat_template template enable_thinking documents history")
+_MATTERS = _words("chat_template_kwargs chat_template template enable_thinking documents history tools functions")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PROSE_WORDS, _WORDS_OF_A_DETAIL = 12, 3
 _LONGEST_NAME, _LONGEST_PATH = 60, 80
