@@ -204,8 +204,6 @@ def test_a_speaker_may_be_an_object_and_turns_may_stand_under_any_name() -> None
 
 
 def test_speakers_without_a_meaning_are_asked_for() -> None:
-    from core.errors import DataError
-
     row = {
         "name": "Bo",
         "messages": [{"from": "Ann", "text": "What is red?"}, {"from": "Bo", "text": "A ball is red."}],
