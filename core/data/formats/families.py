@@ -112,7 +112,7 @@ FAMILIES = (
     _family("DeepSeek", "<｜User｜>", r"<｜(User|Assistant)｜>", None, lead=True),
     _Harmony("gpt-oss", "<|start|>",
              re.compile(r"<\|start\|>(\w{1,40})(?:<\|channel\|>(\w{1,40}))?<\|message\|>"), None),
-    _family("EXAONE", "[|user|]", r"\[\|(\w{1,40})\|\]", None),
+    _family("EXAONE", "[|user|]", r"\[\|(user|assistant|system|tool)\|\]", None),
     _family("OpenChat", "GPT4 Correct User:", r"GPT4 Correct (User|Assistant):", "<|end_of_turn|>"),
     _family("Zephyr, Phi, GLM", "<|user|>", r"<\|(user|assistant|system|observation|tool)\|>", None),
     _family("OpenAssistant", "<|prompter|>", r"<\|(prompter|assistant|system)\|>", None),

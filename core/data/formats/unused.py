@@ -19,10 +19,9 @@ def _words(text: str) -> frozenset[str]:
 
 _ANSWER = _words(
     """
-    answer answers response responses reply replies completion completions output outputs target targets
-    solution solutions summary summaries highlights choice choices option options gold truth groundtruth
-    reference label labels class chosen rejected correct expected assistant gpt translation accepted generation
-    generations mask masks train training trainable
+    answer answers response responses reply replies completion completions output outputs target targets solution
+    solutions choice choices option options gold truth groundtruth reference label labels class chosen rejected
+    correct expected assistant gpt accepted generation generations mask masks train training trainable
     """
 )
 _SPEAKER = _words(
@@ -35,7 +34,7 @@ _OF_A_TEXT = _words(
     """
     user username nick nickname who person persona actor participant prompter bot human name category categories
     sentiment intent intents emotion emotions rating ratings stars polarity stance spam toxic toxicity tag tags
-    topic topics verdict diagnosis contexts
+    topic topics verdict diagnosis contexts summary summaries highlights translation
     """
 )
 _SAYS_WHICH = _SPEAKER | _OF_A_TEXT | {"label", "labels", "class", "answer", "target"}
@@ -59,7 +58,7 @@ _DETAIL = _words(
     """
 )
 # Small as their values are, they change what the model would see.
-_MATTERS = _words("chat_template_kwargs chat_template template enable_thinking documents history")
+_MATTERS = _words("chat_template_kwargs chat_template template enable_thinking documents history tools functions")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PROSE_WORDS, _WORDS_OF_A_DETAIL = 12, 3
 _LONGEST_NAME, _LONGEST_PATH = 60, 80
