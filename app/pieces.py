@@ -7,6 +7,7 @@ from datetime import datetime
 from html import escape
 
 from core.sizes import show_duration
+from core.telling import telling_line
 
 duration = show_duration
 WORDS = {
@@ -40,7 +41,7 @@ def error_box(message: str, details: str = "") -> str:
 def fault_box(error: Exception) -> str:
     """An error that nobody foresaw: it is shown with its traceback folded, which is printed for the log too."""
     traceback.print_exception(error)
-    said = f"This should not have happened ({type(error).__name__}: {error}). Please report it with the details."
+    said = f"This should not have happened ({telling_line(error, kind=True)}). Please report it with the details."
     return error_box(said, "".join(traceback.format_exception(error)))
 
 

@@ -17,6 +17,7 @@ from core.chat.piece import Piece
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, find_voice, without_adapter
 from core.errors import NibbleError, RunError
+from core.telling import telling_line
 from core.workspace import Workspace, read_json, write_json
 
 IDLE_SECONDS = 15 * 60
@@ -195,7 +196,7 @@ class Talk:
             said = "" if stop.is_set() else str(error)
         except Exception as error:  # a thread's last word: else the page would wait for a reply in silence
             traceback.print_exc()
-            said = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
+            said = f"This should not have happened ({telling_line(error, kind=True)}). Please report it."
         with self._turn:
             self.state, self.used = "", time.monotonic()
             if self.turns is turns:  # not cleared meanwhile

@@ -65,10 +65,12 @@ def load_tokenizer(found: FoundModel, folder: Path | None = None) -> Any:
     bound_templates()
     admit(found)
     refuse_tokenizer(source, found.label)
+    heard = Listening("transformers")
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        with heard:
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a tokenizer's class says to files of strangers
-        raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_said(error, source)}.") from None
+        raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_said(error, source, heard)}.") from None
 
 
 def load_base(

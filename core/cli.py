@@ -20,6 +20,7 @@ from core.errors import NibbleError
 from core.paths import Reach
 from core.process import child_environment
 from core.quiet import hush
+from core.telling import telling_line
 from core.trust import trust_only
 from core.workspace import Workspace
 
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2 if isinstance(error, CallError) else 1
     except Exception as error:  # a defect of ours: the promise of one JSON document holds all the same
         traceback.print_exc()
-        _refuse(f"{type(error).__name__}: {error}. This is a defect of Nibble; please report it.", options.json)
+        _refuse(f"{telling_line(error, kind=True)}. This is a defect of Nibble; please report it.", options.json)
         return 1
     if options.json and result is not None:
         print(json.dumps(result, ensure_ascii=False))

@@ -29,6 +29,9 @@ _HEADING = re.compile(
     r"[:(]$|^\d+ validation errors? for|^while (parsing|scanning|constructing|composing)|^Traceback |^IMPORTANT:"
     r"|^\(\d+\) |^File \"|^in \"|^\^+$|^-+$",
 )
+# A heading that names what is missing is what is wrong: below it stands how to install it.
+_NEEDS = re.compile(r"(?i)\brequires?\b|\bis required\b")
+_MISSING = re.compile(r"(\w+) requires the (\w+) library but it was not found")
 _VAGUE = re.compile(
     r"(?i)\babove report|look(ing)? (at the )?above|see (the )?(original )?errors?\b.*(above|below)"
     r"|^an error occurred\b|because of the following error|^(unknown|internal) error$"
@@ -89,6 +92,11 @@ class Listening(logging.Handler):
         )
         return f"{name}: {said}{_more(len(odd))}"
 
+    def missing(self) -> str | None:
+        """The package for want of which the library tried another way, and failed on that; None where there is none."""
+        found = next((match for match in map(_MISSING.search, self._lines) if match), None)
+        return f"{found[1]} requires the package {found[2].lower()}, which is not installed" if found else None
+
 
 def telling_line(error: BaseException, heard: Listening | None = None, kind: bool = False) -> str:
     """The line of `error`, or of what it was raised from, that says what is wrong; without the full stop at its end.
@@ -98,8 +106,9 @@ def telling_line(error: BaseException, heard: Listening | None = None, kind: boo
     disk, and nothing that looks like a key.
     """
     for each in _chain(error):
-        report = heard.report() if heard is not None and _VAGUE.search(str(each)) else None
-        line = report or _line(str(each))
+        said = _words(each)
+        logged = heard and (heard.report() if _VAGUE.search(said) else heard.missing())
+        line = logged or _line(said)
         if line:
             return _clean(f"{type(each).__name__}: {line}{_where(each)}" if kind or _is_bare(each) else line)
     first = next(iter(str(error).strip().splitlines()), "")
@@ -142,11 +151,11 @@ def _line(text: str) -> str | None:
         found = next((match for match in map(pattern.search, lines) if match), None)
         if found:
             return found.expand(plain)
-    telling = [line for line in lines if not _HEADING.search(line) and not _VAGUE.search(line)]
+    telling = [line for line in lines if (not _HEADING.search(line) or _NEEDS.search(line)) and not _VAGUE.search(line)]
     if not telling:
         return None
     if telling[0] == lines[0]:
-        return lines[0]
+        return lines[0].rstrip(":")
     line = next((line for line in telling if _STRONG.search(line)), telling[0])
     kind = line.partition(" for ")[0]
     alike = sum(other.startswith(f"{kind} for ") for other in telling) if kind != line else 1
@@ -157,14 +166,22 @@ def _more(count: int) -> str:
     return f" (and {count - 1} more)" if count > 1 else ""
 
 
+def _words(error: BaseException) -> str:
+    """The error's message; that of a KeyError is put in quotes by Python, be it a key or a sentence."""
+    own = error.args[0] if isinstance(error, KeyError) and error.args else None
+    return own if isinstance(own, str) and " " in own else str(error)
+
+
 def _is_bare(error: BaseException) -> bool:
-    """Whether the message is no sentence: a key that is not there, an assertion."""
-    return isinstance(error, (LookupError, AssertionError, NotImplementedError, AttributeError, TypeError))
+    """Whether the message is no sentence that says what is wrong with a file: a key that is not there, a wrong type."""
+    if isinstance(error, LookupError):
+        return " " not in _words(error)
+    return isinstance(error, (NotImplementedError, AttributeError, TypeError))
 
 
 def _where(error: BaseException) -> str:
     """The line of code where a bare error arose, as it names what was looked for: `ROPE_INIT_FUNCTIONS[kind]`."""
-    if not isinstance(error, LookupError) and str(error):
+    if str(error) and not (isinstance(error, (LookupError, TypeError)) and _is_bare(error)):
         return ""
     frames: list[Any] = [each for each in traceback.extract_tb(error.__traceback__) if each.name != "__getitem__"]
     return f" in `{frames[-1].line[:100]}`" if frames and frames[-1].line else ""

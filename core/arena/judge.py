@@ -21,6 +21,7 @@ from core.arena.answers import Answer
 from core.arena.match import Match, Reply
 from core.arena.votes import Choice, Vote, VoteBook
 from core.errors import NibbleError
+from core.telling import telling_line
 
 TIMEOUT_SECONDS, TRIES, LONGEST_PAUSE = 120.0, 4, 60.0
 MOST_FAILURES = 3
@@ -115,7 +116,7 @@ def _host(url: str) -> str:
 def _why(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"it did not answer within {TIMEOUT_SECONDS:.0f} s. Is it overloaded?"
-    return f"{str(error)[:120] or type(error).__name__}. Is the address right, and does it run?"
+    return f"{telling_line(error)}. Is the address right, and does it run?"
 
 
 def _pause(answer: httpx.Response, attempt: int) -> float:

@@ -145,13 +145,7 @@ def _footing(
         if ".lora_" not in key and ".token_adapter." not in key
     }
     for name, shape in others.items():
-        own = weights.get(name)
-        if own is not None and not isinstance(own, (Params4bit, Int8Params)) and list(own.shape) != shape:
-            raise ModelError(
-                f"The adapter {name_of(folder)} holds {name} of {tuple(shape)}, and {found.label} has "
-                f"{tuple(own.shape)}: it was trained with other tokens than the base knows. Merge it with the tool "
-                "that made it, and choose the merged model."
-            )
+        _refuse_weight(name, shape, weights.get(name), folder, found)
     writes = tuple(name for name in others if name in weights and not _is_among(name, whole))
     tokens = config.get("trainable_token_indices") is not None
     embedded = any(".lora_embedding_" in key for key in shapes)
@@ -162,6 +156,21 @@ def _footing(
         writes=writes,
         alone=tokens or embedded or tied or bool(writes) or config.get("bias", "none") != "none",
     )
+
+
+def _refuse_weight(name: str, shape: list[int], own: Any, folder: Path, found: FoundModel) -> None:
+    """Raise ModelError for a whole weight in an adapter's file that cannot take the place of the base's `own`."""
+    if isinstance(own, (Params4bit, Int8Params)):
+        raise ModelError(
+            f"The adapter {name_of(folder)} brings its own {name}, and {found.label} is held in 4 or 8 bits there. "
+            "Merge it with the tool that made it, and choose the merged model."
+        )
+    if own is not None and list(own.shape) != shape:
+        raise ModelError(
+            f"The adapter {name_of(folder)} holds {name} of {tuple(shape)}, and {found.label} has {tuple(own.shape)}: "
+            "it was trained with other tokens than the base knows. Merge it with the tool that made it, and choose the "
+            "merged model."
+        )
 
 
 def _is_among(weight: str, modules: frozenset[str]) -> bool:

@@ -15,6 +15,7 @@ from core.data.read import SUFFIXES
 from core.data.read.columns import LEFT_ON_HUB
 from core.data.read.splits import use_of
 from core.errors import DataError
+from core.telling import telling_line
 from core.workspace import Workspace, as_path, read_json, write_json
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -209,8 +210,6 @@ def _said(name: str) -> Iterator[None]:
             f"{name}: its files have different columns, so they make no one table. Download them and give their folder."
         ) from None
     except (errors.HTTPError, DatasetsError, OSError, ValueError) as error:
-        raise DataError(f"{name} could not be fetched ({_short(error)}). Try again, or give a file of it.") from None
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:150].rstrip(".") or type(error).__name__
+        raise DataError(
+            f"{name} could not be fetched ({telling_line(error)}). Try again, or give a file of it."
+        ) from None

@@ -23,6 +23,7 @@ from core.data.render import Renderer
 from core.errors import DataError, NibbleError
 from core.models import find_model
 from core.recipe import Recipe
+from core.telling import telling_line
 from core.workspace import Workspace
 
 DROPPED_LISTED = 1000
@@ -82,7 +83,7 @@ class Look:
             self._tell(stage="failed", error=str(error))
         except Exception as error:  # a thread has nobody above it who would tell the person; the log gets the rest
             traceback.print_exc()
-            self._tell(stage="failed", error=f"{type(error).__name__}: {error}. Please report it.")
+            self._tell(stage="failed", error=f"{telling_line(error, kind=True)}. Please report it.")
         finally:
             self._before = None
 

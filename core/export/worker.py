@@ -17,6 +17,7 @@ from core.export.make import export
 from core.export.told import sentence
 from core.hardware import claim_card
 from core.runs.finding import find_run
+from core.telling import telling_line
 from core.trust import trust_only
 from core.workspace import Workspace
 
@@ -53,7 +54,7 @@ def main(file: Path) -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        said = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
+        said = f"This should not have happened ({telling_line(error, kind=True)}). Please report it."
         job.write(state="failed", message=said, share=None)
         return 1
     job.write(state="done", message=sentence(result["verified"]), share=1.0, result=result)

@@ -23,6 +23,7 @@ from core.disk import Lines, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
 from core.recipe import Recipe, recipe_of_run
+from core.telling import telling_line
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})
@@ -157,7 +158,7 @@ class Run:
         try:
             values = yaml.load((self.dir / "recipe.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunError(f"recipe.yaml of run {self.id} cannot be read: {error}.") from None
+            raise RunError(f"recipe.yaml of run {self.id} cannot be read: {telling_line(error)}.") from None
         if not isinstance(values, dict) or not isinstance(values.get("dataset"), dict):
             raise RunError(f"recipe.yaml of run {self.id} is damaged: it no longer holds the settings and the dataset.")
         return values

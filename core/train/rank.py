@@ -17,6 +17,7 @@ from core.errors import NibbleError
 from core.hardware import device
 from core.recipe import Recipe
 from core.runs.store import Run
+from core.telling import telling_line
 from core.train.ranks import claim_own_card, end_with_parent, folder_of
 from core.trust import trust_only
 from core.workspace import Workspace
@@ -63,7 +64,7 @@ def main(folder: str) -> int:
         return 1
     except Exception as error:  # the worker reads the last line
         traceback.print_exc()
-        print(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}", file=sys.stderr)
+        print(telling_line(error, kind=True), file=sys.stderr)
         return 1
     return 0
 

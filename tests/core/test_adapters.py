@@ -57,13 +57,13 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def _base(folder: Path) -> Any:
+def _base(folder: Path, bits: int = 16) -> Any:
     from core.build import load_base
     from core.hardware import Device
     from core.recipe import QuantizationSettings
 
     device = Device("cpu", "CPU", 2**34, 2**33)
-    return load_base(find_model(str(folder)), QuantizationSettings(bits=16), device).eval()
+    return load_base(find_model(str(folder)), QuantizationSettings(bits=bits), device).eval()
 
 
 def _make(base: Path, folder: Path, seed: int = 0, **settings: Any) -> Path:
@@ -91,16 +91,18 @@ def _logits(model: Any) -> torch.Tensor:
         return model(input_ids=IDS).logits
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_is_as_it_is_alone_whichever_was_loaded_before(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "bits"), [*((kind, 16) for kind in KINDS), ("llama", 4), ("qwen3_moe", 4)])
+def test_each_is_as_it_is_alone_whichever_was_loaded_before(kind: str, bits: int, tmp_path: Path) -> None:
     base = _model(tmp_path / kind, kind)
     folders: dict[str | None, Path | None] = {None: None}
-    expected = {None: _logits(_base(base))}
+    expected = {None: _logits(_base(base, bits))}
     for seed, (name, settings) in enumerate(KINDS[kind].items()):
+        if name == "a module" and bits == 4:
+            continue  # a packed module cannot be brought
         folders[name] = _make(base, tmp_path / name, seed, **settings)
-        expected[name] = _logits(PeftModel.from_pretrained(_base(base), folders[name]).eval())
+        expected[name] = _logits(PeftModel.from_pretrained(_base(base, bits), folders[name]).eval())
     assert len({tuple(each.flatten().tolist()) for each in expected.values()}) == len(expected)
-    over = Adapters(_base(base), find_model(str(base)))
+    over = Adapters(_base(base, bits), find_model(str(base)))
     for pair in itertools.permutations(folders, 2):  # one after another, so that each meets all that came before
         for name in (*pair, pair[0]):
             assert torch.allclose(_logits(over.use(folders[name])), expected[name], atol=1e-5), (name, "of", pair)
@@ -186,6 +188,12 @@ def test_an_adapter_with_embeddings_of_another_size_says_so(tiny: Path, tmp_path
     save_file(weights | {key: torch.zeros(520, 64)}, file)
     with pytest.raises(ModelError, match=r"holds model.embed_tokens.weight of \(520, 64\), and tiny has \(512, 64\)"):
         Adapters(_base(tiny), find_model(str(tiny))).use(folder)
+
+
+def test_an_adapter_that_brings_what_the_base_holds_packed_says_so(tiny: Path, tmp_path: Path) -> None:
+    folder = _make(tiny, tmp_path / "theirs", modules_to_save=["mlp"])
+    with pytest.raises(ModelError, match="brings its own model.layers.0.mlp.*held in 4 or 8 bits there"):
+        Adapters(_base(tiny, bits=4), find_model(str(tiny))).use(folder)
 
 
 def test_weights_of_the_base_that_a_file_writes_over_are_the_bases_again_for_others(tiny: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_base_that_cannot_be_loaded_is_refused_with_the_fact(
         (lambda at: (at / "tokenizer.json").unlink(), ["no tokenizer.json", "sentencepiece", "not installed"]),
         (
             lambda at: ((at / "tokenizer.json").unlink(), (at / "tokenizer.model").write_bytes(b"abc")),
-            ["tiktoken", "is required"],
+            ["requires the package sentencepiece, which is not installed"],
         ),
     ],
 )
@@ -138,6 +138,16 @@ def test_pefts_mismatch_is_told_by_its_tensor_and_shapes(tiny: Path) -> None:
     ("error", "said"),
     [
         (KeyError("qwen9"), "KeyError: 'qwen9'"),
+        (
+            KeyError("Missing required keys in `rope_parameters`: {'factor'}"),
+            "Missing required keys in `rope_parameters`",
+        ),
+        (
+            ImportError(
+                "\nTimmWrapperModel requires the timm library but it was not found. You can install it:\n`pip`"
+            ),
+            "TimmWrapperModel requires the timm library",
+        ),
         (ValueError(), "ValueError"),
         (ImportError("\nmamba-ssm is required by the Mamba model but cannot be imported"), "mamba-ssm is required"),
         (
