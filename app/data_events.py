@@ -86,7 +86,7 @@ class DataEvents:
         return {**updates, self.tab.upload: None}
 
     def press(self, given: dict[Component, Any], event: gr.EventData) -> Updates:
-        """A button in what is drawn: a row, more rows, columns by hand, a length limit, another format, a sample."""
+        """A button in what is drawn: a row, more rows, columns by hand, a limit, a format, an encoding, a sample."""
         act, value = pressed(event, "act"), pressed(event, "value")
         if act == "row" and _NUMBER.fullmatch(value):
             return {**self.show(float(value)), self.tab.row: int(value)}
@@ -97,8 +97,8 @@ class DataEvents:
         changes: dict[str, Any] = {}
         if act == "limit" and _NUMBER.fullmatch(value):
             changes = {"data.max_length": int(value)}
-        elif act == "format":
-            changes = {"data.format": value}
+        elif act in ("format", "encoding"):
+            changes = {f"data.{act}": value}
         elif act == "sample" and find_sample(value) is not None:
             changes = {**AS_RECOGNISED, "data.path": value}
         if not changes or possible(changes) != changes:

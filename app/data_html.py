@@ -13,6 +13,7 @@ from core.sizes import MIB, show_size
 
 State = dict[str, Any]
 FILES_NAMED = 30
+ENCODINGS_NAMED = 20
 _BY_HAND = (
     '<p class="nb-offers nb-left"><button type="button" class="nb-button" data-act="by hand" data-value="">'
     "Say which column is what</button></p>"
@@ -187,15 +188,38 @@ def evidence(state: State) -> str:
 
 
 def encoding(state: State) -> str:
-    """How each file's letters were read, and why so."""
+    """How each file's letters were read and why so, and how they would read in other encodings."""
     files = state.get("files") or []
     if not files:
-        return ""
+        return _encodings(state)
     lines = "".join(
         f"<li><b>{text(file['name'])}</b> <small>{text(_file(file))}</small></li>" for file in files[:FILES_NAMED]
     )
     rest = f"<li>and {number(len(files) - FILES_NAMED)} more files</li>" if len(files) > FILES_NAMED else ""
-    return f'<ul class="nb-files">{lines}{rest}</ul>'
+    return f'<ul class="nb-files">{lines}{rest}</ul>{_encodings(state)}'
+
+
+def _encodings(state: State) -> str:
+    """The encodings that the data may be in, each with words as they would read in it: a button takes it."""
+    offered = (state.get("encodings") or [])[:ENCODINGS_NAMED]
+    if not offered:
+        return ""
+    items = "".join(
+        f'<li><button type="button" class="nb-button" data-act="encoding" data-value="{text(each["encoding"])}">'
+        f"{text(WORDS['data.encoding'][each['encoding']])}</button> <small>{text(reads(each['words']))}</small></li>"
+        for each in offered
+    )
+    unsure = state["stage"] == "failed" and not state.get("files")
+    title = "Choose where the words read right" if unsure else "How the words would read in other encodings"
+    return (
+        f'<div class="nb-evidence"><details{" open" if unsure else ""}><summary>{title}</summary><ul>{items}</ul>'
+        "</details></div>"
+    )
+
+
+def reads(words: list[str]) -> str:
+    """A few words, as a list shows them."""
+    return " · ".join(words)
 
 
 def template(state: State) -> str:

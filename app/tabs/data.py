@@ -14,7 +14,7 @@ from app.context import Context
 from app.data_events import SAVES, DataEvents
 from app.data_mapping import MappingPanel, build_mapping
 from app.data_upload import drop_area
-from app.form import DEFAULTS, Field, Form, build_field
+from app.form import DEFAULTS, WORDS, Field, Form, build_field
 from core.recipe import help_text
 
 Updates = dict[Any, Any]
@@ -58,11 +58,12 @@ class DataTab:
     def changed(self, form: Form) -> list[Any]:
         """What a press may change, on this tab and on the Train tab's form."""
         both = [form.fields[key] for key in (*self.fields, "data.mapping")]
-        return [*self.settings(), *both, *self.drawn(), self.upload]
+        return list(dict.fromkeys([*self.settings(), *both, *self.drawn(), self.upload]))
 
     def drawn(self) -> list[Component]:
         """What is drawn anew when more is known."""
-        return [*self.parts.values(), self.viewer, self.saving, self.row, *self.mapping.inputs()]
+        encoding = self.fields["data.encoding"]
+        return [*self.parts.values(), self.viewer, self.saving, self.row, encoding, *self.mapping.inputs()]
 
     def settings(self) -> list[Component]:
         """What shows the settings."""
@@ -208,4 +209,17 @@ def tick(tab: DataTab, context: Context, seen: dict[str, str]) -> Updates:
     if state.get("columns") and seen.get("columns") != columns:
         seen["columns"] = columns
         updates |= tab.mapping.choices(state)
+    encodings = json.dumps(state.get("encodings") or [])
+    if seen.get("encodings") != encodings:
+        seen["encodings"] = encodings
+        updates[tab.fields["data.encoding"]] = gr.Dropdown(choices=_encoding_menu(state.get("encodings") or []))
     return updates
+
+
+def _encoding_menu(offered: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Every encoding; those that the data may be in first, the likeliest before, each with words as they would read."""
+    words = {each["encoding"]: data_html.reads(each["words"]) for each in offered}
+    named = WORDS["data.encoding"]
+    first = [(f"{named[name]}: {shown}", name) for name, shown in words.items()]
+    others = [(label, name) for name, label in named.items() if name not in words]
+    return [others[0], *first, *others[1:]] if first else others

@@ -67,7 +67,8 @@ class Desk:
         """The newest report, with `stage` (idle, starting, reading, tokens, done, failed), `progress` and `error`.
 
         Before the first report the report's other fields are missing. `columns`, `turn_columns` and `speakers` are
-        what a mapping by hand can name, `mapping` is one to begin with; they come first, also for a file that cannot
+        what a mapping by hand can name, `mapping` is one to begin with; `encodings` are those that it may be in
+        where it is in no Unicode, each with `words` as they would read. They come first, also for a file that cannot
         be used as it is.
         """
         return dict(NOTHING) if self._look is None else self._look.state()

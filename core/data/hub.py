@@ -43,8 +43,8 @@ def fetch(
     """One split of the dataset `id` as a Parquet file in the workspace; asked for again only where it has changed.
 
     With `validation`, a validation split beside that of training is fetched too: then it is a folder with a file for
-    each. Other splits stay on the Hub, which the file says. `progress` gets the number of rows so far. Raises DataError: no such dataset, gated, no network, several
-    configurations or splits to choose from.
+    each. Other splits stay on the Hub, which the file says. `progress` gets the number of rows so far. Raises
+    DataError: no such dataset, gated, no network, several configurations or splits to choose from.
     """
     from huggingface_hub import constants
 

@@ -19,6 +19,7 @@ from core.data.conversation import Dropped
 from core.data.dataset import Loaded
 from core.data.examples import show_conversation, show_row
 from core.data.layout import Unrenderable
+from core.data.read import encodings_offered
 from core.data.render import Renderer
 from core.errors import DataError, NibbleError
 from core.models import find_model
@@ -126,6 +127,7 @@ class Look:
         recipe, workspace = self.recipe, self._workspace
         path = locate(recipe.data, workspace)
         read_as = (recipe.model, str(path), changed(path), recipe.data.model_dump(include=DECIDE))
+        self._tell(encodings=_encodings(path))
         raw = RawRows(path, recipe.data)
         self._tell(**names_within(raw.first()))
         tokenizer = self._tokenizer_for(recipe.model)
@@ -157,6 +159,12 @@ def changed(path: Path) -> int:
     """When a file, or the newest file in a folder, was last written, in nanoseconds."""
     files = path.rglob("*") if path.is_dir() else [path]
     return max((file.stat().st_mtime_ns for file in files), default=0)
+
+
+def _encodings(path: Path) -> list[dict[str, Any]]:
+    """How words of the data would read in each encoding that can read them, likeliest first; none for Unicode."""
+    found = encodings_offered(path)
+    return [{"encoding": each.name, "words": list(each.words)} for each in found.all] if found else []
 
 
 def _reason(dropped: list[Dropped], number: int) -> str:

@@ -34,6 +34,8 @@ def _of(name: str, codec: str, label: str, languages: str, rarity: float = 0.0) 
     return Encoding(name, codec, label, tuple(languages.split()), rarity)
 
 
+# Those whose words can be told by their plain letters alone.
+LATIN = tuple(dict.fromkeys(f"{_WESTERN} {_CENTRAL} {_BALTIC} Turkish Esperanto".split()))
 # The usual ones first: of two that make the same of a file, the first is named.
 SINGLE_BYTE = (
     _of("windows-1252", "cp1252", "Windows-1252 (Western Europe)", _WESTERN),
@@ -55,6 +57,7 @@ SINGLE_BYTE = (
     _of("iso-8859-8", "iso8859_8", "ISO 8859-8 (Hebrew)", "Hebrew", 1.0),
     _of("iso-8859-9", "iso8859_9", "ISO 8859-9 (Turkish)", _TURKISH, 2.0),
     _of("iso-8859-13", "iso8859_13", "ISO 8859-13 (Baltic)", _BALTIC, 3.0),
+    _of("iso-8859-3", "iso8859_3", "ISO 8859-3 (Esperanto, Maltese)", "Esperanto Italian", 2.0),
     _of("iso-8859-4", "iso8859_4", "ISO 8859-4 (Baltic)", _BALTIC, 4.0),
     _of("iso-8859-15", "iso8859_15", "ISO 8859-15 (Western Europe)", _WESTERN, 1.0),
     _of("iso-8859-16", "iso8859_16", "ISO 8859-16 (Romanian)", "Romanian Hungarian Polish Croatian", 8.0),
@@ -73,11 +76,11 @@ SINGLE_BYTE = (
     _of("cp855", "cp855", "DOS 855 (Cyrillic)", _CYRILLIC, 3.0),
     _of("cp775", "cp775", "DOS 775 (Baltic)", _BALTIC, 3.5),
     _of("cp857", "cp857", "DOS 857 (Turkish)", "Turkish", 2.0),
-    _of("cp737", "cp737", "DOS 737 (Greek)", "Greek", 2.0),
-    _of("cp862", "cp862", "DOS 862 (Hebrew)", "Hebrew", 2.0),
+    _of("cp737", "cp737", "DOS 737 (Greek)", "Greek", 3.0),
+    _of("cp862", "cp862", "DOS 862 (Hebrew)", "Hebrew", 5.0),
     _of("cp865", "cp865", "DOS 865 (Nordic)", "Danish", 3.0),
     _of("cp860", "cp860", "DOS 860 (Portuguese)", "Portuguese", 3.0),
-    _of("cp720", "cp720", "DOS 720 (Arabic)", "Arabic", 3.0),
+    _of("cp720", "cp720", "DOS 720 (Arabic)", "Arabic", 5.0),
 )
 EAST_ASIAN = (
     Encoding("cp949", "cp949", "CP949 (Korean)"),

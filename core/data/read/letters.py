@@ -12,16 +12,20 @@ from itertools import zip_longest
 import numpy as np
 
 from core.data.read.characters import common_in, score_of
-from core.data.read.encodings import EAST_ASIAN, SINGLE_BYTE, Encoding
-from core.data.read.spelling import spelling
+from core.data.read.encodings import EAST_ASIAN, LATIN, SINGLE_BYTE, Encoding
+from core.data.read.spelling import shares_of, spelling
 
 # What is looked at of a sample: so many bytes of lines, pieces of them, and of those the first bytes.
 _LINES_BYTES, _PIECES, _PIECE_BYTES, _LINE_BYTES = 2**18, 300, 120, 2**12
 _BEFORE = 20  # ASCII letters before the first that is none, in a long run
 _FIRST_LOOK, _KEPT = 40, 10  # pieces that decide which encodings are looked at further, and how many those are
-_SURE = 4.0  # nats by which the best has to be ahead of the next that reads otherwise
+_FEW = 4  # pieces
+_SURE, _SURE_OF_FEW = 4.0, 6.5  # nats by which the best has to be ahead of the next that reads otherwise
 _LEAST = -4.5  # nats a byte: text in the right encoding has about -3
 _WELL = -3.3
+_SURPRISE = 0.03  # how likely words beyond ASCII are of a language that the others are not of
+_WORTH = 3.0  # so many pieces' worth the words in plain letters are
+_PLAIN_WORDS = 120
 _SHOWN, _SHOWN_LETTERS = 4, 24
 # No byte below '0', nor from ':' to '?', is part of a longer character in any of them.
 _HIGH = re.compile(rb"[\x80-\xff]")
@@ -34,7 +38,8 @@ _SAID = {"cp949": ("Korean syllables", re.compile("[가-힣]"))}
 _SAID |= dict.fromkeys(("gb18030", "big5hkscs"), ("Chinese", _HANZI))
 _SAID |= dict.fromkeys(("cp932", "euc_jis_2004"), ("Japanese kana", re.compile("[ぁ-んァ-ヶー、。・「」]")))
 
-_ORDER = (*SINGLE_BYTE, *EAST_ASIAN)
+# That of ISO-2022 is told by its escapes: it has no byte beyond ASCII.
+_ORDER = (*SINGLE_BYTE, *(each for each in EAST_ASIAN if each.name != "iso-2022-jp"))
 
 # What stands left of some bytes, those bytes, and what stands right of them.
 Piece = tuple[str, bytes, str]
@@ -77,16 +82,17 @@ def guesses(sample: bytes) -> Guesses:
     lines = _lines(sample)
     pieces = _pieces(lines)
     present = set(sample)
+    around = shares_of(_plain_words(lines), LATIN)
     tried: list[Reading] = []
     for encoding in _ORDER:
         if _can_read(encoding, present, lines):
             read = [_decoded(piece, encoding.codec) for _, piece, _ in pieces[:_FIRST_LOOK]]
-            tried.append((_fit(encoding, pieces[:_FIRST_LOOK], read), encoding, read))
+            tried.append((_fit(encoding, pieces[:_FIRST_LOOK], read, around), encoding, read))
     tried.sort(key=lambda each: -each[0])
     found: dict[tuple[str, ...], Reading] = {}
     for early, encoding, _ in tried:
         read = [_decoded(piece, encoding.codec) for _, piece, _ in pieces]
-        fit = _fit(encoding, pieces, read) if len(found) < _KEPT else early * max(1, len(pieces) / _FIRST_LOOK)
+        fit = _fit(encoding, pieces, read, around) if len(found) < _KEPT else early * max(1, len(pieces) / _FIRST_LOOK)
         same = found.get(tuple(read))
         if same is not None:  # the likelier counts, the more usual is named
             fit, encoding = max(fit, same[0]), min(encoding, same[1], key=_ORDER.index)
@@ -107,7 +113,7 @@ def _how_sure(ranked: list[Reading], pieces: list[Piece]) -> tuple[bool, bool]:
     letters = sum(len(piece) for _, piece, _ in pieces)
     each = (ranked[0][0] + ranked[0][1].rarity) / max(letters, 1)
     rival = ranked[1][0] if len(ranked) > 1 else -math.inf
-    sure = each >= _LEAST and ranked[0][0] - rival >= _SURE
+    sure = each >= _LEAST and ranked[0][0] - rival >= (_SURE if len(pieces) >= _FEW else _SURE_OF_FEW)
     return sure, sure and each >= _WELL
 
 
@@ -160,6 +166,15 @@ def _pieces(lines: bytes) -> list[Piece]:
     return list(first_of | dict.fromkeys(each for start in range(step) for each in spread[start::step]))[:_PIECES]
 
 
+def _plain_words(lines: bytes) -> list[str]:
+    """Different words in plain letters, spread over the lines."""
+    found = dict.fromkeys(
+        word.decode() for word in re.findall(rb"(?<![\w\x80-\xff])[A-Za-z]{3,20}(?![\w\x80-\xff])", lines)
+    )
+    words = list(found)
+    return words[:: max(1, -(-len(words) // _PLAIN_WORDS))]
+
+
 def _can_read(encoding: Encoding, present: set[int], lines: bytes) -> bool:
     """Whether every byte is a letter of it; of longer ones, whether some lines can be decoded."""
     try:
@@ -186,8 +201,11 @@ def _decoded(piece: bytes, codec: str) -> str:
     return piece.decode(codec, "ignore")  # a long piece may be cut within a character
 
 
-def _fit(encoding: Encoding, pieces: list[Piece], read: list[str]) -> float:
-    """The log of how likely these readings are, each language of the encoding counting as much as the text has of it."""
+def _fit(encoding: Encoding, pieces: list[Piece], read: list[str], around: dict[str, float]) -> float:
+    """The log of how likely these readings are, each language of the encoding counting as much as the text has of it.
+
+    `around` is how much of it each seems to have by the words in plain letters; of other scripts that says nothing.
+    """
     if not pieces:
         return -math.inf
     if not encoding.languages:
@@ -196,13 +214,14 @@ def _fit(encoding: Encoding, pieces: list[Piece], read: list[str]) -> float:
     scores = np.array(
         [[each.score(left, text, right) for each in known] for (left, _, right), text in zip(pieces, read, strict=True)]
     )
-    weights = np.full(len(known), -math.log(len(known)))
+    likely = np.array([around.get(language, 1.0) for language in encoding.languages])
+    weights = np.log((likely + _SURPRISE) / (1 + _SURPRISE) / len(known))
     for _ in range(3):
         joint = scores + weights
         most = joint.max(axis=1, keepdims=True)
         whole = most + np.log(np.exp(joint - most).sum(axis=1, keepdims=True))
-        share = np.exp(joint - whole).sum(axis=0) + 0.1
-        weights = np.log(share / share.sum())
+        share = np.exp(joint - whole).sum(axis=0) + _WORTH * likely + 0.1
+        weights = np.log(share / (share.sum() + _WORTH * (1 - likely.max())))
     return float(whole.sum()) - encoding.rarity
 
 

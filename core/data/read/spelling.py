@@ -7,10 +7,16 @@ import unicodedata
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 _SMOOTHING = 6.0  # how many letters' worth the single letters count beside the pairs
 _UNSEEN = math.log(2e-5)  # of a letter that the language does not have
-_KNOWN_WORD = 3.0  # of one that is spelt whole as it is known
+_UNSEEN_ASCII = math.log(1e-3)  # names and foreign words have them everywhere
+_KNOWN_WORD = 6.0  # of one that is spelt whole as it is known
+_ENGLISH_ENDINGS = ("’t", "’s", "’re", "’ll", "’ve", "’m", "’d")
+_LAST_LATIN, _TWO_SCRIPTS = "\u036f", -8.0  # of a word in letters of two scripts
 _ODD_CASE = -5.0  # a capital letter within small ones
 _CAPITALS = -1.5  # of a word in them
 _MARK = -3.5  # of punctuation where it may stand
@@ -20,7 +26,8 @@ _NO_TEXT = -12.0  # control characters, boxes, private use
 _OPENING, _CLOSING = set("“„«‹‚‘»›¿¡”"), set("”“»›’‘«‹")
 _BETWEEN_LETTERS = set("’·´‘")
 _NEAR_NUMBERS = set("€£¥¢°§½¼¾²³¹±×÷ºª′″‰µ№₤₪₫฿")
-_ANYWHERE = set("–—…•\u00a0™©®†‡·¶\u200c\u200d\u200e\u200f،؛؟ـ")
+_ANYWHERE = set("–—…•\u00a0™©®†‡·¶،؛؟ـ")
+_OF_ARABIC = set("\u200c\u200d\u200e\u200f")  # joiners and directions, between letters that are none of English
 
 
 @cache
@@ -35,6 +42,7 @@ class Spelling:
     """One language. `score` is the log of how likely a piece of text is, beside others of as many bytes."""
 
     def __init__(self, language: str) -> None:
+        self._language = language
         words = words_of(language)
         pairs: Counter[str] = Counter()
         for word in words:
@@ -58,23 +66,32 @@ class Spelling:
         return self._scores[key]
 
     def _score(self, left: str, text: str, right: str) -> float:
-        total, word = 0.0, ""
+        total, word, words = 0.0, "", []
         around = f"{left or ' '}{text}{right or ' '}"
-        for index, letter in enumerate(text, start=1):
+        for index, letter in enumerate(f"{text} ", start=1):
             if _is_letter(letter):
                 word += letter
                 continue
-            total += self._word(word) + _mark(around[index - 1], letter, around[index + 1])
+            words += [word] if word else []
+            total += self._word(word)
             word = ""
-        return total + self._word(word)
+            total += _mark(around[index - 1], letter, around[index + 1]) if index <= len(text) else 0.0
+        return total + (_KNOWN_WORD if self._is_known(words, text) else 0.0)
+
+    def _is_known(self, words: list[str], text: str) -> bool:
+        """Whether a text is one word of the language, or one of English with its ending: don’t, it’s."""
+        if len(words) == 1:
+            small = _plain(words[0])
+            return small in self._words and len(small) > 1 and not small.isascii()
+        return self._language == "English" and len(words) == 2 and text.lower().endswith(_ENGLISH_ENDINGS)
 
     def _word(self, word: str) -> float:
         if not word:
             return 0.0
         small = _plain(word)
         total = sum(self._pair(a, b) for a, b in zip(f" {small}", f"{small} ", strict=True))
-        if small in self._words and len(small) > 1 and not small.isascii():
-            total += _KNOWN_WORD
+        if max(small) > _LAST_LATIN and any("a" <= letter <= "z" for letter in small):
+            total += _TWO_SCRIPTS
         if word == word.lower() or word[1:] == word[1:].lower():
             return total
         if word == word.upper():
@@ -85,11 +102,24 @@ class Spelling:
         pair = a + b
         known = self._known.get(pair)
         if known is None:
+            unseen = _UNSEEN_ASCII if b < "\x80" else _UNSEEN
             letters = self._letters[b]
             alone = letters / self._total
             likely = (self._pairs[pair] + _SMOOTHING * alone) / (self._after[a] + _SMOOTHING)
-            known = self._known[pair] = math.log(likely) if letters else _UNSEEN
+            known = self._known[pair] = math.log(likely) if letters else unseen
         return known
+
+
+def shares_of(words: list[str], languages: tuple[str, ...]) -> dict[str, float]:
+    """How much of `words`, in plain letters, each language has, the greatest share as 1."""
+    if not words:
+        return dict.fromkeys(languages, 1.0)
+    scores = np.array([[spelling(language).score("", word, "") for language in languages] for word in words])
+    weights: Any = np.full(len(languages), 1 / len(languages))
+    for _ in range(4):
+        joint = np.exp(scores - scores.max(axis=1, keepdims=True)) * weights
+        weights = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
+    return dict(zip(languages, (weights / weights.max()).tolist(), strict=True))
 
 
 @cache
@@ -119,7 +149,9 @@ def _mark(before: str, mark: str, after: str) -> float:
     if mark == "°" and free_left and after in "CFK":
         return _MARK
     if mark in _NEAR_NUMBERS:
-        return _MARK if before.isdigit() or after.isdigit() or (free_left and free_right) else _MISPLACED
+        return _MARK if before.isdecimal() or after.isdecimal() or (free_left and free_right) else _MISPLACED
+    if mark in _OF_ARABIC:
+        return _NO_TEXT if (before + after).isascii() else _MARK
     if mark in _ANYWHERE:
         return _MARK if free_left or free_right or mark == "\u00a0" else _MARK - 2
     if unicodedata.category(mark) in ("Cc", "Cn", "Co", "So", "Cf"):

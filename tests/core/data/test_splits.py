@@ -1,4 +1,4 @@
-"""Splits that the data names are honoured: train is trained on, validation held out, test left alone, and it is said."""
+"""Splits that the data names are honoured: train is trained on, validation held out, test left alone, and said."""
 
 from __future__ import annotations
 
