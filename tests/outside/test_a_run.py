@@ -90,6 +90,8 @@ def test_a_row_is_cut_into_the_tokens_that_plain_transformers_sees(started: Star
     told, expected = started.tokens.result(), started.packed.result().conversations[5]
     assert [token["id"] for token in told] == expected.ids
     assert [token["trained"] for token in told] == [weight > 0 for weight in expected.weights]
+    assert [token.get("weight", float(token["trained"])) for token in told] == expected.weights
+    assert {0.5, 1.0} < set(expected.weights), "one reply of the two counts half"
 
 
 def test_a_step_was_split_as_asked(started: Started) -> None:
