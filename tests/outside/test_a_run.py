@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, get_scheduler
 
 from tests.outside import plain
-from tests.outside.cases import HELD_OUT, STARTER, Case, apart, in_odd_shards, made
+from tests.outside.cases import HELD_OUT, IN_FP32, STARTER, Case, apart, in_odd_shards, made
 from tests.outside.command import Trained, ask
 
+pytestmark = IN_FP32
 NATS = 1e-5
 QUESTION = "how are you"
 
