@@ -141,6 +141,7 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_tokens(shown: dict[str, Any], colour: bool) -> None:
     for token in shown["tokens"]:
-        mark = "trained" if token["trained"] else ""
+        share = f", counts {token['weight']:g}" if "weight" in token else ""
+        mark = f"trained{share}" if token["trained"] else ""
         start, end = (_TRAINED, _PLAIN) if colour and token["trained"] else ("", "")
         print(f"{token['id']!s:>12}  {start}{token['text']!r:<32}{end}  {mark}")

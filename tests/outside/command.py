@@ -15,10 +15,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What launch.py hands over, and no card: the right values here are those of a CPU."""
     here = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **here, **more}
+    return {**os.environ, **here}
 
 
 def command(*words: str) -> list[str]:

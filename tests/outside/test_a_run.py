@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, get_scheduler
 
 from tests.outside import plain
-from tests.outside.cases import HELD_OUT, STARTER, Case, apart, in_odd_shards, made
+from tests.outside.cases import HELD_OUT, IN_FP32, STARTER, Case, apart, in_odd_shards, made
 from tests.outside.command import Trained, ask
 
+pytestmark = IN_FP32
 NATS = 1e-5
 QUESTION = "how are you"
 
@@ -90,6 +91,8 @@ def test_a_row_is_cut_into_the_tokens_that_plain_transformers_sees(started: Star
     told, expected = started.tokens.result(), started.packed.result().conversations[5]
     assert [token["id"] for token in told] == expected.ids
     assert [token["trained"] for token in told] == [weight > 0 for weight in expected.weights]
+    assert [token.get("weight", float(token["trained"])) for token in told] == expected.weights
+    assert {0.5, 1.0} < set(expected.weights), "one reply of the two counts half"
 
 
 def test_a_step_was_split_as_asked(started: Started) -> None:

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.outside import plain
-from tests.outside.cases import STARTER, Case, in_odd_shards, made
+from tests.outside.cases import IN_FP32, STARTER, Case, in_odd_shards, made
 from tests.outside.command import ask
 from tests.outside.llama import Server
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, IN_FP32]
 MOST = 24
 QUESTIONS = ["how are you", "a red ball, a blue kite"]
 SHAPES: dict[str, list[dict[str, str]]] = {

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.outside import plain
-from tests.outside.cases import STARTER, Case, apart, in_odd_shards, made
+from tests.outside.cases import IN_FP32, STARTER, Case, apart, in_odd_shards, made
 from tests.outside.plain import Conversation
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, IN_FP32]
 NATS = 1e-5
 
 

@@ -54,6 +54,15 @@ def test_the_tokens_of_a_row_are_the_row_and_its_trained_part_the_reply_with_its
     assert "\ufffd" not in _text(found["tokens"])
 
 
+def test_a_reply_that_counts_in_part_says_by_how_much_at_each_of_its_tokens(renderer: Renderer) -> None:
+    found = show_row(renderer, Conversation(7, [*TALK, TALK[0], {**TALK[1], "weight": 0.25}]), 512)
+    trained = [each for each in found["tokens"] if each["trained"]]
+    whole, part = ([each for each in trained if ("weight" in each) is partly] for partly in (False, True))
+    assert _text(whole) == _text(part) == TALK[1]["content"] + "<|im_end|>"
+    assert {each["weight"] for each in part} == {0.25}
+    assert not any("weight" in each for each in found["tokens"] if not each["trained"])
+
+
 def test_tokens_that_only_together_make_a_character_are_one_entry(renderer: Renderer) -> None:
     ids = renderer.tokenizer("🎈").input_ids
     assert len(ids) > 1
