@@ -14,6 +14,7 @@ from app.export_push import PushDesk
 from app.export_shelf import Shelf
 from app.feed import Feed
 from app.live import Live
+from app.llama_cpp_desk import LlamaCppDesk
 from app.plan_desk import PlanDesk
 from app.serving_desk import ServingDesk
 from app.side_by_side import SideBySide
@@ -46,6 +47,7 @@ class Context:
     downloads: DownloadDesk
     shelf: Shelf
     pushes: PushDesk
+    llama_cpp: LlamaCppDesk
     feed: Feed
 
     @classmethod
@@ -69,6 +71,7 @@ class Context:
             downloads=DownloadDesk(),
             shelf=Shelf(),
             pushes=PushDesk(),
+            llama_cpp=LlamaCppDesk(),
             feed=Feed(),
         )
 

@@ -12,7 +12,7 @@ from app.pieces import busy, date, empty, error_box, note_box, progress_bar, tex
 from core.errors import NibbleError
 from core.export.jobs import Job
 from core.export.subject import folder_of
-from core.export.told import check_name, check_result, is_equal, is_proved
+from core.export.told import check_name, check_result, is_equal, is_proved, told_checks
 from core.models import FoundModel, find_model
 from core.runs.store import Run
 from core.sizes import show_bytes
@@ -123,7 +123,7 @@ def _done(values: dict[str, Any], shelf: Shelf) -> str:
 def _checks(verified: dict[str, Any]) -> str:
     """Each thing that was compared, by whom, and what came of it; an export of an earlier Nibble has no such list."""
     rows = ""
-    for check in verified.get("checks", []):
+    for check in told_checks(verified):
         kind, mark = ("good", "✓") if is_equal(check) else ("bad", "!")
         said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
         rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'

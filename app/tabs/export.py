@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import export_html, export_more, pieces
+from app import export_html, export_llama_cpp, export_more, pieces
 from app.context import Context
 from app.export_desk import newest
+from app.export_llama_cpp import LlamaCppPart
 from app.export_more import More
 from app.pieces import date
 from core.errors import NibbleError, RunError
@@ -47,6 +48,7 @@ class ExportTab:
     precision: gr.Dropdown
     gguf_type: gr.Dropdown
     apart: gr.Checkbox
+    llama_cpp: LlamaCppPart
     out: gr.Textbox
     make: gr.Button
     stop: gr.Button
@@ -61,11 +63,12 @@ class ExportTab:
 
     def choices(self) -> list[Component]:
         """What changes with the run and the format."""
-        return [self.part, self.gets, self.onto, self.precision, self.gguf_type, self.apart, self.out]
+        kinds = [self.onto, self.precision, self.gguf_type, self.apart]
+        return [self.part, self.gets, *kinds, *self.llama_cpp.all(), self.out]
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
-        return [self.state, self.earlier, self.stop, self.make, *self.more.ticking()]
+        return [self.state, self.earlier, self.stop, self.make, *self.llama_cpp.all(), *self.more.ticking()]
 
     def filled(self) -> list[Component]:
         """What is set whenever the tab is opened."""
@@ -93,6 +96,7 @@ def build() -> ExportTab:
                 apart = gr.Checkbox(
                     False, label="Base and adapter apart", info="The adapter as a GGUF of its own, for a base in GGUF."
                 )
+                llama_cpp = export_llama_cpp.build()
                 out = gr.Textbox(label="Folder", info="On the machine that Nibble runs on. It must be empty or new.")
             with gr.Row(elem_classes="nb-actions"):
                 make = gr.Button("Export", variant="primary")
@@ -105,7 +109,7 @@ def build() -> ExportTab:
             earlier = gr.HTML(elem_classes="nb-slot")
     more = More(*pushing, *taking)
     shown = (make, stop, said, state, earlier, more)
-    return ExportTab(empty, run, part, to, gets, onto, precision, gguf_type, apart, out, *shown)
+    return ExportTab(empty, run, part, to, gets, onto, precision, gguf_type, apart, llama_cpp, out, *shown)
 
 
 def wire(tab: ExportTab, context: Context) -> None:
@@ -123,6 +127,7 @@ def wire(tab: ExportTab, context: Context) -> None:
     gr.on(kinds, partial(events.chosen, False), tab.inputs(), tab.choices(), **quiet)
     tab.make.click(events.make, tab.inputs(), [tab.said, *tab.ticking()], trigger_mode="once", **quiet)
     export_more.wire(tab.more, context)
+    export_llama_cpp.wire(tab.llama_cpp, context)
     tab.stop.click(events.stop, None, [tab.said, *tab.ticking()], **quiet)
 
 
@@ -183,6 +188,7 @@ def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Compon
         tab.precision: gr.Dropdown(visible=to == "merged"),
         tab.gguf_type: gr.Dropdown(visible=in_gguf and not (apart and to == "gguf")),
         tab.apart: gr.Checkbox(visible=in_gguf),
+        **export_llama_cpp.shown(tab.llama_cpp, context, in_gguf),
     }
     if renamed and run is not None:
         updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part)}-{to}"))
@@ -218,7 +224,7 @@ def tick(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
     """What changed since this browser last saw it."""
     mark = jobs.folder(context.workspace).stat().st_mtime_ns
     if seen.get("mark") == mark and not seen.get("working"):
-        return export_more.tick(tab.more, context, seen)
+        return _beside(tab, context, seen)
     seen["mark"] = mark
     shown = newest(context)
     working = shown is not None and shown.read()["state"] == "working"
@@ -233,4 +239,8 @@ def tick(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
     if seen.get("working") != working:
         seen["working"] = working
         updates |= {tab.stop: gr.Button(visible=working), tab.make: gr.Button(interactive=not working)}
-    return updates | export_more.tick(tab.more, context, seen)
+    return updates | _beside(tab, context, seen)
+
+
+def _beside(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
+    return {**export_llama_cpp.tick(tab.llama_cpp, context, seen), **export_more.tick(tab.more, context, seen)}

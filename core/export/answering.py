@@ -15,29 +15,31 @@ from typing import Any
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from core.build import is_out_of_memory, load_adapter, load_base, load_tokenizer
+from core.build import is_out_of_memory, load_adapter, load_base
 from core.chat.generate import stop_ids
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
-from core.export import llama_cpp
 from core.export.checks import Check, Say
-from core.export.opening import open_export
+from core.export.opening import BY_LLAMA_CPP, open_export
 from core.export.parting import Said, answers, held_together, logits
 from core.export.place import Broken
+from core.export.readers.ollama import OllamaReader
 from core.export.readers.reader import CannotRender, Reader
 from core.export.readers.transformers import TransformersReader
 from core.export.reference import Reference
 from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
-from core.export.texts import TOKENS, hold_texts, replies_of
+from core.export.texts import PROMPTS, hold_texts, replies_of
+from core.export.verify import LONGEST_TOKENS
 from core.hardware import claim_card
 from core.models import find_model
 from core.recipe import DataSettings, QuantizationSettings
+from core.setup.llama_cpp import MISSING
 from core.trust import trust_only
 from core.workspace import Workspace, write_json
 
-LONGEST_TOKENS = 512
 ENDS = "what ends a reply"
+NOT_OPENED = "its template and tokens in llama.cpp"
 Job = dict[str, Any]
 
 
@@ -62,10 +64,13 @@ def talks_in(job: Job) -> list[Talk]:
 
 
 def texts(job: Job, say: Say) -> list[Check]:
-    """Everything that needs no model; none for what no program is at hand to open."""
-    reader = open_export(job["artefact"])
+    """Everything that needs no model; where no program is at hand to open the export, that."""
+    try:
+        reader = open_export(job["artefact"])
+    except CannotRender as error:
+        return [Check(PROMPTS, "Ollama", 1, 0, str(error), broken=str(error))]
     if reader is None:
-        return []
+        return [Check(NOT_OPENED, "llama.cpp", because=f"not opened by llama.cpp: {MISSING}")]
     reference = reference_of(job)
     checks = hold_texts(reference, reader, talks_in(job), say)
     if isinstance(reader, TransformersReader):
@@ -86,17 +91,19 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     checks: list[Check]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
     if "over" in job["artefact"]:
-        found = _by_llama_cpp(job, asked, reference, eps)
-        checks = _of_llama_cpp(found)
+        if reader is None:
+            raise NibbleError(f"base and adapter apart are put together by llama.cpp alone: {MISSING}")
+        found = _by_llama_cpp(job, reader, asked, reference, eps, say)
+        checks = [answers(found, reader.name)]
         return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": _as_json(checks)}
     told, by = _export(job, reader, asked, reference.replies, say)
     eps = max(eps, torch.finfo(told.dtype).eps)
     found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
     of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
     checks = [answers(found, by), of_logits]
-    if job["artefact"]["kind"] == "gguf" and llama_cpp.is_installed():
-        found["llama_cpp"] = _by_llama_cpp(job, asked, reference, eps)
-        checks += _of_llama_cpp(found["llama_cpp"])
+    if job["artefact"]["kind"] in BY_LLAMA_CPP and reader is not None:
+        found["llama_cpp"] = _by_llama_cpp(job, reader, asked, reference, eps, say)
+        checks.append(answers(found["llama_cpp"], reader.name))
     return {**found, "checks": _as_json(checks)}
 
 
@@ -177,35 +184,18 @@ def _ask(
     return Said(replies, logits, speaker.dtype)
 
 
-def _by_llama_cpp(job: Job, asked: Asked, reference: Said, eps: float) -> dict[str, Any]:
-    """The same of llama.cpp itself, which hands out no token that ends a reply: that counts on neither side.
-
-    `same_tokens`: how many prompts it splits as the tokenizer does.
-    """
-    if not llama_cpp.is_installed():
-        raise NibbleError("base and adapter apart are put together by llama.cpp, which is not installed (xllamacpp)")
-    load, tokens = job["artefact"], job["new_tokens"]
-    tokenizer = load_tokenizer(find_model(load["model"], load["revision"]), Path(load["tokenizer"]))
+def _by_llama_cpp(job: Job, reader: Reader, asked: Asked, reference: Said, eps: float, say: Say) -> dict[str, Any]:
+    """The same of llama.cpp itself, as `reader` has it answer; for prompts that fit into the model's context."""
+    tokens, context = job["new_tokens"], job["artefact"]["context"]
     pairs = zip(asked.export, reference.replies, reference.logits, strict=True)
-    fitting = [each for each in pairs if len(each[0]) + tokens <= load["context"]]
-    folder, over = Path(load["folder"]), load.get("over")
-    longest = max((len(prompt) for prompt, _, _ in fitting), default=0) + tokens
-    model = llama_cpp.LlamaCpp(folder / load["file"], longest + 8, folder / over if over else None)
-    texts = [tokenizer.decode(prompt) for prompt, _, _ in fitting]
-    same = sum(model.tokens(text) == tokenizer(text, add_special_tokens=False).input_ids for text in texts)
-
-    def without_end(reply: list[int]) -> list[int]:
-        return [token for token in reply if token not in job["stop"]]
-
-    whole = [without_end(reply) for _, reply, _ in fitting]
-    replies = [without_end(model.reply(prompt, tokens)) for prompt, _, _ in fitting]
+    fitting = [each for each in pairs if len(each[0]) + tokens <= context]
+    whole, replies = [], []
+    for number, (prompt, reply, _) in enumerate(fitting, start=1):
+        whole.append(reader.up_to_stop_words(reply) if isinstance(reader, OllamaReader) else reply)
+        replies.append(reader.reply(prompt, tokens))
+        say(f"Letting {reader.name} answer: {number} of {len(fitting)} prompts", number / len(fitting))
     held = held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
-    return {"prompts": len(texts), "same_tokens": same, **held}
-
-
-def _of_llama_cpp(found: dict[str, Any]) -> list[Check]:
-    """The lines of a GGUF in llama.cpp."""
-    return [Check(TOKENS, "llama.cpp", found["prompts"], found["same_tokens"]), answers(found, "llama.cpp")]
+    return {"prompts": len(fitting), **held}
 
 
 def prove(jobs: list[Job], say: Say) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class LlamaCpp:
         asked = {"prompt": prompt, "n_predict": most, "temperature": 0, "top_k": 1, "cache_prompt": False}
         answer = self._ask("/completion", {**asked, "return_tokens": True, "stop": stop or []})
         tokens = list(answer["tokens"])
-        return self._within(tokens, answer["content"]) if answer.get("stop_type") == "word" else tokens
+        return self.within(tokens, answer["content"]) if answer.get("stop_type") == "word" else tokens
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """The logarithms of the probabilities of the `count` likeliest tokens after a prompt's tokens."""
@@ -105,7 +105,7 @@ class LlamaCpp:
         found = self._ask("/completion", asked)["completion_probabilities"][0]["top_logprobs"]
         return {int(each["id"]): float(each["logprob"]) for each in found}
 
-    def _within(self, tokens: list[int], content: str) -> list[int]:
+    def within(self, tokens: list[int], content: str) -> list[int]:
         """As many of the tokens as say no more than `content`."""
         kept = [n for n in range(len(tokens) + 1) if content.startswith(self.text(tokens[:n]))]
         return tokens[: kept[-1]]

@@ -109,7 +109,7 @@ def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
 def _gguf(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.gguf_card import adapter_card, model_card
 
-    with _gguf_written(subject, order, say) as (folder, verified, _):
+    with _gguf_written(subject, order, say) as (folder, verified):
         card = adapter_card if order.adapter_only else model_card
         write_card(subject, folder, card(subject, order.gguf_type), verified)
     return {"verified": verified}
@@ -119,20 +119,26 @@ def _ollama(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.ollama import MODELFILE, command, modelfile, ollama_card
 
     modelfile(subject, "model", None, 0)  # a template that cannot be written is said before anything else is done
-    with _gguf_written(subject, order, say) as (folder, verified, context):
-        names = sorted(path.name for path in folder.glob("*.gguf"))
-        model = next(name for name in names if not name.endswith("-adapter.gguf"))
-        adapter = next((name for name in names if name.endswith("-adapter.gguf")), None)
+
+    def write_modelfile(folder: Path, model: str, adapter: str | None, context: int) -> None:
         (folder / MODELFILE).write_text(modelfile(subject, model, adapter, context), encoding="utf-8")
+
+    with _gguf_written(subject, order, say, write_modelfile) as (folder, verified):
         write_card(subject, folder, ollama_card(subject), verified)
     return {"verified": verified, "command": command(subject)}
 
 
 @contextmanager
-def _gguf_written(subject: Subject, order: Order, say: Say) -> Iterator[tuple[Path, Verified, int]]:
-    """The folder with the GGUF in it, proved, and its context; what the block adds to the folder comes along.
+def _gguf_written(
+    subject: Subject,
+    order: Order,
+    say: Say,
+    beside: Callable[[Path, str, str | None, int], None] = lambda folder, model, adapter, context: None,
+) -> Iterator[tuple[Path, Verified]]:
+    """The folder with the GGUF in it, proved; what the block adds to the folder comes along.
 
-    For Ollama an adapter has the base beside it, as a GGUF of its own.
+    `beside` writes what else is proved, given the names of model and adapter (None where that is merged in) and the
+    model's context. For Ollama an adapter has the base beside it, as a GGUF of its own.
     """
     from core.export.gguf_card import gguf_name
     from core.export.gguf_check import read_back, read_back_adapter
@@ -154,7 +160,8 @@ def _gguf_written(subject: Subject, order: Order, say: Say) -> Iterator[tuple[Pa
     refuse_full_disk(order.out, file.bytes * needs_model + adapter_bytes(subject) * apart + GGUF_SPARE_BYTES)
     verified: Verified = dict(NOT_ASKED)
     with writing(order.out) as folder:
-        artefact = {"kind": "gguf", "folder": str(folder), "file": model, "context": layout.context}
+        kind = "ollama" if order.to == "ollama" else "gguf"
+        artefact = {"kind": kind, "folder": str(folder), "file": model, "context": layout.context}
         if apart:
             write_adapter(weights, layout, subject, folder / adapter)
             verified["tensors"] = read_back_adapter(folder / adapter, meant).tensors
@@ -163,10 +170,11 @@ def _gguf_written(subject: Subject, order: Order, say: Say) -> Iterator[tuple[Pa
             write_model(file, subject, folder / model, say)
             say("Reading it back.", None)
             read = read_back(folder / model, file)
+            beside(folder, model, adapter if apart else None, layout.context)
             precision, strict = PRECISION[order.gguf_type], order.gguf_type != "q8_0"
             verified = verify(subject, artefact, onto, precision, say, strict)
             verified |= {"tensors": read.tensors + len(meant), "largest_tensor_difference": read.largest_difference}
-        yield folder, verified, layout.context
+        yield folder, verified
 
 
 def _question(subject: Subject) -> str:

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from core.export import llama_cpp
+from core.export.readers.llama_cpp import LlamaCppReader
+from core.export.readers.ollama import OllamaReader
 from core.export.readers.reader import Reader
 from core.export.readers.transformers import open_adapter, open_model
 
-# By the kind of artefact (core/export/make.py); what is not in it is opened as core/export/answering.py knows.
-READERS: dict[str, Callable[[dict[str, Any]], Reader]] = {"peft": open_adapter, "model": open_model}
+Artefact = dict[str, Any]
+# Kinds that llama.cpp has to open.
+BY_LLAMA_CPP = ("gguf", "ollama")
 
 
-def open_export(artefact: dict[str, Any]) -> Reader | None:
-    """The program that opens this export, given only where it is; None where none is in the table."""
-    opener = READERS.get(artefact["kind"])
-    return opener(artefact) if opener is not None else None
+def _open_gguf(artefact: Artefact) -> Reader:
+    folder, over = Path(artefact["folder"]), artefact.get("over")
+    return LlamaCppReader(folder / artefact["file"], artefact["room"], folder / over if over else None)
+
+
+def _open_ollama(artefact: Artefact) -> Reader:
+    return OllamaReader(Path(artefact["folder"]), artefact["room"])
+
+
+# By the kind of artefact (core/export/make.py).
+READERS: dict[str, Callable[[Artefact], Reader]] = {
+    "peft": open_adapter,
+    "model": open_model,
+    "gguf": _open_gguf,
+    "ollama": _open_ollama,
+}
+
+
+def open_export(artefact: Artefact) -> Reader | None:
+    """The program that opens this export, given only where it is; None where that is llama.cpp and it is not here.
+
+    Raises CannotRender where the program refuses what stands beside the weights.
+    """
+    if artefact["kind"] in BY_LLAMA_CPP and not llama_cpp.is_installed():
+        return None
+    return READERS[artefact["kind"]](artefact)

@@ -21,7 +21,7 @@ def sentence(verified: Verified) -> str:
     said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
     if "llama_cpp" in verified:
         by = verified["llama_cpp"]
-        said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal, from the same tokens."
+        said += f" llama.cpp itself answers {by['equal']} of {by['prompts']} equal."
     if "tensors" in verified:
         said += f" All {verified['tensors']} tensors were read back as they were written."
     if "chat" in verified:
@@ -32,7 +32,12 @@ def sentence(verified: Verified) -> str:
 
 def lines(verified: Verified) -> list[str]:
     """Each thing that was compared, a line for a person: 'Token ids: 412 of 412 equal, by transformers.'"""
-    return [f"{check_name(check)}: {check_result(check)}" for check in verified.get("checks", [])]
+    return [f"{check_name(check)}: {check_result(check)}" for check in told_checks(verified)]
+
+
+def told_checks(verified: Verified) -> list[dict[str, Any]]:
+    """The checks that have something to say: not those for which there was nothing to compare."""
+    return [check for check in verified.get("checks", []) if check["of"] or check["because"]]
 
 
 def check_name(check: dict[str, Any]) -> str:
@@ -44,18 +49,20 @@ def check_result(check: dict[str, Any]) -> str:
     """What came of it: '412 of 412 equal, by transformers.'"""
     because = check["because"]
     told = f" {because[0].upper()}{because[1:]}{'' if because.endswith('.') else '.'}" if because else ""
+    if not check["of"]:
+        return f"not compared.{told}"
     return f"{check['equal']:,} of {check['of']:,} equal, by {check['by']}.{told}"
 
 
 def is_equal(check: dict[str, Any]) -> bool:
-    """Whether nothing was found to be different; answers that part where the model wavers are none."""
-    return bool(check["equal"] + check.get("ties", 0) >= check["of"])
+    """Whether it was compared and found the same; answers that part where the model wavers are the same."""
+    return bool(check["of"] and check["equal"] + check.get("ties", 0) >= check["of"])
 
 
 def is_proved(verified: Verified) -> bool:
     """Whether it was let to answer, and nothing that was compared is different."""
     answered = verified["prompts"] and verified["equal"] + verified.get("ties", 0) == verified["prompts"]
-    return bool(answered and all(is_equal(check) for check in verified.get("checks", [])))
+    return bool(answered and all(is_equal(check) for check in told_checks(verified)))
 
 
 def _logits(found: Verified) -> str:

@@ -86,7 +86,18 @@ class OllamaReader:
 
     def reply(self, ids: list[int], most: int) -> list[int]:
         """As Reader's: ended by the GGUF's tokens, and by the Modelfile's stop words where they are plain text."""
-        return self.engine.reply(ids, most, self.modelfile.parameters.get("stop"))
+        return self.engine.reply(ids, most, self._stop_words)
+
+    @property
+    def _stop_words(self) -> list[str]:
+        return self.modelfile.parameters.get("stop", [])
+
+    def up_to_stop_words(self, reply: list[int]) -> list[int]:
+        """A reply as Ollama would cut it: without the first stop word of plain text, and what follows that."""
+        text = self.engine.text(reply)
+        words = [word for word in self._stop_words if len(self.engine.tokens(word)) > 1]
+        places = [place for place in map(text.find, words) if place >= 0]
+        return self.engine.within(reply, text[: min(places)]) if places else reply
 
 
 def architecture(model: Path) -> str:

@@ -1,0 +1,66 @@
+"""llama.cpp for the proof of a GGUF: what it is good for, and a button that installs it where it is not here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app import pieces
+from app.context import Context
+from core.setup import llama_cpp
+
+Updates = dict[Any, Any]
+WHY = (
+    "llama.cpp, which runs GGUFs, is not installed here: the file is then proved by transformers alone, and nobody has "
+    "tried its template and tokens as llama.cpp reads them. It is about 60 MB."
+)
+OWNER_ONLY = f"{WHY} Its owner installs it on the machine itself: {llama_cpp.COMMAND}."
+
+
+@dataclass(frozen=True)
+class LlamaCppPart:
+    """The components: seen while a GGUF is chosen, or an install tells something."""
+
+    said: gr.HTML
+    install: gr.Button
+
+    def all(self) -> list[Component]:
+        """For an event's outputs."""
+        return [self.said, self.install]
+
+
+def build() -> LlamaCppPart:
+    """Lay it out."""
+    said = gr.HTML(elem_classes="nb-slot nb-said", visible=False)
+    return LlamaCppPart(said, gr.Button("Install llama.cpp", visible=False))
+
+
+def wire(part: LlamaCppPart, context: Context) -> None:
+    """Attach the button's event."""
+
+    def press() -> Updates:
+        if not context.listening:
+            context.llama_cpp.press()
+        return shown(part, context, True)
+
+    part.install.click(press, None, part.all(), trigger_mode="once", show_progress="hidden", api_visibility="private")
+
+
+def shown(part: LlamaCppPart, context: Context, wanted: bool) -> Updates:
+    """How it stands; `wanted`: a format is chosen that llama.cpp opens."""
+    desk, missing = context.llama_cpp, not llama_cpp.installed()
+    html = desk.html() or (pieces.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
+    offered = wanted and missing and not desk.busy and not context.listening
+    return {part.said: gr.HTML(html, visible=wanted and bool(html)), part.install: gr.Button(visible=offered)}
+
+
+def tick(part: LlamaCppPart, context: Context, seen: dict[str, Any]) -> Updates:
+    """What changed since this browser last saw it."""
+    html = context.llama_cpp.html()
+    if seen.get("llama_cpp", "") == html:
+        return {}
+    seen["llama_cpp"] = html
+    return shown(part, context, True)
