@@ -30,6 +30,10 @@ NOT_SURE = (
     "tokens are the reply; choose the instruct version of a known family, or set data.template"
 )
 _ANYTHING = "ζreply"
+_IN_WORDS = {
+    "fitted": "; its generation prompt is fitted to its replies (data.generation_prompt)",
+    "continued": "; each reply is learned behind its whole generation prompt (data.generation_prompt)",
+}
 # How a chat asks for what is learned: as the template asks; by a prompt cut to what its replies begin with; by the
 # whole prompt, to which the replies were fitted; otherwise than the text that it is learned from.
 Asked = Literal["as it is", "fitted", "continued", "otherwise"]
@@ -84,6 +88,7 @@ class Template:
         self._asking = asking_of(self._template, self._signs, self._tail)
         self.dropped = next(filter(None, [*self._asking.gaps.values(), *self._asking.missing.values()]), "")
         self.asked: Asked = self._agree(settings.generation_prompt)
+        self.source += _IN_WORDS.get(self.asked, "")
         tokenizer.chat_template = self._template.source
         leads = leads_of(self._template) if has_marks(self._template.source) and self.asked != "continued" else None
         self.marked, self._leads = leads is not None, leads or {}
@@ -217,9 +222,10 @@ class Template:
         """Where the reply `index` starts in `text`: other words are put in its place, behind the mark of its role."""
         other = {key: value for key, value in messages[index].items() if key != "reasoning_content"}
         tried = self._template.text([*messages[:index], {**other, "content": _ANYTHING}], tools)
-        head = tried[: max(0, tried.rfind(_ANYTHING))].removesuffix(self._asking.lead)
+        place = tried.rfind(_ANYTHING)
+        head = tried[: max(0, place)].removesuffix(self._asking.lead)
         prompt = self._asking.prompts.get(bool(index) and messages[index - 1]["role"] == "tool")
-        if not messages[index]["content"].strip() or not head or not text.startswith(head):
+        if not messages[index]["content"].strip() or place < 0 or not text.startswith(head):
             raise Unrenderable(NOT_SURE)
         if prompt is None or not (prompt == "" or any(head.endswith(mark) for mark in self._signs.beginnings(prompt))):
             raise Unrenderable(NOT_SURE)
