@@ -168,6 +168,28 @@ def test_reasoning_that_the_template_carries_is_learned(name: str, bare: Any) ->
     assert layout.text[: layout.spans[0].start] == _asked(bare, TALK[:1])
 
 
+def test_a_turn_that_only_the_next_ends_is_learned_with_that_end(bare: Any) -> None:
+    """GLM: `<|observation|>` behind a tool's call, `<|user|>` behind any other reply; a chat stops at both."""
+    bare.add_special_tokens({"additional_special_tokens": ["<|observation|>"]}, replace_extra_special_tokens=False)
+    text = (
+        "{% for m in messages %}{{ '<|' + ('observation' if m.role == 'tool' else m.role) + '|>' + m.content }}"
+        "{% for call in m.tool_calls or [] %}{{ '<call>' + call.function.name + '</call>' }}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    call = {"type": "function", "function": {"name": "add", "arguments": {}}}
+    talk = [
+        TALK[0],
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        TALK[1],
+    ]
+    [layout] = _template(bare, text).lay_outs(Conversation(1, talk))
+    assert layout.text == "<|user|>One?<|assistant|><call>add</call><|observation|>2<|assistant|>Two.<|user|>"
+    assert _learned([layout]) == ["<call>add</call><|observation|>", "Two.<|user|>"]
+    [layout] = _template(bare, text).lay_outs(Conversation(1, talk[:2]))
+    assert _learned([layout]) == ["<call>add</call><|observation|>"]
+
+
 def test_a_family_is_known_by_what_it_renders(bare: Any) -> None:
     """Qwen3's template as others ship it: names changed, a comment at the head; trl does not know it by its letters."""
     edited = "{#- for our models -#}\n" + TEMPLATES["qwen3"].replace("ns.", "state.").replace("set ns =", "set state =")
