@@ -219,6 +219,27 @@ def test_a_prompt_fitted_to_its_replies_is_in_the_template_that_is_saved(bare: A
     assert (again.asked, _learned(again.lay_outs(Conversation(1, TALK[:2])))) == ("as it is", _learned([layout]))
 
 
+@pytest.mark.parametrize("choice", ["auto", "continued"])
+def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tmp_path: Path) -> None:
+    """With the tokenizer that was saved beside an adapter, and by a checkpoint's recipe where there is none."""
+    from core.build import load_tokenizer
+    from core.chat.prompt import Prompt
+    from core.chat.voices import Voice
+    from core.models import find_model
+    from tests.tiny import tiny_model
+
+    found = find_model(str(tiny_model(tmp_path / "base", template=TEMPLATES["deepseek_r1_distill"])))
+    tokenizer = load_tokenizer(found)
+    [layout] = Template(tokenizer, DataSettings(generation_prompt=choice)).lay_outs(Conversation(1, TALK[:2]))
+    tokenizer.save_pretrained(tmp_path / "saved")
+    data = {"template": "auto", "generation_prompt": choice, "system": "keep"}
+    with_it, without = (Voice("k", "l", "m", None, {}, None, at, data) for at in (tmp_path / "saved", None))
+    for voice in (with_it, without):
+        prompt = Prompt(voice, found)
+        asked = prompt.tokenizer.apply_chat_template(TALK[:1], tokenize=False, add_generation_prompt=True)
+        assert asked == layout.text[: layout.spans[0].start]
+
+
 def test_replies_can_go_on_from_the_whole_prompt_with_the_block_closed(bare: Any) -> None:
     template = _template(bare, TEMPLATES["deepseek_r1_distill"], generation_prompt="continued")
     layouts = template.lay_outs(Conversation(1, TALK))
