@@ -119,9 +119,15 @@ def _marks_in(source: str) -> Iterator[_Mark]:
 
 
 def _leaking(source: str) -> list[bool]:
-    """For each marked block, in the order of the text, whether a name set in it is read behind it."""
+    """For each marked block, in the order of the text, whether a name set in it is read behind it.
+
+    Empty for a template that Jinja cannot compile, which renders nothing anyway.
+    """
     found: list[bool] = []
-    _look(_environment.parse(source).body, [], found)
+    try:
+        _look(_environment.parse(source).body, [], found)
+    except (TemplateSyntaxError, RecursionError):
+        return []
     return found
 
 

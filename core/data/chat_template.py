@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from typing import Any
 
 from core.data.conversation import Message
@@ -12,6 +13,8 @@ from core.telling import telling_line
 from core.template_budget import TooMuch
 from core.templates import TEMPLATE_ERRORS
 
+# For all that is tried with a template before it is used; the usual takes a fraction of a second.
+TRIAL_SECONDS = 60.0
 Tools = list[dict[str, Any]] | None
 # Two threads that render with one template would find each other's marks, or none: transformers 5.23 keeps the tracker
 # of `generation` blocks with the compiled template, which it caches by its text.
@@ -26,14 +29,20 @@ class Unrenderable(Exception):
 class ChatTemplate:
     """A template's text with the special tokens of its tokenizer."""
 
-    def __init__(self, text: str, special: dict[str, Any]) -> None:
+    def __init__(self, text: str, special: dict[str, Any], until: float | None = None) -> None:
+        """`until`: when trying it must be done, as `time.monotonic` tells it; `tried` ends that."""
         self.source, self._special = text, special
+        self._until = time.monotonic() + TRIAL_SECONDS if until is None else until
         self.in_parts = False
         self.in_parts = self._wants_parts()
 
     def with_source(self, text: str) -> ChatTemplate:
         """Another template for the same tokenizer."""
-        return ChatTemplate(text, self._special)
+        return ChatTemplate(text, self._special, self._until)
+
+    def tried(self) -> None:
+        """From now on it may take as long as it needs: each conversation has a bound of its own."""
+        self._until = float("inf")
 
     def text(self, messages: list[Message], tools: Tools = None, ask: bool = False) -> str:
         """The text of `messages`; with `ask`, ready for a reply. Raises Unrenderable with the template's own words."""
@@ -63,6 +72,11 @@ class ChatTemplate:
     ) -> tuple[str, list[tuple[int, int]]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        if time.monotonic() > self._until:
+            raise ModelError(
+                f"This model's chat template cannot be used: it is not done with a few short conversations after "
+                f"{TRIAL_SECONDS:.0f} seconds. Set data.template, or choose another model."
+            )
         messages = [once_reasoned(each) for each in messages]
         if self.in_parts:
             messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]

@@ -13,7 +13,7 @@ _LONGEST_GROUP = 8
 
 
 def show_row(renderer: Renderer, conversation: Conversation, max_length: int) -> dict[str, Any]:
-    """A conversation with its tokens, grouped into whole characters; `pieces` is 1, but for a long plain text.
+    """A conversation with its tokens, grouped into whole characters; `pieces` is in how many texts it is learned.
 
     Raises Unrenderable where this model cannot be trained on it.
     """

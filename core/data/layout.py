@@ -17,7 +17,7 @@ from core.data.chat_template import ChatTemplate, Tools, Unrenderable
 from core.data.conversation import Conversation, Message
 from core.data.formats.masks import DETAIL_KEY, trained_characters
 from core.data.generation_prompt import asking_of, fitted
-from core.data.reply_places import Lead, joined, leads_of, stop_of, tail_of
+from core.data.reply_places import Lead, joined, leads_of, stops_of, tail_of
 from core.data.signs import Signs
 from core.data.training_template import give_template, own_template
 from core.errors import ModelError
@@ -32,6 +32,10 @@ NOT_SURE = (
     "tokens are the reply; choose the instruct version of a known family, or set data.template"
 )
 _ANYTHING = "ζreply"
+_IN_WORDS = {
+    "fitted": "; its generation prompt is fitted to its replies (data.generation_prompt)",
+    "continued": "; each reply is learned behind its whole generation prompt (data.generation_prompt)",
+}
 # How a chat asks for what is learned: as the template asks; by a prompt cut to what its replies begin with; by the
 # whole prompt, to which the replies were fitted; otherwise than the text that it is learned from.
 Asked = Literal["as it is", "fitted", "continued", "otherwise"]
@@ -80,16 +84,18 @@ class Template:
             tokenizer.pad_token = tokenizer.eos_token
         self.source = give_template(tokenizer, settings.template)
         self._begin = _begin_of_text(tokenizer)
-        self._signs = Signs(tokenizer.get_added_vocab())
+        self._signs = Signs(tokenizer.get_added_vocab(), tokenizer.chat_template)
         self._template = ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens_map)
         self._tail = tail_of(self._template, self._signs)
         self._asking = asking_of(self._template, self._signs, self._tail)
         self.dropped = next(filter(None, [*self._asking.gaps.values(), *self._asking.missing.values()]), "")
         self.asked: Asked = self._agree(settings.generation_prompt)
+        self.source += _IN_WORDS.get(self.asked, "")
         tokenizer.chat_template = self._template.source
         leads = leads_of(self._template) if has_marks(self._template.source) and self.asked != "continued" else None
         self.marked, self._leads = leads is not None, leads or {}
-        self._stop = stop_of(self._template, self._signs) if leads is None else ""
+        self._stops = stops_of(self._template, self._signs) if leads is None else {}
+        self._template.tried()
         if leads is None and has_marks(self._template.source):
             self.source += "; each reply is looked for, since the marks do not hold in every conversation"
 
@@ -195,10 +201,11 @@ class Template:
         start = len(asked) if asked is not None else self._start(text, messages, tools, index)
         end = len(text) - (len(self._tail) if not last and text.endswith(self._tail) else 0)
         in_whole = whole.startswith(text[:end])
-        if self._stop and in_whole and not last:
+        stop = self._stops.get(bool(messages[index].get("tool_calls")))
+        if stop and in_whole and not last:
             end = self._signs.end_of_next(whole, end)
-        elif self._stop:
-            text += self._stop
+        elif stop:
+            text += stop
         return _Reply(text, Span(start, end if in_whole and not last else len(text), index, weight), in_whole)
 
     def _behind(self, asked: str, text: str, messages: list[Message], tools: Tools, index: int) -> str:
@@ -223,9 +230,10 @@ class Template:
         """Where the reply `index` starts in `text`: other words are put in its place, behind the mark of its role."""
         other = {key: value for key, value in messages[index].items() if key != "reasoning_content"}
         tried = self._template.text([*messages[:index], {**other, "content": _ANYTHING}], tools)
-        head = tried[: max(0, tried.rfind(_ANYTHING))].removesuffix(self._asking.lead)
+        place = tried.rfind(_ANYTHING)
+        head = tried[: max(0, place)].removesuffix(self._asking.lead)
         prompt = self._asking.prompts.get(bool(index) and messages[index - 1]["role"] == "tool")
-        if not messages[index]["content"].strip() or not head or not text.startswith(head):
+        if place < 0 or not text.startswith(head):
             raise Unrenderable(NOT_SURE)
         if prompt is None or not (prompt == "" or any(head.endswith(mark) for mark in self._signs.beginnings(prompt))):
             raise Unrenderable(NOT_SURE)

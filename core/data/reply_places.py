@@ -75,18 +75,27 @@ def joined(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def stop_of(template: ChatTemplate, signs: Signs) -> str:
-    """What ends a reply in a template that writes nothing behind the newest one: what it writes before the next turn.
+def stops_of(template: ChatTemplate, signs: Signs) -> dict[bool, str]:
+    """What ends a reply that calls a tool (True) and any other (False): what the template writes before the next turn.
 
-    Such as the next role's mark, at which a chat with these models stops. Empty where replies have an end.
+    Only for a template that writes nothing behind the newest reply, such as one where the next role's mark ends it, at
+    which a chat with these models stops. Empty where replies have an end.
     """
-    messages, tools = PROBES["turns"]
-    try:
-        whole, first = template.text(messages, tools), template.text(messages[:2], tools)
-    except Unrenderable:
-        return ""
-    bare = first.rstrip().endswith(messages[1]["content"]) and whole.startswith(first)
-    return whole[len(first) : signs.end_of_next(whole, len(first))] if bare else ""
+    stops = {False: "", True: ""}
+    for calls, name in ((False, "turns"), (True, "tools")):
+        messages, tools = PROBES[name]
+        word = messages[1]["content"]
+        try:
+            whole, first = template.text(messages, tools), template.text(messages[:2], tools)
+        except Unrenderable:
+            continue
+        if word:
+            bare, behind = first.rstrip().endswith(word), whole.find(word) + len(word)
+        else:
+            bare, behind = bool(stops[False]) and whole.startswith(first), len(first)
+        if bare:
+            stops[calls] = whole[behind : signs.end_of_next(whole, behind)]
+    return stops
 
 
 def tail_of(template: ChatTemplate, signs: Signs) -> str:

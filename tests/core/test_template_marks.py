@@ -65,6 +65,11 @@ def test_a_mark_that_is_only_talked_about_is_none() -> None:
         assert plain_template(text) == text
 
 
+def test_what_no_program_can_compile_is_taken_as_it_is() -> None:
+    for behind in ("{% if %}", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{% endfor %}"):
+        assert plain_template("{% generation %}a{% endgeneration %}" + behind) == "{# #}a{# #}" + behind
+
+
 @pytest.mark.parametrize("name", [name for name, text in TEMPLATES.items() if has_marks(text)])
 def test_no_published_template_leaves_a_piece_of_a_comment(name: str) -> None:
     """27 of trl's training templates name the marks in the comment at their head."""

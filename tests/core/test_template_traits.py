@@ -168,6 +168,28 @@ def test_reasoning_that_the_template_carries_is_learned(name: str, bare: Any) ->
     assert layout.text[: layout.spans[0].start] == _asked(bare, TALK[:1])
 
 
+def test_a_turn_that_only_the_next_ends_is_learned_with_that_end(bare: Any) -> None:
+    """GLM: `<|observation|>` behind a tool's call, `<|user|>` behind any other reply; a chat stops at both."""
+    bare.add_special_tokens({"additional_special_tokens": ["<|observation|>"]}, replace_extra_special_tokens=False)
+    text = (
+        "{% for m in messages %}{{ '<|' + ('observation' if m.role == 'tool' else m.role) + '|>' + m.content }}"
+        "{% for call in m.tool_calls or [] %}{{ '<call>' + call.function.name + '</call>' }}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    )
+    call = {"type": "function", "function": {"name": "add", "arguments": {}}}
+    talk = [
+        TALK[0],
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        TALK[1],
+    ]
+    [layout] = _template(bare, text).lay_outs(Conversation(1, talk))
+    assert layout.text == "<|user|>One?<|assistant|><call>add</call><|observation|>2<|assistant|>Two.<|user|>"
+    assert _learned([layout]) == ["<call>add</call><|observation|>", "Two.<|user|>"]
+    [layout] = _template(bare, text).lay_outs(Conversation(1, talk[:2]))
+    assert _learned([layout]) == ["<call>add</call><|observation|>"]
+
+
 def test_a_family_is_known_by_what_it_renders(bare: Any) -> None:
     """Qwen3's template as others ship it: names changed, a comment at the head; trl does not know it by its letters."""
     edited = "{#- for our models -#}\n" + TEMPLATES["qwen3"].replace("ns.", "state.").replace("set ns =", "set state =")
@@ -195,6 +217,27 @@ def test_a_prompt_fitted_to_its_replies_is_in_the_template_that_is_saved(bare: A
     assert _asked(AutoTokenizer.from_pretrained(tmp_path), TALK[:1]).endswith("<｜User｜>One?<｜Assistant｜>")
     again = _template(bare, bare.chat_template)
     assert (again.asked, _learned(again.lay_outs(Conversation(1, TALK[:2])))) == ("as it is", _learned([layout]))
+
+
+@pytest.mark.parametrize("choice", ["auto", "continued"])
+def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tmp_path: Path) -> None:
+    """With the tokenizer that was saved beside an adapter, and by a checkpoint's recipe where there is none."""
+    from core.build import load_tokenizer
+    from core.chat.prompt import Prompt
+    from core.chat.voices import Voice
+    from core.models import find_model
+    from tests.tiny import tiny_model
+
+    found = find_model(str(tiny_model(tmp_path / "base", template=TEMPLATES["deepseek_r1_distill"])))
+    tokenizer = load_tokenizer(found)
+    [layout] = Template(tokenizer, DataSettings(generation_prompt=choice)).lay_outs(Conversation(1, TALK[:2]))
+    tokenizer.save_pretrained(tmp_path / "saved")
+    data = {"template": "auto", "generation_prompt": choice, "system": "keep"}
+    with_it, without = (Voice("k", "l", "m", None, {}, None, at, data) for at in (tmp_path / "saved", None))
+    for voice in (with_it, without):
+        prompt = Prompt(voice, found)
+        asked = prompt.tokenizer.apply_chat_template(TALK[:1], tokenize=False, add_generation_prompt=True)
+        assert asked == layout.text[: layout.spans[0].start]
 
 
 def test_replies_can_go_on_from_the_whole_prompt_with_the_block_closed(bare: Any) -> None:

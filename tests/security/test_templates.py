@@ -91,6 +91,20 @@ def test_it_takes_little_memory(name: str) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_is_tried_before_training_ends_as_well(name: str, tmp_path) -> None:
+    from core.data.layout import require_template
+    from core.errors import NibbleError
+    from core.recipe import DataSettings
+    from tests.tiny import tiny_tokenizer
+
+    began = time.monotonic()
+    with pytest.raises(NibbleError):
+        require_template(tiny_tokenizer(tmp_path, ENDLESS[name]), DataSettings())
+    assert time.monotonic() - began < 90
+
+
 def test_a_long_conversation_is_no_reason_to_stop() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
