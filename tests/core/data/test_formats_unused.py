@@ -164,7 +164,8 @@ def test_a_mapping_to_begin_with_stands_in_the_refusal() -> None:
 
 
 def test_one_turn_a_row_without_a_conversation_says_what_is_missing() -> None:
-    with pytest.raises(DataError, match=r"`role` says who speaks, `content` what.*add a column conversation_id"):
+    said_to_do = "`role` says who speaks, `content` what.*such as conversation: …, role: role, content: content"
+    with pytest.raises(DataError, match=said_to_do):
         converted([ASK, REPLY])
 
 
