@@ -85,7 +85,7 @@ def keys_of(turn: dict[str, Any]) -> tuple[str, str]:
 
 def role_key(turn: dict[str, Any]) -> str | None:
     """The key under which a turn says who speaks."""
-    return next((key for key in ROLE_KEYS if turn.get(key) is not None), None)
+    return next((key for key in ROLE_KEYS if key in turn and not is_empty(turn[key])), None)
 
 
 def pair_of(turn: dict[str, Any]) -> tuple[str, str] | None:
