@@ -18,6 +18,7 @@ COLUMNS = {
     "system": "System prompt",
     "text": "Plain text",
     "turns": "List of turns",
+    "conversation": "Conversation",
 }
 IN_A_TURN = {"role": "Who speaks", "content": "What is said"}
 ROLES = {
@@ -69,7 +70,8 @@ class MappingPanel:
         columns, speakers = state.get("columns") or (), list(state.get("speakers") or ())
         turn_columns = list(dict.fromkeys(key for keys in (state.get("turn_columns") or {}).values() for key in keys))
         offered: dict[Component, Any] = {self.fields[key]: gr.Dropdown(choices=["", *columns]) for key in COLUMNS}
-        offered.update({self.fields[key]: gr.Dropdown(choices=["", *turn_columns]) for key in IN_A_TURN})
+        within = turn_columns or columns  # where each row is one turn, its keys are the columns
+        offered.update({self.fields[key]: gr.Dropdown(choices=["", *within]) for key in IN_A_TURN})
         offered.update({field: gr.Dropdown(choices=speakers) for field in self.roles.values()})
         return offered
 
@@ -77,7 +79,8 @@ class MappingPanel:
 def is_enough(mapping: Mapping[str, Any]) -> bool:
     """Whether a mapping says where something to learn is to be found."""
     pair = mapping["reply"] and (mapping["prompt"] or mapping["context"])
-    return bool(mapping["turns"] or pair or mapping["text"])
+    a_turn = mapping["conversation"] and mapping["role"] and mapping["content"]
+    return bool(mapping["turns"] or pair or mapping["text"] or a_turn)
 
 
 def guess(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +106,8 @@ def build_mapping() -> MappingPanel:
     with gr.Group(visible=False, elem_classes="nb-part nb-mapping") as group:
         gr.HTML(
             "<h3>Which column is what</h3><p class='nb-muted'>Choose the reply with its question, or a list of "
-            "turns, or plain text. The row beside follows.</p>",
+            "turns, or plain text; or, where each row is one turn, the conversation, who speaks and what is said. The "
+            "row beside follows.</p>",
             elem_classes="nb-slot",
         )
         with gr.Row():

@@ -99,7 +99,7 @@ class Settings(BaseModel):
 
 
 class MappingSettings(Settings):
-    """Which column is what, by hand, where `data.format` is 'mapping': either `turns`, or `reply`, or `text`."""
+    """Which column is what, by hand, where `data.format` is 'mapping': `turns`, `reply`, `text` or `conversation`."""
 
     turns: str | None = Field(None, description="The column that holds a list of turns.")
     role: str | None = Field(None, description="In a turn: who speaks.")
@@ -109,6 +109,9 @@ class MappingSettings(Settings):
     reply: str | None = Field(None, description="The column with the reply to learn.")
     system: str | None = Field(None, description="The column with the system prompt.")
     text: str | None = Field(None, description="The column with plain text.")
+    conversation: str | None = Field(
+        None, description="Where each row is one turn: the column that says which conversation it belongs to."
+    )
     roles: dict[str, Role] = Field(default_factory=dict, description="What the file's own names for speakers mean.")
 
 

@@ -12,10 +12,12 @@ from itertools import chain, islice
 from typing import Any
 
 from core.data.conversation import Finding, Row, Unreadable
+from core.data.formats.mapping import GATHERED
 from core.data.formats.reading import missing, plain_name
 from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS
 from core.data.read.document import LONGEST_CONVERSATION
 from core.data.read.splits import Told, Use
+from core.errors import DataError
 from core.recipe import DataSettings
 
 _LOOKED_AT = 50
@@ -41,11 +43,11 @@ class Columns:
 class Gatherer:
     """Puts the rows of one reading together. A row's number is then its conversation's.
 
-    Where the person chose a layout by hand, rows are left as they are; only a table is taken apart.
+    Where the person chose a layout by hand, rows are left as they are, unless data.mapping names a conversation.
     """
 
     def __init__(self, settings: DataSettings) -> None:
-        self._wanted = settings.format == "auto"
+        self._settings = settings
         self._columns: Columns | None = None
         self._parts = self._whole = 0
 
@@ -55,10 +57,26 @@ class Gatherer:
         first = list(islice(rest, _LOOKED_AT))
         readable = [row for row, _, _ in first if isinstance(row, dict)]
         self._parts = self._whole = 0
-        self._columns = _columns_in(readable) if self._wanted else None
+        self._columns = self._wanted(readable)
         if len(first) == 1 and readable and _is_table(readable[0]):
             return ((row, *first[0][1:]) for row in _rows_of(readable[0]))
         return chain(first, rest) if self._columns is None else self._together(chain(first, rest), self._columns)
+
+    def _wanted(self, rows: list[Row]) -> Columns | None:
+        """By which columns to put rows together: those that the person names, or those that the rows show."""
+        mapping = self._settings.mapping
+        if self._settings.format == "mapping" and mapping.conversation:
+            names = {plain_name(name): name for row in rows for name in row}
+            conversation = names.get(plain_name(mapping.conversation))
+            if rows and conversation is None:
+                known = ", ".join(list(rows[0])[:12])
+                raise DataError(
+                    f"There is no column {mapping.conversation!r}, which data.mapping.conversation names. The columns "
+                    f"are {known}."
+                )
+            order = _order_in(rows, names)
+            return Columns(conversation, order, None, None) if conversation is not None else None
+        return _columns_in(rows) if self._settings.format == "auto" else None
 
     def findings(self) -> list[Finding]:
         """That rows were put together; whole once they were read to the end."""
@@ -104,9 +122,12 @@ class Gatherer:
         turns = [{key: value for key, value in row.items() if key != column} for row in rows]
         if columns.parent is not None and columns.own is not None:
             return _nodes(turns, columns.parent, columns.own)
-        if columns.order is not None:
-            turns.sort(key=lambda turn: _place(turn.pop(columns.order, None)))
-        return {"messages": turns}
+        return {GATHERED: turns if columns.order is None else _in_order(turns, columns.order)}
+
+
+def _in_order(turns: list[Row], column: str) -> list[Row]:
+    places = [_place(turn.pop(column, None)) for turn in turns]
+    return [turns[at] for at in sorted(range(len(turns)), key=places.__getitem__)]
 
 
 def _is_table(row: Row) -> bool:
@@ -133,11 +154,15 @@ def _columns_in(rows: list[Row]) -> Columns | None:
         return None
     if not all(isinstance(row.get(conversation), (str, int)) for row in rows):
         return None
-    order = _first(_ORDERS, names)
-    if order is not None and any(_place(row.get(order)) == float("inf") for row in rows):
-        order = None
+    order = _order_in(rows, names)
     tree = _PARENT in names and _OWN in names
     return Columns(conversation, order, names[_PARENT] if tree else None, names[_OWN] if tree else None)
+
+
+def _order_in(rows: list[Row], names: dict[str, str]) -> str | None:
+    """The column that counts the turns, where each row has a number in it."""
+    order = _first(_ORDERS, names)
+    return order if order and all(_place(row.get(order)) < float("inf") for row in rows) else None
 
 
 def _first(wanted: tuple[str, ...], names: dict[str, str]) -> str | None:
@@ -154,7 +179,7 @@ def _place(value: Any) -> float:
 
 def _nodes(turns: list[Row], parent: str, own: str) -> Row:
     """Messages that name their parents as nodes, with the one at the end of the best way (see formats/trees.py)."""
-    nodes = {
+    nodes: dict[str, dict[str, Any]] = {
         str(turn.get(own)): {
             "message": {key: value for key, value in turn.items() if key not in (parent, own)},
             "parent": None if missing(turn.get(parent)) else str(turn[parent]),

@@ -322,6 +322,13 @@ def test_a_guess_names_only_columns_that_are_there() -> None:
     assert guess({"columns": ["text"]})["text"] == "text"
 
 
+def test_a_guess_takes_what_the_check_proposes() -> None:
+    proposed = {"prompt": "review", "reply": "sentiment", "context": None}
+    assert (guess({"columns": ["review", "sentiment"], "mapping": proposed})["reply"]) == "sentiment"
+    assert is_enough({**guess({}), "conversation": "id", "role": "who", "content": "said"})
+    assert not is_enough({**guess({}), "conversation": "id", "role": "who"})
+
+
 def test_every_role_can_be_given_by_hand() -> None:
     allowed = MappingSettings.model_json_schema()["properties"]["roles"]["additionalProperties"]["enum"]
     assert set(ROLES) == set(allowed)

@@ -19,7 +19,6 @@ _BEGIN = (
 _END_TOKENS = ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<|EOT|>", "<|end|>",
                "<｜end▁of▁sentence｜>", "[|endofturn|]", "<|return|>", "<|call|>", "<end_of_turn>", "<|eot|>",
                "<|eom_id|>")  # fmt: skip
-_CLOSING = re.compile(rf"\s*(?:(?:{'|'.join(map(re.escape, _END_TOKENS))})\s*)*\Z")
 _USER, _REPLY = ("user", "human", "prompter"), ("assistant", "model", "chatbot", "gpt", "bot", "ai")
 _TOOLS = ("tool", "ipython", "observation", "environment", "function", "tool_response")
 _ROLES = {
@@ -67,8 +66,8 @@ class Family:
             words, end, after = piece.partition(self.end)
             if not end and not last:
                 return None
-            return words.strip() if _CLOSING.match(after) is not None else None
-        return _CLOSING.sub("", piece).strip()
+            return None if without_end(after) else words.strip()
+        return without_end(piece).strip()
 
     def _add(self, messages: list[Message], role: str, words: str, head: re.Match[str]) -> None:
         if role == "system":
@@ -131,7 +130,14 @@ def split_family(text: str) -> tuple[str, list[Message]] | None:
 
 def without_end(text: str) -> str:
     """A text without the tokens at its end that tell a model to stop."""
-    return _CLOSING.sub("", text)
+    end = len(text)
+    while True:
+        while end and text[end - 1].isspace():
+            end -= 1
+        token = next((token for token in _END_TOKENS if text.endswith(token, 0, end)), None)
+        if token is None:
+            return text[:end]
+        end -= len(token)
 
 
 def _can_be_learned(messages: list[Message]) -> bool:

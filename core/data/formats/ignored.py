@@ -53,7 +53,8 @@ def what_to_do(rows: list[Row], ignored: list[str] | None = None) -> str:
     if speaker and text:
         return (
             f"If each row is one turn (`{speaker}` says who speaks, `{text}` what), put the turns of a conversation "
-            'into one row, as {"messages": […]}, or add a column conversation_id.'
+            'into one row, as {"messages": […]}, or say by hand which column names the conversation '
+            f"(format: mapping; such as conversation: …, role: {speaker}, content: {text})."
         )
     mapping = propose(columns, {})
     words = as_words(mapping) if ignored is None or not set(mapping.values()).isdisjoint(ignored) else ""

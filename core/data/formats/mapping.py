@@ -10,20 +10,26 @@ from core.data.formats.turns import as_turns, read_column
 from core.errors import DataError
 from core.settings import MappingSettings
 
+# Where the turns of a conversation stand once rows of one turn each were put together (core/data/gather.py).
+GATHERED = "messages"
+
 
 def mapped_layout(mapping: MappingSettings) -> Layout:
     """The layout that `mapping` describes. Raises DataError where it names no column to learn from, or too many."""
-    named = {"turns": mapping.turns, "reply": mapping.reply, "text": mapping.text}
+    named = {"turns": mapping.turns, "reply": mapping.reply, "text": mapping.text, "conversation": mapping.conversation}
     chosen = [key for key, column in named.items() if column]
     if len(chosen) != 1:
         raise DataError(
             "data.mapping names "
             + (f"{' and '.join(chosen)} at once" if chosen else "no column to learn from")
-            + ": give either turns (a list of turns), or reply (with prompt), or text (plain text)."
+            + ": give turns (a list of turns), or reply (with prompt), or text (plain text), or conversation (where "
+            "each row is one turn)."
         )
+    if mapping.conversation and not (mapping.role and mapping.content):
+        raise DataError("data.mapping names a conversation, but not both role and content: who speaks, and what.")
     if mapping.reply and not (mapping.prompt or mapping.context):
         raise DataError("data.mapping names a reply but no prompt: say which column holds the question.")
-    makers = {"turns": _turns, "reply": _pair, "text": _text}
+    makers = {"turns": _turns, "reply": _pair, "text": _text, "conversation": _turns}
     return makers[chosen[0]](mapping)
 
 
@@ -36,7 +42,7 @@ def _system(mapping: MappingSettings) -> tuple[str, ...]:
 
 
 def _turns(mapping: MappingSettings) -> Layout:
-    column, system = plain_name(mapping.turns or ""), _system(mapping)
+    column, system = plain_name(mapping.turns or GATHERED), _system(mapping)
     keys = (mapping.role or "role", mapping.content or "content") if mapping.role or mapping.content else None
 
     def sign(row: Row) -> str | None:
@@ -45,7 +51,7 @@ def _turns(mapping: MappingSettings) -> Layout:
     def read(row: Row, reading: Reading) -> None:
         turns = as_turns(row.get(column))
         if not turns:
-            raise Unusable(f"its {mapping.turns!r} is no list of turns")
+            raise Unusable(f"its {column!r} is no list of turns")
         read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 

@@ -10,7 +10,9 @@ from core.data.formats.reading import Layout, Reading, Unusable, blank
 from core.data.formats.turn import add_system
 
 TEXT_NAMES = ("text", "content", "document", "body", "chat", "conversation", "sample")
-_HASHES = re.compile(r"###? ?(Human|User|Instruction|Input|Assistant|Response|Gpt|System)(?::|(?=\n))")
+_HASHED = "Human|User|Instruction|Input|Assistant|Response|Gpt|System"
+# With a colon, or, where that gives no turns, at the end of a line.
+_HASHES = (re.compile(rf"### ?({_HASHED}):"), re.compile(rf"### ?({_HASHED})(?=\n)"))
 _PLAIN = re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant|HUMAN|USER|ASSISTANT|FUNCTION RESPONSE):")
 _VICUNA = re.compile(r"(?:^|\s|(?<=</s>))(USER|ASSISTANT): ?")
 _BEFORE = re.compile(r"\A(?:<s>|<bos>|<\|begin_of_text\|>|\s)*")
@@ -29,7 +31,7 @@ def split_text(text: str) -> tuple[str, list[Message]] | None:
         turns = _split_llama(text)
         return ("`[INST]`", turns) if turns else None
     if "###" in text:
-        turns = _split_marks(_HASHES, text, head=True)
+        turns = next(filter(None, (_split_marks(mark, text, head=True) for mark in _HASHES)), None)
         if turns:
             return "`### Human:` / `### Assistant:`", turns
     if "assistant:" not in text.lower():

@@ -134,6 +134,8 @@ class _Parts:
         self._done.append(message)
         path = self._path if inner is part else f"{self._path}.{kind}"
         leave(self._reading, path, inner, {"type", "name", name, call})
+        if inner is not part:
+            leave(self._reading, self._path, part, {"type", *_RESULT_KEYS})
 
     def _result_text(self, value: Any) -> str:
         if isinstance(value, str):

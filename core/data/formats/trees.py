@@ -105,13 +105,17 @@ def _through_nodes(nodes: dict[str, Any], current: Any) -> Branch:
 
 def _way_to(nodes: dict[str, Any], current: Any) -> dict[str, None]:
     """The names of the nodes from the root to the current one, or to the last that nothing follows."""
-    leaves = (name for name in reversed(nodes) if not nodes[name].get("children"))
+    leaves = (name for name in reversed(nodes) if not any(child in nodes for child in _children(nodes[name])))
     at = current if isinstance(current, str) and current in nodes else next(leaves, None)
     way: dict[str, None] = {}
     while isinstance(at, str) and at in nodes and at not in way:
         way[at] = None
         at = nodes[at].get("parent")
     return dict.fromkeys(reversed(way))
+
+
+def _children(node: dict[str, Any]) -> list[str]:
+    return [child for child in node.get("children") or [] if isinstance(child, str)]
 
 
 def _says_nothing(turn: dict[str, Any]) -> bool:

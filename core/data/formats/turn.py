@@ -85,7 +85,7 @@ def keys_of(turn: dict[str, Any]) -> tuple[str, str]:
 
 def role_key(turn: dict[str, Any]) -> str | None:
     """The key under which a turn says who speaks."""
-    return next((key for key in ROLE_KEYS if turn.get(key) is not None), None)
+    return next((key for key in ROLE_KEYS if key in turn and not is_empty(turn[key])), None)
 
 
 def pair_of(turn: dict[str, Any]) -> tuple[str, str] | None:
@@ -137,19 +137,13 @@ def _read_turn(turn: dict[str, Any], keys: tuple[str, str], reading: Reading, pa
     role = _role(name, keys[0], reading, path)
     if role == "leave out":
         return
-    plain = isinstance(value, str) and role != "call"
-    if plain and len(turn) == 2:  # as nearly every turn
-        reading.messages.append({"role": role, "content": value})
-        if role == "assistant" and value.startswith(BEGIN):
-            _unfold(reading.messages[-1], reading)
-        return
     where = f"{path}.{keys[1]}"
-    if plain:
-        said: list[Message] = [{"role": role, "content": value}]
-        if role == "assistant" and BEGIN in value:
+    if role == "call":
+        said: list[Message] = [{"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, where)}]
+    elif isinstance(value, str):
+        said = [{"role": role, "content": value}]
+        if role == "assistant" and value.startswith(BEGIN):
             _unfold(said[0], reading)
-    elif role == "call":
-        said = [{"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, where)}]
     elif role == "system" and missing(value):
         said = []
     else:

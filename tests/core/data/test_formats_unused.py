@@ -31,9 +31,32 @@ def said(found: Conversations) -> list[tuple[str, str, str]]:
     return [(each.severity, each.code, each.message) for each in found.findings]
 
 
-# One row of each layout, with every kind of object that a layout looks into.
-ROWS: dict[str, dict[str, Any]] = {
-    "messages": {
+PARTS = [
+    {"type": "text", "text": "Let me look."},
+    {"type": "tool_use", "id": "t", "name": "look", "input": {"at": "b"}},
+]
+RESULT = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "a ball"}]}
+GEMINI = [
+    {"role": "user", "parts": [{"text": "What is red?"}]},
+    {"role": "model", "parts": [{"functionCall": {"name": "look", "args": {"at": "box"}}}]},
+    {"role": "user", "parts": [{"functionResponse": {"name": "look", "response": {"a": "ball"}}}]},
+    {"role": "model", "parts": [{"text": "A ball is red."}]},
+]
+NODES = {
+    "r": {"id": "r", "message": None, "parent": None, "children": ["u"]},
+    "u": {"id": "u", "message": {"id": "u", "author": {"role": "user"}, "content": {"content_type": "text", "parts":
+          ["What is red?"]}}, "parent": "r", "children": ["a"]},
+    "a": {"id": "a", "message": {"id": "a", "author": {"role": "assistant"}, "content": {"content_type": "text",
+          "parts": ["A ball is red."]}}, "parent": "u", "children": []},
+}  # fmt: skip
+TREE = {
+    "role": "prompter",
+    "text": "What is red?",
+    "replies": [{"role": "assistant", "text": "A ball.", "replies": []}],
+}
+# One row of each layout (and the format to choose for it), with every kind of object that a layout looks into.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "messages": ("messages", {
         "messages": [
             {"role": "system", "content": "Be kind."},
             {"role": "user", "content": [{"type": "text", "text": "What is red?"}]},
@@ -42,28 +65,40 @@ ROWS: dict[str, dict[str, Any]] = {
             {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "A."}]},
         ],
         "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}],
-    },
-    "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]},
-    "alpaca": {"instruction": "Add.", "input": "1 and 1", "output": "2", "history": [{"question": "a", "answer": "b"}]},
-    "dolly": {"instruction": "Sum up.", "context": "A text.", "response": "It is a text."},
-    "prompt-completion": {"prompt": [ASK], "completion": [REPLY]},
-    "question-answer": {"question": "Why?", "answers": {"text": ["So."]}},
-    "preference": {"prompt": "Hi", "chosen": [REPLY], "rejected": "No."},
-    "kto": {"prompt": "Hi", "completion": "Hello!", "label": True},
-    "guanaco": {"text": "### Human: Hi### Assistant: Hello!"},
-    "text": {"text": "Once upon a time."},
-}
+    }),
+    "anthropic": ("messages", {"system": "Be kind.", "messages": [ASK, {"role": "assistant", "content": PARTS},
+                                                                {"role": "user", "content": [RESULT]}, REPLY]}),
+    "gemini": ("sharegpt", {"systemInstruction": {"parts": [{"text": "Be kind."}]}, "contents": GEMINI}),
+    "sharegpt": ("sharegpt", {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]}),
+    "a pair a turn": ("sharegpt", {"conversation": [{"input": "Hi", "output": "Hello!"}]}),
+    "chatgpt": ("sharegpt", {"mapping": NODES, "current_node": "a"}),
+    "a tree": ("sharegpt", {"prompt": TREE}),
+    "open webui": ("messages", {"chat": {"messages": [ASK, REPLY], "history": {"messages": {"1": ASK, "2": REPLY}}}}),
+    "alpaca": ("alpaca", {"instruction": "Add.", "input": "1 and 1", "output": "2",
+                          "history": [{"question": "a", "answer": "b"}]}),
+    "dolly": ("dolly", {"instruction": "Sum up.", "context": "A text.", "response": "It is a text."}),
+    "prompt-completion": ("prompt-completion", {"prompt": [ASK], "completion": [REPLY]}),
+    "question-answer": ("question-answer", {"question": "Why?", "answers": {"text": ["So."]}}),
+    "preference": ("preference", {"prompt": "Hi", "chosen": [REPLY], "rejected": "No."}),
+    "openai's preference": ("preference", {"input": {"messages": [ASK]}, "preferred_output": [REPLY],
+                                           "non_preferred_output": [REPLY]}),
+    "kto": ("kto", {"prompt": "Hi", "completion": "Hello!", "label": True}),
+    "guanaco": ("guanaco", {"text": "### Human: Hi### Assistant: Hello!"}),
+    "text": ("text", {"text": "Once upon a time."}),
+}  # fmt: skip
 # Objects that are handed on as they are.
-_WHOLE = {"tools", "arguments"}
+_WHOLE = {"tools", "arguments", "non_preferred_output", "args", "response"}
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:
-    """The row itself, and every object within it that a layout takes apart."""
+    """The row itself, and every object within it that a layout takes apart; objects by name are many, not one."""
     if isinstance(value, list):
         return [each for part in value for each in objects_in(part)]
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "at" in value:
         return []
-    return [value, *(each for key, part in value.items() if key not in _WHOLE for each in objects_in(part))]
+    within = [each for key, part in value.items() if key not in _WHOLE for each in objects_in(part)]
+    by_name = len(value) > 1 and all(isinstance(part, dict) for part in value.values())
+    return within if by_name else [value, *within]
 
 
 simple = st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(["", " ", LONG, "a word"])
@@ -77,8 +112,7 @@ names = st.sampled_from(_NAMES.split()) | st.text("abcdefgh_", min_size=3, max_s
 @st.composite
 def rows_with_extras(draw: Any) -> tuple[str, dict[str, Any], list[str]]:
     """A layout's name, a row of it with more keys in it than the layout knows, and those that hold something."""
-    name = draw(st.sampled_from(list(ROWS)))
-    row = copy.deepcopy(ROWS[name])
+    name, row = copy.deepcopy(draw(st.sampled_from(list(ROWS.values()))))
     extras, holders = [], objects_in(row)
     for _ in range(draw(st.integers(1, 4))):
         holder = draw(st.sampled_from(holders))
@@ -109,14 +143,17 @@ def test_a_layout_that_is_found_leaves_out_no_answer_at_the_top(drawn: tuple[str
     try:
         found = converted([row])
     except DataError as error:
-        assert "would be left out" in str(error) and any(key in str(error) for key in extras)
+        by_name = "would be left out" in str(error) and any(key in str(error) for key in extras)
+        assert by_name or "a turn has no" in str(error) or "unknown role" in str(error)
         return
     assert not [each for each in found.findings if each.code == "unused-answer"]
 
 
 @pytest.mark.parametrize("name", list(ROWS))
 def test_a_row_that_is_used_whole_has_no_such_finding(name: str) -> None:
-    assert not [each for each in converted([ROWS[name]], format=name).findings if each.code.startswith("unused")]
+    layout, row = ROWS[name]
+    named = [each.message for each in converted([row], format=layout).findings if each.code.startswith("unused")]
+    assert named == (["In 1 row, `mapping[].message.id` is not used."] if name == "chatgpt" else [])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +201,8 @@ def test_a_mapping_to_begin_with_stands_in_the_refusal() -> None:
 
 
 def test_one_turn_a_row_without_a_conversation_says_what_is_missing() -> None:
-    with pytest.raises(DataError, match=r"`role` says who speaks, `content` what.*add a column conversation_id"):
+    said_to_do = "`role` says who speaks, `content` what.*such as conversation: …, role: role, content: content"
+    with pytest.raises(DataError, match=said_to_do):
         converted([ASK, REPLY])
 
 

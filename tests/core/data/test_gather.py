@@ -70,12 +70,24 @@ def test_rows_are_left_alone_where_the_person_says_how_they_are_laid_out(tmp_pat
 
 
 def test_a_turn_a_row_without_a_conversation_is_not_guessed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="add a column conversation_id"):
+    with pytest.raises(DataError, match="such as conversation: …, role: role, content: content"):
         loaded(tmp_path, [ASK, REPLY, ASK, REPLY])
 
 
 def node(name: str, parent: str | None, role: str, text: str, **more: Any) -> dict[str, Any]:
     return {"message_id": name, "parent_id": parent, "message_tree_id": "t", "role": role, "text": text, **more}
+
+
+def test_the_columns_of_a_turn_can_be_named_by_hand(tmp_path: Path) -> None:
+    rows = [{"ticket": 7, "who": "Ann", "said": "What is red?", "place": "shop"},
+            {"ticket": 7, "who": "Bo", "said": "A ball is red."}]  # fmt: skip
+    mapping = {"conversation": "ticket", "role": "who", "content": "said", "roles": {"Ann": "user", "Bo": "assistant"}}
+    found = loaded(tmp_path, rows, format="mapping", mapping=mapping)
+    assert (found.rows, found.usable[0].messages) == (1, [ASK, REPLY])
+    assert [each.code for each in found.findings] == ["turns-gathered", "unused-detail"]
+    for wrong, said in (({"role": None}, "not both role and content"), ({"conversation": "x"}, "no column 'x'")):
+        with pytest.raises(DataError, match=said):
+            loaded(tmp_path, rows, format="mapping", mapping=mapping | wrong)
 
 
 NODES = [
