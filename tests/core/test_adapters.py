@@ -20,7 +20,7 @@ from core.errors import ModelError, NibbleError
 from core.export.importing import import_adapter
 from core.models import find_model
 from core.workspace import Workspace
-from tests.core.test_patterns import HOSTILE, PUBLISHED
+from tests.core.seen_patterns import HOSTILE, PUBLISHED
 from tests.tiny import tiny_model
 
 IDS = torch.tensor([[5, 6, 7, 20, 30, 5, 41, 6]])

@@ -25,6 +25,7 @@ from core.chat.voices import Voice, base_voice
 from core.errors import NibbleError
 from core.serve.server import EndpointServer, given_key, new_key
 from core.workspace import ROOT, Workspace
+from tests.core.client_bodies import BODIES
 
 KEY = "nb-a-key-of-the-tests"
 WORDS = ["one", "two", "three", "four", "five"]
@@ -184,6 +185,16 @@ def test_without_the_key_nothing_is_told(server: EndpointServer, chat: FakeClien
     huge = httpx.post(f"{server.url}/chat/completions", headers=good, content=b" " * (9 * 2**20))
     assert huge.status_code == 413
     assert chat.heard == []
+
+
+@pytest.mark.parametrize("sender", BODIES)
+def test_what_clients_send_is_answered(server: EndpointServer, chat: FakeClient, sender: str) -> None:
+    talk = [*ASK, {"role": "assistant", "content": None}, {"role": "user", "content": [{"type": "text", "text": "on"}]}]
+    body = {"model": "starter", "messages": talk, **BODIES[sender]}
+    answer = httpx.post(f"{server.url}/chat/completions", headers={"authorization": f"Bearer {KEY}"}, json=body)
+    assert answer.status_code == 200 and "three four five" in answer.text or body.get("stream")
+    assert answer.text.endswith("data: [DONE]\n\n") == bool(body.get("stream"))
+    assert [message["content"] for message in chat.heard[-1][1]] == ["count", "", "on"]
 
 
 def test_a_container_reaches_it_by_the_names_that_it_knows_this_machine_by(server: EndpointServer) -> None:
