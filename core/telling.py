@@ -43,7 +43,7 @@ _TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
 # What is said so that only the library's authors know what it means: what it says, in plain words.
 _PLAIN = (
     (
-        re.compile(r"did not match any variant of untagged enum (\w+?)(?:Untagged|Wrapper|Helper)?\b"),
+        re.compile(r"did not match any variant of untagged enum (?:Py)?(\w+?)(?:Type)?(?:Untagged|Wrapper|Helper)?\b"),
         r"tokenizer.json holds a \1 that the installed package tokenizers does not know: it was written by a newer "
         r"one, or is damaged",
     ),
