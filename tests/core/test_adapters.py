@@ -165,6 +165,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kasa_config": {"beta": 0.1}}, "changes its base itself"),
     ({"alora_invocation_tokens": [5]}, "is of aLoRA, which works only after certain words"),
     ({"use_qalora": True}, "QA-LoRA"),
+    ({"trainable_token_indices": 5}, "are no lists"),
+    ({"trainable_token_indices": {"embed_tokens": 5}}, "are no lists"),
+    ({"trainable_token_indices": [-1]}, "says trainable_token_indices -1"),
+    ({"layers_to_transform": [10**12]}, "says layers_to_transform"),
     ({"peft_version": "99.0.0", "use_qlora2": True}, "made by PEFT 99.0.0 and says use_qlora2"),
 ]
 
