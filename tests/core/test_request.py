@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
 from core.chat.sampling import LONGEST, Sampling
@@ -156,6 +158,30 @@ def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         read_request(body)
     assert refused.value.status == 400
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("text") | st.just("user"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "name", "include_usage"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), ANYTHING, max_size=6))
+def test_whatever_is_sent_is_read_or_refused(body: dict[str, Any]) -> None:
+    try:
+        wanted = _read(**body)
+    except RequestError as refused:
+        assert 400 <= refused.status < 500 and str(refused)
+        json.dumps(refused.body())
+    else:
+        json.dumps([wanted.messages, wanted.asked])
 
 
 def test_what_the_documentation_says_is_served_is_what_is_served() -> None:

@@ -23,6 +23,7 @@ from core.chat.piece import Piece
 from core.chat.sampling import LONGEST, Sampling
 from core.chat.voices import Voice, base_voice
 from core.errors import NibbleError
+from core.hosts import Names
 from core.serve.server import EndpointServer, given_key, new_key
 from core.workspace import ROOT, Workspace
 from tests.core.client_bodies import BODIES
@@ -212,6 +213,7 @@ def test_a_container_reaches_it_by_the_names_that_it_knows_this_machine_by(serve
         assert answer.status_code == 421
     answer = httpx.get(f"{server.url}/models", headers={**good, "host": f"evil.docker.internal:{port}"})
     assert answer.status_code == 421 and "--allow-host" in answer.json()["error"]["message"]
+    assert not Names(7860).served("host.docker.internal:7860"), "the app's own page has no business in a container"
     page = {**good, "host": f"host.docker.internal:{port}", "origin": "https://evil.example"}
     assert httpx.get(f"{server.url}/models", headers=page).status_code == 403
 
