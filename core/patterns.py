@@ -19,7 +19,7 @@ from core.errors import ModelError
 
 TRIAL = Path(__file__).with_name("pattern_trial.py")
 # A model of 80 layers takes the patterns that Unsloth and ms-swift write 4 ms.
-SECONDS = 1.0
+SECONDS = 1.5
 _LONGEST, _MOST_PATTERNS, _MOST_NAMES = 20_000, 2_000, 50_000
 _LONG, _MOST_WORDS = 100, 200
 # A name, whole or its end, as nearly all are: there is nothing to try.

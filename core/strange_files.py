@@ -191,4 +191,8 @@ def refuse_adapter_settings(config: dict[str, Any], name: str, modules: Iterable
                 isinstance(number, int) and 0 <= number < most
             ):
                 raise ModelError(f"The adapter {name} says {key} {str(number)[:20]}; allowed: 0 to {most - 1:,}.")
+    tokens = config.get("trainable_token_indices")
+    groups = list(tokens.values()) if isinstance(tokens, dict) else [] if tokens is None else [tokens]
+    if not all(isinstance(group, list) for group in groups):
+        raise ModelError(f"The adapter {name} says trainable_token_indices {str(tokens)[:20]}, which are no lists.")
     refuse_endless_patterns(config, name, modules)

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 MOST = 300
+# As much of a message is read: some hold a whole file.
+_READ = 20_000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # What torch prints of a module, between a bracket that ends a line and the one that begins another.
 _INSIDES = re.compile(r"\(\n(?:[ \t].*\n)*[ \t]*\)")
 _SHAPE = re.compile(r"torch\.Size\(\[([\d, ]*)\]\)")
@@ -43,7 +46,7 @@ _TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
 # What is said so that only the library's authors know what it means: what it says, in plain words.
 _PLAIN = (
     (
-        re.compile(r"did not match any variant of untagged enum (\w+?)(?:Untagged|Wrapper|Helper)?\b"),
+        re.compile(r"did not match any variant of untagged enum (?:Py)?(\w+?)(?:Type)?(?:Untagged|Wrapper|Helper)?\b"),
         r"tokenizer.json holds a \1 that the installed package tokenizers does not know: it was written by a newer "
         r"one, or is damaged",
     ),
@@ -108,10 +111,10 @@ def telling_line(error: BaseException, heard: Listening | None = None, kind: boo
     for each in _chain(error):
         said = _words(each)
         logged = heard and (heard.report() if _VAGUE.search(said) else heard.missing())
-        line = logged or _line(said)
+        line = _clean(logged or _line(said) or "")
         if line:
-            return _clean(f"{type(each).__name__}: {line}{_where(each)}" if kind or _is_bare(each) else line)
-    first = next(iter(str(error).strip().splitlines()), "")
+            return _clean(f"{type(each).__name__}: {line}{_where(each)}") if kind or _is_bare(each) else line
+    first = _clean(next(iter(str(error)[:_READ].strip().splitlines()), ""))
     return _clean(f"{type(error).__name__}{f': {first}' if first else _where(error)}")
 
 
@@ -120,7 +123,7 @@ def telling_line_of(output: str, nothing: str) -> str:
 
     Of a traceback it is the error, with its kind; else the last line.
     """
-    text = _ANSI.sub("", output).strip()
+    text = _ANSI.sub("", output[-_READ:]).strip()
     _, traced, after = text.rpartition("Traceback (most recent call last):\n")
     if traced:
         said = re.split(r"\n(?=\S)", after, maxsplit=1)[-1]
@@ -128,7 +131,7 @@ def telling_line_of(output: str, nothing: str) -> str:
         line = _line(said[kind.end() :] if kind else said)
         if line:
             return _clean(f"{kind.group() if kind else ''}{line}")
-    return _clean((text.splitlines() or [nothing])[-1])
+    return _clean((text.splitlines() or [nothing])[-1]) or nothing
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -142,7 +145,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _line(text: str) -> str | None:
     """The line of a message that says what; None where all of it only points somewhere else."""
-    text = _INSIDES.sub("(…)", _ANSI.sub("", text)).strip()
+    text = _INSIDES.sub("(…)", _ANSI.sub("", text[:_READ])).strip()
     _, traced, after = text.rpartition("Traceback (most recent call last):\n")
     if traced:  # of an error within the error, whose own words come after its frames
         text = re.split(r"\n(?=\S)", after, maxsplit=1)[-1]
@@ -188,7 +191,7 @@ def _where(error: BaseException) -> str:
 
 
 def _clean(line: str) -> str:
-    line = " ".join(_SHAPE.sub(r"(\1)", _ANSI.sub("", line)).split())
+    line = " ".join(_SHAPE.sub(r"(\1)", _CONTROL.sub(" ", _ANSI.sub("", line[: 10 * MOST]))).split())
     for secret, instead in _SECRETS:
         line = secret.sub(instead, line)
     line = _PATH.sub(lambda found: re.split(r"[/\\]", found.group())[-1], line)

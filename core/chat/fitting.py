@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
 from bitsandbytes.nn import Int8Params, Params4bit
 from safetensors import SafetensorError, safe_open
 
@@ -18,6 +19,10 @@ from core.telling import telling_line
 from core.train.manifest import MANIFEST
 
 _PREFIX = "base_model.model."
+_TOKENS = (
+    "it was trained with other tokens than the base knows. Merge it with the tool that made it, and choose the merged "
+    "model."
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def refuse_adapter(folder: Path, base: Bare, found: FoundModel) -> Footing:
     refuse_kind(config, name_of(folder))
     refuse_endless_patterns(config, name_of(folder), base.modules)
     _refuse_base(folder, config, shapes, base.modules, found)
+    _refuse_tokens(config, base.modules, folder, found)
     return _footing(config, shapes, base.weights, folder, found)
 
 
@@ -135,6 +141,17 @@ def _fits(key: str, shape: list[int], modules: dict[str, Any]) -> bool:
     return size is None or shape[0 if matrix.startswith("B.") else 1] == size
 
 
+def _refuse_tokens(config: dict[str, Any], modules: dict[str, Any], folder: Path, found: FoundModel) -> None:
+    """Raise ModelError for single trained tokens that the base has no embedding of."""
+    given = config.get("trainable_token_indices") or []
+    tokens = [each for some in given.values() for each in some] if isinstance(given, dict) else given
+    rows = max((each.num_embeddings for each in modules.values() if isinstance(each, torch.nn.Embedding)), default=0)
+    if tokens and max(tokens) >= rows:
+        raise ModelError(
+            f"The adapter {name_of(folder)} trains token {max(tokens):,}, and {found.label} has {rows:,}: {_TOKENS}"
+        )
+
+
 def _footing(
     config: dict[str, Any], shapes: dict[str, list[int]], weights: dict[str, Any], folder: Path, found: FoundModel
 ) -> Footing:
@@ -168,8 +185,7 @@ def _refuse_weight(name: str, shape: list[int], own: Any, folder: Path, found: F
     if own is not None and list(own.shape) != shape:
         raise ModelError(
             f"The adapter {name_of(folder)} holds {name} of {tuple(shape)}, and {found.label} has {tuple(own.shape)}: "
-            "it was trained with other tokens than the base knows. Merge it with the tool that made it, and choose the "
-            "merged model."
+            f"{_TOKENS}"
         )
 
 

@@ -20,7 +20,7 @@ from core.errors import ModelError, NibbleError
 from core.export.importing import import_adapter
 from core.models import find_model
 from core.workspace import Workspace
-from tests.core.test_patterns import HOSTILE, PUBLISHED
+from tests.core.seen_patterns import HOSTILE, PUBLISHED
 from tests.tiny import tiny_model
 
 IDS = torch.tensor([[5, 6, 7, 20, 30, 5, 41, 6]])
@@ -108,6 +108,25 @@ def test_each_is_as_it_is_alone_whichever_was_loaded_before(kind: str, bits: int
             assert torch.allclose(_logits(over.use(folders[name])), expected[name], atol=1e-5), (name, "of", pair)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("llama", {"modules_to_save": ["embed_tokens", "lm_head"]}),
+        ("qwen3_moe", {"target_modules": [], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}),
+    ],
+)
+def test_alike_ones_are_swapped_and_let_go_without_a_trace(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    base = _model(tmp_path / kind, kind)
+    folders = [_make(base, tmp_path / f"{seed}", seed, **settings) for seed in range(3)]
+    expected = [_logits(PeftModel.from_pretrained(_base(base), folder).eval()) for folder in folders]
+    alone = _logits(_base(base))
+    for most_held in (1, 2, 3):
+        over = Adapters(_base(base), find_model(str(base)), most_held)
+        for each in (0, 1, 2, 0, None, 2, 1, 1, None, 0):
+            wanted = alone if each is None else expected[each]
+            assert torch.allclose(_logits(over.use(None if each is None else folders[each])), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("pattern", PUBLISHED)
 def test_a_pattern_means_in_chat_what_plain_peft_takes_it_to_mean(pattern: str, tiny: Path, tmp_path: Path) -> None:
     settings = {"target_modules": pattern, "rank_pattern": {r".*layers\.1(?=\.).*": 2}}
@@ -146,6 +165,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kasa_config": {"beta": 0.1}}, "changes its base itself"),
     ({"alora_invocation_tokens": [5]}, "is of aLoRA, which works only after certain words"),
     ({"use_qalora": True}, "QA-LoRA"),
+    ({"trainable_token_indices": 5}, "are no lists"),
+    ({"trainable_token_indices": {"embed_tokens": 5}}, "are no lists"),
+    ({"trainable_token_indices": [-1]}, "says trainable_token_indices -1"),
+    ({"layers_to_transform": [10**12]}, "says layers_to_transform"),
     ({"peft_version": "99.0.0", "use_qlora2": True}, "made by PEFT 99.0.0 and says use_qlora2"),
 ]
 
@@ -188,6 +211,14 @@ def test_an_adapter_with_embeddings_of_another_size_says_so(tiny: Path, tmp_path
     save_file(weights | {key: torch.zeros(520, 64)}, file)
     with pytest.raises(ModelError, match=r"holds model.embed_tokens.weight of \(520, 64\), and tiny has \(512, 64\)"):
         Adapters(_base(tiny), find_model(str(tiny))).use(folder)
+
+
+def test_an_adapter_of_a_token_that_the_base_lacks_says_so(tiny: Path, tmp_path: Path) -> None:
+    folder = _make(tiny, tmp_path / "theirs", trainable_token_indices=[5, 6])
+    for odd in ([5, 512], {"embed_tokens": [512, 1]}):
+        _say(folder, trainable_token_indices=odd)
+        with pytest.raises(ModelError, match="trains token 512, and tiny has 512: it was trained with other tokens"):
+            Adapters(_base(tiny), find_model(str(tiny))).use(folder)
 
 
 def test_an_adapter_that_brings_what_the_base_holds_packed_says_so(tiny: Path, tmp_path: Path) -> None:

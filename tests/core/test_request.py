@@ -6,87 +6,21 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
 from core.chat.sampling import LONGEST, Sampling
 from core.serve.parameters import KNOWN
 from core.serve.protocol import RequestError
 from core.serve.request import Wanted, read_request
+from tests.core.client_bodies import BODIES
 
 ASK = [{"role": "user", "content": "hello"}]
 
 
 def _read(**body: Any) -> Wanted:
     return read_request(json.dumps({"model": "m", "messages": ASK, **body}).encode())
-
-
-# Bodies in the shape that clients send, as far as it is not a bare model with messages: by client.
-BODIES: dict[str, dict[str, Any]] = {
-    "OpenAI's Python client": {"stream": True, "stream_options": {"include_usage": True}, "store": False, "user": "u"},
-    "Open WebUI": {
-        "stream": True,
-        "temperature": 2,
-        "top_p": 0,
-        "top_k": 40,
-        "min_p": 0.05,
-        "seed": 0,
-        "frequency_penalty": 0.5,
-        "presence_penalty": 0.5,
-        "repeat_penalty": 1.1,
-        "max_tokens": -1,
-        "stop": ["\n\n"],
-        "logit_bias": {},
-    },
-    "SillyTavern": {
-        "temperature": 1,
-        "max_tokens": 300,
-        "max_completion_tokens": None,
-        "stream": False,
-        "presence_penalty": 0,
-        "frequency_penalty": 0,
-        "top_p": 1,
-        "top_k": 0,
-        "stop": [],
-        "logit_bias": {},
-        "seed": -1,
-        "n": 1,
-    },
-    "LibreChat": {
-        "user": "65f",
-        "stream": True,
-        "top_p": 1,
-        "presence_penalty": 0,
-        "frequency_penalty": 0,
-        "stop": None,
-    },
-    "LangChain": {"temperature": 0.7, "n": 1, "stream": False, "parallel_tool_calls": None, "logprobs": False},
-    "LlamaIndex": {"temperature": 0.1, "max_tokens": None, "stream": False},
-    "LiteLLM": {"temperature": 0.0, "metadata": {"trace": "1"}, "stream_options": {"include_usage": True}},
-    "Vercel's AI SDK": {
-        "max_tokens": 100,
-        "temperature": 0,
-        "response_format": {"type": "text"},
-        "tool_choice": "auto",
-    },
-    "Jan": {
-        "temperature": 0.6,
-        "max_tokens": 2048.0,
-        "cache_prompt": True,
-        "repeat_last_n": 64,
-        "repeat_penalty": 1,
-        "typical_p": 1,
-        "mirostat": 0,
-        "mirostat_tau": 5,
-        "dry_multiplier": 0,
-        "dry_base": 1.75,
-        "xtc_probability": 0,
-        "xtc_threshold": 0.1,
-        "ignore_eos": False,
-    },
-    "Home Assistant": {"max_tokens": 150, "top_p": 1.0, "temperature": 1.0, "user": "01J", "store": False, "tools": []},
-    "Zed": {"stop": [], "max_completion_tokens": 8192, "temperature": 1.0, "parallel_tool_calls": False, "tools": []},
-    "Cline": {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}, "tool_choice": "none"},
-}
 
 
 @pytest.mark.parametrize("client", BODIES)
@@ -224,6 +158,30 @@ def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         read_request(body)
     assert refused.value.status == 400
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("text") | st.just("user"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "name", "include_usage"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), ANYTHING, max_size=6))
+def test_whatever_is_sent_is_read_or_refused(body: dict[str, Any]) -> None:
+    try:
+        wanted = _read(**body)
+    except RequestError as refused:
+        assert 400 <= refused.status < 500 and str(refused)
+        json.dumps(refused.body())
+    else:
+        json.dumps([wanted.messages, wanted.asked])
 
 
 def test_what_the_documentation_says_is_served_is_what_is_served() -> None:

@@ -23,8 +23,10 @@ from core.chat.piece import Piece
 from core.chat.sampling import LONGEST, Sampling
 from core.chat.voices import Voice, base_voice
 from core.errors import NibbleError
+from core.hosts import Names
 from core.serve.server import EndpointServer, given_key, new_key
 from core.workspace import ROOT, Workspace
+from tests.core.client_bodies import BODIES
 
 KEY = "nb-a-key-of-the-tests"
 WORDS = ["one", "two", "three", "four", "five"]
@@ -186,6 +188,16 @@ def test_without_the_key_nothing_is_told(server: EndpointServer, chat: FakeClien
     assert chat.heard == []
 
 
+@pytest.mark.parametrize("sender", BODIES)
+def test_what_clients_send_is_answered(server: EndpointServer, chat: FakeClient, sender: str) -> None:
+    talk = [*ASK, {"role": "assistant", "content": None}, {"role": "user", "content": [{"type": "text", "text": "on"}]}]
+    body = {"model": "starter", "messages": talk, **BODIES[sender]}
+    answer = httpx.post(f"{server.url}/chat/completions", headers={"authorization": f"Bearer {KEY}"}, json=body)
+    assert answer.status_code == 200 and "three four five" in answer.text or body.get("stream")
+    assert answer.text.endswith("data: [DONE]\n\n") == bool(body.get("stream"))
+    assert [message["content"] for message in chat.heard[-1][1]] == ["count", "", "on"]
+
+
 def test_a_container_reaches_it_by_the_names_that_it_knows_this_machine_by(server: EndpointServer) -> None:
     good, port = {"authorization": f"Bearer {KEY}"}, server.url.removesuffix("/v1").rpartition(":")[2]
     for name in ("host.docker.internal", "HOST.docker.internal", "host.containers.internal", "gateway.docker.internal"):
@@ -201,6 +213,7 @@ def test_a_container_reaches_it_by_the_names_that_it_knows_this_machine_by(serve
         assert answer.status_code == 421
     answer = httpx.get(f"{server.url}/models", headers={**good, "host": f"evil.docker.internal:{port}"})
     assert answer.status_code == 421 and "--allow-host" in answer.json()["error"]["message"]
+    assert not Names(7860).served("host.docker.internal:7860"), "the app's own page has no business in a container"
     page = {**good, "host": f"host.docker.internal:{port}", "origin": "https://evil.example"}
     assert httpx.get(f"{server.url}/models", headers=page).status_code == 403
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.errors import ModelError
 from core.telling import MOST, telling_line, telling_line_of
@@ -139,6 +141,10 @@ def test_pefts_mismatch_is_told_by_its_tensor_and_shapes(tiny: Path) -> None:
     [
         (KeyError("qwen9"), "KeyError: 'qwen9'"),
         (
+            Exception("data did not match any variant of untagged enum PyPreTokenizerTypeWrapper at line 960 column 3"),
+            "tokenizer.json holds a PreTokenizer that the installed package tokenizers does not know",
+        ),
+        (
             KeyError("Missing required keys in `rope_parameters`: {'factor'}"),
             "Missing required keys in `rope_parameters`",
         ),
@@ -182,6 +188,13 @@ def test_of_what_is_said_around_it_nothing_is_told(error: BaseException, said: s
     assert said in told and "\n" not in told
     for secret in ("anna", "pw@", "sig=", "hf_abc", "\x1b"):
         assert secret not in told
+
+
+@settings(deadline=10_000, max_examples=200)
+@given(st.text(st.sampled_from("aZ0 /\\:.(\n\t\x1b[m|'\"é_-=@?"), max_size=300), st.integers(1, 5_000))
+def test_whatever_is_said_one_short_line_is_told_in_no_time(text: str, times: int) -> None:
+    for told in (telling_line(ValueError(text * times)), telling_line_of(text * times, "nothing")):
+        assert 0 < len(told) <= MOST and "\n" not in told and "\x1b" not in told
 
 
 def test_it_is_never_long() -> None:
