@@ -36,6 +36,8 @@ def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         last[:] = [state]
         line.tell(state.line())
 
+    if found.folder is None:
+        line.tell("Looking at what its files hold.")
     refuse_misfit_online(found)
     try:
         model = download(found, progress, stop=lambda: False)

@@ -215,7 +215,8 @@ class LoraSettings(Settings):
     )
     targets: Literal["all-linear", "attention", "q_v"] | list[str] = Field(
         "all-linear",
-        description="All linear ones but the head, attention's, or names such as q_proj, up_proj.",
+        description="All linear ones but the head, attention's, or names such as q_proj, up_proj: of those that text "
+        "reaches. A tower for pictures gets an adapter only where a name means nothing else.",
     )
     extra_modules: list[str] = Field(
         default_factory=list,

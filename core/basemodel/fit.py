@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from transformers.utils import logging as their_logging
 
 from core.basemodel.headers import TensorShape, fetch_headers
 from core.basemodel.outline import outline
-from core.basemodel.reach import reach
 from core.errors import ModelError, NibbleError
 from core.model_kinds import needs_code
 from core.models import FoundModel, find_model
@@ -89,26 +88,21 @@ def fit_of(found: FoundModel) -> Fit:
 
 def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> Fit:
     model = outline(found.config, torch.bfloat16)
-    beyond = reach(model).unreached
     loaded = _load_on_meta(model, tensors)
-    aside = [name for name in loaded.missing if _lies_in(name, beyond)]
-    missing = [name for name in loaded.missing if name not in aside]
-    by_name = {tensor.name: tensor for tensor in tensors}
-    foreign = [name for name in loaded.foreign if not _does_no_harm(name, by_name, model)]
-    said = []
-    if aside:
-        said.append(
-            f"The files of {found.label} lack {_weights(aside)} of a part that text does not reach; it is not used."
-        )
+    by_name, modules = {tensor.name: tensor for tensor in tensors}, dict(model.named_modules())
+    foreign = [name for name in loaded.foreign if not _does_no_harm(name, by_name.get(name), modules, model.config)]
     unused = sorted(set(loaded.foreign) - set(foreign))
-    if unused:
-        said.append(f"The files of {found.label} hold {_weights(unused)} that it does not use.")
-    wrong = _wrong(replace(loaded, missing=missing), foreign, model)
-    return Fit(f"{found.label}: {wrong}" if wrong else "", tuple(said))
+    said = (
+        (f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)}).",)
+        if unused
+        else ()
+    )
+    wrong = _wrong(loaded, foreign, model)
+    return Fit(f"{found.label}: {wrong}" if wrong else "", said)
 
 
 def _load_on_meta(model: PreTrainedModel, tensors: Sequence[TensorShape]) -> _Loaded:
-    """transformers' loading of `tensors` into `outline`, all of it on meta; what it says afterwards."""
+    """transformers' loading of `tensors` into `model`, all of it on meta; what it says afterwards."""
     state = {
         tensor.name: torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
         for tensor in tensors
@@ -148,22 +142,20 @@ def _quietly() -> Iterator[None]:
             their_logging.enable_progress_bar()
 
 
-def _does_no_harm(name: str, files: dict[str, TensorShape], model: PreTrainedModel) -> bool:
+def _does_no_harm(name: str, tensor: TensorShape | None, modules: dict[str, Any], config: Any) -> bool:
     """Whether a tensor that the architecture has no place for may be passed over.
 
     It may where it is none that is learned, or of a part that the architecture does not have: a tower of pictures, the
     head of another task, layers that predict further ahead. It may not within a layer that is there, nor as a layer
     more: then config.json describes another model than the files hold.
     """
-    tensor = files.get(name)
     if _NO_WEIGHTS.search(name) or (tensor is not None and _is_mask(tensor)):
         return True
-    modules = dict(model.named_modules())
     parts = name.split(".")
     depth = next(count for count in range(len(parts) - 1, -1, -1) if ".".join(parts[:count]) in modules)
     above = modules[".".join(parts[:depth])]
     if parts[depth].isdigit():  # a layer more
-        return _predicts_ahead(model.config, int(parts[depth]) - len(list(above.children())) + 1)
+        return _predicts_ahead(config, int(parts[depth]) - len(list(above.children())) + 1)
     return not any(part.isdigit() for part in parts[:depth]) and not any(True for _ in above.parameters(recurse=False))
 
 
@@ -178,10 +170,6 @@ def _predicts_ahead(config: Any, layers: int) -> bool:
     """Whether the config speaks of so many layers behind the last that predict further tokens."""
     values = config.get_text_config().to_dict()
     return any(isinstance(value, int) and value >= layers for key, value in values.items() if _AHEAD.search(key))
-
-
-def _lies_in(name: str, roots: Collection[str]) -> bool:
-    return any(name.startswith(f"{root}.") for root in roots)
 
 
 def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:

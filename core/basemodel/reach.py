@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
+from core.attention import FLASH
+
 LINEAR = (torch.nn.Linear, Conv1D)
 _MOST_KNOWN = 64
 _known: dict[tuple[type, str], Reach] = {}
@@ -57,8 +59,11 @@ def _find(model: PreTrainedModel) -> Reach:
         module.register_forward_hook(meet)
 
     try:
+        config = copy.deepcopy(model.config)
+        if config._attn_implementation == FLASH:  # its kernels know no meta tensors; which layers are met is the same
+            config._attn_implementation = "sdpa"
         with torch.device("meta"), no_init_weights():
-            twin = type(model)(copy.deepcopy(model.config)).eval()
+            twin = type(model)(config).eval()
         for name, module in _linear(twin).items():
             follow(name, module)
         with torch.no_grad(), values_unseen():

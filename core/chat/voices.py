@@ -53,7 +53,7 @@ class Voice:
     @classmethod
     def from_request(cls, values: dict[str, Any]) -> Voice:
         """What `as_request` gave."""
-        return cls(**{**values, **{name: Path(values[name]) if values.get(name) else None for name in _PATHS}})
+        return cls(**{**values, **{name: Path(values[name]) if values[name] else None for name in _PATHS}})
 
 
 def voices(workspace: Workspace) -> list[Voice]:

@@ -43,7 +43,7 @@ RULES = {
     ),
     "no-embedding": Rule(
         "error",
-        "{rows} hold{s} {examples}, but the model has embeddings for the ids 0 to {last} only: training would fail.",
+        "{rows} hold{s} {examples}, but the model has embeddings for the ids 0 to {limit} only: training would fail.",
         "Take these tokens out of the data, or choose the model that this tokenizer was made for.",
     ),
     "reply-dropped": Rule(

@@ -75,7 +75,7 @@ class TokenLint:
         found = [
             self.hits.finding("nothing-trained", among),
             self.hits.finding("no-end-of-turn", among, example=self._end),
-            self.hits.finding("no-embedding", among, last=f"{(self._rows or 1) - 1:,}"),
+            self.hits.finding("no-embedding", among, limit=f"{(self._rows or 1) - 1:,}"),
             self.hits.finding("question-fills-limit", among, limit=limit),
             self.hits.finding("unrenderable", among),
             self.hits.finding("system-refused", among),
