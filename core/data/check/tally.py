@@ -12,7 +12,8 @@ import numpy as np
 
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
-from core.data.conversation import Conversation, Dropped, Finding
+from core.data.conversation import Conversation, Dropped, Finding, Message
+from core.data.formats.valid import joined
 from core.data.render import Renderer
 from core.recipe import DataSettings
 
@@ -46,22 +47,33 @@ class Tally:
                 self._layouts.add(conversation, layout)
             before = result.row
             if isinstance(result, Dropped):
+                mended_by = self._mended_by(conversation) if layout is None else ""
+                if mended_by == "same-speaker-refused":
+                    result = replace(result, reason=f"{result.reason}; data.join_turns joins turns of one speaker")
                 self.dropped.append(result)
-                refused = layout is None and self._is_fine_without_system(conversation)
-                self._tokens.add_dropped(layout, result, refused)
+                self._tokens.add_dropped(layout, result, mended_by)
                 continue
             self._tokens.add(result, plain=conversation.text is not None)
             values = (result.row, len(result.ids), result.full_length, sum(result.trained))
             for column, value in zip(self._columns, values, strict=True):
                 column.append(value)
 
-    def _is_fine_without_system(self, conversation: Conversation) -> bool:
-        """Whether a conversation that the template refuses has a system prompt to blame for it."""
+    def _mended_by(self, conversation: Conversation) -> str:
+        """What would make a conversation usable that the template refuses, by the code of its finding."""
         others = [message for message in conversation.messages if message["role"] != "system"]
-        if len(others) == len(conversation.messages):
+        if self._is_fine_as(conversation, others):
+            return "system-refused"
+        if self._is_fine_as(conversation, joined(conversation.messages)):
+            return "same-speaker-refused"
+        return ""
+
+    def _is_fine_as(self, conversation: Conversation, messages: list[Message]) -> bool:
+        """Whether the template takes it with fewer messages."""
+        if len(messages) == len(conversation.messages):
             return False
-        without = replace(conversation, messages=others)
-        [(layout, _)] = self._renderer.render_many([without], self._settings.max_length)
+        [(layout, _)] = self._renderer.render_many(
+            [replace(conversation, messages=messages)], self._settings.max_length
+        )
         return layout is not None
 
     @property

@@ -66,6 +66,8 @@ def _conversation(
         other = other_layout(row, layout) if error.code is None else None
         if other is None:
             raise
+        if settings.format != "auto":  # said by hand: then why it does not fit is what has to be known
+            raise Unusable(f"{error}; it is laid out as {other}", "mixed-layouts") from None
         raise Unusable(f"laid out as {other}, unlike the rest", "mixed-layouts") from None
     except RecursionError:
         raise Unusable(_TOO_DEEP) from None
@@ -87,7 +89,7 @@ def _read(number: int, row: Row, layout: Layout, settings: DataSettings, reading
     reading.weight = row_weight(row)
     if reading.text is not None:
         return Conversation(number, [], text=valid_text(reading))
-    return Conversation(number, valid_messages(reading, settings.system), tools_of(row))
+    return Conversation(number, valid_messages(reading, settings.system, settings.join_turns), tools_of(row))
 
 
 def _roles(settings: DataSettings) -> Mapping[str, str]:
