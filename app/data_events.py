@@ -17,6 +17,7 @@ from app.data_mapping import guess, is_enough
 from app.data_upload import keep_files
 from app.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
 from app.uploads import folder_to_send
+from core.data.address import plain_path
 from core.data.hub import looks_like_hub_id
 from core.data.keep import safe_name
 from core.data.samples import find_sample
@@ -141,8 +142,8 @@ class DataEvents:
     def _values(self, given: dict[Component, Any]) -> dict[str, Any]:
         """The Train form's settings with those of this tab laid over."""
         here = {key: given[component] for key, component in self.tab.fields.items()}
-        for key in ("model", "data.path"):
-            here[key] = (here[key] or "").strip()
+        here["model"] = (here["model"] or "").strip()
+        here["data.path"] = plain_path(here["data.path"] or "")
         for key in EMPTY_IS_NONE & here.keys():
             here[key] = (here[key] or "").strip() or None
         return {**self.form.values(given), **here, "data.mapping": self.tab.mapping.values(given)}

@@ -85,6 +85,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("data.template", "Chat template", "choice"),
         Field("data.generation_prompt", "Generation prompt", "choice"),
         Field("data.system", "System prompts", "choice"),
+        Field("data.join_turns", "Join turns of one speaker", "switch"),
         Field("data.format", "Format", "choice"),
         Field("data.encoding", "Encoding", "names"),
         Field("data.split", "Split", "text"),

@@ -33,6 +33,8 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])\s*(\..*|:.*)?", re.IGNORECASE)
 # A word, or an id of Hugging Face, with or without 'hf:'.
 _NAME = re.compile(r"(hf:)?[A-Za-z0-9][\w.-]{0,200}(/[A-Za-z0-9][\w.-]{0,200})?", re.ASCII)
+# A file in a dataset of Hugging Face.
+_FILE_NAME = re.compile(r"hf:[A-Za-z0-9][\w.-]{0,200}(/[\w.-]{1,200}){2,9}", re.ASCII)
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}-[a-z0-9-]{1,40}", re.ASCII)
 
 
@@ -98,8 +100,9 @@ class Reach:
 
     def name_or_path(self, given: str, what: str) -> str:
         """`given` where it is a name, as of something on Hugging Face, else the path that `read` gives, as text."""
-        if isinstance(given, str) and _NAME.fullmatch(given.strip()) and not Path(given.strip()).exists():
-            return given.strip()
+        name = given.strip() if isinstance(given, str) else ""
+        if (_NAME.fullmatch(name) and not Path(name).exists()) or _FILE_NAME.fullmatch(name):
+            return name
         return str(self.read(given, what))
 
     def _allowed(self, given: str, what: str, do: str, below: Path | None = None) -> Path:

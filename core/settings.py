@@ -149,6 +149,10 @@ class DataSettings(Settings):
     system: Literal["keep", "into_question", "leave_out"] = Field(
         "keep", description="What becomes of system prompts; for models whose template cannot carry one."
     )
+    join_turns: bool = Field(
+        False,
+        description="Join turns of one speaker in a row into one, a blank line between; some templates refuse them.",
+    )
     max_length: int = Field(
         512,
         ge=16,
@@ -162,6 +166,18 @@ class DataSettings(Settings):
         description="Share of the rows held out to measure the loss by, where the data has no validation split.",
     )
     eval_max_rows: int = Field(100, ge=1, le=10_000, description="At most this many rows are held out.")
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        """Quotes around it and addresses of files and of the Hub are taken for what they mean."""
+        from core.data.address import plain_path, refusal_of
+
+        path = plain_path(value)
+        refused = refusal_of(path)
+        if refused is not None:
+            raise ValueError(f"data.path: {refused}")
+        return path
 
     @field_validator("encoding")
     @classmethod

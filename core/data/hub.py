@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.data.address import file_of_hub
 from core.data.keep import keep
 from core.data.read import SUFFIXES
 from core.data.read.columns import LEFT_ON_HUB
@@ -28,7 +29,7 @@ def looks_like_hub_id(path: str) -> bool:
     """Whether `path` means a dataset of the Hub: 'hf:user/name', or 'user/name' where there is no such file."""
     name = path.strip()
     if name.startswith(_PREFIX):
-        return _ID.fullmatch(name[len(_PREFIX) :]) is not None
+        return file_of_hub(name) is not None or _ID.fullmatch(name[len(_PREFIX) :]) is not None
     return _ID.fullmatch(name) is not None and not name.lower().endswith(SUFFIXES) and as_path(name) is None
 
 
@@ -48,6 +49,9 @@ def fetch(
     """
     from huggingface_hub import constants
 
+    named = file_of_hub(id)
+    if named is not None:
+        return _fetch_file(workspace, *named)
     name = id.strip().removeprefix(_PREFIX)
     if Path(name).exists():  # the library would take that, whatever it is
         raise DataError(f"There is a folder {name} where Nibble runs, which hides the dataset of that name. Rename it.")
@@ -70,6 +74,24 @@ def fetch(
     path = _download(workspace, name, revision, config or None, split or None, progress, validation)
     write_json(record, {**(read_json(record) or {}), revision: str(path.relative_to(workspace.datasets))})
     return path
+
+
+def _fetch_file(workspace: Workspace, name: str, file: str) -> Path:
+    """One file of a dataset, as it lies there. Raises DataError."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        path = hf_hub_download(name, file, repo_type="dataset")
+    except errors.RepositoryNotFoundError:
+        _revision(name)  # which says why
+        raise DataError(f"{file} of {name} could not be fetched. Try again.") from None
+    except errors.LocalEntryNotFoundError:
+        raise _Unreachable(f"{file} of {name} is not on this machine, and Hugging Face cannot be reached.") from None
+    except errors.EntryNotFoundError:
+        raise DataError(f"The dataset {name} has no file {file}. Check the name.") from None
+    except (errors.HTTPError, OSError, ValueError) as error:
+        raise DataError(f"{file} of {name} could not be fetched ({_short(error)}). Try again.") from None
+    return keep(workspace, Path(path), Path(file).name).path
 
 
 class _Unreachable(DataError):

@@ -66,6 +66,11 @@ RULES = {
         "{rows} {are} dropped because the model's template refuses system prompts.",
         "Set data.system to into_question, which puts it before the question.",
     ),
+    "same-speaker-refused": Rule(
+        "warning",
+        "{rows} {are} dropped because the model's template refuses two turns of one speaker in a row.",
+        "Switch data.join_turns on, which joins them into one: then {they} can be used.",
+    ),
     "double-bos": Rule(
         "warning",
         "{rows} begin{s} with the begin-of-text token twice, which the model never sees when it answers.",

@@ -58,10 +58,10 @@ class TokenLint:
         if not plain and any(not self._stops.intersection(ends) for ends in _ends_of_runs(result)):
             self.hits.add("no-end-of-turn", result.row)
 
-    def add_dropped(self, layout: Layout | None, dropped: Dropped, for_its_system: bool) -> None:
-        """Look at one row that cannot be trained on; `for_its_system`: without its system prompt it could be."""
-        if for_its_system:
-            self.hits.add("system-refused", dropped.row)
+    def add_dropped(self, layout: Layout | None, dropped: Dropped, mended_by: str = "") -> None:
+        """Look at one row that cannot be trained on; `mended_by` is the code of what would make it usable."""
+        if mended_by:
+            self.hits.add(mended_by, dropped.row)
         elif layout is not None and "fills the" in dropped.reason:
             self.hits.add("question-fills-limit", dropped.row)
         elif layout is not None and not layout.spans:
@@ -79,6 +79,7 @@ class TokenLint:
             self.hits.finding("question-fills-limit", among, limit=limit),
             self.hits.finding("unrenderable", among),
             self.hits.finding("system-refused", among),
+            self.hits.finding("same-speaker-refused", among),
             self.hits.finding("double-bos", among),
             self.hits.finding("reply-cut", among, limit=limit, advice=advice),
         ]

@@ -15,7 +15,7 @@ from core.data.dataset import Loaded, load, size_of
 from core.recipe import DataSettings
 
 # The settings that decide what is read; with the same ones, and the same model, a file need not be read again.
-DECIDE = {"path", "format", "mapping", "encoding", "split", "config", "named_splits", "system"}
+DECIDE = {"path", "format", "mapping", "encoding", "split", "config", "named_splits", "system", "join_turns"}
 STAGE = "reading"
 _LINTED_AT_ONCE = 2000
 _LOADING = 0.8  # of the stage; the rest is looking at every row

@@ -12,7 +12,8 @@ import numpy as np
 
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
-from core.data.conversation import Conversation, Dropped, Finding
+from core.data.conversation import Conversation, Dropped, Finding, Message
+from core.data.formats.valid import joined
 from core.data.layout import Layout
 from core.data.render import Renderer
 from core.recipe import DataSettings
@@ -56,9 +57,11 @@ class Tally:
             if layout is not None and conversation.text is None:
                 layouts.append(layout)
             if isinstance(result, Dropped):
+                mended_by = self._mended_by(conversation) if layout is None else ""
+                if mended_by == "same-speaker-refused":
+                    result = replace(result, reason=f"{result.reason}; data.join_turns joins turns of one speaker")
                 self.dropped.append(result)
-                refused = layout is None and self._is_fine_without_system(conversation)
-                self._tokens.add_dropped(layout, result, refused)
+                self._tokens.add_dropped(layout, result, mended_by)
                 continue
             self._tokens.add(result, plain=conversation.text is not None)
             values = (result.row, len(result.ids), result.full_length, sum(result.trained))
@@ -67,13 +70,21 @@ class Tally:
         if layouts:
             self._layouts.add(by_row[layouts[0].row], layouts)
 
-    def _is_fine_without_system(self, conversation: Conversation) -> bool:
-        """Whether a conversation that the template refuses has a system prompt to blame for it."""
+    def _mended_by(self, conversation: Conversation) -> str:
+        """What would make a conversation usable that the template refuses, by the code of its finding."""
         others = [message for message in conversation.messages if message["role"] != "system"]
-        if len(others) == len(conversation.messages):
+        if self._is_fine_as(conversation, others):
+            return "system-refused"
+        if self._is_fine_as(conversation, joined(conversation.messages)):
+            return "same-speaker-refused"
+        return ""
+
+    def _is_fine_as(self, conversation: Conversation, messages: list[Message]) -> bool:
+        """Whether the template takes it with fewer messages."""
+        if len(messages) == len(conversation.messages):
             return False
-        without = replace(conversation, messages=others)
-        return all(layout is not None for layout, _ in self._renderer.render_many([without], self._settings.max_length))
+        mended = replace(conversation, messages=messages)
+        return all(layout is not None for layout, _ in self._renderer.render_many([mended], self._settings.max_length))
 
     @property
     def rows(self) -> Any:

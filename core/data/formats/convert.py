@@ -67,6 +67,8 @@ def _conversation(
         other = other_layout(plain_row(row), layout) if error.code is None else None
         if other is None:
             raise
+        if settings.format != "auto":  # said by hand: then why it does not fit is what has to be known
+            raise Unusable(f"{error}; it is laid out as {other}", "mixed-layouts") from None
         raise Unusable(f"laid out as {other}, unlike the rest", "mixed-layouts") from None
     except RecursionError:
         raise Unusable(_TOO_DEEP) from None

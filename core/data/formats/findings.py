@@ -51,7 +51,12 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
     "same-role-twice": (
         "warning",
         "{rows} have the same speaker twice in a row.",
-        "Join the two turns into one; some models' templates refuse them.",
+        "Some models' templates refuse them: data.join_turns joins them into one.",
+    ),
+    "turns-joined": (
+        "note",
+        "{rows} have turns of one speaker in a row, which are joined into one.",
+        "Nothing to do. To keep them apart, switch data.join_turns off.",
     ),
     "after-last-reply": (
         "note",

@@ -34,7 +34,7 @@ def read_row(number: int, row: Row, layout: Layout, settings: DataSettings, read
     if reading.text is not None:
         conversation = Conversation(number, [], text=valid_text(reading))
     else:
-        messages = valid_messages(reading, settings.system)
+        messages = valid_messages(reading, settings.system, settings.join_turns)
         conversation = Conversation(number, messages, _tools(plain, reading))
     unused = unused_of(row, plain, reading)
     if unused:

@@ -24,12 +24,16 @@ def valid_text(reading: Reading) -> str:
     return text
 
 
-def valid_messages(reading: Reading, system: System) -> list[Message]:
+def valid_messages(reading: Reading, system: System, join: bool = False) -> list[Message]:
     """The messages up to the last reply that is trained on, each reply with its weight. Raises Unusable.
 
-    Notes in `reading` what a person should know of them.
+    With `join`, turns of one speaker in a row become one. Notes in `reading` what a person should know of them.
     """
     messages = reading.messages if system == "keep" else without_system(reading.messages, system)
+    if join:
+        apart, messages = messages, joined(messages)
+        if len(messages) < len(apart):
+            reading.notes.add("turns-joined")
     last = _weigh(messages, reading)
     if not any(_asks(message) for message in messages[:last]):
         raise Unusable("it has no question before the reply")
@@ -82,6 +86,29 @@ def _note_order(messages: list[Message], reading: Reading) -> None:
         if "\0" in message["content"]:
             reading.notes.add("nul-character")
         before = role
+
+
+def joined(messages: list[Message]) -> list[Message]:
+    """The messages with those of one speaker in a row as one, a blank line between what they say.
+
+    What calls a tool or answers for one stays by itself, and so do replies that count differently.
+    """
+    found: list[Message] = []
+    for message in messages:
+        before = found[-1] if found else None
+        if before is not None and _beside_text(before) == _beside_text(message) is not None:
+            texts = [text for text in (before["content"], message["content"]) if not blank(text)]
+            found[-1] = {**before, "content": "\n\n".join(texts)}
+        else:
+            found.append(message)
+    return found
+
+
+def _beside_text(message: Message) -> tuple[str, str | None, float] | None:
+    """Who speaks, and how much it counts; None where there is more to a message, which would be lost."""
+    if message["role"] == "tool" or not message.keys() <= {"role", "content", "name", "weight"}:
+        return None
+    return message["role"], message.get("name"), message.get("weight", 1.0)
 
 
 def without_system(messages: list[Message], system: System) -> list[Message]:

@@ -34,9 +34,10 @@ _KINDS = {
 HEAD = 2**16  # bytes to tell it by
 _UNPACK = "is packed in a way that is not read here. Unpack it first, or pack it as .zip or .gz."
 _REFUSED = {
-    (".docx", ".doc", ".odt", ".rtf"): "is a word processor's document. Save it as plain text (.txt), or its "
+    (".docx", ".doc", ".odt", ".rtf", ".pages"): "is a word processor's document. Save it as plain text (.txt), or its "
     "conversations as a table in CSV.",
-    (".xlsx", ".xls", ".ods"): "is a spreadsheet. Save it as CSV (UTF-8) and give that.",
+    (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"): "is a spreadsheet. Save it as CSV (UTF-8) and give that.",
+    (".epub", ".mobi", ".azw", ".azw3", ".fb2"): "is an e-book. Save it as plain text (.txt) with an e-book reader.",
     (".pdf",): "is a PDF. Copy its text into a .txt file, or its conversations into a CSV or JSONL file.",
     (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".svg"): "is an image; Nibble "
     "trains on text. Give conversations as JSONL, CSV or Parquet.",
@@ -124,8 +125,11 @@ def refuse_by_suffix(name: str, suffix: str) -> None:
 
 
 def refuse_office(name: str, members: list[str]) -> None:
-    """Raise DataError where the members of a .zip are those of a document or spreadsheet."""
-    for start, suffix in (("word/", ".docx"), ("xl/", ".xlsx"), ("content.xml", ".odt")):
+    """Raise DataError where the members of a .zip are those of a document, a spreadsheet or an e-book."""
+    if suffix_of(name) in _BY_SUFFIX:
+        raise NoDataset(f"{name} {_BY_SUFFIX[suffix_of(name)]}")
+    kinds = (("word/", ".docx"), ("xl/", ".xlsx"), ("META-INF/container.xml", ".epub"), ("content.xml", ".odt"))
+    for start, suffix in kinds:
         if any(member.startswith(start) for member in members):
             raise NoDataset(f"{name} {_BY_SUFFIX[suffix]}")
 

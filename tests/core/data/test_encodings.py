@@ -1,4 +1,4 @@
-"""Old encodings are told by how the words are spelt; where that is not sure they are asked for, with the words shown."""
+"""Old encodings are told by how words are spelt; where that is not sure they are asked for, with the words shown."""
 
 from __future__ import annotations
 

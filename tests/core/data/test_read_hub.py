@@ -125,7 +125,8 @@ def answers(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[Wan
     )
     wanted: list[Wanted] = [(f"user/{name}", None, None) for name in names]
     wanted += [("hf:user/splits", None, "test"), ("user/splits", None, "none"), ("user/configs", "large", None)]
-    wanted += [("user/configs", "huge", None)]
+    wanted += [("user/configs", "huge", None), ("hf:user/nested/data/train-1.jsonl", None, None)]
+    wanted += [("hf:user/nested/data/none.jsonl", None, None), ("hf:user/gated/rows.jsonl", None, None)]
     return dict(zip(wanted, _ask(endpoint, tmp_path_factory.mktemp("asked"), *wanted), strict=True))
 
 
@@ -147,6 +148,11 @@ def test_a_split_comes_as_one_parquet_file(answers: dict[Wanted, str], wanted: W
     read = list(open_source(path).rows())
     assert len(read) == rows
     assert read[0]["prompt"] == GOOD[0]["prompt"]
+
+
+def test_one_file_of_a_dataset_comes_as_it_is(answers: dict[Wanted, str]) -> None:
+    path = Path(answers["hf:user/nested/data/train-1.jsonl", None, None])
+    assert path.name == "train-1.jsonl" and path.read_text() == LINES
 
 
 def test_a_validation_split_comes_with_it_and_is_held_out(answers: dict[Wanted, str]) -> None:
@@ -178,6 +184,8 @@ def test_that_a_test_split_stays_on_the_hub_is_said(answers: dict[Wanted, str]) 
         (("user/script", None, None), "user/script is made by a program"),
         (("user/columns", None, None), "user/columns: its files have different columns"),
         (("user/bare", None, None), "user/bare could not be fetched"),
+        (("hf:user/nested/data/none.jsonl", None, None), "The dataset user/nested has no file data/none.jsonl"),
+        (("hf:user/gated/rows.jsonl", None, None), "user/gated is gated: accept its terms at"),
         (("user/elsewhere", None, None), "Data files don't belong to user/elsewhere"),
     ],
 )
