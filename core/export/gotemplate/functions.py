@@ -117,14 +117,15 @@ def _printf(form: Any, *values: Any) -> str:
 
 
 def _formatted(verb: str, value: Any) -> str:
-    fits = {"s": str, "q": str, "d": int, "t": bool}
+    fits: dict[str, type] = {"s": str, "q": str, "d": int, "t": bool}
     if verb == "v":
         return "<nil>" if value is None else printed(value)
     if verb not in fits or not isinstance(value, fits[verb]) or (verb == "d" and isinstance(value, bool)):
         raise GoError(f"printf writes a {type_name(value)} as %{verb}")
+    text = printed(value)
     if verb == "q":
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
-    return printed(value)
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
+    return text
 
 
 def builtins() -> Functions:

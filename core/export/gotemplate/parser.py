@@ -203,7 +203,8 @@ def _pipe(words: _Words, depth: int, most_variables: int = 1) -> Pipe:
 
 
 def _declared(words: _Words, most: int) -> tuple[tuple[str, ...], bool]:
-    start, names = words.mark(), []
+    start = words.mark()
+    names: list[str] = []
     while len(names) < most:
         variable = words.take("variable")
         if variable is None:

@@ -175,6 +175,6 @@ def type_name(value: Any) -> str:
         return value.type
     if value is None:
         return "nil"
-    return {list: "slice", tuple: "slice", JsonList: "slice", dict: "map", JsonMap: "map"}.get(
-        type(value), type(value).__name__
-    )
+    if isinstance(value, (list, tuple)):
+        return "slice"
+    return "map" if isinstance(value, dict) else type(value).__name__
