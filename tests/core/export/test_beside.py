@@ -150,6 +150,24 @@ def test_a_file_that_repeats_the_template_or_the_tokens_says_what_was_trained(
     assert read_json(out / "special_tokens_map.json")["eos_token"] == "<|im_end|>"
 
 
+def test_a_snapshot_in_hugging_faces_cache_is_made_of_links_to_its_own_contents(tmp_path: Path) -> None:
+    """As huggingface_hub lays it out: snapshots/<commit>/<name> links to blobs/<etag>."""
+    base = tiny_model(tmp_path / "models--org--name" / "snapshots" / "0123abc")
+    blobs = base.parent.parent / "blobs"
+    blobs.mkdir()
+    (blobs / "e7a9").write_text("terms")
+    (base / "LICENSE").symlink_to(Path("..", "..", "blobs", "e7a9"))
+    (tmp_path / "secret").write_text("mine")
+    (base / "NOTICE").symlink_to(tmp_path / "secret")
+    subject, out = subject_with_adapter(tmp_path, str(base)), tmp_path / "out"
+    out.mkdir()
+    line = bring_along(subject, out)
+    assert [path.name for path in out.iterdir()] == ["LICENSE"] and not (out / "LICENSE").is_symlink()
+    assert (out / "LICENSE").read_text() == "terms" and line[
+        "because"
+    ] == "left behind: NOTICE (a link to somewhere else)"
+
+
 def test_generation_settings_are_those_that_the_chat_obeys(subject: Subject, tmp_path: Path) -> None:
     given = read_json(subject.base_folder / "generation_config.json")
     search = {"num_beams": 10**6, "no_repeat_ngram_size": 2, "custom_generate": "x", "stop_strings": ["a"]}
