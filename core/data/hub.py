@@ -90,7 +90,7 @@ def _fetch_file(workspace: Workspace, name: str, file: str) -> Path:
     except errors.EntryNotFoundError:
         raise DataError(f"The dataset {name} has no file {file}. Check the name.") from None
     except (errors.HTTPError, OSError, ValueError) as error:
-        raise DataError(f"{file} of {name} could not be fetched ({_short(error)}). Try again.") from None
+        raise DataError(f"{file} of {name} could not be fetched ({telling_line(error)}). Try again.") from None
     return keep(workspace, Path(path), Path(file).name).path
 
 
