@@ -1,4 +1,4 @@
-"""The proof of a GGUF and of a folder for Ollama: llama.cpp opens them, and what is wrong in their own words is found out.
+"""The proof of a GGUF and of a folder for Ollama: llama.cpp opens them, and what is wrong in their own words shows.
 
 Each test spoils one thing as it was wrong once (CASES.md E1, E3, E5), and leaves all else as it is.
 """
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from core.export import answering, gguf_file, make, ollama, opening
+from core.export import answering, gguf_file, ollama, opening
 from core.export.answering import prove
 from core.export.make import export
 from core.export.order import Order
 from core.export.place import Broken
 from core.export.texts import PROMPTS, TOKENS
-from core.export.verify import job
 from core.export.told import is_proved, lines
+from core.export.verify import job
 from core.runs.store import Run
 from core.workspace import Workspace
 from tests.core.export.made import run_with_adapter
@@ -83,18 +83,15 @@ def test_a_first_token_doubled_in_ollama_is_found_out(
         _exported(run, "ollama", tmp_path)
 
 
-def test_a_stop_word_that_cuts_replies_short_is_found_out_and_one_that_the_chat_obeys_too_is_not(
+def test_a_modelfile_that_lets_another_role_answer_is_found_out(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """E3: a Modelfile whose template ends before the role that is to answer."""
-    whole = make.export.__globals__["_ollama"]
     written = ollama.modelfile
 
     def spoilt(*given: Any) -> str:
         return written(*given).replace("<|start_header_id|>assistant", "<|start_header_id|>user")
 
     monkeypatch.setattr(ollama, "modelfile", spoilt)
-    assert whole is not None
     with pytest.raises(Broken, match="the prompt of"):
         _exported(run, "ollama", tmp_path)
 
@@ -112,17 +109,7 @@ def test_a_local_rope_theta_that_the_file_does_not_carry_is_found_out(
     run = run_with_adapter(Workspace.open(tmp_path / "workspace"), str(tiny_model(tmp_path / "base", "gemma3_text")))
     right = _exported(run, "gguf", tmp_path / "right")["verified"]
     assert is_proved(right), lines(right)
-    for name in ("add_rope_freq_base_swa", "add_float32"):
-        usual = getattr(GGUFWriter, name, None)
-        if usual is None:
-            continue
-
-        def without(self: GGUFWriter, *given: Any, usual: Any = usual, name: str = name) -> None:
-            if name == "add_rope_freq_base_swa" or (given and "freq_base_swa" in str(given[0])):
-                return
-            usual(self, *given)
-
-        monkeypatch.setattr(GGUFWriter, name, without)
+    monkeypatch.setattr(GGUFWriter, "add_rope_freq_base_swa", lambda self, value: None)
     with pytest.raises(Broken):
         _exported(run, "gguf", tmp_path / "wrong")
 
