@@ -20,7 +20,8 @@ from core.data.signs import Signs
 from core.data.template_probes import PROBES
 
 _OPENED = re.compile(r"<([a-z_]+)>\s*$")
-_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+# A model whose prompt has opened the block says only its end.
+_THOUGHT = re.compile(r"\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,18 @@ class Asking:
         rest = answered[len(common) :].removeprefix(self.lead)
         if not self.closer:
             return rest
-        inline = _THOUGHT.search(message["content"])
-        thought = str(message.get("reasoning_content") or (inline[1] if inline else "")).strip()
-        return ("" if thought in rest else thought) + self.closer + rest
+        thought, block = _thought_of(message), _THOUGHT.match(rest)
+        if thought and block is not None and thought in block[1]:
+            rest = rest[block.end() :]
+        elif thought and thought in rest:
+            return rest
+        return thought + self.closer + rest
+
+
+def _thought_of(message: Message) -> str:
+    """A reply's reasoning, be it in a field of its own or at the head of its content."""
+    inline = _THOUGHT.match(message["content"])
+    return str(message.get("reasoning_content") or (inline[1] if inline else "")).strip()
 
 
 def asking_of(template: ChatTemplate, signs: Signs, tail: str) -> Asking:

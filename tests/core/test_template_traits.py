@@ -253,6 +253,20 @@ def test_replies_can_go_on_from_the_whole_prompt_with_the_block_closed(bare: Any
     assert _learned([thought]) == ["I add.\n</think>\n\nTwo.<｜end▁of▁sentence｜>"]
 
 
+@pytest.mark.parametrize("name", ["deepseek_r1_distill", "keeps no thought"])
+@pytest.mark.parametrize(
+    "content", ["<think>I add.</think>Two.", "<think>\nI add.\n</think>\n\nTwo.", "I add.\n</think>\nTwo."]
+)
+def test_a_thought_in_the_content_goes_on_from_the_opened_block(name: str, content: str, bare: Any) -> None:
+    text = TEMPLATES.get(name, TRAITS["asks to think and keeps no thought"].template)
+    template = _template(bare, text, generation_prompt="continued")
+    layouts = template.lay_outs(Conversation(1, [TALK[0], {"role": "assistant", "content": content}]))
+    [learned] = _learned(layouts)
+    thought, _, said = learned.partition("</think>")
+    assert layouts[0].text.startswith(_asked(bare, TALK[:1]))
+    assert (thought.strip(), said.split("<")[0].strip(), learned.count("think>")) == ("I add.", "Two.", 1)
+
+
 def test_a_closed_thought_in_the_prompt_stays_closed(bare: Any) -> None:
     template = _template(bare, TRAITS["asks with a closed thought"].template, generation_prompt="continued")
     assert _learned(template.lay_outs(Conversation(1, TALK))) == ["Two.<turn|>\n", "Four.<turn|>\n"]
