@@ -44,6 +44,8 @@ def check_result(check: dict[str, Any]) -> str:
     """What came of it: '412 of 412 equal, by transformers.'"""
     because = check["because"]
     told = f" {because[0].upper()}{because[1:]}{'' if because.endswith('.') else '.'}" if because else ""
+    if not check["of"]:
+        return f"nothing to compare, by {check['by']}.{told}"
     return f"{check['equal']:,} of {check['of']:,} equal, by {check['by']}.{told}"
 
 
