@@ -30,6 +30,7 @@ from core.export.reference import Reference
 from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
 from core.export.texts import PROMPTS, hold_texts, replies_of
+from core.export.told import NOT_OPENED
 from core.export.verify import LONGEST_TOKENS
 from core.hardware import claim_card
 from core.models import find_model
@@ -39,7 +40,6 @@ from core.trust import trust_only
 from core.workspace import Workspace, write_json
 
 ENDS = "what ends a reply"
-NOT_OPENED = "its template and tokens in llama.cpp"
 Job = dict[str, Any]
 
 
@@ -147,11 +147,16 @@ def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[li
 def _chat(job: Job, asked: Asked, say: Say) -> Said:
     """The chat's replies, over the base held as the run held it."""
     load = job["reference"]
-    here = place_for(load["parameters"], load["packed"])
-    base = find_model(load["model"], load["revision"])
-    model = load_adapter(load_base(base, QuantizationSettings(**load["quantization"]), here), Path(load["adapter"]))
-    stop = stop_ids(model, reference_of(job).tokenizer)
-    return _ask(Speaker(model.eval(), _as_the_chat(stop)), "the chat", asked.chat, job["new_tokens"], None, say)
+
+    def speaker() -> Speaker:
+        here = place_for(load["parameters"], load["packed"])
+        base = load_base(
+            find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"]), here
+        )
+        model = load_adapter(base, Path(load["adapter"])).eval()
+        return Speaker(model, _as_the_chat(stop_ids(model, reference_of(job).tokenizer)))
+
+    return _ask(speaker, "the chat", asked.chat, job["new_tokens"], None, say)
 
 
 def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
@@ -162,26 +167,41 @@ def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
 def _export(job: Job, reader: Reader | None, asked: Asked, given: list[list[int]], say: Say) -> tuple[Said, str]:
     """The export's replies and its logits of `given` ones, and by whom."""
     if isinstance(reader, TransformersReader):
-        return _ask(reader.speaker, "the export", asked.export, job["new_tokens"], given, say), reader.name
+        return _ask(lambda: reader.speaker, "the export", asked.export, job["new_tokens"], given, say), reader.name
     from core.export.gguf_model import load_gguf
 
     load = job["artefact"]
-    here = place_for(load["parameters"], packed=False)
-    model = load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
-    speaker = Speaker(model.eval(), _as_the_chat(job["stop"]))
+
+    def speaker() -> Speaker:
+        here = place_for(load["parameters"], packed=False)
+        model = load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
+        return Speaker(model.eval(), _as_the_chat(job["stop"]))
+
     return _ask(speaker, "the export", asked.export, job["new_tokens"], given, say), "transformers"
 
 
 def _ask(
-    speaker: Speaker, who: str, prompts: list[list[int]], most: int, given: list[list[int]] | None, say: Say
+    load: Callable[[], Speaker],
+    who: str,
+    prompts: list[list[int]],
+    most: int,
+    given: list[list[int]] | None,
+    say: Say,
 ) -> Said:
-    """Greedy replies to the prompts one by one, and the logits of `given` ones or of these."""
+    """Greedy replies to the prompts one by one, and the logits of `given` ones or of these.
+
+    What is loaded is let go again before the next is.
+    """
+    speaker = load()
     replies, logits = [], []
     for number, prompt in enumerate(prompts):
         replies.append(speaker.reply(prompt, most))
         logits.append(speaker.logits(prompt, (given or replies)[number]))
         say(f"Letting {who} answer: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
-    return Said(replies, logits, speaker.dtype)
+    said = Said(replies, logits, speaker.dtype)
+    del speaker
+    clear_device_cache(garbage_collection=True)
+    return said
 
 
 def _by_llama_cpp(job: Job, reader: Reader, asked: Asked, reference: Said, eps: float, say: Say) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def _hold_whole(
     """
     own, other = _both(reference, reader, messages, talk.tools, False)
     if other is None and (own is None or reader.name in TAKE_LESS):
+        if own is not None:
+            found.whole.because = _why(reader, messages, talk.tools, prompt=False)
         return
     what = f"the whole of {talk.name}"
     if own is not None and other is not None:
@@ -148,9 +150,11 @@ def _may_refuse(reader: Reader, talk: Talk) -> bool:
     return reader.name in TAKE_LESS and talk.shape != ONE_TURN
 
 
-def _why(who: Reference | Reader, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
+def _why(
+    who: Reference | Reader, messages: list[Message], tools: list[dict[str, Any]] | None, prompt: bool = True
+) -> str:
     try:
-        who.rendered(messages, tools)
+        who.rendered(messages, tools, prompt)
     except CannotRender as error:
         return str(error)
     return "it now takes it"

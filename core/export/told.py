@@ -6,6 +6,8 @@ from typing import Any
 
 # DESIGN.md's `verified`, and beside it `source`, `ties`, `checks` and what else core/export/verify.py says.
 Verified = dict[str, Any]
+# The line of a GGUF that llama.cpp, which runs it, was not there to open.
+NOT_OPENED = "template and tokens as llama.cpp reads them"
 
 
 def sentence(verified: Verified) -> str:
@@ -50,13 +52,13 @@ def check_result(check: dict[str, Any]) -> str:
     because = check["because"]
     told = f" {because[0].upper()}{because[1:]}{'' if because.endswith('.') else '.'}" if because else ""
     if not check["of"]:
-        return f"not compared.{told}"
+        return f"nothing to compare, by {check['by']}.{told}"
     return f"{check['equal']:,} of {check['of']:,} equal, by {check['by']}.{told}"
 
 
 def is_equal(check: dict[str, Any]) -> bool:
-    """Whether it was compared and found the same; answers that part where the model wavers are the same."""
-    return bool(check["of"] and check["equal"] + check.get("ties", 0) >= check["of"])
+    """Whether nothing was found to be different; answers that part where the model wavers are none."""
+    return bool(check["name"] != NOT_OPENED and check["equal"] + check.get("ties", 0) >= check["of"])
 
 
 def is_proved(verified: Verified) -> bool:

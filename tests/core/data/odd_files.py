@@ -458,7 +458,12 @@ PLACES = [
         ("a spreadsheet. Save it as CSV",),
     ),
     Odd("book.epub", "an e-book", zip_of({"META-INF/container.xml": "<x/>"}), ("an e-book. Save it as plain text",)),
-    Odd("book.zip", "an e-book by another name", zip_of({"META-INF/container.xml": "<x/>"}), ("an e-book. Save it as plain text",)),
+    Odd(
+        "book.zip",
+        "an e-book by another name",
+        zip_of({"META-INF/container.xml": "<x/>"}),
+        ("an e-book. Save it as plain text",),
+    ),
     Odd("bare", "a folder without files", folder_of({}), ("folder without data files",)),
     Odd("outer", "a folder of folders", folder_of({"cats/a.jsonl": LINES, "dogs/a.jsonl": LINES}), ("cats, dogs",)),
     Odd("lone", "a folder of a test folder", folder_of({"test/a.jsonl": LINES}), ("only folders: test",)),

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from core.export import answering, gguf_file, ollama, opening
+from core.export import gguf_file, ollama, opening
 from core.export.answering import prove
 from core.export.make import export
 from core.export.order import Order
 from core.export.place import Broken
 from core.export.texts import PROMPTS, TOKENS
-from core.export.told import is_proved, lines
+from core.export.told import NOT_OPENED, is_proved, lines
 from core.export.verify import job
 from core.runs.store import Run
 from core.workspace import Workspace
@@ -121,6 +121,9 @@ def test_without_llama_cpp_it_is_said_that_it_did_not_open_the_file_and_how_it_w
     verified = _exported(run, "gguf", tmp_path)["verified"]
     assert verified["equal"] == verified["prompts"] == 3
     (line,) = (line for line in lines(verified) if "llama.cpp" in line)
-    assert "not compared. Not opened by llama.cpp: " in line and "python launch.py setup llama-cpp" in line
+    assert (
+        "nothing to compare, by llama.cpp. Not opened by llama.cpp: " in line
+        and "python launch.py setup llama-cpp" in line
+    )
     assert not is_proved(verified)
-    assert answering.NOT_OPENED in {check["name"] for check in verified["checks"]}
+    assert NOT_OPENED in {check["name"] for check in verified["checks"]}
