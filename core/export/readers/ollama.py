@@ -16,7 +16,7 @@ from gguf import GGUFReader
 from core.data.conversation import Message
 from core.export.gotemplate import GoError
 from core.export.llama_cpp import LlamaCpp
-from core.export.readers.llama_cpp import fed, with_first
+from core.export.readers.llama_cpp import LARGEST_CONTEXT, fed, with_first
 from core.export.readers.modelfile import BadModelfile, read_modelfile
 from core.export.readers.ollama_template import OllamaTemplate
 from core.export.readers.reader import CannotRender
@@ -87,6 +87,11 @@ class OllamaReader:
     def reply(self, ids: list[int], most: int) -> list[int]:
         """As Reader's: ended by the GGUF's tokens, and by the Modelfile's stop words where they are plain text."""
         return self.engine.reply(ids, most, self.modelfile.parameters.get("stop"))
+
+
+def open_ollama(artefact: dict[str, Any]) -> OllamaReader:
+    """The Modelfile in `artefact["folder"]`. Raises CannotRender where Ollama would refuse it."""
+    return OllamaReader(Path(artefact["folder"]), min(int(artefact["context"]), LARGEST_CONTEXT))
 
 
 def architecture(model: Path) -> str:
