@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from core.build import load_tokenizer
 from core.export.companions import stop_tokens
 from core.export.gguf_families import Layout
+from core.export.gguf_template import gguf_template
 from core.export.gguf_tokenizer import read_vocabulary, write_special_tokens, write_vocabulary
 from core.export.merged import Say
 from core.export.place import ExportError
@@ -93,8 +94,9 @@ def write_model(file: ModelFile, subject: Subject, path: Path, say: Say) -> None
     write_vocabulary(writer, read_vocabulary(subject.tokenizer, file.layout.config.vocab_size))
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     write_special_tokens(writer, tokenizer, stop_tokens(subject, tokenizer))
-    if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(plain_template(tokenizer.chat_template))
+    template = gguf_template(tokenizer)
+    if template is not None:
+        writer.add_chat_template(template)
     done = 0
     with _written(writer, file.entries):
         for entry in file.entries:

@@ -14,7 +14,7 @@ from core.export.go_template import go_template
 from core.export.naming import safe_name
 from core.export.place import ExportError
 from core.export.subject import Subject
-from core.export.turns import NoTurns, Turns, find_turns
+from core.export.turns import NoTurns, Turns, find_turns, pieces
 
 MODELFILE = "Modelfile"
 LONGEST_CONTEXT = 8192
@@ -87,13 +87,30 @@ def stop_words(subject: Subject, tokenizer: Any, turns: Turns) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+def _limits(subject: Subject) -> str:
+    """What Ollama's template says otherwise than the model's own, or cannot say."""
+    turns = find_turns(load_tokenizer(subject.base, subject.tokenizer))
+    said = ["Tools are not in the Modelfile's template: Ollama tells programs that the model takes none."]
+    if turns.begin_system is None:
+        said.append("The model takes no system prompt; Ollama refuses one.")
+    if turns.cuts:
+        said.append(
+            "White space at the ends of what is said is cut off, as by the model's own template: ASCII's alone."
+        )
+    if turns.drops_thoughts:
+        said.append("Ollama hands out what is thought apart from the reply, and leaves it out of what came before.")
+    if any(kind == "date" for text in turns.literals for kind, _ in pieces(text)):
+        said.append("Today's date is in its prompts, for which Ollama must know `currentDate` (August 2025 or newer).")
+    return " ".join(said)
+
+
 def ollama_card(subject: Subject) -> Card:
     """The README's own part."""
     return Card(
         "a model for Ollama",
         f"`{subject.base_name}` fine-tuned with Nibble, as GGUF with a Modelfile: template, stop words and settings "
         "are those of the chat.",
-        f"In this folder:\n\n```\n{command(subject)}\n```",
+        f"In this folder:\n\n```\n{command(subject)}\n```\n\n{_limits(subject)}",
         "gguf",
         ("gguf", "ollama"),
     )

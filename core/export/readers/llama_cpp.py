@@ -13,6 +13,9 @@ from core.data.conversation import Message
 from core.export.llama_cpp import LlamaCpp, Refused
 from core.export.readers.reader import CannotRender
 
+# It remembers in fp32 what it was given: of a large model a few hundred kilobytes a token.
+LARGEST_CONTEXT = 2048
+
 
 class LlamaCppReader:
     """The GGUF `model`, an adapter of the same kind over it or None, in `context` tokens."""
@@ -37,6 +40,16 @@ class LlamaCppReader:
     def reply(self, ids: list[int], most: int) -> list[int]:
         """As Reader's: ended by the tokens that the file says end one, and by those that llama.cpp knows by name."""
         return self.engine.reply(ids, most)
+
+
+def open_gguf(artefact: dict[str, Any]) -> LlamaCppReader:
+    """The GGUF `artefact["file"]` in `artefact["folder"]`, the adapter `over` it where there is one.
+
+    `context` is what the model may be given; no more than a proof needs is taken.
+    """
+    folder, over = Path(artefact["folder"]), artefact.get("over")
+    context = min(int(artefact["context"]), LARGEST_CONTEXT)
+    return LlamaCppReader(folder / artefact["file"], context, folder / over if over else None)
 
 
 def with_first(engine: LlamaCpp, text: str) -> str:

@@ -16,7 +16,7 @@ from gguf import GGUFReader
 from core.data.conversation import Message
 from core.export.gotemplate import GoError
 from core.export.llama_cpp import LlamaCpp
-from core.export.readers.llama_cpp import fed, with_first
+from core.export.readers.llama_cpp import LARGEST_CONTEXT, fed, with_first
 from core.export.readers.modelfile import BadModelfile, read_modelfile
 from core.export.readers.ollama_template import OllamaTemplate
 from core.export.readers.reader import CannotRender
@@ -98,6 +98,11 @@ class OllamaReader:
         words = [word for word in self._stop_words if len(self.engine.tokens(word)) > 1]
         places = [place for place in map(text.find, words) if place >= 0]
         return self.engine.within(reply, text[: min(places)]) if places else reply
+
+
+def open_ollama(artefact: dict[str, Any]) -> OllamaReader:
+    """The Modelfile in `artefact["folder"]`. Raises CannotRender where Ollama would refuse it."""
+    return OllamaReader(Path(artefact["folder"]), min(int(artefact["context"]), LARGEST_CONTEXT))
 
 
 def architecture(model: Path) -> str:

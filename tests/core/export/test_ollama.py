@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from core.export.readers.modelfile import parse_modelfile
 from core.export.readers.ollama_template import OllamaTemplate
 from core.export.subject import Subject
 from core.export.turns import NoTurns, dated, find_turns
-from core.templates import TEMPLATE_ERRORS
-from core.workspace import ROOT
 from tests.core.export.made import subject_with_adapter
+from tests.core.export.templates import LONG, ONE, PADDED, SEVERAL, SYSTEM, TEMPLATES, by_jinja
 
 # As their authors' templates lay conversations out, in a few words.
 GEMMA = (
@@ -82,18 +80,6 @@ def test_a_system_prompt_that_the_template_does_not_take_is_refused_by_ollama_in
     )
 
 
-TEMPLATES = {
-    path.name: path
-    for folder in (Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates", ROOT / "presets/templates")  # type: ignore[union-attr,index]
-    for path in sorted(folder.glob("*.jinja"))
-}
-SYSTEM = [{"role": "system", "content": "Be\nbrief."}]
-ONE = [{"role": "user", "content": "Hi there"}]
-SEVERAL = [*ONE, {"role": "assistant", "content": "Yo\n\nyo"}, {"role": "user", "content": "again"}]
-LONG = [*SEVERAL, {"role": "assistant", "content": "well"}, {"role": "user", "content": "so?"}]
-PADDED = [{**each, "content": f" \n{each['content']}\n\n"} for each in SEVERAL]
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_template_of_trls_and_ours_is_written_for_ollama_and_says_there_what_it_says(
     name: str, tokenizer: Any
@@ -103,25 +89,12 @@ def test_every_template_of_trls_and_ours_is_written_for_ollama_and_says_there_wh
     turns = find_turns(tokenizer)
     template = OllamaTemplate(go_template(turns))
     for talk in (ONE, SEVERAL, LONG, [*SYSTEM, *ONE], [*SYSTEM, *LONG], PADDED, [*SYSTEM, *PADDED]):
-        meant = _by_jinja(tokenizer, talk)
+        meant = by_jinja(tokenizer, talk)
         if meant is None:
             with pytest.raises(GoError, match="takes no system prompt"):
                 template.render(talk)
         else:
             assert template.render(talk) == meant
-
-
-def _by_jinja(tokenizer: Any, talk: list[dict[str, str]]) -> str | None:
-    """As transformers renders it, from text or, where that loses what is said, from parts; None where it refuses."""
-    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in talk]
-    for given in (talk, parts):
-        try:
-            text = str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
-        except TEMPLATE_ERRORS:
-            continue
-        if talk[-1]["content"].strip() in text:
-            return text
-    return None
 
 
 def test_a_date_is_left_to_the_day_on_which_ollama_is_asked(tokenizer: Any) -> None:
@@ -162,7 +135,7 @@ def test_what_a_modelfile_says_in_quotes_is_what_was_meant(starter: Subject, tok
     tokenizer.chat_template = odd
     (starter.adapter / "chat_template.jinja").write_text(odd, encoding="utf-8")
     found = parse_modelfile(modelfile(starter, "model.gguf", None, 1024))
-    assert OllamaTemplate(found.template or "").render(ONE) == _by_jinja(tokenizer, ONE)
+    assert OllamaTemplate(found.template or "").render(ONE) == by_jinja(tokenizer, ONE)
     assert found.parameters["stop"] == ["<|im_end|>"]  # with a letter that Ollama drops, the other would never be found
     assert said_stop('### "Human":\n') == 'PARAMETER stop """### "Human":\n"""'
     odd_stop = '"a\\n"\nb'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from gguf import GGUFWriter
 
 from core.build import load_tokenizer
 from core.chat.generate import prompt_ids
-from core.export import gguf_file, gguf_tokenizer, ollama
+from core.export import gguf_file, gguf_template, gguf_tokenizer, ollama
 from core.export.gguf_families import Layout, family_of
 from core.export.gguf_file import model_file, write_model
+from core.export.naming import plain_template
 from core.export.ollama import modelfile
 from core.export.readers.llama_cpp import LlamaCppReader
 from core.export.readers.ollama import OllamaReader
@@ -23,6 +26,7 @@ from core.export.subject import Subject
 from core.export.weights import MergedWeights
 from core.hardware import device
 from tests.core.export.made import subject_with_adapter
+from tests.core.export.templates import LONG, ONE, PADDED, SYSTEM, TEMPLATES, by_jinja
 from tests.tiny import TEMPLATE, TEXTS, tiny_model
 
 # As Llama 3.2's: the first token, a system turn with the date whatever comes, and what is said trimmed.
@@ -128,6 +132,40 @@ def test_a_first_token_that_the_template_leaves_out_is_not_added(
     assert _differs(opened(chatml, tmp_path / "again"), chatml) == [0, 1, 2]
 
 
+# Told by llama.cpp that the model may think, or which day it is, these would say what the chat does not.
+QUICK = ("gemma4_v5.jinja", "qwen3_5_nothink.jinja", "llama3_1.jinja", "qwen3.jinja", "gptoss.jinja")
+
+
+@pytest.mark.parametrize(
+    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.full) for each in TEMPLATES]
+)
+def test_llama_cpps_own_template_engine_says_what_the_chat_says_with_every_template(
+    name: str, llama: Subject, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(llama.tokenizer, folder)
+    tokenizer = load_tokenizer(llama.base, folder)
+    tokenizer.chat_template = plain_template(TEMPLATES[name].read_text("utf-8"))  # its comments are tried elsewhere
+    tokenizer.save_pretrained(folder)
+    reader = _llama_cpp(replace(llama, tokenizer_at=folder), tmp_path / "out")
+    for talk in (ONE, LONG, [*SYSTEM, *LONG], PADDED):
+        meant = by_jinja(tokenizer, talk)
+        if meant is None:  # of a system prompt that it does not take llama.cpp makes a part of the question
+            assert talk[0] == SYSTEM[0]
+        else:
+            assert reader.rendered(talk) == meant
+
+
+def test_several_templates_go_into_the_file_by_name(llama: Subject, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(llama.base, llama.tokenizer)
+    tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "{{ tools }}"}
+    writer = GGUFWriter(tmp_path / "some.gguf", "llama")
+    writer.add_chat_template(gguf_template.gguf_template(tokenizer))
+    written = {key: value.value for part in writer.kv_data for key, value in part.items()}
+    assert written["tokenizer.chat_template"] == "{{ messages[0].content }}"
+    assert written["tokenizer.chat_template.tool_use"] == "{{ tools }}"
+
+
 def test_stop_words_are_single_tokens_and_nothing_else(llama: Subject, tmp_path: Path) -> None:
     reader = _ollama(llama, tmp_path)
     stop = reader.modelfile.parameters["stop"]
@@ -154,12 +192,8 @@ def test_a_first_token_cut_in_two_literals_shows(llama: Subject, tmp_path: Path)
 def test_a_piece_of_a_comment_in_the_files_template_shows(
     llama: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_file, "plain_template", lambda template: "{# marks #} a comment #}" + template)
+    monkeypatch.setattr(gguf_template, "plain_template", lambda template: "{# marks #} a comment #}" + template)
     assert _differs(_llama_cpp(llama, tmp_path), llama) == [0, 1, 2]
-
-
-def _one_merge_less(spelt: dict[str, Any]) -> None:
-    spelt["model"]["merges"].pop(10)
 
 
 @pytest.mark.parametrize("defect", ["merge", "splitting"])

@@ -1,0 +1,34 @@
+"""The templates that trl ships and ours, and conversations to try them with."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from core.templates import TEMPLATE_ERRORS
+from core.workspace import ROOT
+
+TEMPLATES = {
+    path.name: path
+    for folder in (Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates", ROOT / "presets/templates")  # type: ignore[union-attr,index]
+    for path in sorted(folder.glob("*.jinja"))
+}
+SYSTEM = [{"role": "system", "content": "Be\nbrief."}]
+ONE = [{"role": "user", "content": "Hi there"}]
+SEVERAL = [*ONE, {"role": "assistant", "content": "Yo\n\nyo"}, {"role": "user", "content": "again"}]
+LONG = [*SEVERAL, {"role": "assistant", "content": "well"}, {"role": "user", "content": "so?"}]
+PADDED = [{**each, "content": f" \n{each['content']}\n\n"} for each in SEVERAL]
+
+
+def by_jinja(tokenizer: Any, talk: list[dict[str, str]]) -> str | None:
+    """As transformers renders it, from text or, where that loses what is said, from parts; None where it refuses."""
+    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in talk]
+    for given in (talk, parts):
+        try:
+            text = str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
+        except TEMPLATE_ERRORS:
+            continue
+        if talk[-1]["content"].strip() in text:
+            return text
+    return None
