@@ -129,7 +129,11 @@ def rows_with_extras(draw: Any) -> tuple[str, dict[str, Any], list[str]]:
 @given(rows_with_extras())
 def test_each_key_that_is_not_used_is_named(drawn: tuple[str, dict[str, Any], list[str]]) -> None:
     name, row, extras = drawn
-    found = converted([row], format=name)
+    try:
+        found = converted([row], format=name)
+    except DataError as error:  # a key that was put in may say who speaks, as some layouts do, and nobody knows them
+        assert "unknown role" in str(error)
+        return
     messages = " ".join(each.message for each in found.findings)
     for key in extras:
         assert f"`{key}`" in messages or f".{key}`" in messages, (key, messages)
