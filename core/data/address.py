@@ -62,9 +62,8 @@ def _of_hub(text: str) -> str | None:
     found = _DATASETS.fullmatch(address)
     if found is None:
         return None
-    _, kind, *rest = [*found[2].split("/"), ""]
-    within = [part for part in rest if part]
-    page = "/".join(within[1:]) if kind in _PAGES else ""
+    within: list[str] = [part for part in found[2].split("/") if part]
+    page = "/".join(within[2:]) if within[:1] and within[0] in _PAGES else ""
     file = found[2].strip("/") if text.lower().startswith("hf://") else page
     return f"hf:{found[1]}/{file}" if file else f"hf:{found[1]}"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import zip_longest
 
 import numpy as np
 
@@ -99,12 +98,10 @@ def guesses(sample: bytes) -> Guesses:
         found[tuple(read)] = (fit, encoding, read)
     ranked = sorted(found.values(), key=lambda each: -each[0])
     ranked = [each for each in ranked if _reads_whole(each[1], sample)]
-    best = [_evidence(encoding, sample) for _, encoding, _ in ranked[:1]]
-    evidence = zip_longest(ranked, best, fillvalue="")
-    return Guesses(
-        tuple(Guess(of.codec, of.name, fit, said, _words(read)) for (fit, of, read), said in evidence),
-        *_how_sure(ranked, pieces),
-    )
+    found_all = [Guess(each.codec, each.name, fit, "", _words(read)) for fit, each, read in ranked]
+    if ranked:
+        found_all[0] = replace(found_all[0], evidence=_evidence(ranked[0][1], sample))
+    return Guesses(tuple(found_all), *_how_sure(ranked, pieces))
 
 
 def _how_sure(ranked: list[Reading], pieces: list[Piece]) -> tuple[bool, bool]:
@@ -131,7 +128,7 @@ def _lines(sample: bytes) -> bytes:
 
 def _around_high(sample: bytes) -> bytes:
     """Of one long line: what stands around bytes beyond ASCII, up to some length."""
-    found = []
+    found: list[tuple[int, int]] = []
     for place in re.finditer(rb"[\x80-\xff]", sample):
         start = place.start()
         if not found or start >= found[-1][1]:
@@ -237,19 +234,24 @@ def _words(read: Iterable[str]) -> tuple[str, ...]:
 
 
 def _evidence(encoding: Encoding, sample: bytes) -> str:
-    if not encoding.languages:
-        letters = [letter for letter in sample[: 2**18].decode(encoding.codec, "ignore") if letter > "\x7f"]
-        kind, script = _SAID[encoding.codec]
-        of_script = sum(script.match(letter) is not None for letter in letters)
-        common = common_in("".join(letters), encoding.codec)
-        return f"{of_script:,} of {len(letters):,} letters beyond ASCII are {kind}, {common:,} of them all common"
+    """What speaks for an encoding, in words."""
+    return _of_spelling(encoding, sample) if encoding.languages else _of_characters(encoding, sample)
+
+
+def _of_characters(encoding: Encoding, sample: bytes) -> str:
+    letters = [letter for letter in sample[: 2**18].decode(encoding.codec, "ignore") if letter > "\x7f"]
+    kind, script = _SAID[encoding.codec]
+    of_script = sum(script.match(letter) is not None for letter in letters)
+    common = common_in("".join(letters), encoding.codec)
+    return f"{of_script:,} of {len(letters):,} letters beyond ASCII are {kind}, {common:,} of them all common"
+
+
+def _of_spelling(encoding: Encoding, sample: bytes) -> str:
     counts = np.bincount(np.frombuffer(sample, dtype=np.uint8), minlength=256)[0x80:]
-    total = int(counts.sum())
     known = [_is_common(bytes([byte]).decode(encoding.codec, "ignore")) for byte in range(0x80, 0x100)]
-    letters = int(counts[known].sum())
     script = _SCRIPTS.get(encoding.languages[0])
     what = f"{script} letters or marks" if script else "accented letters or marks between plain ones"
-    return f"{letters:,} of {total:,} bytes beyond ASCII are {what}"
+    return f"{int(counts[known].sum()):,} of {int(counts.sum()):,} bytes beyond ASCII are {what}"
 
 
 def _is_common(letter: str) -> bool:
