@@ -21,7 +21,6 @@ from core.export.place import ExportError
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
 from core.sizes import show_bytes
-from core.template_marks import plain_template
 
 GgufType = Literal["f16", "bf16", "q8_0", "f32"]
 _TYPES = {

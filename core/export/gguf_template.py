@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.export.naming import plain_template
+from core.template_marks import plain_template
 from core.templates import TEMPLATE_ERRORS
 
 # What llama.cpp tells templates of its own accord (its common/chat.cpp): that the model may think, and, to those of

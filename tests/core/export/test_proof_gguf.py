@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from core.export import gguf_file, ollama, opening
+from core.export import gguf_template, ollama, opening
 from core.export.answering import prove
 from core.export.make import export
 from core.export.order import Order
@@ -68,7 +68,7 @@ def test_a_comment_left_in_the_template_of_a_gguf_is_found_out(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """E1."""
-    monkeypatch.setattr(gguf_file, "plain_template", lambda template: "{# marks #} a comment #}" + template)
+    monkeypatch.setattr(gguf_template, "plain_template", lambda template: "{# marks #} a comment #}" + template)
     with pytest.raises(Broken, match='the chat has .*, the export " a comment'):
         _exported(run, "gguf", tmp_path)
     assert not (tmp_path / "out").exists()

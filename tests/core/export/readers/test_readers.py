@@ -17,7 +17,6 @@ from core.chat.generate import prompt_ids
 from core.export import gguf_file, gguf_template, gguf_tokenizer, ollama
 from core.export.gguf_families import Layout, family_of
 from core.export.gguf_file import model_file, write_model
-from core.export.naming import plain_template
 from core.export.ollama import modelfile
 from core.export.readers.llama_cpp import LlamaCppReader
 from core.export.readers.ollama import OllamaReader
@@ -25,6 +24,7 @@ from core.export.readers.reader import CannotRender, Reader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
 from core.hardware import device
+from core.template_marks import plain_template
 from tests.core.export.made import subject_with_adapter
 from tests.core.export.templates import LONG, ONE, PADDED, SYSTEM, TEMPLATES, by_jinja
 from tests.tiny import TEMPLATE, TEXTS, tiny_model
