@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import clear_device_cache
 
+from core.basemodel.vocabulary import beyond, embedding_rows
 from core.build import is_out_of_memory, load_adapter, load_base
 from core.chat.generate import stop_ids
 from core.chat.sampling import Sampling
@@ -86,7 +87,8 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     rounding to the dtype moves; `parted` shows the first that do not. `checks` has a line for each thing compared.
     """
     reader = open_export(job["artefact"])
-    asked = _asked(reference_of(job), reader, talks_in(job), job["most"])
+    known = embedding_rows(find_model(job["reference"]["model"], job["reference"]["revision"]))
+    asked = _asked(reference_of(job), reader, talks_in(job), job["most"], known)
     reference = _chat(job, asked, say)
     checks: list[Check]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
@@ -111,8 +113,11 @@ def _as_json(checks: list[Check]) -> list[dict[str, Any]]:
     return [check.as_json() for check in checks]
 
 
-def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most: int) -> Asked:
-    """Up to `most` prompts, no two the same: the last one of a conversation that is short enough, else its first."""
+def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most: int, known: int | None) -> Asked:
+    """Up to `most` prompts, no two the same: the last one of a conversation that is short enough, else its first.
+
+    None with a token that the model, which has embeddings for `known`, cannot look up.
+    """
     chat: dict[tuple[int, ...], list[int]] = {}
     for talk in talks:
         if len(chat) == most:
@@ -123,7 +128,8 @@ def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most:
             ids, others = _prompt(reference, reader, talk)
         except CannotRender:
             continue
-        chat.setdefault(tuple(ids), others)
+        if not beyond(ids, known):
+            chat.setdefault(tuple(ids), others)
     return Asked([list(ids) for ids in chat], list(chat.values()))
 
 

@@ -67,7 +67,7 @@ class Reference:
     def trained(self, talk: Talk) -> list[Layout]:
         """The texts that training makes of the conversation. Raises CannotRender where it would not train on it."""
         try:
-            return [self._template.lay_out(Conversation(0, talk.messages, talk.tools, talk.text))]
+            return self._template.lay_outs(Conversation(0, talk.messages, talk.tools, talk.text))
         except Unrenderable as error:
             raise CannotRender(str(error)) from None
 
