@@ -1,4 +1,4 @@
-"""Whether a GGUF asks llama.cpp to put the first token before every prompt. Imports no torch."""
+"""How a chat begins, as a GGUF tells llama.cpp: whether that puts the first token there. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,21 @@ def adds_begin_token(tokenizer: Any) -> bool:
     begin = tokenizer.bos_token
     if not begin or tokenizer("a").input_ids[:1] != [tokenizer.bos_token_id]:
         return False
+    text = _chat(tokenizer)
+    return text is None or text.startswith(begin)
+
+
+def begins_with_token(tokenizer: Any) -> bool:
+    """Whether what the chat template writes begins with a token of its own, not with text."""
+    text = _chat(tokenizer)
+    return text is not None and text.startswith(tuple(tokenizer.get_added_vocab()))
+
+
+def _chat(tokenizer: Any) -> str | None:
+    """A question as the chat template writes it; None where there is no template, or it refuses."""
     if not tokenizer.chat_template:
-        return True
+        return None
     try:
-        text = tokenizer.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True)
+        return str(tokenizer.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True))
     except TEMPLATE_ERRORS:
-        return True
-    return str(text).startswith(begin)
+        return None

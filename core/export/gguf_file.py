@@ -90,8 +90,8 @@ def write_model(file: ModelFile, subject: Subject, path: Path, say: Say) -> None
     writer.add_file_type(_TYPES[file.kind][1])
     writer.add_quantization_version(QUANTISATION_VERSION)
     file.layout.write_settings(writer)
-    write_vocabulary(writer, read_vocabulary(subject.tokenizer, file.layout.config.vocab_size))
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
+    write_vocabulary(writer, read_vocabulary(subject.tokenizer, file.layout.config.vocab_size), tokenizer)
     write_special_tokens(writer, tokenizer, stop_tokens(subject, tokenizer))
     template = gguf_template(tokenizer)
     if template is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
-from core.export.first_token import adds_begin_token
+from core.export.first_token import adds_begin_token, begins_with_token
 from core.export.place import ExportError
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -33,7 +33,11 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF says of a tokenizer. `pre` and `merges` are of the kind "gpt2", `scores` of "llama"."""
+    """What a GGUF says of a tokenizer. `pre` and `merges` are of the kind "gpt2", `scores` of "llama".
+
+    `add_space_prefix`: a space is put before each piece of text between special tokens, which is all that llama.cpp
+    can be told; `at_the_head_only`: the tokenizer puts one before a text that begins with none of those.
+    """
 
     kind: str
     tokens: list[str]
@@ -42,6 +46,7 @@ class Vocabulary:
     merges: list[str]
     scores: list[float]
     add_space_prefix: bool
+    at_the_head_only: bool = False
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
@@ -56,7 +61,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     tokens, types = _tokens(spelt, size)
     merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
     if model.get("byte_fallback"):
-        return Vocabulary("llama", tokens, types, "default", [], _scores(model, tokens), _prefixes_space(spelt))
+        space, once = _prefixes_space(spelt), _prefixes_once(spelt)
+        return Vocabulary("llama", tokens, types, "default", [], _scores(model, tokens), space, once)
     return Vocabulary("gpt2", tokens, types, _split_name(spelt), merges, [], False)
 
 
@@ -110,6 +116,12 @@ def _prefixes_space(spelt: dict[str, Any]) -> bool:
     return any(step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never" for step in steps)
 
 
+def _prefixes_once(spelt: dict[str, Any]) -> bool:
+    """Whether that is so at the head of a text only."""
+    steps = _parts(spelt.get("pre_tokenizer"), "pretokenizers")
+    return any(step["type"] == "Metaspace" and step.get("prepend_scheme") == "first" for step in steps)
+
+
 def _split_name(spelt: dict[str, Any]) -> str:
     """llama.cpp's name for how text is split before merging. Raises ExportError where Nibble knows none."""
     steps = _parts(spelt.get("pre_tokenizer"), "pretokenizers")
@@ -126,15 +138,16 @@ def _split_name(spelt: dict[str, Any]) -> str:
     raise _unknown("it splits text in a way that Nibble knows no name of llama.cpp's for")
 
 
-def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
-    """Tokens and how text becomes them."""
+def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, tokenizer: Any) -> None:
+    """Tokens and how text becomes them: that of the chat, where llama.cpp has no word for how any does."""
     writer.add_tokenizer_model(vocabulary.kind)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
     if vocabulary.kind == "llama":
         writer.add_token_scores(vocabulary.scores)
-        writer.add_add_space_prefix(vocabulary.add_space_prefix)
+        never = vocabulary.at_the_head_only and begins_with_token(tokenizer)
+        writer.add_add_space_prefix(vocabulary.add_space_prefix and not never)
     else:
         writer.add_token_merges(vocabulary.merges)
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from core.build import load_tokenizer
+from core.chat.generate import prompt_ids
 from core.export.gguf_check import read_back, read_back_adapter
 from core.export.gguf_families import Layout, family_of
 from core.export.gguf_file import adapter_tensors, model_file, write_adapter, write_model
 from core.export.gguf_tokenizer import read_vocabulary
 from core.export.llama_cpp import LlamaCpp
 from core.export.place import Broken, ExportError
+from core.export.readers.llama_cpp import LlamaCppReader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
 from core.hardware import device
@@ -168,6 +170,33 @@ def test_a_tokenizer_made_by_sentencepiece_splits_the_same_in_llama_cpp(tmp_path
     model = LlamaCpp(tmp_path / "model.gguf", 64)
     for each in ["the quick fox", "hello there, ünï 日本", "a  red ball?", "jumps over", "xyz 123"]:
         assert model.tokens(each) == tokenizer(each, add_special_tokens=False).input_ids, each
+
+
+@pytest.mark.parametrize("begins", ["<|im_start|>", "[INST] "])
+def test_a_space_that_belongs_at_the_head_of_a_text_only_is_where_the_chat_has_it(begins: str, tmp_path: Path) -> None:
+    """Llama 2's and Mistral's tokenizers as transformers saves them now: `prepend_scheme` is `first`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", "<|im_start|>", "<|im_end|>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=440, special_tokens=special, show_progress=False)
+    raw.train_from_iterator(["the quick brown fox", "hello there, how are you?"] * 9, trainer)
+    base = tiny_model(tmp_path / "base")
+    spelt = json.loads(raw.to_str())
+    spelt["added_tokens"] = [each for each in spelt["added_tokens"] if not each["content"].startswith("<0x")]
+    raw = Tokenizer.from_str(json.dumps(spelt))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<|im_end|>")
+    tokenizer.pad_token = "<unk>"
+    tokenizer.chat_template = begins + "{% for m in messages %}{{ m.content }} [/INST]{% endfor %}"
+    tokenizer.save_pretrained(base)
+    subject = subject_with_adapter(tmp_path, str(base))
+    _written(subject, tmp_path / "model.gguf")
+    reader = LlamaCppReader(tmp_path / "model.gguf", 64)
+    talk = [{"role": "user", "content": "hello the fox"}]
+    assert reader.tokens(reader.rendered(talk)) == prompt_ids(tokenizer, talk, 64)
 
 
 def test_in_pairs_is_what_rotary_positions_of_neighbours_want() -> None:
