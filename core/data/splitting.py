@@ -66,7 +66,7 @@ class Splitter:
         self._honour = settings.named_splits == "honour"
         self._column: str | None = None
         self._without_train = ""
-        self._counts: Counter[tuple[Use, str]] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._left_alone = Ranges()
         self.held_out = Ranges()
 
@@ -82,24 +82,34 @@ class Splitter:
 
     def rows(self, told: Iterable[Told]) -> Iterator[Row | Unreadable]:
         """The rows, each as what becomes of it."""
-        reasons: dict[str, LeftAlone] = {}
+        column, honour = self._column, self._honour
+        left: dict[str, LeftAlone] = {}
+        last, since = ("", ""), 1  # rows of one file come together, and are counted together
+        number = 0
         for number, (row, use, name) in enumerate(told, start=1):
-            if self._column is not None and not isinstance(row, Unreadable):
-                said = row.get(self._column)
-                use, name = use_of(said) or "train", f"`{self._column}` {str(said)[:40]!r}"
-                if self._honour:
-                    row = {key: value for key, value in row.items() if key != self._column}
-            key = (use, name)
-            if key not in self._counts and len(self._counts) >= _MOST_NAMES:
-                key = (use, "others")
-            self._counts[key] += 1
-            if use != "train" and self._honour:
+            if column is not None and not isinstance(row, Unreadable):
+                said = row.get(column)
+                use, name = use_of(said) or "train", f"`{column}` {str(said)[:40]!r}"
+                if honour:
+                    row = {key: value for key, value in row.items() if key != column}
+            if (use, name) != last:
+                self._count(last, number - since)
+                last, since = (use, name), number
+            if use != "train" and honour:
                 if use == "held_out":
                     self.held_out.add(number)
                 else:
                     self._left_alone.add(number)
-                    row = reasons.setdefault(name, LeftAlone(f"it is of {name}, which is left alone"))
+                    row = left.setdefault(name, LeftAlone(f"it is of {name}, which is left alone"))
             yield row
+        self._count(last, number + 1 - since)
+
+    def _count(self, of: tuple[str, str], rows: int) -> None:
+        if not rows or not of[0]:
+            return
+        use, name = of
+        known = of in self._counts or len(self._counts) < _MOST_NAMES
+        self._counts[use, name if known else "others"] += rows
 
     def counts(self) -> dict[str, int] | None:
         """Rows for each use, as the data names them; None where it does not, or where that is ignored."""
