@@ -65,7 +65,7 @@ class Splitter:
         self._honour = settings.named_splits == "honour"
         self._column: str | None = None
         self._without_train = ""
-        self._counts: Counter[tuple[Use, str]] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._left_alone = Ranges()
         self.held_out = Ranges()
 
@@ -79,32 +79,44 @@ class Splitter:
         else:
             self._without_train = f"the column `{column}`"
 
-    def assigned(self, told: Iterable[Told]) -> Iterator[Told]:
+    def assigned(self, told: Iterator[Told]) -> Iterator[Told]:
         """The rows as a column of splits says what they are for, where there is one."""
+        return told if self._column is None else self._by_column(told, self._column)
+
+    def _by_column(self, told: Iterator[Told], column: str) -> Iterator[Told]:
         for row, use, name in told:
-            if self._column is None or isinstance(row, Unreadable):
+            if isinstance(row, Unreadable):
                 yield row, use, name
                 continue
-            said = row.get(self._column)
+            said = row.get(column)
             if self._honour:
-                row = {key: value for key, value in row.items() if key != self._column}
-            yield row, use_of(said) or "train", f"`{self._column}` {str(said)[:40]!r}"
+                row = {key: value for key, value in row.items() if key != column}
+            yield row, use_of(said) or "train", f"`{column}` {str(said)[:40]!r}"
 
     def rows(self, told: Iterable[Told]) -> Iterator[Row | Unreadable]:
         """The rows, each as what becomes of it."""
-        reasons: dict[str, LeftAlone] = {}
+        left: dict[str, LeftAlone] = {}
+        last, since = ("", ""), 1  # rows of one file come together, and are counted together
+        number = 0
         for number, (row, use, name) in enumerate(told, start=1):
-            key = (use, name)
-            if key not in self._counts and len(self._counts) >= _MOST_NAMES:
-                key = (use, "others")
-            self._counts[key] += 1
+            if (use, name) != last:
+                self._count(last, number - since)
+                last, since = (use, name), number
             if use != "train" and self._honour:
                 if use == "held_out":
                     self.held_out.add(number)
                 else:
                     self._left_alone.add(number)
-                    row = reasons.setdefault(name, LeftAlone(f"it is of {name}, which is left alone"))
+                    row = left.setdefault(name, LeftAlone(f"it is of {name}, which is left alone"))
             yield row
+        self._count(last, number + 1 - since)
+
+    def _count(self, of: tuple[str, str], rows: int) -> None:
+        if not rows or not of[0]:
+            return
+        use, name = of
+        known = of in self._counts or len(self._counts) < _MOST_NAMES
+        self._counts[use, name if known else "others"] += rows
 
     def counts(self) -> dict[str, int] | None:
         """Rows for each use, as the data names them; None where it does not, or where that is ignored."""

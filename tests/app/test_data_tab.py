@@ -272,6 +272,25 @@ def test_a_suggestion_sets_the_limit(events: DataEvents, given_here: dict[Any, A
     assert events.context.data.state["max_length"] == 1024
 
 
+def test_an_encoding_is_chosen_by_how_the_words_would_read(
+    events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]
+) -> None:
+    offered = [
+        {"encoding": "windows-1250", "words": ["Kočka", "měsíc"]},
+        {"encoding": "windows-1252", "words": ["Koèka", "<b>"]},
+    ]
+    html = data_html.encoding({"stage": "failed", "error": "not sure", "encodings": offered})
+    assert 'data-act="encoding" data-value="windows-1250">Windows-1250 (Central Europe)' in html
+    assert "Kočka · měsíc" in html and "&lt;b&gt;" in html
+    assert "Choose where the words read right" in html
+    menu = data._encoding_menu(offered)
+    assert [value for _, value in menu[:3]] == ["auto", "windows-1250", "windows-1252"]
+    assert menu[1][0] == "Windows-1250 (Central Europe): Kočka · měsíc"
+    assert len(menu) == len({value for _, value in menu})
+    updates = events.press(given_here, gr.EventData(None, {"act": "encoding", "value": "windows-1250"}))
+    assert updates[tab.fields["data.encoding"]] == "windows-1250"
+
+
 def test_a_finding_leads_to_its_rows(events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]) -> None:
     events.open(given_here)
     _wait(events.context.data)

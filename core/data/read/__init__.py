@@ -15,6 +15,8 @@ from core.data.read.places import find_blobs
 from core.data.read.source import FileInfo, Source
 from core.data.read.splits import uses_of_files
 
+_FILES_OFFERED = 100
+
 __all__ = ["SUFFIXES", "FileInfo", "Source", "open_source"]
 
 
@@ -36,9 +38,9 @@ def open_source(path: Path, encoding: str = "auto", name: str | None = None) -> 
 def encodings_offered(path: Path) -> Guesses | None:
     """What the letters of the first file that is in no Unicode would look like in each encoding; None without one.
 
-    Raises DataError where there is nothing to read.
+    Of many files the first hundred are looked at. Raises DataError where there is nothing to read.
     """
-    for blob in find_blobs(path, path.name, Notes()):
+    for blob in find_blobs(path, path.name, Notes())[:_FILES_OFFERED]:
         if kind_of(blob.name, blob.inner, blob.head(KIND_HEAD)) in TABLES:
             continue
         found = offers_of(blob)
