@@ -19,7 +19,8 @@ Tools = list[dict[str, Any]] | None
 # Two threads that render with one template would find each other's marks, or none: transformers 5.23 keeps the tracker
 # of `generation` blocks with the compiled template, which it caches by its text.
 _RENDERING = threading.Lock()
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_THOUGHT = re.compile(r"\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
+_TAGGED = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
 class Unrenderable(Exception):
@@ -100,11 +101,17 @@ class ChatTemplate:
 
 
 def once_reasoned(message: Message) -> Message:
-    """A message whose reasoning stands once: not in `reasoning_content` and, the same, at the head of its content."""
+    """A message whose reasoning stands once, without its tags in `reasoning_content`.
+
+    What the content has at its head is left out where it is the same, but for white space.
+    """
     reasoning = message.get("reasoning_content")
-    if not reasoning or "</think>" not in message["content"]:
+    if not reasoning:
         return message
-    found = _THOUGHT.match(message["content"])
-    if found is None or found[1].strip() != reasoning.strip():
+    if "</think>" in reasoning:
+        tagged = _TAGGED.fullmatch(reasoning)
+        message = {**message, "reasoning_content": tagged[1].strip() if tagged is not None else reasoning}
+    found = _THOUGHT.match(message["content"]) if "</think>" in message["content"] else None
+    if found is None or found[1].split() != message["reasoning_content"].split():
         return message
     return {**message, "content": message["content"][found.end() :]}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any
 
-from core.data.chat_template import ChatTemplate, Unrenderable
+from core.data.chat_template import ChatTemplate, Unrenderable, once_reasoned
 from core.data.conversation import Message
 from core.data.signs import Signs
 from core.data.template_probes import PROBES
@@ -122,6 +122,7 @@ class Asking:
 
 def _thought_of(message: Message) -> str:
     """A reply's reasoning, be it in a field of its own or at the head of its content."""
+    message = once_reasoned(message)
     inline = _THOUGHT.match(message["content"])
     return str(message.get("reasoning_content") or (inline[1] if inline else "")).strip()
 

@@ -346,6 +346,8 @@ def test_reasoning_that_stands_twice_is_learned_once(bare: Any) -> None:
     twice = {**THOUGHT[1], "content": "<think>\nI add.\n</think>\n\nTwo."}
     [layout] = template.lay_outs(Conversation(1, [TALK[0], twice]))
     assert _learned([layout]) == [f"<think>\nI add.\n</think>\nTwo.{END}\n"]
+    tagged = {**twice, "reasoning_content": "<think>I  add.</think>\n"}
+    assert _learned(template.lay_outs(Conversation(1, [TALK[0], tagged])))[0].count("think>") == 2
     other = {**twice, "reasoning_content": "Something else."}
     [layout] = template.lay_outs(Conversation(1, [TALK[0], other]))
     assert "Something else." in layout.text and "I add." in layout.text

@@ -126,6 +126,11 @@ RULES = {
         "{rows} hold{s} {examples} that the template leaves out, so the model never sees them.",
         "Choose a model whose template carries them (data.template), or put them into the text of a turn.",
     ),
+    "reasoned-twice": Rule(
+        "warning",
+        "{rows} {have} reasoning in `reasoning_content` and another in the text of the same reply: both are learned.",
+        "Keep one of the two. Where they are the same, the one in the text is left out by itself.",
+    ),
     "turns-apart": Rule(
         "note",
         "The template writes earlier replies differently once more turns follow. In {rows} each such reply is learned "

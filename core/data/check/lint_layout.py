@@ -40,6 +40,8 @@ class LayoutLint:
             self.hits.add("content-dropped", row, what)
         for how in sorted(set(_changes(conversation.messages, layouts))):
             self.hits.add("reply-dropped" if how == _GONE else "reply-changed", row, how)
+        if any(_reasons_twice(message) for message in conversation.messages):
+            self.hits.add("reasoned-twice", row)
         if layouts[0].asked != "as it is":
             self.hits.add(_ASKED[layouts[0].asked], row, self._prompt)
         if len(layouts) > 1:
@@ -50,9 +52,14 @@ class LayoutLint:
         found = [self.hits.finding(code, among, counted=True) for code in ("content-dropped", "reply-changed")]
         found += [
             self.hits.finding(code, among)
-            for code in ("reply-dropped", "system-dropped", "turns-apart", *_ASKED.values())
+            for code in ("reply-dropped", "system-dropped", "reasoned-twice", "turns-apart", *_ASKED.values())
         ]
         return [each for each in found if each is not None]
+
+
+def _reasons_twice(message: Message) -> bool:
+    """Whether a reply has reasoning in a field of its own and another in its content."""
+    return bool(message.get("reasoning_content")) and "</think>" in once_reasoned(message)["content"]
 
 
 def _left_out(conversation: Conversation, text: str) -> Iterator[str]:
@@ -64,7 +71,7 @@ def _left_out(conversation: Conversation, text: str) -> Iterator[str]:
         for call in message.get("tool_calls") or []:
             if not _holds_piece(text, _name_of(call)):
                 yield "tool calls"
-        if not _holds(text, message.get("reasoning_content") or ""):
+        if not _holds(text, once_reasoned(message).get("reasoning_content") or ""):
             yield "reasoning"
         if message["role"] != "tool" and not _holds_piece(text, message.get("name") or ""):
             yield "names of speakers"

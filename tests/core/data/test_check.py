@@ -359,3 +359,10 @@ def test_a_thought_that_only_ends_is_no_empty_one(folder: Path) -> None:
     )
     report = report_on(folder, [*QUIET, talk("two and two?", "I add.\n</think>\n\nFour.")], carries)
     assert codes(report) == {}
+
+
+def test_reasoning_of_two_kinds_in_one_reply_is_told_and_the_same_twice_is_not(folder: Path) -> None:
+    carries = TEMPLATE.replace("{%- generation -%}", "{%- generation -%}{{ message.reasoning_content or '' }}")
+    said = "<think>\nI add.\n</think>\n\nFour."
+    rows = [*QUIET, talk("2+2?", said, reasoning_content="I add."), talk("2 + 2?", said, reasoning_content="I guess.")]
+    assert codes(report_on(folder, rows, carries)) == {"reasoned-twice": [14]}
