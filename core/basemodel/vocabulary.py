@@ -67,3 +67,12 @@ def safe_pad(tokenizer: Any, rows: int) -> int:
     """The id to fill with where nothing is looked at: the tokenizer's own, or one that the model has a row for."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
     return next((token for token in known if token is not None and 0 <= token < rows), 0)
+
+
+def pad_of(found: FoundModel, tokenizer: Any) -> int | None:
+    """What `found` is to be filled with by others: as `safe_pad`; None where its tokenizer has no such token."""
+    own, known = tokenizer.pad_token_id, found.config.get("vocab_size")
+    if own is None or (isinstance(known, int) and own < known):
+        return own if own is None else int(own)
+    rows = embedding_rows(found)
+    return int(own) if rows is None else safe_pad(tokenizer, rows)

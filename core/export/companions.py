@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 
 from core.basemodel.outline import without_pad_beyond
-from core.basemodel.vocabulary import embedding_rows, safe_pad
+from core.basemodel.vocabulary import pad_of
 from core.build import load_tokenizer
 from core.data.layout import require_template
 from core.export.naming import without_paths
@@ -80,8 +80,7 @@ def write_generation_config(subject: Subject, folder: Path) -> None:
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     values = _generation(subject).to_diff_dict()
     values["eos_token_id"] = stop_tokens(subject, tokenizer)
-    rows = embedding_rows(subject.base)
-    values["pad_token_id"] = tokenizer.pad_token_id if rows is None else safe_pad(tokenizer, rows)
+    values["pad_token_id"] = pad_of(subject.base, tokenizer)
     write_json(folder / "generation_config.json", values)
 
 

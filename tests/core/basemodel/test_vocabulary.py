@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import core.train.loop as loop
-from core.basemodel.vocabulary import embedding_rows
+from core.basemodel.vocabulary import embedding_rows, pad_of
 from core.build import load_base, load_tokenizer
 from core.chat.generate import answers
 from core.chat.prompt import Prompt
@@ -120,6 +120,15 @@ def test_padded_prompts_answer_as_each_does_alone(tmp_path: Path) -> None:
         said = plain.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0)[0, ids.shape[1] :]
         alone.append(tokenizer.decode(said, skip_special_tokens=True).strip())
     assert answers(model, tokenizer, asked, 6) == alone
+
+
+def test_what_is_exported_is_filled_with_a_token_that_has_an_embedding(tmp_path: Path) -> None:
+    found = find_model(str(_model(tmp_path / "m")))
+    tokenizer = load_tokenizer(found)
+    assert tokenizer.pad_token_id >= (embedding_rows(found) or 0) > tokenizer.eos_token_id
+    assert pad_of(found, tokenizer) == tokenizer.eos_token_id
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(5)
+    assert pad_of(found, tokenizer) == 5
 
 
 def test_the_chat_refuses_a_message_with_it(tmp_path: Path) -> None:
