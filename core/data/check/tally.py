@@ -13,6 +13,7 @@ import numpy as np
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
 from core.data.conversation import Conversation, Dropped, Finding
+from core.data.formats.masks import DETAIL_KEY
 from core.data.render import Renderer
 from core.recipe import DataSettings
 
@@ -50,7 +51,8 @@ class Tally:
                 refused = layout is None and self._is_fine_without_system(conversation)
                 self._tokens.add_dropped(layout, result, refused)
                 continue
-            self._tokens.add(result, plain=conversation.text is not None)
+            masked = any(DETAIL_KEY in message for message in conversation.messages)
+            self._tokens.add(result, plain=conversation.text is not None, masked=masked)
             values = (result.row, len(result.ids), result.full_length, sum(result.trained))
             for column, value in zip(self._columns, values, strict=True):
                 column.append(value)
