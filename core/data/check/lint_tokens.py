@@ -46,8 +46,11 @@ class TokenLint:
         self._bos = tokenizer.bos_token_id
         self._end = tokenizer.eos_token or "an end-of-text token"
 
-    def add(self, result: Rendered, plain: bool = False) -> None:
-        """Look at one row that was rendered; of `plain` text no turn is expected to end."""
+    def add(self, result: Rendered, plain: bool = False, masked: bool = False) -> None:
+        """Look at one row that was rendered; of `plain` text no turn is expected to end.
+
+        Where the data has some characters `masked`, stretches end within a reply: only the last is looked at.
+        """
         if self._bos is not None and result.ids[:2] == [self._bos, self._bos]:
             self.hits.add("double-bos", result.row)
         if self._rows is not None and max(result.ids, default=0) >= self._rows:
@@ -55,7 +58,8 @@ class TokenLint:
                 self.hits.add("no-embedding", result.row, f"{self._name_of(token)!r} (id {token:,})")
         if result.truncated:
             self.hits.add("reply-cut", result.row)
-        if not plain and any(not self._stops.intersection(ends) for ends in _ends_of_runs(result)):
+        runs = [] if plain else list(_ends_of_runs(result))
+        if any(not self._stops.intersection(ends) for ends in (runs[-1:] if masked else runs)):
             self.hits.add("no-end-of-turn", result.row)
 
     def add_dropped(self, layout: Layout | None, dropped: Dropped, mended_by: str = "") -> None:

@@ -21,7 +21,7 @@ _SPEAKERS = {"role", "from", "speaker", "author", "sender", "user", "character",
 
 
 def ignored_answers(rows: list[Row], layout: Layout, settings: DataSettings) -> list[str]:
-    """What `layout` leaves out of `rows` that looks like the answer, the speaker or the label, by its path."""
+    """What `layout` leaves out of `rows` that looks like the answer, the speaker, the label or a mask, by its path."""
     found: dict[str, None] = {}
     roles = roles_of(settings)
     for group in _telling(rows):
@@ -41,7 +41,7 @@ def why_not(ignored: list[str], rows: list[Row]) -> str:
     """What is left out, and what to do about it, as the end of a sentence and another."""
     look = "looks" if len(ignored) == 1 else "look"
     mend = what_to_do(rows, ignored)
-    return f"{said(ignored)} would be left out, and {look} like the answer, the speaker or the label. {mend}"
+    return f"{said(ignored)} would be left out, and {look} like the answer, the speaker, the label or a mask. {mend}"
 
 
 def what_to_do(rows: list[Row], ignored: list[str] | None = None) -> str:

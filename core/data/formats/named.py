@@ -21,7 +21,7 @@ _Words = tuple[Severity, str, str]
 _WORDS: dict[str, _Words] = {
     "unused-answer": (
         "error",
-        "In {rows}, {names} look{s} like the answer, the speaker or the label and {are} not used.",
+        "In {rows}, {names} look{s} like the answer, the speaker, the label or a mask and {are} not used.",
         "Say by hand which column is what (format: mapping), or take {them} out of the file.",
     ),
     "unused-text": (

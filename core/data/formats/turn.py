@@ -180,9 +180,10 @@ def _called(name: Any) -> str:
 
 def _read_extras(turn: dict[str, Any], keys: tuple[str, str], said: list[Message], reading: Reading, path: str) -> None:
     """What a turn holds beside its words, into the messages that it says; what is not used is noted."""
-    message = said[-1]
-    used = {*keys, *_read_marks(turn, message, reading)}
-    if message["role"] == "assistant":
+    replies = [message for message in said if message["role"] == "assistant"]
+    message = replies[-1] if replies else said[-1]
+    used = {*keys, *_read_marks(turn, replies, reading)}
+    if replies:
         used |= _read_calls(turn, message, reading, path) | _read_thoughts(turn, message)
     for key in ("name", "tool_call_id"):
         if isinstance(turn.get(key), str) and turn[key] and key not in message:
@@ -228,18 +229,18 @@ def _read_tools(turn: dict[str, Any], reading: Reading, path: str) -> set[str]:
     return names
 
 
-def _read_marks(turn: dict[str, Any], message: Message, reading: Reading) -> set[str]:
+def _read_marks(turn: dict[str, Any], replies: list[Message], reading: Reading) -> set[str]:
     """How much a turn counts in the loss."""
     used = set()
-    replies = message["role"] == "assistant"
-    if replies and not is_empty(turn.get(DETAIL_KEY)):
+    if len(replies) == 1 and not is_empty(turn.get(DETAIL_KEY)):
         used.add(DETAIL_KEY)
-        message |= masked(turn[DETAIL_KEY], message["content"])
+        replies[0] |= masked(turn[DETAIL_KEY], replies[0]["content"])
     if WEIGHT_KEYS.isdisjoint(turn):
         return used
     weight = weight_of(turn, WEIGHT_KEYS, "a turn's")
     if weight is not None and replies:
-        message["weight"] = weight * message.get("weight", 1.0)
+        for message in replies:
+            message["weight"] = weight * message.get("weight", 1.0)
     elif weight:
         reading.notes.add("user-turn-marked")
     figure = "loss" in turn and turn["loss"] not in (True, False)

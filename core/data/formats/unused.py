@@ -22,6 +22,7 @@ _ANSWER = _words(
     answer answers response responses reply replies completion completions output outputs target targets solution
     solutions choice choices option options gold truth groundtruth reference label labels class chosen rejected
     correct expected assistant gpt accepted generation generations mask masks train training trainable
+    ignore skip learn
     """
 )
 _SPEAKER = _words(
@@ -37,6 +38,7 @@ _OF_A_TEXT = _words(
     topic topics verdict diagnosis contexts summary summaries highlights translation
     """
 )
+_TELLING = _SPEAKER | _ANSWER | {"ground_truth", "gold_label", "correct_answer", "expected_output"}
 _SAYS_WHICH = _SPEAKER | _OF_A_TEXT | {"label", "labels", "class", "answer", "target"}
 _NAMING = _words(
     """
@@ -83,7 +85,16 @@ def unused_of(row: dict[str, Any], plain: dict[str, Any], reading: Reading) -> d
         key = plain_name(name)
         if (key not in used or plain[key] is not value) and not is_empty(value):
             left.setdefault(short_path(name), []).append(value)
+            if isinstance(value, dict):
+                _look_into(name, value, left)
     return {path: _worth(path, values, reading) for path, values in left.items()} if left else {}
+
+
+def _look_into(name: str, value: dict[str, Any], left: dict[str, list[Any]]) -> None:
+    """Note the keys of an unused object, such as `metadata`, that are called as the answer or the speaker is."""
+    for key, inner in value.items():
+        if plain_name(str(key)) in _TELLING and not is_empty(inner):
+            left.setdefault(short_path(f"{name}.{key}"), []).append(inner)
 
 
 def short_path(path: str) -> str:

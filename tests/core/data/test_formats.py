@@ -243,7 +243,7 @@ def test_labels_of_another_kind_do_not_make_it_kto_and_are_not_passed_over() -> 
         converted(rows)
     found = converted(rows, format="prompt-completion")
     assert found.findings[0].message == (
-        "In 4 rows, `label` looks like the answer, the speaker or the label and is not used."
+        "In 4 rows, `label` looks like the answer, the speaker, the label or a mask and is not used."
     )
 
 

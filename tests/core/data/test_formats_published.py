@@ -185,6 +185,15 @@ def test_a_part_of_an_unknown_type_costs_no_more_than_itself(part: dict[str, Any
     assert left_out(found) == said
 
 
+def test_the_weight_of_a_turn_goes_to_all_that_it_says() -> None:
+    use = {"type": "tool_use", "id": "t", "name": "look", "input": {"at": "box"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "a ball"}
+    said = {"role": "assistant", "content": [use, result, {"type": "text", "text": "It is."}], "weight": 0}
+    found = converted({"messages": [ASK, said, ASK, REPLY]})
+    assert [message.get("weight") for message in found.usable[0].messages] == [None, 0.0, None, 0.0, None, None]
+    assert found.findings == []
+
+
 def test_an_entry_in_which_nobody_speaks_costs_no_more_than_itself() -> None:
     call = {"id": 3, "type": "service", "actor": "Bo", "action": "phone_call", "text": ""}
     found = converted({"messages": [ASK, call, REPLY]})

@@ -180,6 +180,10 @@ def test_a_row_that_is_used_whole_has_no_such_finding(name: str) -> None:
         ({"messages": [ASK, REPLY], "label": "spam"}, "messages", "label"),
         ({"messages": [ASK, REPLY], "expected_answer": "a red ball, surely"}, "messages", "expected_answer"),
         ({"messages": [ASK, {**REPLY, "label": 1}]}, "messages", "messages[].label"),
+        ({"messages": [ASK, {**REPLY, "ignore": True}]}, "messages", "messages[].ignore"),
+        ({"messages": [ASK, {**REPLY, "mask": 1}]}, "messages", "messages[].mask"),
+        ({"text": LONG, "metadata": {"speaker": "Ann", "page": 4}}, "text", "metadata.speaker"),
+        ({**PAIR, "extra_info": {"answer": "a red ball, surely"}}, "prompt-completion", "extra_info.answer"),
     ],
 )
 def test_what_looks_like_the_answer_the_speaker_or_the_label_is_never_passed_over(
@@ -191,8 +195,8 @@ def test_what_looks_like_the_answer_the_speaker_or_the_label_is_never_passed_ove
     assert f"`{column}` would be left out" in str(refusal.value)
     assert f"choose the format {layout}." in str(refusal.value)
     found = converted([row] * 3, format=layout)  # the person says so: then it is said, and no error
-    assert ("warning", "unused-answer", f"In 3 rows, `{column}` looks like the answer, the speaker or the label and is "
-            "not used.") in said(found)  # fmt: skip
+    message = f"In 3 rows, `{column}` looks like the answer, the speaker, the label or a mask and is not used."
+    assert ("warning", "unused-answer", message) in said(found)
 
 
 def test_a_mapping_to_begin_with_stands_in_the_refusal() -> None:

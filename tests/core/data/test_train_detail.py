@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from core.data.check import check
 from core.data.conversation import Conversation
 from core.data.dataset import load
 from core.data.layout import Unrenderable
@@ -75,4 +76,4 @@ def test_what_is_masked_in_a_file_is_masked_in_training(tmp_path: Path) -> None:
     found = load(file, DataSettings())
     tokenizer = tiny_tokenizer(tmp_path, BY_MARKS)
     assert "SECRET" not in trained(tokenizer, found.usable[0].messages)
-    assert found.findings == []
+    assert check(file, DataSettings(), tokenizer).findings == []
