@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,10 @@ _COMMANDS = {
     "message",
     "requires",
 }
-LARGEST_BYTES = 5_000_000
+LARGEST_BYTES = 500_000
+_ENDS = 20
+_QUOTES = ('"""', '"')
+_LINE, _SPACE = re.compile(r"[\r\n]"), re.compile(r"[ \t\r\n]")
 
 
 class BadModelfile(Exception):
@@ -75,7 +79,7 @@ def _commands(text: str) -> list[tuple[str, str]]:
         if text[at] in " \t\r\n":
             at += 1
         elif text[at] == "#":
-            at = _until(text, at, "\r\n")
+            at = _until(text, at, _LINE)
         else:
             name, at = _word(text, at)
             if name.lower() not in _COMMANDS:
@@ -89,12 +93,13 @@ def _commands(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _until(text: str, at: int, ends: str) -> int:
-    return next((place for place in range(at, len(text)) if text[place] in ends), len(text))
+def _until(text: str, at: int, ends: re.Pattern[str]) -> int:
+    found = ends.search(text, at)
+    return found.start() if found else len(text)
 
 
 def _word(text: str, at: int) -> tuple[str, int]:
-    end = _until(text, at, " \t\r\n")
+    end = _until(text, at, _SPACE)
     if end == len(text) or text[end] not in " \t":
         raise BadModelfile(f"nothing follows {text[at:end]!r}")
     return text[at:end], end
@@ -102,16 +107,23 @@ def _word(text: str, at: int) -> tuple[str, int]:
 
 def _value(text: str, at: int) -> tuple[str, int]:
     """The value that begins at `at`: to the end of the line, or of the quotes; what is not printable is left out."""
+    start = _kept(text[at : at + _ENDS]).lstrip()
+    quotes = next((each for each in _QUOTES if start.startswith(each)), "")
     end = at
     while True:
-        end = _until(text, end, "\r\n")
-        said = "".join(letter for letter in text[at:end] if _is_kept(letter))
-        value = _unquoted(said.strip())
-        if value is not None:
-            return value, end
+        end = _until(text, end, _LINE)
+        # Only where quotes may close is the whole looked at: there can be as many lines as there are letters.
+        if end == len(text) or _kept(text[max(at, end - _ENDS) : end]).rstrip().endswith(quotes):
+            value = _unquoted(_kept(text[at:end]).strip())
+            if value is not None:
+                return value, end
         if end == len(text):
             raise BadModelfile("a quote is not closed")
         end += 1
+
+
+def _kept(text: str) -> str:
+    return "".join(letter for letter in text if _is_kept(letter))
 
 
 def _is_kept(letter: str) -> bool:
@@ -120,7 +132,7 @@ def _is_kept(letter: str) -> bool:
 
 def _unquoted(text: str) -> str | None:
     """The inside of the quotes, of which nothing is escaped; None where they are not closed yet."""
-    for quotes in ('"""', '"'):
+    for quotes in _QUOTES:
         if text.startswith(quotes):
             closed = len(text) >= 2 * len(quotes) and text.endswith(quotes)
             return text[len(quotes) : -len(quotes)] if closed else None

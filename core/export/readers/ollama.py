@@ -17,7 +17,7 @@ from core.data.conversation import Message
 from core.export.gotemplate import GoError
 from core.export.llama_cpp import LlamaCpp
 from core.export.readers.llama_cpp import LARGEST_CONTEXT, fed, with_first
-from core.export.readers.modelfile import BadModelfile, read_modelfile
+from core.export.readers.modelfile import BadModelfile, Modelfile, read_modelfile
 from core.export.readers.ollama_template import OllamaTemplate
 from core.export.readers.reader import CannotRender
 
@@ -39,7 +39,7 @@ class OllamaReader:
         self._folder = folder
         try:
             self.modelfile = read_modelfile(folder / MODELFILE)
-            self._template = OllamaTemplate(self.modelfile.template or "{{ .Prompt }}")
+            self._template = OllamaTemplate(_template_of(self.modelfile))
         except (BadModelfile, GoError) as error:
             raise CannotRender(f"its Modelfile is not read: {error}") from None
         adapter = self.modelfile.adapter
@@ -98,6 +98,15 @@ class OllamaReader:
         words = [word for word in self._stop_words if len(self.engine.tokens(word)) > 1]
         places = [place for place in map(text.find, words) if place >= 0]
         return self.engine.within(reply, text[: min(places)]) if places else reply
+
+
+def _template_of(modelfile: Modelfile) -> str:
+    """Raises BadModelfile where Ollama would choose one by its version, or lay conversations out by code of its own."""
+    if "renderer" in modelfile.others:
+        raise BadModelfile("it asks for a RENDERER, which is code of Ollama's")
+    if modelfile.template is None:
+        raise BadModelfile("it has no TEMPLATE")
+    return modelfile.template
 
 
 def open_ollama(artefact: dict[str, Any]) -> OllamaReader:

@@ -13,7 +13,7 @@ from core.data.layout import own_template
 from core.export.go_template import go_template
 from core.export.gotemplate import GoError
 from core.export.gotemplate.functions import ollama
-from core.export.ollama import modelfile, said_stop, stop_words
+from core.export.ollama import modelfile, ollama_card, said_stop, stop_words
 from core.export.place import ExportError
 from core.export.readers.modelfile import parse_modelfile
 from core.export.readers.ollama_template import OllamaTemplate
@@ -140,6 +140,12 @@ def test_what_a_modelfile_says_in_quotes_is_what_was_meant(starter: Subject, tok
     assert said_stop('### "Human":\n') == 'PARAMETER stop """### "Human":\n"""'
     odd_stop = '"a\\n"\nb'
     assert parse_modelfile("FROM a\n" + said_stop(odd_stop)).parameters["stop"] == [odd_stop]
+
+
+def test_the_readme_says_what_ollama_cannot_say_or_says_otherwise(starter: Subject) -> None:
+    said = ollama_card(starter).usage
+    assert "Tools are not in the Modelfile's template" in said and "ollama create" in said
+    assert "currentDate" not in said  # the starter's template asks for no date
 
 
 def test_a_question_that_begins_with_plain_text_ends_the_reply_too(starter: Subject, tokenizer: Any) -> None:

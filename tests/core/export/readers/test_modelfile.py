@@ -47,3 +47,8 @@ def test_what_is_not_printable_is_dropped_as_ollama_drops_it() -> None:
 def test_what_ollama_refuses_is_refused(text: str, said: str) -> None:
     with pytest.raises(BadModelfile, match=said):
         parse_modelfile(text)
+
+
+def test_a_file_of_nothing_but_lines_in_an_open_quote_is_refused_at_once() -> None:
+    with pytest.raises(BadModelfile, match="not closed"):
+        parse_modelfile('FROM a\nTEMPLATE """' + "x\n" * 400_000)

@@ -257,9 +257,14 @@ def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_
         OllamaReader(tmp_path, 512).rendered(TALKS[1], None, False)
     with pytest.raises(CannotRender, match="takes no tools"):
         OllamaReader(tmp_path, 512).rendered(TALKS[1], [{"type": "function", "function": {"name": "f"}}])
-    (tmp_path / "Modelfile").write_text("FROM ./model.gguf\nTEMPLATE {{ .Messages | toJson }}", encoding="utf-8")
-    with pytest.raises(CannotRender, match="knows no function toJson"):
-        OllamaReader(tmp_path, 512)
+    for rest, said in (
+        ("TEMPLATE {{ .Messages | toJson }}", "knows no function toJson"),
+        ("PARAMETER top_p 1", "has no TEMPLATE"),
+        ("RENDERER qwen3-coder", "a RENDERER"),
+    ):
+        (tmp_path / "Modelfile").write_text(f"FROM ./model.gguf\n{rest}", encoding="utf-8")
+        with pytest.raises(CannotRender, match=said):
+            OllamaReader(tmp_path, 512)
 
 
 def test_a_stop_word_of_plain_text_ends_a_reply_in_ollama(tmp_path: Path) -> None:
