@@ -32,7 +32,6 @@ from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
 from core.export.texts import PROMPTS, hold_texts, replies_of
 from core.export.told import NOT_OPENED
-from core.export.verify import LONGEST_TOKENS
 from core.hardware import claim_card
 from core.models import find_model
 from core.recipe import DataSettings, QuantizationSettings
@@ -40,6 +39,7 @@ from core.setup.llama_cpp import MISSING
 from core.trust import trust_only
 from core.workspace import Workspace, write_json
 
+LONGEST_TOKENS = 512
 ENDS = "what ends a reply"
 Job = dict[str, Any]
 

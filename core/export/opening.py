@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from core.export import llama_cpp
-from core.export.readers.llama_cpp import LlamaCppReader
-from core.export.readers.ollama import OllamaReader
+from core.export.readers.llama_cpp import open_gguf
+from core.export.readers.ollama import open_ollama
 from core.export.readers.reader import Reader
 from core.export.readers.transformers import open_adapter, open_model
 
@@ -17,21 +16,12 @@ Artefact = dict[str, Any]
 BY_LLAMA_CPP = ("gguf", "ollama")
 
 
-def _open_gguf(artefact: Artefact) -> Reader:
-    folder, over = Path(artefact["folder"]), artefact.get("over")
-    return LlamaCppReader(folder / artefact["file"], artefact["room"], folder / over if over else None)
-
-
-def _open_ollama(artefact: Artefact) -> Reader:
-    return OllamaReader(Path(artefact["folder"]), artefact["room"])
-
-
 # By the kind of artefact (core/export/make.py).
 READERS: dict[str, Callable[[Artefact], Reader]] = {
     "peft": open_adapter,
     "model": open_model,
-    "gguf": _open_gguf,
-    "ollama": _open_ollama,
+    "gguf": open_gguf,
+    "ollama": open_ollama,
 }
 
 

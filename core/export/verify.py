@@ -18,7 +18,7 @@ from core.process import as_process
 from core.telling import telling_line_of
 from core.workspace import read_json, write_json
 
-NEW_TOKENS, PROMPTS, LONGEST_TOKENS = 32, 20, 512
+NEW_TOKENS, PROMPTS = 32, 20
 Say = Callable[[str, float | None], None]
 
 
@@ -61,12 +61,7 @@ def job(
     }
     return {
         "reference": reference,
-        "artefact": {
-            **reference,
-            "packed": artefact["kind"] == "peft" and packed,
-            "room": LONGEST_TOKENS + new_tokens + 8,  # tokens that a program makes room for
-            **artefact,
-        },
+        "artefact": {**reference, "packed": artefact["kind"] == "peft" and packed, **artefact},
         "talks": [asdict(talk) for talk in talks.talks],
         "source": talks.source,
         "data": subject.recipe.data.model_dump(),
