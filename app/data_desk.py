@@ -16,6 +16,8 @@ State = dict[str, Any]
 Ask = Callable[..., dict[str, Any]]
 LOOKS_EVERY = 0.4  # seconds
 NOTHING: State = {"stage": "idle", "progress": 0.0}
+# In the place of a row's number, until it is known which row that is.
+FIRST_USABLE = 0
 
 
 class DataDesk:
@@ -34,7 +36,7 @@ class DataDesk:
         self._more: dict[str, list[int]] = {}
         self.state: State = NOTHING
         self.shown: dict[str, Any] | None = None
-        self.number = 1
+        self.number = FIRST_USABLE
         self.turn = 0
         self.awaited = -1
         self._recipe: dict[str, Any] = {}
@@ -48,7 +50,7 @@ class DataDesk:
                 return
             known = self.state if wanted[:1] == self._wanted[:1] and "usable" in self.state else None
             if known is None:
-                self.number, self.shown = 1, None
+                self.number, self.shown = FIRST_USABLE, None
             self._wanted, self._recipe = wanted, recipe.model_dump()
             begun = {**known, "max_length": recipe.data.max_length} if known else {"name": Path(recipe.data.path).name}
             self._start({**begun, "stage": "starting", "progress": 0.0})
@@ -68,11 +70,11 @@ class DataDesk:
     def show(self, number: int) -> dict[str, Any]:
         """Show row `number`, or the nearest there is. Raises NibbleError."""
         self._make_sure()
-        return self._fetch(number)
+        return self._fetch(max(1, number))
 
     def _fetch(self, number: int) -> dict[str, Any]:
         turn = self.turn
-        found = self._ask("desk", do="row", number=max(1, number))
+        found = self._ask("desk", do="row", number=number)
         with self._lock:
             if turn == self.turn:
                 self.number, self.shown = int(found["row"]), found

@@ -204,7 +204,11 @@ def tick(tab: DataTab, context: Context, seen: dict[str, str]) -> Updates:
     known = state["stage"] != "failed" and "usable" in state
     if seen.get("known") != str(known):
         seen["known"] = str(known)
-        updates |= {tab.viewer: gr.Column(visible=known), tab.saving: gr.Row(visible=known), tab.row: desk.number}
+        updates |= {
+            tab.viewer: gr.Column(visible=known),
+            tab.saving: gr.Row(visible=known),
+            tab.row: max(1, desk.number),
+        }
     columns = json.dumps([state.get(key) for key in ("columns", "turn_columns", "speakers")])
     if state.get("columns") and seen.get("columns") != columns:
         seen["columns"] = columns

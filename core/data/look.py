@@ -95,7 +95,7 @@ class Look:
             raise DataError(self._state["error"] or NOT_READ_YET)
         if report is None or parts.check.read is None:
             return self._row_of_unread(parts, max(1, number))
-        number = min(max(1, number), report.rows)
+        number = min(number, report.rows) if number > 0 else parts.check.read.first_usable
         codes = [each.code for each in parts.check.findings if _has(parts.check.rows_of(each.code), number)]
         found = {"row": number, "rows": report.rows, "raw": parts.raw.show(number), "findings": codes}
         conversation = parts.check.read.conversation(number)

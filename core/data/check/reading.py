@@ -32,6 +32,11 @@ class ReadRows:
     lint: RowLint
     findings: list[Finding]
 
+    @property
+    def first_usable(self) -> int:
+        """The first row of the file that is used: others may come before it, such as those of a test split."""
+        return int(self.lint.rows[0])
+
     def conversation(self, row: int) -> Conversation | None:
         """The conversation in a row of the file, None where that row is not used."""
         rows = self.lint.rows

@@ -110,6 +110,16 @@ def test_a_number_beyond_the_file_shows_its_last_or_first_row(opened: Desk) -> N
     assert opened.row(-5)["row"] == 1
 
 
+def test_the_first_row_shown_is_one_that_can_be_used(desk: Desk, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_jsonl(folder / "test.jsonl", chat_rows(3))
+    write_jsonl(folder / "train.jsonl", chat_rows(6))
+    desk.open(recipe(model, folder))
+    finished(desk)
+    assert desk.row(0)["row"] == 4 and "left alone" in desk.row(1)["reason"]
+
+
 def test_rows_may_be_turned_backwards_and_forwards(opened: Desk) -> None:
     for number in (5, 6, 4, 13, 1):
         assert json.loads(opened.row(number)["raw"]) == ROWS[number - 1]
