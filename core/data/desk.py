@@ -74,7 +74,9 @@ class Desk:
         return dict(NOTHING) if self._look is None else self._look.state()
 
     def row(self, number: int) -> dict[str, Any]:
-        """Row `number`, or the nearest there is; 0 is the first that can be used: as chat, as tokens, as it stands in the file, with its findings.
+        """Row `number`, or the nearest there is: as chat, as tokens, as it stands in the file, with its findings.
+
+        0 is the first row that can be used.
 
         `{"row", "rows", "raw", "findings"}`, and for one that can be used `{"messages", "tools", "text", "tokens",
         "length", "trained", "truncated_here"}`; for one that cannot, `reason`.
