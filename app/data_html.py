@@ -6,8 +6,8 @@ from typing import Any
 
 from app.data_chart import lengths_chart
 from app.data_findings_html import AT_WORK, count_rows, findings, words
-from app.form import WORDS, as_on_screen
-from app.pieces import duration, error_box, figure, number, text
+from app.form import WORDS
+from app.pieces import duration, figure, number, text
 from core.data.samples import samples
 from core.sizes import MIB, show_size
 
@@ -84,7 +84,8 @@ def at_work(state: State) -> str:
 def head(state: State) -> str:
     """Whether this dataset can be used, and its figures."""
     if state["stage"] == "failed":
-        return error_box(as_on_screen(state["error"])) + (_BY_HAND if state.get("columns") else "")
+        said = f'<div class="nb-box nb-error" role="alert"><span>{words(state["error"])}</span></div>'
+        return said + (_BY_HAND if state.get("columns") else "")
     name = text(state.get("name") or "")
     if "usable" not in state:
         return (
@@ -129,7 +130,7 @@ def _figures(state: State) -> list[str]:
     left_out = state["rows"] - state["usable"]
     shown = [figure("usable", f"{number(state['usable'])} of {number(state['rows'])}", "rows")]
     if left_out:
-        shown.append(figure("left out", number(left_out), "rows, see why below"))
+        shown.append(figure("left out", number(left_out), f"{'row' if left_out == 1 else 'rows'}, see why below"))
     if state.get("tokens"):
         shown += _token_figures(state)
     return shown
@@ -153,7 +154,8 @@ def _token_figures(state: State) -> list[str]:
         unpacked = f"packed; {100 * padding['padded']:.0f} % if each row stood alone"
         shown.append(figure("padding", f"{100 * padding['packed']:.1f} %", unpacked))
     if state.get("steps_per_epoch"):
-        shown.append(figure("an epoch", f"{number(state['steps_per_epoch'])} steps", _time(state)))
+        steps = state["steps_per_epoch"]
+        shown.append(figure("an epoch", f"{number(steps)} {'step' if steps == 1 else 'steps'}", _time(state)))
     return shown
 
 
@@ -201,7 +203,8 @@ def encoding(state: State) -> str:
 
 def _encodings(state: State) -> str:
     """The encodings that the data may be in, each with words as they would read in it: a button takes it."""
-    offered = (state.get("encodings") or [])[:ENCODINGS_NAMED]
+    in_use = {file.get("encoding") for file in state.get("files") or ()}
+    offered = [each for each in state.get("encodings") or () if {each["encoding"]} != in_use][:ENCODINGS_NAMED]
     if not offered:
         return ""
     items = "".join(

@@ -13,6 +13,7 @@ import numpy as np
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
 from core.data.conversation import Conversation, Dropped, Finding, Message
+from core.data.formats.masks import DETAIL_KEY
 from core.data.formats.valid import joined
 from core.data.layout import Layout
 from core.data.render import Renderer
@@ -63,7 +64,8 @@ class Tally:
                 self.dropped.append(result)
                 self._tokens.add_dropped(layout, result, mended_by)
                 continue
-            self._tokens.add(result, plain=conversation.text is not None)
+            masked = any(DETAIL_KEY in message for message in conversation.messages)
+            self._tokens.add(result, plain=conversation.text is not None, masked=masked)
             values = (result.row, len(result.ids), result.full_length, sum(result.trained))
             for column, value in zip(self._columns, values, strict=True):
                 column.append(value)
