@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.data_chart import lengths_chart
-from app.data_findings_html import AT_WORK, count_rows, findings, words
+from app.data_findings_html import AT_WORK, count_rows, error_in_words, findings, words
 from app.form import WORDS
 from app.pieces import duration, figure, number, text
 from core.data.samples import samples
@@ -84,8 +84,7 @@ def at_work(state: State) -> str:
 def head(state: State) -> str:
     """Whether this dataset can be used, and its figures."""
     if state["stage"] == "failed":
-        said = f'<div class="nb-box nb-error" role="alert"><span>{words(state["error"])}</span></div>'
-        return said + (_BY_HAND if state.get("columns") else "")
+        return error_in_words(state["error"]) + (_BY_HAND if state.get("columns") else "")
     name = text(state.get("name") or "")
     if "usable" not in state:
         return (
@@ -203,13 +202,13 @@ def encoding(state: State) -> str:
 
 def _encodings(state: State) -> str:
     """The encodings that the data may be in, each with words as they would read in it: a button takes it."""
-    in_use = {file.get("encoding") for file in state.get("files") or ()}
-    offered = [each for each in state.get("encodings") or () if {each["encoding"]} != in_use][:ENCODINGS_NAMED]
+    in_use, named = {file.get("encoding") for file in state.get("files") or ()}, WORDS["data.encoding"]
+    offered = [each for each in state.get("encodings") or () if {named[each["encoding"]]} != in_use][:ENCODINGS_NAMED]
     if not offered:
         return ""
     items = "".join(
         f'<li><button type="button" class="nb-button" data-act="encoding" data-value="{text(each["encoding"])}">'
-        f"{text(WORDS['data.encoding'][each['encoding']])}</button> <small>{text(reads(each['words']))}</small></li>"
+        f"{text(named[each['encoding']])}</button> <small>{text(reads(each['words']))}</small></li>"
         for each in offered
     )
     unsure = state["stage"] == "failed" and not state.get("files")

@@ -159,7 +159,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
     "data.named_splits": {
-        "honour": "Used as they are named",
+        "honour": "As named",
         "ignore": "Train on all of them",
     },
     "data.train_on": {
