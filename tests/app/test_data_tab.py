@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,29 @@ def test_what_the_train_tab_put_on_the_desk_meanwhile_is_not_taken_for_ones_own(
     desk.beside("check", do="check")
     _wait(desk)
     assert [asked["do"] for asked in canned.asked if asked["do"] != "state"] == ["open", "check", "open", "row"]
+
+
+def test_a_dataset_given_up_for_another_does_not_come_back_over_it() -> None:
+    released = threading.Event()
+
+    class Slow(CannedDesk):
+        """The helper that is still starting: what is asked of it first need not be heard first."""
+
+        def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+            first = arguments["recipe"]["data"]["path"] == "pirate"
+            if first:
+                released.wait(1)
+            self.states = [report(name="the first" if first else "the second")]
+            if not first:
+                self.states.insert(0, COUNTING)
+                released.set()
+            return super()._open(arguments)
+
+    desk = DataDesk(Slow())
+    desk.look(make_recipe({"data.path": "pirate"}))
+    desk.look(make_recipe({"data.path": "toyshop"}))
+    _wait(desk)
+    assert desk.state["name"] == "the second"
 
 
 def test_a_refusal_is_shown_where_the_figures_would_be() -> None:
