@@ -29,7 +29,7 @@ class DataDesk:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
         self._wanted: tuple[Any, ...] = ()
         self._version = self._drawn = 0
         self._parts: dict[str, str] = {}
@@ -118,11 +118,16 @@ class DataDesk:
         """Look anew where the helper rested since, or was asked by the Train tab about something else."""
         if self.state["stage"] != "done":
             return
-        state = self._ask("desk", do="open", recipe=self._recipe)
-        if state["stage"] in data_html.AT_WORK:
+        state = self._open(self.turn, self._recipe)
+        if state is not None and state["stage"] in data_html.AT_WORK:
             with self._lock:
                 self._start({**self.state, "stage": "starting", "progress": 0.0})
                 self._follow_on()
+
+    def _open(self, turn: int, recipe: dict[str, Any]) -> State | None:
+        """Have the helper open the recipe's dataset; None where another is looked at since, which it must not cover."""
+        with self._opening:
+            return self._ask("desk", do="open", recipe=recipe) if turn == self.turn else None
 
     def _follow_on(self) -> None:
         threading.Thread(target=self._follow, args=(self.turn, self._recipe), daemon=True).start()
@@ -143,7 +148,9 @@ class DataDesk:
             while True:
                 before = self._beside
                 mine = opened == before
-                state = self._ask("desk", do="state") if mine else self._ask("desk", do="open", recipe=recipe)
+                state = self._ask("desk", do="state") if mine else self._open(turn, recipe)
+                if state is None:
+                    return
                 if before == self._beside and not self._asking_beside:
                     opened = before
                     if not self._take(turn, state):

@@ -168,7 +168,10 @@ class DataEvents:
             self.context.data.forget()
             return ""
         if values["data.format"] == "mapping" and not is_enough(values["data.mapping"]):
-            said = "Choose the columns with the question and the reply, or the list of turns, or plain text."
+            said = (
+                "Choose the columns with the question and the reply, or the list of turns, or plain text; where each "
+            )
+            said += "row is one turn, also the column that names its conversation."
             return pieces.note_box(said)
         try:
             self.context.data.look(self.context.recipe(values))

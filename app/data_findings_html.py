@@ -93,6 +93,11 @@ def words(sentence: str) -> str:
     return _CODE.sub(r"<code>\1</code>", text(as_on_screen(sentence)))
 
 
+def error_in_words(sentence: str) -> str:
+    """What is wrong, in the words of `words`."""
+    return f'<div class="nb-box nb-error" role="alert"><span>{words(sentence)}</span></div>'
+
+
 def count_rows(count: int) -> str:
     """'1 row', '1,234 rows'."""
     return "1 row" if count == 1 else f"{number(count)} rows"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from app.data_chart import lengths_chart
-from app.data_findings_html import AT_WORK, count_rows, findings, words
-from app.form import WORDS, as_on_screen
-from app.pieces import duration, error_box, figure, number, text
+from app.data_findings_html import AT_WORK, count_rows, error_in_words, findings, words
+from app.form import WORDS
+from app.pieces import duration, figure, number, text
 from core.data.samples import samples
 from core.sizes import MIB, show_size
 
@@ -84,7 +84,7 @@ def at_work(state: State) -> str:
 def head(state: State) -> str:
     """Whether this dataset can be used, and its figures."""
     if state["stage"] == "failed":
-        return error_box(as_on_screen(state["error"])) + (_BY_HAND if state.get("columns") else "")
+        return error_in_words(state["error"]) + (_BY_HAND if state.get("columns") else "")
     name = text(state.get("name") or "")
     if "usable" not in state:
         return (
@@ -129,7 +129,7 @@ def _figures(state: State) -> list[str]:
     left_out = state["rows"] - state["usable"]
     shown = [figure("usable", f"{number(state['usable'])} of {number(state['rows'])}", "rows")]
     if left_out:
-        shown.append(figure("left out", number(left_out), "rows, see why below"))
+        shown.append(figure("left out", number(left_out), f"{'row' if left_out == 1 else 'rows'}, see why below"))
     if state.get("tokens"):
         shown += _token_figures(state)
     return shown
@@ -153,7 +153,8 @@ def _token_figures(state: State) -> list[str]:
         unpacked = f"packed; {100 * padding['padded']:.0f} % if each row stood alone"
         shown.append(figure("padding", f"{100 * padding['packed']:.1f} %", unpacked))
     if state.get("steps_per_epoch"):
-        shown.append(figure("an epoch", f"{number(state['steps_per_epoch'])} steps", _time(state)))
+        steps = state["steps_per_epoch"]
+        shown.append(figure("an epoch", f"{number(steps)} {'step' if steps == 1 else 'steps'}", _time(state)))
     return shown
 
 
@@ -201,12 +202,13 @@ def encoding(state: State) -> str:
 
 def _encodings(state: State) -> str:
     """The encodings that the data may be in, each with words as they would read in it: a button takes it."""
-    offered = (state.get("encodings") or [])[:ENCODINGS_NAMED]
+    in_use, named = {file.get("encoding") for file in state.get("files") or ()}, WORDS["data.encoding"]
+    offered = [each for each in state.get("encodings") or () if {named[each["encoding"]]} != in_use][:ENCODINGS_NAMED]
     if not offered:
         return ""
     items = "".join(
         f'<li><button type="button" class="nb-button" data-act="encoding" data-value="{text(each["encoding"])}">'
-        f"{text(WORDS['data.encoding'][each['encoding']])}</button> <small>{text(reads(each['words']))}</small></li>"
+        f"{text(named[each['encoding']])}</button> <small>{text(reads(each['words']))}</small></li>"
         for each in offered
     )
     unsure = state["stage"] == "failed" and not state.get("files")

@@ -40,11 +40,12 @@ USUAL = {
 
 @dataclass(frozen=True)
 class MappingPanel:
-    """The dropdowns, and the row as it is read by them beside."""
+    """The dropdowns, and the row as it is read by them beside; `speakers` is unfolded where a name is not known."""
 
     group: gr.Group
     fields: dict[str, gr.Dropdown]
     roles: dict[str, gr.Dropdown]
+    speakers: gr.Accordion
     preview: gr.HTML
 
     def inputs(self) -> set[Component]:
@@ -73,6 +74,8 @@ class MappingPanel:
         within = turn_columns or columns  # where each row is one turn, its keys are the columns
         offered.update({self.fields[key]: gr.Dropdown(choices=["", *within]) for key in IN_A_TURN})
         offered.update({field: gr.Dropdown(choices=speakers) for field in self.roles.values()})
+        if "data.mapping.roles" in (state.get("error") or ""):
+            offered[self.speakers] = gr.Accordion(open=True)
         return offered
 
 
@@ -87,7 +90,7 @@ def guess(state: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping to begin with: what core proposes, else from the names of the columns alone."""
     mapping = MappingSettings().model_dump()
     proposed = {**mapping, **{key: name for key, name in (state.get("mapping") or {}).items() if name}}
-    if is_enough(proposed):
+    if is_enough(proposed) or (proposed["role"] and proposed["content"]):  # of one turn a row, the rest is asked for
         return proposed
     for turns, keys in (state.get("turn_columns") or {}).items():
         return {**mapping, "turns": turns, **{key: _usual(key, keys) for key in IN_A_TURN}}
@@ -114,12 +117,12 @@ def build_mapping() -> MappingPanel:
             with gr.Column(scale=1, min_width=260):
                 with gr.Row(elem_classes="nb-fields"):
                     fields = {key: _column(key, label) for key, label in {**COLUMNS, **IN_A_TURN}.items()}
-                with gr.Accordion("What the speakers' names mean", open=False), gr.Row(elem_classes="nb-fields"):
+                with gr.Accordion("Speakers' names", open=False) as speakers, gr.Row(elem_classes="nb-fields"):
                     gr.HTML("Only for names that are not understood by themselves.", elem_classes="nb-slot nb-muted")
                     roles = {role: _names(role, label) for role, label in ROLES.items()}
             with gr.Column(scale=1, min_width=260):
                 preview = gr.HTML(elem_classes="nb-slot nb-mapped")
-    return MappingPanel(group, fields, roles, preview)
+    return MappingPanel(group, fields, roles, speakers, preview)
 
 
 def _column(key: str, label: str) -> gr.Dropdown:

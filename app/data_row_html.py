@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.pieces import error_box, number, text
+from app.data_findings_html import error_in_words
+from app.pieces import number, text
 from app.preview_html import SHOWN_TOKENS, token
 
 SHOWN_CHARACTERS = 20_000
@@ -22,7 +23,7 @@ def row(found: dict[str, Any] | None) -> str:
         return ""
     title = f"<h3>Row {number(found['row'])}{' of ' + number(found['rows']) if found.get('rows') else ''}</h3>"
     if found.get("reason"):
-        why = error_box(f"This row is not used: {found['reason']}")
+        why = error_in_words(f"This row is not used: {found['reason']}")
         return (
             f'<section class="nb-card nb-row"><header><span class="nb-state nb-failed">Left out</span><div>{title}'
             f"</div></header>{why}<h4>As it stands in the file</h4>{raw(found)}</section>"
@@ -92,7 +93,7 @@ def mapped(found: dict[str, Any] | None) -> str:
     """For beside the mapping by hand: the file's row above, what becomes of it below."""
     if found is None:
         return '<p class="nb-muted">The row is shown here as soon as the columns are chosen.</p>'
-    made = error_box(found["reason"]) if found.get("reason") else chat(found)
+    made = error_in_words(found["reason"]) if found.get("reason") else chat(found)
     return f"<h4>Row {number(found['row'])} becomes</h4>{made}<h4>from</h4>{raw(found)}"
 
 

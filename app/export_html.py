@@ -125,6 +125,7 @@ def _checks(verified: dict[str, Any]) -> str:
     rows = ""
     for check in told_checks(verified):
         kind, mark = ("good", "✓") if is_equal(check) else ("bad", "!")
+        kind, mark = (kind, mark) if check["of"] or kind == "bad" else ("none", "–")
         said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
         rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'
     return f'<ul class="nb-doctor">{rows}</ul>' if rows else ""
@@ -152,8 +153,9 @@ def _lines(folder: Path) -> str:
 
 
 def _links(result: dict[str, Any], folder: Path, shelf: Shelf) -> str:
-    """What the browser can fetch: the zip of an adapter, the file of a GGUF."""
-    files = [Path(result["zip"])] if "zip" in result else [folder / n for n in result["files"] if n.endswith(".gguf")]
+    """What the browser can fetch: the zip of an adapter, the file of a GGUF and what Ollama needs beside it."""
+    loose = [folder / name for name in result["files"] if name.endswith(".gguf") or name == "Modelfile"]
+    files = [Path(result["zip"])] if "zip" in result else loose
     links = [
         f'<a class="nb-fetch" href="{text(shelf.address(file))}" download>Download {text(file.name)} '
         f"({show_bytes(file.stat().st_size)})</a>"

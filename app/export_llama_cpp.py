@@ -22,20 +22,27 @@ OWNER_ONLY = f"{WHY} Its owner installs it on the machine itself: {llama_cpp.COM
 
 @dataclass(frozen=True)
 class LlamaCppPart:
-    """The components: seen while a GGUF is chosen, or an install tells something."""
+    """The components; `place` is seen while a format is chosen that llama.cpp opens."""
 
+    place: gr.Column
     said: gr.HTML
     install: gr.Button
 
     def all(self) -> list[Component]:
         """For an event's outputs."""
+        return [self.place, *self.ticking()]
+
+    def ticking(self) -> list[Component]:
+        """What changes by itself."""
         return [self.said, self.install]
 
 
 def build() -> LlamaCppPart:
     """Lay it out."""
-    said = gr.HTML(elem_classes="nb-slot nb-said", visible=False)
-    return LlamaCppPart(said, gr.Button("Install llama.cpp", visible=False))
+    with gr.Column(visible=False) as place:
+        said = gr.HTML(elem_classes="nb-slot nb-said", visible=False)
+        install = gr.Button("Install llama.cpp", visible=False, size="sm", elem_classes="nb-narrow")
+    return LlamaCppPart(place, said, install)
 
 
 def wire(part: LlamaCppPart, context: Context) -> None:
@@ -44,17 +51,23 @@ def wire(part: LlamaCppPart, context: Context) -> None:
     def press() -> Updates:
         if not context.listening:
             context.llama_cpp.press()
-        return shown(part, context, True)
+        return _told(part, context)
 
-    part.install.click(press, None, part.all(), trigger_mode="once", show_progress="hidden", api_visibility="private")
+    part.install.click(
+        press, None, part.ticking(), trigger_mode="once", show_progress="hidden", api_visibility="private"
+    )
 
 
 def shown(part: LlamaCppPart, context: Context, wanted: bool) -> Updates:
     """How it stands; `wanted`: a format is chosen that llama.cpp opens."""
+    return {part.place: gr.Column(visible=wanted), **_told(part, context)}
+
+
+def _told(part: LlamaCppPart, context: Context) -> Updates:
     desk, missing = context.llama_cpp, not llama_cpp.installed()
     html = desk.html() or (pieces.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
-    offered = wanted and missing and not desk.busy and not context.listening
-    return {part.said: gr.HTML(html, visible=wanted and bool(html)), part.install: gr.Button(visible=offered)}
+    offered = missing and not desk.busy and not context.listening
+    return {part.said: gr.HTML(html, visible=bool(html)), part.install: gr.Button(visible=offered)}
 
 
 def tick(part: LlamaCppPart, context: Context, seen: dict[str, Any]) -> Updates:
@@ -63,4 +76,4 @@ def tick(part: LlamaCppPart, context: Context, seen: dict[str, Any]) -> Updates:
     if seen.get("llama_cpp", "") == html:
         return {}
     seen["llama_cpp"] = html
-    return shown(part, context, True)
+    return _told(part, context)

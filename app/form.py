@@ -146,20 +146,20 @@ WORDS: dict[str, dict[Any, str]] = {
     "data.format": {
         "auto": "Auto: recognise it",
         "messages": "Messages (role, content)",
-        "sharegpt": "ShareGPT (from, value)",
+        "sharegpt": "ShareGPT and chat exports (from, value)",
         "alpaca": "Alpaca (instruction, output)",
         "dolly": "Dolly (instruction, response)",
         "prompt-completion": "Prompt and completion",
         "question-answer": "Question and answer",
         "preference": "Preference pairs (chosen, rejected)",
         "kto": "KTO (labelled replies)",
-        "guanaco": "Guanaco (### Human, ### Assistant)",
+        "guanaco": "Turns marked in one text (### Human, <|im_start|>)",
         "text": "Plain text",
         "mapping": "Columns by hand",
     },
     "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
     "data.named_splits": {
-        "honour": "As they are named",
+        "honour": "As named",
         "ignore": "Train on all of them",
     },
     "data.train_on": {
@@ -264,7 +264,11 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 DEFAULTS = flat(Recipe())
 # How a dataset is read until somebody corrects it by hand, which counts for that dataset only.
 AS_RECOGNISED = {
-    key: DEFAULTS[key] for key in ("data.format", "data.mapping", "data.encoding", "data.split", "data.config")
+    key: DEFAULTS[key]
+    for key in (
+        *("data.format", "data.mapping", "data.encoding", "data.split", "data.config"),
+        *("data.named_splits", "data.join_turns"),
+    )
 }
 
 
@@ -308,7 +312,11 @@ def build_advanced() -> dict[str, Component]:
 
 
 _LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for field in fields}
-_KEYS = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in _LABELS if "." in key) + r"|^budget(?=:)")
+_LABELS["data.mapping.roles"] = "Speakers' names"
+_DOTTED = "|".join(rf"\b{re.escape(key)}\b" for key in sorted(_LABELS, key=len, reverse=True) if "." in key)
+# A setting, and the value that a sentence gives to it: 'set data.named_splits to ignore'.
+_KEYS = re.compile(rf"({_DOTTED}|^budget(?=:))(?:( to | is )([a-z0-9_-]+)\b)?")
+_FORMAT = re.compile(r"\b(choose the format |format: )([a-z-]+)\b")
 
 
 def on_screen(key: str, value: Any) -> tuple[str, str]:
@@ -330,5 +338,16 @@ def explain(error: Exception) -> str:
 
 
 def as_on_screen(sentence: str) -> str:
-    """`sentence` with each setting called as on the screen: 'Rank (lora.rank)'."""
-    return _KEYS.sub(lambda key: f"{_LABELS[key[0]]} ({key[0]})", sentence)
+    """`sentence` with each setting and choice called as on the screen: 'Rank (lora.rank)', 'format: Plain text'."""
+    return _FORMAT.sub(_format_on_screen, _KEYS.sub(_key_on_screen, sentence))
+
+
+def _key_on_screen(found: re.Match[str]) -> str:
+    key, between, value = found[1], found[2] or "", found[3] or ""
+    words = WORDS.get(key, {})
+    return f"{_LABELS[key]} ({key}){between}" + (f"“{words[value]}”" if value in words else value)
+
+
+def _format_on_screen(found: re.Match[str]) -> str:
+    words = WORDS["data.format"]
+    return f"{found[1]}“{words[found[2]]}”" if found[2] in words else found[0]

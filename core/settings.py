@@ -142,9 +142,8 @@ class DataSettings(Settings):
     )
     generation_prompt: Literal["auto", "fitted", "continued"] = Field(
         "auto",
-        description="Where the template's generation prompt (such as <think>) is no beginning of its replies. 'fitted' "
-        "cuts the prompt to what they begin with, here and in exports; 'continued' keeps it and learns each reply "
-        "behind it, an empty thinking block closed. 'auto': fitted, where that can be done.",
+        description="Where the template asks with more than replies begin with, such as <think>: 'fitted' cuts that "
+        "off, in chat and exports; 'continued' learns replies behind it.",
     )
     system: Literal["keep", "into_question", "leave_out"] = Field(
         "keep", description="What becomes of system prompts; for models whose template cannot carry one."

@@ -20,6 +20,10 @@ from core.recipe import help_text
 Updates = dict[Any, Any]
 PARTS = ("head", "evidence", "encoding", "template", "findings", "lengths", "row", "mapped")
 HUB = (Field("data.split", "Split", "text"), Field("data.config", "Configuration", "text"))
+ROWS_TOGETHER = (
+    Field("data.named_splits", "Train, validation, test", "choice"),
+    Field("data.join_turns", "Join turns of one speaker", "switch"),
+)
 SEEN_BY_MODEL = (
     Field("data.max_length", "Length limit (tokens)", "integer"),
     Field("data.train_on", "Counts in the loss", "choice"),
@@ -63,7 +67,8 @@ class DataTab:
     def drawn(self) -> list[Component]:
         """What is drawn anew when more is known."""
         encoding = self.fields["data.encoding"]
-        return [*self.parts.values(), self.viewer, self.saving, self.row, encoding, *self.mapping.inputs()]
+        shown = [self.viewer, self.saving, self.row, encoding, self.mapping.speakers]
+        return [*self.parts.values(), *shown, *self.mapping.inputs()]
 
     def settings(self) -> list[Component]:
         """What shows the settings."""
@@ -130,6 +135,8 @@ def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr
         by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
         fields["data.encoding"] = build_field(Field("data.encoding", "Encoding", "names"))
         parts["encoding"] = _slot()
+        with gr.Row(elem_classes="nb-fields"):
+            fields.update({field.key: build_field(field) for field in ROWS_TOGETHER})
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(pieces.step_figure("3", "How the model sees it"), elem_classes="nb-slot")
         fields["model"] = _menu("Base model", "model")
@@ -209,7 +216,7 @@ def tick(tab: DataTab, context: Context, seen: dict[str, str]) -> Updates:
             tab.saving: gr.Row(visible=known),
             tab.row: max(1, desk.number),
         }
-    columns = json.dumps([state.get(key) for key in ("columns", "turn_columns", "speakers")])
+    columns = json.dumps([state.get(key) for key in ("columns", "turn_columns", "speakers", "error")])
     if state.get("columns") and seen.get("columns") != columns:
         seen["columns"] = columns
         updates |= tab.mapping.choices(state)

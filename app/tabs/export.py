@@ -68,7 +68,8 @@ class ExportTab:
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
-        return [self.state, self.earlier, self.stop, self.make, *self.llama_cpp.all(), *self.more.ticking()]
+        beside = [*self.llama_cpp.ticking(), *self.more.ticking()]
+        return [self.state, self.said, self.earlier, self.stop, self.make, *beside]
 
     def filled(self) -> list[Component]:
         """What is set whenever the tab is opened."""
@@ -125,10 +126,10 @@ def wire(tab: ExportTab, context: Context) -> None:
     )
     kinds = [tab.precision.input, tab.gguf_type.input, tab.apart.input, tab.onto.input]
     gr.on(kinds, partial(events.chosen, False), tab.inputs(), tab.choices(), **quiet)
-    tab.make.click(events.make, tab.inputs(), [tab.said, *tab.ticking()], trigger_mode="once", **quiet)
+    tab.make.click(events.make, tab.inputs(), tab.ticking(), trigger_mode="once", **quiet)
     export_more.wire(tab.more, context)
     export_llama_cpp.wire(tab.llama_cpp, context)
-    tab.stop.click(events.stop, None, [tab.said, *tab.ticking()], **quiet)
+    tab.stop.click(events.stop, None, tab.ticking(), **quiet)
 
 
 class ExportEvents:
@@ -236,9 +237,11 @@ def tick(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
         if seen.get(name) != html:
             seen[name] = html
             updates[component] = html
-    if seen.get("working") != working:
+    was_working = seen.get("working")
+    if was_working != working:
         seen["working"] = working
         updates |= {tab.stop: gr.Button(visible=working), tab.make: gr.Button(interactive=not working)}
+        updates |= {tab.said: ""} if was_working else {}  # "Stopping…" is over
     return updates | _beside(tab, context, seen)
 
 

@@ -136,7 +136,7 @@ class Splitter:
                     "named-splits-ignored",
                     "warning",
                     f"The data names splits, and all are trained on, also {others}: data.named_splits is ignore.",
-                    "Set it to honour to hold out what is for validation, and to leave test rows alone.",
+                    "Set data.named_splits to honour to hold out what is for validation, and to leave test rows alone.",
                 )
             ]
         said = "; ".join(f"{_DONE[use]}: {names}" for use, names in parts.items() if names)

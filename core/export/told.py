@@ -8,6 +8,8 @@ from typing import Any
 Verified = dict[str, Any]
 # The line of a GGUF that llama.cpp, which runs it, was not there to open.
 NOT_OPENED = "template and tokens as llama.cpp reads them"
+# A program that is not run for the proof, but read as its own rules say, and those rules.
+_BY_ITS_RULES = {"Ollama": "Ollama's rules"}
 
 
 def sentence(verified: Verified) -> str:
@@ -29,6 +31,8 @@ def sentence(verified: Verified) -> str:
     if "chat" in verified:
         chat = verified["chat"]
         said += f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal{_logits(chat)}."
+    for program in sorted({check["by"] for check in verified.get("checks", ())} & _BY_ITS_RULES.keys()):
+        said += f" {program} itself was not run: Nibble followed its rules, over llama.cpp."
     return said
 
 
@@ -51,9 +55,10 @@ def check_result(check: dict[str, Any]) -> str:
     """What came of it: '412 of 412 equal, by transformers.'"""
     because = check["because"]
     told = f" {because[0].upper()}{because[1:]}{'' if because.endswith('.') else '.'}" if because else ""
+    by = _BY_ITS_RULES.get(check["by"], check["by"])
     if not check["of"]:
-        return f"nothing to compare, by {check['by']}.{told}"
-    return f"{check['equal']:,} of {check['of']:,} equal, by {check['by']}.{told}"
+        return f"nothing to compare, by {by}.{told}"
+    return f"{check['equal']:,} of {check['of']:,} equal, by {by}.{told}"
 
 
 def is_equal(check: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,29 @@ def test_what_the_train_tab_put_on_the_desk_meanwhile_is_not_taken_for_ones_own(
     assert [asked["do"] for asked in canned.asked if asked["do"] != "state"] == ["open", "check", "open", "row"]
 
 
+def test_a_dataset_given_up_for_another_does_not_come_back_over_it() -> None:
+    released = threading.Event()
+
+    class Slow(CannedDesk):
+        """The helper that is still starting: what is asked of it first need not be heard first."""
+
+        def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+            first = arguments["recipe"]["data"]["path"] == "pirate"
+            if first:
+                released.wait(1)
+            self.states = [report(name="the first" if first else "the second")]
+            if not first:
+                self.states.insert(0, COUNTING)
+                released.set()
+            return super()._open(arguments)
+
+    desk = DataDesk(Slow())
+    desk.look(make_recipe({"data.path": "pirate"}))
+    desk.look(make_recipe({"data.path": "toyshop"}))
+    _wait(desk)
+    assert desk.state["name"] == "the second"
+
+
 def test_a_refusal_is_shown_where_the_figures_would_be() -> None:
     def refuse(op: str, **arguments: Any) -> dict[str, Any]:
         raise NibbleError(f"{HOSTILE} is empty.")
@@ -378,6 +402,8 @@ def test_the_tab_says_only_what_changed(events: DataEvents, tab: data.DataTab, g
 def test_what_a_press_has_drawn_is_drawn_over_when_it_is_done(
     events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]
 ) -> None:
+    desk = DataDesk(CannedDesk(report(), COUNTING, report()))  # of the second look it is not done at once
+    events = DataEvents(tab, events.form, Context(**{**vars(events.context), "data": desk}))
     events.open(given_here)
     _wait(events.context.data)
     seen: dict[str, str] = {}
@@ -391,3 +417,58 @@ def test_what_a_press_has_drawn_is_drawn_over_when_it_is_done(
 def test_a_setting_is_called_as_on_the_screen() -> None:
     found = {**finding("reply-cut", "warning", "Too long.", [1]), "mend": "Set data.max_length to 672."}
     assert "Set Length limit (tokens) (data.max_length) to 672." in data_html.findings(report(warnings=[found]), {})
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("If so, choose the format question-answer.", "choose the format “Question and answer”."),
+        (
+            "Say it by hand (format: mapping; such as reply: label).",
+            "(format: “Columns by hand”; such as reply: label)",
+        ),
+        ("Set data.named_splits to ignore.", "Train, validation, test (data.named_splits) to “Train on all of them”."),
+        ("Say under data.mapping.roles what they mean.", "under Speakers&#x27; names (data.mapping.roles) what"),
+        ("It has no column `a<b`.", "It has no column <code>a&lt;b</code>."),
+        ("Choose the format you like: 'data.max_length to you'.", "Choose the format you like:"),
+    ],
+)
+def test_a_choice_is_called_as_on_the_screen_and_names_are_set_apart(sentence: str, said: str) -> None:
+    state = {**WORKING, "stage": "failed", "error": sentence}
+    assert said in data_html.head(state)
+    row = {"row": 1, "rows": 2, "raw": {}, "reason": sentence}
+    assert said in data_row_html.row(row) and said in data_row_html.mapped(row)
+
+
+def test_the_encoding_in_use_is_not_offered_as_another() -> None:
+    offered = [{"encoding": name, "words": ["Kočka"]} for name in ("windows-1250", "iso-8859-2")]
+    files = [{"name": "a.csv", "kind": "csv", "rows": 3, "encoding": "Windows-1250 (Central Europe)"}]
+    html = data_html.encoding(report(files=files, encodings=offered))
+    assert 'data-value="iso-8859-2"' in html and 'data-value="windows-1250"' not in html
+
+
+def test_one_of_something_is_said_as_one() -> None:
+    head = data_html.head(report(rows=78, usable=77, steps_per_epoch=1))
+    assert "1 step<" in head and "row, see why below" in head
+
+
+def test_of_one_turn_a_row_the_guess_leaves_the_conversation_to_be_named() -> None:
+    found = guess(
+        {"columns": ["author", "content"], "mapping": {"conversation": None, "role": "author", "content": "content"}}
+    )
+    assert (found["role"], found["content"], found["text"]) == ("author", "content", None)
+    assert not is_enough(found)
+
+
+def test_the_speakers_names_are_unfolded_where_one_is_not_known(tab: data.DataTab) -> None:
+    state = {"columns": ["messages"], "speakers": ["Ann"], "error": "Say under data.mapping.roles what 'Ann' means."}
+    assert tab.mapping.speakers in tab.mapping.choices(state)
+    assert tab.mapping.speakers not in tab.mapping.choices({**state, "error": None})
+
+
+def test_splits_and_joined_turns_are_of_one_dataset(events: DataEvents, tab: data.DataTab, given_here: Any) -> None:
+    set_here = {**given_here, tab.fields["data.named_splits"]: "ignore", tab.fields["data.join_turns"]: True}
+    kept = events.change(set_here)
+    assert (kept[tab.fields["data.named_splits"]], kept[tab.fields["data.join_turns"]]) == ("ignore", True)
+    other = events.choose(set_here)
+    assert (other[tab.fields["data.named_splits"]], other[tab.fields["data.join_turns"]]) == ("honour", False)

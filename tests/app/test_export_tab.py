@@ -20,6 +20,7 @@ from core.export.order import Order
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run
+from core.setup import llama_cpp
 
 
 @pytest.fixture
@@ -124,6 +125,38 @@ def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(cont
     assert html.count('<li class="nb-good">') == 2, "an answer that parts where the model wavers is no fault"
     assert '<li class="nb-bad"><i>!</i><div><b>Training goes on from the prompt</b><span>4 of 9 equal' in html
     assert "Made; read the proof" in html
+
+
+def test_what_had_nothing_to_compare_is_ticked_off_by_nobody(context: Context, tmp_path: Path) -> None:
+    checks = [
+        {"name": "prompts as text", "by": "Ollama", "of": 9, "equal": 9, "because": ""},
+        {"name": "whole conversations as trained", "by": "Ollama", "of": 0, "equal": 0, "because": "only to answer"},
+    ]
+    result = {"dir": str(tmp_path), "files": ["a.gguf", "Modelfile", "README.md"], "bytes": 5}
+    for name in result["files"]:
+        (tmp_path / name).write_text("x")
+    result["verified"] = {"prompts": 20, "equal": 20, "ties": 0, "checks": checks}
+    html = export_html.state(_job(context, tmp_path, result=result), context.shelf)
+    assert "9 of 9 equal, by Ollama&#x27;s rules." in html, "Ollama itself was not run"
+    assert '<li class="nb-none"><i>–</i>' in html and html.count("nb-good") == 1
+    assert "Download a.gguf" in html and "Download Modelfile" in html and "Download README.md" not in html
+
+
+def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
+    tab: export.ExportTab, context: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp, "installed", lambda: False)
+    place = tab.llama_cpp.place
+    for to, wanted in (("gguf", True), ("ollama", True), ("adapter", False), ("merged", False)):
+        assert export.chosen(tab, context, run, _given(tab, run, to=to), True)[place].visible is wanted
+    assert place not in export.tick(tab, context, {}), "a clock does not bring it back"
+
+
+def test_stopping_is_said_until_it_has_stopped(tab: export.ExportTab, context: Context, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {"working": True}
+    _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
+    assert export.tick(tab, context, seen)[tab.said] == ""
+    assert tab.said not in export.tick(tab, context, seen)
 
 
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class TokenLint:
     def add(self, result: Rendered, plain: bool = False, masked: bool = False) -> None:
         """Look at one row that was rendered; of `plain` text no turn is expected to end.
 
-        Where the data has some characters `masked`, stretches end within a reply: only the last is looked at.
+        `masked`: the data masks characters of its replies, so what is trained on may pause within one.
         """
         if self._bos is not None and result.ids[:2] == [self._bos, self._bos]:
             self.hits.add("double-bos", result.row)
@@ -58,9 +58,13 @@ class TokenLint:
                 self.hits.add("no-embedding", result.row, f"{self._name_of(token)!r} (id {token:,})")
         if result.truncated:
             self.hits.add("reply-cut", result.row)
-        runs = [] if plain else list(_ends_of_runs(result))
-        if any(not self._stops.intersection(ends) for ends in (runs[-1:] if masked else runs)):
+        if not plain and any(self._is_endless(*run, masked) for run in _ends_of_runs(result)):
             self.hits.add("no-end-of-turn", result.row)
+
+    def _is_endless(self, last: list[int], behind: list[int] | None, masked: bool) -> bool:
+        """Whether a trained stretch ends without a stop; one that goes on in the same masked reply has not ended."""
+        goes_on = masked and behind is not None and not self._stops.intersection(behind)
+        return not goes_on and not self._stops.intersection(last)
 
     def add_dropped(self, layout: Layout | None, dropped: Dropped, mended_by: str = "") -> None:
         """Look at one row that cannot be trained on; `mended_by` is the code of what would make it usable."""
@@ -90,12 +94,17 @@ class TokenLint:
         return [each for each in found if each is not None]
 
 
-def _ends_of_runs(rendered: Rendered) -> Iterator[list[int]]:
-    """The last tokens of each stretch that is trained on, but of one that the length limit cut."""
+def _ends_of_runs(rendered: Rendered) -> Iterator[tuple[list[int], list[int] | None]]:
+    """The last tokens of each stretch that is trained on, and the tokens between it and the next, if there is one.
+
+    A stretch that the length limit cut is left out.
+    """
     flags = bytes(rendered.trained)
     end = flags.find(b"\x01\x00")
     while end >= 0:
-        yield rendered.ids[max(0, end + 1 - _BEHIND) : end + 1]
+        begins = flags.find(b"\x01", end + 1)
+        behind = rendered.ids[end + 1 : begins] if begins >= 0 else None
+        yield rendered.ids[max(0, end + 1 - _BEHIND) : end + 1], behind
         end = flags.find(b"\x01\x00", end + 1)
     if flags[-1] and not rendered.truncated:
-        yield rendered.ids[-_BEHIND:]
+        yield rendered.ids[-_BEHIND:], None

@@ -23,6 +23,9 @@ def propose(columns: Iterable[str], turn_columns: dict[str, list[str]]) -> dict[
         if role and content:
             return {"turns": column, "role": role, "content": content, "system": _first(SYSTEM_NAMES, columns)}
     reply = _first(REPLY_NAMES, columns) or _first(_LABELS, columns)
+    role, content = _first(ROLE_KEYS, columns), _first(CONTENT_KEYS, columns)
+    if role and content and not reply:  # a turn a row; which column names its conversation is not told by a name
+        return {"conversation": None, "role": role, "content": content}
     left = [column for column in columns if column != reply]
     prompt = _first(PROMPT_NAMES, left) or _first(_TEXTS, left)
     left = [column for column in left if column != prompt]

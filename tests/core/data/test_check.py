@@ -173,6 +173,17 @@ def test_content_that_a_template_drops_is_named(folder: Path, row: Row, said: st
     assert codes(report_on(folder, [*QUIET, row], carries)) == {}
 
 
+def test_a_reply_that_is_masked_in_the_middle_has_its_end(folder: Path) -> None:
+    detail = [
+        {"begin_offset": 0, "end_offset": 10, "train": True},
+        {"begin_offset": 11, "end_offset": 17, "train": False},
+    ]
+    masked = talk("What is red?", "A red ball. SECRET", train_detail=detail)
+    several = {"messages": [*masked["messages"], *talk("And blue?", "a blue kite")["messages"]]}
+    assert codes(report_on(folder, [*QUIET, masked, several])) == {}
+    assert codes(report_on(folder, [*QUIET, masked], ENDLESS)) == {"no-end-of-turn": list(range(1, 14))}
+
+
 def test_a_row_in_which_nothing_counts_is_found_and_dropped(folder: Path) -> None:
     blind = TEMPLATE.replace(
         "{%- generation -%}{{ message['content'] + '<|im_end|>' }}{%- endgeneration -%}{{ '\\n' }}", ""

@@ -63,7 +63,7 @@ def test_what_ollama_does_not_take_is_told_and_the_rest_is_compared(reference: R
     held = _held(reference, "Ollama")
     assert (held[PROMPTS].of, held[PROMPTS].equal, held[WHOLE].of) == (3, 3, 0)
     assert held[PROMPTS].because == "a system prompt: not in Ollama (it does not go)"
-    assert check_result(held[WHOLE].as_json()) == "nothing to compare, by Ollama. It does not go."
+    assert check_result(held[WHOLE].as_json()) == "nothing to compare, by Ollama's rules. It does not go."
     assert not any(check.broken for check in held.values())
 
 
