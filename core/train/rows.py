@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from core.data.split import split_rows
 from core.errors import DataError
 from core.recipe import Recipe
 from core.runs.store import Run
-from core.workspace import write_json
+from core.workspace import read_json, write_json
 
 DROPPED_TOLD = 20
 
@@ -57,10 +58,30 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         "dropped": len(rendered.dropped),
         "truncated": rendered.truncated,
     }
-    # For whoever wants to measure them again: by their numbers in the file. The others that are used are trained on.
-    write_json(run.dir / "held_out.json", {"rows": sorted({int(rendered.usable.rows[index]) for index in held})})
+    _remember(run, rendered, train, held)
     prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
     return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
+
+
+def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:
+    """Keep in held_out.json which rows are held out, and a hash of all that is trained on and measured by.
+
+    The rows, by their numbers in the file, are for whoever wants to measure them again. The hash is for a resume: an
+    update of Nibble may render or split the same file otherwise, and nobody would see it.
+    """
+    file, usable = run.dir / "held_out.json", rendered.usable
+    digest = hashlib.sha256()
+    for values in (usable.ids, usable.trained, usable.starts, train, held):
+        digest.update(np.ascontiguousarray(values))
+    prepared = digest.hexdigest()
+    before = read_json(file)
+    if isinstance(before, dict) and before.get("prepared", prepared) != prepared:
+        run.event(
+            "warning",
+            "The rows are rendered or split otherwise than when this run began, as an update can do: it goes on, but not "
+            "as it would have. For an exact end, resume it with the version that began it, or start a new run.",
+        )
+    write_json(file, {"rows": sorted({int(usable.rows[index]) for index in held}), "prepared": prepared})
 
 
 def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name: str) -> None:

@@ -233,6 +233,17 @@ def test_a_run_from_before_goes_on_with_the_rows_that_it_had(tmp_path: Path) -> 
     assert len(before.train) + len(before.held_out) == 26
 
 
+def test_rows_that_an_update_renders_otherwise_are_told_when_a_run_goes_on(tmp_path: Path) -> None:
+    run = _run(tmp_path, _folder(tmp_path / "mine", {"train.jsonl": chat_rows(20)}))
+    for _ in range(2):
+        prepare_rows(run, run.recipe(), _tokenizer(tmp_path))
+    assert "otherwise" not in (run.dir / "events.jsonl").read_text("utf-8")
+    tokenizer = _tokenizer(tmp_path)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\\n", "model\\n")
+    prepare_rows(run, run.recipe(), tokenizer)
+    assert "otherwise than when this run began" in (run.dir / "events.jsonl").read_text("utf-8")
+
+
 def test_cleaned_data_keeps_what_is_held_out_apart(tmp_path: Path) -> None:
     path = _folder(tmp_path / "x", {"train.jsonl": _rows("Train", 3), "valid.jsonl": _rows("Valid", 2)})
     save_cleaned(load(path, DataSettings()), set(), tmp_path / "cleaned.jsonl")
