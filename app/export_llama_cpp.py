@@ -60,7 +60,8 @@ def wire(part: LlamaCppPart, context: Context) -> None:
 
 def shown(part: LlamaCppPart, context: Context, wanted: bool) -> Updates:
     """How it stands; `wanted`: a format is chosen that llama.cpp opens."""
-    return {part.place: gr.Column(visible=wanted), **_told(part, context)}
+    told = _told(part, context)
+    return {part.place: gr.Column(visible=wanted and told[part.said].visible), **told}
 
 
 def _told(part: LlamaCppPart, context: Context) -> Updates:

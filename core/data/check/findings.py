@@ -86,6 +86,11 @@ RULES = {
         "{rows} hold{s} a placeholder that nobody filled in, such as {examples}: the model learns to write it.",
         "Fill the placeholders in, or delete these rows.",
     ),
+    "chat-log": Rule(
+        "warning",
+        "{rows} {are} the log of a chat, such as {examples}: as plain text, its dates and names are learned too.",
+        'To learn what one of them replies, write it as {{"messages": […]}}, with who speaks as role.',
+    ),
     "template-text": Rule(
         "warning",
         "{rows} hold{s} the marks of a chat template as text, such as {examples}: turns would be mistaken.",

@@ -38,6 +38,13 @@ _PLACEHOLDERS = (
 _BEFORE_CODE = re.compile(r"[\w$\\{'\"<]")
 _CODE = re.compile(r"```|</|\bdef |\bimport |\bfunction\b|\breturn\b|\bprint\(|\bf['\"]|;\n|=>|/>")
 
+# A line of a chat's log, as WhatsApp and others export it: '1/1/24, 09:01 - Ann: hey', '[01.01.24, 09:01:22] Ann: hey'.
+_LOGGED = re.compile(
+    r"^\W{0,2}\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? \d{1,2}[:.]\d\d[\w:.\u202f ]{0,8}\]?(?: -)? [^:\n]{1,40}: ",
+    re.MULTILINE,
+)
+_LOG_BEGINS, _LOG_LINES = 4000, 3
+
 LONG_TIMES = 25
 LONG_AT_LEAST = 20_000
 SHORT_SHARE = 50
@@ -69,6 +76,10 @@ class RowLint:
         found = _placeholder(text)
         if found is not None:
             self.hits.add("placeholder", row, found)
+        if conversation.text is not None:
+            logged = [found[0] for found in _LOGGED.finditer(text[:_LOG_BEGINS])]
+            if len(logged) >= _LOG_LINES:
+                self.hits.add("chat-log", row, f"'{logged[0].strip()} …'")
 
     def _marks_in(self, row: int, text: str) -> None:
         for letter, pattern in self._marks.items():
@@ -91,7 +102,7 @@ class RowLint:
         """Everything found, in no order; to be asked once, after the last conversation."""
         self._find_copies()
         self._find_contradictions()
-        codes = ("placeholder", "template-text", "duplicate", "same-prompt-different-reply")
+        codes = ("placeholder", "chat-log", "template-text", "duplicate", "same-prompt-different-reply")
         found = [self.hits.finding(code) for code in codes]
         return [*filter(None, found), *self._outliers()]
 

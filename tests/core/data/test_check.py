@@ -184,6 +184,16 @@ def test_a_reply_that_is_masked_in_the_middle_has_its_end(folder: Path) -> None:
     assert codes(report_on(folder, [*QUIET, masked], ENDLESS)) == {"no-end-of-turn": list(range(1, 14))}
 
 
+@pytest.mark.parametrize("line", ["1/{}/24, 09:01 - Ann: the red ball", "[0{}.01.24, 09:01:22] Ann: the red ball"])
+def test_the_log_of_a_chat_is_no_plain_text_without_a_word(folder: Path, line: str) -> None:
+    log = "\n".join(line.format(day) for day in range(1, 6))
+    report = report_on(folder, [{"text": log}], format="text", max_length=512)
+    assert codes(report) == {"chat-log": [1]}
+    assert "Ann: …" in report.findings[0].message
+    diary = "On 1/1/24, 09:01 she wrote: the red ball.\n" * 5
+    assert codes(report_on(folder, [{"text": diary}], format="text", max_length=512)) == {}
+
+
 def test_a_row_in_which_nothing_counts_is_found_and_dropped(folder: Path) -> None:
     blind = TEMPLATE.replace(
         "{%- generation -%}{{ message['content'] + '<|im_end|>' }}{%- endgeneration -%}{{ '\\n' }}", ""
