@@ -78,8 +78,8 @@ def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]
     if isinstance(before, dict) and before.get("prepared", prepared) != prepared:
         run.event(
             "warning",
-            "The rows are rendered or split otherwise than when this run began, as an update can do: it goes on, but not "
-            "as it would have. For an exact end, resume it with the version that began it, or start a new run.",
+            "The rows are rendered or split otherwise than when this run began, as an update can do: it goes on, but "
+            "not as it would have. For an exact end, resume it with the version that began it, or start a new run.",
         )
     write_json(file, {"rows": sorted({int(usable.rows[index]) for index in held}), "prepared": prepared})
 

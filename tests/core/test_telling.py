@@ -56,7 +56,7 @@ def _weights(folder: Path, **instead: list[int]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "facts"),
     [
-        (lambda at: _weights(at, **{Q: [8, 64]}), [Q, "(8, 64)", "(64, 64)"]),
+        (lambda at: _weights(at, **{Q: [8, 64]}), [Q, "8 × 64", "64 × 64"]),
         (lambda at: _config(at, model_type="llama9"), ["llama9"]),
         (lambda at: _config(at, hidden_act="newact"), ["newact", "hidden_act"]),
         (lambda at: _config(at, rope_parameters={"rope_type": "new", "factor": 8.0}), ["'new'", "rope"]),
