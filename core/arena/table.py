@@ -14,7 +14,8 @@ from typing import Any
 from core.arena.games import Game, Winner
 from core.arena.votes import Side, Vote
 from core.data.conversation import Unreadable
-from core.data.read import open_source
+from core.data.read import Source, open_source
+from core.data.read.encoding import EncodingUnsure
 from core.data.read.kinds import suffix_of
 from core.errors import DataError
 
@@ -71,12 +72,20 @@ def read_table(path: Path) -> Table:
 
 def _read_rows(path: Path, table: Table) -> None:
     names: tuple[str, ...] = ()
-    for number, row in enumerate(open_source(path).rows(), start=1):
+    for number, row in enumerate(_opened(path).rows(), start=1):
         if isinstance(row, Unreadable):
             table.refuse(f"{row.reason}.")
             continue
         names = names or _find_columns(path.name, row)
         _take(table, f"row {number:,}", [_text(row.get(name)) for name in names])
+
+
+def _opened(path: Path) -> Source:
+    """The file; where it is not sure in which old encoding, in Windows': names need only be told apart."""
+    try:
+        return open_source(path)
+    except EncodingUnsure:
+        return open_source(path, "windows-1252")
 
 
 def _find_columns(name: str, row: dict[str, Any]) -> tuple[str, ...]:

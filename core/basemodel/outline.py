@@ -36,7 +36,9 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
                 f"Models of the kind {kind!r} cannot be trained here: the installed transformers has no language model "
                 "of that kind that works on text alone. Choose another model."
             ) from None
-        raise ModelError(f"A model of the kind {kind!r} cannot be laid out from its config: {said}.") from None
+        raise ModelError(
+            f"The model cannot be loaded: its config.json asks for what no model of the kind {kind!r} is ({said})."
+        ) from None
     return model
 
 

@@ -251,7 +251,7 @@ def test_the_best_adapter_is_kept_and_a_run_without_progress_stops_early(workspa
     """A rate far too high: after its best evaluation the run only gets worse."""
     from safetensors.torch import load_file
 
-    settings = {"train.learning_rate": 0.5, "train.schedule": "constant", "train.max_steps": 40}
+    settings = {"train.learning_rate": 1.0, "train.schedule": "constant", "train.max_steps": 40}
     often = {"evaluation.times": 40, "evaluation.patience": 3, "evaluation.prompts": [], "checkpoint.every_steps": 1}
     recipe = _recipe(tiny, rows_file, **settings, **often, **{"checkpoint.keep": 50})
     run = submit(recipe, workspace, Supervisor(workspace))

@@ -89,7 +89,7 @@ RULES = {
     "chat-log": Rule(
         "warning",
         "{rows} {are} the log of a chat, such as {examples}: as plain text, its dates and names are learned too.",
-        'To learn what one of them replies, write it as {{"messages": […]}}, with who speaks as role.',
+        "To learn what one of them replies, write it as messages, with who speaks as the role of each.",
     ),
     "template-text": Rule(
         "warning",
