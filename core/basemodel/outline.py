@@ -37,7 +37,7 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
                 "of that kind that works on text alone. Choose another model."
             ) from None
         raise ModelError(
-            f"The model cannot be loaded: its config.json asks for what no model of the kind {kind!r} is ({said})."
+            f"A model of the kind {kind!r} cannot be laid out from its config.json, so it cannot be loaded: {said}."
         ) from None
     return model
 
