@@ -24,7 +24,7 @@ from tests.outside import plain
 from tests.outside.cases import HELD_OUT, IN_FP32, STARTER, Case, apart, in_odd_shards, made
 from tests.outside.command import Trained, ask
 
-pytestmark = IN_FP32
+pytestmark = [IN_FP32, pytest.mark.full]
 NATS = 1e-5
 QUESTION = "how are you"
 
