@@ -24,6 +24,8 @@ from core.workspace import ROOT
 from tests.hub import Hub, stand_in_hub, use_hub
 from tests.tiny import tiny_model
 
+pytestmark = pytest.mark.full  # minutes of models loaded, in all
+
 
 @pytest.fixture(scope="module")
 def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

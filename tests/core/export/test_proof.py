@@ -30,6 +30,8 @@ from core.workspace import Workspace, read_json, write_json
 from tests.core.export.made import run_with_adapter, subject_with_adapter
 from tests.tiny import TEMPLATE, tiny_model
 
+pytestmark = pytest.mark.full  # minutes of models loaded, in all
+
 # As trl's training templates begin: what is said of the marks stands in a comment.
 COMMENTED = "{#- The reply stands between {% generation %} and {% endgeneration %}, for the mask. -#}\n" + TEMPLATE
 DATED = "{{- 'Today: ' + strftime_now('%d %b %Y') + '\\n' -}}" + TEMPLATE
