@@ -151,7 +151,7 @@ def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple
     """The dtype to compute in on a device of `kind`, and the reason, as a person reads it.
 
     `capability` is CUDA's compute capability. On a CPU without AMX, bf16 was measured up to 30 times slower
-    than fp32, adapters included.
+    than fp32, adapters included. ONEDNN_MAX_CPU_ISA may keep torch off AMX (oneDNN, "CPU Dispatcher Control").
     """
     if kind == "cuda":
         major, minor = capability or (0, 0)
@@ -161,7 +161,10 @@ def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple
     if kind == "mps":
         return "float16", "Apple's GPU computes fp16 well"
     if "amx_bf16" in cpu_flags():
-        return "bfloat16", "this CPU has AMX, which computes bf16 fast"
+        allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+        if allowed in ("", "DEFAULT", "ALL") or "AMX" in allowed:
+            return "bfloat16", "this CPU has AMX, which computes bf16 fast"
+        return "float32", f"this CPU has AMX, but ONEDNN_MAX_CPU_ISA={allowed} keeps torch from using it"
     return "float32", "on a CPU without AMX fp32 is the fastest, and bf16 can be 30 times slower"
 
 

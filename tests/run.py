@@ -16,12 +16,14 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What every test runs under: no network, no analytics, no fork warnings. tests/conftest.py sets the same.
+# What every test runs under: no network, no analytics, no fork warnings, and fp32 on a CPU that could compute in bf16:
+# expected values are the same on every machine. tests/conftest.py sets the same.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GOMP_SPINCOUNT": "20000",
+    "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI",
 }
 
 # What a process that runs tests may take, with those that it starts.
