@@ -15,11 +15,11 @@ import gradio as gr
 from gradio.components import Component
 
 from app.pieces import error_box, fault_box
-from core.data.read.encodings import ENCODINGS
 from core.errors import NibbleError
 from core.hardware import device
 from core.recipe import Recipe, choices_of, help_text, make_recipe
 from core.sizes import GIB, parse_size
+from core.text.encodings import ENCODINGS
 from core.workspace import read_json, write_json
 
 # 'names': one of the recipe's own words, or names with commas between them. 'menu': what there is, or nothing.

@@ -7,7 +7,7 @@ from datetime import datetime
 from html import escape
 
 from core.sizes import show_duration
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 
 duration = show_duration
 WORDS = {

@@ -17,7 +17,7 @@ from core.chat.piece import Piece
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, find_voice, without_adapter
 from core.errors import NibbleError, RunError
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.workspace import Workspace, read_json, write_json
 
 IDLE_SECONDS = 15 * 60

@@ -36,8 +36,8 @@ from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
 from core.strange_files import damaged_file, refuse_tokenizer
-from core.telling import Listening, telling_line
 from core.templates import bound_templates
+from core.text.library_errors import Listening, telling_line
 
 # What transformers raises for a model that it cannot load; the text is for a person as it stands.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)

@@ -18,7 +18,7 @@ from typing import Any
 
 from core.errors import AskError, ChildError, NibbleError
 from core.process import child_environment
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.workspace import ROOT
 
 Request = dict[str, Any]

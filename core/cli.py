@@ -20,7 +20,7 @@ from core.errors import NibbleError
 from core.paths import Reach
 from core.process import child_environment
 from core.quiet import hush
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.trust import trust_only
 from core.workspace import Workspace
 

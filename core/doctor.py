@@ -15,7 +15,7 @@ from typing import Any
 
 from core.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
 from core.process import child_environment
-from core.telling import telling_line, telling_line_of
+from core.text.library_errors import telling_line, telling_line_of
 from core.workspace import ROOT, Workspace
 
 PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")

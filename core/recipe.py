@@ -20,7 +20,7 @@ from core.settings import (
     Settings,
     TrainSettings,
 )
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.workspace import PRESETS, as_path
 
 

@@ -170,7 +170,7 @@ class DataSettings(Settings):
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
         """Quotes around it and addresses of files and of the Hub are taken for what they mean."""
-        from core.data.address import plain_path, refusal_of
+        from core.text.dataset_address import plain_path, refusal_of
 
         path = plain_path(value)
         refused = refusal_of(path)
@@ -184,7 +184,7 @@ class DataSettings(Settings):
         """One of ours, or any other that Python reads text by."""
         if value in get_args(Encoding):
             return value
-        from core.data.read.encodings import is_encoding
+        from core.text.encodings import is_encoding
 
         if not is_encoding(value):
             raise ValueError(

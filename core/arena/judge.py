@@ -21,7 +21,7 @@ from core.arena.answers import Answer
 from core.arena.match import Match, Reply
 from core.arena.votes import Choice, Vote, VoteBook
 from core.errors import NibbleError
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 
 TIMEOUT_SECONDS, TRIES, LONGEST_PAUSE = 120.0, 4, 60.0
 MOST_FAILURES = 3

@@ -11,7 +11,7 @@ from transformers.initialization import no_init_weights
 
 from core.errors import ModelError
 from core.experts import NAME as OUR_EXPERTS
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 
 
 def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:

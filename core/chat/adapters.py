@@ -20,7 +20,7 @@ from core.build import is_out_of_memory
 from core.chat.fitting import Bare, Footing, gone, name_of, refuse_adapter, shapes_of
 from core.errors import ModelError
 from core.models import FoundModel
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 
 MOST_HELD = 8
 Held = tuple[str, int, int]

@@ -15,7 +15,7 @@ from core.adapter_files import CONFIG, WEIGHTS, layer_of, refuse_adapter_files, 
 from core.errors import ModelError
 from core.models import FoundModel
 from core.patterns import refuse_endless_patterns
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.train.manifest import MANIFEST
 
 _PREFIX = "base_model.model."

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.data.address import file_of_hub
 from core.data.keep import keep
 from core.data.read import SUFFIXES
 from core.data.read.columns import LEFT_ON_HUB
 from core.data.read.splits import use_of
 from core.errors import DataError
-from core.telling import telling_line
+from core.text.dataset_address import file_of_hub
+from core.text.library_errors import telling_line
 from core.workspace import Workspace, as_path, read_json, write_json
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -24,7 +24,7 @@ from core.data.render import Renderer
 from core.errors import DataError, NibbleError
 from core.models import find_model
 from core.recipe import Recipe
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.workspace import Workspace
 
 DROPPED_LISTED = 1000

@@ -15,7 +15,7 @@ from core.export.subject import Subject
 from core.export.told import Verified
 from core.export.weights import Onto
 from core.process import as_process
-from core.telling import telling_line_of
+from core.text.library_errors import telling_line_of
 from core.workspace import read_json, write_json
 
 NEW_TOKENS, PROMPTS = 32, 20

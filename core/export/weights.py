@@ -33,7 +33,7 @@ from core.hardware import Device
 from core.memory.sketch import sketch_base
 from core.models import weight_files
 from core.recipe import QuantizationSettings
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 
 Onto = Literal["dequantised", "original"]
 ADAPTER_CAN = "Export the adapter instead: it carries everything."

@@ -17,7 +17,7 @@ from core.export.make import export
 from core.export.told import sentence
 from core.hardware import claim_card
 from core.runs.finding import find_run
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.trust import trust_only
 from core.workspace import Workspace
 

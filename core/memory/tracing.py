@@ -17,7 +17,7 @@ from core.memory.shallow import traced_at_depth
 from core.memory.sketch import sketch
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.train.checkpointing import EVERY
 from core.train.config import optimizer_name
 

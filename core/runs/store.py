@@ -23,7 +23,7 @@ from core.disk import Lines, is_disk_full
 from core.errors import RunError
 from core.process import is_alive
 from core.recipe import Recipe, recipe_of_run
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})

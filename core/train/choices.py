@@ -17,7 +17,7 @@ from core.memory.way import OPTIMIZERS, Way, most_frugal, share_of, ways_of
 from core.models import FoundModel
 from core.recipe import Recipe
 from core.sizes import show_size
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.train.offload import keep_embeddings_in_ram
 
 

@@ -22,7 +22,7 @@ from core.hardware import cpu_cores, cuda_devices, device
 from core.process import child_environment
 from core.recipe import Recipe
 from core.runs.store import Run
-from core.telling import telling_line_of
+from core.text.library_errors import telling_line_of
 from core.train.manifest import newest_valid
 from core.workspace import ROOT
 

@@ -23,7 +23,7 @@ from core.process import process_started
 from core.runs.holder import DeviceHeld, hold, holder
 from core.runs.pulse import Heart
 from core.runs.store import Run
-from core.telling import telling_line
+from core.text.library_errors import telling_line
 from core.train.base import have_base
 from core.train.ranks import Others, forget_place
 from core.trust import trust_only

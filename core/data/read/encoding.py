@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from core.data.read.blob import Blob
-from core.data.read.encodings import codec_of, is_ascii_based, name_of
 from core.data.read.letters import Guesses, guesses
 from core.errors import DataError
+from core.text.encodings import codec_of, is_ascii_based, name_of
 
 HEAD = 2 * 2**20
 _FURTHER_BLOCKS, _BLOCK = 8, 2**18  # of a large plain file, spread over it

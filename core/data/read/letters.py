@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from core.data.read.characters import common_in, score_of
-from core.data.read.encodings import EAST_ASIAN, LATIN, SINGLE_BYTE, Encoding
 from core.data.read.spelling import shares_of, spelling
+from core.text.encodings import EAST_ASIAN, LATIN, SINGLE_BYTE, Encoding
 
 # What is looked at of a sample: so many bytes of lines, pieces of them, and of those the first bytes.
 _LINES_BYTES, _PIECES, _PIECE_BYTES, _LINE_BYTES = 2**18, 300, 120, 2**12

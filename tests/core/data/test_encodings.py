@@ -11,11 +11,11 @@ from typing import get_args
 import pytest
 
 from core.data.read import EncodingUnsure, encodings_offered, open_source
-from core.data.read.encodings import ENCODINGS, is_encoding
 from core.data.read.letters import guesses
 from core.errors import DataError, RecipeError
 from core.recipe import make_recipe
 from core.settings import Encoding
+from core.text.encodings import ENCODINGS, is_encoding
 from tests.core.data.tongues import TONGUES, cases
 
 

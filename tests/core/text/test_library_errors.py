@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ModelError
-from core.telling import MOST, telling_line, telling_line_of
+from core.text.library_errors import MOST, telling_line, telling_line_of
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 
