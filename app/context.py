@@ -22,10 +22,10 @@ from app.talk import Talk
 from core.chat.client import ChatClient
 from core.hardware import Device, device
 from core.helper import Helper
-from core.paths import Reach
 from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
 from core.typed import typed_recipe, typed_voice
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 

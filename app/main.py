@@ -22,8 +22,8 @@ from core.errors import NibbleError
 from core.hosts import Names, lan_address
 from core.listening import go_on_listening
 from core.lock import locked
-from core.paths import Reach
 from core.runs.removing import clear_away
+from core.untrusted.paths import Reach
 from core.workspace import ROOT, Workspace
 
 if TYPE_CHECKING:

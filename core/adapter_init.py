@@ -28,10 +28,10 @@ from peft.utils import load_peft_weights
 from safetensors import SafetensorError, safe_open
 from transformers.pytorch_utils import Conv1D
 
-from core.adapter_files import refuse_adapter_files
 from core.errors import ModelError
 from core.models import find_model
 from core.text.library_errors import telling_line
+from core.untrusted.adapter_files import refuse_adapter_files
 
 ADAPTER = "default"
 # Passes of the randomised decomposition (Halko et al., arXiv 0909.4061), as many as PEFT's own fast PiSSA suggests.

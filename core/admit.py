@@ -12,9 +12,9 @@ from pathlib import Path
 from core.errors import ModelError
 from core.model_kinds import PURPOSES, needs_code
 from core.models import FoundModel
-from core.strange_files import read_settings
 from core.text.library_errors import telling_line
 from core.trust import RECORD, require_agreed, trusted
+from core.untrusted.model_files import read_settings
 
 _made_known: dict[str, Path] = {}  # by kind: two models may each bring code of the same one
 

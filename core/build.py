@@ -16,7 +16,6 @@ from transformers.utils import is_flash_attn_2_available
 
 from core import blocks, expert_adapters, quantiser
 from core.adapter_config import lora_config
-from core.adapter_files import refuse_adapter_files
 from core.adapter_init import (
     lora_layers,
     start_from_main_directions,
@@ -35,9 +34,10 @@ from core.generation_settings import plain_generation
 from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
-from core.strange_files import damaged_file, refuse_tokenizer
-from core.templates import bound_templates
 from core.text.library_errors import Listening, telling_line
+from core.untrusted.adapter_files import refuse_adapter_files
+from core.untrusted.chat_templates import bound_templates
+from core.untrusted.model_files import damaged_file, refuse_tokenizer
 
 # What transformers raises for a model that it cannot load; the text is for a person as it stands.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)

@@ -17,11 +17,11 @@ from typing import Any
 
 from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_setup, cli_trust
 from core.errors import NibbleError
-from core.paths import Reach
 from core.process import child_environment
 from core.quiet import hush
 from core.text.library_errors import telling_line
 from core.trust import trust_only
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]

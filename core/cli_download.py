@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from core.errors import NibbleError
-from core.paths import Reach
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 QUIET_SECONDS = 10.0

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from core.paths import Reach
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 FORMATS = ("adapter", "merged", "ollama", "gguf")

@@ -10,8 +10,8 @@ from typing import Any
 
 from core import cli_download, cli_trust
 from core.errors import RecipeError, RunError
-from core.paths import Reach
 from core.sizes import show_duration
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any]

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 
-from core.paths import Reach
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 

@@ -21,7 +21,7 @@ from core.models import FoundModel, find_model
 from core.recipe import Recipe, make_recipe
 from core.runs.store import Run
 from core.targets import wanted
-from core.template_marks import plain_template
+from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json
 
 TEMPLATE = "chat_template.jinja"

@@ -16,7 +16,7 @@ from core.catalog import model_facts
 from core.errors import ModelError
 from core.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
 from core.model_kinds import needs_code
-from core.strange_files import read_settings, refuse_config, refuse_oversized
+from core.untrusted.model_files import read_settings, refuse_config, refuse_oversized
 from core.workspace import PRESETS, ROOT, Workspace, as_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -22,7 +22,7 @@ from core.hub import fetch_small, look_up, snapshot_folder
 from core.model_kinds import classes_of, needs_code
 from core.models import FoundModel
 from core.sizes import show_bytes
-from core.strange_files import read_settings
+from core.untrusted.model_files import read_settings
 from core.workspace import Workspace, move, read_json, write_json
 
 MOST_FILES, MOST_BYTES = 100, 5_000_000

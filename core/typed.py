@@ -7,8 +7,8 @@ import re
 from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.models import model_presets
-from core.paths import Reach
 from core.recipe import Recipe, load_recipe, recipe_presets
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 # An id or the start of one, 'last', and which part of the run speaks.

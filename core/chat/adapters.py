@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 
-from core.adapter_files import WEIGHTS
 from core.build import is_out_of_memory
 from core.chat.fitting import Bare, Footing, gone, name_of, refuse_adapter, shapes_of
 from core.errors import ModelError
 from core.models import FoundModel
 from core.text.library_errors import telling_line
+from core.untrusted.adapter_files import WEIGHTS
 
 MOST_HELD = 8
 Held = tuple[str, int, int]

@@ -11,12 +11,12 @@ import torch
 from bitsandbytes.nn import Int8Params, Params4bit
 from safetensors import SafetensorError, safe_open
 
-from core.adapter_files import CONFIG, WEIGHTS, layer_of, refuse_adapter_files, refuse_damaged, refuse_kind
 from core.errors import ModelError
 from core.models import FoundModel
-from core.patterns import refuse_endless_patterns
 from core.text.library_errors import telling_line
 from core.train.manifest import MANIFEST
+from core.untrusted.adapter_files import CONFIG, WEIGHTS, layer_of, refuse_adapter_files, refuse_damaged, refuse_kind
+from core.untrusted.patterns import refuse_endless_patterns
 
 _PREFIX = "base_model.model."
 _TOKENS = (

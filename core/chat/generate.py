@@ -18,8 +18,8 @@ from core.chat.said import Said
 from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import AskError, NibbleError
-from core.templates import TEMPLATE_ERRORS
 from core.text.library_errors import telling_line
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
 
 UNKNOWN_CONTEXT = 2**31
 # Between two looks at a reply that grows: a person sees no more, and the tokens are not held up by being told.

@@ -9,9 +9,9 @@ from typing import Any
 
 from core.data.conversation import Message
 from core.errors import ModelError
-from core.template_budget import TooMuch
-from core.templates import TEMPLATE_ERRORS
 from core.text.library_errors import telling_line
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
+from core.untrusted.template_limits import TooMuch
 
 # For all that is tried with a template before it is used; the usual takes a fraction of a second.
 TRIAL_SECONDS = 60.0

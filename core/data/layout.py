@@ -22,8 +22,8 @@ from core.data.signs import Signs
 from core.data.training_template import give_template, own_template
 from core.errors import ModelError
 from core.recipe import DataSettings
-from core.template_marks import has_marks
-from core.templates import bound_templates
+from core.untrusted.chat_templates import bound_templates
+from core.untrusted.template_marks import has_marks
 
 __all__ = ["Layout", "Span", "Template", "Unrenderable", "own_template", "require_template"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from core.data.chat_template import ChatTemplate, Unrenderable
 from core.data.template_probes import PROBES
-from core.template_marks import has_marks
-from core.templates import TEMPLATE_ERRORS
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
+from core.untrusted.template_marks import has_marks
 from core.workspace import PRESETS
 
 UNMARKED = "the model's own template, replies found by differences of prefixes"

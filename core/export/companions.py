@@ -20,7 +20,7 @@ from core.export.naming import without_paths
 from core.export.subject import Subject
 from core.further import TEMPLATE
 from core.generation_settings import plain_generation
-from core.template_marks import plain_template
+from core.untrusted.template_marks import plain_template
 from core.workspace import read_json, write_json
 
 # In the adapter's folder: what is not the tokenizer's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.templates import TEMPLATE_ERRORS
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
 
 _QUESTION = [{"role": "user", "content": "a"}]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.template_marks import plain_template
-from core.templates import TEMPLATE_ERRORS
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
+from core.untrusted.template_marks import plain_template
 
 # What llama.cpp tells templates of its own accord (its common/chat.cpp): that the model may think, and, to those of
 # Llama 3, today's date in the place of the one that stands in them.

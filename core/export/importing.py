@@ -1,6 +1,6 @@
 """Takes in an adapter from elsewhere, a PEFT folder, zip or tar, for Chat and Arena; of weights only safetensors.
 
-What is packed is read as data from a stranger (core/archive.py). Imports no torch.
+What is packed is read as data from a stranger (core/untrusted/archives.py). Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.adapter_files import layers_of, refuse_kind
-from core.archive import ArchiveError, Limits, entries_of, is_archive, unpack
 from core.errors import ModelError, NibbleError
 from core.export.naming import safe_name
 from core.export.place import ExportError, refuse_full_disk, writing
 from core.models import find_model, model_presets
-from core.paths import Reach
 from core.sizes import show_bytes
-from core.strange_files import read_settings, refuse_adapter_settings
+from core.untrusted.adapter_files import layers_of, refuse_kind
+from core.untrusted.archives import ArchiveError, Limits, entries_of, is_archive, unpack
+from core.untrusted.model_files import read_settings, refuse_adapter_settings
+from core.untrusted.paths import Reach
 from core.workspace import ROOT, Workspace, as_path, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

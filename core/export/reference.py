@@ -14,7 +14,7 @@ from core.export.readers.reader import CannotRender
 from core.export.talks import Talk
 from core.models import FoundModel
 from core.recipe import DataSettings
-from core.templates import TEMPLATE_ERRORS
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
 
 MOST_ADDED = 2_000
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from core.templates import TEMPLATE_ERRORS
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
 
 Message = dict[str, str]
 _SYSTEM, _ASKED, _SAID, _AGAIN = "§system§", "§first§", "§reply§", "§second§"

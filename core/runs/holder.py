@@ -18,9 +18,9 @@ from typing import Any, Literal
 from core.errors import RunError
 from core.hardware import device
 from core.lock import Lock
-from core.paths import is_run_id
 from core.process import is_alive, process_started
 from core.runs.store import Run
+from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, read_json, write_json
 
 Kind = Literal["run", "chat", "export"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from core.errors import RunError
 from core.lock import locked
-from core.paths import is_run_id
 from core.runs.store import ENDED, Run
 from core.sizes import show_bytes
 from core.train.manifest import named_checkpoints
+from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, move
 
 # A run that is being made takes less than a second.

@@ -41,7 +41,6 @@ from core.models import FoundModel
 from core.recipe import Recipe
 from core.runs.pulse import Heart
 from core.runs.store import Run
-from core.template_marks import plain_template
 from core.train import ending
 from core.train.base import have_base
 from core.train.batches import MicroBatches, data_order, steps_for
@@ -60,6 +59,7 @@ from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
 from core.train.trainer import NibbleTrainer
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
+from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json
 
 NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an ordinary one here."

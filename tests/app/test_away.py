@@ -11,7 +11,7 @@ import pytest
 from app import away
 from app.context import Context
 from core import notify
-from core.paths import Reach
+from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
 
 SECRET = "a-secret"

@@ -16,7 +16,7 @@ import pytest
 from core.data.conversation import Conversation, Message
 from core.data.layout import Template, Unrenderable
 from core.recipe import DataSettings
-from core.template_marks import plain_template
+from core.untrusted.template_marks import plain_template
 from tests.core.test_masks import CALL, TEMPLATES, TOOL
 from tests.tiny import tiny_tokenizer
 

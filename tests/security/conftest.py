@@ -14,10 +14,10 @@ from app.main import Server, Serving, launch
 from app.opening import choose_port
 from app.security import workspace_token
 from core.hosts import Names
-from core.paths import Reach
 from core.runs.finding import list_runs
 from core.runs.removing import remove
 from core.runs.store import OPEN
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 

@@ -20,11 +20,11 @@ from safetensors.numpy import save_file
 
 from app import uploads
 from app.uploads import OWNER, PREFIX, Uploads, forget
-from core.archive import ArchiveError, Limits, entries_of, unpack
 from core.data.read import open_source
 from core.errors import DataError, NibbleError
 from core.export.importing import LIMITS, import_adapter
-from core.paths import Reach
+from core.untrusted.archives import ArchiveError, Limits, entries_of, unpack
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 SMALL = Limits(entries=20, bytes=2_000_000, ratio=100, free_bytes=10_000, depth=6)

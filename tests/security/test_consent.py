@@ -13,8 +13,8 @@ from app import consent
 from app.context import Context
 from core.errors import NibbleError
 from core.models import find_model
-from core.paths import Reach
 from core.trust import CodeFile, ModelCode, agreed_folder, code_of
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 from tests.core.test_models import _folder
 from tests.security.canaries import own_code, program

@@ -25,11 +25,11 @@ from core.export.importing import import_adapter
 from core.export.naming import safe_name as export_name
 from core.launching import locate
 from core.models import find_model
-from core.paths import Reach, is_run_id
 from core.recipe import DataSettings, make_recipe
 from core.runs.finding import find_run
 from core.runs.removing import is_run
 from core.typed import load_typed, typed_dataset, typed_model, typed_recipe, typed_voice
+from core.untrusted.paths import Reach, is_run_id
 from core.workspace import ROOT, Workspace
 from tests.security.path_tricks import SAMPLE, TRICKS, Trick
 

@@ -24,8 +24,8 @@ from app.main import Server
 from core.child import Child
 from core.errors import ChildError
 from core.export import jobs
-from core.paths import Reach
 from core.runs.supervisor import Supervisor
+from core.untrusted.paths import Reach
 from core.workspace import ROOT
 from tests.ended import ended_run
 from tests.security.conftest import undone

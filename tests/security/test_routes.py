@@ -25,7 +25,7 @@ from app.login import Login
 from app.main import Server, Serving, launch
 from app.opening import choose_port
 from core.hosts import Names
-from core.paths import Reach
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 LAN, TUNNEL = "192.168.1.7", "a1b2c3.gradio.live"

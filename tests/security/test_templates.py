@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from core.template_budget import TooMuch
-from core.templates import TEMPLATE_ERRORS, bound_templates
+from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
+from core.untrusted.template_limits import TooMuch
 
 TALK = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello to you"}]
 DOUBLING = "{% set ns = namespace(s=START) %}{% for i in range(60) %}{% set ns.s = NEXT %}{% endfor %}{{ ns.s }}"

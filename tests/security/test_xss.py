@@ -32,7 +32,7 @@ from core.chat.client import ChatClient
 from core.chat.piece import Piece
 from core.helper import Helper
 from core.hosts import Names
-from core.paths import Reach
+from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
 from tests.browser.conftest import browser  # noqa: F401
 from tests.security.hostile import HostileDesk, fill

@@ -7,13 +7,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from core.archive import ArchiveError, Limits, check_amount
 from core.data.read.blob import LARGEST_RATIO, RATIO_MATTERS_FROM, Blob, gzipped, plain, zip_member
 from core.data.read.folders import files_below
 from core.data.read.kinds import HEAD, KNOWN, NoDataset, kind_of, packing_of, refuse_office, suffix_of
 from core.data.read.letters import guess
 from core.data.read.notes import Notes
 from core.errors import DataError
+from core.untrusted.archives import ArchiveError, Limits, check_amount
 
 # Nothing of a .zip is unpacked to the disk, but its rows are read: so it may be large, but no bomb.
 _LIMITS = Limits(entries=100_000, bytes=10**13, ratio=LARGEST_RATIO, free_bytes=RATIO_MATTERS_FROM)

@@ -24,7 +24,7 @@ from core.export.speaker import Speaker, place_for
 from core.hardware import Device
 from core.models import find_model
 from core.recipe import QuantizationSettings
-from core.templates import TEMPLATE_ERRORS, bound_templates
+from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
 
 
 class TransformersReader:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core.templates import TEMPLATE_ERRORS
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
 from core.workspace import ROOT
 
 TEMPLATES = {

@@ -8,9 +8,9 @@ import pytest
 
 from core.data.hub import looks_like_hub_id
 from core.errors import RecipeError
-from core.paths import Reach
 from core.recipe import make_recipe
 from core.typed import typed_dataset
+from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 HUB = "https://huggingface.co"  # what people paste

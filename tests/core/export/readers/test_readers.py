@@ -24,7 +24,7 @@ from core.export.readers.reader import CannotRender, Reader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
 from core.hardware import device
-from core.template_marks import plain_template
+from core.untrusted.template_marks import plain_template
 from tests.core.export.made import subject_with_adapter
 from tests.core.export.templates import LONG, ONE, PADDED, SYSTEM, TEMPLATES, by_jinja
 from tests.tiny import TEMPLATE, TEXTS, tiny_model

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from core.errors import ModelError
 from core.hub import is_plain
-from core.patterns import refuse_endless_patterns
+from core.untrusted.patterns import refuse_endless_patterns
 
 MOST_BYTES, DEEPEST = 50_000_000, 40
 _POINTER = b"version https://git-lfs"
@@ -177,7 +177,7 @@ def damaged_file(folder: Path) -> str | None:
 def refuse_adapter_settings(config: dict[str, Any], name: str, modules: Iterable[str] = ()) -> None:
     """Raise ModelError for an adapter_config.json that imports modules, takes memory, or is matched without end.
 
-    `modules` are names that its patterns will be matched with (core/patterns.py).
+    `modules` are names that its patterns will be matched with (core/untrusted/patterns.py).
     """
     if config.get("megatron_config") or config.get("megatron_core", "megatron.core") not in (None, "megatron.core"):
         raise ModelError(f"The adapter {name} wants other programs to be loaded (megatron), which Nibble does not do.")

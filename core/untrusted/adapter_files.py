@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from core.errors import ModelError
-from core.strange_files import damaged_file, read_settings, refuse_adapter_settings
+from core.untrusted.model_files import damaged_file, read_settings, refuse_adapter_settings
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from core.errors import NibbleError
-from core.paths import LONGEST_NAME, is_device_name
 from core.sizes import show_bytes
+from core.untrusted.paths import LONGEST_NAME, is_device_name
 
 BLOCK = 2**20
 _GZIP = b"\x1f\x8b"

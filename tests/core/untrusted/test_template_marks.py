@@ -7,7 +7,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from core.template_marks import has_marks, plain_template
+from core.untrusted.template_marks import has_marks, plain_template
 from tests.core.test_masks import TEMPLATES
 
 MARKED = {

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from core.errors import ModelError
-from core.patterns import SECONDS, refuse_endless_patterns
-from tests.core.seen_patterns import HOSTILE, PUBLISHED
+from core.untrusted.patterns import SECONDS, refuse_endless_patterns
+from tests.core.untrusted.seen_patterns import HOSTILE, PUBLISHED
 
 
 def names(layers: int) -> Iterator[str]:

@@ -20,7 +20,7 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from core.template_budget import Budget, TooMuch, foresee, foresee_power, foresee_product
+from core.untrusted.template_limits import Budget, TooMuch, foresee, foresee_power, foresee_product
 
 # The largest template of a known model has some 20,000 characters.
 MOST_SOURCE = 500_000

@@ -1,0 +1,1 @@
+"""What comes from strangers: paths, archives, model and adapter files, chat templates. No torch."""
