@@ -16,8 +16,8 @@ from core.arena.bulk import SEED, Bulk
 from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
 from core.arena.match import waiting
-from core.awake import KeptAwake
 from core.errors import NibbleError
+from core.system.keep_awake import KeptAwake
 from core.workspace import read_json, write_json
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from app.pieces import text
 from core.catalog import Card
-from core.hardware import Device
 from core.sizes import show_size
+from core.system.hardware import Device
 from core.what_fits import Fit, WhatFits
 
 ON_CARD = ("Model", "Parameters", "", "Longest context", "It takes")

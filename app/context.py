@@ -20,10 +20,10 @@ from app.serving_desk import ServingDesk
 from app.side_by_side import SideBySide
 from app.talk import Talk
 from core.chat.client import ChatClient
-from core.hardware import Device, device
 from core.helper import Helper
 from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
+from core.system.hardware import Device, device
 from core.typed import typed_recipe, typed_voice
 from core.untrusted.paths import Reach
 from core.workspace import Workspace

@@ -16,9 +16,9 @@ from gradio.components import Component
 
 from app.pieces import error_box, fault_box
 from core.errors import NibbleError
-from core.hardware import device
 from core.recipe import Recipe, choices_of, help_text, make_recipe
 from core.sizes import GIB, parse_size
+from core.system.hardware import device
 from core.text.encodings import ENCODINGS
 from core.workspace import read_json, write_json
 

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from app import door_html, login
 from app.login import Login
 from app.security import HEADERS, Tickets
-from core.hosts import Names
+from core.system.addresses import Names
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

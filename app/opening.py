@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.security import ticket
 from core.errors import NibbleError
-from core.process import is_alive, process_started
+from core.system.process import is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
 FIRST_PORT, TRIES = 7860, 100

@@ -14,9 +14,9 @@ from app.checked import pressed
 from app.context import Context
 from app.form import Form, explain
 from core.errors import NibbleError, RecipeError
-from core.hardware import device
 from core.recipe import make_recipe, with_overrides
 from core.sizes import GIB, parse_size
+from core.system.hardware import device
 
 Updates = dict[Any, Any]
 # No more of YAML than a plan ever offers: 'lora.rank=16', 'budget=7.5GiB', 'lora.targets=q_v'.

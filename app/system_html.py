@@ -9,10 +9,10 @@ from importlib import metadata
 from typing import Any
 
 from app.pieces import empty, text
-from core.doctor import PACKAGES
 from core.runs.removing import size_bytes
 from core.runs.store import Run
 from core.sizes import show_size
+from core.system.doctor import PACKAGES
 
 
 def findings(found: Mapping[str, Any]) -> str:

@@ -17,8 +17,8 @@ from app.context import Context, device_line
 from app.feed import Look
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from app.tabs import arena, chat, data, export, runs
-from core.hardware import device
 from core.runs.queue import order
+from core.system.hardware import device
 
 if TYPE_CHECKING:
     from app.pages import Page

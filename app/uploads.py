@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.lock import Lock
+from core.system.file_lock import Lock
 
 PREFIX, OWNER = "nibble-uploads-", "owner.lock"
 # Between the making of a folder and the taking of its lock.

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from core.catalog import find_model_facts
-from core.hardware import claim_card, device, device_used_bytes
-from core.process import as_process
+from core.system.hardware import claim_card, device, device_used_bytes
+from core.system.process import as_process
 
 Row = dict[str, Any]
 # A card at rest: a driver's own use goes up and down by so much.

@@ -13,9 +13,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.hardware import claim_card, device, device_used_bytes
-from core.process import child_environment
 from core.recipe import make_recipe
+from core.system.hardware import claim_card, device, device_used_bytes
+from core.system.process import child_environment
 from core.workspace import ROOT
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from core.hardware import cpu_cores, cuda_driver, device
+from core.system.hardware import cpu_cores, cuda_driver, device
 from core.workspace import ROOT
 
 FILE = ROOT / "docs" / "benchmarks.md"

@@ -8,9 +8,9 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from core.build import dtype_for, keep_quantisation_exact, quantization_config, torch_device
-from core.hardware import Device
 from core.memory.sketch import sketch_base
 from core.recipe import QuantizationSettings, make_recipe
+from core.system.hardware import Device
 
 # Every matrix is cut from one strip of random numbers, its rows so many numbers apart: they overlap, and look random.
 STRIDE = 17

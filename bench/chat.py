@@ -89,9 +89,9 @@ def _row(
 
 def _base() -> Any:
     from core.build import load_base
-    from core.hardware import device
     from core.models import find_model
     from core.recipe import QuantizationSettings
+    from core.system.hardware import device
 
     return load_base(find_model(MODEL), QuantizationSettings(), device()).eval()
 

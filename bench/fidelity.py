@@ -128,8 +128,8 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
     from transformers import TrainerCallback
 
     from core.build import dtype_for, load_tokenizer
-    from core.hardware import device
     from core.models import find_model
+    from core.system.hardware import device
     from core.train.batches import MicroBatches, data_order, evaluation_batches
     from core.train.config import trainer_config
     from core.train.trainer import NibbleTrainer
@@ -173,8 +173,8 @@ def _model(recipe: Recipe, full: bool) -> Any:
     import torch
 
     from core.build import attach_lora, load_base
-    from core.hardware import device
     from core.models import find_model
+    from core.system.hardware import device
 
     base = load_base(find_model(recipe.model), recipe.quantization, device())
     model = attach_lora(base.float() if full else base, recipe.lora, torch.float32)
@@ -214,8 +214,8 @@ def _quantised_weights() -> list[Any]:
 
 def _base(settings: dict[str, Any]) -> Any:
     from core.build import load_base
-    from core.hardware import device
     from core.models import find_model
+    from core.system.hardware import device
 
     recipe = make_recipe({"model": TASK["model"], **settings})
     return load_base(find_model(recipe.model), recipe.quantization, device())

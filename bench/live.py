@@ -19,11 +19,11 @@ from typing import Any
 
 from app.live import Live
 from app.runs_html import FRESH_SECONDS, Asked, Table
-from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.index import index_of
 from core.runs.making import create_run
 from core.runs.store import Run
+from core.system.process import process_started
 from core.workspace import Workspace
 
 LENGTHS = (100, 10_000, 1_000_000)

@@ -148,10 +148,10 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
 
     from core.build import attach_lora, load_base, load_tokenizer
     from core.data.render import Rendered
-    from core.hardware import Device
     from core.memory.count import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.models import FoundModel, find_model
+    from core.system.hardware import Device
     from core.train.batches import MicroBatches
     from core.train.config import trainer_config
     from core.train.packing import packing_is_exact

@@ -107,8 +107,8 @@ class _Reference:
         from trl import SFTConfig, SFTTrainer
 
         from core.build import cast_adapters, dtype_for, load_tokenizer
-        from core.hardware import device
         from core.models import find_model
+        from core.system.hardware import device
 
         found = find_model(recipe.model)
         fast, _ = dtype_for(device())
@@ -166,8 +166,8 @@ class _Ours:
         from core.budget import read_budget
         from core.build import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.data.render import render_all
-        from core.hardware import device
         from core.models import find_model
+        from core.system.hardware import device
         from core.train.batches import MicroBatches, data_order
         from core.train.choices import choose
         from core.train.config import optimizer_name, trainer_config

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench._gpu import Row, config_of, has_gpu, measure_constants, row
 from bench._gpu_run import Job, Outcome, run_job
-from core.process import child_environment
+from core.system.process import child_environment
 from core.workspace import ROOT
 
 MODEL = "llama-3.1-8b"

@@ -31,9 +31,9 @@ from core.errors import ModelError, RecipeError
 from core.experts import NAME as OUR_EXPERTS
 from core.experts import experts_of, fused_weights, numbers_in
 from core.generation_settings import plain_generation
-from core.hardware import Device, compute_dtype
 from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
+from core.system.hardware import Device, compute_dtype
 from core.text.library_errors import Listening, telling_line
 from core.untrusted.adapter_files import refuse_adapter_files
 from core.untrusted.chat_templates import bound_templates

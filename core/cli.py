@@ -17,8 +17,8 @@ from typing import Any
 
 from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_setup, cli_trust
 from core.errors import NibbleError
-from core.process import child_environment
-from core.quiet import hush
+from core.system.library_warnings import hush
+from core.system.process import child_environment
 from core.text.library_errors import telling_line
 from core.trust import trust_only
 from core.untrusted.paths import Reach
@@ -86,8 +86,8 @@ def _ui(options: argparse.Namespace) -> tuple[int, None]:
 
 
 def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.doctor import doctor
     from core.sizes import show_size
+    from core.system.doctor import doctor
 
     found = doctor(Workspace.open(options.data_dir))
     chosen, torch = found["device"], found["torch"]

@@ -161,9 +161,9 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.answers import AnswerBook
     from core.arena.bulk import SEED, Bulk
     from core.arena.contestants import contestants
-    from core.awake import KeptAwake
     from core.chat.client import ChatClient
     from core.chat.sampling import Sampling
+    from core.system.keep_awake import KeptAwake
     from core.typed import typed_voice
 
     workspace, reach = Workspace.open(options.data_dir), _reach(options)

@@ -42,7 +42,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Export a run. Returns the exit status, and the answer of DESIGN.md."""
-    from core.hardware import claim_card
+    from core.system.hardware import claim_card
 
     claim_card()
     from core.export.make import export

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from core.child import Answer, Child, Request, serve
 from core.errors import BudgetError, DataError, ModelError, NibbleError, RecipeError
 from core.recipe import Recipe, make_recipe
+from core.system.child_process import Answer, Child, Request, serve
 from core.trust import CodeNotAgreed, require_agreed, trust_only
 from core.workspace import Workspace
 
@@ -95,10 +95,10 @@ class _Work:
         from core.basemodel.fit import refuse_misfit
         from core.budget import read_budget
         from core.further import take_over
-        from core.hardware import compute_dtype, cuda_capability, device
         from core.launching import locate, refuse_length
         from core.models import find_model
         from core.runs.room import device_for_a_run
+        from core.system.hardware import compute_dtype, cuda_capability, device
         from core.train.batches import steps_for
 
         errors: list[dict[str, str]] = []

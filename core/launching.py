@@ -14,13 +14,13 @@ from core.data.keep import find_dataset, keep
 from core.data.samples import find_sample
 from core.errors import RecipeError
 from core.further import bring_along, take_over
-from core.hardware import device
 from core.models import FoundModel, find_model
 from core.recipe import DataSettings, Recipe
 from core.runs.making import create_run
 from core.runs.room import device_for_a_run
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
+from core.system.hardware import device
 from core.train.ranks import refuse_devices
 from core.trust import require_agreed
 from core.workspace import Workspace, as_path

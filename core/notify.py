@@ -23,8 +23,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from core.errors import NibbleError
-from core.process import apart, child_environment, end_tree, process_started
 from core.runs.store import ENDED, Run
+from core.system.process import apart, child_environment, end_tree, process_started
 from core.workspace import ROOT, Workspace, read_json, write_json
 
 LIMIT_SECONDS = 10.0

@@ -10,7 +10,7 @@ import gradio as gr
 from app import cards_html
 from app.context import Context
 from core.catalog import Card, cards, find_card
-from core.hardware import Device, device
+from core.system.hardware import Device, device
 from core.what_fits import nearest_card, what_fits
 
 EXAMPLE_CARD = "rtx-3060-12gb"

@@ -79,7 +79,7 @@ def wire(tab: SystemTab, context: Context) -> None:
 
 
 def _look(context: Context) -> Iterator[str]:
-    from core.doctor import doctor
+    from core.system.doctor import doctor
 
     yield pieces.busy("Looking at Python, torch, the device and bitsandbytes. This takes about ten seconds.")
     try:

@@ -15,9 +15,9 @@ from app.form import AS_RECOGNISED, DEFAULTS, Form
 from app.run_view import RunView, build_body, build_head
 from app.train_events import TrainEvents, Updates, shown_run
 from app.train_form import SMALLEST_BUDGET, build_form, build_preview
-from core.hardware import device
 from core.runs.store import OPEN
 from core.sizes import GIB
+from core.system.hardware import device
 from core.workspace import read_json
 
 TRY_IT = "Try it: train the starter on a sample (about a minute)"

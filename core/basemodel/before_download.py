@@ -13,7 +13,7 @@ from collections.abc import Callable
 from core.download import DownloadStopped
 from core.errors import ModelError
 from core.models import FoundModel
-from core.process import as_process
+from core.system.process import as_process
 
 _LOOK_SECONDS = 0.1
 

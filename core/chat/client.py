@@ -11,8 +11,8 @@ from typing import Any
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice
-from core.child import Child
 from core.data.conversation import Message
+from core.system.child_process import Child
 from core.workspace import Workspace
 
 # How long a first load usually takes: the imports of torch and transformers, measured on 2 cores.

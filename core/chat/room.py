@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from core.budget import CUDA_CONTEXT_BYTES, NF4_BITS, NF4_DOUBLE_BITS
 from core.errors import ModelError
-from core.hardware import Device
 from core.models import FoundModel
 from core.recipe import QuantizationSettings
 from core.runs.queue import at_work
 from core.runs.store import Run
 from core.sizes import show_size
+from core.system.hardware import Device
 from core.workspace import Workspace
 
 

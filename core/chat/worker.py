@@ -16,12 +16,12 @@ from typing import Any
 
 from core.basemodel.pin import change_of, read_pin, stamp_of
 from core.chat.voices import Voice
-from core.child import Answer, Request, serve
 from core.errors import ModelError, NibbleError
-from core.hardware import claim_card, device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
 from core.runs.holder import DeviceHeld, Hold, hold, holder
+from core.system.child_process import Answer, Request, serve
+from core.system.hardware import claim_card, device
 from core.trust import trust_only
 from core.workspace import Workspace
 

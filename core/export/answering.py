@@ -32,10 +32,10 @@ from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
 from core.export.texts import PROMPTS, hold_texts, replies_of
 from core.export.told import NOT_OPENED
-from core.hardware import claim_card
 from core.models import find_model
 from core.recipe import DataSettings, QuantizationSettings
 from core.setup.llama_cpp import MISSING
+from core.system.hardware import claim_card
 from core.trust import trust_only
 from core.workspace import Workspace, write_json
 

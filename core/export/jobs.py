@@ -16,7 +16,7 @@ from typing import Any
 
 from core.export.order import Order
 from core.export.place import partial_of
-from core.process import apart, as_process, end_tree, is_alive, process_started
+from core.system.process import apart, as_process, end_tree, is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
 KEPT = 20

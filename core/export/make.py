@@ -87,7 +87,7 @@ def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     from core.export.merged import MANIFEST, merged_bytes, merged_card, planned, precision_of, write_merged
     from core.export.read_back import read_back
     from core.export.weights import MergedWeights
-    from core.hardware import device
+    from core.system.hardware import device
 
     say("Looking at base and adapter.", None)
     weights = MergedWeights(subject, order.onto, device())
@@ -145,7 +145,7 @@ def _gguf_written(
     from core.export.gguf_families import Layout, family_of
     from core.export.gguf_file import adapter_tensors, model_file, write_adapter, write_model
     from core.export.weights import MergedWeights
-    from core.hardware import device
+    from core.system.hardware import device
 
     family = family_of(subject.base.config)
     say("Looking at base and adapter.", None)

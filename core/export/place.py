@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.disk import is_disk_full
 from core.errors import NibbleError
-from core.lock import Lock
 from core.sizes import show_bytes
+from core.system.file_lock import Lock
+from core.system.full_disk import is_disk_full
 from core.train.manifest import flush_all, flush_folder
 from core.workspace import move
 

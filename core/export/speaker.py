@@ -12,8 +12,8 @@ import torch
 from core.budget import CUDA_CONTEXT_BYTES
 from core.build import dtype_for
 from core.errors import NibbleError
-from core.hardware import Device, device
 from core.sizes import show_size
+from core.system.hardware import Device, device
 
 # Held in 4 bits, with embeddings and head in 16: at most so much a parameter, and what a pass takes on top.
 PACKED_BYTES, SPARE_BYTES = 1.2, 600_000_000

@@ -14,7 +14,7 @@ from core.export.place import Broken, ExportError
 from core.export.subject import Subject
 from core.export.told import Verified
 from core.export.weights import Onto
-from core.process import as_process
+from core.system.process import as_process
 from core.text.library_errors import telling_line_of
 from core.workspace import read_json, write_json
 

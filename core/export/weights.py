@@ -29,10 +29,10 @@ from core.build import dtype_for, torch_device
 from core.export.place import ExportError
 from core.export.shards import DTYPES
 from core.export.subject import Subject
-from core.hardware import Device
 from core.memory.sketch import sketch_base
 from core.models import weight_files
 from core.recipe import QuantizationSettings
+from core.system.hardware import Device
 from core.text.library_errors import telling_line
 
 Onto = Literal["dequantised", "original"]

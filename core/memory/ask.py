@@ -12,7 +12,6 @@ from core.catalog import find_card, find_model_facts, model_facts
 from core.data.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.further import take_over
-from core.hardware import cuda_capability, device
 from core.memory.batches import Conversation, Data
 from core.memory.mixture import share_met
 from core.memory.plan import Plan, plan
@@ -23,6 +22,7 @@ from core.models import find_model
 from core.recipe import Recipe
 from core.runs.room import device_for_a_run
 from core.sizes import parse_size, show_size
+from core.system.hardware import cuda_capability, device
 from core.train.batches import steps_for
 from core.train.packing import packing_is_wanted
 from core.workspace import Workspace

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.budget import CUDA_CONTEXT_BYTES
-from core.hardware import Device, claim_card, cuda_driver, device, device_used_bytes
+from core.system.hardware import Device, claim_card, cuda_driver, device, device_used_bytes
 from core.workspace import read_json, write_json
 
 FILE = Path(sys.prefix) / "nibble-gpu.json"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from core.budget import CPU_PROCESS_BYTES
 from core.catalog import Card, cards
-from core.hardware import Device, compute_dtype, cpu_cores
-from core.heap import heap_can_return
 from core.memory.constants import Constants, constants_of, documented
+from core.system.allocator import heap_can_return
+from core.system.hardware import Device, compute_dtype, cpu_cores
 
 MIB = 2**20
 # torch's CUDA allocator takes 2 MiB for small tensors and rounds large ones up; what that and fragmentation add to a

@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any, Literal
 
 from core.errors import RunError
-from core.hardware import device
-from core.lock import Lock
-from core.process import is_alive, process_started
 from core.runs.store import Run
+from core.system.file_lock import Lock
+from core.system.hardware import device
+from core.system.process import is_alive, process_started
 from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, read_json, write_json
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.disk import free_some, is_disk_full
 from core.errors import RunError
 from core.recipe import Recipe
 from core.runs.store import Run, recipe_text
+from core.system.full_disk import free_some, is_disk_full
 from core.workspace import Workspace, move, write_json
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")

@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 
-from core.hardware import Device, temperature_and_power
-from core.process import is_alive
 from core.runs.store import Run
 from core.sizes import show_duration
+from core.system.hardware import Device, temperature_and_power
+from core.system.process import is_alive
 from core.workspace import read_json
 
 BEAT_SECONDS = 1.0

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RunError
-from core.lock import locked
 from core.runs.store import ACTIVE, ENDED, OPENED, Run
+from core.system.file_lock import locked
 from core.workspace import Workspace, read_json, write_json
 
 Mark = tuple[int, int, int]

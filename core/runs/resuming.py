@@ -7,11 +7,11 @@ from typing import Any
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.data.keep import content_hash
 from core.errors import ModelError, RunError
-from core.lock import locked
 from core.models import find_model
 from core.recipe import Recipe, make_recipe, recipe_of_run, with_overrides
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
+from core.system.file_lock import locked
 from core.train.manifest import newest_valid
 from core.workspace import read_json
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.hardware import Device, ReadingError, device, device_used_bytes
 from core.runs.holder import holder
+from core.system.hardware import Device, ReadingError, device, device_used_bytes
 from core.workspace import Workspace
 
 

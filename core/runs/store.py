@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from core.disk import Lines, is_disk_full
 from core.errors import RunError
-from core.process import is_alive
 from core.recipe import Recipe, recipe_of_run
+from core.system.full_disk import Lines, is_disk_full
+from core.system.process import is_alive
 from core.text.library_errors import telling_line
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 

@@ -24,10 +24,10 @@ from core.chat.client import ChatClient
 from core.chat.piece import Piece
 from core.chat.voices import Voice
 from core.errors import AskError, ChildError, NibbleError
-from core.hosts import Names
 from core.serve.models import Served
 from core.serve.protocol import Completion, RequestError, model_card
 from core.serve.request import Wanted, read_request
+from core.system.addresses import Names
 
 LARGEST_BODY = 8 * 2**20
 MOST_WAITING = 32

@@ -18,10 +18,10 @@ import uvicorn
 from core.chat.client import ChatClient
 from core.chat.voices import Voice
 from core.errors import NibbleError
-from core.hosts import CONTAINER_HOSTS, Names, lan_address
-from core.listening import go_on_listening
 from core.serve.endpoint import Endpoint
 from core.serve.models import Served, name_of
+from core.system.addresses import CONTAINER_HOSTS, Names, lan_address
+from core.system.event_loop import go_on_listening
 from core.workspace import Workspace
 
 LOCAL, FIRST_PORT, TRIES = "127.0.0.1", 8000, 100

@@ -9,7 +9,6 @@ from typing import Any
 from core.budget import Budget
 from core.data.render import Rendered
 from core.errors import BudgetError, ModelError
-from core.heap import return_memory
 from core.memory.ask import NOT_PLANNED, Architecture, conversation_of, question, target_for
 from core.memory.plan import Plan, plan
 from core.memory.question import with_settings
@@ -17,6 +16,7 @@ from core.memory.way import OPTIMIZERS, Way, most_frugal, share_of, ways_of
 from core.models import FoundModel
 from core.recipe import Recipe
 from core.sizes import show_size
+from core.system.allocator import return_memory
 from core.text.library_errors import telling_line
 from core.train.offload import keep_embeddings_in_ram
 

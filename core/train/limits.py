@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import psutil
 import torch
 
-from core.hardware import Device
 from core.memory.constants import constants_of
+from core.system.hardware import Device
 
 if sys.platform == "linux":
     import resource

@@ -34,13 +34,13 @@ from core.build import (
 )
 from core.data.layout import require_template
 from core.further import TEMPLATE
-from core.hardware import Device, device
-from core.heap import return_memory
 from core.memory.states import OptimizerStates
 from core.models import FoundModel
 from core.recipe import Recipe
 from core.runs.pulse import Heart
 from core.runs.store import Run
+from core.system.allocator import return_memory
+from core.system.hardware import Device, device
 from core.train import ending
 from core.train.base import have_base
 from core.train.batches import MicroBatches, data_order, steps_for

@@ -10,8 +10,8 @@ from typing import TypeVar
 from accelerate.utils.memory import clear_device_cache
 
 from core.build import is_out_of_memory
-from core.heap import heap_can_return
 from core.memory.way import CHECKPOINTING, Way
+from core.system.allocator import heap_can_return
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from core.hardware import Device, ReadingError, Used, device_used_bytes, temperature_and_power
 from core.runs.store import Run
 from core.runs.tail import Tail
+from core.system.hardware import Device, ReadingError, Used, device_used_bytes, temperature_and_power
 
 INTERVAL_SECONDS = 0.5
 

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.disk import free_some, is_disk_full
 from core.errors import TrainingError
 from core.recipe import CheckpointSettings
 from core.runs.store import Run
 from core.sizes import show_bytes
+from core.system.full_disk import free_some, is_disk_full
 from core.train.checkpoints import save_checkpoint
 from core.train.limits import lifted
 from core.train.manifest import valid_checkpoints

@@ -13,16 +13,16 @@ import time
 import traceback
 from pathlib import Path
 
-from core.awake import KeptAwake
-from core.disk import free_some, is_disk_full
 from core.download import DownloadStopped
 from core.errors import NibbleError
-from core.hardware import claim_card, cuda_devices, device
 from core.notify import tell_end
-from core.process import process_started
 from core.runs.holder import DeviceHeld, hold, holder
 from core.runs.pulse import Heart
 from core.runs.store import Run
+from core.system.full_disk import free_some, is_disk_full
+from core.system.hardware import claim_card, cuda_devices, device
+from core.system.keep_awake import KeptAwake
+from core.system.process import process_started
 from core.text.library_errors import telling_line
 from core.train.base import have_base
 from core.train.ranks import Others, forget_place

@@ -12,7 +12,7 @@ from app import cards_html
 from app.context import Context
 from app.tabs import cards as cards_tab
 from core.catalog import cards, find_card
-from core.hardware import Device
+from core.system.hardware import Device
 from core.what_fits import what_fits
 
 CPU = Device("cpu", "CPU · 2 cores", 8 * 2**30, 4 * 2**30)

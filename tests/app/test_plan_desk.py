@@ -15,9 +15,9 @@ from app.context import Context
 from app.plan_desk import PlanDesk
 from app.tabs import train
 from core.errors import NibbleError
-from core.hardware import Device
 from core.recipe import Recipe, make_recipe
 from core.sizes import GIB
+from core.system.hardware import Device
 from core.workspace import read_json
 from tests.app.canned import memory_plan
 

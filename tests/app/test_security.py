@@ -22,7 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from app import login, opening, security
 from app.guard import Door, Guard
 from app.login import Login, Throttle, generated_password
-from core.hosts import Names, machine_names
+from core.system.addresses import Names, machine_names
 
 PORT = 7860
 TOKEN = "the-right-token"

@@ -13,7 +13,7 @@ import pytest
 
 from app import main, opening
 from core.errors import NibbleError
-from core.hosts import Names
+from core.system.addresses import Names
 from core.workspace import ROOT, Workspace
 
 

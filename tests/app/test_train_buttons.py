@@ -13,12 +13,12 @@ from app.context import Context
 from app.tabs import train
 from app.train_events import TrainEvents
 from core.errors import RunError
-from core.hardware import Device
-from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.holder import hold
 from core.runs.making import create_run
 from core.runs.store import Run
+from core.system.hardware import Device
+from core.system.process import process_started
 from core.workspace import write_json
 
 

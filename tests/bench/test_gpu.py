@@ -9,8 +9,8 @@ import pytest
 from bench import _gpu_run, _memory_gpu, headline, train_gpu
 from bench._gpu_run import Job, Outcome
 from bench._random_model import load_random, random_weights
-from core.hardware import device
 from core.recipe import make_recipe
+from core.system.hardware import device
 
 CONFIG = {
     "model_type": "llama",

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run
+from core.system.process import process_started
 from core.workspace import Workspace
 from tests.browser.conftest import App, wait_until
 

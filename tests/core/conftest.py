@@ -37,9 +37,9 @@ def adapted(tiny: Path) -> Any:
     import torch
 
     from core.build import attach_lora, load_base
-    from core.hardware import Device
     from core.models import find_model
     from core.recipe import LoraSettings, QuantizationSettings
+    from core.system.hardware import Device
 
     base = load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
     return attach_lora(base, LoraSettings(rank=4, alpha=8), torch.float32)

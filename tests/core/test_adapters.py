@@ -59,8 +59,8 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 
 def _base(folder: Path, bits: int = 16) -> Any:
     from core.build import load_base
-    from core.hardware import Device
     from core.recipe import QuantizationSettings
+    from core.system.hardware import Device
 
     device = Device("cpu", "CPU", 2**34, 2**33)
     return load_base(find_model(str(folder)), QuantizationSettings(bits=bits), device).eval()

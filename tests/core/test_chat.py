@@ -39,8 +39,8 @@ KINDS = {
 
 def _base(tiny: Path) -> Any:
     from core.build import load_base
-    from core.hardware import Device
     from core.recipe import QuantizationSettings
+    from core.system.hardware import Device
 
     return load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33)).eval()
 
@@ -460,8 +460,8 @@ def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, vo
 
 def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) -> None:
     from core.chat.room import refuse_without_room
-    from core.hardware import Device
     from core.recipe import QuantizationSettings
+    from core.system.hardware import Device
 
     full = Device("cuda", "A card", 2**33, 2**28)
     with pytest.raises(NibbleError, match="tiny takes about 477 MiB, and 256 MiB is free.*choose a smaller model"):
@@ -472,10 +472,10 @@ def test_beside_a_training_it_says_whose_and_counts_what_that_will_yet_take(tiny
     import os
 
     from core.chat.room import refuse_without_room
-    from core.hardware import Device
-    from core.process import process_started
     from core.recipe import QuantizationSettings, Recipe
     from core.runs.making import create_run
+    from core.system.hardware import Device
+    from core.system.process import process_started
     from core.workspace import write_json
 
     workspace = Workspace.open(tmp_path)

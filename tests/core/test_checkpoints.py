@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError
 
 import core.train.loop as loop
-from core.disk import free_some, is_disk_full
 from core.recipe import CheckpointSettings
 from core.runs.store import Run
 from core.runs.tail import Tail
+from core.system.full_disk import free_some, is_disk_full
 from core.train import checkpoints, ending, saving
 from core.train.checkpoints import random_states, restore_random_states, save_checkpoint
 from core.train.manifest import newest_valid, valid_checkpoints

@@ -11,12 +11,12 @@ import torch
 
 from core.build import load_base
 from core.cli import main
-from core.hardware import Device
 from core.launching import submit
 from core.models import find_model
 from core.recipe import QuantizationSettings, make_recipe
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
+from core.system.hardware import Device
 from core.workspace import Workspace
 from tests.core.test_engine import _wait
 from tests.tiny import write_jsonl

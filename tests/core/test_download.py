@@ -20,11 +20,11 @@ import pytest
 from core.download import DownloadStopped, Progress, download
 from core.errors import ModelError, NibbleError
 from core.models import FoundModel, find_model, model_choices
-from core.process import child_environment, process_started
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run
 from core.runs.tail import Tail
+from core.system.process import child_environment, process_started
 from core.train.base import have_base
 from core.workspace import Workspace
 from tests.hub import COMMIT, LET_IN, Hub, stand_in_hub, use_hub

@@ -14,9 +14,9 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from core import experts
 from core.build import attach_lora, load_adapter, load_base, quantised
 from core.errors import ModelError
-from core.hardware import Device
 from core.models import find_model
 from core.settings import LoraSettings, QuantizationSettings
+from core.system.hardware import Device
 from tests.tiny import tiny_model
 
 CPU = Device("cpu", "a CPU", 2**33, 2**33, 0)

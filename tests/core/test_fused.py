@@ -49,9 +49,9 @@ def test_a_disabled_adapter_says_what_the_base_says(adapted: Any) -> None:
 
 def test_a_layer_with_dropout_goes_pefts_way(tiny: Any) -> None:
     from core.build import attach_lora, load_base
-    from core.hardware import Device
     from core.models import find_model
     from core.recipe import LoraSettings, QuantizationSettings
+    from core.system.hardware import Device
 
     base = load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
     assert fuse(attach_lora(base, LoraSettings(rank=4, dropout=0.1), torch.float32)) == 0

@@ -15,11 +15,11 @@ from transformers import TrainerCallback
 
 from core.build import attach_lora, load_base, load_tokenizer
 from core.data.render import Rendered
-from core.hardware import Device
 from core.memory.way import Way
 from core.models import find_model
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run
+from core.system.hardware import Device
 from core.train.batches import MicroBatches, data_order
 from core.train.best import FOLDER, Best, best_folder, keep_best, perplexity
 from core.train.config import trainer_config

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from core.hardware import Device
-from core.process import child_environment
 from core.recipe import make_recipe
 from core.runs.holder import DeviceHeld, ask_to_give_way, hold, holder
 from core.runs.making import create_run
 from core.runs.store import Run
+from core.system.hardware import Device
+from core.system.process import child_environment
 from core.workspace import Workspace
 
 HOLDS = """

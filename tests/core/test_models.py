@@ -8,9 +8,9 @@ import pytest
 
 from core.budget import floor_bytes, read_budget
 from core.errors import BudgetError, ModelError, RecipeError
-from core.hardware import Device
 from core.models import find_model, model_choices
 from core.recipe import make_recipe
+from core.system.hardware import Device
 from core.workspace import Workspace
 
 

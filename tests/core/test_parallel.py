@@ -16,12 +16,12 @@ import pytest
 import core.train.loop as loop
 from core.errors import RecipeError
 from core.launching import submit
-from core.process import process_started
 from core.recipe import Recipe, make_recipe
 from core.runs.resuming import resume
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
+from core.system.process import process_started
 from core.train.machines import set_up
 from core.train.manifest import valid_checkpoints
 from core.train.parallel import Ranks

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from core.process import process_started
 from core.recipe import make_recipe
 from core.runs import pulse
 from core.runs.making import create_run
 from core.runs.pulse import Heart, hanging, read_pulse, stopping
 from core.runs.store import Run
+from core.system.process import process_started
 from core.workspace import Workspace
 
 NOW = 50_000.0

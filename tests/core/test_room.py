@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from core.hardware import Device, ReadingError, Used
 from core.launching import check
 from core.memory.ask import read_plan_budget
 from core.memory.target import this_machine
@@ -14,6 +13,7 @@ from core.recipe import Recipe, make_recipe
 from core.runs import room
 from core.runs.holder import Holder
 from core.runs.room import device_for_a_run
+from core.system.hardware import Device, ReadingError, Used
 from core.workspace import Workspace
 
 ME = 7

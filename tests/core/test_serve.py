@@ -23,8 +23,8 @@ from core.chat.piece import Piece
 from core.chat.sampling import LONGEST, Sampling
 from core.chat.voices import Voice, base_voice
 from core.errors import NibbleError
-from core.hosts import Names
 from core.serve.server import EndpointServer, given_key, new_key
+from core.system.addresses import Names
 from core.workspace import ROOT, Workspace
 from tests.core.client_bodies import BODIES
 

@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 from core.errors import RunError
-from core.process import is_alive, process_started
 from core.recipe import make_recipe
 from core.runs.finding import find_run, list_runs
 from core.runs.making import create_run
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
+from core.system.process import is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
 

@@ -17,8 +17,6 @@ import pytest
 
 from core import cli, cli_run
 from core.errors import RunError
-from core.hardware import Device
-from core.process import child_environment, end_tree, process_started
 from core.recipe import make_recipe
 from core.runs import pulse, supervisor
 from core.runs.holder import hold, holder
@@ -26,6 +24,8 @@ from core.runs.making import create_run
 from core.runs.pulse import hanging, stopping
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
+from core.system.hardware import Device
+from core.system.process import child_environment, end_tree, process_started
 from core.workspace import ROOT, Workspace, write_json
 
 WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
@@ -226,7 +226,7 @@ def test_a_pid_that_changes_hands_while_we_look_is_left_alone(
 ) -> None:
     process, child = stranger
     answers = iter([True, False])
-    monkeypatch.setattr("core.process.is_alive", lambda pid, started: next(answers))
+    monkeypatch.setattr("core.system.process.is_alive", lambda pid, started: next(answers))
     assert end_tree(process.pid, 1.0)
     assert process.poll() is None and psutil.pid_exists(child)
 

@@ -16,9 +16,9 @@ from core.build import attach_lora, load_base, load_tokenizer
 from core.data.dataset import load
 from core.data.render import IGNORED, Rendered, render_all
 from core.data.samples import find_sample
-from core.hardware import Device
 from core.models import find_model
 from core.recipe import Recipe, make_recipe
+from core.system.hardware import Device
 from core.train.batches import MIN_PACK_WIDTH, MicroBatches, balanced, data_order, packed_batch, padded_batch
 from core.train.config import trainer_config
 from core.train.trainer import NibbleTrainer

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from core.launching import submit
-from core.process import is_alive, process_started
 from core.recipe import make_recipe
 from core.runs.finding import list_runs
 from core.runs.resuming import resume
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
+from core.system.process import is_alive, process_started
 from core.train.manifest import newest_valid
 from core.workspace import ROOT, Workspace
 

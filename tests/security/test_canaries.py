@@ -79,8 +79,8 @@ def train(workspace: Workspace, model: Path) -> None:
     """As a run does: what is refused before it is made, and what its process loads."""
     from core.build import load_base, load_tokenizer
     from core.data.layout import require_template
-    from core.hardware import device
     from core.launching import prepare
+    from core.system.hardware import device
     from core.train.base import have_base
 
     recipe = _recipe(workspace, model)
@@ -286,7 +286,7 @@ def _own(tiny: Path, folder: Path, canary: Path) -> Path:
 
 def _run_it(workspace: Workspace, model: Path) -> Any:
     from core.build import load_base, load_tokenizer
-    from core.hardware import device
+    from core.system.hardware import device
 
     found = find_model(str(model))
     load_tokenizer(found)
@@ -386,7 +386,7 @@ def test_a_checkpoint_that_was_planted_is_never_unpickled(workspace: Workspace, 
 
 
 def test_no_process_of_ours_fetches_programs_or_tells_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.process import child_environment
+    from core.system.process import child_environment
 
     for name in ("TRUST_REMOTE_CODE", "HF_DATASETS_TRUST_REMOTE_CODE"):
         monkeypatch.setenv(name, "1")
@@ -401,7 +401,7 @@ def test_no_process_of_ours_fetches_programs_or_tells_of_itself(monkeypatch: pyt
 
 @pytest.mark.full
 def test_the_libraries_are_told_so_before_they_look() -> None:
-    from core.process import child_environment
+    from core.system.process import child_environment
 
     environment = child_environment()
     script = (
@@ -416,7 +416,7 @@ def test_the_libraries_are_told_so_before_they_look() -> None:
 
 @pytest.mark.full
 def test_code_from_the_hub_runs_at_the_commit_that_was_agreed_to(tiny: Path, tmp_path: Path) -> None:
-    from core.process import child_environment
+    from core.system.process import child_environment
     from tests.hub import COMMIT, stand_in_hub
 
     canary, rows = tmp_path / "canary", write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from core.hosts import lan_address
+from core.system.addresses import lan_address
 from core.workspace import Workspace
 from tests.browser.conftest import browser as browser  # the same Chromium as the browser tests'
 from tests.ended import ended_run

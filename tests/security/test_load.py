@@ -32,10 +32,10 @@ from app.limits import JOIN, Limits
 from app.main import Server
 from bench._pages import Pages
 from bench.load import main, served
-from core.process import process_started
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run
+from core.system.process import process_started
 from core.workspace import Workspace
 from tests.browser.conftest import browser, wait_until  # noqa: F401
 

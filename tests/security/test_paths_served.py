@@ -21,10 +21,10 @@ from gradio.utils import get_type_hints
 from app.export_shelf import PREFIX
 from app.guard import Guard
 from app.main import Server
-from core.child import Child
 from core.errors import ChildError
 from core.export import jobs
 from core.runs.supervisor import Supervisor
+from core.system.child_process import Child
 from core.untrusted.paths import Reach
 from core.workspace import ROOT
 from tests.ended import ended_run

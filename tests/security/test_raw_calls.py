@@ -13,9 +13,9 @@ import pytest
 
 from app.form import possible
 from app.main import Server
-from core.child import Child
 from core.errors import NibbleError
 from core.runs.supervisor import Supervisor
+from core.system.child_process import Child
 from core.workspace import Workspace, read_json
 from tests.security.conftest import undone
 from tests.security.raw import HUGE, NO_NUMBERS, ODD, TOLD, Caller, Event

@@ -24,7 +24,7 @@ from app.guard import UNUSED, Asgi, Door, Guard
 from app.login import Login
 from app.main import Server, Serving, launch
 from app.opening import choose_port
-from core.hosts import Names
+from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 

@@ -31,7 +31,7 @@ from core.arena.votes import Side, Vote
 from core.chat.client import ChatClient
 from core.chat.piece import Piece
 from core.helper import Helper
-from core.hosts import Names
+from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
 from tests.browser.conftest import browser  # noqa: F401

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from core.data.check.pace import Pace, pace_of
-from core.hardware import device
 from core.models import FoundModel
 from core.recipe import Recipe
+from core.system.hardware import device
 from core.workspace import Workspace, read_json
 
 

@@ -21,9 +21,9 @@ from core.build import dtype_for, keep_quantisation_exact, quantization_config, 
 from core.data.conversation import Message
 from core.export.readers.reader import CannotRender
 from core.export.speaker import Speaker, place_for
-from core.hardware import Device
 from core.models import find_model
 from core.recipe import QuantizationSettings
+from core.system.hardware import Device
 from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
 
 

@@ -17,9 +17,9 @@ from core.basemodel.fit import Fit, fit_of, refuse_misfit
 from core.basemodel.headers import TensorShape
 from core.build import load_base
 from core.errors import ModelError
-from core.hardware import Device
 from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
+from core.system.hardware import Device
 from tests.core.test_families import FAMILIES
 from tests.tiny import tiny_model
 

@@ -15,12 +15,12 @@ from core.basemodel.fit import refuse_misfit
 from core.basemodel.reach import reach
 from core.build import attach_lora, load_base
 from core.errors import ModelError
-from core.hardware import Device
 from core.memory.sketch import sketch
 from core.models import find_model
 from core.recipe import LoraSettings, QuantizationSettings
 from core.runs.store import Run
 from core.runs.tail import Tail
+from core.system.hardware import Device
 from core.train.ending import tell_unlearned
 from tests.core.basemodel.pictures import CONFIGS, tiny_of_pictures
 from tests.tiny import tiny_tokenizer

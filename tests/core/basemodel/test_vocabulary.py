@@ -18,11 +18,11 @@ from core.chat.prompt import Prompt
 from core.chat.voices import base_voice
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
-from core.hardware import Device
 from core.launching import submit
 from core.models import find_model
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
 from core.runs.tail import Tail
+from core.system.hardware import Device
 from core.workspace import Workspace
 from tests.core.test_families import NotYet
 from tests.tiny import chat_rows, tiny_tokenizer, write_jsonl

@@ -21,8 +21,8 @@ def run_with_adapter(workspace: Workspace, base: str, **settings: Any) -> Run:
 
     from core.build import attach_lora, load_base, load_tokenizer
     from core.data.layout import Template
-    from core.hardware import Device
     from core.models import find_model
+    from core.system.hardware import Device
 
     data = write_jsonl(workspace.datasets / "rows.jsonl", chat_rows(60))
     recipe = make_recipe({"model": base, "name": NAME, "data.path": str(data), "lora.rank": 4, **settings})

@@ -21,7 +21,7 @@ from core.export.read_back import read_back
 from core.export.subject import Subject
 from core.export.verify import job
 from core.export.weights import MergedWeights
-from core.hardware import device
+from core.system.hardware import device
 from core.workspace import read_json, write_json
 from tests.core.export.made import subject_with_adapter
 from tests.tiny import tiny_model

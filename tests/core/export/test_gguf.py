@@ -21,7 +21,7 @@ from core.export.place import Broken, ExportError
 from core.export.readers.llama_cpp import LlamaCppReader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
-from core.hardware import device
+from core.system.hardware import device
 from tests.core.export.made import same_answers, subject_with_adapter
 from tests.tiny import SHAPES, tiny_model
 

@@ -17,7 +17,7 @@ from core.export.llama_cpp import LlamaCpp
 from core.export.place import ExportError
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
-from core.hardware import Device, device
+from core.system.hardware import Device, device
 from tests.core.export.made import subject_with_adapter
 from tests.tiny import tiny_tokenizer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.export.place import partial_of
-from core.process import child_environment
+from core.system.process import child_environment
 from core.workspace import ROOT, Workspace
 from tests.core.export.made import run_with_adapter
 

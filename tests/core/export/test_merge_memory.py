@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from bench._random_model import random_weights
 from core.export.shards import Planned, into_shards, shard_name, write_shard
 from core.hub import INDEX
-from core.process import child_environment
 from core.recipe import make_recipe
 from core.runs.making import create_run
+from core.system.process import child_environment
 from core.workspace import ROOT, Workspace, write_json
 from tests.tiny import tiny_tokenizer
 
@@ -44,7 +44,7 @@ import psutil, torch
 from core.export.merged import write_merged
 from core.export.subject import find_subject
 from core.export.weights import MergedWeights
-from core.hardware import device
+from core.system.hardware import device
 from core.runs.finding import list_runs
 from core.workspace import Workspace
 

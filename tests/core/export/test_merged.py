@@ -11,7 +11,7 @@ import torch
 from core.export.merged import write_merged
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
-from core.hardware import device
+from core.system.hardware import device
 from tests.core.export.made import same_answers, subject_with_adapter
 from tests.tiny import tiny_model
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.export.place import ExportError, partial_of, writing
-from core.process import child_environment
+from core.system.process import child_environment
 from core.workspace import ROOT
 
 KILLED = """

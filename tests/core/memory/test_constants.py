@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from core.catalog import find_card
-from core.hardware import Device
 from core.memory import constants
 from core.memory.constants import Constants, constants_of, documented, keep, work_as_a_step
 from core.memory.target import of_card, this_machine
+from core.system.hardware import Device
 
 CARD = Device("cuda", "NVIDIA Test 4090", 24 * 2**30, 23 * 2**30)
 ADA = (8, 9)

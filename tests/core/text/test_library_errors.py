@@ -20,9 +20,9 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 
 def _load_base(folder: Path) -> None:
     from core.build import load_base
-    from core.hardware import Device
     from core.models import find_model
     from core.recipe import QuantizationSettings
+    from core.system.hardware import Device
 
     load_base(find_model(str(folder)), QuantizationSettings(bits=16), Device("cpu", "CPU", 2**34, 2**33))
 

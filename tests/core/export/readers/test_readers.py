@@ -23,7 +23,7 @@ from core.export.readers.ollama import OllamaReader
 from core.export.readers.reader import CannotRender, Reader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
-from core.hardware import device
+from core.system.hardware import device
 from core.untrusted.template_marks import plain_template
 from tests.core.export.made import subject_with_adapter
 from tests.core.export.templates import LONG, ONE, PADDED, SYSTEM, TEMPLATES, by_jinja

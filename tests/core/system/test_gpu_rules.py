@@ -10,13 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import sdpa_attention
 
-from core import process
 from core.attention import repeat_keys
-from core.hardware import Device
 from core.memory.attention import attention_of
 from core.memory.constants import Constants
 from core.memory.dropout import dropout_of
-from core.process import child_environment
+from core.system import process
+from core.system.hardware import Device
+from core.system.process import child_environment
 from core.train import limits
 from core.train.offload import keep_embeddings_in_ram
 

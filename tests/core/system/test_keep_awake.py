@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.awake import HELD, NOT_HELD, KeptAwake
+from core.system.keep_awake import HELD, NOT_HELD, KeptAwake
 
 
 def _told() -> list[str]:
@@ -40,7 +40,7 @@ def test_a_desktop_that_does_not_answer_delays_nothing(monkeypatch: pytest.Monke
         time.sleep(30)
 
     monkeypatch.setattr("wakepy.keep.running", asleep)
-    monkeypatch.setattr("core.awake.ENDING_SECONDS", 0.05)
+    monkeypatch.setattr("core.system.keep_awake.ENDING_SECONDS", 0.05)
     began = time.monotonic()
     with KeptAwake(lambda said: None):
         pass

@@ -1,6 +1,6 @@
 """What this machine has, and what stands in the way, each with the line that mends it.
 
-python -m core.doctor      (prints JSON; `doctor()` runs it in a process of its own, for it imports torch)
+python -m core.system.doctor      (prints JSON; `doctor()` runs it in a process of its own, for it imports torch)
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from core.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
-from core.process import child_environment
+from core.system.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
+from core.system.process import child_environment
 from core.text.library_errors import telling_line, telling_line_of
 from core.workspace import ROOT, Workspace
 
@@ -25,7 +25,7 @@ LITTLE_DISK_BYTES = 5 * 10**9
 def doctor(workspace: Workspace) -> dict[str, Any]:
     """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their mends."""
     child = subprocess.run(
-        [sys.executable, "-m", "core.doctor"],
+        [sys.executable, "-m", "core.system.doctor"],
         cwd=ROOT,
         env=child_environment(),
         capture_output=True,

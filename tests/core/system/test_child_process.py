@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.child import Child
 from core.errors import ChildError, NibbleError
+from core.system.child_process import Child
 
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Child]:
-    child = Child("tests.core.fake_child", tmp_path / "log", "The child")
+    child = Child("tests.core.system.fake_child", tmp_path / "log", "The child")
     yield child
     child.close()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import AskError, ChildError, NibbleError
-from core.process import child_environment
+from core.system.process import child_environment
 from core.text.library_errors import telling_line
 from core.workspace import ROOT
 

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
-from core import hardware
-from core.hardware import Device, ReadingError, Used, claim_card, cuda_devices, device_used_bytes, temperature_and_power
 from core.runs.store import Run
+from core.system import hardware
+from core.system.hardware import (
+    Device,
+    ReadingError,
+    Used,
+    claim_card,
+    cuda_devices,
+    device_used_bytes,
+    temperature_and_power,
+)
 from core.train import sampler
 
 

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.child import Answer, Request, serve
 from core.errors import NibbleError
+from core.system.child_process import Answer, Request, serve
 
 OVER: list[bool] = []
 

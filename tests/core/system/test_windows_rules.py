@@ -9,14 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import lock, workspace
+from core import workspace
 from core.export import jobs
 from core.export.jobs import Job
 from core.export.place import partial_of
-from core.lock import Lock
-from core.process import process_started
 from core.runs import store
 from core.runs.store import Run
+from core.system import file_lock
+from core.system.file_lock import Lock
+from core.system.process import process_started
 from core.workspace import move, patiently, read_json, write_json
 
 WINDOWS = SimpleNamespace(platform="win32")
@@ -62,7 +63,7 @@ def test_a_folder_is_moved_once_it_can_be(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_lock_is_closed_before_its_file_goes_only_where_it_must_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: SimpleNamespace, was_open: bool
 ) -> None:
-    monkeypatch.setattr(lock, "sys", system)
+    monkeypatch.setattr(file_lock, "sys", system)
     held, seen, unlink = Lock(tmp_path / "lock"), [], Path.unlink
     held.take()
 
@@ -83,7 +84,7 @@ def test_a_lock_whose_file_another_has_opened_is_given_back_all_the_same(
     def refuse(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(32, "in use")
 
-    monkeypatch.setattr(lock, "sys", WINDOWS)
+    monkeypatch.setattr(file_lock, "sys", WINDOWS)
     monkeypatch.setattr(Path, "unlink", refuse)
     held = Lock(tmp_path / "lock")
     held.take()

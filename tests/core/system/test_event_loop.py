@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from core import listening
+from core.system import event_loop
 
 
 class Fake:
@@ -35,7 +35,7 @@ def test_a_connection_that_breaks_does_not_end_the_listening() -> None:
     async def main() -> None:
         with socket.socket() as listener:
             broken = [OSError(22, "the network name is no longer available"), "no more sockets", ("connection", "peer")]
-            proactor = listening.patient(Fake)(asyncio.get_running_loop(), broken)
+            proactor = event_loop.patient(Fake)(asyncio.get_running_loop(), broken)
             assert await asyncio.wait_for(proactor.accept(listener), 5) == ("connection", "peer")
             assert not broken
 
@@ -46,7 +46,7 @@ def test_a_port_that_was_closed_is_left_alone() -> None:
     async def main() -> None:
         listener = socket.socket()
         listener.close()
-        proactor = listening.patient(Fake)(asyncio.get_running_loop(), [OSError("closed")])
+        proactor = event_loop.patient(Fake)(asyncio.get_running_loop(), [OSError("closed")])
         with pytest.raises(OSError, match="closed"):
             await asyncio.wait_for(proactor.accept(listener), 5)
 
@@ -56,7 +56,7 @@ def test_a_port_that_was_closed_is_left_alone() -> None:
 def test_who_waits_for_a_connection_can_be_told_to_stop() -> None:
     async def main() -> None:
         with socket.socket() as listener:
-            waiting = listening.patient(Fake)(asyncio.get_running_loop(), [None]).accept(listener)
+            waiting = event_loop.patient(Fake)(asyncio.get_running_loop(), [None]).accept(listener)
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -67,9 +67,9 @@ def test_who_waits_for_a_connection_can_be_told_to_stop() -> None:
 
 def test_uvicorn_takes_this_loop_on_windows_and_its_own_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(uvicorn.config.LOOP_FACTORIES)
-    listening.go_on_listening()
+    event_loop.go_on_listening()
     assert sys.platform == "win32" or before == uvicorn.config.LOOP_FACTORIES
     monkeypatch.setattr(uvicorn.config, "LOOP_FACTORIES", before)
-    monkeypatch.setattr(listening.sys, "platform", "win32")
-    listening.go_on_listening()
-    assert uvicorn.Config("nothing:here").get_loop_factory() is listening.new_loop
+    monkeypatch.setattr(event_loop.sys, "platform", "win32")
+    event_loop.go_on_listening()
+    assert uvicorn.Config("nothing:here").get_loop_factory() is event_loop.new_loop

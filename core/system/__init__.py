@@ -1,0 +1,1 @@
+"""This machine and its processes; nothing about models or data. No torch."""
