@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from app.pieces import text
-from core.catalog import Card
+from core.catalogue.facts import Card
+from core.catalogue.what_fits import Fit, WhatFits
 from core.sizes import show_size
 from core.system.hardware import Device
-from core.what_fits import Fit, WhatFits
 
 ON_CARD = ("Model", "Parameters", "", "Longest context", "It takes")
 OF_MODEL = ("Card", "Its memory", "", "Longest context", "It takes")

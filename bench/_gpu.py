@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from core.catalog import find_model_facts
+from core.catalogue.facts import find_model_facts
 from core.system.hardware import claim_card, device, device_used_bytes
 from core.system.process import as_process
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from core.basemodel.headers import TensorShape, read_header
-from core.catalog import model_facts
+from core.catalogue.facts import model_facts
 from core.errors import ModelError
 from core.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
 from core.model_kinds import needs_code

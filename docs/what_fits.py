@@ -22,10 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from core.catalog import Card, ModelFacts, cards, model_facts  # noqa: E402
+from core.catalogue.facts import Card, ModelFacts, cards, model_facts  # noqa: E402
+from core.catalogue.what_fits import FILE, Fit, WhatFits, as_what_fits, longest_within  # noqa: E402
 from core.errors import NibbleError  # noqa: E402
 from core.sizes import show_size  # noqa: E402
-from core.what_fits import FILE, Fit, WhatFits, as_what_fits, longest_within  # noqa: E402
 from core.workspace import Workspace, read_json  # noqa: E402
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)

@@ -9,9 +9,9 @@ import gradio as gr
 
 from app import cards_html
 from app.context import Context
-from core.catalog import Card, cards, find_card
+from core.catalogue.facts import Card, cards, find_card
+from core.catalogue.what_fits import nearest_card, what_fits
 from core.system.hardware import Device, device
-from core.what_fits import nearest_card, what_fits
 
 EXAMPLE_CARD = "rtx-3060-12gb"
 EXAMPLE_MODEL = "llama-3.1-8b"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from core.catalog import model_facts
+from core.catalogue.facts import model_facts
 from core.export.curves import loss_points, picture
 from core.export.naming import is_on_hub, portable_recipe
 from core.export.subject import Subject

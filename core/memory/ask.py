@@ -8,7 +8,7 @@ from typing import Any
 
 from core.admit import admit
 from core.budget import Budget
-from core.catalog import find_card, find_model_facts, model_facts
+from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.further import take_over

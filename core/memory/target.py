@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from core.budget import CPU_PROCESS_BYTES
-from core.catalog import Card, cards
+from core.catalogue.facts import Card, cards
 from core.memory.constants import Constants, constants_of, documented
 from core.system.allocator import heap_can_return
 from core.system.hardware import Device, compute_dtype, cpu_cores

@@ -11,9 +11,9 @@ import pytest
 from app import cards_html
 from app.context import Context
 from app.tabs import cards as cards_tab
-from core.catalog import cards, find_card
+from core.catalogue.facts import cards, find_card
+from core.catalogue.what_fits import what_fits
 from core.system.hardware import Device
-from core.what_fits import what_fits
 
 CPU = Device("cpu", "CPU · 2 cores", 8 * 2**30, 4 * 2**30)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from core.catalog import CARDS, MODELS, Card, ModelFacts, cards, find_card, find_model_facts, model_facts
+from core.catalogue.facts import CARDS, MODELS, Card, ModelFacts, cards, find_card, find_model_facts, model_facts
 from core.errors import ModelError, NibbleError
 from core.models import model_presets
 from core.recipe import load_recipe, recipe_presets
@@ -131,5 +131,5 @@ def test_the_menu_of_models_that_are_here_still_works() -> None:
 
 
 def test_the_catalogue_needs_no_torch() -> None:
-    code = "import sys, core.catalog as c; c.cards(); c.model_facts(); sys.exit('torch' in sys.modules)"
+    code = "import sys, core.catalogue.facts as c; c.cards(); c.model_facts(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

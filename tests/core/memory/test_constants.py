@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.catalog import find_card
+from core.catalogue.facts import find_card
 from core.memory import constants
 from core.memory.constants import Constants, constants_of, documented, keep, work_as_a_step
 from core.memory.target import of_card, this_machine

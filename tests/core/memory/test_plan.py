@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.budget import Budget
-from core.catalog import find_card, model_facts
+from core.catalogue.facts import find_card, model_facts
 from core.cli import main
 from core.errors import NibbleError
 from core.memory.ask import Architecture, architecture_of, question, read_plan_budget

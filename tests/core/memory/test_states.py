@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.catalog import find_card
+from core.catalogue.facts import find_card
 from core.memory.question import Peak
 from core.memory.states import OptimizerStates
 from core.memory.target import of_card

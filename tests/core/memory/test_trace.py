@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.memory import draw_case, measure
-from core.catalog import model_facts
+from core.catalogue.facts import model_facts
 from core.errors import ModelError
 from core.memory.count import GRAIN, Counter
 from core.memory.offloaded import ON_THEIR_WAY

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from core.catalog import Card, cards
+from core.catalogue.facts import Card, cards
 from core.workspace import PRESETS
 
 FILE = PRESETS / "what_fits.json"

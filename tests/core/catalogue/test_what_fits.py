@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from core.catalog import cards, find_card, model_facts
-from core.what_fits import longest_within, nearest_card, what_fits
+from core.catalogue.facts import cards, find_card, model_facts
+from core.catalogue.what_fits import longest_within, nearest_card, what_fits
 from core.workspace import ROOT, read_json
 
 FOUND = read_json(ROOT / "presets" / "what_fits.json")
@@ -133,6 +133,6 @@ def test_the_longest_context_is_the_last_that_fits(memory: int, longest: int | N
 
 
 def test_reading_the_table_brings_no_torch() -> None:
-    code = "import sys, core.what_fits as w; w.what_fits(); print('torch' in sys.modules)"
+    code = "import sys, core.catalogue.what_fits as w; w.what_fits(); print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], cwd=Path(ROOT), capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"

@@ -1,0 +1,1 @@
+"""Facts that ship: the models and GPUs that Nibble knows, and what fits on them."""
