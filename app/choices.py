@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.pieces import date
+from core.basemodel.find import model_choices
 from core.chat.voices import voices
 from core.data.keep import kept_datasets
 from core.data.samples import samples
-from core.models import model_choices
 from core.recipe import load_recipe, recipe_presets
 from core.runs.finding import list_runs
 from core.workspace import Workspace

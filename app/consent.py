@@ -11,9 +11,9 @@ import gradio as gr
 
 from app import pieces
 from app.context import Context
+from core.basemodel.code_consent import CodeFile, ModelCode, agree, code_of
+from core.basemodel.find import find_model
 from core.errors import NibbleError
-from core.models import find_model
-from core.trust import CodeFile, ModelCode, agree, code_of
 
 Updates = dict[Any, Any]
 # Of one file as much is drawn as a browser shows without effort; the whole lies where the page says.

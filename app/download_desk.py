@@ -12,8 +12,8 @@ import gradio as gr
 from app import pieces
 from app.background import Background
 from core.basemodel.before_download import refuse_misfit_online
-from core.download import DownloadStopped, Progress, download, stopped_sentence
-from core.models import find_model
+from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
+from core.basemodel.find import find_model
 from core.sizes import show_bytes
 
 Updates = dict[Any, Any]

@@ -135,10 +135,10 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     import tempfile
     from pathlib import Path
 
+    from core.basemodel.find import find_model
     from core.build import dtype_for, load_tokenizer
     from core.memory.batches import Conversation
     from core.memory.plan import plan
-    from core.models import find_model
     from core.train.batches import MicroBatches, data_order
     from core.train.choices import Choices
     from core.train.config import trainer_config
@@ -242,8 +242,8 @@ def _theirs(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[st
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
-    from core.models import find_model
 
     timer, counted = _Timer(), {"tokens": 0}
     timer.tokens = lambda: counted["tokens"]

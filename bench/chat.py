@@ -68,8 +68,8 @@ def _speed(what: str, client: ChatClient, voice: Voice, plain: Any) -> list[dict
 
 def _memory(adapters: list[Path]) -> dict[str, Any]:
     """Bytes of all tensors of base and three adapters, against the base's and the adapters' own."""
+    from core.basemodel.find import find_model
     from core.chat.adapters import Adapters
-    from core.models import find_model
 
     over = Adapters(_base(), find_model(MODEL))
     base_bytes = held_bytes(over.base)
@@ -88,8 +88,8 @@ def _row(
 
 
 def _base() -> Any:
+    from core.basemodel.find import find_model
     from core.build import load_base
-    from core.models import find_model
     from core.recipe import QuantizationSettings
     from core.system.hardware import device
 
@@ -106,8 +106,8 @@ def _adapters(base: Any, folder: Path, seed: int) -> list[Path]:
     """Three adapters of random weights, with the tokenizer, as a run saves them."""
     import torch
 
+    from core.basemodel.find import find_model
     from core.build import attach_lora, load_tokenizer
-    from core.models import find_model
     from core.recipe import LoraSettings
 
     adapted = attach_lora(base, LoraSettings(rank=RANK, alpha=RANK), torch.float32)
@@ -129,8 +129,8 @@ def _bare(model: Any) -> tuple[float, float, list[int]]:
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
 
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
-    from core.models import find_model
 
     tokenizer = load_tokenizer(find_model(MODEL))
     seen: list[float] = []

@@ -78,8 +78,8 @@ def _reference(file: Path, folder: Path) -> Callable[[], int]:
     from transformers import AutoModelForCausalLM, LlamaConfig
     from trl import SFTConfig, SFTTrainer
 
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
-    from core.models import find_model
 
     datasets.disable_caching()
     datasets.disable_progress_bars()
@@ -113,10 +113,10 @@ def _reference(file: Path, folder: Path) -> Callable[[], int]:
 
 def _ours(file: Path) -> Callable[[], int]:
     """Read, recognise, validate, lay out, tokenise and mark every row."""
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.dataset import load
     from core.data.render import render_all
-    from core.models import find_model
 
     tokenizer = load_tokenizer(find_model("starter"))
     settings = DataSettings()

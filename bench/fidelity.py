@@ -127,8 +127,8 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
     import torch
     from transformers import TrainerCallback
 
+    from core.basemodel.find import find_model
     from core.build import dtype_for, load_tokenizer
-    from core.models import find_model
     from core.system.hardware import device
     from core.train.batches import MicroBatches, data_order, evaluation_batches
     from core.train.config import trainer_config
@@ -172,8 +172,8 @@ def _model(recipe: Recipe, full: bool) -> Any:
     """The starter with what is to be trained ready for it, in fp32 as torch's AdamW wants it."""
     import torch
 
+    from core.basemodel.find import find_model
     from core.build import attach_lora, load_base
-    from core.models import find_model
     from core.system.hardware import device
 
     base = load_base(find_model(recipe.model), recipe.quantization, device())
@@ -213,8 +213,8 @@ def _quantised_weights() -> list[Any]:
 
 
 def _base(settings: dict[str, Any]) -> Any:
+    from core.basemodel.find import find_model
     from core.build import load_base
-    from core.models import find_model
     from core.system.hardware import device
 
     recipe = make_recipe({"model": TASK["model"], **settings})

@@ -146,11 +146,11 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     """Train two steps for real; the counted peak, what the model took, and the shapes of a step's micro-batches."""
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
+    from core.basemodel.find import FoundModel, find_model
     from core.build import attach_lora, load_base, load_tokenizer
     from core.data.render import Rendered
     from core.memory.count import Counter
     from core.memory.trace import MicroBatch, own_model
-    from core.models import FoundModel, find_model
     from core.system.hardware import Device
     from core.train.batches import MicroBatches
     from core.train.config import trainer_config

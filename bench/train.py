@@ -106,8 +106,8 @@ class _Reference:
         from transformers import BitsAndBytesConfig
         from trl import SFTConfig, SFTTrainer
 
+        from core.basemodel.find import find_model
         from core.build import cast_adapters, dtype_for, load_tokenizer
-        from core.models import find_model
         from core.system.hardware import device
 
         found = find_model(recipe.model)
@@ -163,10 +163,10 @@ class _Ours:
     """Nibble's engine as `train` runs it, without the files of a run."""
 
     def __init__(self, recipe: Recipe, folder: Path, file: Path) -> None:
+        from core.basemodel.find import find_model
         from core.budget import read_budget
         from core.build import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.data.render import render_all
-        from core.models import find_model
         from core.system.hardware import device
         from core.train.batches import MicroBatches, data_order
         from core.train.choices import choose

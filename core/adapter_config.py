@@ -7,10 +7,10 @@ from transformers import PreTrainedModel
 
 from core.adapter_init import alpha_for_twice_the_rank
 from core.basemodel.reach import LINEAR, reach
+from core.basemodel.targets import chosen, is_called, kinds, roots
 from core.errors import ModelError
 from core.experts import experts_of, fused_weights
 from core.settings import LoraSettings
-from core.targets import chosen, is_called, kinds, roots
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:

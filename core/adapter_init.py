@@ -28,8 +28,8 @@ from peft.utils import load_peft_weights
 from safetensors import SafetensorError, safe_open
 from transformers.pytorch_utils import Conv1D
 
+from core.basemodel.find import find_model
 from core.errors import ModelError
-from core.models import find_model
 from core.text.library_errors import telling_line
 from core.untrusted.adapter_files import refuse_adapter_files
 

@@ -1,7 +1,7 @@
 """Lets transformers build a model of a kind that it does not know, from code that the person has agreed to.
 
 `trust_remote_code` stays off everywhere. The classes are taken from the very files that were shown and agreed to, which
-lie in the workspace's state (core/trust.py), and made known to transformers in this process; without an agreement to
+lie in the workspace's state (core/basemodel/code_consent.py), and made known to transformers in this process; without an agreement to
 exactly what the model brings now, nothing of it is run.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.basemodel.architectures import PURPOSES, needs_code
+from core.basemodel.code_consent import RECORD, require_agreed, trusted
+from core.basemodel.find import FoundModel
 from core.errors import ModelError
-from core.model_kinds import PURPOSES, needs_code
-from core.models import FoundModel
 from core.text.library_errors import telling_line
-from core.trust import RECORD, require_agreed, trusted
 from core.untrusted.model_files import read_settings
 
 _made_known: dict[str, Path] = {}  # by kind: two models may each bring code of the same one

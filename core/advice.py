@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.models import FoundModel
+from core.basemodel.find import FoundModel
 from core.recipe import Recipe
 
 LARGE = 300_000_000  # parameters

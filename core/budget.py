@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from core.basemodel.find import FoundModel
 from core.basemodel.headers import TensorShape
+from core.basemodel.targets import is_called, wanted
 from core.errors import BudgetError
-from core.models import FoundModel
 from core.recipe import LoraSettings, Recipe
 from core.sizes import parse_size, show_size
 from core.system.hardware import Device
-from core.targets import is_called, wanted
 
 # Bits a parameter: 4 for NF4, the 8-bit scales of blocks of 64, their fp32 scales of blocks of 256 (QLoRA, section 3).
 NF4_DOUBLE_BITS = 4 + 8 / 64 + 32 / (64 * 256)

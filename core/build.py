@@ -24,14 +24,14 @@ from core.adapter_init import (
 )
 from core.admit import admit
 from core.attention import FLASH, refuse_attention, repeat_keys
+from core.basemodel.download import bring_settings
+from core.basemodel.find import FoundModel
 from core.basemodel.fit import refuse_misfit, refuse_random
 from core.basemodel.outline import without_pad_beyond
-from core.download import bring_settings
 from core.errors import ModelError, RecipeError
 from core.experts import NAME as OUR_EXPERTS
 from core.experts import experts_of, fused_weights, numbers_in
 from core.generation_settings import plain_generation
-from core.models import FoundModel
 from core.recipe import LoraSettings, QuantizationSettings
 from core.system.hardware import Device, compute_dtype
 from core.text.library_errors import Listening, telling_line

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_setup, cli_trust
+from core.basemodel.code_consent import trust_only
 from core.errors import NibbleError
 from core.system.library_warnings import hush
 from core.system.process import child_environment
 from core.text.library_errors import telling_line
-from core.trust import trust_only
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 

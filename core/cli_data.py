@@ -48,11 +48,11 @@ def _recipe(options: argparse.Namespace) -> Any:
 
 
 def _check(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.check import check
     from core.data.check.model import training_for
     from core.launching import locate
-    from core.models import find_model
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
     found = find_model(recipe.model)
@@ -70,6 +70,7 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.dataset import load
     from core.data.examples import show_row
@@ -77,7 +78,6 @@ def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     from core.data.render import Renderer
     from core.errors import DataError
     from core.launching import locate
-    from core.models import find_model
 
     recipe = _recipe(options)
     file = locate(recipe.data, Workspace.open(options.data_dir))

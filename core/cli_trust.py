@@ -20,8 +20,8 @@ def add_argument(command: argparse.ArgumentParser) -> None:
 
 def agree_to_code(options: argparse.Namespace, workspace: Workspace, model: str, revision: str | None = None) -> None:
     """Keep the agreement that the command line gives for `model`, and say to what. Raises RecipeError, ModelError."""
-    from core.models import find_model
-    from core.trust import agree, code_of
+    from core.basemodel.code_consent import agree, code_of
+    from core.basemodel.find import find_model
 
     if options.agree_to_code is None:
         return

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from core.basemodel.code_consent import CodeNotAgreed, require_agreed, trust_only
 from core.errors import BudgetError, DataError, ModelError, NibbleError, RecipeError
 from core.recipe import Recipe, make_recipe
 from core.system.child_process import Answer, Child, Request, serve
-from core.trust import CodeNotAgreed, require_agreed, trust_only
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ class _Work:
         refuses what cannot be used.
         """
         from core.advice import advice
+        from core.basemodel.find import find_model
         from core.basemodel.fit import refuse_misfit
         from core.budget import read_budget
         from core.further import take_over
         from core.launching import locate, refuse_length
-        from core.models import find_model
         from core.runs.room import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
         from core.train.batches import steps_for
@@ -187,8 +187,8 @@ def _wait_for_imports() -> None:
 @lru_cache(maxsize=4)
 def _tokenizer(model: str) -> Any:
     _wait_for_imports()
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
-    from core.models import find_model
 
     return load_tokenizer(find_model(model))
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from core.attention import refuse_attention
+from core.basemodel.code_consent import require_agreed
+from core.basemodel.find import FoundModel, find_model
 from core.budget import read_budget
 from core.data.dataset import load
 from core.data.hub import fetch, looks_like_hub_id
@@ -14,7 +16,6 @@ from core.data.keep import find_dataset, keep
 from core.data.samples import find_sample
 from core.errors import RecipeError
 from core.further import bring_along, take_over
-from core.models import FoundModel, find_model
 from core.recipe import DataSettings, Recipe
 from core.runs.making import create_run
 from core.runs.room import device_for_a_run
@@ -22,7 +23,6 @@ from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.system.hardware import device
 from core.train.ranks import refuse_devices
-from core.trust import require_agreed
 from core.workspace import Workspace, as_path
 
 

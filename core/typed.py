@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from core.basemodel.find import model_presets
 from core.data.samples import find_sample
 from core.errors import NibbleError
-from core.models import model_presets
 from core.recipe import Recipe, load_recipe, recipe_presets
 from core.untrusted.paths import Reach
 from core.workspace import Workspace

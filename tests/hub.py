@@ -84,7 +84,7 @@ def use_hub(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values |= {"HF_HUB_CACHE": str(cache), "HF_TOKEN_PATH": str(cache / "no-token")}
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr("core.fetch.PAUSES", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("core.basemodel.fetch.PAUSES", (0.1, 0.1, 0.1))
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
 

@@ -10,9 +10,9 @@ import json
 import subprocess
 from collections.abc import Callable
 
-from core.download import DownloadStopped
+from core.basemodel.download import DownloadStopped
+from core.basemodel.find import FoundModel
 from core.errors import ModelError
-from core.models import FoundModel
 from core.system.process import as_process
 
 _LOOK_SECONDS = 0.1

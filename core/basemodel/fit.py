@@ -25,11 +25,11 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as their_logging
 
+from core.basemodel.architectures import needs_code
+from core.basemodel.find import FoundModel, find_model
 from core.basemodel.headers import TensorShape, fetch_headers
 from core.basemodel.outline import outline
 from core.errors import ModelError, NibbleError
-from core.model_kinds import needs_code
-from core.models import FoundModel, find_model
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Prefixes that tools leave around every name, and what to do about them.

@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.hub import HubFile, refusal
 from core.errors import ModelError
-from core.hub import HubFile, refusal
 
 _NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
 _MOST_BYTES = 50_000_000

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.hub import is_setting
-from core.models import weight_files
+from core.basemodel.find import weight_files
+from core.basemodel.hub import is_setting
 from core.workspace import read_json, write_json
 
 FILE = "base.json"

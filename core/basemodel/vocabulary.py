@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from core.basemodel.architectures import needs_code
+from core.basemodel.find import FoundModel
 from core.basemodel.outline import outline
 from core.errors import ModelError, NibbleError
-from core.model_kinds import needs_code
-from core.models import FoundModel
 
 
 def embedding_rows(found: FoundModel) -> int | None:

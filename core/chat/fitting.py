@@ -11,8 +11,8 @@ import torch
 from bitsandbytes.nn import Int8Params, Params4bit
 from safetensors import SafetensorError, safe_open
 
+from core.basemodel.find import FoundModel
 from core.errors import ModelError
-from core.models import FoundModel
 from core.text.library_errors import telling_line
 from core.train.manifest import MANIFEST
 from core.untrusted.adapter_files import CONFIG, WEIGHTS, layer_of, refuse_adapter_files, refuse_damaged, refuse_kind

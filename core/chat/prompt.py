@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from core.basemodel.find import FoundModel
 from core.basemodel.vocabulary import refuse_beyond, rows_of
 from core.build import load_tokenizer
 from core.chat.generate import context_length, prompt_ids
@@ -13,7 +14,6 @@ from core.data.conversation import Message
 from core.data.formats.valid import without_system
 from core.data.layout import Template
 from core.errors import NibbleError
-from core.models import FoundModel
 from core.recipe import DataSettings
 
 MOST_KEPT = 16

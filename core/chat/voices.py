@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.find import model_choices, model_presets
 from core.basemodel.pin import FILE
 from core.errors import NibbleError, RunError
-from core.models import model_choices, model_presets
 from core.recipe import QuantizationSettings, Recipe
 from core.runs.finding import find_run, list_runs
 from core.runs.store import Run

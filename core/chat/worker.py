@@ -14,15 +14,15 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.code_consent import trust_only
+from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import change_of, read_pin, stamp_of
 from core.chat.voices import Voice
 from core.errors import ModelError, NibbleError
-from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
 from core.runs.holder import DeviceHeld, Hold, hold, holder
 from core.system.child_process import Answer, Request, serve
 from core.system.hardware import claim_card, device
-from core.trust import trust_only
 from core.workspace import Workspace
 
 GIVE_WAY_SECONDS = 1.0
@@ -178,8 +178,8 @@ class Chat:
 
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base with its files here; a stop ends the download."""
+        from core.basemodel.download import DownloadStopped, downloading, here
         from core.basemodel.fit import refuse_misfit
-        from core.download import DownloadStopped, downloading, here
 
         if found.folder is None:
             refuse_misfit(found)

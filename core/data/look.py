@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.find import find_model
 from core.data.check import Check, Report, training_for
 from core.data.check.columns import names_within
 from core.data.check.raw import RawRows
@@ -22,7 +23,6 @@ from core.data.layout import Unrenderable
 from core.data.read import encodings_offered
 from core.data.render import Renderer
 from core.errors import DataError, NibbleError
-from core.models import find_model
 from core.recipe import Recipe
 from core.text.library_errors import telling_line
 from core.workspace import Workspace

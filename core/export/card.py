@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
+from core.basemodel.find import model_presets
 from core.catalogue.facts import model_facts
 from core.export.curves import loss_points, picture
 from core.export.naming import is_on_hub, portable_recipe
 from core.export.subject import Subject
 from core.export.told import Verified, lines, sentence
-from core.models import model_presets
 from core.sizes import show_duration, show_size
 
 CURVES, RECIPE = "curves.svg", "recipe.yaml"

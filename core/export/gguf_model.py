@@ -11,11 +11,11 @@ import torch
 from gguf import GGUFReader, ReaderTensor
 from transformers import AutoModelForCausalLM
 
+from core.basemodel.find import FoundModel
 from core.build import dtype_for, torch_device
 from core.export.gguf_config import Settings, config_of
 from core.export.gguf_families import Layout, family_of
 from core.export.place import Broken
-from core.models import FoundModel
 from core.system.hardware import Device
 
 FACTORS = "rope_freqs.weight"

@@ -14,10 +14,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from core.basemodel.find import find_model, model_presets
 from core.errors import ModelError, NibbleError
 from core.export.naming import safe_name
 from core.export.place import ExportError, refuse_full_disk, writing
-from core.models import find_model, model_presets
 from core.sizes import show_bytes
 from core.untrusted.adapter_files import layers_of, refuse_kind
 from core.untrusted.archives import ArchiveError, Limits, entries_of, is_archive, unpack

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.architectures import needs_code
+from core.basemodel.code_consent import require_agreed
 from core.export.adapter import adapter_bytes, adapter_card, write_adapter, zip_folder
 from core.export.card import write_card
 from core.export.companions import with_tokenizer
@@ -14,11 +16,9 @@ from core.export.order import Order
 from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.subject import Subject, find_subject
 from core.export.verify import Verified, verify
-from core.model_kinds import needs_code
 from core.runs.holder import hold
 from core.runs.store import Run
 from core.runs.tail import Tail
-from core.trust import require_agreed
 from core.workspace import Workspace
 
 Say = Callable[[str, float | None], None]

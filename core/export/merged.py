@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 
+from core.basemodel.find import weight_files
+from core.basemodel.hub import INDEX
 from core.data.pantry import sha256_of
 from core.export.card import Card
 from core.export.companions import write_companions
@@ -23,8 +25,6 @@ from core.export.shards import Planned, into_shards, shard_name, write_shard
 from core.export.subject import Subject
 from core.export.verify import NEW_TOKENS
 from core.export.weights import MergedWeights, Onto, Stored
-from core.hub import INDEX
-from core.models import weight_files
 from core.sizes import show_bytes
 from core.workspace import read_json, write_json
 

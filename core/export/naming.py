@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from core.models import FoundModel, model_presets
+from core.basemodel.find import FoundModel, model_presets
 from core.recipe import Recipe
 from core.workspace import as_path
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.basemodel.hub import TIMEOUT_SECONDS
 from core.export.place import ExportError
-from core.hub import TIMEOUT_SECONDS
 from core.sizes import show_bytes
 
 SIGN_IN = "Sign in to Hugging Face on the System tab first, with a token that may write."

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from core.basemodel.find import weight_files
 from core.export.checks import Check
 from core.export.place import Broken
 from core.export.shards import Planned
 from core.export.weights import MergedWeights
-from core.models import weight_files
 
 NAME = "tensors of the base's files"
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.download import DownloadStopped, download
+from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.chat.voices import Voice, find_voice, voices_of
-from core.download import DownloadStopped, download
 from core.errors import ModelError, NibbleError
 from core.export.naming import base_name, safe_name
 from core.export.place import ExportError
-from core.models import FoundModel, find_model
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.runs.tail import Tail

@@ -11,6 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
+from core.basemodel.code_consent import trust_only
 from core.errors import NibbleError
 from core.export.jobs import Job, tell_stopped
 from core.export.make import export
@@ -18,7 +19,6 @@ from core.export.told import sentence
 from core.runs.finding import find_run
 from core.system.hardware import claim_card
 from core.text.library_errors import telling_line
-from core.trust import trust_only
 from core.workspace import Workspace
 
 TOLD_SECONDS = 0.5

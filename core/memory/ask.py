@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.admit import admit
+from core.basemodel.find import find_model
 from core.budget import Budget
 from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.render import Rendered
@@ -18,7 +19,6 @@ from core.memory.plan import Plan, plan
 from core.memory.question import Question
 from core.memory.target import Target, of_card, this_machine
 from core.memory.tracing import tracer
-from core.models import find_model
 from core.recipe import Recipe
 from core.runs.room import device_for_a_run
 from core.sizes import parse_size, show_size

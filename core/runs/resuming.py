@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.basemodel.find import find_model
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.data.keep import content_hash
 from core.errors import ModelError, RunError
-from core.models import find_model
 from core.recipe import Recipe, make_recipe, recipe_of_run, with_overrides
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor

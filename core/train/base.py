@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from core.basemodel.before_download import refuse_misfit_online
+from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
+from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, pin_of, read_pin, write_pin
-from core.download import DownloadStopped, Progress, download, stopped_sentence
 from core.errors import ModelError
-from core.models import FoundModel, find_model
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.sizes import show_bytes, show_duration

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.basemodel.find import FoundModel
 from core.budget import Budget
 from core.data.render import Rendered
 from core.errors import BudgetError, ModelError
@@ -13,7 +14,6 @@ from core.memory.ask import NOT_PLANNED, Architecture, conversation_of, question
 from core.memory.plan import Plan, plan
 from core.memory.question import with_settings
 from core.memory.way import OPTIMIZERS, Way, most_frugal, share_of, ways_of
-from core.models import FoundModel
 from core.recipe import Recipe
 from core.sizes import show_size
 from core.system.allocator import return_memory

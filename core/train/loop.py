@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from core.adapter_config import tell_targets
 from core.advice import advice
+from core.basemodel.find import FoundModel
 from core.basemodel.fit import refuse_misfit
 from core.basemodel.pin import FILE, hashing_meanwhile
 from core.basemodel.vocabulary import embedding_rows
@@ -35,7 +36,6 @@ from core.build import (
 from core.data.layout import require_template
 from core.further import TEMPLATE
 from core.memory.states import OptimizerStates
-from core.models import FoundModel
 from core.recipe import Recipe
 from core.runs.pulse import Heart
 from core.runs.store import Run

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.hub import is_plain
+from core.basemodel.hub import is_plain
 from core.workspace import move
 
 MANIFEST = "manifest.json"

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.basemodel.code_consent import trust_only
 from core.errors import NibbleError
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.system.hardware import device
 from core.text.library_errors import telling_line
 from core.train.ranks import claim_own_card, end_with_parent, folder_of
-from core.trust import trust_only
 from core.workspace import Workspace
 
 

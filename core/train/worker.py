@@ -13,7 +13,8 @@ import time
 import traceback
 from pathlib import Path
 
-from core.download import DownloadStopped
+from core.basemodel.code_consent import trust_only
+from core.basemodel.download import DownloadStopped
 from core.errors import NibbleError
 from core.notify import tell_end
 from core.runs.holder import DeviceHeld, hold, holder
@@ -26,7 +27,6 @@ from core.system.process import process_started
 from core.text.library_errors import telling_line
 from core.train.base import have_base
 from core.train.ranks import Others, forget_place
-from core.trust import trust_only
 from core.workspace import Workspace
 
 HANDOVER_SECONDS = 3.0

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import save_file
 
-from core.models import find_model
+from core.basemodel.find import find_model
 from core.recipe import Recipe
 from core.runs.making import create_run
 from core.workspace import read_json, write_json

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from safetensors.numpy import load_file, save_file
 
-from core.models import find_model
+from core.basemodel.find import find_model
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run

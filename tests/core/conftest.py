@@ -21,9 +21,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(tiny: Path) -> Any:
     """Its tokenizer, ready to train with."""
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.layout import Template
-    from core.models import find_model
     from core.recipe import DataSettings
 
     loaded = load_tokenizer(find_model(str(tiny)))
@@ -36,8 +36,8 @@ def adapted(tiny: Path) -> Any:
     """It in NF4 on the CPU, with fresh adapters of rank 4."""
     import torch
 
+    from core.basemodel.find import find_model
     from core.build import attach_lora, load_base
-    from core.models import find_model
     from core.recipe import LoraSettings, QuantizationSettings
     from core.system.hardware import Device
 

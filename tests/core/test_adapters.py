@@ -14,10 +14,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.peft_types import PeftType
 from safetensors.torch import load_file, save_file
 
+from core.basemodel.find import find_model
 from core.chat.adapters import AdapterLost, Adapters
 from core.errors import ModelError, NibbleError
 from core.export.importing import import_adapter
-from core.models import find_model
 from core.untrusted.adapter_files import KNOWN
 from core.workspace import Workspace
 from tests.core.untrusted.seen_patterns import HOSTILE, PUBLISHED

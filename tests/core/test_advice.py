@@ -8,7 +8,7 @@ import pytest
 
 from app import preview_html
 from core.advice import advice
-from core.models import find_model
+from core.basemodel.find import find_model
 from core.recipe import load_recipe
 
 

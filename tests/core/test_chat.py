@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from core.basemodel.find import find_model
 from core.chat import worker
 from core.chat.adapters import AdapterLost, Adapters
 from core.chat.client import ChatClient
@@ -22,7 +23,6 @@ from core.chat.generate import answers, prompt_ids, stream
 from core.chat.sampling import Sampling
 from core.chat.voices import Voice, base_voice, without_adapter
 from core.errors import AskError, ChildError, ModelError, NibbleError
-from core.models import find_model
 from core.recipe import LoraSettings
 from core.workspace import Workspace
 

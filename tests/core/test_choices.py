@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from core.adapter_init import lora_layers, split, weight_of
+from core.basemodel.find import find_model
 from core.budget import adapter_parameters, extra_parameters, floor_bytes
 from core.build import attach_lora, attention_implementation, load_adapter, load_base, parameters_trained
 from core.errors import ModelError, RecipeError
-from core.models import find_model
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.system.hardware import Device
 from core.train.fused import fuse

@@ -12,9 +12,9 @@ import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 
 from core import experts
+from core.basemodel.find import find_model
 from core.build import attach_lora, load_adapter, load_base, quantised
 from core.errors import ModelError
-from core.models import find_model
 from core.settings import LoraSettings, QuantizationSettings
 from core.system.hardware import Device
 from tests.tiny import tiny_model

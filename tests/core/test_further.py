@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import core.train.loop as loop
+from core.basemodel.find import find_model
 from core.errors import ModelError, NibbleError, RecipeError
 from core.export.importing import import_adapter
 from core.further import find_start, take_over
 from core.launching import submit
-from core.models import find_model
 from core.recipe import make_recipe
 from core.runs.resuming import resume
 from core.runs.store import Run

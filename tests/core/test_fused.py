@@ -48,8 +48,8 @@ def test_a_disabled_adapter_says_what_the_base_says(adapted: Any) -> None:
 
 
 def test_a_layer_with_dropout_goes_pefts_way(tiny: Any) -> None:
+    from core.basemodel.find import find_model
     from core.build import attach_lora, load_base
-    from core.models import find_model
     from core.recipe import LoraSettings, QuantizationSettings
     from core.system.hardware import Device
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from core.basemodel.find import find_model
 from core.build import attach_lora, load_base, load_tokenizer
 from core.data.render import Rendered
 from core.memory.way import Way
-from core.models import find_model
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run
 from core.system.hardware import Device

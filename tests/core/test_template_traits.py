@@ -222,10 +222,10 @@ def test_a_prompt_fitted_to_its_replies_is_in_the_template_that_is_saved(bare: A
 @pytest.mark.parametrize("choice", ["auto", "continued"])
 def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tmp_path: Path) -> None:
     """With the tokenizer that was saved beside an adapter, and by a checkpoint's recipe where there is none."""
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.chat.prompt import Prompt
     from core.chat.voices import Voice
-    from core.models import find_model
     from tests.tiny import tiny_model
 
     found = find_model(str(tiny_model(tmp_path / "base", template=TEMPLATES["deepseek_r1_distill"])))

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
+from core.basemodel.find import model_presets
 from core.catalogue.facts import CARDS, MODELS, Card, ModelFacts, cards, find_card, find_model_facts, model_facts
 from core.errors import ModelError, NibbleError
-from core.models import model_presets
 from core.recipe import load_recipe, recipe_presets
 from core.workspace import ROOT
 

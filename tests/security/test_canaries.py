@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from core.basemodel.code_consent import CodeNotAgreed, agree, code_of, require_agreed, trust_only
+from core.basemodel.find import find_model
 from core.errors import NibbleError
 from core.export.importing import import_adapter
-from core.models import find_model
 from core.recipe import make_recipe
-from core.trust import CodeNotAgreed, agree, code_of, require_agreed, trust_only
 from core.workspace import Workspace
 from tests.security.canaries import HARMLESS, PICKLES, REFUSED, change, copy_of, own_code, pickled, program
 from tests.tiny import chat_rows, tiny_model, write_jsonl

@@ -11,12 +11,12 @@ import pytest
 
 from app import consent
 from app.context import Context
+from core.basemodel.code_consent import CodeFile, ModelCode, agreed_folder, code_of
+from core.basemodel.find import find_model
 from core.errors import NibbleError
-from core.models import find_model
-from core.trust import CodeFile, ModelCode, agreed_folder, code_of
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
-from tests.core.test_models import _folder
+from tests.core.basemodel.test_find import _folder
 from tests.security.canaries import own_code, program
 
 

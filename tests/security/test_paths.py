@@ -18,13 +18,13 @@ import pytest
 
 from app.export_shelf import PREFIX, Shelf
 from core.arena.contestants import contestants
+from core.basemodel.find import find_model
 from core.chat.voices import find_voice
 from core.data.keep import find_dataset, keep, safe_name
 from core.errors import NibbleError
 from core.export.importing import import_adapter
 from core.export.naming import safe_name as export_name
 from core.launching import locate
-from core.models import find_model
 from core.recipe import DataSettings, make_recipe
 from core.runs.finding import find_run
 from core.runs.removing import is_run

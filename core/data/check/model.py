@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from core.basemodel.find import FoundModel
 from core.data.check.pace import Pace, pace_of
-from core.models import FoundModel
 from core.recipe import Recipe
 from core.system.hardware import device
 from core.workspace import Workspace, read_json

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from core import quantiser
 from core.admit import admit
+from core.basemodel.find import find_model
 from core.build import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.data.conversation import Message
 from core.export.readers.reader import CannotRender
 from core.export.speaker import Speaker, place_for
-from core.models import find_model
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.basemodel.find import FoundModel, find_model
 from core.basemodel.fit import Fit, fit_of, refuse_misfit
 from core.basemodel.headers import TensorShape
 from core.build import load_base
 from core.errors import ModelError
-from core.models import FoundModel, find_model
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from tests.core.test_families import FAMILIES

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import core.train.loop as loop
+from core.basemodel.find import find_model
 from core.basemodel.vocabulary import embedding_rows, pad_of
 from core.build import load_base, load_tokenizer
 from core.chat.generate import answers
@@ -19,7 +20,6 @@ from core.chat.voices import base_voice
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
 from core.launching import submit
-from core.models import find_model
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
 from core.runs.tail import Tail
 from core.system.hardware import Device

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.basemodel.find import find_model
 from core.data.check.findings import RULES, Hits, make_finding, merged
 from core.data.check.lengths import BINS, advice, histogram, percentile, suggestions
 from core.data.check.markdown import as_markdown
@@ -18,7 +19,6 @@ from core.data.check.model import training_for
 from core.data.check.pace import pace_of
 from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.sample import choose, percentile_interval, total_interval
-from core.models import find_model
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run

@@ -19,9 +19,9 @@ def run_with_adapter(workspace: Workspace, base: str, **settings: Any) -> Run:
     """A finished run over `base` whose adapter says something of its own. `settings` are a recipe's, by dotted key."""
     import torch
 
+    from core.basemodel.find import find_model
     from core.build import attach_lora, load_base, load_tokenizer
     from core.data.layout import Template
-    from core.models import find_model
     from core.system.hardware import Device
 
     data = write_jsonl(workspace.datasets / "rows.jsonl", chat_rows(60))

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from core.basemodel.find import FoundModel, find_model
 from core.data.layout import Template
 from core.export.companions import write_tokenizer
 from core.export.readers.transformers import TransformersReader
 from core.export.reference import Reference
 from core.export.talks import Talk, shape_of
 from core.export.texts import GOES_ON, PROMPTS, TOKENS, WHOLE, hold_texts
-from core.models import FoundModel, find_model
 from core.recipe import DataSettings
 from core.workspace import PRESETS
 from tests.tiny import tiny_model

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench._random_model import random_weights
+from core.basemodel.hub import INDEX
 from core.export.shards import Planned, into_shards, shard_name, write_shard
-from core.hub import INDEX
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.system.process import child_environment

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from core.basemodel.find import find_model
 from core.export.checks import Check, first_difference
 from core.export.readers.reader import CannotRender
 from core.export.reference import Reference
 from core.export.talks import Talk, shape_of
 from core.export.texts import PROMPTS, TOKENS, WHOLE, hold_texts
 from core.export.told import check_result
-from core.models import find_model
 from core.recipe import DataSettings
 
 TURN = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "the dog"}]

@@ -19,8 +19,8 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 
 
 def _load_base(folder: Path) -> None:
+    from core.basemodel.find import find_model
     from core.build import load_base
-    from core.models import find_model
     from core.recipe import QuantizationSettings
     from core.system.hardware import Device
 
@@ -28,8 +28,8 @@ def _load_base(folder: Path) -> None:
 
 
 def _load_tokenizer(folder: Path) -> None:
+    from core.basemodel.find import find_model
     from core.build import load_tokenizer
-    from core.models import find_model
 
     load_tokenizer(find_model(str(folder)))
 

@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.basemodel.architectures import classes_of, needs_code
+from core.basemodel.find import FoundModel
+from core.basemodel.hub import fetch_small, look_up, snapshot_folder
 from core.errors import ModelError
-from core.hub import fetch_small, look_up, snapshot_folder
-from core.model_kinds import classes_of, needs_code
-from core.models import FoundModel
 from core.sizes import show_bytes
 from core.untrusted.model_files import read_settings
 from core.workspace import Workspace, move, read_json, write_json

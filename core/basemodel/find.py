@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
+from core.basemodel.architectures import needs_code
 from core.basemodel.headers import TensorShape, read_header
+from core.basemodel.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
 from core.catalogue.facts import model_facts
 from core.errors import ModelError
-from core.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
-from core.model_kinds import needs_code
 from core.untrusted.model_files import read_settings, refuse_config, refuse_oversized
 from core.workspace import PRESETS, ROOT, Workspace, as_path
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from core.download import DownloadStopped, Progress, download
+from core.basemodel.download import DownloadStopped, Progress, download
+from core.basemodel.find import FoundModel, find_model, model_choices
 from core.errors import ModelError, NibbleError
-from core.models import FoundModel, find_model, model_choices
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run
@@ -170,7 +170,7 @@ def test_a_stop_does_not_wait_for_a_silent_network(hub: Hub, monkeypatch: pytest
 
 
 def test_what_breaks_off_goes_on_by_itself_from_where_it_was(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.fetch.PAUSES", (0.5, 0.5, 0.5))
+    monkeypatch.setattr("core.basemodel.fetch.PAUSES", (0.5, 0.5, 0.5))
     hub.breaks = [40_000, 150_000, 100_000, 100_000]  # tokenizer.json is the first, and is shorter
     seen: list[Progress] = []
     found = find_model("org/model")
@@ -183,8 +183,8 @@ def test_what_breaks_off_goes_on_by_itself_from_where_it_was(hub: Hub, monkeypat
 
 
 def test_a_network_that_falls_silent_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.fetch.SILENCE_SECONDS", 0.4)
-    monkeypatch.setattr("core.fetch.PAUSES", (0.5, 0.5, 0.5))
+    monkeypatch.setattr("core.basemodel.fetch.SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr("core.basemodel.fetch.PAUSES", (0.5, 0.5, 0.5))
     hub.bytes_per_second = 1  # one piece, then nothing for hours
     seen: list[Progress] = []
 
@@ -282,7 +282,7 @@ def test_room_on_the_disk_is_looked_for_before_anything_is_downloaded(
     found = find_model("org/model")
     hub.asked.clear()
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("core.hub.shutil.disk_usage", lambda path: usage._replace(free=300_000))
+    monkeypatch.setattr("core.basemodel.hub.shutil.disk_usage", lambda path: usage._replace(free=300_000))
     said = _refused(found)
     assert said.startswith("org/model needs 830 kB more on the disk, and ")
     assert " has 300 kB free. Free 530 kB, or set HF_HOME" in said

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.fetch import Fetch, Halted
-from core.hub import bytes_here, fetch_small, refusal, refuse_full_disk, snapshot_folder
-from core.models import FoundModel
+from core.basemodel.fetch import Fetch, Halted
+from core.basemodel.find import FoundModel
+from core.basemodel.hub import bytes_here, fetch_small, refusal, refuse_full_disk, snapshot_folder
 from core.sizes import show_bytes, show_duration
 
 AT_ONCE = 4

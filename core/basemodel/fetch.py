@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from core.basemodel.hub import HubFile, cache_folder, repository_folder, snapshot_folder
 from core.errors import ModelError
-from core.hub import HubFile, cache_folder, repository_folder, snapshot_folder
 from core.workspace import SCAN_SECONDS, patiently
 
 # Seconds to wait after each fault in a row; bytes that came in between begin the row anew.
