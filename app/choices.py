@@ -7,8 +7,8 @@ from pathlib import Path
 from app.pieces import date
 from core.basemodel.find import model_choices
 from core.chat.voices import voices
-from core.data.keep import kept_datasets
 from core.data.samples import samples
+from core.data.store import kept_datasets
 from core.recipe import load_recipe, recipe_presets
 from core.runs.finding import list_runs
 from core.workspace import Workspace

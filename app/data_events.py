@@ -17,9 +17,9 @@ from app.data_mapping import guess, is_enough
 from app.data_upload import keep_files
 from app.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
 from app.uploads import folder_to_send
-from core.data.hub import looks_like_hub_id
-from core.data.keep import safe_name
+from core.data.huggingface import looks_like_hub_id
 from core.data.samples import find_sample
+from core.data.store import safe_name
 from core.errors import NibbleError
 from core.text.dataset_address import plain_path
 

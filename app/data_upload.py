@@ -7,8 +7,8 @@ from pathlib import Path
 import gradio as gr
 
 from app.uploads import forget
-from core.data.keep import keep_several
 from core.data.read import SUFFIXES
+from core.data.store import keep_several
 from core.errors import DataError
 from core.workspace import Workspace
 

@@ -137,9 +137,9 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
 
     from core.basemodel.find import find_model
     from core.build import dtype_for, load_tokenizer
+    from core.data.batches import MicroBatches, data_order
     from core.memory.batches import Conversation
     from core.memory.plan import plan
-    from core.train.batches import MicroBatches, data_order
     from core.train.choices import Choices
     from core.train.config import trainer_config
     from core.train.limits import enforce
@@ -190,7 +190,7 @@ def _question(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
 
 
 def _rows(lengths: list[int]) -> list[Any]:
-    from core.data.render import Rendered
+    from core.data.rendering.render import Rendered
 
     return [
         Rendered(row, [5 + (row * 7 + at) % 500 for at in range(length)], [at > 0 for at in range(length)], length)

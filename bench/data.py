@@ -116,7 +116,7 @@ def _ours(file: Path) -> Callable[[], int]:
     from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.dataset import load
-    from core.data.render import render_all
+    from core.data.rendering.render import render_all
 
     tokenizer = load_tokenizer(find_model("starter"))
     settings = DataSettings()

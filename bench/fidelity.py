@@ -129,8 +129,8 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
 
     from core.basemodel.find import find_model
     from core.build import dtype_for, load_tokenizer
+    from core.data.batches import MicroBatches, data_order, evaluation_batches
     from core.system.hardware import device
-    from core.train.batches import MicroBatches, data_order, evaluation_batches
     from core.train.config import trainer_config
     from core.train.trainer import NibbleTrainer
 
@@ -154,7 +154,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
 def _rows(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
     """What is trained on and what is held out, split as a run splits it."""
     from core.data.dataset import load
-    from core.data.render import render_all
+    from core.data.rendering.render import render_all
     from core.data.samples import find_sample
     from core.data.split import keys_for_rows, split
 

@@ -148,11 +148,11 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
 
     from core.basemodel.find import FoundModel, find_model
     from core.build import attach_lora, load_base, load_tokenizer
-    from core.data.render import Rendered
+    from core.data.batches import MicroBatches
+    from core.data.rendering.render import Rendered
     from core.memory.count import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.system.hardware import Device
-    from core.train.batches import MicroBatches
     from core.train.config import trainer_config
     from core.train.packing import packing_is_exact
     from core.train.trainer import NibbleTrainer

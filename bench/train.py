@@ -166,9 +166,9 @@ class _Ours:
         from core.basemodel.find import find_model
         from core.budget import read_budget
         from core.build import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
-        from core.data.render import render_all
+        from core.data.batches import MicroBatches, data_order
+        from core.data.rendering.render import render_all
         from core.system.hardware import device
-        from core.train.batches import MicroBatches, data_order
         from core.train.choices import choose
         from core.train.config import optimizer_name, trainer_config
         from core.train.packing import packing_is_exact

@@ -51,7 +51,7 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.check import check
-    from core.data.check.model import training_for
+    from core.data.check.training import training_for
     from core.launching import locate
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
@@ -73,9 +73,9 @@ def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.data.dataset import load
-    from core.data.examples import show_row
-    from core.data.layout import Unrenderable
-    from core.data.render import Renderer
+    from core.data.preview import show_row
+    from core.data.rendering.render import Renderer
+    from core.data.rendering.template import Unrenderable
     from core.errors import DataError
     from core.launching import locate
 

@@ -95,11 +95,11 @@ class _Work:
         from core.basemodel.find import find_model
         from core.basemodel.fit import refuse_misfit
         from core.budget import read_budget
+        from core.data.batches import steps_for
         from core.further import take_over
         from core.launching import locate, refuse_length
         from core.runs.room import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
-        from core.train.batches import steps_for
 
         errors: list[dict[str, str]] = []
         answer: Answer = {"errors": errors}

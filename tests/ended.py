@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
-from core.data.keep import keep
 from core.data.samples import find_sample
+from core.data.store import keep
 from core.recipe import make_recipe
 from core.runs.making import create_run
 from core.runs.store import Run

@@ -47,8 +47,8 @@ def questions_of(run: Run) -> list[list[tuple[str, str]]]:
     """
     from core.basemodel.find import find_model
     from core.build import load_tokenizer
+    from core.data.cache import Pantry
     from core.data.dataset import load
-    from core.data.pantry import Pantry
     from core.data.prepared import prepare_data
     from core.data.split import split_rows
 

@@ -12,7 +12,7 @@ from core.chat.generate import context_length, prompt_ids
 from core.chat.voices import Voice
 from core.data.conversation import Message
 from core.data.formats.valid import without_system
-from core.data.layout import Template
+from core.data.rendering.template import Template
 from core.errors import NibbleError
 from core.recipe import DataSettings
 

@@ -11,11 +11,11 @@ from typing import Any
 from core.data.conversation import Conversations, Row, Unreadable
 from core.data.formats.convert import convert
 from core.data.formats.recognise import Recognised, recognise_layout
-from core.data.gather import Gatherer
+from core.data.named_splits import Ranges, Splitter
 from core.data.read import FileInfo, open_source
 from core.data.read.splits import Told
-from core.data.shelf import Shelf
-from core.data.splitting import Ranges, Splitter
+from core.data.row_groups import Gatherer
+from core.data.spill import Shelf
 from core.errors import DataError
 from core.recipe import DataSettings
 

@@ -18,10 +18,10 @@ from core.data.check.raw import RawRows
 from core.data.check.reading import DECIDE, ReadRows
 from core.data.conversation import Dropped
 from core.data.dataset import Loaded
-from core.data.examples import show_conversation, show_row
-from core.data.layout import Unrenderable
+from core.data.preview import show_conversation, show_row
 from core.data.read import encodings_offered
-from core.data.render import Renderer
+from core.data.rendering.render import Renderer
+from core.data.rendering.template import Unrenderable
 from core.errors import DataError, NibbleError
 from core.recipe import Recipe
 from core.text.library_errors import telling_line

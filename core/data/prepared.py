@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from core.data.cache import Pantry, sha256_of
 from core.data.conversation import Conversation, Dropped
 from core.data.dataset import load
-from core.data.layout import Template
-from core.data.pantry import Pantry, sha256_of
-from core.data.render import RenderedRows, RenderedSet, render_all
+from core.data.rendering.render import RenderedRows, RenderedSet, render_all
+from core.data.rendering.template import Template
 from core.data.split import keys_for_rows
 from core.recipe import DataSettings
 

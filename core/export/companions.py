@@ -15,7 +15,7 @@ from transformers import AutoConfig, GenerationConfig
 from core.basemodel.outline import without_pad_beyond
 from core.basemodel.vocabulary import pad_of
 from core.build import load_tokenizer
-from core.data.layout import require_template
+from core.data.rendering.template import require_template
 from core.export.naming import without_paths
 from core.export.subject import Subject
 from core.further import TEMPLATE

@@ -18,7 +18,7 @@ import torch
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
-from core.data.pantry import sha256_of
+from core.data.cache import sha256_of
 from core.export.card import Card
 from core.export.companions import write_companions
 from core.export.shards import Planned, into_shards, shard_name, write_shard

@@ -9,7 +9,7 @@ from core.basemodel.find import FoundModel
 from core.build import load_tokenizer
 from core.chat.generate import UNKNOWN_CONTEXT, prompt_ids
 from core.data.conversation import Conversation, Message
-from core.data.layout import Layout, Template, Unrenderable
+from core.data.rendering.template import Layout, Template, Unrenderable
 from core.errors import NibbleError
 from core.export.readers.reader import CannotRender
 from core.export.talks import Talk

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+from core.data.cache import Pantry
 from core.data.conversation import Message
 from core.data.dataset import load
 from core.data.formats.valid import without_system
-from core.data.pantry import Pantry
 from core.data.prepared import prepare_data
 from core.data.split import split_rows
 from core.errors import DataError, RunError

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core.data.conversation import Message
-from core.data.layout import Layout
+from core.data.rendering.template import Layout
 from core.export.checks import Check, Say
 from core.export.readers.reader import CannotRender, Reader
 from core.export.reference import Reference

@@ -10,7 +10,8 @@ from core.admit import admit
 from core.basemodel.find import find_model
 from core.budget import Budget
 from core.catalogue.facts import find_card, find_model_facts, model_facts
-from core.data.render import Rendered
+from core.data.batches import steps_for
+from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.further import take_over
 from core.memory.batches import Conversation, Data
@@ -23,7 +24,6 @@ from core.recipe import Recipe
 from core.runs.room import device_for_a_run
 from core.sizes import parse_size, show_size
 from core.system.hardware import cuda_capability, device
-from core.train.batches import steps_for
 from core.train.packing import packing_is_wanted
 from core.workspace import Workspace
 
@@ -185,7 +185,7 @@ def conversation_of(rendered: Rendered) -> Conversation:
 
 def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
     from core.build import load_tokenizer
-    from core.data.pantry import Pantry
+    from core.data.cache import Pantry
     from core.data.prepared import prepare_data
     from core.launching import locate
 

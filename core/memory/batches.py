@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.data.batches import MIN_PACK_WIDTH, balanced, data_order, dealt, parts_of
 from core.memory.trace import MicroBatch
-from core.train.batches import MIN_PACK_WIDTH, balanced, data_order, dealt, parts_of
 
 # More micro-batches than this are not looked at one by one; one of the longest conversations stands for the rest.
 LOOKED_AT = 20_000

@@ -16,7 +16,8 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
 from core.basemodel.reach import values_unseen
-from core.data.render import IGNORED
+from core.data.batches import Batch
+from core.data.rendering.render import IGNORED
 from core.experts import experts_of, fused_weights, numbers_in
 from core.memory.attention import attention_of
 from core.memory.count import Counter
@@ -25,7 +26,6 @@ from core.memory.experts import experts_on
 from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
 from core.memory.states import OptimizerStates
-from core.train.batches import Batch
 from core.train.checkpointing import checkpoint
 from core.train.fused import fuse
 from core.train.input_dtype import compute_in_input_dtype
@@ -38,7 +38,7 @@ _made = Memo()
 class MicroBatch:
     """The shape of a micro-batch: `packs` rows of `width` tokens, `trained` tokens in all with a target.
 
-    `packed`: as `core.train.batches.packed_batch` makes it, else padded. `plain`: each row is one conversation and
+    `packed`: as `core.data.batches.packed_batch` makes it, else padded. `plain`: each row is one conversation and
     nothing else, so that attention needs no mask.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.basemodel.find import FoundModel
 from core.budget import Budget
-from core.data.render import Rendered
+from core.data.rendering.render import Rendered
 from core.errors import BudgetError, ModelError
 from core.memory.ask import NOT_PLANNED, Architecture, conversation_of, question, target_for
 from core.memory.plan import Plan, plan

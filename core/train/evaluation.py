@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from core.chat.generate import answers
+from core.data.batches import evaluation_batches
 from core.errors import BudgetError
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full
-from core.train.batches import evaluation_batches
 from core.train.best import Best, keep_best, perplexity
 from core.train.limits import lifted, renewed
 from core.train.retry import Shortage, attempt

@@ -33,7 +33,8 @@ from core.build import (
     quantised,
     torch_device,
 )
-from core.data.layout import require_template
+from core.data.batches import MicroBatches, data_order, steps_for
+from core.data.rendering.template import require_template
 from core.further import TEMPLATE
 from core.memory.states import OptimizerStates
 from core.recipe import Recipe
@@ -43,7 +44,6 @@ from core.system.allocator import return_memory
 from core.system.hardware import Device, device
 from core.train import ending
 from core.train.base import have_base
-from core.train.batches import MicroBatches, data_order, steps_for
 from core.train.checkpoints import restore_adapter
 from core.train.choices import Choices, choose
 from core.train.config import optimizer_name, trainer_config

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from peft.utils import ModulesToSaveWrapper
 
-from core.data.render import IGNORED
+from core.data.rendering.render import IGNORED
 
 # Logits that exist at one time: 64 MiB in fp32, whatever the vocabulary.
 LOGITS_AT_ONCE = 2**24

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from core.data.render import Rendered
+from core.data.batches import packed_batch
+from core.data.rendering.render import Rendered
 from core.recipe import TrainSettings
-from core.train.batches import packed_batch
 
 # Above the rounding of bf16 (8 bits of mantissa) over many layers, far below what one foreign token changes.
 TOLERANCE = 0.05

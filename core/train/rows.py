@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from core.basemodel.vocabulary import said_of
-from core.data.pantry import Pantry
+from core.data.cache import Pantry
 from core.data.prepared import Prepared, prepare_data
-from core.data.render import PickedRows, RenderedSet
+from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
 from core.errors import DataError
 from core.recipe import Recipe

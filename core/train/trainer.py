@@ -16,8 +16,8 @@ from trl import SFTConfig, SFTTrainer
 from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import add_fused_lm_head
 
+from core.data.batches import Batch, MicroBatches, counted, parts_of
 from core.system.allocator import return_memory
-from core.train.batches import Batch, MicroBatches, counted, parts_of
 from core.train.checkpointing import checkpoint, thin_out
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.fused import fuse

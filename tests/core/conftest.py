@@ -23,7 +23,7 @@ def tokenizer(tiny: Path) -> Any:
     """Its tokenizer, ready to train with."""
     from core.basemodel.find import find_model
     from core.build import load_tokenizer
-    from core.data.layout import Template
+    from core.data.rendering.template import Template
     from core.recipe import DataSettings
 
     loaded = load_tokenizer(find_model(str(tiny)))

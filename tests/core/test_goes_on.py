@@ -15,12 +15,12 @@ from transformers import TrainerCallback
 
 from core.basemodel.find import find_model
 from core.build import attach_lora, load_base, load_tokenizer
-from core.data.render import Rendered
+from core.data.batches import MicroBatches, data_order
+from core.data.rendering.render import Rendered
 from core.memory.way import Way
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run
 from core.system.hardware import Device
-from core.train.batches import MicroBatches, data_order
 from core.train.best import FOLDER, Best, best_folder, keep_best, perplexity
 from core.train.config import trainer_config
 from core.train.evaluation import Evaluator

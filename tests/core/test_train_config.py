@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from core.data.render import Rendered
+from core.data.batches import MicroBatches, packed_batch, padded_batch
+from core.data.rendering.render import Rendered
 from core.errors import RecipeError
 from core.recipe import make_recipe
-from core.train.batches import MicroBatches, packed_batch, padded_batch
 from core.train.config import optimizer_name, trainer_config
 from core.train.loss import last_hidden
 from core.train.neftune import add_noise, lengths

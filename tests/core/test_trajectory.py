@@ -14,12 +14,12 @@ from transformers import TrainerCallback
 import core.build
 from core.basemodel.find import find_model
 from core.build import attach_lora, load_base, load_tokenizer
+from core.data.batches import MIN_PACK_WIDTH, MicroBatches, balanced, data_order, packed_batch, padded_batch
 from core.data.dataset import load
-from core.data.render import IGNORED, Rendered, render_all
+from core.data.rendering.render import IGNORED, Rendered, render_all
 from core.data.samples import find_sample
 from core.recipe import Recipe, make_recipe
 from core.system.hardware import Device
-from core.train.batches import MIN_PACK_WIDTH, MicroBatches, balanced, data_order, packed_batch, padded_batch
 from core.train.config import trainer_config
 from core.train.trainer import NibbleTrainer
 

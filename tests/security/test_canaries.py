@@ -78,7 +78,7 @@ def check(workspace: Workspace, model: Path) -> None:
 def train(workspace: Workspace, model: Path) -> None:
     """As a run does: what is refused before it is made, and what its process loads."""
     from core.build import load_base, load_tokenizer
-    from core.data.layout import require_template
+    from core.data.rendering.template import require_template
     from core.launching import prepare
     from core.system.hardware import device
     from core.train.base import have_base

@@ -20,7 +20,7 @@ from app.export_shelf import PREFIX, Shelf
 from core.arena.contestants import contestants
 from core.basemodel.find import find_model
 from core.chat.voices import find_voice
-from core.data.keep import find_dataset, keep, safe_name
+from core.data.store import find_dataset, keep, safe_name
 from core.errors import NibbleError
 from core.export.importing import import_adapter
 from core.export.naming import safe_name as export_name

@@ -94,7 +94,7 @@ def test_it_takes_little_memory(name: str) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_is_tried_before_training_ends_as_well(name: str, tmp_path) -> None:
-    from core.data.layout import require_template
+    from core.data.rendering.template import require_template
     from core.errors import NibbleError
     from core.recipe import DataSettings
     from tests.tiny import tiny_tokenizer

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from core.data.check.lengths import histogram, percentile, suggestions
-from core.data.check.model import Training
 from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.report import Figures
 from core.data.check.sample import percentile_interval, total_interval
 from core.data.check.tally import Tally
+from core.data.check.training import Training
+from core.data.named_splits import Ranges
 from core.data.split import split_rows
-from core.data.splitting import Ranges
 from core.recipe import DataSettings
 
 
@@ -90,7 +90,7 @@ def _lengths(tally: Tally, settings: DataSettings, training: Training, where: st
 
 
 def _epoch(parted: Parted, mean_length: float, training: Training) -> dict[str, Any]:
-    from core.train.batches import steps_for
+    from core.data.batches import steps_for
 
     train, speed = len(parted.train), training.pace.tokens_per_second
     _, sizes = np.unique(parted.keys, return_counts=True)

@@ -13,12 +13,12 @@ from core.data.check import sample
 from core.data.check.figures import exact_figures, part, sampled_figures
 from core.data.check.findings import ROWS_LISTED, make_finding, merged
 from core.data.check.lengths import advice
-from core.data.check.model import Training
 from core.data.check.reading import Progress, ReadRows, read_rows
 from core.data.check.report import Report
 from core.data.check.tally import Tally
+from core.data.check.training import Training
 from core.data.conversation import Dropped, Finding
-from core.data.render import Renderer
+from core.data.rendering.render import Renderer
 from core.data.split import in_both
 from core.recipe import DataSettings
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from core.data.chat_template import once_reasoned
 from core.data.check.findings import Hits
 from core.data.conversation import Conversation, Finding, Message
-from core.data.formats.masks import DETAIL_KEY
-from core.data.layout import Layout
+from core.data.formats.train_detail import DETAIL_KEY
+from core.data.rendering.chat_template import once_reasoned
+from core.data.rendering.template import Layout
 
 _WORD = re.compile(r"\w+", re.ASCII)
 _SHORTEST_PIECE = 3

@@ -7,8 +7,8 @@ from typing import Any
 
 from core.data.check.findings import Hits
 from core.data.conversation import Dropped, Finding
-from core.data.layout import Layout
-from core.data.render import Rendered
+from core.data.rendering.render import Rendered
+from core.data.rendering.template import Layout
 
 # Tokens that end a turn in the families' own templates; a chat program may stop at them.
 ENDS = (

@@ -10,7 +10,7 @@ MOST_BATCHES = 1000
 
 def padding_shares(lengths: Sequence[int], effective_batch: int, micro_batch: int, seed: int) -> dict[str, float]:
     """`packed` and `padded`: the share of positions that hold no token, for training units of these token lengths."""
-    from core.train.batches import MIN_PACK_WIDTH, balanced, data_order, dealt, parts_of, steps_for
+    from core.data.batches import MIN_PACK_WIDTH, balanced, data_order, dealt, parts_of, steps_for
 
     if not lengths:
         return {"packed": 0.0, "padded": 0.0}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.data.conversation import Row, Unreadable
-from core.data.gather import Gatherer
 from core.data.read import open_source
+from core.data.row_groups import Gatherer
 from core.errors import DataError
 from core.recipe import DataSettings
 

@@ -13,10 +13,10 @@ import numpy as np
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
 from core.data.conversation import Conversation, Dropped, Finding, Message
-from core.data.formats.masks import DETAIL_KEY
+from core.data.formats.train_detail import DETAIL_KEY
 from core.data.formats.valid import joined
-from core.data.layout import Layout
-from core.data.render import Renderer
+from core.data.rendering.render import Renderer
+from core.data.rendering.template import Layout
 from core.recipe import DataSettings
 
 # Conversations between two looks at whether anybody still wants the answer.

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from core.data.conversation import Message, Row
-from core.data.formats.parts import are_parts, media, read_parts
-from core.data.formats.reading import Reading, Unusable, kind, missing
+from core.data.formats.content_parts import are_parts, media, read_parts
+from core.data.formats.row_reading import Reading, Unusable, kind, missing
 
 _MEDIA_COLUMNS = {
     name: words

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from core.data.conversation import Conversation, Conversations, Dropped, Row, Unreadable
-from core.data.formats.findings import Tally
-from core.data.formats.reading import Layout, Reading, Unusable, plain_row
+from core.data.formats.notes import Tally
 from core.data.formats.recognise import Recognised, other_layout
 from core.data.formats.row import read_row, roles_of
-from core.data.shelf import Shelf
+from core.data.formats.row_reading import Layout, Reading, Unusable, plain_row
+from core.data.spill import Shelf
 from core.errors import DataError
 from core.recipe import DataSettings
 

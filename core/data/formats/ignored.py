@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from core.data.conversation import Row
-from core.data.formats.named import said
-from core.data.formats.propose import as_words, propose
-from core.data.formats.reading import Layout, Reading, Unusable, plain_name
+from core.data.formats.named_notes import said
+from core.data.formats.propose_mapping import as_words, propose
 from core.data.formats.row import read_row, roles_of
+from core.data.formats.row_reading import Layout, Reading, Unusable, plain_name
 from core.data.formats.turn import TEXT_KEYS
 from core.data.formats.unused import is_empty, named_worth
 from core.recipe import DataSettings

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from core.data.conversation import Row
 from core.data.formats.pairs import read_pair
-from core.data.formats.reading import Layout, Reading, Unusable, blank, missing, plain_name
+from core.data.formats.row_reading import Layout, Reading, Unusable, blank, missing, plain_name
 from core.data.formats.turn import add_system
 from core.data.formats.turns import as_turns, read_column
 from core.errors import DataError
 from core.settings import MappingSettings
 
-# Where the turns of a conversation stand once rows of one turn each were put together (core/data/gather.py).
+# Where the turns of a conversation stand once rows of one turn each were put together (core/data/row_groups.py).
 GATHERED = "messages"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from core.data.conversation import Message, Row
-from core.data.formats.families import split_family, without_end
-from core.data.formats.reading import Layout, Reading, Unusable, blank
+from core.data.formats.row_reading import Layout, Reading, Unusable, blank
+from core.data.formats.template_text import split_family, without_end
 from core.data.formats.turn import add_system
 
 TEXT_NAMES = ("text", "content", "document", "body", "chat", "conversation", "sample")

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.data.conversation import Message, Row
 from core.data.formats.content import text_of
-from core.data.formats.reading import SYSTEM_NAMES, Layout, Reading, Unusable, blank, first_filled, missing
+from core.data.formats.row_reading import SYSTEM_NAMES, Layout, Reading, Unusable, blank, first_filled, missing
 from core.data.formats.tools import TOOL_NAMES, calls_of
 from core.data.formats.turn import add_system, read_turns
 from core.data.formats.turns import as_turns, asks, read_column

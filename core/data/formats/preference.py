@@ -15,7 +15,7 @@ from core.data.formats.pairs import (
     read_prompt_completion,
     read_reply,
 )
-from core.data.formats.reading import Layout, Reading, Unusable, first_filled, missing
+from core.data.formats.row_reading import Layout, Reading, Unusable, first_filled, missing
 from core.data.formats.turn import add_system
 from core.data.formats.turns import as_turns, asks, read_column, read_turns_of, turns_of
 

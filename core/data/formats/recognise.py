@@ -12,7 +12,7 @@ from core.data.formats.mapping import mapped_layout
 from core.data.formats.markers import GUANACO, TEXT
 from core.data.formats.pairs import ALPACA, DOLLY, PROMPT_COMPLETION, QUESTION_ANSWER
 from core.data.formats.preference import KTO, PREFERENCE
-from core.data.formats.reading import Layout, missing, plain_name, plain_row, short
+from core.data.formats.row_reading import Layout, missing, plain_name, plain_row, short
 from core.data.formats.turns import MESSAGES, SHAREGPT
 from core.errors import DataError
 from core.recipe import DataSettings

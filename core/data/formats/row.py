@@ -7,7 +7,7 @@ from typing import Any
 
 from core.data.conversation import Conversation, Row
 from core.data.formats.content import refuse_media
-from core.data.formats.reading import Layout, Reading, plain_row
+from core.data.formats.row_reading import Layout, Reading, plain_row
 from core.data.formats.tools import tools_of
 from core.data.formats.turn import ROLES
 from core.data.formats.unused import note, unused_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.data.conversation import Row
-from core.data.formats.reading import Reading, Unusable, from_json, missing
+from core.data.formats.row_reading import Reading, Unusable, from_json, missing
 from core.data.formats.unused import leave
 
 TOOL_NAMES = ("tools", "functions", "toolconfig", "tool_config")

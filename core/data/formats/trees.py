@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.data.conversation import Row
-from core.data.formats.reading import missing
+from core.data.formats.row_reading import missing
 from core.data.formats.unused import is_empty
 
 _BRANCHES = ("replies", "children")

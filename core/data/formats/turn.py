@@ -6,11 +6,11 @@ from typing import Any
 
 from core.data.conversation import Message, Row
 from core.data.formats.content import messages_of, text_of
-from core.data.formats.details import BEGIN, unfold
-from core.data.formats.masks import DETAIL_KEY, masked
-from core.data.formats.parts import read_parts
-from core.data.formats.reading import SYSTEM_NAMES, Reading, Unusable, first_filled, missing, short
+from core.data.formats.content_parts import read_parts
+from core.data.formats.html_details import BEGIN, unfold
+from core.data.formats.row_reading import SYSTEM_NAMES, Reading, Unusable, first_filled, missing, short
 from core.data.formats.tools import TOOL_NAMES, calls_of, tools_of
+from core.data.formats.train_detail import DETAIL_KEY, masked
 from core.data.formats.unused import is_empty, leave
 from core.data.formats.weights import WEIGHT_KEYS, weight_of
 

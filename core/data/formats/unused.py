@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
-from core.data.formats.reading import Reading, Worth, missing, plain_name
+from core.data.formats.row_reading import Reading, Worth, missing, plain_name
 
 
 def _words(text: str) -> frozenset[str]:

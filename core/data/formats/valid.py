@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from core.data.conversation import Message
-from core.data.formats.reading import Reading, Unusable, blank
+from core.data.formats.row_reading import Reading, Unusable, blank
 
 System = Literal["keep", "into_question", "leave_out"]
 

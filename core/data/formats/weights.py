@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from core.data.formats.reading import Reading, Unusable, missing, short
+from core.data.formats.row_reading import Reading, Unusable, missing, short
 
 _FLAGS = {"train": True, "trainable": True, "training": True, "loss": True, "masked": False}
 _SHARES = ("weight", "loss_weight")

@@ -12,11 +12,11 @@ import pytest
 
 from core.data.conversation import Conversation
 from core.data.dataset import load, size_of
-from core.data.shelf import Shelf
+from core.data.spill import Shelf
 from core.errors import DataError
 from core.recipe import DataSettings
 from core.workspace import PRESETS
-from tests.core.data.odd_files import ODD_FILES, Odd
+from tests.core.data.read.odd_files import ODD_FILES, Odd
 
 ASK = {"role": "user", "content": "Hi"}
 REPLY = {"role": "assistant", "content": "Hello!"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.data import prepared as module
-from core.data.pantry import Pantry
+from core.data.cache import Pantry
 from core.data.prepared import Prepared, key_of, prepare_data
 from core.recipe import DataSettings, make_recipe
 from core.runs.making import create_run

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from core.basemodel.find import FoundModel, find_model
-from core.data.layout import Template
+from core.data.rendering.template import Template
 from core.export.companions import write_tokenizer
 from core.export.readers.transformers import TransformersReader
 from core.export.reference import Reference

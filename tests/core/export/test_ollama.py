@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.build import load_tokenizer
-from core.data.layout import own_template
+from core.data.rendering.template import own_template
 from core.export.go_template import go_template
 from core.export.gotemplate import GoError
 from core.export.gotemplate.functions import ollama

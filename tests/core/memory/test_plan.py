@@ -14,6 +14,7 @@ import pytest
 from core.budget import Budget
 from core.catalogue.facts import find_card, model_facts
 from core.cli import main
+from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
 from core.memory.ask import Architecture, architecture_of, question, read_plan_budget
 from core.memory.batches import Conversation, Data, shape_of, work_of
@@ -23,8 +24,7 @@ from core.memory.target import of_card
 from core.memory.trace import MicroBatch
 from core.memory.way import Way
 from core.recipe import Recipe, make_recipe
-from core.train.batches import MicroBatches, data_order
-from tests.core.test_batches import _rows
+from tests.core.data.test_batches import _rows
 
 MODEL = "smollm2-135m"
 DRAW = random.Random(3)

@@ -11,6 +11,7 @@ import torch
 
 from bench.memory import draw_case, measure
 from core.catalogue.facts import model_facts
+from core.data.batches import packed_batch, padded_batch
 from core.errors import ModelError
 from core.memory.count import GRAIN, Counter
 from core.memory.offloaded import ON_THEIR_WAY
@@ -18,8 +19,7 @@ from core.memory.shallow import traced_at_depth
 from core.memory.sketch import sketch
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings
-from core.train.batches import packed_batch, padded_batch
-from tests.core.test_batches import _rows
+from tests.core.data.test_batches import _rows
 
 
 @pytest.mark.parametrize(

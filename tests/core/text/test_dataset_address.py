@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.hub import looks_like_hub_id
+from core.data.huggingface import looks_like_hub_id
 from core.errors import RecipeError
 from core.recipe import make_recipe
 from core.typed import typed_dataset

@@ -1,0 +1,160 @@
+"""Findings that name something: which names stand in which rows, counted as they come, said at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from core.data.conversation import Finding
+from core.data.formats.row_reading import Severity, Worth
+
+# A finding names at most so many rows and so many names; the count goes on.
+MOST_ROWS = 1000
+MOST_NAMES = 100
+# Rows that hold the same names are counted together; beyond so many different sets all others are counted as one.
+_MOST_SETS = 2000
+_THE_REST = "other names"
+
+# In rising order of how much it matters.
+_WORTHS: tuple[Worth, ...] = ("unused-detail", "unused-text", "unused-answer")
+_Words = tuple[Severity, str, str]
+# code: severity; what is so of `{names}` in `{rows}`; what to do.
+_WORDS: dict[str, _Words] = {
+    "unused-answer": (
+        "error",
+        "In {rows}, {names} look{s} like the answer, the speaker, the label or a mask and {are} not used.",
+        "Say by hand which column is what (format: mapping), or take {them} out of the file.",
+    ),
+    "unused-text": (
+        "warning",
+        "In {rows}, {names} {are} not used: the model does not see {them}.",
+        "To use {them}, say by hand which column is what (format: mapping), or put {them} into the text of a turn.",
+    ),
+    "part-left-out": (
+        "warning",
+        "In {rows}, parts of the unknown type {names} have no text and are left out.",
+        "Put what they say into the text of the turn.",
+    ),
+    "turn-left-out": (
+        "warning",
+        "In {rows}, entries such as {names} stand between the turns without a speaker and a text and are left out.",
+        "Nothing to do, if nobody says anything there.",
+    ),
+    "branch-left-out": (
+        "warning",
+        "In {rows}, a turn has several replies under {names}: one is learned, the others are left out.",
+        "To learn another, make a conversation of its own of it.",
+    ),
+    "strange-part": (
+        "note",
+        "In {rows}, parts of the unknown type {names} stand within turns: their text is used as it is.",
+        "Look at one of those rows, whether it reads as it should.",
+    ),
+    "reasoning-unfolded": (
+        "note",
+        "In {rows}, {names} stands around the reasoning: it is read as reasoning, without that block and its heading.",
+        "Nothing to do, if the reply is to be learned with its reasoning.",
+    ),
+    "rejected-left-out": (
+        "note",
+        "{rows} have a chosen and a rejected reply: the chosen one is learned, {names} is left out.",
+        "Nothing to do; learning from the comparison itself (DPO) is not what this training does.",
+    ),
+    "several-answers": (
+        "note",
+        "{rows} have several different answers in {names}: the first is learned.",
+        "Keep the one that you want, or make a row of each.",
+    ),
+    "unused-detail": (
+        "note",
+        "In {rows}, {names} {are} not used.",
+        "Nothing to do, unless something in {them} is to be learned.",
+    ),
+}
+
+
+class Sets:
+    """Which set of names stands in which rows."""
+
+    def __init__(self) -> None:
+        self._sets: dict[frozenset[str], tuple[list[int], list[int]]] = {}
+
+    def add(self, names: Iterable[str], row: int) -> None:
+        """`row` holds these names."""
+        key = frozenset(names)
+        if key not in self._sets and len(self._sets) >= _MOST_SETS:
+            key = frozenset((_THE_REST,))
+        rows, count = self._sets.setdefault(key, ([], [0]))
+        count[0] += 1
+        if len(rows) < MOST_ROWS:
+            rows.append(row)
+
+    def names(self) -> dict[str, int]:
+        """Every name with its number of rows, the commonest first."""
+        counts: dict[str, int] = {}
+        for names, (_, count) in self._sets.items():
+            for name in sorted(names):
+                counts[name] = counts.get(name, 0) + count[0]
+        return dict(sorted(counts.items(), key=lambda each: -each[1]))
+
+    def rows(self, names: set[str]) -> tuple[list[int], int]:
+        """The first rows that hold any of `names`, rising, and how many do."""
+        found = [each for held, each in self._sets.items() if not names.isdisjoint(held)]
+        return sorted(row for rows, _ in found for row in rows)[:MOST_ROWS], sum(count[0] for _, count in found)
+
+
+class NamedTally:
+    """What was noted by name, and what was unused; `by_hand`: the person chose the layout and what it leaves out."""
+
+    def __init__(self, by_hand: bool) -> None:
+        self._by_hand = by_hand
+        self._named: dict[str, Sets] = {}
+        self._unused = Sets()
+        self._worths: dict[str, int] = {}
+
+    def note(self, named: dict[str, set[str]], unused: dict[str, Worth], row: int) -> None:
+        """Count `row` under what was found in it."""
+        for code, names in named.items():
+            self._named.setdefault(code, Sets()).add(names, row)
+        if unused:
+            self._unused.add(unused, row)
+            for name, worth in unused.items():
+                rank = _WORTHS.index(worth)
+                if rank > self._worths.get(name, -1):
+                    self._worths[name] = rank
+
+    def findings(self) -> list[Finding]:
+        """All that was counted."""
+        found = [_finding(code, *_WORDS[code], sets.names(), sets) for code, sets in self._named.items()]
+        counts = self._unused.names()
+        for rank, worth in enumerate(_WORTHS):
+            names = {name: count for name, count in counts.items() if self._worths.get(name, 0) == rank}
+            if names:
+                severity, message, mend = _WORDS[worth]
+                if worth == "unused-answer" and self._by_hand:
+                    severity = "warning"
+                found.append(_finding(worth, severity, message, mend, names, self._unused))
+        return found
+
+
+def _finding(code: str, severity: Severity, message: str, mend: str, counts: dict[str, int], sets: Sets) -> Finding:
+    rows, count = sets.rows(set(counts))
+    one = len(counts) == 1
+    words = {
+        "rows": "1 row" if count == 1 else f"{count:,} rows",
+        "names": said(list(counts), {name: each for name, each in counts.items() if each < count}),
+        "s": "s" if one else "",
+        "are": "is" if one else "are",
+        "them": "it" if one else "them",
+    }
+    if count == 1:
+        message = message.replace("{rows} have", "{rows} has")
+    return Finding(code, severity, message.format(**words), mend.format(**words), rows, count)
+
+
+def said(names: list[str], counts: dict[str, int] | None = None) -> str:
+    """Names as they stand in a sentence, each with its count of rows where there is one."""
+    in_rows = {name: f" (in {count:,})" for name, count in (counts or {}).items()}
+    shown = [f"`{name}`{in_rows.get(name, '')}" for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        shown.append(f"{len(names) - MOST_NAMES:,} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
