@@ -18,7 +18,7 @@ from core.arena.prompts import Prompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from core.runs.store import Run
 from core.workspace import Workspace
 

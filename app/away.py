@@ -11,8 +11,8 @@ import gradio as gr
 
 from app import pieces
 from app.context import Context
-from core import notify
 from core.errors import NibbleError
+from core.runs import notify
 from core.workspace import Workspace
 
 Updates = dict[Any, Any]

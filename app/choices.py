@@ -6,11 +6,11 @@ from pathlib import Path
 
 from app.pieces import date
 from core.basemodel.find import model_choices
-from core.chat.voices import voices
 from core.data.samples import samples
 from core.data.store import kept_datasets
 from core.recipe import load_recipe, recipe_presets
-from core.runs.finding import list_runs
+from core.runs.chat_models import voices
+from core.runs.find import list_runs
 from core.workspace import Workspace
 
 Choices = list[tuple[str, str]]
@@ -41,7 +41,7 @@ def recipes() -> Choices:
 
 
 def starts(workspace: Workspace) -> Choices:
-    """What a run can start from: a fresh adapter, or one that there is, by the keys of core/chat/voices.py."""
+    """What a run can start from: a fresh adapter, or one that there is, by the keys of core/runs/chat_models.py."""
     return [
         ("A fresh adapter", ""),
         *((label, key) for label, key in talkers(workspace) if not key.startswith("base:")),
@@ -49,7 +49,7 @@ def starts(workspace: Workspace) -> Choices:
 
 
 def talkers(workspace: Workspace) -> Choices:
-    """Whom one can talk to, by the keys of core/chat/voices.py; runs also with when they were made."""
+    """Whom one can talk to, by the keys of core/runs/chat_models.py; runs also with when they were made."""
     made = {f"run:{run.id}": date(run.created) for run in list_runs(workspace)}
     return [
         (f"{voice.label} · {made[voice.key]}" if voice.key in made else voice.label, voice.key)

@@ -19,7 +19,7 @@ from app.login import NAME, Login, generated_password
 from app.opening import Instance, choose_port, show
 from app.uploads import Uploads
 from core.errors import NibbleError
-from core.runs.removing import clear_away
+from core.runs.delete import clear_away
 from core.system.addresses import Names, lan_address
 from core.system.event_loop import go_on_listening
 from core.system.file_lock import locked

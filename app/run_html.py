@@ -10,7 +10,7 @@ from app import record_html
 from app.pieces import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from app.series import Curves
 from core.errors import NibbleError
-from core.runs.pulse import Pulse, Stopping, hanging, read_pulse, stopping
+from core.runs.heartbeat import Pulse, Stopping, hanging, read_pulse, stopping
 from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run, Status
 from core.runs.supervisor import Supervisor

@@ -13,11 +13,11 @@ from app.context import Context
 from app.form import explain
 from app.runs_html import Asked
 from core.errors import NibbleError, RunError
-from core.runs.finding import find_run
+from core.runs.delete import is_run, remove, what_is_lost
+from core.runs.find import find_run
 from core.runs.index import index_of
 from core.runs.queue import move
-from core.runs.removing import is_run, remove, what_is_lost
-from core.runs.resuming import resume
+from core.runs.resume import resume
 from core.runs.store import ENDED, Run
 
 if TYPE_CHECKING:

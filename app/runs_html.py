@@ -9,8 +9,8 @@ from typing import Any
 
 from app.pieces import WORDS, date, duration, empty, number, state_badge, text
 from core.errors import NibbleError
+from core.runs.heartbeat import hanging
 from core.runs.index import Row, best_of, index_of
-from core.runs.pulse import hanging
 from core.runs.queue import order
 from core.runs.store import ACTIVE, Run
 from core.sizes import show_size

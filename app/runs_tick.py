@@ -10,10 +10,10 @@ from app import compare_html, runs_html
 from app.context import Context
 from app.runs_events import opened_run
 from app.runs_html import MOST_PICKED, Asked, Table
-from core.runs.pulse import hanging, stopping
+from core.runs.heartbeat import hanging, stopping
+from core.runs.manifest import named_checkpoints
 from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run
-from core.train.manifest import named_checkpoints
 
 if TYPE_CHECKING:
     from app.tabs.runs import RunsTab

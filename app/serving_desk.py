@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from app.pieces import error_box, text
 from core.chat.client import ChatClient
-from core.chat.voices import find_voice
 from core.errors import NibbleError
+from core.runs.chat_models import find_voice
 from core.serve.server import EndpointServer, given_key, new_key
 from core.workspace import Workspace
 

@@ -12,9 +12,9 @@ from app.form import flat
 from app.talk import note
 from core.chat.client import ChatClient
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice, find_voice
 from core.errors import NibbleError
-from core.runs.finding import find_run
+from core.runs.chat_models import Voice, find_voice
+from core.runs.find import find_run
 from core.workspace import Workspace, read_json, write_json
 
 FEWEST, MOST = 2, 4

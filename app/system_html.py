@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from app.pieces import empty, text
-from core.runs.removing import size_bytes
+from core.runs.delete import size_bytes
 from core.runs.store import Run
 from core.sizes import show_size
 from core.system.doctor import PACKAGES

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from core.chat.client import USUAL_LOAD_SECONDS, ChatClient
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice, find_voice, without_adapter
 from core.errors import NibbleError, RunError
+from core.runs.chat_models import Voice, find_voice, without_adapter
 from core.text.library_errors import telling_line
 from core.workspace import Workspace, read_json, write_json
 

@@ -17,7 +17,7 @@ from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.further import find_start
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset, recipe_presets
-from core.runs.resuming import resume
+from core.runs.resume import resume
 from core.runs.store import Run
 from core.workspace import write_json
 

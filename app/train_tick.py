@@ -11,12 +11,12 @@ from app.context import Context
 from app.run_view import PARTS
 from app.train_events import Updates, shown_run
 from app.train_form import SMALLEST_BUDGET
-from core.runs.holder import holder
-from core.runs.pulse import hanging, stopping
+from core.runs.device_lock import holder
+from core.runs.heartbeat import hanging, stopping
+from core.runs.manifest import named_checkpoints
 from core.runs.store import ENDED, OPEN
 from core.sizes import GIB
 from core.system.hardware import device
-from core.train.manifest import named_checkpoints
 
 if TYPE_CHECKING:
     from app.tabs.train import TrainTab

@@ -18,7 +18,7 @@ from typing import Any
 
 from core.chat.client import ChatClient
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice, base_voice
+from core.runs.chat_models import Voice, base_voice
 from core.workspace import Workspace
 
 ROUNDS = 7

@@ -20,8 +20,8 @@ from typing import Any
 from app.live import Live
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from core.recipe import make_recipe
+from core.runs.create import create_run
 from core.runs.index import index_of
-from core.runs.making import create_run
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace

@@ -134,7 +134,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _runs(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.runs.finding import list_runs
+    from core.runs.find import list_runs
 
     rows = []
     for run in list_runs(Workspace.open(options.data_dir)):
@@ -158,7 +158,7 @@ def _runs(options: argparse.Namespace) -> tuple[int, Result]:
 def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.chat.client import ChatClient
     from core.chat.sampling import Sampling
-    from core.chat.voices import find_voice, without_adapter
+    from core.runs.chat_models import find_voice, without_adapter
     from core.typed import typed_voice
 
     if not options.prompt.strip():

@@ -49,7 +49,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.export.order import Order
     from core.export.subject import export_name, part_named
     from core.export.told import lines, sentence
-    from core.runs.finding import find_run
+    from core.runs.find import find_run
     from core.sizes import show_bytes
 
     workspace = Workspace.open(options.data_dir)

@@ -67,8 +67,8 @@ def train(options: argparse.Namespace) -> tuple[int, Result]:
 
 def resume_run(options: argparse.Namespace) -> tuple[int, Result]:
     """Go on with a run. Returns the exit status, and the answer of DESIGN.md."""
-    from core.runs.finding import find_run
-    from core.runs.resuming import resume
+    from core.runs.find import find_run
+    from core.runs.resume import resume
     from core.runs.supervisor import Supervisor
 
     workspace, began = Workspace.open(options.data_dir), time.time()
@@ -114,7 +114,7 @@ def stop_arguments(command: argparse.ArgumentParser) -> None:
 
 def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
     """Stop a run, or take it out of the queue, and wait until it has ended. Returns the exit status and the answer."""
-    from core.runs.finding import find_run
+    from core.runs.find import find_run
     from core.runs.supervisor import Supervisor
 
     workspace = Workspace.open(options.data_dir)
@@ -132,7 +132,7 @@ def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _await_stop(run: Any, supervisor: Any) -> None:
     """Wait until `run` has stopped, and end it where it takes too long. Ctrl-C leaves it to itself."""
-    from core.runs.pulse import stopping
+    from core.runs.heartbeat import stopping
 
     asked = stopping(run)
     if asked is not None:
@@ -186,7 +186,7 @@ def _look_after(run: Any, supervisor: Any, told: str) -> str:
 
     Returns what that was about; what is about `told` is not said again.
     """
-    from core.runs.pulse import hanging
+    from core.runs.heartbeat import hanging
 
     supervisor.advance()
     about, said = "", ""

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.basemodel.targets import wanted
-from core.chat.voices import CONFIG, WEIGHTS, Voice, find_voice
 from core.errors import ModelError, NibbleError, RecipeError
 from core.recipe import Recipe, make_recipe
+from core.runs.chat_models import CONFIG, WEIGHTS, Voice, find_voice
 from core.runs.store import Run
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json

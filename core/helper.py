@@ -98,7 +98,7 @@ class _Work:
         from core.data.batches import steps_for
         from core.further import take_over
         from core.launching import locate, refuse_length
-        from core.runs.room import device_for_a_run
+        from core.runs.device_free import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
 
         errors: list[dict[str, str]] = []

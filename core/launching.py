@@ -17,8 +17,8 @@ from core.data.store import find_dataset, keep
 from core.errors import RecipeError
 from core.further import bring_along, take_over
 from core.recipe import DataSettings, Recipe
-from core.runs.making import create_run
-from core.runs.room import device_for_a_run
+from core.runs.create import create_run
+from core.runs.device_free import device_for_a_run
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.system.hardware import device

@@ -9,7 +9,7 @@ from typing import Any
 from core.data.samples import find_sample
 from core.data.store import keep
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.workspace import Workspace, write_json
 

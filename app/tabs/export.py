@@ -21,7 +21,7 @@ from core.export import jobs
 from core.export.order import Order
 from core.export.place import refuse_place
 from core.export.subject import export_name, parts_of
-from core.runs.finding import find_run, list_runs
+from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 
 Updates = dict[Any, Any]

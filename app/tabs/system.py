@@ -13,7 +13,7 @@ import gradio as gr
 from app import away, pieces, record_html, system_html
 from app.context import Context
 from core.errors import NibbleError
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 
 Updates = dict[Any, Any]
 

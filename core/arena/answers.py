@@ -11,8 +11,8 @@ from typing import Any
 from core.arena.prompts import Prompt
 from core.arena.votes import Side, append
 from core.chat.sampling import Sampling
-from core.chat.voices import WEIGHTS, Voice
 from core.errors import NibbleError
+from core.runs.chat_models import WEIGHTS, Voice
 from core.runs.tail import Tail
 from core.workspace import Workspace
 

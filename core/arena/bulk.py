@@ -13,8 +13,8 @@ from core.arena.match import CutShort, Speaker, Stopped, speak
 from core.arena.prompts import Prompt
 from core.arena.votes import Side
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.runs.chat_models import Voice
 
 # So many failures in a row mean that not the question is at fault.
 MOST_FAILURES = 3

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
-from core.chat.voices import Voice, find_voice, without_adapter
 from core.errors import NibbleError
+from core.runs.chat_models import Voice, find_voice, without_adapter
 from core.workspace import Workspace
 
 ITS_BASE = "its base"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from core.arena.prompts import Prompt
 from core.data.conversation import Conversation
 from core.errors import NibbleError
-from core.runs.finding import find_run
+from core.runs.find import find_run
 from core.runs.store import Run
 from core.system.child_process import Answer, Child, Request, serve
 from core.workspace import Workspace, read_json, write_json

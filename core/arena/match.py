@@ -13,9 +13,9 @@ from core.arena.prompts import Prompt
 from core.arena.votes import PERSON, Choice, Side, Vote
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice
 from core.data.conversation import Message
 from core.errors import NibbleError
+from core.runs.chat_models import Voice
 
 MOST_SEED = 2**31
 

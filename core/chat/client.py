@@ -10,8 +10,8 @@ from typing import Any
 
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice
 from core.data.conversation import Message
+from core.runs.chat_models import Voice
 from core.system.child_process import Child
 from core.workspace import Workspace
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from core.basemodel.find import FoundModel
 from core.errors import ModelError
+from core.runs.manifest import MANIFEST
 from core.text.library_errors import telling_line
-from core.train.manifest import MANIFEST
 from core.untrusted.adapter_files import CONFIG, WEIGHTS, layer_of, refuse_adapter_files, refuse_damaged, refuse_kind
 from core.untrusted.patterns import refuse_endless_patterns
 

@@ -17,10 +17,10 @@ from typing import Any
 from core.basemodel.code_consent import trust_only
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import change_of, read_pin, stamp_of
-from core.chat.voices import Voice
 from core.errors import ModelError, NibbleError
 from core.recipe import QuantizationSettings
-from core.runs.holder import DeviceHeld, Hold, hold, holder
+from core.runs.chat_models import Voice
+from core.runs.device_lock import DeviceHeld, Hold, hold, holder
 from core.system.child_process import Answer, Request, serve
 from core.system.hardware import claim_card, device
 from core.workspace import Workspace

@@ -16,7 +16,7 @@ from core.export.order import Order
 from core.export.place import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.subject import Subject, find_subject
 from core.export.verify import Verified, verify
-from core.runs.holder import hold
+from core.runs.device_lock import hold
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.workspace import Workspace

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import NibbleError
+from core.runs.manifest import flush_all, flush_folder
 from core.sizes import show_bytes
 from core.system.file_lock import Lock
 from core.system.full_disk import is_disk_full
-from core.train.manifest import flush_all, flush_folder
 from core.workspace import move
 
 # What file systems take on top of the bytes themselves.

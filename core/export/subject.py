@@ -10,14 +10,14 @@ from typing import Any
 from core.basemodel.download import DownloadStopped, download
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, read_pin
-from core.chat.voices import Voice, find_voice, voices_of
 from core.errors import ModelError, NibbleError
 from core.export.naming import base_name, safe_name
 from core.export.place import ExportError
 from core.recipe import Recipe
+from core.runs.chat_models import Voice, find_voice, voices_of
+from core.runs.manifest import MANIFEST
 from core.runs.store import Run
 from core.runs.tail import Tail
-from core.train.manifest import MANIFEST
 from core.workspace import Workspace, read_json
 
 # What architectures call how many experts they have.

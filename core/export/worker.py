@@ -16,7 +16,7 @@ from core.errors import NibbleError
 from core.export.jobs import Job, tell_stopped
 from core.export.make import export
 from core.export.told import sentence
-from core.runs.finding import find_run
+from core.runs.find import find_run
 from core.system.hardware import claim_card
 from core.text.library_errors import telling_line
 from core.workspace import Workspace

@@ -21,7 +21,7 @@ from core.memory.question import Question
 from core.memory.target import Target, of_card, this_machine
 from core.memory.tracing import tracer
 from core.recipe import Recipe
-from core.runs.room import device_for_a_run
+from core.runs.device_free import device_for_a_run
 from core.sizes import parse_size, show_size
 from core.system.hardware import cuda_capability, device
 from core.train.packing import packing_is_wanted

@@ -14,15 +14,15 @@ import time
 import psutil
 
 from core.errors import RunError
-from core.notify import forget, tell_end
-from core.runs.holder import ask_to_give_way, holder
-from core.runs.pulse import read_pulse, stopping
+from core.runs.device_lock import ask_to_give_way, holder
+from core.runs.heartbeat import read_pulse, stopping
+from core.runs.manifest import newest_valid
+from core.runs.notify import forget, tell_end
 from core.runs.queue import at_work, leave, newest, order
 from core.runs.store import Run
 from core.sizes import show_duration
 from core.system.file_lock import locked
 from core.system.process import apart, child_environment, end_tree, process_started
-from core.train.manifest import newest_valid
 from core.workspace import ROOT, Workspace, write_json
 
 WORKER = (sys.executable, "-m", "core.train.worker")

@@ -22,8 +22,8 @@ from starlette.routing import Route
 
 from core.chat.client import ChatClient
 from core.chat.piece import Piece
-from core.chat.voices import Voice
 from core.errors import AskError, ChildError, NibbleError
+from core.runs.chat_models import Voice
 from core.serve.models import Served
 from core.serve.protocol import Completion, RequestError, model_card
 from core.serve.request import Wanted, read_request

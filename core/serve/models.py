@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.chat.voices import Voice, base_voice, voices
+from core.runs.chat_models import Voice, base_voice, voices
 from core.workspace import Workspace
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import uvicorn
 
 from core.chat.client import ChatClient
-from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.runs.chat_models import Voice
 from core.serve.endpoint import Endpoint
 from core.serve.models import Served, name_of
 from core.system.addresses import CONTAINER_HOSTS, Names, lan_address

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.train.manifest import is_valid, put_in_place, write_manifest
+from core.runs.manifest import is_valid, put_in_place, write_manifest
 from core.workspace import move
 
 FOLDER = "best"

@@ -14,7 +14,7 @@ from transformers import Trainer
 
 from core.adapter_init import put_weights
 from core.errors import RunError
-from core.train.manifest import is_valid, named_checkpoints, put_in_place, write_manifest
+from core.runs.manifest import is_valid, named_checkpoints, put_in_place, write_manifest
 from core.workspace import write_json
 
 PROGRESS = "progress.json"

@@ -13,12 +13,12 @@ from accelerate.utils.memory import clear_device_cache
 from core.adapter_init import ADAPTER, lora_layers
 from core.budget import Budget
 from core.errors import BudgetError, TrainingError
+from core.runs.manifest import flush_all, put_in_place, valid_checkpoints
 from core.runs.store import Run
 from core.sizes import show_size
 from core.system.full_disk import free_some, is_disk_full
 from core.train.best import perplexity
 from core.train.limits import lifted
-from core.train.manifest import flush_all, put_in_place, valid_checkpoints
 from core.train.retry import OutOfRoom, asked_bytes
 from core.train.sampler import MemorySampler
 from core.train.saving import DiskIsFull

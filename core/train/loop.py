@@ -38,7 +38,7 @@ from core.data.rendering.template import require_template
 from core.further import TEMPLATE
 from core.memory.states import OptimizerStates
 from core.recipe import Recipe
-from core.runs.pulse import Heart
+from core.runs.heartbeat import Heart
 from core.runs.store import Run
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device

@@ -19,11 +19,11 @@ import psutil
 
 from core.errors import NibbleError, RecipeError, RunError
 from core.recipe import Recipe
+from core.runs.manifest import newest_valid
 from core.runs.store import Run
 from core.system.hardware import cpu_cores, cuda_devices, device
 from core.system.process import child_environment
 from core.text.library_errors import telling_line_of
-from core.train.manifest import newest_valid
 from core.workspace import ROOT
 
 # Where accelerate's launcher, torchrun and we ourselves write a process' place among those that train together.

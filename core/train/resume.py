@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from core.errors import RunError
 from core.memory.way import Way
+from core.runs.manifest import newest_valid
 from core.runs.store import Run
 from core.train.checkpoints import (
     PROGRESS,
@@ -21,7 +22,6 @@ from core.train.checkpoints import (
     restore_training,
 )
 from core.train.choices import Choices
-from core.train.manifest import newest_valid
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 # What is cut back to the checkpoint's step. Events stay: they say what happened.

@@ -9,12 +9,12 @@ from typing import Any
 
 from core.errors import TrainingError
 from core.recipe import CheckpointSettings
+from core.runs.manifest import valid_checkpoints
 from core.runs.store import Run
 from core.sizes import show_bytes
 from core.system.full_disk import free_some, is_disk_full
 from core.train.checkpoints import save_checkpoint
 from core.train.limits import lifted
-from core.train.manifest import valid_checkpoints
 
 # After a save that failed for want of room, the next one is tried so soon.
 AGAIN_MINUTES = 1.0

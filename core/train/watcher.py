@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from core.memory.way import Way
 from core.recipe import Recipe
-from core.runs.pulse import Heart
+from core.runs.heartbeat import Heart
 from core.runs.store import Request, Run
 from core.sizes import show_size
 from core.train.evaluation import Evaluator

@@ -16,9 +16,9 @@ from pathlib import Path
 from core.basemodel.code_consent import trust_only
 from core.basemodel.download import DownloadStopped
 from core.errors import NibbleError
-from core.notify import tell_end
-from core.runs.holder import DeviceHeld, hold, holder
-from core.runs.pulse import Heart
+from core.runs.device_lock import DeviceHeld, hold, holder
+from core.runs.heartbeat import Heart
+from core.runs.notify import tell_end
 from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full
 from core.system.hardware import claim_card, cuda_devices, device

@@ -10,7 +10,7 @@ import pytest
 
 from app import away
 from app.context import Context
-from core import notify
+from core.runs import notify
 from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
 

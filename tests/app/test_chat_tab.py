@@ -18,8 +18,8 @@ from app.tabs import chat
 from app.talk import Turn
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.runs.chat_models import Voice
 from core.workspace import Workspace
 
 

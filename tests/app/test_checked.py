@@ -11,7 +11,7 @@ from app.checked import fault
 from app.context import Context
 from app.tabs import arena, chat, data, export, train
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 
 MENUS = (gr.Dropdown, gr.Radio, gr.CheckboxGroup)
 

@@ -18,7 +18,7 @@ from app.tabs import export
 from core.export import jobs
 from core.export.order import Order
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.setup import llama_cpp
 

@@ -13,7 +13,7 @@ from app.charts import memory_chart
 from app.live import Live
 from app.series import Curves
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.sizes import GIB, MIB
 from core.workspace import Workspace

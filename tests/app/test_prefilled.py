@@ -12,7 +12,7 @@ from app.context import Context
 from app.pages import build_page
 from app.prefilled import Prefilled
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.workspace import Workspace
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"

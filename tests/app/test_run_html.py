@@ -12,7 +12,7 @@ import pytest
 from app import preview_html, runs_html, strip_html
 from app.live import Live
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.sizes import GIB
 from core.system.process import process_started

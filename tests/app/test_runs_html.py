@@ -14,7 +14,7 @@ from app import runs_html
 from app.runs_html import MOST_PICKED, PAGE_ROWS, Asked, Table
 from core.recipe import make_recipe
 from core.runs import index, queue
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace, write_json

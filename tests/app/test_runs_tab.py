@@ -14,10 +14,10 @@ from app.runs_events import RunsEvents
 from app.runs_html import Asked, Table
 from app.tabs import runs
 from core.errors import RunError
-from core.runs import queue, removing
-from core.runs.finding import list_runs
+from core.runs import delete, queue
+from core.runs.find import list_runs
+from core.runs.manifest import write_manifest
 from core.runs.store import Run
-from core.train.manifest import write_manifest
 from core.workspace import write_json
 from tests.ended import ended_run
 
@@ -70,7 +70,7 @@ def test_what_is_written_on_a_run_is_kept_and_shown(events: RunsEvents, tab: run
     assert (shown[tab.name], shown[tab.tags], shown[tab.note]) == ("two", "good, night", "a note")
     assert "a note" in shown[tab.noted]
     assert "too many" in events.label(run.id, "two", ",".join("abcdefghijklmn"), "")
-    removing.remove(context.workspace, run)
+    delete.remove(context.workspace, run)
     assert "deleted elsewhere" in events.label(run.id, "three", "", "")
 
 
@@ -124,7 +124,7 @@ def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
     assert "may have been resumed" in events.delete(run.id, Asked())[tab.said]
     assert run.dir.exists()
     with pytest.raises(RunError, match="has not ended"):
-        removing.remove(context.workspace, run)
+        delete.remove(context.workspace, run)
 
 
 def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
@@ -164,5 +164,5 @@ def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
     assert runs_tick.tick(tab, context, table, "", asked, seen) == {}
     assert tab.comparison in runs_tick.tick(tab, context, table, "", replace(asked, along="tokens"), seen)
     assert runs_tick.tick(tab, context, table, "", replace(asked, compared=()), seen)[tab.compared].visible is False
-    removing.remove(context.workspace, two)
+    delete.remove(context.workspace, two)
     assert runs_tick.tick(tab, context, table, "", asked, seen).get(tab.comparison) is None

@@ -11,8 +11,8 @@ from typing import Any
 from app.talk import IDLE_SECONDS, Manner, Talk
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.runs.chat_models import Voice
 from core.workspace import Workspace
 
 MANNER = Manner("base", Sampling(max_new_tokens=8, greedy=True), system="")

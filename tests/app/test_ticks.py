@@ -11,8 +11,8 @@ from app.runs_events import opened_run
 from app.runs_html import Asked, Table
 from app.tabs import chat, runs, train
 from core.recipe import make_recipe
-from core.runs.making import create_run
-from core.runs.removing import remove
+from core.runs.create import create_run
+from core.runs.delete import remove
 from core.runs.store import Run
 
 

@@ -14,8 +14,8 @@ from app.tabs import train
 from app.train_events import TrainEvents
 from core.errors import RunError
 from core.recipe import make_recipe
-from core.runs.holder import hold
-from core.runs.making import create_run
+from core.runs.create import create_run
+from core.runs.device_lock import hold
 from core.runs.store import Run
 from core.system.hardware import Device
 from core.system.process import process_started
@@ -89,7 +89,7 @@ def test_a_run_that_cannot_be_resumed_says_why(train_tab: train.TrainTab, contex
 def test_who_holds_the_gpu_is_said_before_the_start(
     train_tab: train.TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.runs.holder.device", lambda: Device("cuda", "Card", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
     assert train_tick.parts(context)["held"] == ""
     with hold(context.workspace, "chat", "SmolLM2 <b>"):
         said = train_tick.parts(context)["held"]

@@ -15,7 +15,7 @@ from app.context import Context
 from app.form import DEFAULTS, flat
 from app.tabs import train
 from core.recipe import load_recipe, make_recipe, recipe_presets
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 
 
 def _said_after_start(tab: train.TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from core.basemodel.find import find_model
 from core.recipe import Recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.workspace import read_json, write_json
 from tests.browser.conftest import App, wait_until
 

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from core.basemodel.find import find_model
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
+from core.runs.manifest import write_manifest
 from core.runs.store import Run
-from core.train.manifest import write_manifest
 from core.workspace import write_json
 from tests.browser.conftest import App
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from core.data.samples import find_sample
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from tests.browser.conftest import App, wait_until
 
 pytestmark = pytest.mark.browser

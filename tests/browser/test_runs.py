@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from core.runs.store import Run
 from core.workspace import Workspace
 from tests.browser.conftest import App, end, serve

@@ -21,9 +21,9 @@ from core.chat.client import ChatClient
 from core.chat.fitting import Bare, refuse_adapter
 from core.chat.generate import answers, prompt_ids, stream
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice, base_voice, without_adapter
 from core.errors import AskError, ChildError, ModelError, NibbleError
 from core.recipe import LoraSettings
+from core.runs.chat_models import Voice, base_voice, without_adapter
 from core.workspace import Workspace
 
 ASK = [{"role": "user", "content": "hello there"}]
@@ -473,7 +473,7 @@ def test_beside_a_training_it_says_whose_and_counts_what_that_will_yet_take(tiny
 
     from core.chat.room import refuse_without_room
     from core.recipe import QuantizationSettings, Recipe
-    from core.runs.making import create_run
+    from core.runs.create import create_run
     from core.system.hardware import Device
     from core.system.process import process_started
     from core.workspace import write_json

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 
 import core.train.loop as loop
 from core.recipe import CheckpointSettings
+from core.runs.manifest import newest_valid, valid_checkpoints
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.system.full_disk import free_some, is_disk_full
 from core.train import checkpoints, ending, saving
 from core.train.checkpoints import random_states, restore_random_states, save_checkpoint
-from core.train.manifest import newest_valid, valid_checkpoints
 from core.train.saving import DiskIsFull, Saver
 from core.workspace import Workspace
 from tests.core.test_resume import _fresh

@@ -16,10 +16,10 @@ import torch
 
 from core.launching import submit
 from core.recipe import Recipe, make_recipe
+from core.runs.manifest import MANIFEST, valid_checkpoints
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
-from core.train.manifest import MANIFEST, valid_checkpoints
 from core.workspace import ROOT, Workspace
 
 

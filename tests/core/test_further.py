@@ -20,7 +20,7 @@ from core.export.importing import import_adapter
 from core.further import find_start, take_over
 from core.launching import submit
 from core.recipe import make_recipe
-from core.runs.resuming import resume
+from core.runs.resume import resume
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.train.watcher import Watcher

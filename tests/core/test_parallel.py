@@ -17,13 +17,13 @@ import core.train.loop as loop
 from core.errors import RecipeError
 from core.launching import submit
 from core.recipe import Recipe, make_recipe
-from core.runs.resuming import resume
+from core.runs.manifest import valid_checkpoints
+from core.runs.resume import resume
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.system.process import process_started
 from core.train.machines import set_up
-from core.train.manifest import valid_checkpoints
 from core.train.parallel import Ranks
 from core.train.ranks import free_port, refuse_devices
 from core.workspace import ROOT, Workspace

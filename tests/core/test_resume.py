@@ -17,10 +17,10 @@ from core.cli import main
 from core.errors import RecipeError, RunError
 from core.launching import submit
 from core.recipe import make_recipe
-from core.runs.resuming import resume
+from core.runs.manifest import MANIFEST, newest_valid, valid_checkpoints
+from core.runs.resume import resume
 from core.runs.store import OPEN, Run
 from core.runs.tail import Tail
-from core.train.manifest import MANIFEST, newest_valid, valid_checkpoints
 from core.train.resume import cut_back
 from core.train.watcher import Watcher
 from core.workspace import Workspace

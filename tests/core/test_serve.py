@@ -21,8 +21,8 @@ import pytest
 
 from core.chat.piece import Piece
 from core.chat.sampling import LONGEST, Sampling
-from core.chat.voices import Voice, base_voice
 from core.errors import NibbleError
+from core.runs.chat_models import Voice, base_voice
 from core.serve.server import EndpointServer, given_key, new_key
 from core.system.addresses import Names
 from core.workspace import ROOT, Workspace

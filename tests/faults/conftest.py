@@ -18,13 +18,13 @@ import pytest
 
 from core.launching import submit
 from core.recipe import make_recipe
-from core.runs.finding import list_runs
-from core.runs.resuming import resume
+from core.runs.find import list_runs
+from core.runs.manifest import newest_valid
+from core.runs.resume import resume
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.system.process import is_alive, process_started
-from core.train.manifest import newest_valid
 from core.workspace import ROOT, Workspace
 
 STEPS = 12

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from core.runs.pulse import hanging
+from core.runs.heartbeat import hanging
 from core.runs.supervisor import Supervisor
 from tests.faults.conftest import Place, at_step, ended, is_the_same, last_checkpoint, lines, said
 

@@ -12,8 +12,8 @@ from app.runs_html import Asked, Table
 from core.errors import NibbleError, RunError
 from core.launching import prepare
 from core.recipe import make_recipe
-from core.runs.finding import find_run, list_runs
-from core.runs.holder import holder
+from core.runs.device_lock import holder
+from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from tests.faults.conftest import (
@@ -140,7 +140,7 @@ def test_a_recipe_that_is_damaged_is_named(place, interrupted, garbage: str) -> 
 def test_a_checkpoint_that_is_damaged_is_passed_over_and_named(place, interrupted, file, garbage, why) -> None:
     run = copy(interrupted, f"20200101-000004-{Path(file).name}-{garbage}")
     (run.dir / "checkpoints" / "4" / file).write_bytes(GARBAGE[garbage])
-    from core.train.manifest import newest_valid
+    from core.runs.manifest import newest_valid
 
     newest, passed_over = newest_valid(run.dir / "checkpoints")
     assert newest is not None and newest.name == "1"

@@ -14,8 +14,8 @@ import pytest
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs import store
-from core.runs.finding import list_runs
-from core.runs.making import create_run
+from core.runs.create import create_run
+from core.runs.find import list_runs
 from core.runs.store import Run
 from core.workspace import Workspace
 from tests.faults.conftest import Place, Warm, at_step, ended, is_the_same, last_checkpoint, losses, said

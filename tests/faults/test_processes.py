@@ -17,8 +17,8 @@ import pytest
 from core.errors import RunError
 from core.launching import prepare
 from core.recipe import make_recipe
-from core.runs.finding import list_runs
-from core.runs.pulse import hanging
+from core.runs.find import list_runs
+from core.runs.heartbeat import hanging
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.system.process import process_started

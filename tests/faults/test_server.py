@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.launching import prepare
 from core.recipe import make_recipe
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from core.runs.store import OPEN, Run
 from core.workspace import ROOT, Workspace
 from tests.browser.conftest import browser, serve  # noqa: F401

@@ -12,7 +12,7 @@ import pytest
 
 from core import cli
 from core.recipe import about_preset, load_recipe, named_in_preset, recipe_presets
-from core.runs.finding import find_run
+from core.runs.find import find_run
 from core.runs.supervisor import Supervisor
 from core.workspace import Workspace
 from tests.tiny import chat_rows, tiny_model, write_jsonl

@@ -13,8 +13,8 @@ from app.guard import Door, Guard
 from app.main import Server, Serving, launch
 from app.opening import choose_port
 from app.security import workspace_token
-from core.runs.finding import list_runs
-from core.runs.removing import remove
+from core.runs.delete import remove
+from core.runs.find import list_runs
 from core.runs.store import OPEN
 from core.system.addresses import Names
 from core.untrusted.paths import Reach

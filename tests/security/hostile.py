@@ -14,7 +14,7 @@ from core.arena.prompts import Prompt
 from core.arena.votes import Side, Vote, VoteBook
 from core.errors import NibbleError
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.workspace import Workspace, write_json
 from tests.app import canned
 from tests.security.payloads import as_file_name

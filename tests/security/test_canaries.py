@@ -93,7 +93,7 @@ def train(workspace: Workspace, model: Path) -> None:
 
 def chat(workspace: Workspace, model: Path) -> None:
     """As the chat's process does."""
-    from core.chat.voices import base_voice
+    from core.runs.chat_models import base_voice
 
     _say(workspace, base_voice(str(model)).as_request())
 
@@ -186,7 +186,7 @@ def _adapter(folder: Path, **values: Any) -> Path:
 
 
 def _talk(workspace: Workspace, folder: Path) -> str:
-    from core.chat.voices import find_voice
+    from core.runs.chat_models import find_voice
 
     return _say(workspace, find_voice(workspace, f"adapter:{folder}").as_request())
 

@@ -33,7 +33,7 @@ from app.main import Server
 from bench._pages import Pages
 from bench.load import main, served
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace

@@ -19,15 +19,15 @@ import pytest
 from app.export_shelf import PREFIX, Shelf
 from core.arena.contestants import contestants
 from core.basemodel.find import find_model
-from core.chat.voices import find_voice
 from core.data.store import find_dataset, keep, safe_name
 from core.errors import NibbleError
 from core.export.importing import import_adapter
 from core.export.naming import safe_name as export_name
 from core.launching import locate
 from core.recipe import DataSettings, make_recipe
-from core.runs.finding import find_run
-from core.runs.removing import is_run
+from core.runs.chat_models import find_voice
+from core.runs.delete import is_run
+from core.runs.find import find_run
 from core.typed import load_typed, typed_dataset, typed_model, typed_recipe, typed_voice
 from core.untrusted.paths import Reach, is_run_id
 from core.workspace import ROOT, Workspace
@@ -317,7 +317,7 @@ def test_what_is_not_there_is_refused_as_what_is(ground: Ground) -> None:
 
 
 def test_a_run_takes_its_data_from_the_workspace_only(ground: Ground) -> None:
-    from core.runs.making import create_run
+    from core.runs.create import create_run
 
     for file in (str(ground.targets[0]), "../../../outside/canary.jsonl", "../../state/canary.jsonl"):
         run = create_run(ground.workspace, make_recipe({}), {"file": file, "sha256": "x", "name": "x"})
@@ -334,7 +334,7 @@ def test_a_folder_in_the_way_is_not_taken_for_a_dataset_of_the_hub(
 
 
 def test_a_checkpoint_whose_manifest_names_a_file_elsewhere_is_not_whole(ground: Ground) -> None:
-    from core.train.manifest import why_invalid
+    from core.runs.manifest import why_invalid
 
     folder = ground.workspace.runs / "run" / "checkpoints" / "1"
     folder.mkdir(parents=True)

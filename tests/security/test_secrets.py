@@ -22,9 +22,9 @@ import pytest
 
 from app.guard import Guard
 from app.main import Server
-from core import notify
 from core.arena.judge import Judge
 from core.errors import NibbleError
+from core.runs import notify
 from core.workspace import ROOT, Workspace
 
 # Where a secret is kept on purpose, for the owner's eyes only.

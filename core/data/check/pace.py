@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.errors import NibbleError
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from core.workspace import Workspace
 
 

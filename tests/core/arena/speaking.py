@@ -8,8 +8,8 @@ from typing import Any
 
 from core.chat.piece import Piece
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice
 from core.errors import NibbleError
+from core.runs.chat_models import Voice
 
 
 def voice(key: str, label: str = "") -> Voice:

@@ -12,7 +12,7 @@ from core.arena.held_out import held_out, questions_of
 from core.arena.prompts import Prompt
 from core.errors import NibbleError
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.train.rows import prepare_rows
 from core.workspace import Workspace, write_json

@@ -21,7 +21,7 @@ from core.basemodel.download import DownloadStopped, Progress, download
 from core.basemodel.find import FoundModel, find_model, model_choices
 from core.errors import ModelError, NibbleError
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.system.process import child_environment, process_started
@@ -465,7 +465,7 @@ def test_a_run_that_goes_on_has_the_weights_that_it_began_with(hub: Hub, run: Ru
 
 def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -> None:
     from core.chat import worker
-    from core.chat.voices import base_voice
+    from core.runs.chat_models import base_voice
 
     hub.bytes_per_second = 50_000
     stops = worker._Stops()

@@ -16,11 +16,11 @@ from core.basemodel.vocabulary import embedding_rows, pad_of
 from core.build import load_base, load_tokenizer
 from core.chat.generate import answers
 from core.chat.prompt import Prompt
-from core.chat.voices import base_voice
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
 from core.launching import submit
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
+from core.runs.chat_models import base_voice
 from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.workspace import Workspace

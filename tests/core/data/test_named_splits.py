@@ -18,7 +18,7 @@ from core.data.split import split_rows
 from core.data.store import content_hash, keep
 from core.errors import DataError
 from core.recipe import DataSettings, make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.train.rows import prepare_rows
 from core.workspace import Workspace

@@ -15,7 +15,7 @@ from core.data import prepared as module
 from core.data.cache import Pantry
 from core.data.prepared import Prepared, key_of, prepare_data
 from core.recipe import DataSettings, make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.train.rows import Rows, prepare_rows
 from core.workspace import Workspace

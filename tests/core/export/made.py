@@ -7,7 +7,7 @@ from typing import Any
 
 from core.export.subject import Subject, find_subject
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.workspace import Workspace
 from tests.tiny import chat_rows, write_jsonl

@@ -31,9 +31,9 @@ from core.export.place import Broken, ExportError
 from core.export.subject import find_subject, parts_of
 from core.export.weights import MergedWeights
 from core.memory.count import Counter
+from core.runs.manifest import write_manifest
 from core.runs.store import Run
 from core.system.hardware import device
-from core.train.manifest import write_manifest
 from core.workspace import ROOT, Workspace, read_json, write_json
 from tests.core.export.made import NAME, run_with_adapter
 from tests.tiny import tiny_model

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from core.chat.voices import find_voice
 from core.export.importing import import_adapter
 from core.export.place import ExportError
+from core.runs.chat_models import find_voice
 from core.workspace import Workspace
 
 

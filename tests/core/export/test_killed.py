@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from core.export import make, merged
 from core.export.order import Order
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from core.workspace import Workspace
 
 folder, out, kill_at = Workspace.open(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])

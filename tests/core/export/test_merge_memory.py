@@ -19,7 +19,7 @@ from bench._random_model import random_weights
 from core.basemodel.hub import INDEX
 from core.export.shards import Planned, into_shards, shard_name, write_shard
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.system.process import child_environment
 from core.workspace import ROOT, Workspace, write_json
 from tests.tiny import tiny_tokenizer
@@ -45,7 +45,7 @@ from core.export.merged import write_merged
 from core.export.subject import find_subject
 from core.export.weights import MergedWeights
 from core.system.hardware import device
-from core.runs.finding import list_runs
+from core.runs.find import list_runs
 from core.workspace import Workspace
 
 subject = find_subject(list_runs(Workspace.open(sys.argv[1]))[0])

@@ -20,7 +20,7 @@ from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.sample import choose, percentile_interval, total_interval
 from core.data.check.training import training_for
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.workspace import Workspace, write_json
 

@@ -225,7 +225,7 @@ def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tm
     from core.basemodel.find import find_model
     from core.build import load_tokenizer
     from core.chat.prompt import Prompt
-    from core.chat.voices import Voice
+    from core.runs.chat_models import Voice
     from tests.tiny import tiny_model
 
     found = find_model(str(tiny_model(tmp_path / "base", template=TEMPLATES["deepseek_r1_distill"])))

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from core.errors import RunError
+from core.runs.manifest import named_checkpoints
 from core.runs.store import ENDED, Run
 from core.sizes import show_bytes
 from core.system.file_lock import locked
-from core.train.manifest import named_checkpoints
 from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, move
 

@@ -14,10 +14,10 @@ import time
 from typing import Any
 
 from core.errors import TrainingError
-from core.runs.pulse import Heart
+from core.runs.heartbeat import Heart
+from core.runs.manifest import write_manifest
 from core.runs.store import Run
 from core.train import worker
-from core.train.manifest import write_manifest
 
 
 def work(run: Run, heart: Heart) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.runs.holder import holder
+from core.runs.device_lock import holder
 from core.system.hardware import Device, ReadingError, device, device_used_bytes
 from core.workspace import Workspace
 

@@ -11,7 +11,7 @@ import pytest
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs import queue
-from core.runs.making import create_run
+from core.runs.create import create_run
 from core.runs.queue import at_work, leave, move, newest, order
 from core.runs.store import Run
 from core.system.process import process_started

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from core.recipe import make_recipe
-from core.runs import pulse
-from core.runs.making import create_run
-from core.runs.pulse import Heart, hanging, read_pulse, stopping
+from core.runs import heartbeat
+from core.runs.create import create_run
+from core.runs.heartbeat import Heart, hanging, read_pulse, stopping
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace
@@ -118,7 +118,7 @@ def test_a_process_that_was_stopped_is_told_at_once(run: Run, paused: subprocess
 
 
 def test_the_heart_beats_while_the_worker_is_busy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
     with Heart(run, os.getpid()) as heart:
         heart.turn_to("step")
         first = read_pulse(run)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from core import notify
 from core.errors import NibbleError
 from core.recipe import make_recipe
-from core.runs.making import create_run
+from core.runs import notify
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.workspace import Workspace, write_json

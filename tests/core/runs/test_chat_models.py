@@ -10,10 +10,10 @@ import pytest
 
 from core.chat.said import Said
 from core.chat.sampling import Sampling
-from core.chat.voices import Voice, find_voice, voices, without_adapter
 from core.errors import NibbleError
 from core.recipe import Recipe
-from core.runs.making import create_run
+from core.runs.chat_models import Voice, find_voice, voices, without_adapter
+from core.runs.create import create_run
 from core.runs.store import Run
 from core.workspace import Workspace
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from core.recipe import make_recipe
-from core.runs.holder import DeviceHeld, ask_to_give_way, hold, holder
-from core.runs.making import create_run
+from core.runs.create import create_run
+from core.runs.device_lock import DeviceHeld, ask_to_give_way, hold, holder
 from core.runs.store import Run
 from core.system.hardware import Device
 from core.system.process import child_environment
@@ -20,7 +20,7 @@ from core.workspace import Workspace
 
 HOLDS = """
 import sys, time
-from core.runs.holder import hold
+from core.runs.device_lock import hold
 from core.workspace import Workspace
 held = hold(Workspace.open(sys.argv[1]), "run", "Pirate", "the-id")
 print("held", flush=True)
@@ -35,7 +35,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.runs.holder.device", lambda: Device("cuda", "Card", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
 
 
 def _run(workspace: Workspace, name: str) -> Run:
@@ -84,7 +84,7 @@ def test_a_fork_does_not_hold_on_when_its_parent_is_gone(workspace: Workspace) -
 
 
 def test_on_a_cpu_all_but_runs_share(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.runs.holder.device", lambda: Device("cpu", "CPU", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cpu", "CPU", 2**34, 2**33))
     with hold(workspace, "run", "Pirate"), hold(workspace, "chat", "SmolLM2") as chat:
         assert not chat.alone
         by = holder(workspace)

@@ -18,10 +18,10 @@ import pytest
 from core import cli, cli_run
 from core.errors import RunError
 from core.recipe import make_recipe
-from core.runs import pulse, supervisor
-from core.runs.holder import hold, holder
-from core.runs.making import create_run
-from core.runs.pulse import hanging, stopping
+from core.runs import heartbeat, supervisor
+from core.runs.create import create_run
+from core.runs.device_lock import hold, holder
+from core.runs.heartbeat import hanging, stopping
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.system.hardware import Device
@@ -155,7 +155,7 @@ def test_a_stop_saves_and_asking_twice_does_not_begin_anew(workspace: Workspace)
 
 def test_a_stop_that_takes_too_long_is_ended(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     run, server = _at_step(workspace, "deaf"), Supervisor(workspace)
-    monkeypatch.setattr(pulse, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(heartbeat, "STOP_SECONDS", 0.3)
     server.stop(run)
     _until(lambda: server.advance() or not run.status().active)
     status = run.status()
@@ -232,7 +232,7 @@ def test_a_pid_that_changes_hands_while_we_look_is_left_alone(
 
 
 def test_on_a_gpu_the_chat_gives_way(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.runs.holder.device", lambda: Device("cuda", "Card", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
     server = Supervisor(workspace)
     with hold(workspace, "chat", "SmolLM2") as chat:
         run = _run(workspace, "finishes")
@@ -244,7 +244,7 @@ def test_on_a_gpu_the_chat_gives_way(workspace: Workspace, monkeypatch: pytest.M
 
 
 def test_on_a_cpu_the_chat_stays(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.runs.holder.device", lambda: Device("cpu", "CPU", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cpu", "CPU", 2**34, 2**33))
     with hold(workspace, "chat", "SmolLM2") as chat:
         run = _run(workspace, "finishes")
         assert Supervisor(workspace).advance() == run

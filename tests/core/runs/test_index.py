@@ -12,8 +12,8 @@ import pytest
 
 from core.recipe import make_recipe
 from core.runs import index
+from core.runs.create import create_run
 from core.runs.index import Index, best_of
-from core.runs.making import create_run
 from core.runs.store import Run
 from core.workspace import Workspace, write_json
 

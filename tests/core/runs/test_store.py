@@ -11,8 +11,8 @@ import pytest
 
 from core.errors import RunError
 from core.recipe import make_recipe
-from core.runs.finding import find_run, list_runs
-from core.runs.making import create_run
+from core.runs.create import create_run
+from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail

@@ -4,7 +4,7 @@
 without a shell, with the same values in its environment (NIBBLE_RUN, NIBBLE_STATE, ...). The command is only taken
 from that file: whoever can open the app's page must not be able to have any program run on this machine.
 
-python -m core.notify RUN_FOLDER      (started by `tell_end`: whoever is told takes nobody's time or memory)
+python -m core.runs.notify RUN_FOLDER      (started by `tell_end`: whoever is told takes nobody's time or memory)
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def tell_end(run: Run) -> None:
         return
     with contextlib.suppress(OSError):
         subprocess.Popen(
-            [sys.executable, "-m", "core.notify", str(run.dir)],
+            [sys.executable, "-m", "core.runs.notify", str(run.dir)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

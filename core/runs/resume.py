@@ -9,10 +9,10 @@ from core.basemodel.pin import FILE, change_of, read_pin
 from core.data.store import content_hash
 from core.errors import ModelError, RunError
 from core.recipe import Recipe, make_recipe, recipe_of_run, with_overrides
+from core.runs.manifest import newest_valid
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.system.file_lock import locked
-from core.train.manifest import newest_valid
 from core.workspace import read_json
 
 # What may be asked for anew: how long, how fast, and what it may take. Anything else would make it another run.
