@@ -97,7 +97,7 @@ def main(job: Job) -> Outcome:
         import torch
 
         from bench._random_model import load_random
-        from core.build import adapter_dtype, attach_lora, dtype_for
+        from core.model.load import adapter_dtype, attach_lora, dtype_for
         from core.train.config import optimizer_name
 
         card = device()
@@ -136,10 +136,10 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     from pathlib import Path
 
     from core.basemodel.find import find_model
-    from core.build import dtype_for, load_tokenizer
     from core.data.batches import MicroBatches, data_order
     from core.memory.batches import Conversation
     from core.memory.plan import plan
+    from core.model.load import dtype_for, load_tokenizer
     from core.train.choices import Choices
     from core.train.config import trainer_config
     from core.train.limits import enforce
@@ -243,7 +243,7 @@ def _theirs(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[st
     from trl import SFTConfig, SFTTrainer
 
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     timer, counted = _Timer(), {"tokens": 0}
     timer.tokens = lambda: counted["tokens"]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
-from core.build import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.memory.sketch import sketch_base
+from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.recipe import QuantizationSettings, make_recipe
 from core.system.hardware import Device
 
@@ -20,7 +20,7 @@ SCALE = 0.02
 def load_random(config: dict[str, Any], settings: QuantizationSettings, device: Device) -> PreTrainedModel:
     """The base that transformers' own loader makes of random weights on `device`, frozen, in the bits of `settings`.
 
-    As `core.build.load_base` loads it: matrix by matrix from ordinary memory, quantised on the device.
+    As `core.model.load.load_base` loads it: matrix by matrix from ordinary memory, quantised on the device.
     """
     dtype, _ = dtype_for(device)
     known = AutoConfig.for_model(**config)

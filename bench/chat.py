@@ -89,7 +89,7 @@ def _row(
 
 def _base() -> Any:
     from core.basemodel.find import find_model
-    from core.build import load_base
+    from core.model.load import load_base
     from core.recipe import QuantizationSettings
     from core.system.hardware import device
 
@@ -107,7 +107,7 @@ def _adapters(base: Any, folder: Path, seed: int) -> list[Path]:
     import torch
 
     from core.basemodel.find import find_model
-    from core.build import attach_lora, load_tokenizer
+    from core.model.load import attach_lora, load_tokenizer
     from core.recipe import LoraSettings
 
     adapted = attach_lora(base, LoraSettings(rank=RANK, alpha=RANK), torch.float32)
@@ -130,7 +130,7 @@ def _bare(model: Any) -> tuple[float, float, list[int]]:
     from transformers import StoppingCriteria, StoppingCriteriaList
 
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(find_model(MODEL))
     seen: list[float] = []

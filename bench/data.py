@@ -79,7 +79,7 @@ def _reference(file: Path, folder: Path) -> Callable[[], int]:
     from trl import SFTConfig, SFTTrainer
 
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     datasets.disable_caching()
     datasets.disable_progress_bars()
@@ -114,9 +114,9 @@ def _reference(file: Path, folder: Path) -> Callable[[], int]:
 def _ours(file: Path) -> Callable[[], int]:
     """Read, recognise, validate, lay out, tokenise and mark every row."""
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
     from core.data.dataset import load
     from core.data.rendering.render import render_all
+    from core.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(find_model("starter"))
     settings = DataSettings()

@@ -128,8 +128,8 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
     from transformers import TrainerCallback
 
     from core.basemodel.find import find_model
-    from core.build import dtype_for, load_tokenizer
     from core.data.batches import MicroBatches, data_order, evaluation_batches
+    from core.model.load import dtype_for, load_tokenizer
     from core.system.hardware import device
     from core.train.config import trainer_config
     from core.train.trainer import NibbleTrainer
@@ -173,7 +173,7 @@ def _model(recipe: Recipe, full: bool) -> Any:
     import torch
 
     from core.basemodel.find import find_model
-    from core.build import attach_lora, load_base
+    from core.model.load import attach_lora, load_base
     from core.system.hardware import device
 
     base = load_base(find_model(recipe.model), recipe.quantization, device())
@@ -214,7 +214,7 @@ def _quantised_weights() -> list[Any]:
 
 def _base(settings: dict[str, Any]) -> Any:
     from core.basemodel.find import find_model
-    from core.build import load_base
+    from core.model.load import load_base
     from core.system.hardware import device
 
     recipe = make_recipe({"model": TASK["model"], **settings})

@@ -147,11 +147,11 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
     from core.basemodel.find import FoundModel, find_model
-    from core.build import attach_lora, load_base, load_tokenizer
     from core.data.batches import MicroBatches
     from core.data.rendering.render import Rendered
     from core.memory.count import Counter
     from core.memory.trace import MicroBatch, own_model
+    from core.model.load import attach_lora, load_base, load_tokenizer
     from core.system.hardware import Device
     from core.train.config import trainer_config
     from core.train.packing import packing_is_exact
@@ -161,7 +161,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.config)).save_pretrained(base)
     found = FoundModel(str(base), str(base), case.config["model_type"], case.config, base)
     here = Device("cpu", "CPU", 0, 0)
-    with mock.patch("core.build.dtype_for", lambda _: (computing, "of the case")):
+    with mock.patch("core.model.load.dtype_for", lambda _: (computing, "of the case")):
         model = attach_lora(load_base(found, case.recipe.quantization, here), case.recipe.lora, adapters)
     packed = packing_is_exact(model)
     rows = [

@@ -107,7 +107,7 @@ class _Reference:
         from trl import SFTConfig, SFTTrainer
 
         from core.basemodel.find import find_model
-        from core.build import cast_adapters, dtype_for, load_tokenizer
+        from core.model.load import cast_adapters, dtype_for, load_tokenizer
         from core.system.hardware import device
 
         found = find_model(recipe.model)
@@ -165,9 +165,9 @@ class _Ours:
     def __init__(self, recipe: Recipe, folder: Path, file: Path) -> None:
         from core.basemodel.find import find_model
         from core.budget import read_budget
-        from core.build import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.data.batches import MicroBatches, data_order
         from core.data.rendering.render import render_all
+        from core.model.load import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.system.hardware import device
         from core.train.choices import choose
         from core.train.config import optimizer_name, trainer_config

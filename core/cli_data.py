@@ -49,10 +49,10 @@ def _recipe(options: argparse.Namespace) -> Any:
 
 def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
     from core.data.check import check
     from core.data.check.training import training_for
     from core.launching import locate
+    from core.model.load import load_tokenizer
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
     found = find_model(recipe.model)
@@ -71,13 +71,13 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
     from core.data.dataset import load
     from core.data.preview import show_row
     from core.data.rendering.render import Renderer
     from core.data.rendering.template import Unrenderable
     from core.errors import DataError
     from core.launching import locate
+    from core.model.load import load_tokenizer
 
     recipe = _recipe(options)
     file = locate(recipe.data, Workspace.open(options.data_dir))

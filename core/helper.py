@@ -93,11 +93,11 @@ class _Work:
         """
         from core.advice import advice
         from core.basemodel.find import find_model
-        from core.basemodel.fit import refuse_misfit
         from core.budget import read_budget
         from core.data.batches import steps_for
         from core.further import take_over
         from core.launching import locate, refuse_length
+        from core.model.fit import refuse_misfit
         from core.runs.device_free import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
 
@@ -188,7 +188,7 @@ def _wait_for_imports() -> None:
 def _tokenizer(model: str) -> Any:
     _wait_for_imports()
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     return load_tokenizer(find_model(model))
 

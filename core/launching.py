@@ -6,7 +6,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-from core.attention import refuse_attention
 from core.basemodel.code_consent import require_agreed
 from core.basemodel.find import FoundModel, find_model
 from core.budget import read_budget
@@ -16,6 +15,7 @@ from core.data.samples import find_sample
 from core.data.store import find_dataset, keep
 from core.errors import RecipeError
 from core.further import bring_along, take_over
+from core.model.attention import refuse_attention
 from core.recipe import DataSettings, Recipe
 from core.runs.create import create_run
 from core.runs.device_free import device_for_a_run

@@ -46,11 +46,11 @@ def questions_of(run: Run) -> list[list[tuple[str, str]]]:
     Raises NibbleError where the run's data or model cannot be read.
     """
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
     from core.data.cache import Pantry
     from core.data.dataset import load
     from core.data.prepared import prepare_data
     from core.data.split import split_rows
+    from core.model.load import load_tokenizer
 
     recipe, file = run.recipe(), run.dataset_file()
     data = recipe.data

@@ -25,7 +25,7 @@ def refuse_misfit_online(found: FoundModel, stop: Callable[[], bool] = lambda: F
     """
     if found.folder is not None:
         return
-    wanted = as_process("core.basemodel.fit", found.source, str(found.revision))
+    wanted = as_process("core.model.fit", found.source, str(found.revision))
     with subprocess.Popen(
         **wanted, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:

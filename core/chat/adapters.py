@@ -16,9 +16,9 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 
 from core.basemodel.find import FoundModel
-from core.build import is_out_of_memory
 from core.chat.fitting import Bare, Footing, gone, name_of, refuse_adapter, shapes_of
 from core.errors import ModelError
+from core.model.load import is_out_of_memory
 from core.text.library_errors import telling_line
 from core.untrusted.adapter_files import WEIGHTS
 

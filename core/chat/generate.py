@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from core.basemodel.vocabulary import refuse_beyond, rows_of, safe_pad
 from core.chat.asked import refuse_names, wanted_of_template
 from core.chat.piece import Piece
 from core.chat.said import Said
 from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import AskError, NibbleError
+from core.model.vocabulary import refuse_beyond, rows_of, safe_pad
 from core.text.library_errors import telling_line
 from core.untrusted.chat_templates import TEMPLATE_ERRORS
 

@@ -6,13 +6,13 @@ from collections import OrderedDict
 from typing import Any
 
 from core.basemodel.find import FoundModel
-from core.basemodel.vocabulary import refuse_beyond, rows_of
-from core.build import load_tokenizer
 from core.chat.generate import context_length, prompt_ids
 from core.data.conversation import Message
 from core.data.formats.valid import without_system
 from core.data.rendering.template import Template
 from core.errors import NibbleError
+from core.model.load import load_tokenizer
+from core.model.vocabulary import refuse_beyond, rows_of
 from core.recipe import DataSettings
 from core.runs.chat_models import Voice
 

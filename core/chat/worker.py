@@ -119,8 +119,8 @@ class Chat:
 
     def _ready(self, voice: Voice, request: Request) -> Generator[Answer, None, Any]:
         """The model that speaks with this voice, loaded as far as it is not there yet."""
-        from core.build import is_out_of_memory
         from core.chat.adapters import AdapterLost
+        from core.model.load import is_out_of_memory
 
         yield from self._have_base(voice, request)
         try:
@@ -136,9 +136,9 @@ class Chat:
         return model
 
     def _have_base(self, voice: Voice, request: Request) -> Iterator[Answer]:
-        from core.build import dtype_for, load_base
         from core.chat.adapters import Adapters
         from core.chat.room import refuse_without_room
+        from core.model.load import dtype_for, load_base
 
         asked_for = (voice.model, voice.revision, *voice.quantization.items(), voice.pinned)
         if asked_for in self._asked_for and self._stamp == self._stamp_now():
@@ -179,7 +179,7 @@ class Chat:
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base with its files here; a stop ends the download."""
         from core.basemodel.download import DownloadStopped, downloading, here
-        from core.basemodel.fit import refuse_misfit
+        from core.model.fit import refuse_misfit
 
         if found.folder is None:
             refuse_misfit(found)
@@ -208,8 +208,8 @@ class Chat:
 
     def _no_memory(self, label: str, error: Exception, request: Request) -> None:
         """Raise the sentence where memory ran out; what is not in use is let go first, for the next try."""
-        from core.build import is_out_of_memory
         from core.chat.room import no_room
+        from core.model.load import is_out_of_memory
         from core.runs.queue import at_work
 
         if not is_out_of_memory(error):

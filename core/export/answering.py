@@ -17,8 +17,6 @@ from accelerate.utils.memory import clear_device_cache
 
 from core.basemodel.code_consent import trust_only
 from core.basemodel.find import find_model
-from core.basemodel.vocabulary import beyond, embedding_rows
-from core.build import is_out_of_memory, load_adapter, load_base
 from core.chat.generate import stop_ids
 from core.chat.sampling import Sampling
 from core.errors import NibbleError
@@ -34,6 +32,8 @@ from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
 from core.export.texts import PROMPTS, hold_texts, replies_of
 from core.export.told import NOT_OPENED
+from core.model.load import is_out_of_memory, load_adapter, load_base
+from core.model.vocabulary import beyond, embedding_rows
 from core.recipe import DataSettings, QuantizationSettings
 from core.setup.llama_cpp import MISSING
 from core.system.hardware import claim_card

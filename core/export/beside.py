@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from core.basemodel.hub import INDEX
-from core.build import load_tokenizer
 from core.export.checks import Check
 from core.export.companions import exported_template, tokenizer_files
 from core.export.naming import without_paths
 from core.export.subject import Subject
+from core.model.load import load_tokenizer
 from core.workspace import write_json
 
 NAME = "files beside the weights"

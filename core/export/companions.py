@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from core.basemodel.outline import without_pad_beyond
-from core.basemodel.vocabulary import pad_of
-from core.build import load_tokenizer
 from core.data.rendering.template import require_template
 from core.export.naming import without_paths
 from core.export.subject import Subject
 from core.further import TEMPLATE
-from core.generation_settings import plain_generation
+from core.model.generation_config import plain_generation
+from core.model.load import load_tokenizer
+from core.model.meta import without_pad_beyond
+from core.model.vocabulary import pad_of
 from core.untrusted.template_marks import plain_template
 from core.workspace import read_json, write_json
 
@@ -75,7 +75,7 @@ def write_generation_config(subject: Subject, folder: Path) -> None:
     """The base's settings for generation, as far as the chat obeys them: an export is to answer as the chat does.
 
     Every token that ends a reply in the chat ends it elsewhere too. Ways to search that the base's file asks for, such
-    as beams, and programs of a hub are left out here as they are there (core/generation_settings.py).
+    as beams, and programs of a hub are left out here as they are there (core/model/generation_config.py).
     """
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     values = _generation(subject).to_diff_dict()

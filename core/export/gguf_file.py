@@ -11,7 +11,6 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
-from core.build import load_tokenizer
 from core.export.companions import stop_tokens
 from core.export.gguf_families import Layout
 from core.export.gguf_template import gguf_template
@@ -20,6 +19,7 @@ from core.export.merged import Say
 from core.export.place import ExportError
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
+from core.model.load import load_tokenizer
 from core.sizes import show_bytes
 
 GgufType = Literal["f16", "bf16", "q8_0", "f32"]

@@ -12,10 +12,10 @@ from gguf import GGUFReader, ReaderTensor
 from transformers import AutoModelForCausalLM
 
 from core.basemodel.find import FoundModel
-from core.build import dtype_for, torch_device
 from core.export.gguf_config import Settings, config_of
 from core.export.gguf_families import Layout, family_of
 from core.export.place import Broken
+from core.model.load import dtype_for, torch_device
 from core.system.hardware import Device
 
 FACTORS = "rope_freqs.weight"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from core.build import load_tokenizer
 from core.chat.sampling import Sampling
 from core.export.card import Card
 from core.export.companions import stop_tokens
@@ -15,6 +14,7 @@ from core.export.naming import safe_name
 from core.export.place import ExportError
 from core.export.subject import Subject
 from core.export.turns import NoTurns, Turns, find_turns, pieces
+from core.model.load import load_tokenizer
 
 MODELFILE = "Modelfile"
 LONGEST_CONTEXT = 8192

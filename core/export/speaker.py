@@ -10,8 +10,8 @@ import psutil
 import torch
 
 from core.budget import CUDA_CONTEXT_BYTES
-from core.build import dtype_for
 from core.errors import NibbleError
+from core.model.load import dtype_for
 from core.sizes import show_size
 from core.system.hardware import Device, device
 

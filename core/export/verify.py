@@ -40,9 +40,9 @@ def job(
 
     `most` of them are answered, with at most `new_tokens` each.
     """
-    from core.build import load_tokenizer
     from core.export.companions import stop_tokens
     from core.export.talks import talks_of
+    from core.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     talks = talks_of(subject, tokenizer, most)

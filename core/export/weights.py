@@ -24,13 +24,13 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
 
-from core.adapter_init import ADAPTER, lora_layers
 from core.basemodel.find import weight_files
-from core.build import dtype_for, torch_device
 from core.export.place import ExportError
 from core.export.shards import DTYPES
 from core.export.subject import Subject
 from core.memory.sketch import sketch_base
+from core.model.load import dtype_for, torch_device
+from core.model.lora_init import ADAPTER, lora_layers
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from core.text.library_errors import telling_line

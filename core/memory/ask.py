@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.admit import admit
 from core.basemodel.find import find_model
 from core.budget import Budget
 from core.catalogue.facts import find_card, find_model_facts, model_facts
@@ -20,6 +19,7 @@ from core.memory.plan import Plan, plan
 from core.memory.question import Question
 from core.memory.target import Target, of_card, this_machine
 from core.memory.tracing import tracer
+from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_free import device_for_a_run
 from core.sizes import parse_size, show_size
@@ -184,10 +184,10 @@ def conversation_of(rendered: Rendered) -> Conversation:
 
 
 def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
-    from core.build import load_tokenizer
     from core.data.cache import Pantry
     from core.data.prepared import prepare_data
     from core.launching import locate
+    from core.model.load import load_tokenizer
 
     file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))
     return prepare_data(file, recipe.data, tokenizer, Pantry.of(workspace.path)).rendered.usable

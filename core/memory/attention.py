@@ -17,7 +17,7 @@ _aten = torch.ops.aten
 def attention_of(kind: str) -> Iterator[None]:
     """Inside, `scaled_dot_product_attention` on meta tensors calls the kernel that a device of `kind` would."""
     real = torch.nn.functional.scaled_dot_product_attention
-    # Cards without bf16 have no FlashAttention; `core.build` computes fp16 on no others. Apple's GPU takes both.
+    # Cards without bf16 have no FlashAttention; `core.model.load` computes fp16 on no others. Apple's GPU takes both.
     quick = (torch.bfloat16,) if kind == "cuda" else (torch.bfloat16, torch.float16)
     kernel = _on_cpu if kind == "cpu" else partial(_on_gpu, quick)
 

@@ -15,9 +15,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
-from core.basemodel.outline import outline
-from core.build import attach_lora, quantization_config
-from core.experts import experts_of, fused_weights
+from core.model.load import attach_lora, quantization_config
+from core.model.meta import outline
+from core.model.moe import experts_of, fused_weights
 from core.recipe import LoraSettings, QuantizationSettings
 
 

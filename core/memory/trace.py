@@ -15,10 +15,8 @@ import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
-from core.basemodel.reach import values_unseen
 from core.data.batches import Batch
 from core.data.rendering.render import IGNORED
-from core.experts import experts_of, fused_weights, numbers_in
 from core.memory.attention import attention_of
 from core.memory.count import Counter
 from core.memory.dropout import dropout_of
@@ -26,6 +24,8 @@ from core.memory.experts import experts_on
 from core.memory.memo import Memo
 from core.memory.offloaded import Offloaded
 from core.memory.states import OptimizerStates
+from core.model.moe import experts_of, fused_weights, numbers_in
+from core.model.text_reach import values_unseen
 from core.train.checkpointing import checkpoint
 from core.train.fused import fuse
 from core.train.input_dtype import compute_in_input_dtype

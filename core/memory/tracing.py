@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from core.build import adapter_dtype
 from core.errors import ModelError
 from core.memory.offloaded import ON_THEIR_WAY
 from core.memory.question import TraceOf
 from core.memory.shallow import traced_at_depth
 from core.memory.sketch import sketch
 from core.memory.trace import MicroBatch, Traced, trace
+from core.model.load import adapter_dtype
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.text.library_errors import telling_line
 from core.train.checkpointing import EVERY

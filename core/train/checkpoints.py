@@ -12,8 +12,8 @@ import numpy
 import torch
 from transformers import Trainer
 
-from core.adapter_init import put_weights
 from core.errors import RunError
+from core.model.lora_init import put_weights
 from core.runs.manifest import is_valid, named_checkpoints, put_in_place, write_manifest
 from core.workspace import write_json
 

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from accelerate.utils.memory import clear_device_cache
 
-from core.adapter_init import ADAPTER, lora_layers
 from core.budget import Budget
 from core.errors import BudgetError, TrainingError
+from core.model.lora_init import ADAPTER, lora_layers
 from core.runs.manifest import flush_all, put_in_place, valid_checkpoints
 from core.runs.store import Run
 from core.sizes import show_size

@@ -15,14 +15,16 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
-from core.adapter_config import tell_targets
 from core.advice import advice
 from core.basemodel.find import FoundModel
-from core.basemodel.fit import refuse_misfit
 from core.basemodel.pin import FILE, hashing_meanwhile
-from core.basemodel.vocabulary import embedding_rows
 from core.budget import Budget, read_budget
-from core.build import (
+from core.data.batches import MicroBatches, data_order, steps_for
+from core.data.rendering.template import require_template
+from core.further import TEMPLATE
+from core.memory.states import OptimizerStates
+from core.model.fit import refuse_misfit
+from core.model.load import (
     adapter_dtype,
     attach_lora,
     dtype_for,
@@ -33,10 +35,8 @@ from core.build import (
     quantised,
     torch_device,
 )
-from core.data.batches import MicroBatches, data_order, steps_for
-from core.data.rendering.template import require_template
-from core.further import TEMPLATE
-from core.memory.states import OptimizerStates
+from core.model.lora_config import tell_targets
+from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import Heart
 from core.runs.store import Run
@@ -200,7 +200,7 @@ def tell_files(run: Run, found: FoundModel) -> None:
 
 
 def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
-    """How large the model is, and how much of it is quantised: `held` of `core.build.quantised`."""
+    """How large the model is, and how much of it is quantised: `held` of `core.model.load.quantised`."""
     few, layers = held
     quantised_part = f", {few:,} of them in {bits} bits" if bits < 16 else f" in {bits} bits"
     run.event(

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache
 
-from core.build import is_out_of_memory
 from core.memory.way import CHECKPOINTING, Way
+from core.model.load import is_out_of_memory
 from core.system.allocator import heap_can_return
 
 T = TypeVar("T")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from core.basemodel.vocabulary import said_of
 from core.data.cache import Pantry
 from core.data.prepared import Prepared, prepare_data
 from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
 from core.errors import DataError
+from core.model.vocabulary import said_of
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.workspace import read_json, write_json

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from core.errors import ModelError
-from core.experts import experts_of
+from core.model.moe import experts_of
 from core.train.parallel import Ranks
 
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from core.basemodel.find import find_model  # noqa: E402
-from core.build import load_base  # noqa: E402
+from core.model.load import load_base  # noqa: E402
 from core.recipe import QuantizationSettings  # noqa: E402
 from core.system.hardware import device  # noqa: E402
 from presets.starter.checks import held_out_examples  # noqa: E402

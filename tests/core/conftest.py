@@ -22,8 +22,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer(tiny: Path) -> Any:
     """Its tokenizer, ready to train with."""
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
     from core.data.rendering.template import Template
+    from core.model.load import load_tokenizer
     from core.recipe import DataSettings
 
     loaded = load_tokenizer(find_model(str(tiny)))
@@ -37,7 +37,7 @@ def adapted(tiny: Path) -> Any:
     import torch
 
     from core.basemodel.find import find_model
-    from core.build import attach_lora, load_base
+    from core.model.load import attach_lora, load_base
     from core.recipe import LoraSettings, QuantizationSettings
     from core.system.hardware import Device
 

@@ -58,7 +58,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def _base(folder: Path, bits: int = 16) -> Any:
-    from core.build import load_base
+    from core.model.load import load_base
     from core.recipe import QuantizationSettings
     from core.system.hardware import Device
 

@@ -38,7 +38,7 @@ KINDS = {
 
 
 def _base(tiny: Path) -> Any:
-    from core.build import load_base
+    from core.model.load import load_base
     from core.recipe import QuantizationSettings
     from core.system.hardware import Device
 
@@ -56,7 +56,7 @@ def _say_something(model: Any, seed: int) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny: Path, tokenizer: Any) -> dict[str, Path]:
     """Four adapters over the tiny base, in PEFT's format, by name."""
-    from core.build import attach_lora
+    from core.model.load import attach_lora
 
     folder = tmp_path_factory.mktemp("adapters")
     for seed, (name, settings) in enumerate(KINDS.items()):

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from core.basemodel.find import find_model
-from core.build import load_base
 from core.cli import main
 from core.launching import submit
+from core.model.load import load_base
 from core.recipe import QuantizationSettings, make_recipe
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail

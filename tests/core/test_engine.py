@@ -114,8 +114,8 @@ def test_the_adapter_loads_with_plain_peft_and_answers_the_same(finished, tiny) 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    from core.build import keep_quantisation_exact
     from core.chat.generate import answers
+    from core.model.load import keep_quantisation_exact
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"
@@ -269,7 +269,7 @@ def test_the_best_adapter_is_kept_and_a_run_without_progress_stops_early(workspa
 
 
 def test_an_evaluation_leaves_the_quantised_weights_and_the_gradients_as_they_were(adapted) -> None:
-    """bitsandbytes would repack the weights on CPUs with AVX512-BF16, without a backward pass; see core/build.py."""
+    """bitsandbytes would repack the weights on CPUs with AVX512-BF16, without a backward pass; see core/model/load.py."""
     from bitsandbytes.nn import Linear4bit
 
     layers = [module for module in adapted.modules() if isinstance(module, Linear4bit)]

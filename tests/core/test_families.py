@@ -11,8 +11,8 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 import core.train.loop as loop
-from core.experts import NAME, experts_of, fused_weights
 from core.launching import submit
+from core.model.moe import NAME, experts_of, fused_weights
 from core.recipe import make_recipe
 from core.runs.store import Run
 from core.runs.tail import Tail
@@ -89,7 +89,7 @@ def _plain(base: Path, adapter: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from core.build import keep_quantisation_exact
+    from core.model.load import keep_quantisation_exact
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"

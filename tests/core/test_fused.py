@@ -49,7 +49,7 @@ def test_a_disabled_adapter_says_what_the_base_says(adapted: Any) -> None:
 
 def test_a_layer_with_dropout_goes_pefts_way(tiny: Any) -> None:
     from core.basemodel.find import find_model
-    from core.build import attach_lora, load_base
+    from core.model.load import attach_lora, load_base
     from core.recipe import LoraSettings, QuantizationSettings
     from core.system.hardware import Device
 

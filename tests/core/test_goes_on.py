@@ -14,10 +14,10 @@ import torch
 from transformers import TrainerCallback
 
 from core.basemodel.find import find_model
-from core.build import attach_lora, load_base, load_tokenizer
 from core.data.batches import MicroBatches, data_order
 from core.data.rendering.render import Rendered
 from core.memory.way import Way
+from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run
 from core.system.hardware import Device

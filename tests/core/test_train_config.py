@@ -117,7 +117,7 @@ def test_without_neftune_there_is_no_noise(adapted: Any, tokenizer: Any, tmp_pat
 )
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_the_trainer_trains_what_was_chosen(tiny: Path, tokenizer: Any, tmp_path: Path, lora: Any, bits: int) -> None:
-    from tests.core.test_choices import adapted_to
+    from tests.core.model.test_choices import adapted_to
 
     if bits == 8 and "dora" in lora:
         return  # the recipe refuses it

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-import core.build
+import core.model.load
 from core.basemodel.find import find_model
-from core.build import attach_lora, load_base, load_tokenizer
 from core.data.batches import MIN_PACK_WIDTH, MicroBatches, balanced, data_order, packed_batch, padded_batch
 from core.data.dataset import load
 from core.data.rendering.render import IGNORED, Rendered, render_all
 from core.data.samples import find_sample
+from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import Recipe, make_recipe
 from core.system.hardware import Device
 from core.train.config import trainer_config
@@ -43,7 +43,7 @@ class _Losses(TrainerCallback):
 def in_fp32() -> Iterator[None]:
     """Also where the CPU would compute in bf16: the bars are those of fp32's rounding."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core.build, "compute_dtype", lambda *_: ("float32", "the test says so"))
+        patch.setattr(core.model.load, "compute_dtype", lambda *_: ("float32", "the test says so"))
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.build import load_adapter
+from core.model.load import load_adapter
 from presets.datasets.checks import HELD_OUT
 from presets.starter.measure import load, replies
 

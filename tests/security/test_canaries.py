@@ -77,9 +77,9 @@ def check(workspace: Workspace, model: Path) -> None:
 
 def train(workspace: Workspace, model: Path) -> None:
     """As a run does: what is refused before it is made, and what its process loads."""
-    from core.build import load_base, load_tokenizer
     from core.data.rendering.template import require_template
     from core.launching import prepare
+    from core.model.load import load_base, load_tokenizer
     from core.system.hardware import device
     from core.train.base import have_base
 
@@ -246,7 +246,7 @@ def test_an_adapter_talks_whatever_lies_beside_it(workspace: Workspace, canary: 
 
 
 def test_an_adapter_of_pickles_is_refused(workspace: Workspace, canary: Path) -> None:
-    from core.build import load_adapter
+    from core.model.load import load_adapter
 
     folder = _adapter(workspace.path / "theirs")
     (folder / "adapter_model.safetensors").unlink()
@@ -285,7 +285,7 @@ def _own(tiny: Path, folder: Path, canary: Path) -> Path:
 
 
 def _run_it(workspace: Workspace, model: Path) -> Any:
-    from core.build import load_base, load_tokenizer
+    from core.model.load import load_base, load_tokenizer
     from core.system.hardware import device
 
     found = find_model(str(model))
@@ -405,7 +405,7 @@ def test_the_libraries_are_told_so_before_they_look() -> None:
 
     environment = child_environment()
     script = (
-        "import core.build, huggingface_hub.constants as hub, transformers.integrations.hub_kernels as kernels;"
+        "import core.model.load, huggingface_hub.constants as hub, transformers.integrations.hub_kernels as kernels;"
         "from transformers.utils.import_utils import is_kernels_available as there;"
         "assert hub.HF_HUB_DISABLE_TELEMETRY and not kernels._kernels_enabled and not there();"
         "import kernels"

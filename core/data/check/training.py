@@ -32,7 +32,7 @@ class Training:
 
 def training_for(recipe: Recipe, workspace: Workspace, found: FoundModel) -> Training:
     """What a recipe means for its report on this machine; `found` is its model."""
-    from core.basemodel.vocabulary import embedding_rows  # torch, which whoever has the tokenizer has too
+    from core.model.vocabulary import embedding_rows  # torch, which whoever has the tokenizer has too
 
     rules = recipe.train
     return Training(

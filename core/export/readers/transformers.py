@@ -15,13 +15,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from core import quantiser
-from core.admit import admit
 from core.basemodel.find import find_model
-from core.build import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.data.conversation import Message
 from core.export.readers.reader import CannotRender
 from core.export.speaker import Speaker, place_for
+from core.model import moe_quantizer
+from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
+from core.model.remote_code import admit
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
@@ -91,7 +91,7 @@ def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
         here = place_for(artefact["parameters"], artefact["packed"])
         admit(base)
         quantization = quantization_config(QuantizationSettings(**artefact["quantization"]), dtype_for(here)[0])
-        with quantiser.theirs():
+        with moe_quantizer.theirs():
             model = AutoModelForCausalLM.from_pretrained(base.folder, quantization_config=quantization, **_placed(here))
         keep_quantisation_exact(model)
         return Speaker(PeftModel.from_pretrained(model, folder).eval(), settings)

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from core.basemodel.before_download import refuse_misfit_online
 from core.basemodel.download import DownloadStopped
 from core.basemodel.find import find_model
-from core.basemodel.fit import Fit, refuse_misfit
 from core.basemodel.headers import fetch_headers, read_header
 from core.errors import ModelError
+from core.model.fit import Fit, refuse_misfit
 from core.workspace import ROOT
 from tests.hub import Hub, stand_in_hub, use_hub
 from tests.tiny import tiny_model

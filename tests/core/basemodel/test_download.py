@@ -65,7 +65,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The only Hub that this process knows, with the model, also as a gated one."""
     # Its files are random bytes, which suit no architecture: tests/core/basemodel has those that do.
     monkeypatch.setattr("core.train.base.refuse_misfit_online", lambda found, stop: None)
-    monkeypatch.setattr("core.basemodel.fit.refuse_misfit", lambda found: None)
+    monkeypatch.setattr("core.model.fit.refuse_misfit", lambda found: None)
     with stand_in_hub({"org/model": folder, "org/gated": folder}, gated=("org/gated",)) as hub:
         use_hub(hub, tmp_path / "cache", monkeypatch)
         yield hub

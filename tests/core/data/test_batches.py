@@ -149,7 +149,7 @@ def test_packing_is_refused_where_positions_come_from_elsewhere(adapted, monkeyp
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "gpt_neox"])
 def test_what_the_proof_says_holds_for_real_architectures(architecture: str, tmp_path) -> None:
     from core.basemodel.find import find_model
-    from core.build import load_base
+    from core.model.load import load_base
     from core.recipe import QuantizationSettings
     from core.system.hardware import Device
 

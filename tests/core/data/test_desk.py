@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     desk = Desk(Workspace.open(tmp_path / "workspace"), lambda name: load_tokenizer(find_model(name)))
     yield desk

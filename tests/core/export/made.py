@@ -20,8 +20,8 @@ def run_with_adapter(workspace: Workspace, base: str, **settings: Any) -> Run:
     import torch
 
     from core.basemodel.find import find_model
-    from core.build import attach_lora, load_base, load_tokenizer
     from core.data.rendering.template import Template
+    from core.model.load import attach_lora, load_base, load_tokenizer
     from core.system.hardware import Device
 
     data = write_jsonl(workspace.datasets / "rows.jsonl", chat_rows(60))

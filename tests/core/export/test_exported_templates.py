@@ -70,7 +70,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> FoundModel:
 
 def _exported(template: str, base: FoundModel, folder: Path) -> tuple[Reference, TransformersReader]:
     """A tokenizer trained with `template`, as a run saves it; and as an export's folder has it."""
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(base)
     tokenizer.add_special_tokens(SPECIAL)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from core.build import load_tokenizer
 from core.data.rendering.template import own_template
 from core.export.go_template import go_template
 from core.export.gotemplate import GoError
@@ -19,6 +18,7 @@ from core.export.readers.modelfile import parse_modelfile
 from core.export.readers.ollama_template import OllamaTemplate
 from core.export.subject import Subject
 from core.export.turns import NoTurns, dated, find_turns
+from core.model.load import load_tokenizer
 from tests.core.export.made import subject_with_adapter
 from tests.core.export.templates import LONG, ONE, PADDED, SEVERAL, SYSTEM, TEMPLATES, by_jinja
 

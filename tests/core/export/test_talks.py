@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.build import load_tokenizer
 from core.export.subject import Subject
 from core.export.talks import ONE_TURN, SYSTEM, TOOLS, TURNS, Talk, talks_of
+from core.model.load import load_tokenizer
 from tests.core.export.made import subject_with_adapter
 from tests.tiny import write_jsonl
 

@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import sdpa_attention
 
-from core.attention import repeat_keys
 from core.memory.attention import attention_of
 from core.memory.constants import Constants
 from core.memory.dropout import dropout_of
+from core.model.attention import repeat_keys
 from core.system import process
 from core.system.hardware import Device
 from core.system.process import child_environment

@@ -20,7 +20,7 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 
 def _load_base(folder: Path) -> None:
     from core.basemodel.find import find_model
-    from core.build import load_base
+    from core.model.load import load_base
     from core.recipe import QuantizationSettings
     from core.system.hardware import Device
 
@@ -29,7 +29,7 @@ def _load_base(folder: Path) -> None:
 
 def _load_tokenizer(folder: Path) -> None:
     from core.basemodel.find import find_model
-    from core.build import load_tokenizer
+    from core.model.load import load_tokenizer
 
     load_tokenizer(find_model(str(folder)))
 

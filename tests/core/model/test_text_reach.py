@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from core.adapter_config import target_modules, tell_targets
-from core.adapter_init import lora_layers
 from core.basemodel.find import find_model
-from core.basemodel.fit import refuse_misfit
-from core.basemodel.reach import reach
-from core.build import attach_lora, load_base
 from core.errors import ModelError
 from core.memory.sketch import sketch
+from core.model.fit import refuse_misfit
+from core.model.load import attach_lora, load_base
+from core.model.lora_config import target_modules, tell_targets
+from core.model.lora_init import lora_layers
+from core.model.text_reach import reach
 from core.recipe import LoraSettings, QuantizationSettings
 from core.runs.store import Run
 from core.runs.tail import Tail

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from core.errors import ModelError
-from core.experts import NAME as OUR_EXPERTS
+from core.model.moe import NAME as OUR_EXPERTS
 from core.text.library_errors import telling_line
 
 

@@ -13,7 +13,7 @@ from transformers.quantizers import auto
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 
-from core.experts import experts_of, fused_weights
+from core.model.moe import experts_of, fused_weights
 
 
 class Quantiser(Bnb4BitHfQuantizer):

@@ -35,7 +35,7 @@ def admit(found: FoundModel) -> None:
 
 
 def _make_known(kind: str, classes: dict[str, str], folder: str) -> None:
-    # Imported here, as the helper's threads must meet transformers through one door, which is core/build.py.
+    # Imported here, as the helper's threads must meet transformers through one door, which is core/model/load.py.
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
     from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model

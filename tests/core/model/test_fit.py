@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.basemodel.find import FoundModel, find_model
-from core.basemodel.fit import Fit, fit_of, refuse_misfit
 from core.basemodel.headers import TensorShape
-from core.build import load_base
 from core.errors import ModelError
+from core.model.fit import Fit, fit_of, refuse_misfit
+from core.model.load import load_base
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from tests.core.test_families import FAMILIES
@@ -145,7 +145,7 @@ def test_a_random_weight_never_trains_even_where_nothing_is_seen_before(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
 ) -> None:
     """The net below: as for a model with code of its own, whose files cannot be judged by their headers."""
-    monkeypatch.setattr("core.build.refuse_misfit", lambda found: None)
+    monkeypatch.setattr("core.model.load.refuse_misfit", lambda found: None)
     lost = _changed(tiny, tmp_path / "lost", _without("layers.1.mlp"))
     with pytest.raises(ModelError, match=r"3 weights of the model are not in its files \(model.layers.1.mlp.down_proj"):
         load_base(lost, QuantizationSettings(bits=bits), CPU)

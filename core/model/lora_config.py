@@ -5,11 +5,11 @@ from __future__ import annotations
 from peft import LoraConfig
 from transformers import PreTrainedModel
 
-from core.adapter_init import alpha_for_twice_the_rank
-from core.basemodel.reach import LINEAR, reach
 from core.basemodel.targets import chosen, is_called, kinds, roots
 from core.errors import ModelError
-from core.experts import experts_of, fused_weights
+from core.model.lora_init import alpha_for_twice_the_rank
+from core.model.moe import experts_of, fused_weights
+from core.model.text_reach import LINEAR, reach
 from core.settings import LoraSettings
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from core.adapter_init import lora_layers, split, weight_of
 from core.basemodel.find import find_model
 from core.budget import adapter_parameters, extra_parameters, floor_bytes
-from core.build import attach_lora, attention_implementation, load_adapter, load_base, parameters_trained
 from core.errors import ModelError, RecipeError
+from core.model.load import attach_lora, attention_implementation, load_adapter, load_base, parameters_trained
+from core.model.lora_init import lora_layers, split, weight_of
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.system.hardware import Device
 from core.train.fused import fuse
@@ -404,8 +404,8 @@ def test_flash_attention_is_refused_where_there_is_none(kind: str, dtype: torch.
 
 
 def test_flash_attention_says_which_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.build.is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr("core.model.load.is_flash_attn_2_available", lambda: False)
     with pytest.raises(RecipeError, match="needs the package flash-attn"):
         attention_implementation("flash_attention_2", "cuda", torch.bfloat16)
-    monkeypatch.setattr("core.build.is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr("core.model.load.is_flash_attn_2_available", lambda: True)
     assert attention_implementation("flash_attention_2", "cuda", torch.bfloat16) == "flash_attention_2"

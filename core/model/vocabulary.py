@@ -15,8 +15,8 @@ import torch
 
 from core.basemodel.architectures import needs_code
 from core.basemodel.find import FoundModel
-from core.basemodel.outline import outline
 from core.errors import ModelError, NibbleError
+from core.model.meta import outline
 
 
 def embedding_rows(found: FoundModel) -> int | None:

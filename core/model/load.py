@@ -14,24 +14,24 @@ from torch.utils._pytree import tree_map
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
-from core import blocks, expert_adapters, quantiser
-from core.adapter_config import lora_config
-from core.adapter_init import (
+from core.basemodel.download import bring_settings
+from core.basemodel.find import FoundModel
+from core.errors import ModelError, RecipeError
+from core.model import bnb_cpu_blocks, moe_lora, moe_quantizer
+from core.model.attention import FLASH, refuse_attention, repeat_keys
+from core.model.fit import refuse_misfit, refuse_random
+from core.model.generation_config import plain_generation
+from core.model.lora_config import lora_config
+from core.model.lora_init import (
     lora_layers,
     start_from_main_directions,
     start_from_trained,
     start_from_what_was_lost,
 )
-from core.admit import admit
-from core.attention import FLASH, refuse_attention, repeat_keys
-from core.basemodel.download import bring_settings
-from core.basemodel.find import FoundModel
-from core.basemodel.fit import refuse_misfit, refuse_random
-from core.basemodel.outline import without_pad_beyond
-from core.errors import ModelError, RecipeError
-from core.experts import NAME as OUR_EXPERTS
-from core.experts import experts_of, fused_weights, numbers_in
-from core.generation_settings import plain_generation
+from core.model.meta import without_pad_beyond
+from core.model.moe import NAME as OUR_EXPERTS
+from core.model.moe import experts_of, fused_weights, numbers_in
+from core.model.remote_code import admit
 from core.recipe import LoraSettings, QuantizationSettings
 from core.system.hardware import Device, compute_dtype
 from core.text.library_errors import Listening, telling_line
@@ -42,9 +42,9 @@ from core.untrusted.model_files import damaged_file, refuse_tokenizer
 # What transformers raises for a model that it cannot load; the text is for a person as it stands.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
 
-blocks.install()
-quantiser.install()
-expert_adapters.install()
+bnb_cpu_blocks.install()
+moe_quantizer.install()
+moe_lora.install()
 
 
 def torch_device(device: Device) -> torch.device:
@@ -161,7 +161,7 @@ def quantization_config(
 def quantised(base: PreTrainedModel) -> tuple[int, int]:
     """(parameters in 4 or 8 bits, parameters of all weight matrices), the embeddings and the head left out.
 
-    transformers quantises plain linear layers, not Falcon's own kind; fused experts are ours (core/quantiser.py).
+    transformers quantises plain linear layers, not Falcon's own kind; fused experts are ours (core/model/moe_quantizer.py).
     """
     ends = {id(each.weight) for each in (base.get_input_embeddings(), base.get_output_embeddings()) if each is not None}
     layers = [module for module in base.modules() if isinstance(module, (Linear4bit, Linear8bitLt))]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from core import experts
 from core.basemodel.find import find_model
-from core.build import attach_lora, load_adapter, load_base, quantised
 from core.errors import ModelError
+from core.model import moe
+from core.model.load import attach_lora, load_adapter, load_base, quantised
 from core.settings import LoraSettings, QuantizationSettings
 from core.system.hardware import Device
 from tests.tiny import tiny_model
@@ -47,7 +47,7 @@ def test_the_answers_are_those_of_transformers_own_way(kind: str) -> None:
     with torch.no_grad():
         model.set_experts_implementation("eager")
         theirs = model(input_ids=ids).logits
-        model.set_experts_implementation(experts.NAME)
+        model.set_experts_implementation(moe.NAME)
         ours = model(input_ids=ids).logits
     assert torch.allclose(ours, theirs, atol=1e-6)
 
@@ -59,7 +59,7 @@ def packed(tmp_path: Path) -> Any:
 
 
 def _experts(model: Any) -> Any:
-    return next(module for _, module in experts.experts_of(model))
+    return next(module for _, module in moe.experts_of(model))
 
 
 def test_experts_are_loaded_in_four_bits(packed: Any) -> None:
@@ -68,7 +68,7 @@ def test_experts_are_loaded_in_four_bits(packed: Any) -> None:
         weight = getattr(fused, name)
         assert isinstance(weight, Params4bit) and weight.data.dtype == torch.uint8
         # Four bits a number, and their constants: 8 bits a block of 64, and 32 a block of 256 of those.
-        assert weight.data.numel() == experts.numbers_in(weight) // 2
+        assert weight.data.numel() == moe.numbers_in(weight) // 2
         assert weight.quant_state.nested
     held, every = quantised(packed)
     routers = sum(p.numel() for name, p in packed.named_parameters() if name.endswith("mlp.gate.weight"))
@@ -83,7 +83,7 @@ def test_products_are_those_of_the_dequantised_weights(packed: Any) -> None:
     chosen[chosen == 3] = 0  # an expert that nobody asks
     found = fused(hidden, chosen, shares)
     gradient = torch.autograd.grad(found.square().sum(), hidden)[0]
-    first, second = (experts.dequantised(getattr(fused, name)) for name in ("gate_up_proj", "down_proj"))
+    first, second = (moe.dequantised(getattr(fused, name)) for name in ("gate_up_proj", "down_proj"))
     expected = torch.zeros(9, 64)
     for token in range(9):
         for expert, share in zip(chosen[token].tolist(), shares[token], strict=True):
@@ -101,13 +101,13 @@ def test_all_at_once_is_one_after_the_other() -> None:
 
     def both(trained: bool) -> list[torch.Tensor]:
         held = weight.clone().requires_grad_(trained)
-        way = experts._trained if trained else experts._Product.apply
+        way = moe._trained if trained else moe._Product.apply
         result = way(rows, held, ends, True)
         return [result, *torch.autograd.grad(result.float().square().sum(), [rows, held] if trained else [rows])]
 
     for trained in (False, True):
         one_by_one = both(trained)
-        with mock.patch.object(experts, "at_once", experts.suits_groups):
+        with mock.patch.object(moe, "at_once", moe.suits_groups):
             together = both(trained)
         for a, b in zip(one_by_one, together, strict=True):
             assert torch.allclose(a.float(), b.float(), rtol=0.02, atol=0.05)
@@ -115,10 +115,10 @@ def test_all_at_once_is_one_after_the_other() -> None:
 
 def test_a_grouped_product_is_for_many_rows_in_bf16() -> None:
     rows, weight = torch.randn(24, 32, dtype=torch.bfloat16), torch.randn(4, 16, 32, dtype=torch.bfloat16)
-    assert experts.suits_groups(rows, weight)
-    assert not experts.suits_groups(rows.float(), weight)
-    assert not experts.suits_groups(rows[:3], weight)
-    assert not experts.suits_groups(rows[:, :30], weight[..., :30])
+    assert moe.suits_groups(rows, weight)
+    assert not moe.suits_groups(rows.float(), weight)
+    assert not moe.suits_groups(rows[:3], weight)
+    assert not moe.suits_groups(rows[:, :30], weight[..., :30])
 
 
 def test_adapters_of_experts_add_what_peft_would_add_to_the_weights(packed: Any) -> None:
@@ -138,7 +138,7 @@ def test_adapters_of_experts_add_what_peft_would_add_to_the_weights(packed: Any)
         for each, delta in deltas.items():
             held = plain[each]._parameters[each.parameter_name]
             plain[each]._parameters[each.parameter_name] = torch.nn.Parameter(
-                experts.dequantised(held) + delta, requires_grad=False
+                moe.dequantised(held) + delta, requires_grad=False
             )
         with mock.patch.object(ParamWrapper, "_activate_lora", lambda *_: nullcontext()):
             expected = adapted(input_ids=ids).logits
@@ -176,7 +176,7 @@ def test_attention_alone_leaves_the_experts_as_they_are(packed: Any) -> None:
 @pytest.mark.parametrize("width", [32, 80, 96, 160, 64])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 def test_rows_that_are_no_whole_blocks_are_unpacked_as_they_were_packed(width: int, kind: str) -> None:
-    """bitsandbytes 0.50.2 alone gets rows wrong that are no multiple of 64 long: see core/blocks.py."""
+    """bitsandbytes 0.50.2 alone gets rows wrong that are no multiple of 64 long: see core/model/bnb_cpu_blocks.py."""
     torch.manual_seed(5)
     layer = Linear4bit(width, 48, bias=False, quant_type=kind, compute_dtype=torch.float32)
     original = torch.randn(48, width)
@@ -184,6 +184,6 @@ def test_rows_that_are_no_whole_blocks_are_unpacked_as_they_were_packed(width: i
     rows = torch.randn(3, width)
     blocks = original.reshape(-1, 64)
     flat = Params4bit(blocks.clone(), quant_type=kind, requires_grad=False).to("cpu")
-    expected = experts.dequantised(flat).reshape(48, width)
+    expected = moe.dequantised(flat).reshape(48, width)
     assert torch.allclose(layer(rows), rows @ expected.T, atol=1e-5)
-    assert torch.equal(experts.dequantised(layer.weight), expected)
+    assert torch.equal(moe.dequantised(layer.weight), expected)

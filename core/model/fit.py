@@ -1,6 +1,6 @@
 """Whether a model's files hold what its architecture computes with; told from their headers, before anything is loaded.
 
-python -m core.basemodel.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.before_download` asks it so)
+python -m core.model.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.before_download` asks it so)
 
 transformers fills a weight that it does not find with random numbers, and warns in a log. Here its own loading is run
 with the files' tensors laid out on meta: its renamings, prefixes, tied weights and fused experts are all in it, and no
@@ -28,8 +28,8 @@ from transformers.utils import logging as their_logging
 from core.basemodel.architectures import needs_code
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.headers import TensorShape, fetch_headers
-from core.basemodel.outline import outline
 from core.errors import ModelError, NibbleError
+from core.model.meta import outline
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Prefixes that tools leave around every name, and what to do about them.

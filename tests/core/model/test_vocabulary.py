@@ -12,13 +12,13 @@ import torch
 
 import core.train.loop as loop
 from core.basemodel.find import find_model
-from core.basemodel.vocabulary import embedding_rows, pad_of
-from core.build import load_base, load_tokenizer
 from core.chat.generate import answers
 from core.chat.prompt import Prompt
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
 from core.launching import submit
+from core.model.load import load_base, load_tokenizer
+from core.model.vocabulary import embedding_rows, pad_of
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
 from core.runs.chat_models import base_voice
 from core.runs.tail import Tail

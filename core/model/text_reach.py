@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
-from core.attention import FLASH
+from core.model.attention import FLASH
 
 LINEAR = (torch.nn.Linear, Conv1D)
 _MOST_KNOWN = 64

@@ -2,7 +2,7 @@
 
 PEFT's `ParamWrapper` keeps A and B of all experts of a tensor in two matrices, and at each pass makes the sum
 W + BA of every expert, with a gradient as large: for one layer of a 30B mixture, gigabytes. Packed weights it cannot
-take at all. Here its wrapper lends A and B to `core.experts` while it computes; files stay as PEFT writes them.
+take at all. Here its wrapper lends A and B to `core.model.moe` while it computes; files stay as PEFT writes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from bitsandbytes.nn import Params4bit
 from peft.tuners.lora.layer import ParamWrapper
 
-from core.experts import NAME, Adapter, is_fused, sides_of
+from core.model.moe import NAME, Adapter, is_fused, sides_of
 
 _add_to_weights = ParamWrapper._activate_lora
 _own_param = ParamWrapper.get_param
