@@ -16,8 +16,8 @@ from core.arena.held_out import held_out
 from core.arena.match import Match, Speaker, Stopped, new_match, prepared_match, waiting
 from core.arena.prompts import Prompt, shipped
 from core.arena.votes import Choice, VoteBook
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.sampling import Sampling
 from core.runs.find import list_runs
 from core.runs.store import Run
 from core.workspace import Workspace

@@ -18,8 +18,8 @@ from app.context import Context
 from app.literal import as_written
 from app.talk import Manner
 from app.uploads import folder_to_send
-from core.chat.sampling import Sampling, SamplingError
 from core.errors import NibbleError
+from core.generation.sampling import Sampling, SamplingError
 from core.workspace import read_json, write_json
 
 if TYPE_CHECKING:

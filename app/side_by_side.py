@@ -11,8 +11,8 @@ from typing import Any
 from app.form import flat
 from app.talk import note
 from core.chat.client import ChatClient
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice, find_voice
 from core.runs.find import find_run
 from core.workspace import Workspace, read_json, write_json

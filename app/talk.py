@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from core.chat.client import USUAL_LOAD_SECONDS, ChatClient
-from core.chat.piece import Piece
-from core.chat.sampling import Sampling
 from core.errors import NibbleError, RunError
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice, find_voice, without_adapter
 from core.text.library_errors import telling_line
 from core.workspace import Workspace, read_json, write_json

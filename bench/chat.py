@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.chat.client import ChatClient
-from core.chat.sampling import Sampling
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice, base_voice
 from core.workspace import Workspace
 

@@ -157,7 +157,7 @@ def _runs(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.chat.client import ChatClient
-    from core.chat.sampling import Sampling
+    from core.generation.sampling import Sampling
     from core.runs.chat_models import find_voice, without_adapter
     from core.typed import typed_voice
 

@@ -162,7 +162,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.bulk import SEED, Bulk
     from core.arena.contestants import contestants
     from core.chat.client import ChatClient
-    from core.chat.sampling import Sampling
+    from core.generation.sampling import Sampling
     from core.system.keep_awake import KeptAwake
     from core.typed import typed_voice
 

@@ -13,7 +13,7 @@ from app.chat_events import ChatEvents, CompareEvents, kept_settings, voice_radi
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
 from app.side_by_side import MOST
-from core.chat.sampling import RANGES
+from core.generation.sampling import RANGES
 from core.runs.index import index_of
 from core.runs.queue import at_work
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from core.arena.prompts import Prompt
 from core.arena.votes import Side, append
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.sampling import Sampling
 from core.runs.chat_models import WEIGHTS, Voice
 from core.runs.tail import Tail
 from core.workspace import Workspace

@@ -12,8 +12,8 @@ from core.arena.answers import Answer, AnswerBook, key_of
 from core.arena.match import CutShort, Speaker, Stopped, speak
 from core.arena.prompts import Prompt
 from core.arena.votes import Side
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice
 
 # So many failures in a row mean that not the question is at fault.

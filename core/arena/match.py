@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from core.arena.answers import Answer
 from core.arena.prompts import Prompt
 from core.arena.votes import PERSON, Choice, Side, Vote
-from core.chat.piece import Piece
-from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import NibbleError
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice
 
 MOST_SEED = 2**31

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from core.chat.piece import Piece
-from core.chat.sampling import Sampling
 from core.data.conversation import Message
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice
 from core.system.child_process import Child
 from core.workspace import Workspace
@@ -68,7 +68,7 @@ class ChatClient:
         """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
 
         A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it;
-        `asked` is what is wanted of the chat template (core/chat/asked.py). Raises NibbleError, AskError where that is
+        `asked` is what is wanted of the chat template (core/generation/template_variables.py). Raises NibbleError, AskError where that is
         for how it was asked; the conversation is the caller's and is kept.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []

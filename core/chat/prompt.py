@@ -6,11 +6,11 @@ from collections import OrderedDict
 from typing import Any
 
 from core.basemodel.find import FoundModel
-from core.chat.generate import context_length, prompt_ids
 from core.data.conversation import Message
 from core.data.formats.valid import without_system
 from core.data.rendering.template import Template
 from core.errors import NibbleError
+from core.generation.generate import context_length, prompt_ids
 from core.model.load import load_tokenizer
 from core.model.vocabulary import refuse_beyond, rows_of
 from core.recipe import DataSettings
@@ -34,7 +34,7 @@ class Prompt:
             self.tokenizer.chat_template = own
 
     def ids(self, messages: list[Message], model: Any, asked: dict[str, Any] | None = None) -> list[int]:
-        """The tokens of the conversation, ready for a reply, and as `asked` of the template (core/chat/asked.py).
+        """The tokens of the conversation, ready for a reply, and as `asked` of the template (core/generation/template_variables.py).
 
         Raises NibbleError: empty, refused, too long.
         """

@@ -192,8 +192,8 @@ class Chat:
         return here(found)
 
     def _say(self, voice: Voice, model: Any, request: Request) -> Iterator[Answer]:
-        from core.chat.generate import stream
-        from core.chat.sampling import Sampling
+        from core.generation.generate import stream
+        from core.generation.sampling import Sampling
 
         prompt, number = self._prompts.of(voice, self._adapters.found), request["number"]
         started = time.perf_counter()

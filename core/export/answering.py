@@ -17,8 +17,6 @@ from accelerate.utils.memory import clear_device_cache
 
 from core.basemodel.code_consent import trust_only
 from core.basemodel.find import find_model
-from core.chat.generate import stop_ids
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
 from core.export.checks import Check, Say
 from core.export.opening import BY_LLAMA_CPP, open_export
@@ -32,6 +30,8 @@ from core.export.speaker import Speaker, place_for
 from core.export.talks import Talk
 from core.export.texts import PROMPTS, hold_texts, replies_of
 from core.export.told import NOT_OPENED
+from core.generation.generate import stop_ids
+from core.generation.sampling import Sampling
 from core.model.load import is_out_of_memory, load_adapter, load_base
 from core.model.vocabulary import beyond, embedding_rows
 from core.recipe import DataSettings, QuantizationSettings

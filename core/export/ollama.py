@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from core.chat.sampling import Sampling
 from core.export.card import Card
 from core.export.companions import stop_tokens
 from core.export.first_token import adds_begin_token
@@ -14,6 +13,7 @@ from core.export.naming import safe_name
 from core.export.place import ExportError
 from core.export.subject import Subject
 from core.export.turns import NoTurns, Turns, find_turns, pieces
+from core.generation.sampling import Sampling
 from core.model.load import load_tokenizer
 
 MODELFILE = "Modelfile"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from core.basemodel.find import FoundModel
-from core.chat.generate import UNKNOWN_CONTEXT, prompt_ids
 from core.data.conversation import Conversation, Message
 from core.data.rendering.template import Layout, Template, Unrenderable
 from core.errors import NibbleError
 from core.export.readers.reader import CannotRender
 from core.export.talks import Talk
+from core.generation.generate import UNKNOWN_CONTEXT, prompt_ids
 from core.model.load import load_tokenizer
 from core.recipe import DataSettings
 from core.untrusted.chat_templates import TEMPLATE_ERRORS

@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from core.chat.client import ChatClient
-from core.chat.piece import Piece
 from core.errors import AskError, ChildError, NibbleError
+from core.generation.reply import Piece
 from core.runs.chat_models import Voice
 from core.serve.models import Served
 from core.serve.protocol import Completion, RequestError, model_card

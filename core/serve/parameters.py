@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.chat.sampling import LONGEST, Sampling, SamplingError
+from core.generation.sampling import LONGEST, Sampling, SamplingError
 from core.serve.protocol import RequestError
 
 # Read elsewhere: core/serve/request.py.

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.chat.piece import Piece
+from core.generation.reply import Piece
 
 FINISHED = {"length": "length", "context": "length"}
 KINDS = {429: "requests"}

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from core.chat.sampling import Sampling
 from core.data.conversation import Message
+from core.generation.sampling import Sampling
 from core.serve.messages import read_messages
 from core.serve.parameters import read_sampling, refuse_parameters
 from core.serve.protocol import RequestError
@@ -17,7 +17,7 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a client asks for. `asked` is what it wants of the chat template (core/chat/asked.py)."""
+    """What a client asks for. `asked` is what it wants of the chat template (core/generation/template_variables.py)."""
 
     model: str
     messages: list[Message]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from core.chat.generate import answers
 from core.data.batches import evaluation_batches
 from core.errors import BudgetError
+from core.generation.generate import answers
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full

@@ -16,9 +16,9 @@ from app.context import Context
 from app.side_by_side import SideBySide
 from app.tabs import chat
 from app.talk import Turn
-from core.chat.piece import Piece
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice
 from core.workspace import Workspace
 

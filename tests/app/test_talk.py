@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from app.talk import IDLE_SECONDS, Manner, Talk
-from core.chat.piece import Piece
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice
 from core.workspace import Workspace
 

@@ -14,7 +14,7 @@ from core.arena.answers import AnswerBook
 from core.arena.bulk import Bulk
 from core.arena.prompts import shipped
 from core.arena.votes import VoteBook
-from core.chat.sampling import Sampling
+from core.generation.sampling import Sampling
 from core.workspace import ROOT, Workspace
 from tests.browser.conftest import App, end, serve
 from tests.core.arena.speaking import Speaker, voice

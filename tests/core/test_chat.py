@@ -19,9 +19,9 @@ from core.chat import worker
 from core.chat.adapters import AdapterLost, Adapters
 from core.chat.client import ChatClient
 from core.chat.fitting import Bare, refuse_adapter
-from core.chat.generate import answers, prompt_ids, stream
-from core.chat.sampling import Sampling
 from core.errors import AskError, ChildError, ModelError, NibbleError
+from core.generation.generate import answers, prompt_ids, stream
+from core.generation.sampling import Sampling
 from core.recipe import LoraSettings
 from core.runs.chat_models import Voice, base_voice, without_adapter
 from core.workspace import Workspace

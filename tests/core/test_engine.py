@@ -114,7 +114,7 @@ def test_the_adapter_loads_with_plain_peft_and_answers_the_same(finished, tiny) 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    from core.chat.generate import answers
+    from core.generation.generate import answers
     from core.model.load import keep_quantisation_exact
 
     quantization = BitsAndBytesConfig(

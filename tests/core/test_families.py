@@ -113,7 +113,7 @@ def test_a_family_learns_is_saved_and_answers_the_same_elsewhere(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from core.chat.generate import answers
+    from core.generation.generate import answers
 
     base = tiny_model(tmp_path / "base", architecture)
     run, trained = _train(base, rows_file, Workspace.open(tmp_path / "workspace"), monkeypatch)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase, CompletionCreateParamsStreaming
 
-from core.chat.sampling import LONGEST, Sampling
+from core.generation.sampling import LONGEST, Sampling
 from core.serve.parameters import KNOWN
 from core.serve.protocol import RequestError
 from core.serve.request import Wanted, read_request

@@ -19,9 +19,9 @@ import httpx
 import openai
 import pytest
 
-from core.chat.piece import Piece
-from core.chat.sampling import LONGEST, Sampling
 from core.errors import NibbleError
+from core.generation.reply import Piece
+from core.generation.sampling import LONGEST, Sampling
 from core.runs.chat_models import Voice, base_voice
 from core.serve.server import EndpointServer, given_key, new_key
 from core.system.addresses import Names

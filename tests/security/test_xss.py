@@ -29,7 +29,7 @@ from app.talk import Turn
 from core.arena.table import write_table
 from core.arena.votes import Side, Vote
 from core.chat.client import ChatClient
-from core.chat.piece import Piece
+from core.generation.reply import Piece
 from core.helper import Helper
 from core.system.addresses import Names
 from core.untrusted.paths import Reach

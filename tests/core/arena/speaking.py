@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from core.chat.piece import Piece
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
 from core.runs.chat_models import Voice
 
 

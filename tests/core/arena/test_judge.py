@@ -14,8 +14,8 @@ from core.arena.judge import Judge, Judging, position_bias
 from core.arena.match import waiting
 from core.arena.prompts import Prompt
 from core.arena.votes import VoteBook
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.sampling import Sampling
 from core.workspace import Workspace
 from tests.core.arena.speaking import Speaker, voice
 

@@ -14,8 +14,8 @@ from core.arena.contestants import ITS_BASE, contestants
 from core.arena.match import Match, Stopped, new_match, prepared_match, waiting
 from core.arena.prompts import Prompt
 from core.arena.votes import Vote
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.sampling import Sampling
 from core.workspace import Workspace
 from tests.core.arena.speaking import Speaker, voice
 

@@ -121,7 +121,7 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
 def test_the_zip_in_an_empty_folder_answers_as_the_chat_by_the_lines_of_its_readme(
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
-    from core.chat.generate import answers
+    from core.generation.generate import answers
     from core.model.load import load_adapter, load_base, load_tokenizer
 
     told = export(workspace, run, Order("adapter", tmp_path / "adapter"), _nothing)

@@ -10,7 +10,6 @@ import gguf
 import numpy as np
 import pytest
 
-from core.chat.generate import prompt_ids
 from core.export.gguf_check import read_back, read_back_adapter
 from core.export.gguf_families import Layout, family_of
 from core.export.gguf_file import adapter_tensors, model_file, write_adapter, write_model
@@ -20,6 +19,7 @@ from core.export.place import Broken, ExportError
 from core.export.readers.llama_cpp import LlamaCppReader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
+from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
 from tests.core.export.made import same_answers, subject_with_adapter

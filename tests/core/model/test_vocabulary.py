@@ -12,10 +12,10 @@ import torch
 
 import core.train.loop as loop
 from core.basemodel.find import find_model
-from core.chat.generate import answers
 from core.chat.prompt import Prompt
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
+from core.generation.generate import answers
 from core.launching import submit
 from core.model.load import load_base, load_tokenizer
 from core.model.vocabulary import embedding_rows, pad_of

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from core.chat.said import Said
-from core.chat.sampling import Sampling
 from core.errors import NibbleError
+from core.generation.detokenise import Said
+from core.generation.sampling import Sampling
 from core.recipe import Recipe
 from core.runs.chat_models import Voice, find_voice, voices, without_adapter
 from core.runs.create import create_run

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from core.chat.generate import prompt_ids
 from core.export import gguf_file, gguf_template, gguf_tokenizer, ollama
 from core.export.gguf_families import Layout, family_of
 from core.export.gguf_file import model_file, write_model
@@ -22,6 +21,7 @@ from core.export.readers.ollama import OllamaReader
 from core.export.readers.reader import CannotRender, Reader
 from core.export.subject import Subject
 from core.export.weights import MergedWeights
+from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
 from core.untrusted.template_marks import plain_template

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.chat.generate import prompt_ids
 from core.errors import AskError
+from core.generation.generate import prompt_ids
 
 ASK = [{"role": "user", "content": "hello"}]
 # Small templates that have the switches by which today's models are told how to think.
@@ -81,7 +81,7 @@ def test_of_published_templates_the_variables_are_known(name: str) -> None:
 
     import trl
 
-    from core.chat.asked import _GIVEN, _variables
+    from core.generation.template_variables import _GIVEN, _variables
 
     text = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
     assert (

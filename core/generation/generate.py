@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from core.chat.asked import refuse_names, wanted_of_template
-from core.chat.piece import Piece
-from core.chat.said import Said
-from core.chat.sampling import Sampling
 from core.data.conversation import Message
 from core.errors import AskError, NibbleError
+from core.generation.detokenise import Said
+from core.generation.reply import Piece
+from core.generation.sampling import Sampling
+from core.generation.template_variables import refuse_names, wanted_of_template
 from core.model.vocabulary import refuse_beyond, rows_of, safe_pad
 from core.text.library_errors import telling_line
 from core.untrusted.chat_templates import TEMPLATE_ERRORS
@@ -38,7 +38,7 @@ def prompt_ids(
     """The prompt as the template renders it, ready for a reply. Raises NibbleError: refused, or over `most` tokens.
 
     `in_parts`: for a template that takes a message's content as a list of parts. `asked`: what the request wants of the
-    template (core/chat/asked.py).
+    template (core/generation/template_variables.py).
     """
     if in_parts:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
