@@ -140,10 +140,10 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     from core.memory.batches import Conversation
     from core.memory.plan import plan
     from core.model.load import dtype_for, load_tokenizer
+    from core.step.packing import packing_is_exact
     from core.train.choices import Choices
     from core.train.config import trainer_config
     from core.train.limits import enforce
-    from core.train.packing import packing_is_exact
     from core.train.trainer import NibbleTrainer
 
     card = device()

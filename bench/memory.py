@@ -152,9 +152,9 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     from core.memory.count import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.model.load import attach_lora, load_base, load_tokenizer
+    from core.step.packing import packing_is_exact
     from core.system.hardware import Device
     from core.train.config import trainer_config
-    from core.train.packing import packing_is_exact
     from core.train.trainer import NibbleTrainer
 
     base = folder / "model"

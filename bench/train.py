@@ -168,10 +168,10 @@ class _Ours:
         from core.data.batches import MicroBatches, data_order
         from core.data.rendering.render import render_all
         from core.model.load import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
+        from core.step.packing import packing_is_exact
         from core.system.hardware import device
         from core.train.choices import choose
         from core.train.config import optimizer_name, trainer_config
-        from core.train.packing import packing_is_exact
         from core.train.trainer import NibbleTrainer
 
         found, chosen = find_model(recipe.model), device()

@@ -23,8 +23,8 @@ from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_free import device_for_a_run
 from core.sizes import parse_size, show_size
+from core.step.packing import packing_is_wanted
 from core.system.hardware import cuda_capability, device
-from core.train.packing import packing_is_wanted
 from core.workspace import Workspace
 
 # Architectures that take positions from `position_ids`, so that packing holds on them; the trainer proves it anew on

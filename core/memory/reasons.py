@@ -8,7 +8,7 @@ from typing import Any
 from core.memory.question import Peak, Question
 from core.memory.way import Way, share_of
 from core.sizes import show_size
-from core.train.packing import packing_is_wanted
+from core.step.packing import packing_is_wanted
 
 Reason = dict[str, Any]
 

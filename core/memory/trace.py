@@ -26,10 +26,10 @@ from core.memory.offloaded import Offloaded
 from core.memory.states import OptimizerStates
 from core.model.moe import experts_of, fused_weights, numbers_in
 from core.model.text_reach import values_unseen
-from core.train.checkpointing import checkpoint
-from core.train.fused import fuse
-from core.train.input_dtype import compute_in_input_dtype
-from core.train.loss import last_hidden, loss_at
+from core.step.adapter_dtype import compute_in_input_dtype
+from core.step.checkpointing import checkpoint
+from core.step.fused_lora import fuse
+from core.step.loss import last_hidden, loss_at
 
 _made = Memo()
 

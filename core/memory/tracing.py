@@ -17,8 +17,8 @@ from core.memory.sketch import sketch
 from core.memory.trace import MicroBatch, Traced, trace
 from core.model.load import adapter_dtype
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
+from core.step.checkpointing import EVERY
 from core.text.library_errors import telling_line
-from core.train.checkpointing import EVERY
 from core.train.config import optimizer_name
 
 

@@ -84,7 +84,7 @@ def _through(experts: Any, name: str, rows: torch.Tensor, ends: torch.Tensor, by
     else:
         result = _Product.apply(rows, weight, ends, turned)
     for adapter in getattr(experts, "lent_adapters", {}).get(name, ()):
-        # In the dtype of the rows, as other layers' adapters (core/train/input_dtype.py).
+        # In the dtype of the rows, as other layers' adapters (core/step/adapter_dtype.py).
         thin = _trained(rows, adapter.down.to(rows.dtype), ends, True)
         result = result + _trained(thin, adapter.up.to(rows.dtype), ends, True) * adapter.scaling
     return result + getattr(experts, f"{name}_bias")[by_expert] if experts.has_bias else result

@@ -16,9 +16,9 @@ from core.memory.question import with_settings
 from core.memory.way import OPTIMIZERS, Way, most_frugal, share_of, ways_of
 from core.recipe import Recipe
 from core.sizes import show_size
+from core.step.embedding_offload import keep_embeddings_in_ram
 from core.system.allocator import return_memory
 from core.text.library_errors import telling_line
-from core.train.offload import keep_embeddings_in_ram
 
 
 @dataclass(frozen=True)

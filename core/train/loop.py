@@ -40,6 +40,7 @@ from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import Heart
 from core.runs.store import Run
+from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
 from core.train import ending
@@ -49,7 +50,6 @@ from core.train.choices import Choices, choose
 from core.train.config import optimizer_name, trainer_config
 from core.train.evaluation import Evaluator
 from core.train.limits import enforce
-from core.train.packing import packing_is_exact, packing_is_wanted
 from core.train.parallel import ALONE, Ranks
 from core.train.resume import Start, find_start, read_start
 from core.train.retry import Ladder

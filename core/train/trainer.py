@@ -17,14 +17,14 @@ from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import add_fused_lm_head
 
 from core.data.batches import Batch, MicroBatches, counted, parts_of
+from core.step.adapter_dtype import compute_in_input_dtype
+from core.step.checkpointing import checkpoint, thin_out
+from core.step.fused_lora import fuse
+from core.step.loss import head_is_exact, summed_loss
+from core.step.neftune import add_noise
 from core.system.allocator import return_memory
-from core.train.checkpointing import checkpoint, thin_out
 from core.train.checkpoints import random_states, restore_random_states
-from core.train.fused import fuse
-from core.train.input_dtype import compute_in_input_dtype
 from core.train.limits import renewed
-from core.train.loss import head_is_exact, summed_loss
-from core.train.neftune import add_noise
 from core.train.parallel import ALONE, InStep, Ranks
 from core.train.resume import GoOn, Start
 from core.train.retry import Ladder, Shortage, attempt

@@ -16,7 +16,7 @@ from core.model.moe import NAME, experts_of, fused_weights
 from core.recipe import make_recipe
 from core.runs.store import Run
 from core.runs.tail import Tail
-from core.train.packing import packing_is_exact
+from core.step.packing import packing_is_exact
 from core.workspace import Workspace
 from tests.tiny import tiny_model
 

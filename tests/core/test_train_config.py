@@ -14,10 +14,10 @@ from core.data.batches import MicroBatches, packed_batch, padded_batch
 from core.data.rendering.render import Rendered
 from core.errors import RecipeError
 from core.recipe import make_recipe
+from core.step.loss import last_hidden
+from core.step.neftune import add_noise, lengths
+from core.step.packing import packing_is_wanted
 from core.train.config import optimizer_name, trainer_config
-from core.train.loss import last_hidden
-from core.train.neftune import add_noise, lengths
-from core.train.packing import packing_is_wanted
 from core.train.trainer import NibbleTrainer
 
 OPTIMIZERS = ["paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]

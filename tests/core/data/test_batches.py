@@ -21,7 +21,7 @@ from core.data.batches import (
 from core.data.conversation import Conversation
 from core.data.rendering.render import IGNORED, Rendered, Renderer
 from core.recipe import DataSettings
-from core.train.packing import packing_is_exact
+from core.step.packing import packing_is_exact
 from tests.tiny import chat_rows, tiny_model
 
 

@@ -16,8 +16,8 @@ from core.errors import ModelError, RecipeError
 from core.model.load import attach_lora, attention_implementation, load_adapter, load_base, parameters_trained
 from core.model.lora_init import lora_layers, split, weight_of
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
+from core.step.fused_lora import fuse
 from core.system.hardware import Device
-from core.train.fused import fuse
 from tests.tiny import tiny_model
 
 CPU = Device("cpu", "CPU", 2**34, 2**33)

@@ -14,11 +14,11 @@ from core.memory.attention import attention_of
 from core.memory.constants import Constants
 from core.memory.dropout import dropout_of
 from core.model.attention import repeat_keys
+from core.step.embedding_offload import keep_embeddings_in_ram
 from core.system import process
 from core.system.hardware import Device
 from core.system.process import child_environment
 from core.train import limits
-from core.train.offload import keep_embeddings_in_ram
 
 CARD = Device("cuda", "Card", 24 * 10**9, 20 * 10**9)
 

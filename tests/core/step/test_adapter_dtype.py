@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.autograd.graph import saved_tensors_hooks
 
-from core.train.input_dtype import compute_in_input_dtype
+from core.step.adapter_dtype import compute_in_input_dtype
 
 
 class _Net(torch.nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.train.fused import fuse
+from core.step.fused_lora import fuse
 
 
 def _loss_and_gradients(model: Any, ids: torch.Tensor) -> tuple[float, dict[str, torch.Tensor]]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from core.train import loss as head_loss
-from core.train.loss import TrainedTokensLoss, head_is_exact, summed_loss
+from core.step import loss as head_loss
+from core.step.loss import TrainedTokensLoss, head_is_exact, summed_loss
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
