@@ -28,7 +28,7 @@ def has_gpu(what: str) -> bool:
 
 def measure_constants() -> None:
     """Measure what a process takes beside its tensors, as `doctor` does: plans go by it."""
-    subprocess.run(**as_process("core.memory.constants"), stdout=subprocess.DEVNULL, check=False)
+    subprocess.run(**as_process("core.memory.measured_overhead"), stdout=subprocess.DEVNULL, check=False)
 
 
 def config_of(model: str) -> dict[str, Any]:

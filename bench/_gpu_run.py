@@ -125,7 +125,7 @@ def main(job: Job) -> Outcome:
 def _sketched(config: dict[str, Any]) -> Any:
     import torch
 
-    from core.memory.sketch import sketch_base
+    from core.memory.meta_model import sketch_base
 
     return sketch_base(config, make_recipe({"quantization.bits": 16}).quantization, torch.float32)
 
@@ -137,8 +137,8 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
 
     from core.basemodel.find import find_model
     from core.data.batches import MicroBatches, data_order
-    from core.memory.batches import Conversation
     from core.memory.plan import plan
+    from core.memory.workload import Conversation
     from core.model.load import dtype_for, load_tokenizer
     from core.step.packing import packing_is_exact
     from core.train.choices import Choices
@@ -178,9 +178,9 @@ def _question(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
     """What the plan is asked: this job on this machine's device within its budget."""
     from dataclasses import replace
 
-    from core.budget import Budget
-    from core.memory.ask import Architecture, question, target_for
-    from core.memory.batches import Conversation
+    from core.memory.budget import Budget
+    from core.memory.estimate import Architecture, question, target_for
+    from core.memory.workload import Conversation
 
     conversations = [Conversation(length, length - 1) for length in job.lengths]
     asked = question(

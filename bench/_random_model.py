@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
-from core.memory.sketch import sketch_base
+from core.memory.meta_model import sketch_base
 from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.recipe import QuantizationSettings, make_recipe
 from core.system.hardware import Device

@@ -1,7 +1,7 @@
 """Memory as traced before the run, against the same count over a real NF4 run of Nibble's own trainer.
 
 Small random models of real architectures, their sizes, lengths, micro-batches, ranks and checkpointing drawn anew from
-the seed, so that nothing can be fitted to them. Both sides are counted by core/memory/count.py: the trace on meta
+the seed, so that nothing can be fitted to them. Both sides are counted by core/memory/tensor_counter.py: the trace on meta
 tensors, the run on real ones, from the loaded model through two optimizer steps. Where there is a GPU, plans are
 compared with what torch and NVML read on it as well.
 """
@@ -130,7 +130,7 @@ def measure(case: Case, computing: str = "float32", adapters: str = "float32") -
     """Run a case for real and traced: on the CPU, computing in that dtype, the adapters in theirs."""
     import torch
 
-    from core.memory.sketch import sketch
+    from core.memory.meta_model import sketch
     from core.memory.trace import trace
 
     dtypes = getattr(torch, computing), getattr(torch, adapters)
@@ -149,7 +149,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     from core.basemodel.find import FoundModel, find_model
     from core.data.batches import MicroBatches
     from core.data.rendering.render import Rendered
-    from core.memory.count import Counter
+    from core.memory.tensor_counter import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.model.load import attach_lora, load_base, load_tokenizer
     from core.step.packing import packing_is_exact

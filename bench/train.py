@@ -164,9 +164,9 @@ class _Ours:
 
     def __init__(self, recipe: Recipe, folder: Path, file: Path) -> None:
         from core.basemodel.find import find_model
-        from core.budget import read_budget
         from core.data.batches import MicroBatches, data_order
         from core.data.rendering.render import render_all
+        from core.memory.budget import read_budget
         from core.model.load import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.step.packing import packing_is_exact
         from core.system.hardware import device

@@ -107,7 +107,7 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     from core.further import take_over
-    from core.memory.ask import make_plan
+    from core.memory.estimate import make_plan
     from core.sizes import show_size
     from core.typed import load_typed
 

@@ -93,10 +93,10 @@ class _Work:
         """
         from core.advice import advice
         from core.basemodel.find import find_model
-        from core.budget import read_budget
         from core.data.batches import steps_for
         from core.further import take_over
         from core.launching import locate, refuse_length
+        from core.memory.budget import read_budget
         from core.model.fit import refuse_misfit
         from core.runs.device_free import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
@@ -137,7 +137,7 @@ class _Work:
     def _plan(self, workspace: Workspace, recipe: Recipe) -> Answer:
         """What the recipe will take on this machine, and how it would be run; `steps` where the data is counted."""
         from core.further import take_over
-        from core.memory.ask import architecture_of, plan_for
+        from core.memory.estimate import architecture_of, plan_for
 
         recipe, _ = take_over(recipe, workspace)
         architecture = architecture_of(recipe.model)
@@ -175,7 +175,7 @@ def _where(error: NibbleError) -> str:
     return "model" if isinstance(error, ModelError) else places.get(type(error), "recipe")
 
 
-_imports = threading.Thread(target=lambda: __import__("core.memory.ask"), name="imports", daemon=True)
+_imports = threading.Thread(target=lambda: __import__("core.memory.estimate"), name="imports", daemon=True)
 
 
 def _wait_for_imports() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from core.basemodel.code_consent import require_agreed
 from core.basemodel.find import FoundModel, find_model
-from core.budget import read_budget
 from core.data.dataset import load
 from core.data.huggingface import fetch, looks_like_hub_id
 from core.data.samples import find_sample
 from core.data.store import find_dataset, keep
 from core.errors import RecipeError
 from core.further import bring_along, take_over
+from core.memory.budget import read_budget
 from core.model.attention import refuse_attention
 from core.recipe import DataSettings, Recipe
 from core.runs.create import create_run

@@ -160,7 +160,7 @@ def trace_model(facts: ModelFacts, found: dict[str, Any]) -> Iterator[str]:
 
 def traced(model: str, length: int, card: str) -> dict[str, Any]:
     """The peak of `model` at `length`, by category, just as `plan --card` gives it."""
-    from core.memory.ask import make_plan
+    from core.memory.estimate import make_plan
     from core.recipe import make_recipe
 
     recipe = make_recipe({**SETTINGS, "model": model, "data.max_length": length, "budget": "1TiB"})
@@ -170,8 +170,8 @@ def traced(model: str, length: int, card: str) -> dict[str, Any]:
 
 def finish(found: dict[str, Any]) -> None:
     """Bring what lies on top of the tensors up to date, and say for every card what fits."""
-    from core.memory.question import Peak
-    from core.memory.target import of_card
+    from core.memory.device import of_card
+    from core.memory.problem import Peak
     from core.memory.trace import Phase, Traced
 
     for largest in largest_cards():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.basemodel.find import FoundModel
-from core.budget import CUDA_CONTEXT_BYTES, NF4_BITS, NF4_DOUBLE_BITS
 from core.errors import ModelError
+from core.memory.budget import CUDA_CONTEXT_BYTES, NF4_BITS, NF4_DOUBLE_BITS
 from core.recipe import QuantizationSettings
 from core.runs.queue import at_work
 from core.runs.store import Run

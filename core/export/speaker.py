@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import torch
 
-from core.budget import CUDA_CONTEXT_BYTES
 from core.errors import NibbleError
+from core.memory.budget import CUDA_CONTEXT_BYTES
 from core.model.load import dtype_for
 from core.sizes import show_size
 from core.system.hardware import Device, device

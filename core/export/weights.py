@@ -28,7 +28,7 @@ from core.basemodel.find import weight_files
 from core.export.place import ExportError
 from core.export.shards import DTYPES
 from core.export.subject import Subject
-from core.memory.sketch import sketch_base
+from core.memory.meta_model import sketch_base
 from core.model.load import dtype_for, torch_device
 from core.model.lora_init import ADAPTER, lora_layers
 from core.recipe import QuantizationSettings

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.memory.question import Peak, Question, with_settings
+from core.memory.problem import Peak, Question, with_settings
 from core.memory.reasons import reasons_for
-from core.memory.way import Way, most_frugal, share_of
+from core.memory.strategy import Way, most_frugal, share_of
 from core.recipe import Recipe
 from core.sizes import show_size
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from core.memory.question import Peak, Question
-from core.memory.way import Way, share_of
+from core.memory.problem import Peak, Question
+from core.memory.strategy import Way, share_of
 from core.sizes import show_size
 from core.step.packing import packing_is_wanted
 

@@ -1,6 +1,6 @@
 """One optimizer step of a run, traced on meta tensors: what it takes, byte by byte, before it is run.
 
-The model comes from `core.memory.sketch`, the loss, the fused layers and the shape of a micro-batch from the trainer's
+The model comes from `core.memory.meta_model`, the loss, the fused layers and the shape of a micro-batch from the trainer's
 own code. Two steps are traced, for the optimizer's states exist from the second on.
 """
 
@@ -17,13 +17,13 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 
 from core.data.batches import Batch
 from core.data.rendering.render import IGNORED
-from core.memory.attention import attention_of
-from core.memory.count import Counter
-from core.memory.dropout import dropout_of
-from core.memory.experts import experts_on
-from core.memory.memo import Memo
-from core.memory.offloaded import Offloaded
-from core.memory.states import OptimizerStates
+from core.memory.activation_offload import Offloaded
+from core.memory.meta_attention import attention_of
+from core.memory.meta_dropout import dropout_of
+from core.memory.meta_moe import experts_on
+from core.memory.op_cache import Memo
+from core.memory.optimizer_states import OptimizerStates
+from core.memory.tensor_counter import Counter
 from core.model.moe import experts_of, fused_weights, numbers_in
 from core.model.text_reach import values_unseen
 from core.step.adapter_dtype import compute_in_input_dtype

@@ -63,7 +63,7 @@ def _constants() -> dict[str, Any]:
     """What the card takes beside the tensors, measured now and kept for the plans; empty where that cannot be."""
     if device().kind != "cuda":
         return {}
-    child = [sys.executable, "-m", "core.memory.constants"]
+    child = [sys.executable, "-m", "core.memory.measured_overhead"]
     found = subprocess.run(child, cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8")
     lines = found.stdout.strip().splitlines()
     return dict(json.loads(lines[-1])) if found.returncode == 0 and lines else {}

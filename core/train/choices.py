@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.basemodel.find import FoundModel
-from core.budget import Budget
 from core.data.rendering.render import Rendered
 from core.errors import BudgetError, ModelError
-from core.memory.ask import NOT_PLANNED, Architecture, conversation_of, question, target_for
+from core.memory.budget import Budget
+from core.memory.estimate import NOT_PLANNED, Architecture, conversation_of, question, target_for
 from core.memory.plan import Plan, plan
-from core.memory.question import with_settings
-from core.memory.way import OPTIMIZERS, Way, most_frugal, share_of, ways_of
+from core.memory.problem import with_settings
+from core.memory.strategy import OPTIMIZERS, Way, most_frugal, share_of, ways_of
 from core.recipe import Recipe
 from core.sizes import show_size
 from core.step.embedding_offload import keep_embeddings_in_ram

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from accelerate.utils.memory import clear_device_cache
 
-from core.budget import Budget
 from core.errors import BudgetError, TrainingError
+from core.memory.budget import Budget
 from core.model.lora_init import ADAPTER, lora_layers
 from core.runs.manifest import flush_all, put_in_place, valid_checkpoints
 from core.runs.store import Run

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import torch
 
-from core.memory.constants import constants_of
+from core.memory.measured_overhead import constants_of
 from core.system.hardware import Device
 
 if sys.platform == "linux":

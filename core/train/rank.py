@@ -73,7 +73,7 @@ def follow(run: Run) -> None:
     """Train along, deciding nothing: the same model and rows as rank 0, and this process' share of each step."""
     from transformers import TrainerCallback
 
-    from core.budget import read_budget
+    from core.memory.budget import read_budget
     from core.train.base import have_base
     from core.train.evaluation import Evaluator
     from core.train.loop import make_trainer, prepare

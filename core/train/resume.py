@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from core.errors import RunError
-from core.memory.way import Way
+from core.memory.strategy import Way
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
 from core.train.checkpoints import (

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache
 
-from core.memory.way import CHECKPOINTING, Way
+from core.memory.strategy import CHECKPOINTING, Way
 from core.model.load import is_out_of_memory
 from core.system.allocator import heap_can_return
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from core.memory.way import Way
+from core.memory.strategy import Way
 from core.recipe import Recipe
 from core.runs.heartbeat import Heart
 from core.runs.store import Request, Run

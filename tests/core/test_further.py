@@ -200,7 +200,7 @@ def test_one_that_was_brought_in_goes_on_and_the_run_is_whole_without_it(
 
 
 def test_the_plan_traces_the_adapter_that_is_trained(tiny: Path, rows_file: Path, workspace: Workspace) -> None:
-    from core.memory.ask import make_plan
+    from core.memory.estimate import make_plan
 
     values = {"data.path": str(rows_file), "data.max_length": 64, "train.effective_batch": 2, "train.max_steps": 1}
     begun = make_plan(make_recipe({**values, "lora.start_from": _brought(workspace, tiny)}), workspace)

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from core.basemodel.find import find_model
 from core.data.batches import MicroBatches, data_order
 from core.data.rendering.render import Rendered
-from core.memory.way import Way
+from core.memory.strategy import Way
 from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run

@@ -56,7 +56,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def plan(workspace: Workspace, model: Path) -> None:
     """As `plan` does."""
-    from core.memory.ask import make_plan
+    from core.memory.estimate import make_plan
 
     make_plan(_recipe(workspace, model), workspace)
 

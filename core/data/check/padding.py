@@ -29,7 +29,7 @@ def padding_shares(lengths: Sequence[int], effective_batch: int, micro_batch: in
 
 def likely_micro_batch(mean_length: float, effective_batch: int, device_kind: str) -> int:
     """The micro-batch that the trainer takes where memory is no limit: as many as keep the device busy."""
-    from core.memory.question import BUSY_TOKENS
+    from core.memory.problem import BUSY_TOKENS
 
     divisors = [size for size in range(1, effective_batch + 1) if effective_batch % size == 0]
     return max((size for size in divisors if size * mean_length <= BUSY_TOKENS[device_kind]), default=1)

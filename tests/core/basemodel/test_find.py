@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.basemodel.find import find_model, model_choices
-from core.budget import floor_bytes, read_budget
 from core.errors import BudgetError, ModelError, RecipeError
+from core.memory.budget import floor_bytes, read_budget
 from core.recipe import make_recipe
 from core.system.hardware import Device
 from core.workspace import Workspace

@@ -30,7 +30,7 @@ from core.export.order import Order
 from core.export.place import Broken, ExportError
 from core.export.subject import find_subject, parts_of
 from core.export.weights import MergedWeights
-from core.memory.count import Counter
+from core.memory.tensor_counter import Counter
 from core.runs.manifest import write_manifest
 from core.runs.store import Run
 from core.system.hardware import device

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from core.budget import Budget
 from core.catalogue.facts import find_card, model_facts
 from core.cli import main
 from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
-from core.memory.ask import Architecture, architecture_of, question, read_plan_budget
-from core.memory.batches import Conversation, Data, shape_of, work_of
-from core.memory.mixture import share_met
+from core.memory.budget import Budget
+from core.memory.device import of_card
+from core.memory.estimate import Architecture, architecture_of, question, read_plan_budget
+from core.memory.moe_active_share import share_met
 from core.memory.plan import Plan, plan
-from core.memory.target import of_card
+from core.memory.strategy import Way
 from core.memory.trace import MicroBatch
-from core.memory.way import Way
+from core.memory.workload import Conversation, Data, shape_of, work_of
 from core.recipe import Recipe, make_recipe
 from tests.core.data.test_batches import _rows
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_traced_is_said_so(
     def looks_at_values(*_: Any, **__: Any) -> Any:
         raise RuntimeError("Tensor.item() cannot be called on meta tensors")
 
-    monkeypatch.setattr("core.memory.tracing.trace", looks_at_values)
+    monkeypatch.setattr("core.memory.traces.trace", looks_at_values)
     asked = ["plan", "quickstart", "--set", "model=smollm2-135m", "--card", "a6000-48gb", "--set", "lora.rank=7"]
     status = main([*asked, "--json"])
     said = json.loads(capsys.readouterr().out)["error"]

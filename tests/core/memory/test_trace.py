@@ -13,10 +13,10 @@ from bench.memory import draw_case, measure
 from core.catalogue.facts import model_facts
 from core.data.batches import packed_batch, padded_batch
 from core.errors import ModelError
-from core.memory.count import GRAIN, Counter
-from core.memory.offloaded import ON_THEIR_WAY
-from core.memory.shallow import traced_at_depth
-from core.memory.sketch import sketch
+from core.memory.activation_offload import ON_THEIR_WAY
+from core.memory.extrapolate import traced_at_depth
+from core.memory.meta_model import sketch
+from core.memory.tensor_counter import GRAIN, Counter
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings
 from tests.core.data.test_batches import _rows

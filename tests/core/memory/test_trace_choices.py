@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bench.memory import Case, measure
-from core.memory.sketch import sketch
+from core.memory.meta_model import sketch
 from core.memory.trace import MicroBatch, OptimizerStates, trace
-from core.memory.tracing import tracer
+from core.memory.traces import tracer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 
 CONFIG = {

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from core.basemodel.find import find_model
-from core.budget import adapter_parameters, extra_parameters, floor_bytes
 from core.errors import ModelError, RecipeError
+from core.memory.budget import adapter_parameters, extra_parameters, floor_bytes
 from core.model.load import attach_lora, attention_implementation, load_adapter, load_base, parameters_trained
 from core.model.lora_init import lora_layers, split, weight_of
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
@@ -220,7 +220,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_targets_are_found_in_every_family_and_never_the_head(family: str, bits: int) -> None:
-    from core.memory.sketch import sketch
+    from core.memory.meta_model import sketch
 
     more, attention, queries_and_values = FAMILIES[family]
     config = {"model_type": family, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, **more}

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from core.basemodel.find import find_model
 from core.errors import ModelError
-from core.memory.sketch import sketch
+from core.memory.meta_model import sketch
 from core.model.fit import refuse_misfit
 from core.model.load import attach_lora, load_base
 from core.model.lora_config import target_modules, tell_targets

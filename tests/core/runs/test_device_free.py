@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.launching import check
-from core.memory.ask import read_plan_budget
-from core.memory.target import this_machine
+from core.memory.device import this_machine
+from core.memory.estimate import read_plan_budget
 from core.recipe import Recipe, make_recipe
 from core.runs import device_free
 from core.runs.device_free import device_for_a_run

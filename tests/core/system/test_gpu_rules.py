@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import sdpa_attention
 
-from core.memory.attention import attention_of
-from core.memory.constants import Constants
-from core.memory.dropout import dropout_of
+from core.memory.measured_overhead import Constants
+from core.memory.meta_attention import attention_of
+from core.memory.meta_dropout import dropout_of
 from core.model.attention import repeat_keys
 from core.step.embedding_offload import keep_embeddings_in_ram
 from core.system import process

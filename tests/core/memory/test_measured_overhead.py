@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.catalogue.facts import find_card
-from core.memory import constants
-from core.memory.constants import Constants, constants_of, documented, keep, work_as_a_step
-from core.memory.target import of_card, this_machine
+from core.memory import measured_overhead
+from core.memory.device import of_card, this_machine
+from core.memory.measured_overhead import Constants, constants_of, documented, keep, work_as_a_step
 from core.system.hardware import Device
 
 CARD = Device("cuda", "NVIDIA Test 4090", 24 * 2**30, 23 * 2**30)
@@ -19,8 +19,8 @@ ADA = (8, 9)
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(constants, "FILE", tmp_path / "nibble-gpu.json")
-    monkeypatch.setattr(constants, "cuda_driver", lambda: "580.1")
+    monkeypatch.setattr(measured_overhead, "FILE", tmp_path / "nibble-gpu.json")
+    monkeypatch.setattr(measured_overhead, "cuda_driver", lambda: "580.1")
 
 
 def test_what_was_measured_counts_until_card_driver_or_torch_is_another(monkeypatch) -> None:
@@ -30,24 +30,24 @@ def test_what_was_measured_counts_until_card_driver_or_torch_is_another(monkeypa
     assert constants_of(CARD, ADA) == Constants(420_000_000, 9_000_000, measured=True)
     assert this_machine(CARD, ADA).context_bytes == 420_000_000
     assert constants_of(replace(CARD, name="NVIDIA Other"), ADA) == documented(ADA)
-    monkeypatch.setattr(constants, "cuda_driver", lambda: "590.2")
+    monkeypatch.setattr(measured_overhead, "cuda_driver", lambda: "590.2")
     assert constants_of(CARD, ADA) == documented(ADA)
 
 
 def test_a_damaged_file_is_as_none() -> None:
-    constants.FILE.write_text("[1, 2")
+    measured_overhead.FILE.write_text("[1, 2")
     assert constants_of(CARD, ADA) == documented(ADA)
-    constants.FILE.write_text("[1, 2]")
+    measured_overhead.FILE.write_text("[1, 2]")
     assert constants_of(CARD, ADA) == documented(ADA)
 
 
 def test_a_reading_that_somebody_else_has_spoilt_is_not_kept(monkeypatch) -> None:
-    monkeypatch.setattr(constants, "device", lambda: CARD)
-    monkeypatch.setattr(constants, "measure", lambda card: Constants(9 * 2**30, 9_000_000, measured=True))
-    assert constants.main() == {}
-    assert not constants.FILE.exists()
-    monkeypatch.setattr(constants, "measure", lambda card: Constants(400 * 2**20, 9_000_000, measured=True))
-    assert constants.main()["context_bytes"] == 400 * 2**20
+    monkeypatch.setattr(measured_overhead, "device", lambda: CARD)
+    monkeypatch.setattr(measured_overhead, "measure", lambda card: Constants(9 * 2**30, 9_000_000, measured=True))
+    assert measured_overhead.main() == {}
+    assert not measured_overhead.FILE.exists()
+    monkeypatch.setattr(measured_overhead, "measure", lambda card: Constants(400 * 2**20, 9_000_000, measured=True))
+    assert measured_overhead.main()["context_bytes"] == 400 * 2**20
     assert constants_of(CARD, ADA).measured
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from core.errors import ModelError
-from core.memory.offloaded import ON_THEIR_WAY
-from core.memory.question import TraceOf
-from core.memory.shallow import traced_at_depth
-from core.memory.sketch import sketch
+from core.memory.activation_offload import ON_THEIR_WAY
+from core.memory.extrapolate import traced_at_depth
+from core.memory.meta_model import sketch
+from core.memory.problem import TraceOf
 from core.memory.trace import MicroBatch, Traced, trace
 from core.model.load import adapter_dtype
 from core.recipe import LoraSettings, QuantizationSettings, Recipe

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from core.catalogue.facts import find_card
-from core.memory.question import Peak
-from core.memory.states import OptimizerStates
-from core.memory.target import of_card
+from core.memory.device import of_card
+from core.memory.optimizer_states import OptimizerStates
+from core.memory.problem import Peak
 from core.memory.trace import LOADING, Phase, Traced
 
 

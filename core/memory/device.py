@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from core.budget import CPU_PROCESS_BYTES
 from core.catalogue.facts import Card, cards
-from core.memory.constants import Constants, constants_of, documented
+from core.memory.budget import CPU_PROCESS_BYTES
+from core.memory.measured_overhead import Constants, constants_of, documented
 from core.system.allocator import heap_can_return
 from core.system.hardware import Device, compute_dtype, cpu_cores
 

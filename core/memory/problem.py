@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from core.budget import Budget
-from core.memory.batches import Data, Work, work_of
-from core.memory.target import Target
+from core.memory.budget import Budget
+from core.memory.device import Target
+from core.memory.strategy import Way, seconds, share_of, ways_of
 from core.memory.trace import MicroBatch, Traced
-from core.memory.way import Way, seconds, share_of, ways_of
+from core.memory.workload import Data, Work, work_of
 from core.recipe import Recipe
 
 # Tokens at once that keep a device busy; more gains little and takes memory.

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.basemodel.find import find_model
-from core.budget import Budget
 from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.batches import steps_for
 from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.further import take_over
-from core.memory.batches import Conversation, Data
-from core.memory.mixture import share_met
+from core.memory.budget import Budget
+from core.memory.device import Target, of_card, this_machine
+from core.memory.moe_active_share import share_met
 from core.memory.plan import Plan, plan
-from core.memory.question import Question
-from core.memory.target import Target, of_card, this_machine
-from core.memory.tracing import tracer
+from core.memory.problem import Question
+from core.memory.traces import tracer
+from core.memory.workload import Conversation, Data
 from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_free import device_for_a_run

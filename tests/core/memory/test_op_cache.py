@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from core.memory import trace as traces
-from core.memory.count import Counter
-from core.memory.memo import Memo
-from core.memory.sketch import sketch
+from core.memory.meta_model import sketch
+from core.memory.op_cache import Memo
+from core.memory.tensor_counter import Counter
 from core.memory.trace import MicroBatch, trace
 from core.recipe import make_recipe
 

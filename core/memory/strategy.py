@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from core.memory.batches import Work
-from core.memory.target import Target
+from core.memory.device import Target
+from core.memory.workload import Work
 from core.recipe import Recipe
 
 CHECKPOINTING = ("off", "half", "full")

@@ -1,6 +1,6 @@
 """What a GPU's process takes beside the tensors that torch counts: measured once on this card, else as documented.
 
-    python -m core.memory.constants     (measures; `doctor` runs it in a process of its own, for it imports torch)
+    python -m core.memory.measured_overhead     (measures; `doctor` runs it in a process of its own, for it imports torch)
 
 Kept beside the torch that they were measured with: another torch, card or driver has others. Reading imports no torch.
 """
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from core.budget import CUDA_CONTEXT_BYTES
+from core.memory.budget import CUDA_CONTEXT_BYTES
 from core.system.hardware import Device, claim_card, cuda_driver, device, device_used_bytes
 from core.workspace import read_json, write_json
 
