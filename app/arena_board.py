@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from app import arena_board_html
 from app.arena_desk import unforeseen
-from core.arena.board import Board, board
 from core.arena.elo import orderings_for
 from core.arena.judge import Bias, position_bias
+from core.arena.leaderboard import Board, board
 from core.arena.votes import KINDS, VoteBook, games_of, labels_of
 
 Kinds = tuple[str, ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from app.charts import ticks
 from app.pieces import busy, empty, error_box, number, text
-from core.arena.board import Board
 from core.arena.elo import START, K
+from core.arena.leaderboard import Board
 
 WIDE, TALL, EDGE = 184, 22, 14
 FEW_GAMES = 10

@@ -17,8 +17,8 @@ from app.uploads import folder_to_send, forget
 from core.arena.contestants import ITS_BASE
 from core.arena.match import Match
 from core.arena.prompts import categories
-from core.arena.table import as_votes, read_table, write_table
 from core.arena.votes import Choice
+from core.arena.votes_csv import as_votes, read_table, write_table
 from core.errors import NibbleError
 from core.workspace import read_json, write_json
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from app import arena_html
 from app.arena_desk import ArenaDesk, prompts_of, sampling_of, unforeseen
-from core.arena.bulk import SEED, Bulk
+from core.arena.batch_answers import SEED, Bulk
 from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
 from core.arena.match import waiting

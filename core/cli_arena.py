@@ -61,8 +61,8 @@ def _elo(options: argparse.Namespace) -> tuple[int, Result]:
 
 def _games(options: argparse.Namespace) -> tuple[list[Any], int, list[str]]:
     """(the games, how many rows are none, why) of the file, or of the workspace. Raises NibbleError for no games."""
-    from core.arena.table import read_table
     from core.arena.votes import VoteBook, games_of
+    from core.arena.votes_csv import read_table
 
     if options.file is not None:
         table = read_table(_reach(options).read(options.file, "The file of votes"))
@@ -79,8 +79,8 @@ def _votes_arguments(part: argparse.ArgumentParser) -> None:
 
 
 def _votes(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.arena.table import write_table
     from core.arena.votes import KINDS, VoteBook
+    from core.arena.votes_csv import write_table
 
     book = VoteBook(Workspace.open(options.data_dir))
     votes = book.refresh()
@@ -107,8 +107,8 @@ def _import_arguments(part: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.arena.table import as_votes, read_table
     from core.arena.votes import VoteBook
+    from core.arena.votes_csv import as_votes, read_table
 
     file = _reach(options).read(options.file, "The file of votes")
     table, book = read_table(file), VoteBook(Workspace.open(options.data_dir))
@@ -159,7 +159,7 @@ def _answer_arguments(part: argparse.ArgumentParser) -> None:
 
 def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.answers import AnswerBook
-    from core.arena.bulk import SEED, Bulk
+    from core.arena.batch_answers import SEED, Bulk
     from core.arena.contestants import contestants
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling

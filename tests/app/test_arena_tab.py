@@ -13,9 +13,9 @@ from app import arena_board_html, arena_html
 from app.arena_events import ArenaEvents
 from app.context import Context
 from app.tabs import arena
-from core.arena.board import board
 from core.arena.contestants import ITS_BASE
 from core.arena.games import Game
+from core.arena.leaderboard import board
 from core.arena.votes import Side, Vote
 from tests.core.arena.speaking import Speaker
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from core.arena.answers import AnswerBook
-from core.arena.bulk import Bulk
+from core.arena.batch_answers import Bulk
 from core.arena.prompts import shipped
 from core.arena.votes import VoteBook
 from core.generation.sampling import Sampling

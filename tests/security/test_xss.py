@@ -26,8 +26,8 @@ from app.main import Server, Serving, launch
 from app.opening import choose_port
 from app.security import workspace_token
 from app.talk import Turn
-from core.arena.table import write_table
 from core.arena.votes import Side, Vote
+from core.arena.votes_csv import write_table
 from core.chat.client import ChatClient
 from core.generation.reply import Piece
 from core.helper import Helper

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from core.arena.board import board
 from core.arena.bradley_terry import LOST_ALL, NEVER_MET, WON_ALL, bradley_terry
 from core.arena.elo import START, K, elo, orderings_for
 from core.arena.games import Game
-from core.arena.pairs import pairs
+from core.arena.leaderboard import board
+from core.arena.win_rates import pairs
 
 NAMES = ["anna", "ben", "carla", "dora", "emil"]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from core.arena.answers import Answer, AnswerBook
-from core.arena.bulk import Bulk
+from core.arena.batch_answers import Bulk
 from core.arena.judge import Judge, Judging, position_bias
 from core.arena.match import waiting
 from core.arena.prompts import Prompt

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.arena.answers import AnswerBook, key_of
-from core.arena.bulk import Bulk
+from core.arena.batch_answers import Bulk
 from core.arena.contestants import ITS_BASE, contestants
 from core.arena.match import Match, Stopped, new_match, prepared_match, waiting
 from core.arena.prompts import Prompt

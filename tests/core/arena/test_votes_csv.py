@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from core.arena.games import Game
-from core.arena.table import LONGEST_NAME, as_votes, read_table, write_table
 from core.arena.votes import Side, Vote
+from core.arena.votes_csv import LONGEST_NAME, as_votes, read_table, write_table
 from core.errors import DataError
 
 HEAD = "model_a,model_b,winner\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from core.arena.bradley_terry import Strength, bradley_terry
 from core.arena.elo import ORDERINGS, Rating, elo
 from core.arena.games import Game
-from core.arena.pairs import Pair, pairs
+from core.arena.win_rates import Pair, pairs
 
 
 @dataclass(frozen=True)
