@@ -12,8 +12,8 @@ from app.pieces import busy, date, empty, error_box, note_box, progress_bar, tex
 from core.basemodel.find import FoundModel, find_model
 from core.errors import NibbleError
 from core.export.jobs import Job
-from core.export.subject import folder_of
-from core.export.told import check_name, check_result, is_equal, is_proved, told_checks
+from core.export.proof.report import check_name, check_result, is_equal, is_proved, told_checks
+from core.export.source import folder_of
 from core.runs.store import Run
 from core.sizes import show_bytes
 

@@ -14,9 +14,9 @@ from app.context import Context
 from app.export_desk import newest
 from app.uploads import forget
 from core.errors import NibbleError
-from core.export.importing import import_adapter
-from core.export.place import ExportError
-from core.export.push import plan_upload
+from core.export.destination import ExportError
+from core.export.import_adapter import import_adapter
+from core.export.push_to_hub import plan_upload
 
 Updates = dict[Any, Any]
 PACKED = [".zip", ".tar", ".gz", ".tgz"]

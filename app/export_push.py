@@ -7,7 +7,7 @@ from functools import partial
 from app import pieces
 from app.background import Background
 from app.pieces import text
-from core.export.push import Upload, push
+from core.export.push_to_hub import Upload, push
 from core.sizes import show_bytes
 
 SHOWN_FILES = 40

@@ -45,10 +45,10 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.system.hardware import claim_card
 
     claim_card()
-    from core.export.make import export
-    from core.export.order import Order
-    from core.export.subject import export_name, part_named
-    from core.export.told import lines, sentence
+    from core.export.options import Order
+    from core.export.pipeline import export
+    from core.export.proof.report import lines, sentence
+    from core.export.source import export_name, part_named
     from core.runs.find import find_run
     from core.sizes import show_bytes
 
@@ -75,7 +75,7 @@ def import_arguments(command: argparse.ArgumentParser) -> None:
 
 def import_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Take in an adapter from elsewhere, for Chat and Arena."""
-    from core.export.importing import import_adapter
+    from core.export.import_adapter import import_adapter
 
     workspace = Workspace.open(options.data_dir)
     source = Reach.of(workspace).read(options.source, "The adapter")
@@ -94,7 +94,7 @@ def push_arguments(command: argparse.ArgumentParser) -> None:
 
 def push_export(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Show what would be uploaded, and with --yes upload it."""
-    from core.export.push import plan_upload, push
+    from core.export.push_to_hub import plan_upload, push
 
     folder = Reach.of(Workspace.open(options.data_dir)).read(options.folder, "The export's folder")
     upload = plan_upload(folder, options.repo, private=not options.public)

@@ -18,9 +18,9 @@ from app.export_more import More
 from app.pieces import date
 from core.errors import NibbleError, RunError
 from core.export import jobs
-from core.export.order import Order
-from core.export.place import refuse_place
-from core.export.subject import export_name, parts_of
+from core.export.destination import refuse_place
+from core.export.options import Order
+from core.export.source import export_name, parts_of
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 

@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from core.export.card import Card
-from core.export.companions import write_generation_config, write_tokenizer
-from core.export.naming import is_on_hub, without_paths
-from core.export.subject import Subject
-from core.export.verify import NEW_TOKENS
+from core.export.model_card import Card
+from core.export.names import is_on_hub, without_paths
+from core.export.proof.verify import NEW_TOKENS
+from core.export.source import Subject
+from core.export.tokenizer_files import write_generation_config, write_tokenizer
 from core.workspace import SCAN_SECONDS, patiently, write_json
 
 WEIGHTS = "adapter_model.safetensors"

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.export.order import Order
-from core.export.place import partial_of
+from core.export.destination import partial_of
+from core.export.options import Order
 from core.system.process import apart, as_process, end_tree, is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 

@@ -19,12 +19,12 @@ import torch
 from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
 from core.data.cache import sha256_of
-from core.export.card import Card
-from core.export.companions import write_companions
+from core.export.merge_weights import MergedWeights, Onto, Stored
+from core.export.model_card import Card
+from core.export.proof.verify import NEW_TOKENS
 from core.export.shards import Planned, into_shards, shard_name, write_shard
-from core.export.subject import Subject
-from core.export.verify import NEW_TOKENS
-from core.export.weights import MergedWeights, Onto, Stored
+from core.export.source import Subject
+from core.export.tokenizer_files import write_companions
 from core.sizes import show_bytes
 from core.workspace import read_json, write_json
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from core.basemodel.code_consent import trust_only
 from core.errors import NibbleError
 from core.export.jobs import Job, tell_stopped
-from core.export.make import export
-from core.export.told import sentence
+from core.export.pipeline import export
+from core.export.proof.report import sentence
 from core.runs.find import find_run
 from core.system.hardware import claim_card
 from core.text.library_errors import telling_line

@@ -16,7 +16,7 @@ from app.context import Context
 from app.export_shelf import PREFIX, Downloads, Shelf
 from app.tabs import export
 from core.export import jobs
-from core.export.order import Order
+from core.export.options import Order
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run

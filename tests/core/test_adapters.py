@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from core.basemodel.find import find_model
 from core.chat.adapters import AdapterLost, Adapters
 from core.errors import ModelError, NibbleError
-from core.export.importing import import_adapter
+from core.export.import_adapter import import_adapter
 from core.untrusted.adapter_files import KNOWN
 from core.workspace import Workspace
 from tests.core.untrusted.seen_patterns import HOSTILE, PUBLISHED

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import core.train.loop as loop
 from core.basemodel.find import find_model
 from core.errors import ModelError, NibbleError, RecipeError
-from core.export.importing import import_adapter
+from core.export.import_adapter import import_adapter
 from core.further import find_start, take_over
 from core.launching import submit
 from core.recipe import make_recipe

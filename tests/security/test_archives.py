@@ -22,7 +22,7 @@ from app import uploads
 from app.uploads import OWNER, PREFIX, Uploads, forget
 from core.data.read import open_source
 from core.errors import DataError, NibbleError
-from core.export.importing import LIMITS, import_adapter
+from core.export.import_adapter import LIMITS, import_adapter
 from core.untrusted.archives import ArchiveError, Limits, entries_of, unpack
 from core.untrusted.paths import Reach
 from core.workspace import Workspace

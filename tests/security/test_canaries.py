@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from core.basemodel.code_consent import CodeNotAgreed, agree, code_of, require_agreed, trust_only
 from core.basemodel.find import find_model
 from core.errors import NibbleError
-from core.export.importing import import_adapter
+from core.export.import_adapter import import_adapter
 from core.recipe import make_recipe
 from core.workspace import Workspace
 from tests.security.canaries import HARMLESS, PICKLES, REFUSED, change, copy_of, own_code, pickled, program

@@ -21,8 +21,8 @@ from core.arena.contestants import contestants
 from core.basemodel.find import find_model
 from core.data.store import find_dataset, keep, safe_name
 from core.errors import NibbleError
-from core.export.importing import import_adapter
-from core.export.naming import safe_name as export_name
+from core.export.import_adapter import import_adapter
+from core.export.names import safe_name as export_name
 from core.launching import locate
 from core.recipe import DataSettings, make_recipe
 from core.runs.chat_models import find_voice

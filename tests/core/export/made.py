@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.export.subject import Subject, find_subject
+from core.export.source import Subject, find_subject
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -49,7 +49,7 @@ def subject_with_adapter(folder: Path, base: str, **settings: Any) -> Subject:
 
 def same_answers(subject: Subject, artefact: dict[str, Any], way: str = "dequantised", prompts: int = 4) -> Any:
     """Ask the export and its reference in this process; `verified`'s numbers."""
-    from core.export.answering import compare
-    from core.export.verify import job
+    from core.export.proof.compare import compare
+    from core.export.proof.verify import job
 
     return compare(job(subject, artefact, way, "float32", most=prompts, new_tokens=8))

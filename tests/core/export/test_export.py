@@ -22,14 +22,15 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from core import cli
-from core.export import make, shards, verify
-from core.export.make import export
+from core.export import pipeline, shards
+from core.export.destination import Broken, ExportError
+from core.export.merge_weights import MergedWeights
 from core.export.merged import write_merged
-from core.export.naming import safe_name
-from core.export.order import Order
-from core.export.place import Broken, ExportError
-from core.export.subject import find_subject, parts_of
-from core.export.weights import MergedWeights
+from core.export.names import safe_name
+from core.export.options import Order
+from core.export.pipeline import export
+from core.export.proof import verify
+from core.export.source import find_subject, parts_of
 from core.memory.tensor_counter import Counter
 from core.runs.manifest import write_manifest
 from core.runs.store import Run
@@ -52,15 +53,15 @@ def _names(folder: Path) -> list[str]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The proof is done in this process, which has loaded the libraries already."""
-    from core.export import answering
+    from core.export.proof import compare as proof_compare
 
     def in_this_process(jobs: list[dict[str, Any]], say: Any) -> Any:
         file = tmp_path_factory.mktemp("proof") / "jobs.json"
         write_json(file, [{**job, "new_tokens": 6} for job in jobs])
-        assert answering.main(file) == 0
+        assert proof_compare.main(file) == 0
         return read_json(file.with_suffix(".result.json"))
 
-    monkeypatch.setattr(answering, "trust_only", lambda workspace: None)  # it would count for all tests after
+    monkeypatch.setattr(proof_compare, "trust_only", lambda workspace: None)  # it would count for all tests after
     monkeypatch.setattr(verify, "_in_a_new_process", in_this_process)
 
 
@@ -220,8 +221,8 @@ def test_an_export_that_answers_otherwise_is_not_handed_over(
         weights = load_file(folder / "adapter_model.safetensors")
         save_file({name: weight * 3 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
 
-    write = make.write_adapter
-    monkeypatch.setattr(make, "write_adapter", other)
+    write = pipeline.write_adapter
+    monkeypatch.setattr(pipeline, "write_adapter", other)
     with pytest.raises(Broken, match="not the others, so it is not handed over"):
         export(workspace, run, Order("adapter", tmp_path / "adapter"), _nothing)
     assert _names(tmp_path) == []
@@ -350,7 +351,7 @@ def test_numbers_of_an_adapter_are_whole_where_they_are(tmp_path: Path, workspac
         patterns = {"alpha_pattern": {"q_proj": 16.0, "k_proj": 0.5}, "rank_pattern": {"q_proj": 4.0}}
         out = tmp_path / written
         out.mkdir()
-        make.write_adapter(replace(subject, adapter_config={**subject.adapter_config, **patterns}), out)
+        pipeline.write_adapter(replace(subject, adapter_config={**subject.adapter_config, **patterns}), out)
         text = (out / "adapter_config.json").read_text("utf-8")
         assert f'"lora_alpha": {written},' in text and '"q_proj": 16,' in text and '"k_proj": 0.5' in text
         assert '"q_proj": 4' in text and '"q_proj": 4.0' not in text and '"lora_dropout": 0.0' in text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.export import jobs
-from core.export.order import Order
+from core.export.options import Order
 from core.workspace import Workspace
 
 

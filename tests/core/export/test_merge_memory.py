@@ -42,8 +42,8 @@ import json, resource, sys
 from pathlib import Path
 import psutil, torch
 from core.export.merged import write_merged
-from core.export.subject import find_subject
-from core.export.weights import MergedWeights
+from core.export.source import find_subject
+from core.export.merge_weights import MergedWeights
 from core.system.hardware import device
 from core.runs.find import list_runs
 from core.workspace import Workspace

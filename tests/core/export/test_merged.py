@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from core.export.merge_weights import MergedWeights
 from core.export.merged import write_merged
-from core.export.subject import Subject
-from core.export.weights import MergedWeights
+from core.export.source import Subject
 from core.system.hardware import device
 from tests.core.export.made import same_answers, subject_with_adapter
 from tests.tiny import tiny_model

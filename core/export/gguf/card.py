@@ -1,0 +1,39 @@
+"""The README's own part for GGUF files: what they are and how llama.cpp uses them. Imports no torch."""
+
+from __future__ import annotations
+
+from core.export.model_card import Card
+from core.export.source import Subject
+
+_TAGS = ("gguf", "llama.cpp")
+
+
+def gguf_name(subject: Subject, kind: str) -> str:
+    """The file's name: the run's, and the tensors' type or `adapter`."""
+    return f"{subject.name}-{kind}.gguf"
+
+
+def model_card(subject: Subject, kind: str) -> Card:
+    """Of a merged model in tensors of `kind`."""
+    name = gguf_name(subject, kind)
+    return Card(
+        "a GGUF for llama.cpp",
+        f"`{subject.base_name}` with an adapter merged in, as one file in {kind}, with tokenizer and chat template: "
+        "for llama.cpp, LM Studio, Jan, koboldcpp, Ollama and others that read GGUF. Trained with Nibble.",
+        f"```\nllama-cli -m {name} -cnv\nllama-server -m {name}\n```",
+        "gguf",
+        _TAGS,
+    )
+
+
+def adapter_card(subject: Subject, kind: str) -> Card:
+    """Of an adapter alone."""
+    name = gguf_name(subject, "adapter")
+    return Card(
+        "a GGUF adapter for llama.cpp",
+        f"A LoRA adapter for a GGUF of `{subject.base_name}`, which is not in it. Trained with Nibble over the base in "
+        f"{subject.recipe.quantization.bits} bits; over a GGUF in other bits answers can differ a little.",
+        f"```\nllama-cli -m BASE.gguf --lora {name} -cnv\nllama-server -m BASE.gguf --lora {name}\n```",
+        "gguf",
+        (*_TAGS, "lora"),
+    )

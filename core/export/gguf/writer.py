@@ -1,0 +1,171 @@
+"""Writes GGUF files: a merged model, or an adapter for a base that is a GGUF already; tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+
+from core.export.destination import ExportError
+from core.export.gguf.families import Layout
+from core.export.gguf.template import gguf_template
+from core.export.gguf.tokenizer import read_vocabulary, write_special_tokens, write_vocabulary
+from core.export.merge_weights import MergedWeights
+from core.export.merged import Say
+from core.export.source import Subject
+from core.export.tokenizer_files import stop_tokens
+from core.model.load import load_tokenizer
+from core.sizes import show_bytes
+
+GgufType = Literal["f16", "bf16", "q8_0", "f32"]
+_TYPES = {
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+}
+QUANTISATION_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the file; `source` is its name in transformers, '' where it is computed."""
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    type: GGMLQuantizationType
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in the file."""
+        block, size = gguf.GGML_QUANT_SIZES[self.type]
+        return int(np.prod(self.shape)) // block * size
+
+
+class ModelFile:
+    """The tensors that a merged model's GGUF holds, and their values. Raises ExportError for what llama.cpp lacks."""
+
+    def __init__(self, weights: MergedWeights, layout: Layout, kind: GgufType) -> None:
+        self.weights, self.layout, self.kind = weights, layout, kind
+        self._stored = {each.name: each for each in weights.tensors}
+        self.entries = [*self._computed(), *(self._entry(each.name, each.shape) for each in weights.tensors)]
+
+    def _computed(self) -> list[Entry]:
+        extra = self.layout.extra().items()
+        return [Entry(name, "", tuple(value.shape), GGMLQuantizationType.F32) for name, value in extra]
+
+    def _entry(self, name: str, shape: tuple[int, ...]) -> Entry:
+        wanted = _TYPES[self.kind][0]
+        block, _ = gguf.GGML_QUANT_SIZES[wanted]
+        if len(shape) == 1:  # llama.cpp computes norms and biases in fp32 only
+            wanted = GGMLQuantizationType.F32
+        elif shape[-1] % block:
+            wanted = GGMLQuantizationType.F16
+        return Entry(self.layout.name(name), name, shape, wanted)
+
+    def value(self, entry: Entry) -> np.ndarray[Any, Any]:
+        """The values of `entry` in fp32, as they are before the rounding to its type."""
+        if not entry.source:
+            return self.layout.extra()[entry.name].numpy()
+        tensor = self.weights.merged(self._stored[entry.source]).float()
+        return self.layout.arranged(entry.source, tensor).contiguous().numpy()
+
+    @property
+    def bytes(self) -> int:
+        """What the tensors take in the file."""
+        return sum(entry.bytes for entry in self.entries)
+
+
+def write_model(file: ModelFile, subject: Subject, path: Path, say: Say) -> None:
+    """Write the merged model with tokenizer and chat template to `path`. Raises ExportError, OSError."""
+    writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[file.layout.family.arch])
+    writer.add_type("model")
+    writer.add_name(subject.run.name)
+    writer.add_file_type(_TYPES[file.kind][1])
+    writer.add_quantization_version(QUANTISATION_VERSION)
+    file.layout.write_settings(writer)
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
+    write_vocabulary(writer, read_vocabulary(subject.tokenizer, file.layout.config.vocab_size), tokenizer)
+    write_special_tokens(writer, tokenizer, stop_tokens(subject, tokenizer))
+    template = gguf_template(tokenizer)
+    if template is not None:
+        writer.add_chat_template(template)
+    done = 0
+    with _written(writer, file.entries):
+        for entry in file.entries:
+            values = file.value(entry)
+            if entry.type == GGMLQuantizationType.F16 and np.abs(values).max() > np.finfo(np.float16).max:
+                raise ExportError(f"{entry.name} holds numbers that f16 cannot. Choose bf16 or q8_0 instead.")
+            writer.write_tensor_data(gguf.quants.quantize(values, entry.type))
+            done += entry.bytes
+            say(f"Writing the GGUF: {show_bytes(done)} of {show_bytes(file.bytes)}", done / file.bytes)
+
+
+@dataclass(frozen=True)
+class AdapterTensor:
+    """One half of a layer's adapter under llama.cpp's name: `…weight.lora_a` (rank, in) or `…lora_b` (out, rank)."""
+
+    name: str
+    values: np.ndarray[Any, Any]
+
+
+def adapter_tensors(weights: MergedWeights, layout: Layout, alpha: float) -> Iterator[AdapterTensor]:
+    """The adapter's tensors; llama.cpp scales each by `alpha` over its rank, what else scales it goes into B.
+
+    Raises ExportError for DoRA and for modules that were trained whole.
+    """
+    if weights.trained_whole:
+        raise ExportError("An adapter as GGUF cannot carry modules that were trained whole; a merged GGUF can.")
+    for module in weights.layers:
+        update = weights.update(module)
+        assert update is not None  # it is one of those that have an adapter
+        if update.magnitude is not None:
+            raise ExportError("An adapter as GGUF cannot carry DoRA's magnitudes; a merged GGUF can.")
+        name = layout.name(f"{module}.weight")
+        b = update.b * (update.scaling * update.a.shape[0] / alpha)
+        yield AdapterTensor(f"{name}.lora_a", update.a.contiguous().numpy())
+        yield AdapterTensor(f"{name}.lora_b", layout.arranged(f"{module}.weight", b).contiguous().numpy())
+
+
+def write_adapter(weights: MergedWeights, layout: Layout, subject: Subject, path: Path) -> None:
+    """Write the adapter alone, in fp32, to `path`. Raises ExportError, OSError."""
+    alpha = subject.alpha
+    tensors = list(adapter_tensors(weights, layout, alpha))
+    writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[layout.family.arch])
+    writer.add_type("adapter")
+    writer.add_name(subject.run.name)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    entries = [Entry(each.name, "", each.values.shape, GGMLQuantizationType.F32) for each in tensors]
+    with _written(writer, entries):
+        for each in tensors:
+            writer.write_tensor_data(each.values)
+
+
+class _written:
+    """Writes header, settings and the list of tensors, and closes the file at the end; tensors come in between."""
+
+    def __init__(self, writer: GGUFWriter, entries: list[Entry]) -> None:
+        self.writer = writer
+        for each in entries:
+            writer.add_tensor_info(each.name, each.shape, np.dtype(np.float32), each.bytes, each.type)
+
+    def __enter__(self) -> None:
+        self.writer.write_header_to_file()
+        self.writer.write_kv_data_to_file()
+        self.writer.write_ti_data_to_file()
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+
+
+def model_file(subject: Subject, weights: MergedWeights, layout: Layout, kind: GgufType) -> ModelFile:
+    """The plan of a merged model's GGUF; the tokenizer is looked at too, before anything is written."""
+    read_vocabulary(subject.tokenizer, layout.config.vocab_size)
+    return ModelFile(weights, layout, kind)

@@ -1,0 +1,116 @@
+"""A Modelfile for Ollama: the GGUF, the template in Go's words, what ends a reply, and the settings of the chat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from core.export.destination import ExportError
+from core.export.gguf.first_token import adds_begin_token
+from core.export.model_card import Card
+from core.export.names import safe_name
+from core.export.ollama.template import go_template
+from core.export.ollama.template_turns import NoTurns, Turns, find_turns, pieces
+from core.export.source import Subject
+from core.export.tokenizer_files import stop_tokens
+from core.generation.sampling import Sampling
+from core.model.load import load_tokenizer
+
+MODELFILE = "Modelfile"
+LONGEST_CONTEXT = 8192
+
+
+def model_name(subject: Subject) -> str:
+    """What the model is called in Ollama: lower case."""
+    return safe_name(subject.run.name.lower(), "nibble").lower()
+
+
+def command(subject: Subject) -> str:
+    """The one command that imports the folder and asks the model; to be given in it."""
+    name = model_name(subject)
+    return f"ollama create {name} -f {MODELFILE} && ollama run {name}"
+
+
+def modelfile(subject: Subject, model: str, adapter: str | None, context: int) -> str:
+    """The Modelfile for the GGUF `model`, with the GGUF `adapter` over it or None. Raises ExportError: no template."""
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
+    try:
+        turns = find_turns(tokenizer)
+        template = go_template(without_begin_token(turns, tokenizer))
+    except NoTurns as error:
+        raise ExportError(
+            f"This model's chat template is not made of plain turns, so Ollama needs one written for it by hand: it "
+            f"{error}. Export a GGUF instead, which carries the template as it is, or write a Modelfile of your own."
+        ) from None
+    lines = [f"FROM ./{model}", *([f"ADAPTER ./{adapter}"] if adapter else [])]
+    lines.append(f'TEMPLATE """{template}"""')
+    lines += [said_stop(text) for text in stop_words(subject, tokenizer, turns)]
+    lines += [f"PARAMETER {name} {value}" for name, value in _settings(Sampling()).items()]
+    lines.append(f"PARAMETER num_ctx {min(context, LONGEST_CONTEXT)}")
+    return "\n".join(lines) + "\n"
+
+
+def said_stop(text: str) -> str:
+    """A stop word's line. A Modelfile takes what stands between quotes as it is: nothing in it is escaped."""
+    quotes = '"""' if '"' in text else '"'
+    return f"PARAMETER stop {quotes}{text}{quotes}"
+
+
+def _settings(usual: Sampling) -> dict[str, float]:
+    """The chat's settings by Ollama's names; what Ollama would add of its own is turned off."""
+    return {
+        "temperature": usual.temperature,
+        "top_p": usual.top_p,
+        "top_k": usual.top_k,
+        "min_p": 0,
+        "repeat_penalty": usual.repetition_penalty,
+    }
+
+
+def without_begin_token(turns: Turns, tokenizer: Any) -> Turns:
+    """`turns` without the token that llama.cpp puts at the head of every prompt, where the GGUF asks it to."""
+    if not adds_begin_token(tokenizer):
+        return turns
+    begin, system = tokenizer.bos_token, turns.begin_system
+    return replace(turns, first=turns.first.removeprefix(begin), begin_system=system and system.removeprefix(begin))
+
+
+def stop_words(subject: Subject, tokenizer: Any, turns: Turns) -> list[str]:
+    """What ends a reply: each single token that does, and what a question begins with where that is plain text."""
+    added = tokenizer.get_added_vocab()
+    ends = [tokenizer.convert_ids_to_tokens(token) for token in stop_tokens(subject, tokenizer)]
+    words = [token for token in ends if token in added]  # any other is no text that ends a reply wherever it stands
+    question = turns.before_question.strip()
+    is_sayable = all(letter.isprintable() or letter in "\t\n" for letter in question) and '"""' not in question
+    if question and is_sayable and not any(token in question for token in added):
+        words.append(question)
+    return list(dict.fromkeys(words))
+
+
+def _limits(subject: Subject) -> str:
+    """What Ollama's template says otherwise than the model's own, or cannot say."""
+    turns = find_turns(load_tokenizer(subject.base, subject.tokenizer))
+    said = ["Tools are not in the Modelfile's template: Ollama tells programs that the model takes none."]
+    if turns.begin_system is None:
+        said.append("The model takes no system prompt; Ollama refuses one.")
+    if turns.cuts:
+        said.append(
+            "White space at the ends of what is said is cut off, as by the model's own template: ASCII's alone."
+        )
+    if turns.drops_thoughts:
+        said.append("Ollama hands out what is thought apart from the reply, and leaves it out of what came before.")
+    if any(kind == "date" for text in turns.literals for kind, _ in pieces(text)):
+        said.append("Today's date is in its prompts, for which Ollama must know `currentDate` (August 2025 or newer).")
+    return " ".join(said)
+
+
+def ollama_card(subject: Subject) -> Card:
+    """The README's own part."""
+    return Card(
+        "a model for Ollama",
+        f"`{subject.base_name}` fine-tuned with Nibble, as GGUF with a Modelfile: template, stop words and settings "
+        "are those of the chat.",
+        f"In this folder:\n\n```\n{command(subject)}\n```\n\n{_limits(subject)}",
+        "gguf",
+        ("gguf", "ollama"),
+    )

@@ -1,0 +1,166 @@
+"""Holds a program that opened an export against the run's own chat and training: texts and tokens, without a model.
+
+Where the export makes other texts or tokens than the chat, it is refused; where training itself did not do what the
+chat asks for, that is told, and is no fault of the export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from core.data.conversation import Message
+from core.data.rendering.template import Layout
+from core.export.proof.checks import Check, Say
+from core.export.proof.conversations import ONE_TURN, Talk
+from core.export.proof.readers.reader import CannotRender, Reader
+from core.export.proof.reference import Reference
+
+PROMPTS, WHOLE = "prompts as text", "whole conversations as trained"
+GOES_ON, TOKENS = "training goes on from the prompt", "token ids"
+# Programs that may take less than the chat does: what they refuse is seen where it is asked, and is told here. One turn
+# they have to take, and of what they take each text and token has to be the chat's.
+TAKE_LESS = ("llama.cpp", "Ollama")
+# So often is a conversation laid out where the template writes the time.
+ANEW = 3
+Result = TypeVar("Result")
+
+
+class Texts:
+    """All checks of texts and tokens, in the order in which they are told."""
+
+    def __init__(self, by: str) -> None:
+        self.prompts, self.whole = Check(PROMPTS, by), Check(WHOLE, by)
+        self.goes_on, self.tokens = Check(GOES_ON, by), Check(TOKENS, by)
+
+    def all(self) -> list[Check]:
+        return [self.prompts, self.whole, self.goes_on, self.tokens]
+
+    @property
+    def are_equal(self) -> bool:
+        return all(check.equal == check.of for check in self.all())
+
+    def add(self, others: Texts) -> None:
+        for check, other in zip(self.all(), others.all(), strict=True):
+            check.add(other)
+
+
+def hold_texts(reference: Reference, reader: Reader, talks: list[Talk], say: Say) -> list[Check]:
+    """Lay out and split every conversation in both, and compare. A shape that neither takes is said, not counted.
+
+    A reader of TAKE_LESS may refuse by itself.
+    """
+    found, refused = Texts(reader.name), dict[str, str]()
+    for number, talk in enumerate(talks, 1):
+        found.add(_held(reference, reader, talk, refused))
+        say(f"Laying conversations out in {reader.name}: {number} of {len(talks)}", number / len(talks))
+    if reader.name not in TAKE_LESS:
+        added = reference.added_tokens
+        found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")
+    told = [f"{shape}: {why}" for shape, why in refused.items()]
+    found.prompts.because = "; ".join(filter(None, [found.prompts.because, *told]))
+    return found.all()
+
+
+def _held(reference: Reference, reader: Reader, talk: Talk, refused: dict[str, str]) -> Texts:
+    """One conversation compared; again where the template writes the date, which may have changed in between."""
+    for _ in range(ANEW if reference.is_dated else 1):
+        found = Texts(reader.name)
+        _hold(reference, reader, talk, found, refused)
+        if found.are_equal:
+            break
+    return found
+
+
+def _hold(reference: Reference, reader: Reader, talk: Talk, found: Texts, refused: dict[str, str]) -> None:
+    trained = _or_none(lambda: reference.trained(talk)) or []
+    if talk.text is not None:
+        for layout in trained:
+            found.tokens.compare(reference.tokens(layout.text), reader.tokens(layout.text), talk.name)
+        return
+    messages = reference.shaped(talk.messages)
+    for upto in replies_of(talk):
+        own, other = _both(reference, reader, messages[:upto], talk.tools, True)
+        if other is None and (own is None or _may_refuse(reader, talk)):
+            whose = "this template takes none" if own is None else f"not in {reader.name}"
+            why = _why(reference if own is None else reader, messages[:upto], talk.tools)
+            refused.setdefault(talk.shape, f"{whose} ({why})")
+            continue
+        found.prompts.compare(own, other, f"the prompt of {talk.name}")
+        if own is not None and other is not None:
+            ids = reference.tokens(own) if reference.is_dated else reference.asked(messages[:upto], talk.tools)
+            found.tokens.compare(ids, reader.tokens(other), f"the prompt of {talk.name}")
+            _goes_on(found.goes_on, trained, upto, other, talk.name)
+    _hold_whole(reference, reader, talk, messages, trained, found)
+
+
+def _hold_whole(
+    reference: Reference, reader: Reader, talk: Talk, messages: list[Message], trained: list[Layout], found: Texts
+) -> None:
+    """The whole conversation, as the chat's template and as training lay it out; no prompt stands at its end.
+
+    A text that training made of the beginning of a conversation is held against what the export makes of that.
+    """
+    own, other = _both(reference, reader, messages, talk.tools, False)
+    if other is None and (own is None or reader.name in TAKE_LESS):
+        if own is not None:
+            found.whole.because = _why(reader, messages, talk.tools, prompt=False)
+        return
+    what = f"the whole of {talk.name}"
+    if own is not None and other is not None:
+        found.tokens.compare(reference.tokens(own), reader.tokens(other), what)
+    if own != other or not trained:
+        found.whole.compare(own, other, what)
+        return
+    for layout in trained:
+        upto = max((span.message for span in layout.spans if span.message is not None), default=len(messages)) + 1
+        beginning = other if layout.text == other else _both(reference, reader, messages[:upto], talk.tools, False)[1]
+        made = beginning if layout.text == beginning else other
+        found.whole.compare(layout.text, made, what, breaks=False, whose="training")
+
+
+def _goes_on(check: Check, trained: list[Layout], upto: int, prompt: str, name: str) -> None:
+    """Whether the text trained on begins with the prompt, and what is trained of the reply begins where it ends."""
+    for layout in trained:
+        own = [span.start for span in layout.spans if span.message == upto]
+        if own:
+            check.compare(layout.text[: own[0]], prompt, name, breaks=False, whose="training")
+            return
+    unknown = next((layout for layout in trained if any(span.message is None for span in layout.spans)), None)
+    if unknown is not None:  # all of it is trained, or no one said which place is which reply
+        check.compare(unknown.text[: len(prompt)], prompt, name, breaks=False, whose="training")
+
+
+def _both(
+    reference: Reference, reader: Reader, messages: list[Message], tools: list[dict[str, Any]] | None, prompt: bool
+) -> tuple[str | None, str | None]:
+    """The texts of both, None where one refuses."""
+    own = _or_none(lambda: reference.rendered(messages, tools, prompt))
+    return own, _or_none(lambda: reader.rendered(messages, tools, prompt))
+
+
+def _or_none(make: Callable[[], Result]) -> Result | None:
+    try:
+        return make()
+    except CannotRender:
+        return None
+
+
+def _may_refuse(reader: Reader, talk: Talk) -> bool:
+    return reader.name in TAKE_LESS and talk.shape != ONE_TURN
+
+
+def _why(
+    who: Reference | Reader, messages: list[Message], tools: list[dict[str, Any]] | None, prompt: bool = True
+) -> str:
+    try:
+        who.rendered(messages, tools, prompt)
+    except CannotRender as error:
+        return str(error)
+    return "it now takes it"
+
+
+def replies_of(talk: Talk) -> list[int]:
+    """Where the first and the last reply stand that something was said before; the end, where there is no reply."""
+    replies = [at for at, message in enumerate(talk.messages) if message["role"] == "assistant" and at > 0]
+    return sorted({replies[0], replies[-1]}) if replies else [len(talk.messages)]

@@ -1,0 +1,106 @@
+"""An exported adapter or merged model as plain transformers and peft open it: by the lines of the export's README.
+
+Its template, tokenizer and generation settings come from the folder alone. Only where the numbers are computed is
+chosen here: on the device and in the dtype that the chat has, so that what differs is the export's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from core.basemodel.find import find_model
+from core.data.conversation import Message
+from core.export.proof.loaded_model import Speaker, place_for
+from core.export.proof.readers.reader import CannotRender
+from core.model import moe_quantizer
+from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
+from core.model.remote_code import admit
+from core.recipe import QuantizationSettings
+from core.system.hardware import Device
+from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
+
+
+class TransformersReader:
+    """`folder` in the hands of transformers; `load` gives the model when it is first asked to answer."""
+
+    def __init__(self, folder: Path, name: str, load: Callable[[], Speaker]) -> None:
+        """`name`: the programs that open it. Raises what transformers raises for files that it cannot read."""
+        bound_templates()  # a template of strangers' runs within bounds here too; what it renders is the same
+        self.name = name
+        self._folder, self._load = folder, load
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+    @cached_property
+    def speaker(self) -> Speaker:
+        """The model."""
+        return self._load()
+
+    def rendered(self, messages: list[Message], tools: list[dict[str, Any]] | None = None, prompt: bool = True) -> str:
+        """As Reader's."""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
+            )
+        except TEMPLATE_ERRORS as error:
+            raise CannotRender((str(error).strip().splitlines() or [type(error).__name__])[0][:200]) from None
+
+    def tokens(self, text: str) -> list[int]:
+        """As Reader's; a template writes the first token itself, so transformers adds none to what it renders."""
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def reply(self, ids: list[int], most: int) -> list[int]:
+        """As Reader's."""
+        return self.speaker.reply(ids, most)
+
+    def logits(self, ids: list[int], reply: list[int]) -> torch.Tensor:
+        """The logits (tokens of the reply, vocabulary) of a given reply, in fp32 on the CPU."""
+        return self.speaker.logits(ids, reply)
+
+    @property
+    def ends(self) -> list[int]:
+        """Every token that ends a reply by the folder's generation settings."""
+        ends = GenerationConfig.from_pretrained(self._folder).eos_token_id
+        return sorted(ends if isinstance(ends, list) else [ends] if ends is not None else [])
+
+
+def open_model(artefact: dict[str, Any]) -> TransformersReader:
+    """The merged model in `artefact["folder"]`."""
+    folder = Path(artefact["folder"])
+
+    def load() -> Speaker:
+        here = place_for(artefact["parameters"], packed=False)
+        model = AutoModelForCausalLM.from_pretrained(folder, **_placed(here))
+        return Speaker(model.eval(), lambda most: {"do_sample": False, "max_new_tokens": most})
+
+    return TransformersReader(folder, "transformers", load)
+
+
+def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
+    """The adapter in `artefact["adapter"]`, over the base that its README names, in the bits that it was trained in."""
+    folder = Path(artefact["adapter"])
+
+    def load() -> Speaker:
+        base = find_model(artefact["model"], artefact["revision"])
+        here = place_for(artefact["parameters"], artefact["packed"])
+        admit(base)
+        quantization = quantization_config(QuantizationSettings(**artefact["quantization"]), dtype_for(here)[0])
+        with moe_quantizer.theirs():
+            model = AutoModelForCausalLM.from_pretrained(base.folder, quantization_config=quantization, **_placed(here))
+        keep_quantisation_exact(model)
+        return Speaker(PeftModel.from_pretrained(model, folder).eval(), settings)
+
+    def settings(most: int) -> dict[str, Any]:
+        return {"generation_config": GenerationConfig.from_pretrained(folder, do_sample=False, max_new_tokens=most)}
+
+    return TransformersReader(folder, "transformers and peft", load)
+
+
+def _placed(here: Device) -> dict[str, Any]:
+    return {"dtype": dtype_for(here)[0], "device_map": {"": torch_device(here)}, "trust_remote_code": False}

@@ -1,0 +1,160 @@
+"""Proves an export: opened afresh in a process of its own from its files alone, and held against the run's chat."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from core.export.destination import Broken, ExportError
+from core.export.merge_weights import Onto
+from core.export.proof.report import Verified
+from core.export.source import Subject
+from core.system.process import as_process
+from core.text.library_errors import telling_line_of
+from core.workspace import read_json, write_json
+
+NEW_TOKENS, PROMPTS = 32, 20
+Say = Callable[[str, float | None], None]
+
+
+def against(subject: Subject, onto: Onto) -> str:
+    """What an export is held against, in words."""
+    bits = subject.recipe.quantization.bits
+    return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
+
+
+def job(
+    subject: Subject,
+    artefact: dict[str, Any],
+    onto: Onto,
+    precision: str,
+    most: int = PROMPTS,
+    new_tokens: int = NEW_TOKENS,
+) -> dict[str, Any]:
+    """What core/export/proof/compare.py does: hold `artefact` against the chat, with conversations of the run's own data.
+
+    `most` of them are answered, with at most `new_tokens` each.
+    """
+    from core.export.proof.conversations import talks_of
+    from core.export.tokenizer_files import stop_tokens
+    from core.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
+    talks = talks_of(subject, tokenizer, most)
+    quantization = subject.recipe.quantization.model_dump()
+    packed = onto == "dequantised" and quantization["bits"] != 16
+    reference = {
+        "kind": "chat",
+        "workspace": str(subject.run.workspace),
+        "model": subject.base.wanted,
+        "revision": subject.base.revision,
+        "quantization": quantization if onto == "dequantised" else {"bits": 16},
+        "adapter": str(subject.adapter),
+        "tokenizer": str(subject.tokenizer),
+        "parameters": subject.base.parameters,
+        "packed": packed,
+    }
+    return {
+        "reference": reference,
+        "artefact": {**reference, "packed": artefact["kind"] == "peft" and packed, **artefact},
+        "talks": [asdict(talk) for talk in talks.talks],
+        "source": talks.source,
+        "data": subject.recipe.data.model_dump(),
+        "most": most,
+        "new_tokens": new_tokens,
+        "stop": stop_tokens(subject, tokenizer),
+        "precision": precision,
+        "against": against(subject, onto),
+    }
+
+
+def verify(
+    subject: Subject, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
+) -> Verified:
+    """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
+
+    `checks` has a line for each thing that was compared: `name`, `by` which program, `equal` of `of`, `because`.
+    `source` says which prompts; `because`, why it could not be asked, where memory is too small to load it. Raises
+    Broken where a text or its tokens are not the chat's, or an answer parts from the reference's by more than
+    rounding, but for weights that are coarser than 16 bits, and for mixtures, whose experts transformers alone keeps
+    in 16 (not `strict`): of those it is reported.
+    """
+    say("Proving it: opening it afresh, as another program would, beside the run's own chat.", None)
+    jobs = [job(subject, artefact, onto, precision)]
+    if onto == "original":
+        jobs.append(job(subject, artefact, "dequantised", precision))
+    found = _in_a_new_process(jobs, say)
+    if "broken" in found:
+        raise Broken(
+            f"The export would not say to other programs what was trained ({found['broken']}), so it is not handed "
+            "over. Nothing of it is kept. Please report it."
+        )
+    about = {"against": jobs[0]["against"], "source": jobs[0]["source"]}
+    if not found["answers"]:
+        unasked = {"prompts": 0, "equal": 0, "largest_logit_difference": None, "because": found["refusal"]}
+        return {**unasked, **about, "checks": found["checks"]}
+    verified = {**found["answers"][0], **about}
+    verified["checks"] = [*found["checks"], *verified["checks"]]
+    _refuse_broken(verified, about["against"], strict)
+    if len(found["answers"]) > 1:
+        verified["chat"] = {key: found["answers"][1][key] for key in ("equal", "largest_logit_difference")}
+    return verified
+
+
+def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
+    """Take `parted` out. Raises Broken where there is one and it is `strict`."""
+    for who, said in (("the export", verified), ("the GGUF in llama.cpp", verified.get("llama_cpp"))):
+        if said is None:
+            continue
+        parted = said.pop("parted")
+        if parted and strict:
+            raise Broken(
+                f"Of {said['prompts']} prompts {who} answers {said['equal']} as {held_against} does, and not the "
+                "others, so it is not handed over. Nothing of it is kept. Please report it."
+            )
+
+
+def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache(garbage_collection=True)  # what this process keeps of the device, the other one needs
+    with tempfile.TemporaryDirectory(prefix="nibble-proof-") as folder:
+        file, errors = Path(folder) / "jobs.json", Path(folder) / "errors.txt"
+        write_json(file, jobs)
+        with (
+            errors.open("wb") as log,
+            subprocess.Popen(
+                **as_process("core.export.proof.compare", str(file)),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
+                errors="replace",
+            ) as process,
+        ):
+            try:
+                for line in process.stdout or ():
+                    _tell(line, say)
+            except BaseException:
+                process.kill()
+                raise
+        found = read_json(file.with_suffix(".result.json"))
+        said = errors.read_text(encoding="utf-8", errors="replace")
+    if found is None:
+        last = telling_line_of(said, "it said nothing")
+        raise ExportError(f"The export could not be loaded to be proved, so it is not handed over: {last}")
+    return found
+
+
+def _tell(line: str, say: Say) -> None:
+    """Hand on what the process says of how far it is; libraries write to its output too."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return
+    if isinstance(told, dict) and "proof" in told:
+        say(told["proof"], told["share"])
