@@ -69,7 +69,7 @@ def _speed(what: str, client: ChatClient, voice: Voice, plain: Any) -> list[dict
 def _memory(adapters: list[Path]) -> dict[str, Any]:
     """Bytes of all tensors of base and three adapters, against the base's and the adapters' own."""
     from core.basemodel.find import find_model
-    from core.chat.adapters import Adapters
+    from core.chat.adapter_pool import Adapters
 
     over = Adapters(_base(), find_model(MODEL))
     base_bytes = held_bytes(over.base)

@@ -119,7 +119,7 @@ class Chat:
 
     def _ready(self, voice: Voice, request: Request) -> Generator[Answer, None, Any]:
         """The model that speaks with this voice, loaded as far as it is not there yet."""
-        from core.chat.adapters import AdapterLost
+        from core.chat.adapter_pool import AdapterLost
         from core.model.load import is_out_of_memory
 
         yield from self._have_base(voice, request)
@@ -136,8 +136,8 @@ class Chat:
         return model
 
     def _have_base(self, voice: Voice, request: Request) -> Iterator[Answer]:
-        from core.chat.adapters import Adapters
-        from core.chat.room import refuse_without_room
+        from core.chat.adapter_pool import Adapters
+        from core.chat.memory_check import refuse_without_room
         from core.model.load import dtype_for, load_base
 
         asked_for = (voice.model, voice.revision, *voice.quantization.items(), voice.pinned)
@@ -208,7 +208,7 @@ class Chat:
 
     def _no_memory(self, label: str, error: Exception, request: Request) -> None:
         """Raise the sentence where memory ran out; what is not in use is let go first, for the next try."""
-        from core.chat.room import no_room
+        from core.chat.memory_check import no_room
         from core.model.load import is_out_of_memory
         from core.runs.queue import at_work
 
@@ -234,7 +234,7 @@ class Chat:
 
     def _forget(self) -> None:
         """Let go of the base and all over it."""
-        from core.chat.prompt import Prompts
+        from core.chat.prompts import Prompts
 
         self._asked_for, self._base = set(), None
         self._adapters, self._prompts = None, Prompts()

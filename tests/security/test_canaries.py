@@ -211,7 +211,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_that_would_do_harm_is_refused(name: str, workspace: Workspace, canary: Path) -> None:
-    from core.chat.fitting import Bare, refuse_adapter
+    from core.chat.adapter_fit import Bare, refuse_adapter
 
     values, words = ADAPTERS[name]
     folder = _adapter(workspace.path / "theirs")

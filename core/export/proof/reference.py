@@ -29,7 +29,7 @@ class Reference:
         self.tokenizer = load_tokenizer(base, folder)
         own = self.tokenizer.chat_template
         self._template = Template(self.tokenizer, data)
-        self.tokenizer.chat_template = own  # what was saved is what was trained with, as core/chat/prompt.py has it
+        self.tokenizer.chat_template = own  # what was saved is what was trained with, as core/chat/prompts.py has it
 
     @property
     def is_dated(self) -> bool:

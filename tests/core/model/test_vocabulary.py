@@ -12,7 +12,7 @@ import torch
 
 import core.train.loop as loop
 from core.basemodel.find import find_model
-from core.chat.prompt import Prompt
+from core.chat.prompts import Prompt
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
 from core.generation.generate import answers

@@ -223,7 +223,7 @@ def test_a_prompt_fitted_to_its_replies_is_in_the_template_that_is_saved(bare: A
 def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tmp_path: Path) -> None:
     """With the tokenizer that was saved beside an adapter, and by a checkpoint's recipe where there is none."""
     from core.basemodel.find import find_model
-    from core.chat.prompt import Prompt
+    from core.chat.prompts import Prompt
     from core.model.load import load_tokenizer
     from core.runs.chat_models import Voice
     from tests.tiny import tiny_model

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 
 from core.basemodel.find import FoundModel
-from core.chat.fitting import Bare, Footing, gone, name_of, refuse_adapter, shapes_of
+from core.chat.adapter_fit import Bare, Footing, gone, name_of, refuse_adapter, shapes_of
 from core.errors import ModelError
 from core.model.load import is_out_of_memory
 from core.text.library_errors import telling_line

@@ -16,9 +16,9 @@ import torch
 
 from core.basemodel.find import find_model
 from core.chat import worker
-from core.chat.adapters import AdapterLost, Adapters
+from core.chat.adapter_fit import Bare, refuse_adapter
+from core.chat.adapter_pool import AdapterLost, Adapters
 from core.chat.client import ChatClient
-from core.chat.fitting import Bare, refuse_adapter
 from core.errors import AskError, ChildError, ModelError, NibbleError
 from core.generation.generate import answers, prompt_ids, stream
 from core.generation.sampling import Sampling
@@ -253,14 +253,14 @@ def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(
     tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another, smaller one can be tried at once: nothing has been loaded."""
-    from core.chat import room
+    from core.chat import memory_check
 
     def refuse(*_: Any) -> None:
         raise ModelError("There is no room.")
 
     chat = worker.Chat(worker._Stops())
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
-    monkeypatch.setattr(room, "refuse_without_room", refuse)
+    monkeypatch.setattr(memory_check, "refuse_without_room", refuse)
     voice = Voice("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
     request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
     with pytest.raises(ModelError, match="no room"):
@@ -344,9 +344,9 @@ def test_a_prompt_longer_than_the_context_is_refused_in_a_sentence(tokenizer) ->
 
 def test_a_reply_ends_where_the_context_is_full(talker, tokenizer) -> None:
     ids = prompt_ids(tokenizer, [{"role": "user", "content": "hello there " * 80}], 512)
-    room = 512 - len(ids)
+    memory_check = 512 - len(ids)
     last = [*stream(talker, tokenizer, ids, Sampling(max_new_tokens=4000, greedy=True))][-1]
-    assert (last.tokens, last.ends) == (room, "context")
+    assert (last.tokens, last.ends) == (memory_check, "context")
     assert (last.prompt_tokens, last.context_tokens) == (len(ids), 512)
 
 
@@ -459,7 +459,7 @@ def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, vo
 
 
 def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) -> None:
-    from core.chat.room import refuse_without_room
+    from core.chat.memory_check import refuse_without_room
     from core.recipe import QuantizationSettings
     from core.system.hardware import Device
 
@@ -471,7 +471,7 @@ def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) ->
 def test_beside_a_training_it_says_whose_and_counts_what_that_will_yet_take(tiny, tmp_path) -> None:
     import os
 
-    from core.chat.room import refuse_without_room
+    from core.chat.memory_check import refuse_without_room
     from core.recipe import QuantizationSettings, Recipe
     from core.runs.create import create_run
     from core.system.hardware import Device

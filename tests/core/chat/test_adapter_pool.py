@@ -15,7 +15,7 @@ from peft.utils.peft_types import PeftType
 from safetensors.torch import load_file, save_file
 
 from core.basemodel.find import find_model
-from core.chat.adapters import AdapterLost, Adapters
+from core.chat.adapter_pool import AdapterLost, Adapters
 from core.errors import ModelError, NibbleError
 from core.export.import_adapter import import_adapter
 from core.untrusted.adapter_files import KNOWN
