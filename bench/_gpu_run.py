@@ -98,7 +98,7 @@ def main(job: Job) -> Outcome:
 
         from bench._random_model import load_random
         from core.model.load import adapter_dtype, attach_lora, dtype_for
-        from core.train.config import optimizer_name
+        from core.train.trl_config import optimizer_name
 
         card = device()
         recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
@@ -141,10 +141,10 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     from core.memory.workload import Conversation
     from core.model.load import dtype_for, load_tokenizer
     from core.step.packing import packing_is_exact
-    from core.train.choices import Choices
-    from core.train.config import trainer_config
-    from core.train.limits import enforce
+    from core.train.decide import Choices
+    from core.train.memory_limit import enforce
     from core.train.trainer import NibbleTrainer
+    from core.train.trl_config import trainer_config
 
     card = device()
     packed = packing_is_exact(model)

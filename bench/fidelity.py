@@ -131,8 +131,8 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
     from core.data.batches import MicroBatches, data_order, evaluation_batches
     from core.model.load import dtype_for, load_tokenizer
     from core.system.hardware import device
-    from core.train.config import trainer_config
     from core.train.trainer import NibbleTrainer
+    from core.train.trl_config import trainer_config
 
     recipe = make_recipe({**TASK, **arm.settings, "train.seed": seed})
     found, chosen = find_model(recipe.model), device()

@@ -154,8 +154,8 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     from core.model.load import attach_lora, load_base, load_tokenizer
     from core.step.packing import packing_is_exact
     from core.system.hardware import Device
-    from core.train.config import trainer_config
     from core.train.trainer import NibbleTrainer
+    from core.train.trl_config import trainer_config
 
     base = folder / "model"
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.config)).save_pretrained(base)

@@ -170,9 +170,9 @@ class _Ours:
         from core.model.load import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
         from core.step.packing import packing_is_exact
         from core.system.hardware import device
-        from core.train.choices import choose
-        from core.train.config import optimizer_name, trainer_config
+        from core.train.decide import choose
         from core.train.trainer import NibbleTrainer
+        from core.train.trl_config import optimizer_name, trainer_config
 
         found, chosen = find_model(recipe.model), device()
         tokenizer = load_tokenizer(found)

@@ -91,7 +91,6 @@ class _Work:
         `source` is where its data lies. Large data is still being read: then `data` says how far, and the run itself
         refuses what cannot be used.
         """
-        from core.advice import advice
         from core.basemodel.find import find_model
         from core.data.batches import steps_for
         from core.further import take_over
@@ -100,6 +99,7 @@ class _Work:
         from core.model.fit import refuse_misfit
         from core.runs.device_free import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
+        from core.train.advice import advice
 
         errors: list[dict[str, str]] = []
         answer: Answer = {"errors": errors}

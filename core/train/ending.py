@@ -17,10 +17,10 @@ from core.runs.manifest import flush_all, put_in_place, valid_checkpoints
 from core.runs.store import Run
 from core.sizes import show_size
 from core.system.full_disk import free_some, is_disk_full
-from core.train.best import perplexity
-from core.train.limits import lifted
-from core.train.retry import OutOfRoom, asked_bytes
-from core.train.sampler import MemorySampler
+from core.train.best_adapter import perplexity
+from core.train.memory_limit import lifted
+from core.train.memory_sampler import MemorySampler
+from core.train.oom_retry import OutOfRoom, asked_bytes
 from core.train.saving import DiskIsFull
 from core.train.watcher import LossIsLost, Watcher
 from core.workspace import write_json

@@ -14,9 +14,9 @@ from core.generation.generate import answers
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full
-from core.train.best import Best, keep_best, perplexity
-from core.train.limits import lifted, renewed
-from core.train.retry import Shortage, attempt
+from core.train.best_adapter import Best, keep_best, perplexity
+from core.train.memory_limit import lifted, renewed
+from core.train.oom_retry import Shortage, attempt
 from core.train.rows import Rows
 
 # Tokens at once when the held-out loss is measured; fewer where a micro-batch of the training has fewer.

@@ -15,7 +15,6 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
-from core.advice import advice
 from core.basemodel.find import FoundModel
 from core.basemodel.pin import FILE, hashing_meanwhile
 from core.data.batches import MicroBatches, data_order, steps_for
@@ -44,20 +43,21 @@ from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
 from core.train import ending
-from core.train.base import have_base
+from core.train.advice import advice
+from core.train.base_model import have_base
 from core.train.checkpoints import restore_adapter
-from core.train.choices import Choices, choose
-from core.train.config import optimizer_name, trainer_config
+from core.train.decide import Choices, choose
 from core.train.evaluation import Evaluator
-from core.train.limits import enforce
+from core.train.memory_limit import enforce
+from core.train.memory_sampler import MemorySampler
+from core.train.oom_retry import Ladder
 from core.train.parallel import ALONE, Ranks
 from core.train.resume import Start, find_start, read_start
-from core.train.retry import Ladder
 from core.train.rows import Rows, prepare_rows
-from core.train.sampler import MemorySampler
 from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
 from core.train.trainer import NibbleTrainer
+from core.train.trl_config import optimizer_name, trainer_config
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json

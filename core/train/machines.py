@@ -72,5 +72,5 @@ def _config(machines: int, processes: int, address: str, port: int) -> dict[str,
 def _command(config: Path, number: int, run: Run) -> str:
     accelerate = Path(".venv") / ("Scripts" if os.name == "nt" else "bin") / "accelerate"
     words = [str(accelerate), "launch", "--config_file", str(config), "--machine_rank", str(number)]
-    words += ["-m", "core.train.rank", str(run.dir)]
+    words += ["-m", "core.train.rank_process", str(run.dir)]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -108,7 +108,7 @@ class Others:
             environment |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(self.cards[rank])}
         with (folder / "log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "core.train.rank", str(self.run.dir)],
+                [sys.executable, "-m", "core.train.rank_process", str(self.run.dir)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

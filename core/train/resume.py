@@ -21,7 +21,7 @@ from core.train.checkpoints import (
     restore_random_states,
     restore_training,
 )
-from core.train.choices import Choices
+from core.train.decide import Choices
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 # What is cut back to the checkpoint's step. Events stay: they say what happened.

@@ -14,7 +14,7 @@ from core.runs.store import Run
 from core.sizes import show_bytes
 from core.system.full_disk import free_some, is_disk_full
 from core.train.checkpoints import save_checkpoint
-from core.train.limits import lifted
+from core.train.memory_limit import lifted
 
 # After a save that failed for want of room, the next one is tried so soon.
 AGAIN_MINUTES = 1.0

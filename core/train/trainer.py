@@ -24,10 +24,10 @@ from core.step.loss import head_is_exact, summed_loss
 from core.step.neftune import add_noise
 from core.system.allocator import return_memory
 from core.train.checkpoints import random_states, restore_random_states
-from core.train.limits import renewed
+from core.train.memory_limit import renewed
+from core.train.oom_retry import Ladder, Shortage, attempt
 from core.train.parallel import ALONE, InStep, Ranks
 from core.train.resume import GoOn, Start
-from core.train.retry import Ladder, Shortage, attempt
 
 
 class _ThinOut(TrainerCallback):

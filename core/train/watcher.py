@@ -16,10 +16,10 @@ from core.runs.store import Request, Run
 from core.sizes import show_size
 from core.train.evaluation import Evaluator
 from core.train.health import MOST_IN_A_ROW, Health, Jump
+from core.train.memory_sampler import MemorySampler
+from core.train.oom_retry import Shortage
 from core.train.resume import Start
-from core.train.retry import Shortage
 from core.train.rows import Rows
-from core.train.sampler import MemorySampler
 from core.train.saving import Saver
 from core.workspace import write_json
 

@@ -25,7 +25,7 @@ from core.system.hardware import claim_card, cuda_devices, device
 from core.system.keep_awake import KeptAwake
 from core.system.process import process_started
 from core.text.library_errors import telling_line
-from core.train.base import have_base
+from core.train.base_model import have_base
 from core.train.ranks import Others, forget_place
 from core.workspace import Workspace
 

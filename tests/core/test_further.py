@@ -25,7 +25,7 @@ from core.runs.store import Run
 from core.runs.tail import Tail
 from core.train.watcher import Watcher
 from core.workspace import Workspace, write_json
-from tests.core.test_resume import _Queue
+from tests.core.train.test_resume import _Queue
 
 TAKEN = ("q_proj", "v_proj")
 

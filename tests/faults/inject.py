@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from core.runs import heartbeat
-from core.train import ending, loop, sampler, saving
+from core.train import ending, loop, memory_sampler, saving
 from core.train.watcher import Watcher
 from tests.faults.files import Files, full_from, kill_at
 
@@ -67,7 +67,7 @@ def every_call(folder: Path, window: str, at: int, how: str, numbers: list[int] 
     it leaves behind is kept beside the run, as `<run>.<n>`, and the next one finds the run as the one before did. The
     calls that count are those of the function, or for 'the rest of the run' all to its end.
     """
-    sampler.INTERVAL_SECONDS = heartbeat.BEAT_SECONDS = 1e6  # no thread of this process is to write meanwhile
+    memory_sampler.INTERVAL_SECONDS = heartbeat.BEAT_SECONDS = 1e6  # no thread of this process is to write meanwhile
     owner, name = WINDOWS[window]
     real, seen = getattr(owner, name), []
 

@@ -81,7 +81,7 @@ def train(workspace: Workspace, model: Path) -> None:
     from core.launching import prepare
     from core.model.load import load_base, load_tokenizer
     from core.system.hardware import device
-    from core.train.base import have_base
+    from core.train.base_model import have_base
 
     recipe = _recipe(workspace, model)
     run = prepare(recipe, workspace)

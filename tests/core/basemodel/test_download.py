@@ -25,7 +25,7 @@ from core.runs.create import create_run
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.system.process import child_environment, process_started
-from core.train.base import have_base
+from core.train.base_model import have_base
 from core.workspace import Workspace
 from tests.hub import COMMIT, LET_IN, Hub, stand_in_hub, use_hub
 
@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The only Hub that this process knows, with the model, also as a gated one."""
     # Its files are random bytes, which suit no architecture: tests/core/basemodel has those that do.
-    monkeypatch.setattr("core.train.base.refuse_misfit_online", lambda found, stop: None)
+    monkeypatch.setattr("core.train.base_model.refuse_misfit_online", lambda found, stop: None)
     monkeypatch.setattr("core.model.fit.refuse_misfit", lambda found: None)
     with stand_in_hub({"org/model": folder, "org/gated": folder}, gated=("org/gated",)) as hub:
         use_hub(hub, tmp_path / "cache", monkeypatch)

@@ -27,9 +27,9 @@ from core.recipe import make_recipe
 from core.runs.chat_models import base_voice, find_voice
 from core.runs.resume import resume
 from core.runs.store import Run
-from core.train.base import have_base
+from core.train.base_model import have_base
 from core.workspace import Workspace
-from tests.core.test_families import NotYet
+from tests.core.train.test_families import NotYet
 from tests.tiny import tiny_model
 
 WEIGHTS = "model.safetensors"

@@ -24,7 +24,7 @@ from core.runs.chat_models import base_voice
 from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.workspace import Workspace
-from tests.core.test_families import NotYet
+from tests.core.train.test_families import NotYet
 from tests.tiny import chat_rows, tiny_tokenizer, write_jsonl
 
 CPU = Device("cpu", "CPU", 2**34, 2**33)

@@ -20,7 +20,7 @@ from core.system.hardware import (
     device_used_bytes,
     temperature_and_power,
 )
-from core.train import sampler
+from core.train import memory_sampler
 
 
 class NotSupported(Exception):
@@ -151,9 +151,9 @@ def test_a_hidden_process_uses_what_came_on_top_since_it_began(
 ) -> None:
     """A desktop's own windows are not counted to the run."""
     used = iter([1000, 1700, 1900, 1200])
-    monkeypatch.setattr(sampler, "device_used_bytes", lambda card, pid: Used(told, next(used)))
-    monkeypatch.setattr(sampler, "temperature_and_power", lambda card: {})
-    taken = sampler.MemorySampler(Run(tmp_path), CARD, 7)
+    monkeypatch.setattr(memory_sampler, "device_used_bytes", lambda card, pid: Used(told, next(used)))
+    monkeypatch.setattr(memory_sampler, "temperature_and_power", lambda card: {})
+    taken = memory_sampler.MemorySampler(Run(tmp_path), CARD, 7)
     for _ in range(4):
         taken._sample()
     assert taken.peak_process_bytes == peak
@@ -164,9 +164,9 @@ def test_managed_memory_is_counted_to_the_run_and_what_others_do_is_not(
 ) -> None:
     """NVML counts it to no process. Another program that takes 300 meanwhile changes nothing."""
     used = iter([Used(None, 1000, 200), Used(500, 1500, 200), Used(500, 1900, 600), Used(500, 2200, 600)])
-    monkeypatch.setattr(sampler, "device_used_bytes", lambda card, pid: next(used))
-    monkeypatch.setattr(sampler, "temperature_and_power", lambda card: {})
-    taken = sampler.MemorySampler(Run(tmp_path), CARD, 7)
+    monkeypatch.setattr(memory_sampler, "device_used_bytes", lambda card, pid: next(used))
+    monkeypatch.setattr(memory_sampler, "temperature_and_power", lambda card: {})
+    taken = memory_sampler.MemorySampler(Run(tmp_path), CARD, 7)
     for _ in range(4):
         taken._sample()
     assert taken.peak_process_bytes == 900

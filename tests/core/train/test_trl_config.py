@@ -17,8 +17,8 @@ from core.recipe import make_recipe
 from core.step.loss import last_hidden
 from core.step.neftune import add_noise, lengths
 from core.step.packing import packing_is_wanted
-from core.train.config import optimizer_name, trainer_config
 from core.train.trainer import NibbleTrainer
+from core.train.trl_config import optimizer_name, trainer_config
 
 OPTIMIZERS = ["paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
 

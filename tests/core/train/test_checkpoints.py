@@ -25,7 +25,7 @@ from core.train import checkpoints, ending, saving
 from core.train.checkpoints import random_states, restore_random_states, save_checkpoint
 from core.train.saving import DiskIsFull, Saver
 from core.workspace import Workspace
-from tests.core.test_resume import _fresh
+from tests.core.train.test_resume import _fresh
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 

@@ -21,13 +21,13 @@ from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run
 from core.system.hardware import Device
-from core.train.best import FOLDER, Best, best_folder, keep_best, perplexity
-from core.train.config import trainer_config
+from core.train.best_adapter import FOLDER, Best, best_folder, keep_best, perplexity
 from core.train.evaluation import Evaluator
+from core.train.oom_retry import Ladder, OutOfRoom, Shortage, asked_bytes, attempt, more_frugal
 from core.train.parallel import ALONE
-from core.train.retry import Ladder, OutOfRoom, Shortage, asked_bytes, attempt, more_frugal
 from core.train.rows import Rows
 from core.train.trainer import NibbleTrainer, Outcome
+from core.train.trl_config import trainer_config
 from core.train.watcher import Watcher, named
 
 STEPS, BATCH, ROWS = 5, 4, 12
@@ -107,7 +107,7 @@ def _fails_when(trainer: NibbleTrainer, no_room: Callable[[int, int, torch.Tenso
 @pytest.fixture(autouse=True)
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another test's run has put into force is not to be renewed here."""
-    monkeypatch.setattr("core.train.limits._budget_bytes", None)
+    monkeypatch.setattr("core.train.memory_limit._budget_bytes", None)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_when_nothing_more_can_be_saved_it_ends_at_the_last_whole_step(tiny, tmp
     [("mps", []), ("cuda", [Way(1, "full", offload=True)]), ("cpu", [Way(1, "full", heap="returned")])],
 )
 def test_ways_go_down_by_divisors_then_by_checkpointing(kind: str, last: list[Way], monkeypatch) -> None:
-    monkeypatch.setattr("core.train.retry.heap_can_return", lambda: True)
+    monkeypatch.setattr("core.train.oom_retry.heap_can_return", lambda: True)
     way, seen = Way(6, "off"), []
     while (way := more_frugal(way, 6, kind)) is not None:
         seen.append(way)

@@ -24,8 +24,8 @@ from core.runs.tail import Tail
 from core.train.resume import cut_back
 from core.train.watcher import Watcher
 from core.workspace import Workspace
-from tests.core.test_families import NotYet
-from tests.core.test_parallel import _Patched
+from tests.core.train.test_families import NotYet
+from tests.core.train.test_parallel import _Patched
 
 STEPS = 16
 

@@ -18,7 +18,7 @@ from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.workspace import Workspace
-from tests.core.test_engine import _wait
+from tests.core.train.test_engine import _wait
 from tests.tiny import write_jsonl
 
 ROW = {

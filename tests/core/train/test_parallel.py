@@ -27,7 +27,7 @@ from core.train.machines import set_up
 from core.train.parallel import Ranks
 from core.train.ranks import free_port, refuse_devices
 from core.workspace import ROOT, Workspace
-from tests.core.test_families import NotYet
+from tests.core.train.test_families import NotYet
 
 STEPS = 8
 

@@ -20,8 +20,8 @@ from core.data.samples import find_sample
 from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import Recipe, make_recipe
 from core.system.hardware import Device
-from core.train.config import trainer_config
 from core.train.trainer import NibbleTrainer
+from core.train.trl_config import trainer_config
 
 STEPS = 8
 EFFECTIVE = 8

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from app import preview_html
-from core.advice import advice
 from core.basemodel.find import find_model
 from core.recipe import load_recipe
+from core.train.advice import advice
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One of several processes that train together: python -m core.train.rank RUN_FOLDER, its place in the environment.
+"""One of several processes that train together: python -m core.train.rank_process RUN_FOLDER, its place in the environment.
 
 The worker starts the others of its machine so, and accelerate's launcher all of several machines. Rank 0 is the worker;
 what the others have to say stays in folders of their own.
@@ -74,7 +74,7 @@ def follow(run: Run) -> None:
     from transformers import TrainerCallback
 
     from core.memory.budget import read_budget
-    from core.train.base import have_base
+    from core.train.base_model import have_base
     from core.train.evaluation import Evaluator
     from core.train.loop import make_trainer, prepare
     from core.train.parallel import join
