@@ -24,9 +24,9 @@ from core.chat.client import ChatClient
 from core.errors import AskError, ChildError, NibbleError
 from core.generation.reply import Piece
 from core.runs.chat_models import Voice
-from core.serve.models import Served
 from core.serve.protocol import Completion, RequestError, model_card
 from core.serve.request import Wanted, read_request
+from core.serve.served_models import Served
 from core.system.addresses import Names
 
 LARGEST_BODY = 8 * 2**20

@@ -19,7 +19,7 @@ from core.chat.client import ChatClient
 from core.errors import NibbleError
 from core.runs.chat_models import Voice
 from core.serve.endpoint import Endpoint
-from core.serve.models import Served, name_of
+from core.serve.served_models import Served, name_of
 from core.system.addresses import CONTAINER_HOSTS, Names, lan_address
 from core.system.event_loop import go_on_listening
 from core.workspace import Workspace

@@ -428,7 +428,7 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
 def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, voice, tmp_path) -> None:
     import openai
 
-    from core.serve.models import name_of
+    from core.serve.served_models import name_of
     from core.serve.server import EndpointServer
 
     server = EndpointServer(chat, Workspace.open(tmp_path), voice, "a-key-for-this-test", 0)

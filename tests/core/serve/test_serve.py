@@ -26,7 +26,7 @@ from core.runs.chat_models import Voice, base_voice
 from core.serve.server import EndpointServer, given_key, new_key
 from core.system.addresses import Names
 from core.workspace import ROOT, Workspace
-from tests.core.client_bodies import BODIES
+from tests.core.serve.client_bodies import BODIES
 
 KEY = "nb-a-key-of-the-tests"
 WORDS = ["one", "two", "three", "four", "five"]

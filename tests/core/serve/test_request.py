@@ -14,7 +14,7 @@ from core.generation.sampling import LONGEST, Sampling
 from core.serve.parameters import KNOWN
 from core.serve.protocol import RequestError
 from core.serve.request import Wanted, read_request
-from tests.core.client_bodies import BODIES
+from tests.core.serve.client_bodies import BODIES
 
 ASK = [{"role": "user", "content": "hello"}]
 
