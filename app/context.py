@@ -21,10 +21,10 @@ from app.side_by_side import SideBySide
 from app.talk import Talk
 from core.chat.client import ChatClient
 from core.helper import Helper
+from core.launch.typed_input import typed_recipe, typed_voice
 from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
 from core.system.hardware import Device, device
-from core.typed import typed_recipe, typed_voice
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 

@@ -15,7 +15,7 @@ from app.data_upload import keep_files
 from app.form import AS_RECOGNISED, DEFAULTS, explain, flat
 from core.data.samples import find_sample
 from core.errors import NibbleError
-from core.further import find_start
+from core.launch.start_from import find_start
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset, recipe_presets
 from core.runs.resume import resume
 from core.runs.store import Run
@@ -55,7 +55,7 @@ class TrainEvents:
             return {self.tab.said: explain(error)}
 
     def _submit(self, recipe: Recipe) -> Updates:
-        from core.launching import submit
+        from core.launch.submit import submit
 
         run = submit(recipe, self.context.workspace, self.context.supervisor, self._checked(recipe))
         shown = {self.tab.side: gr.Tabs(selected="run"), self.tab.welcome: gr.Group(visible=False)}

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from bench._pages import Pages
-from core.launching import prepare
+from core.launch.submit import prepare
 from core.recipe import make_recipe
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor

@@ -106,10 +106,10 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _plan(options: argparse.Namespace) -> tuple[int, Result]:
-    from core.further import take_over
+    from core.launch.start_from import take_over
+    from core.launch.typed_input import load_typed
     from core.memory.estimate import make_plan
     from core.sizes import show_size
-    from core.typed import load_typed
 
     overrides = [*(options.set or []), *([f"budget={options.budget}"] if options.budget else [])]
     workspace = Workspace.open(options.data_dir)
@@ -158,8 +158,8 @@ def _runs(options: argparse.Namespace) -> tuple[int, Result]:
 def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling
+    from core.launch.typed_input import typed_voice
     from core.runs.chat_models import find_voice, without_adapter
-    from core.typed import typed_voice
 
     if not options.prompt.strip():
         raise CallError("--prompt is empty. Say something to the model.")

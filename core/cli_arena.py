@@ -163,8 +163,8 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.contestants import contestants
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling
+    from core.launch.typed_input import typed_voice
     from core.system.keep_awake import KeptAwake
-    from core.typed import typed_voice
 
     workspace, reach = Workspace.open(options.data_dir), _reach(options)
     client = ChatClient(workspace)

@@ -35,8 +35,8 @@ def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse
 
 
 def _recipe(options: argparse.Namespace) -> Any:
+    from core.launch.typed_input import typed_recipe
     from core.recipe import make_recipe, with_overrides
-    from core.typed import typed_recipe
 
     values: dict[str, Any] = {"model": options.model, "data.path": options.file}
     if options.max_length is not None:
@@ -51,7 +51,7 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.data.check import check
     from core.data.check.training import training_for
-    from core.launching import locate
+    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
@@ -76,7 +76,7 @@ def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     from core.data.rendering.render import Renderer
     from core.data.rendering.template import Unrenderable
     from core.errors import DataError
-    from core.launching import locate
+    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     recipe = _recipe(options)

@@ -24,8 +24,8 @@ def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.basemodel.before_download import refuse_misfit_online
     from core.basemodel.download import Progress, download, stopped_sentence
     from core.basemodel.find import find_model
+    from core.launch.typed_input import typed_model
     from core.sizes import show_bytes, show_duration
-    from core.typed import typed_model
 
     began = time.monotonic()
     found = find_model(typed_model(Reach.of(Workspace.open(options.data_dir)), options.model))

@@ -45,10 +45,10 @@ def resume_arguments(command: argparse.ArgumentParser) -> None:
 
 def train(options: argparse.Namespace) -> tuple[int, Result]:
     """Train a recipe. Returns the exit status, and the answer of DESIGN.md."""
-    from core.launching import submit
+    from core.launch.submit import submit
+    from core.launch.typed_input import load_typed
     from core.recipe import make_recipe
     from core.runs.supervisor import Supervisor
-    from core.typed import load_typed
 
     workspace = Workspace.open(options.data_dir)
     recipe = load_typed(Reach.of(workspace), workspace, options.recipe, options.set)
@@ -147,7 +147,7 @@ def _await_stop(run: Any, supervisor: Any) -> None:
 
 
 def _train_on_machines(recipe: Any, workspace: Workspace, options: argparse.Namespace) -> tuple[int, Result]:
-    from core.train.machines import set_up
+    from core.launch.machines import set_up
 
     run, commands = set_up(recipe, workspace, options.machines, options.address, options.port)
     print((run.dir / "machines.txt").read_text("utf-8"), file=sys.stderr)

@@ -38,9 +38,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def serve(options: argparse.Namespace) -> tuple[int, None]:
     """Load, serve, and wait to be ended. What a client needs is printed once, with --json as the one document."""
     from core.chat.client import ChatClient
+    from core.launch.typed_input import typed_voice
     from core.runs.chat_models import find_voice
     from core.serve.server import EndpointServer, given_key, new_key
-    from core.typed import typed_voice
 
     workspace = Workspace.open(options.data_dir)
     reach, key = Reach.of(workspace), options.voice if ":" in options.voice else f"run:{options.voice}"

@@ -93,8 +93,8 @@ class _Work:
         """
         from core.basemodel.find import find_model
         from core.data.batches import steps_for
-        from core.further import take_over
-        from core.launching import locate, refuse_length
+        from core.launch.start_from import take_over
+        from core.launch.submit import locate, refuse_length
         from core.memory.budget import read_budget
         from core.model.fit import refuse_misfit
         from core.runs.device_free import device_for_a_run
@@ -136,7 +136,7 @@ class _Work:
 
     def _plan(self, workspace: Workspace, recipe: Recipe) -> Answer:
         """What the recipe will take on this machine, and how it would be run; `steps` where the data is counted."""
-        from core.further import take_over
+        from core.launch.start_from import take_over
         from core.memory.estimate import architecture_of, plan_for
 
         recipe, _ = take_over(recipe, workspace)

@@ -122,7 +122,7 @@ class Look:
 
     def _prepare(self) -> _Parts:
         """Find file and model. Raises NibbleError."""
-        from core.launching import locate
+        from core.launch.submit import locate
 
         recipe, workspace = self.recipe, self._workspace
         path = locate(recipe.data, workspace)

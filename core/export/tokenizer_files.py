@@ -15,7 +15,7 @@ from transformers import AutoConfig, GenerationConfig
 from core.data.rendering.template import require_template
 from core.export.names import without_paths
 from core.export.source import Subject
-from core.further import TEMPLATE
+from core.launch.start_from import TEMPLATE
 from core.model.generation_config import plain_generation
 from core.model.load import load_tokenizer
 from core.model.meta import without_pad_beyond

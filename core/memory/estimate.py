@@ -11,7 +11,7 @@ from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.batches import steps_for
 from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
-from core.further import take_over
+from core.launch.start_from import take_over
 from core.memory.budget import Budget
 from core.memory.device import Target, of_card, this_machine
 from core.memory.moe_active_share import share_met
@@ -186,7 +186,7 @@ def conversation_of(rendered: Rendered) -> Conversation:
 def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
     from core.data.cache import Pantry
     from core.data.prepared import prepare_data
-    from core.launching import locate
+    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))

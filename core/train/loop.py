@@ -19,7 +19,7 @@ from core.basemodel.find import FoundModel
 from core.basemodel.pin import FILE, hashing_meanwhile
 from core.data.batches import MicroBatches, data_order, steps_for
 from core.data.rendering.template import require_template
-from core.further import TEMPLATE
+from core.launch.start_from import TEMPLATE
 from core.memory.budget import Budget, read_budget
 from core.memory.optimizer_states import OptimizerStates
 from core.model.fit import refuse_misfit

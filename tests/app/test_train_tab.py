@@ -243,7 +243,7 @@ def test_what_nobody_foresaw_is_shown_too_with_its_traceback_folded(
     def broken(*_: object) -> None:
         raise AttributeError("no such thing <b>")
 
-    monkeypatch.setattr("core.launching.submit", broken)
+    monkeypatch.setattr("core.launch.submit.submit", broken)
     shown = _said_after_start(train_tab, context, given, {})
     assert "AttributeError: no such thing &lt;b&gt;" in shown
     assert "<summary>Details</summary>" in shown and "Traceback" in shown

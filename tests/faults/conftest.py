@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from core.launching import submit
+from core.launch.submit import submit
 from core.recipe import make_recipe
 from core.runs.find import list_runs
 from core.runs.manifest import newest_valid

@@ -10,7 +10,7 @@ import pytest
 from app.live import Live
 from app.runs_html import Asked, Table
 from core.errors import NibbleError, RunError
-from core.launching import prepare
+from core.launch.submit import prepare
 from core.recipe import make_recipe
 from core.runs.device_lock import holder
 from core.runs.find import find_run, list_runs

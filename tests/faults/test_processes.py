@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from core.errors import RunError
-from core.launching import prepare
+from core.launch.submit import prepare
 from core.recipe import make_recipe
 from core.runs.find import list_runs
 from core.runs.heartbeat import hanging

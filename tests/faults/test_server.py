@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from core.launching import prepare
+from core.launch.submit import prepare
 from core.recipe import make_recipe
 from core.runs.find import list_runs
 from core.runs.store import OPEN, Run

@@ -78,7 +78,7 @@ def check(workspace: Workspace, model: Path) -> None:
 def train(workspace: Workspace, model: Path) -> None:
     """As a run does: what is refused before it is made, and what its process loads."""
     from core.data.rendering.template import require_template
-    from core.launching import prepare
+    from core.launch.submit import prepare
     from core.model.load import load_base, load_tokenizer
     from core.system.hardware import device
     from core.train.base_model import have_base

@@ -23,12 +23,12 @@ from core.data.store import find_dataset, keep, safe_name
 from core.errors import NibbleError
 from core.export.import_adapter import import_adapter
 from core.export.names import safe_name as export_name
-from core.launching import locate
+from core.launch.submit import locate
+from core.launch.typed_input import load_typed, typed_dataset, typed_model, typed_recipe, typed_voice
 from core.recipe import DataSettings, make_recipe
 from core.runs.chat_models import find_voice
 from core.runs.delete import is_run
 from core.runs.find import find_run
-from core.typed import load_typed, typed_dataset, typed_model, typed_recipe, typed_voice
 from core.untrusted.paths import Reach, is_run_id
 from core.workspace import ROOT, Workspace
 from tests.security.path_tricks import SAMPLE, TRICKS, Trick

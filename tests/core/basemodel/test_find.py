@@ -144,7 +144,7 @@ def test_an_adapter_is_no_base(tmp_path) -> None:
 
 
 def test_a_length_beyond_the_model_is_refused() -> None:
-    from core.launching import refuse_length
+    from core.launch.submit import refuse_length
 
     with pytest.raises(RecipeError, match="data.max_length: 4,096 is not possible with .*; allowed: 16 to 1,024"):
         refuse_length(make_recipe({"data.max_length": 4096}), find_model("starter"))

@@ -22,7 +22,7 @@ from core.chat.worker import Chat, _Stops
 from core.errors import ModelError, NibbleError, RecipeError, RunError
 from core.export.destination import ExportError
 from core.export.source import find_subject
-from core.launching import prepare, submit
+from core.launch.submit import prepare, submit
 from core.recipe import make_recipe
 from core.runs.chat_models import base_voice, find_voice
 from core.runs.resume import resume

@@ -16,7 +16,7 @@ from core.chat.prompts import Prompt
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
 from core.generation.generate import answers
-from core.launching import submit
+from core.launch.submit import submit
 from core.model.load import load_base, load_tokenizer
 from core.model.vocabulary import embedding_rows, pad_of
 from core.recipe import DataSettings, QuantizationSettings, make_recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.launching import check
+from core.launch.submit import check
 from core.memory.device import this_machine
 from core.memory.estimate import read_plan_budget
 from core.recipe import Recipe, make_recipe

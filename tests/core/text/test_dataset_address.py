@@ -8,8 +8,8 @@ import pytest
 
 from core.data.huggingface import looks_like_hub_id
 from core.errors import RecipeError
+from core.launch.typed_input import typed_dataset
 from core.recipe import make_recipe
-from core.typed import typed_dataset
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 

@@ -11,7 +11,7 @@ import torch
 
 from core.basemodel.find import find_model
 from core.cli import main
-from core.launching import submit
+from core.launch.submit import submit
 from core.model.load import load_base
 from core.recipe import QuantizationSettings, make_recipe
 from core.runs.supervisor import Supervisor

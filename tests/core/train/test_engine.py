@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.launching import submit
+from core.launch.submit import submit
 from core.recipe import Recipe, make_recipe
 from core.runs.manifest import MANIFEST, valid_checkpoints
 from core.runs.store import OPEN, Run

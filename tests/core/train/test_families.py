@@ -11,7 +11,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 import core.train.loop as loop
-from core.launching import submit
+from core.launch.submit import submit
 from core.model.moe import NAME, experts_of, fused_weights
 from core.recipe import make_recipe
 from core.runs.store import Run

@@ -15,7 +15,8 @@ import pytest
 
 import core.train.loop as loop
 from core.errors import RecipeError
-from core.launching import submit
+from core.launch.machines import set_up
+from core.launch.submit import submit
 from core.recipe import Recipe, make_recipe
 from core.runs.manifest import valid_checkpoints
 from core.runs.resume import resume
@@ -23,7 +24,6 @@ from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.system.process import process_started
-from core.train.machines import set_up
 from core.train.parallel import Ranks
 from core.train.ranks import free_port, refuse_devices
 from core.workspace import ROOT, Workspace

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import core.train.loop as loop
 from core.cli import main
 from core.errors import RecipeError, RunError
-from core.launching import submit
+from core.launch.submit import submit
 from core.recipe import make_recipe
 from core.runs.manifest import MANIFEST, newest_valid, valid_checkpoints
 from core.runs.resume import resume

@@ -17,8 +17,8 @@ import core.train.loop as loop
 from core.basemodel.find import find_model
 from core.errors import ModelError, NibbleError, RecipeError
 from core.export.import_adapter import import_adapter
-from core.further import find_start, take_over
-from core.launching import submit
+from core.launch.start_from import find_start, take_over
+from core.launch.submit import submit
 from core.recipe import make_recipe
 from core.runs.resume import resume
 from core.runs.store import Run

@@ -13,7 +13,7 @@ from core.data.huggingface import fetch, looks_like_hub_id
 from core.data.samples import find_sample
 from core.data.store import find_dataset, keep
 from core.errors import RecipeError
-from core.further import bring_along, take_over
+from core.launch.start_from import bring_along, take_over
 from core.memory.budget import read_budget
 from core.model.attention import refuse_attention
 from core.recipe import DataSettings, Recipe

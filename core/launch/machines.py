@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from core.errors import RecipeError
-from core.launching import prepare
+from core.launch.submit import prepare
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.workspace import Workspace
