@@ -20,8 +20,8 @@ from app.serving_desk import ServingDesk
 from app.side_by_side import SideBySide
 from app.talk import Talk
 from core.chat.client import ChatClient
-from core.helper import Helper
 from core.launch.typed_input import typed_recipe, typed_voice
+from core.preflight.process import Helper
 from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
 from core.system.hardware import Device, device

@@ -39,7 +39,9 @@ def test_the_app_asks_for_no_engine_library(file: Path) -> None:
     assert not HEAVY & _imported(file)
 
 
-@pytest.mark.parametrize("module", ["app.main", "core.launch.submit", "core.helper", "core.chat.client", "core.cli"])
+@pytest.mark.parametrize(
+    "module", ["app.main", "core.launch.submit", "core.preflight.process", "core.chat.client", "core.cli"]
+)
 def test_what_the_server_imports_brings_no_torch(module: str) -> None:
     script = f"import sys, {module}; print([name for name in {sorted(HEAVY)!r} if name in sys.modules])"
     told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

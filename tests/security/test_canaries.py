@@ -63,7 +63,7 @@ def plan(workspace: Workspace, model: Path) -> None:
 
 def check(workspace: Workspace, model: Path) -> None:
     """As the Train tab has it checked, in the helper."""
-    from core.helper import _Work
+    from core.preflight.process import _Work
 
     (answer,) = _Work().handle(
         {"op": "check", "workspace": str(workspace.path), "recipe": _recipe(workspace, model).model_dump()}

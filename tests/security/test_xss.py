@@ -30,7 +30,7 @@ from core.arena.votes import Side, Vote
 from core.arena.votes_csv import write_table
 from core.chat.client import ChatClient
 from core.generation.reply import Piece
-from core.helper import Helper
+from core.preflight.process import Helper
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json

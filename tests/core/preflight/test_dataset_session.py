@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from core.data import look
 from core.data.check import job
 from core.data.dataset import load
-from core.data.desk import Desk
 from core.errors import NibbleError, RecipeError
+from core.preflight import inspection
+from core.preflight.dataset_session import Desk
 from core.recipe import DataSettings
 from core.workspace import Workspace
 from tests.tiny import chat_rows, tiny_model, write_jsonl
@@ -272,6 +272,6 @@ def test_a_defect_is_told_and_not_hidden(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("by nought")
 
-    monkeypatch.setattr(look, "names_within", fail)
+    monkeypatch.setattr(inspection, "names_within", fail)
     desk.open(recipe(model, write_jsonl(tmp_path / "rows.jsonl", chat_rows(2))))
     assert finished(desk)["error"] == "ZeroDivisionError: by nought. Please report it."

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.data.look import NOT_READ_YET, Look, TokenizerFor, changed
-from core.data.saving import save_cleaned, save_report
 from core.errors import NibbleError
+from core.preflight.inspection import NOT_READ_YET, Look, TokenizerFor, changed
+from core.preflight.save import save_cleaned, save_report
 from core.recipe import Recipe, make_recipe
 from core.workspace import Workspace, as_path
 

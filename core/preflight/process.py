@@ -1,6 +1,6 @@
 """The warm helper: previews and checks for the server, in a process that may import torch. Both ends of it.
 
-python -m core.helper      (started by `Helper`, speaks JSON lines)
+python -m core.preflight.process      (started by `Helper`, speaks JSON lines)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.system.child_process import Answer, Child, Request, serve
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from core.data.desk import Desk
+    from core.preflight.dataset_session import Desk
 
 IDLE_SECONDS = 15 * 60
 # So long a check waits for the data to be read; a page stays answered meanwhile.
@@ -31,7 +31,7 @@ class Helper:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._child = Child("core.helper", workspace.state / "helper.log", "The helper")
+        self._child = Child("core.preflight.process", workspace.state / "helper.log", "The helper")
 
     def warm(self) -> None:
         """Start the helper, whose imports take 7 to 9 seconds; returns at once."""
@@ -71,7 +71,7 @@ class _Work:
             raise NibbleError(f"The helper knows no {request['op']!r}.")
 
     def _on(self, workspace: Workspace) -> Desk:
-        from core.data.desk import Desk
+        from core.preflight.dataset_session import Desk
 
         if self._desk is None:
             self._desk = Desk(workspace, _tokenizer)
