@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core import cli
+from core.cli.main import main as cli_main
 from core.recipe import about_preset, load_recipe, named_in_preset, recipe_presets
 from core.runs.find import find_run
 from core.runs.supervisor import Supervisor
@@ -54,7 +54,7 @@ def test_every_preset_runs_through_the_command(
     changed = [f"model={model}", f"data.path={rows}", "train.max_steps=2", "evaluation.max_new_tokens=2"]
     changed += ["evaluation.times=1", "train.effective_batch=4", 'evaluation.prompts=["hello"]']
     settings = [part for change in changed for part in ("--set", change)]
-    assert cli.main(["train", name, *settings, "--data-dir", str(tmp_path), "--json"]) == 0
+    assert cli_main.main(["train", name, *settings, "--data-dir", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["state"], told["steps"]) == ("finished", 2)
     run = find_run(Workspace.open(tmp_path), told["run"])

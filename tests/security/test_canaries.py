@@ -361,7 +361,7 @@ def test_a_link_to_code_elsewhere_is_refused(tiny: Path, workspace: Workspace, c
 def test_the_command_line_agrees_for_one_named_model(
     tiny: Path, workspace: Workspace, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from core.cli import main
+    from core.cli.main import main
 
     model = _own(tiny, workspace.path / "models" / "theirs", canary)
     asked = ["plan", "quickstart", "--set", f"model={model}", "--data-dir", str(workspace.path), "--json"]

@@ -21,7 +21,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from core import cli
+from core.cli.main import main as cli_main
 from core.export import pipeline, shards
 from core.export.destination import Broken, ExportError
 from core.export.merge_weights import MergedWeights
@@ -88,7 +88,7 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
 ) -> None:
     out = tmp_path / "adapter"
     options = ["--to", "adapter", "--out", str(out), "--data-dir", str(workspace.path), "--json"]
-    assert cli.main(["export", run.id, *options]) == 0
+    assert cli_main.main(["export", run.id, *options]) == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["dir"] == str(out) and told["bytes"] == sum(file.stat().st_size for file in out.iterdir())
@@ -168,11 +168,11 @@ def test_a_runs_best_and_its_checkpoints_go_out_too(
     source = cut_short.dir / {"best": "best", "5": "checkpoints/5/adapter"}[which]
     options = ["--to", "adapter", "--data-dir", str(workspace.path), "--json", "--from"]
     for other, said in (("7", "no longer has checkpoint/7"), ("worst", "allowed: last, best"), ("last", "no adapter")):
-        assert cli.main(["export", cut_short.id, *options, other]) == 1
+        assert cli_main.main(["export", cut_short.id, *options, other]) == 1
         assert said in json.loads(capsys.readouterr().out)["error"]
     if which == "5":  # then no tokenizer is left but the base's own
         shutil.rmtree(cut_short.dir / "best")
-    assert cli.main(["export", cut_short.id, *options, which]) == 0
+    assert cli_main.main(["export", cut_short.id, *options, which]) == 0
     told = json.loads(capsys.readouterr().out)
     out = Path(told["dir"])
     assert out.name == f"Nightly-run-No1-{'best' if which == 'best' else 'step-5'}-adapter"

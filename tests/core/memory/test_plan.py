@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.catalogue.facts import find_card, model_facts
-from core.cli import main
+from core.cli.main import main
 from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
 from core.memory.budget import Budget

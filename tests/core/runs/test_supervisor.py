@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from core import cli, cli_run
+from core.cli import run as cli_run
+from core.cli.main import main as cli_main
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs import heartbeat, supervisor
@@ -252,7 +253,7 @@ def test_on_a_cpu_the_chat_stays(workspace: Workspace, monkeypatch: pytest.Monke
 
 
 def _stop_command(workspace: Workspace, run: Run, capsys: Any, *more: str) -> dict[str, Any]:
-    assert cli.main(["stop", run.id, "--data-dir", str(workspace.path), "--json", *more]) == 0
+    assert cli_main.main(["stop", run.id, "--data-dir", str(workspace.path), "--json", *more]) == 0
     return dict(json.loads(capsys.readouterr().out))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.cli import main
+from core.cli.main import main
 from core.errors import NibbleError
 from core.setup import llama_cpp
 from core.setup.install import name_of, requirements

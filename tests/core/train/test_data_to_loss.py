@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.basemodel.find import find_model
-from core.cli import main
+from core.cli.main import main
 from core.launch.submit import submit
 from core.model.load import load_base
 from core.recipe import QuantizationSettings, make_recipe

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import core.train.loop as loop
-from core.cli import main
+from core.cli.main import main
 from core.errors import RecipeError, RunError
 from core.launch.submit import submit
 from core.recipe import make_recipe

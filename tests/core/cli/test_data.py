@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.cli import main
+from core.cli.main import main
 from tests.tiny import write_jsonl
 
 GOOD = {"messages": [{"role": "user", "content": "Hi 🎈"}, {"role": "assistant", "content": " Hello, ünï! 🪁"}]}

@@ -15,8 +15,14 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from core import cli_arena, cli_data, cli_download, cli_export, cli_run, cli_serve, cli_setup, cli_trust
 from core.basemodel.code_consent import trust_only
+from core.cli import arena as cli_arena
+from core.cli import code_consent, setup
+from core.cli import data as cli_data
+from core.cli import download as cli_download
+from core.cli import export as cli_export
+from core.cli import run as cli_run
+from core.cli import serve as cli_serve
 from core.errors import NibbleError
 from core.system.library_warnings import hush
 from core.system.process import child_environment
@@ -114,7 +120,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     overrides = [*(options.set or []), *([f"budget={options.budget}"] if options.budget else [])]
     workspace = Workspace.open(options.data_dir)
     recipe, _ = take_over(load_typed(Reach.of(workspace), workspace, options.recipe, overrides), workspace)
-    cli_trust.agree_to_code(options, workspace, recipe.model)
+    code_consent.agree_to_code(options, workspace, recipe.model)
     found = make_plan(recipe, workspace, options.card).as_json()
     if not options.json:
         peak = found["peak_bytes"]
@@ -167,7 +173,7 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     key = options.run_id if ":" in options.run_id else f"run:{options.run_id}"
     voice = find_voice(workspace, typed_voice(Reach.of(workspace), workspace, key))
     voice = without_adapter(voice) if options.base else voice
-    cli_trust.agree_to_code(options, workspace, voice.model, voice.revision)
+    code_consent.agree_to_code(options, workspace, voice.model, voice.revision)
     chat = ChatClient(workspace)
     sampling = Sampling(options.max_new_tokens, options.greedy, seed=options.seed)
     print(f"Loading {voice.label} …", file=sys.stderr)
@@ -234,7 +240,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     ),
     "import": (cli_export.import_one, "take in an adapter from elsewhere, for Chat and Arena"),
     "push": (cli_export.push_export, "put an export on Hugging Face, private unless you say otherwise"),
-    "setup": (cli_setup.set_up, "install what is optional: llama-cpp, which opens exported GGUFs"),
+    "setup": (setup.set_up, "install what is optional: llama-cpp, which opens exported GGUFs"),
     "bench": (_bench, "measure a claim against a reference in the same run"),
     "test": (_test, "run the tests"),
 }
@@ -281,7 +287,7 @@ def _plan_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a setting: lora.rank=32")
     command.add_argument("--budget", metavar="SIZE", help="such as 12GiB, 12GB or 80%%")
     command.add_argument("--card", metavar="NAME", help="plan for this card instead of this machine: rtx-4090-24gb")
-    cli_trust.add_argument(command)
+    code_consent.add_argument(command)
 
 
 def _resume_arguments(command: argparse.ArgumentParser) -> None:
@@ -302,7 +308,7 @@ def _chat_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--greedy", action="store_true", help="always the likeliest token")
     command.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="length limit")
     command.add_argument("--seed", type=int, help="the same seed gives the same answer")
-    cli_trust.add_argument(command)
+    code_consent.add_argument(command)
 
 
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
@@ -342,12 +348,9 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": _export_arguments,
     "import": cli_export.import_arguments,
     "push": cli_export.push_arguments,
-    "setup": cli_setup.add_arguments,
+    "setup": setup.add_arguments,
     "bench": _bench_arguments,
     "download": cli_download.add_arguments,
     "serve": cli_serve.add_arguments,
     "test": _test_arguments,
 }
-
-if __name__ == "__main__":
-    raise SystemExit(main())

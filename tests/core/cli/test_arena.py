@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from core import cli_arena
 from core.arena.answers import AnswerBook
 from core.arena.contestants import ITS_BASE
 from core.arena.votes import VoteBook
-from core.cli import main
+from core.cli import arena as cli_arena
+from core.cli.main import main
 from core.workspace import Workspace
 from tests.core.arena.speaking import Speaker
 

@@ -8,7 +8,8 @@ import sys
 import time
 from typing import Any
 
-from core import cli_download, cli_trust
+from core.cli import code_consent
+from core.cli import download as cli_download
 from core.errors import RecipeError, RunError
 from core.sizes import show_duration
 from core.untrusted.paths import Reach
@@ -30,7 +31,7 @@ def train_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--address", help="where the first of several machines is found")
     command.add_argument("--port", type=int, default=29500, help="the port that the machines meet at")
-    cli_trust.add_argument(command)
+    code_consent.add_argument(command)
 
 
 def resume_arguments(command: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def train(options: argparse.Namespace) -> tuple[int, Result]:
 
     workspace = Workspace.open(options.data_dir)
     recipe = load_typed(Reach.of(workspace), workspace, options.recipe, options.set)
-    cli_trust.agree_to_code(options, workspace, recipe.model)
+    code_consent.agree_to_code(options, workspace, recipe.model)
     if options.name:
         recipe = make_recipe({**recipe.model_dump(), "name": options.name})
     if options.machines < 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core import cli
+from core.cli.main import main as cli_main
 from core.errors import NibbleError
 
 
@@ -30,14 +30,14 @@ def _prints(options: argparse.Namespace) -> tuple[int, Any]:
     ],
 )
 def test_what_a_library_prints_is_not_beside_the_document(given, document, monkeypatch, capsys) -> None:
-    monkeypatch.setitem(cli._COMMANDS, "runs", (_prints, "list all runs"))
-    cli.main(["runs", "--json", *given])
+    monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs"))
+    cli_main.main(["runs", "--json", *given])
     said = capsys.readouterr()
     assert json.loads(said.out) == document
     assert "'loss'" in said.err
 
 
 def test_for_a_person_it_is_printed_as_ever(monkeypatch, capsys) -> None:
-    monkeypatch.setitem(cli._COMMANDS, "runs", (_prints, "list all runs"))
-    assert cli.main(["runs"]) == 0
+    monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs"))
+    assert cli_main.main(["runs"]) == 0
     assert capsys.readouterr().out == "{'loss': 1.0}\n"
