@@ -162,7 +162,7 @@ def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     from app.context import Context
     from app.house import house
     from app.limits import MOST_SESSIONS, MOST_WAITING, calm
-    from app.pages import build_page
+    from app.page.build import build_page
 
     context = Context.open(workspace, serving.reach)
     demo = build_page(context).queue(api_open=False, max_size=MOST_WAITING)

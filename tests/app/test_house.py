@@ -35,7 +35,7 @@ def test_a_page_that_is_built_has_imported_none_of_them(root: Path, tmp_path: Pa
         "import sys\n"
         "from core.workspace import Workspace\n"
         "from app.context import Context\n"
-        "from app.pages import build_page\n"
+        "from app.page.build import build_page\n"
         f"build_page(Context.open(Workspace.open({str(tmp_path)!r})))\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)))\n"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from app.checked import CheckedBlocks
 from app.context import Context
-from app.pages import build_page
+from app.page.build import build_page
 from app.prefilled import Prefilled
 from core.recipe import make_recipe
 from core.runs.create import create_run

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from app import preview_html, runs_html, strip_html
+from app import preview_html, runs_html
 from app.live import Live
+from app.page import strip as page_strip
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -171,23 +172,23 @@ def test_the_check_says_what_is_wrong_and_which_rows_are_left_out() -> None:
 
 def test_the_strip_says_what_is_running(workspace: Workspace) -> None:
     run = _training(workspace, name="my try", step=5, total=10)
-    strip = strip_html.strip("CPU · 2 cores", run, 2)
+    strip = page_strip.strip("CPU · 2 cores", run, 2)
     assert "my try" in strip and "step 5 of 10" in strip and "2 waiting" in strip
 
 
 def test_the_strip_carries_the_title_and_which_run_ended_last(workspace: Workspace) -> None:
     run = _training(workspace, name="Nibble <b>", step=90, total=200)
     ended = _run(workspace, HOSTILE, state="failed", message='The disk is "full".')
-    assert strip_html.page_title(None) == "Nibble"
-    assert strip_html.page_title(run) == "45 % · step 90 of 200 · Nibble <b> · Nibble"
-    strip = strip_html.strip("CPU", run, 0, ended)
+    assert page_strip.page_title(None) == "Nibble"
+    assert page_strip.page_title(run) == "45 % · step 90 of 200 · Nibble <b> · Nibble"
+    strip = page_strip.strip("CPU", run, 0, ended)
     assert 'data-title="45 % · step 90 of 200 · Nibble &lt;b&gt; · Nibble"' in strip
     assert f'data-run="{run.id}"' in strip and f'data-ended="{ended.id}"' in strip
     assert 'data-end="Failed · &lt;script' in strip and 'data-said="The disk is &quot;full&quot;."' in strip
-    assert "data-ended" not in strip_html.strip("CPU", run, 0, run), "it goes on"
+    assert "data-ended" not in page_strip.strip("CPU", run, 0, run), "it goes on"
     run.request("stop")
-    assert strip_html.page_title(run) == "Stopping · step 90 of 200 · Nibble <b> · Nibble"
-    assert strip_html.page_title(_training(workspace, name="new")) == "preparing · new · Nibble"
+    assert page_strip.page_title(run) == "Stopping · step 90 of 200 · Nibble <b> · Nibble"
+    assert page_strip.page_title(_training(workspace, name="new")) == "preparing · new · Nibble"
 
 
 def _pulse(run: Run, **changes: Any) -> None:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import runs_tick, strip_html, train_tick
+from app import runs_tick, train_tick
 from app.context import Context, device_line
 from app.feed import Look
+from app.page import strip
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from app.tabs import arena, chat, data, export, runs
 from core.runs.queue import order
 from core.system.hardware import device
 
 if TYPE_CHECKING:
-    from app.pages import Page
+    from app.page.build import Page
 
 Updates = dict[Any, Any]
 Seen = dict[str, dict[str, Any]]
@@ -121,7 +122,7 @@ class Ticking:
     def _strip(self) -> str:
         runs_now = self.context.supervisor
         waiting = len(runs_now.queued())
-        return strip_html.strip(device_line(device()), runs_now.current(), waiting, runs_now.ended_last())
+        return strip.strip(device_line(device()), runs_now.current(), waiting, runs_now.ended_last())
 
     def wire(self, selected: dict[str, Callable[..., Any]]) -> None:
         """Let what changes reach the page. `selected` attaches what follows when a tab comes into sight."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import gradio as gr
 
-from app import strip_html
 from app.chat_events import conversation_file
 from app.checked import CheckedBlocks
 from app.context import Context
 from app.data_events import DataEvents
 from app.form import flat
+from app.page import strip as page_strip
+from app.page.updates import Ticking
 from app.runs_events import opened_run
 from app.tabs import arena, cards, chat, data, export, runs, system, train
-from app.ticking import Ticking
 from app.train_events import TrainEvents
 from core.errors import NibbleError
 from core.runs.store import Run
@@ -49,7 +49,7 @@ class Page:
 def build_page(context: Context) -> CheckedBlocks:
     """The whole app, ready to launch."""
     with CheckedBlocks(title="Nibble", analytics_enabled=False, fill_width=True) as demo:
-        strip = gr.HTML(strip_html.strip("", None, 0), elem_classes="nb-slot")
+        strip = gr.HTML(page_strip.strip("", None, 0), elem_classes="nb-slot")
         with gr.Tabs(selected="train", elem_classes="nb-tabs") as tabs:
             with gr.Tab("Train", id="train") as train_item:
                 train_tab = train.build()
