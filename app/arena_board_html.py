@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.charts import ticks
-from app.pieces import busy, empty, error_box, number, text
+from app.ui.charts import ticks
+from app.ui.html import busy, empty, error_box, number, text
 from core.arena.elo import START, K
 from core.arena.leaderboard import Board
 

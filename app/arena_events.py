@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import arena_html, choices, pieces
+from app import arena_html
 from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
 from app.context import Context
+from app.ui import html as ui_html
+from app.ui import menus as ui_menus
 from app.uploads import folder_to_send, forget
 from core.arena.contestants import ITS_BASE
 from core.arena.match import Match
@@ -47,7 +49,7 @@ class ArenaEvents:
             keys = [self.context.voice(key) for key in (values["first"] or "", values["second"] or ITS_BASE)]
             self.desk.ask(values["source"] or SHIPPED, question, values["system"] or "", keys, sampling)
         except NibbleError as error:
-            yield {self.tab.status: pieces.error_box(str(error))}
+            yield {self.tab.status: ui_html.error_box(str(error))}
             return
         typed = {self.tab.question: ""} if values["source"] == TYPED else {}
         yield {**self.render(), **typed}
@@ -62,7 +64,7 @@ class ArenaEvents:
     def stop(self) -> str:
         """End the replies under way."""
         self.desk.stop()
-        return pieces.busy("Stopping…")
+        return ui_html.busy("Stopping…")
 
     def voter(self, choice: Choice) -> Callable[[], Updates]:
         """The callback of one of the four buttons."""
@@ -71,7 +73,7 @@ class ArenaEvents:
             try:
                 self.desk.vote(choice)
             except NibbleError as error:
-                return {self.tab.status: pieces.error_box(str(error))}
+                return {self.tab.status: ui_html.error_box(str(error))}
             return self.render()
 
         return vote
@@ -79,7 +81,7 @@ class ArenaEvents:
     def render(self) -> Updates:
         """The present match as it stands."""
         tab, desk, match = self.tab, self.desk, self.desk.match
-        status = pieces.busy(desk.state) if desk.state else pieces.error_box(desk.error) if desk.error else ""
+        status = ui_html.busy(desk.state) if desk.state else ui_html.error_box(desk.error) if desk.error else ""
         votable = match is not None and match.ready and match.vote is None and not desk.busy
         updates: Updates = {
             tab.status: status,
@@ -105,7 +107,7 @@ class ArenaEvents:
         updates: Updates = {tab.question: gr.Textbox(visible=source == TYPED)}
         updates[tab.go] = gr.Button(ASK.get(source, "Next question"))
         if source == PREPARED:
-            updates[tab.status] = pieces.note_box(arena_html.waits(self.desk.waiting()))
+            updates[tab.status] = ui_html.note_box(arena_html.waits(self.desk.waiting()))
         return updates
 
     def remember(self, given: dict[Component, Any]) -> None:
@@ -120,7 +122,7 @@ class ArenaEvents:
     def take_in(self, path: str | None) -> Updates:
         """Import a file of votes."""
         if not path:
-            return {self.tab.exchanged: pieces.error_box("No file has come. Choose one, or drop it here once more.")}
+            return {self.tab.exchanged: ui_html.error_box("No file has come. Choose one, or drop it here once more.")}
         try:
             file = Path(path)
             table = read_table(file)
@@ -128,8 +130,8 @@ class ArenaEvents:
             self.desk.votes.add(votes)
             forget([path])
         except NibbleError as error:
-            return {self.tab.upload: None, self.tab.exchanged: pieces.error_box(str(error))}
-        said = pieces.note_box(table.summary)
+            return {self.tab.upload: None, self.tab.exchanged: ui_html.error_box(str(error))}
+        said = ui_html.note_box(table.summary)
         if table.reasons:
             said = arena_html.not_read(table.summary, table.reasons, table.unreadable)
         return {self.tab.upload: None, self.tab.exchanged: said, self.tab.board: self.standing.look()}
@@ -138,10 +140,10 @@ class ArenaEvents:
         """Write all votes into a file to take away."""
         votes = self.desk.votes.refresh()
         if not votes:
-            return {self.tab.exchanged: pieces.error_box("There are no votes to export yet.")}
+            return {self.tab.exchanged: ui_html.error_box("There are no votes to export yet.")}
         file = folder_to_send() / "votes.csv"
         file.write_text(write_table(votes), encoding="utf-8")
-        said = pieces.note_box(f"{pieces.number(len(votes))} votes are being downloaded as votes.csv.")
+        said = ui_html.note_box(f"{ui_html.number(len(votes))} votes are being downloaded as votes.csv.")
         return {self.tab.download: str(file), self.tab.exchanged: said}
 
     def prepare(self, given: dict[Component, Any]) -> Updates:
@@ -153,13 +155,13 @@ class ArenaEvents:
             keys = [self.context.voice(key) for key in keys]
             self.work.prepare(keys, values["bulk_source"] or SHIPPED, values["system"] or "", settings)
         except NibbleError as error:
-            return {self.tab.bulk_said: pieces.error_box(str(error))}
-        return {self.tab.bulk_said: pieces.busy("Starting…"), self.tab.bulk_stop: gr.Button(visible=True)}
+            return {self.tab.bulk_said: ui_html.error_box(str(error))}
+        return {self.tab.bulk_said: ui_html.busy("Starting…"), self.tab.bulk_stop: gr.Button(visible=True)}
 
     def stop_preparing(self) -> str:
         """End it; what is there is kept."""
         self.work.preparing.stop()
-        return pieces.busy("Stopping…")
+        return ui_html.busy("Stopping…")
 
     def judge(self, url: str, model: str, key: str) -> Updates:
         """Have the prepared answers judged. The key leaves the screen; it is kept nowhere."""
@@ -167,13 +169,17 @@ class ArenaEvents:
         try:
             self.work.judge(url or "", model or "", (key or "").strip())
         except NibbleError as error:
-            return {tab.judge_said: pieces.error_box(str(error))}
-        return {tab.judge_said: pieces.busy("Starting…"), tab.judge_stop: gr.Button(visible=True), tab.judge["key"]: ""}
+            return {tab.judge_said: ui_html.error_box(str(error))}
+        return {
+            tab.judge_said: ui_html.busy("Starting…"),
+            tab.judge_stop: gr.Button(visible=True),
+            tab.judge["key"]: "",
+        }
 
     def stop_judging(self) -> str:
         """End it after the pair under way."""
         self.work.judging.stop()
-        return pieces.busy("Stopping after this pair…")
+        return ui_html.busy("Stopping after this pair…")
 
     def fill(self) -> Updates:
         """Menus, the last settings, the match and the jobs as they stand."""
@@ -220,7 +226,7 @@ class ArenaEvents:
 
     def _menus(self, kept: dict[str, Any] | None) -> Updates:
         """The menus as they are now; with `kept` also what was chosen, where that is still there."""
-        tab, offered = self.tab, choices.talkers(self.context.workspace)
+        tab, offered = self.tab, ui_menus.talkers(self.context.workspace)
         against = [("Its base, without the adapter", ITS_BASE), *offered]
         sources, asked = self._sources()
         menus = {
@@ -247,12 +253,12 @@ class ArenaEvents:
             updates[menu] = gr.Dropdown(choices=items, value=wanted)
         return updates
 
-    def _sources(self) -> tuple[choices.Choices, choices.Choices]:
+    def _sources(self) -> tuple[ui_menus.Choices, ui_menus.Choices]:
         """Where the next question may come from, and the questions that may be prepared."""
         asked = [("Nibble's set, all of it", SHIPPED)]
         asked += [(f"Nibble's set: {each.title}", f"{SHIPPED}:{each.name}") for each in categories()]
         asked += [
-            (f"Held out by {run.name} · {pieces.date(run.created)}", f"{RUN}:{run.id}") for run in self.desk.trained()
+            (f"Held out by {run.name} · {ui_html.date(run.created)}", f"{RUN}:{run.id}") for run in self.desk.trained()
         ]
         return [("A question of my own", TYPED), ("Prepared answers", PREPARED), *asked], asked
 

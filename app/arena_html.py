@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.chat_html import apart
-from app.literal import literal
-from app.pieces import busy, empty, error_box, note_box, number, text
+from app.ui.html import busy, empty, error_box, note_box, number, text
+from app.ui.markdown import literal
 from core.arena.judge import Bias
 from core.arena.match import Match, Reply
 from core.arena.votes import Vote

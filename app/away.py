@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from app import pieces
 from app.context import Context
+from app.ui import html
 from core.errors import NibbleError
 from core.runs import notify
 from core.workspace import Workspace
@@ -74,13 +74,13 @@ def fill(away: Away, context: Context) -> Updates:
     try:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
-        return {away.webhook: "", away.said: pieces.error_box(str(error))}
+        return {away.webhook: "", away.said: html.error_box(str(error))}
     return {away.webhook: wanted.webhook, away.said: _command(workspace, wanted)}
 
 
 def _only_the_owner(workspace: Workspace) -> str:
     file = notify.file_of(workspace)
-    return pieces.note_box(
+    return html.note_box(
         f"Others can reach this page, so it is not set here: write it into {file}, or start Nibble without --listen "
         "and --share."
     )
@@ -94,9 +94,9 @@ def _keep(context: Context, webhook: str | None) -> str:
         notify.set_webhook(workspace, webhook or "")
         wanted = notify.wishes(workspace)
     except NibbleError as error:
-        return pieces.error_box(str(error))
+        return html.error_box(str(error))
     told = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
-    return pieces.note_box(told) + _command(workspace, wanted)
+    return html.note_box(told) + _command(workspace, wanted)
 
 
 def _try(context: Context, webhook: str | None) -> Iterator[str]:
@@ -105,24 +105,24 @@ def _try(context: Context, webhook: str | None) -> Iterator[str]:
     if context.listening:
         yield _only_the_owner(workspace)
         return
-    yield pieces.busy("Telling…")
+    yield html.busy("Telling…")
     try:
         wanted = notify.Wishes(notify.checked_address(webhook or ""), notify.wishes(workspace).command)
     except NibbleError as error:
-        yield pieces.error_box(str(error))
+        yield html.error_box(str(error))
         return
     if wanted == notify.Wishes():
-        yield pieces.note_box("There is nobody to tell: enter an address, or set a command in the file.")
+        yield html.note_box("There is nobody to tell: enter an address, or set a command in the file.")
         return
     troubles = notify.tell(wanted, TRIAL)
-    yield pieces.error_box(" ".join(troubles)) if troubles else pieces.note_box("It has been told, and took it.")
+    yield html.error_box(" ".join(troubles)) if troubles else html.note_box("It has been told, and took it.")
 
 
 def _command(workspace: Workspace, wanted: notify.Wishes) -> str:
     """A command is only taken from the file: say so, and where that is."""
-    file = pieces.text(notify.file_of(workspace))
-    example = pieces.text('"command": ["notify-send", "Nibble", "A run has ended"]')
-    now = f"Now: <code>{pieces.text(' '.join(wanted.command))}</code>. " if wanted.command else ""
+    file = html.text(notify.file_of(workspace))
+    example = html.text('"command": ["notify-send", "Nibble", "A run has ended"]')
+    now = f"Now: <code>{html.text(' '.join(wanted.command))}</code>. " if wanted.command else ""
     return (
         f'<details class="nb-muted"{" open" if wanted.command else ""}><summary>A command of your own instead</summary>'
         f"<p>{now}Write <code>{example}</code> into <code>{file}</code>. It is run without a shell, and finds "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.pieces import text
+from app.ui.html import text
 from core.sizes import show_size
 
 # What is free changes all the time; a mark that moves by less than this part of the device stays.

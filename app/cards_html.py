@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from app.pieces import text
+from app.ui.html import text
 from core.catalogue.facts import Card
 from core.catalogue.what_fits import Fit, WhatFits
 from core.sizes import show_size

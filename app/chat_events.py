@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import chat_html, pieces
+from app import chat_html
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
-from app.literal import as_written
 from app.talk import Manner
+from app.ui import html
+from app.ui.markdown import as_written
 from app.uploads import folder_to_send
 from core.errors import NibbleError
 from core.generation.sampling import Sampling, SamplingError
@@ -76,7 +77,7 @@ class ChatEvents:
     def unload(self) -> str:
         """End the chat's process, so that a training has the memory."""
         self.talk.unload()
-        return pieces.note_box("Its memory is free. The next message loads it again.")
+        return html.note_box("Its memory is free. The next message loads it again.")
 
     def serve(self, given: Given) -> Updates:
         """Begin or end the endpoint for other programs."""
@@ -84,15 +85,15 @@ class ChatEvents:
         try:
             desk.toggle("" if desk.serves else self._key(given))
         except NibbleError as error:
-            return {self.tab.served: pieces.error_box(str(error))}
+            return {self.tab.served: html.error_box(str(error))}
         return {self.tab.serve: "Stop serving" if desk.serves else "Serve it", self.tab.served: desk.box()}
 
     def save(self, given: Given) -> Updates:
         """The conversation as a file to take away."""
         if not self.talk.turns:
-            return {self.tab.status: pieces.note_box("There is nothing to download yet.")}
+            return {self.tab.status: html.note_box("There is nothing to download yet.")}
         file = conversation_file(self.context, given[self.tab.settings["system"]] or "")
-        return {self.tab.download: str(file), self.tab.status: pieces.note_box(f"{file.name} is being downloaded.")}
+        return {self.tab.download: str(file), self.tab.status: html.note_box(f"{file.name} is being downloaded.")}
 
     def remember(self, given: Given) -> None:
         """Keep the settings, so that a reload finds them again."""
@@ -123,7 +124,7 @@ class ChatEvents:
             self._key(given)
             return Manner(given[self.tab.voice], sampling_of(self.tab, given), _system(self.tab, given))
         except NibbleError as error:
-            yield {self.tab.status: pieces.error_box(str(error))}
+            yield {self.tab.status: html.error_box(str(error))}
             return None
 
 
@@ -140,7 +141,7 @@ class CompareEvents:
             keys = [self.context.voice(key_of(key)) for key in given[part.who] or []]
             sampling = sampling_of(self.tab, given)
         except NibbleError as error:
-            yield {part.status: pieces.error_box(str(error))}
+            yield {part.status: html.error_box(str(error))}
             return
         self.sides.ask(given[part.question] or "", keys, sampling, _system(self.tab, given))
         version = -1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from app.literal import literal, plain
-from app.pieces import number, text
 from app.talk import Turn
+from app.ui.html import number, text
+from app.ui.markdown import literal, plain
 
 _THOUGHT = re.compile(r"<think>(.*?)(</think>|\Z)", re.DOTALL)
 # From here on the bar of the context warns.

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import chat_html, pieces
+from app import chat_html
 from app.side_by_side import SideBySide
 from app.talk import Talk
+from app.ui import html
 
 if TYPE_CHECKING:
     from app.tabs.chat import ChatTab
@@ -18,7 +19,7 @@ Updates = dict[Any, Any]
 
 def render(tab: ChatTab, talk: Talk) -> Updates:
     """The conversation as it stands."""
-    status = pieces.busy(talk.state) if talk.state else pieces.error_box(talk.error) if talk.error else ""
+    status = html.busy(talk.state) if talk.state else html.error_box(talk.error) if talk.error else ""
     free = not talk.answering
     replied = any(turn.role == "assistant" for turn in talk.turns)
     return {
@@ -36,7 +37,7 @@ def render(tab: ChatTab, talk: Talk) -> Updates:
 def render_sides(tab: ChatTab, sides: SideBySide) -> Updates:
     """The columns as they stand."""
     part = tab.compare
-    status = pieces.busy(sides.state) if sides.state else pieces.error_box(sides.error) if sides.error else ""
+    status = html.busy(sides.state) if sides.state else html.error_box(sides.error) if sides.error else ""
     names = [column.label for column in sides.columns]
     updates: Updates = {
         part.status: status,
@@ -48,7 +49,7 @@ def render_sides(tab: ChatTab, sides: SideBySide) -> Updates:
         there = sides.columns[at] if at < len(sides.columns) else None
         updates[column] = gr.Column(visible=there is not None)
         said = there is not None and (there.text or there.note)
-        head = pieces.error_box(there.error) if there is not None and there.error else ""
-        updates[part.heads[at]] = f"<h4>{pieces.text(there.label)}</h4>{head}" if there is not None else ""
+        head = html.error_box(there.error) if there is not None and there.error else ""
+        updates[part.heads[at]] = f"<h4>{html.text(there.label)}</h4>{head}" if there is not None else ""
         updates[part.replies[at]] = chat_html.reply(there.text, there.note) if there is not None and said else ""
     return updates

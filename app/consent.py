@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from app import pieces
 from app.context import Context
+from app.ui import html as ui_html
 from core.basemodel.code_consent import CodeFile, ModelCode, agree, code_of
 from core.basemodel.find import find_model
 from core.errors import NibbleError
@@ -68,7 +68,7 @@ class Consents:
         with self._lock:
             self._shown = (model, code.digest)
         listening = self._context.listening
-        html = code_html(code) + (pieces.note_box(ONLY_AT_THE_MACHINE) if listening else "")
+        html = code_html(code) + (ui_html.note_box(ONLY_AT_THE_MACHINE) if listening else "")
         return {
             self._parts.place: gr.Column(visible=True),
             self._parts.shown: html,
@@ -96,7 +96,7 @@ def code_html(code: ModelCode) -> str:
     files = "".join(_file_html(file) for file in code.files)
     return (
         '<div class="nb-code" role="region" aria-label="Code of the model">'
-        f"<b>{pieces.text(code.named)} brings code of its own: {pieces.text(code.summary())}</b>"
+        f"<b>{ui_html.text(code.named)} brings code of its own: {ui_html.text(code.summary())}</b>"
         "<p>This model is of a kind that is not known here. To use it, Python code by its makers has to run on this "
         "machine, with all the rights that you have: it can read your files, use your network and keep what it finds. "
         "Agree only if you trust its makers, or have read it. It holds for exactly these files; should one change, "
@@ -110,9 +110,9 @@ def _file_html(file: CodeFile) -> str:
     more = f"\n… and {len(text) - MOST_SHOWN:,} characters more, in the file itself." if len(text) > MOST_SHOWN else ""
     size = f"{len(file.content):,} bytes"
     return (
-        f"<details><summary><code>{pieces.text(visible(file.name))}</code> <small>{pieces.text(size)}</small>"
-        f"<small class='nb-hash'>sha256 {pieces.text(file.sha256)}</small></summary>"
-        f"<pre tabindex='0'>{pieces.text(text[:MOST_SHOWN] + more)}</pre></details>"
+        f"<details><summary><code>{ui_html.text(visible(file.name))}</code> <small>{ui_html.text(size)}</small>"
+        f"<small class='nb-hash'>sha256 {ui_html.text(file.sha256)}</small></summary>"
+        f"<pre tabindex='0'>{ui_html.text(text[:MOST_SHOWN] + more)}</pre></details>"
     )
 
 

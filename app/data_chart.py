@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, ticks
-from app.pieces import number, text
+from app.ui.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, ticks
+from app.ui.html import number, text
 
 WIDE = 640
 HEADROOM = 1.12

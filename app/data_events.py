@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from app import choices, pieces
 from app.checked import NO_EVENT, pressed
 from app.context import Context
 from app.data_mapping import guess, is_enough
-from app.data_upload import keep_files
-from app.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
+from app.ui import html as ui_html
+from app.ui import menus
+from app.ui.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
+from app.ui.upload import keep_files
 from app.uploads import folder_to_send
 from core.data.huggingface import looks_like_hub_id
 from core.data.samples import find_sample
@@ -81,7 +82,7 @@ class DataEvents:
         except NibbleError as error:
             return {self.tab.said: explain(error), self.tab.upload: None, self.tab.parts["head"]: self._head()}
         updates = self._put({**self._values(given), **AS_RECOGNISED, "data.path": path}, keep=True)
-        offered = choices.datasets(self.context.workspace)
+        offered = menus.datasets(self.context.workspace)
         for menu in (self.tab.fields["data.path"], self.form.fields["data.path"]):
             updates[menu] = gr.Dropdown(choices=offered, value=path)
         return {**updates, self.tab.upload: None}
@@ -103,7 +104,7 @@ class DataEvents:
         elif act == "sample" and find_sample(value) is not None:
             changes = {**AS_RECOGNISED, "data.path": value}
         if not changes or possible(changes) != changes:
-            return {self.tab.said: pieces.error_box(NO_EVENT)}
+            return {self.tab.said: ui_html.error_box(NO_EVENT)}
         return self._put({**self._values(given), **changes}, keep=True)
 
     def _list_rows(self, code: str) -> Updates:
@@ -135,7 +136,7 @@ class DataEvents:
                 self.context.data.save(save.what, file)
             except NibbleError as error:
                 return {self.tab.saved: explain(error)}
-            return {self.tab.download: str(file), self.tab.saved: pieces.note_box(f"{file.name} is being downloaded.")}
+            return {self.tab.download: str(file), self.tab.saved: ui_html.note_box(f"{file.name} is being downloaded.")}
 
         return write
 
@@ -172,7 +173,7 @@ class DataEvents:
                 "Choose the columns with the question and the reply, or the list of turns, or plain text; where each "
             )
             said += "row is one turn, also the column that names its conversation."
-            return pieces.note_box(said)
+            return ui_html.note_box(said)
         try:
             self.context.data.look(self.context.recipe(values))
         except NibbleError as error:

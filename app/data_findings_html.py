@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from app.form import as_on_screen
-from app.pieces import busy, number, text
+from app.ui.form import as_on_screen
+from app.ui.html import busy, number, text
 
 State = dict[str, Any]
 AT_WORK = ("starting", "reading", "tokens")

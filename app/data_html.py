@@ -6,8 +6,8 @@ from typing import Any
 
 from app.data_chart import lengths_chart
 from app.data_findings_html import AT_WORK, count_rows, error_in_words, findings, words
-from app.form import WORDS
-from app.pieces import duration, figure, number, text
+from app.ui.form import WORDS
+from app.ui.html import duration, figure, number, text
 from core.data.samples import samples
 from core.sizes import MIB, show_size
 

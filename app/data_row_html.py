@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from app.data_findings_html import error_in_words
-from app.pieces import number, text
 from app.preview_html import SHOWN_TOKENS, token
+from app.ui.html import number, text
 
 SHOWN_CHARACTERS = 20_000
 SPEAKERS = {"system": "System", "user": "Question", "assistant": "Reply", "tool": "Tool"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from app import pieces
-from app.background import Background
+from app.ui import html as ui_html
+from app.ui.background_job import Background
 from core.basemodel.before_download import refuse_misfit_online
 from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
 from core.basemodel.find import find_model
@@ -40,7 +40,7 @@ class DownloadDesk(Background):
         with self._lock:
             if self.busy:
                 self._stop.set()
-                self._shown = pieces.busy("Stopping…")
+                self._shown = ui_html.busy("Stopping…")
             elif self._bytes:
                 self._stop.clear()
                 self._begin(f"Downloading {self._offered}…", partial(self._download, self._offered))
@@ -50,7 +50,7 @@ class DownloadDesk(Background):
 
         def progress(state: Progress) -> None:
             last[:] = [state]
-            self._show(pieces.busy(state.line()))
+            self._show(ui_html.busy(state.line()))
 
         found = find_model(model)
         try:
@@ -58,10 +58,10 @@ class DownloadDesk(Background):
             download(found, progress, self._stop.is_set)
         except DownloadStopped:
             self._bytes = found.download_bytes
-            return pieces.note_box(stopped_sentence(last[0] if last else None))
+            return ui_html.note_box(stopped_sentence(last[0] if last else None))
         self._bytes = 0
         self.finished += 1
-        return pieces.note_box(f"{found.label} is on this machine.")
+        return ui_html.note_box(f"{found.label} is on this machine.")
 
     def _show(self, html: str) -> None:
         with self._lock:
@@ -73,7 +73,7 @@ class DownloadDesk(Background):
         if self._shown or not self._bytes:
             return self._shown
         size = show_bytes(self._bytes)
-        return pieces.note_box(f"Not on this machine yet: {size} are downloaded when the training starts, or now.")
+        return ui_html.note_box(f"Not on this machine yet: {size} are downloaded when the training starts, or now.")
 
     def label(self) -> str:
         """What the button says; '' where there is none."""

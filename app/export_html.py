@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.export_shelf import Shelf
-from app.pieces import busy, date, empty, error_box, note_box, progress_bar, text
+from app.ui.html import busy, date, empty, error_box, note_box, progress_bar, text
 from core.basemodel.find import FoundModel, find_model
 from core.errors import NibbleError
 from core.export.jobs import Job

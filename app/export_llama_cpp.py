@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import pieces
 from app.context import Context
+from app.ui import html as ui_html
 from core.setup import llama_cpp
 
 Updates = dict[Any, Any]
@@ -66,7 +66,7 @@ def shown(part: LlamaCppPart, context: Context, wanted: bool) -> Updates:
 
 def _told(part: LlamaCppPart, context: Context) -> Updates:
     desk, missing = context.llama_cpp, not llama_cpp.installed()
-    html = desk.html() or (pieces.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
+    html = desk.html() or (ui_html.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
     offered = missing and not desk.busy and not context.listening
     return {part.said: gr.HTML(html, visible=bool(html)), part.install: gr.Button(visible=offered)}
 

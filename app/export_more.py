@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import choices, pieces
 from app.context import Context
 from app.export_desk import newest
+from app.ui import html, menus
 from app.uploads import forget
 from core.errors import NibbleError
 from core.export.destination import ExportError
@@ -99,17 +99,17 @@ def wire(more: More, context: Context) -> None:
 
     def take(file: str | None, place: str, name: str, base: str | None) -> Updates:
         if not file and not (place or "").strip():
-            return {more.taken: pieces.error_box("Choose its zip, or write the folder that the adapter is in.")}
+            return {more.taken: html.error_box("Choose its zip, or write the folder that the adapter is in.")}
         try:
             source = Path(file) if file else context.reach.read(place, "The adapter's folder")
             made = import_adapter(context.workspace, source, name or "", base or "", context.reach)
             forget([file] if file else [])
         except NibbleError as error:
-            return {more.taken: pieces.error_box(str(error))}
+            return {more.taken: html.error_box(str(error))}
         said = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."
         emptied = {more.file: None, more.place: "", more.name: ""}
         further = {more.made: made.name, more.further: gr.Button(visible=True)}
-        return {more.taken: pieces.note_box(said), **emptied, **further}
+        return {more.taken: html.note_box(said), **emptied, **further}
 
     given = [more.file, more.place, more.name, more.base]
     changed = [more.taken, more.file, more.place, more.name, more.made, more.further]
@@ -120,7 +120,7 @@ def wire(more: More, context: Context) -> None:
 
 def fill(more: More, context: Context) -> Updates:
     """The bases that there are."""
-    return {more.base: gr.Dropdown(choices=choices.models(context.workspace))}
+    return {more.base: gr.Dropdown(choices=menus.models(context.workspace))}
 
 
 def pushing(more: More, context: Context) -> Updates:

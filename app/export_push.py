@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from app import pieces
-from app.background import Background
-from app.pieces import text
+from app.ui import html
+from app.ui.background_job import Background
+from app.ui.html import text
 from core.export.push_to_hub import Upload, push
 from core.sizes import show_bytes
 
@@ -30,7 +30,7 @@ class PushDesk(Background):
         """Say what is wrong; there is nothing to upload then."""
         with self._lock:
             if not self.busy:
-                self._upload, self._shown = None, pieces.error_box(message)
+                self._upload, self._shown = None, html.error_box(message)
 
     def press(self) -> None:
         """Upload what was shown."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app import run_html, says_html
-from app.charts import Ink, loss_chart, memory_chart
-from app.pieces import busy
 from app.series import PATIENCE_SECONDS, Curves
+from app.ui.charts import Ink, loss_chart, memory_chart
+from app.ui.html import busy
 from core.runs.store import OPEN, Run, Status
 
 KEPT = 12

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app import pieces
-from app.background import Background
+from app.ui import html
+from app.ui.background_job import Background
 from core.setup import llama_cpp
 
 
@@ -18,7 +18,7 @@ class LlamaCppDesk(Background):
 
     def _install(self) -> str:
         version = llama_cpp.install(self._tell)
-        return pieces.note_box(f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on.")
+        return html.note_box(f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on.")
 
     def _tell(self, line: str) -> None:
-        self._shown = pieces.busy(f"Installing llama.cpp… {line[:120]}")
+        self._shown = html.busy(f"Installing llama.cpp… {line[:120]}")

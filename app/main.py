@@ -158,11 +158,11 @@ def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     """Gradio's launch, everything that it could take from the environment given."""
     go_on_listening()
     # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
-    from app import theme
     from app.context import Context
     from app.house import house
     from app.limits import MOST_SESSIONS, MOST_WAITING, calm
     from app.page.build import build_page
+    from app.ui import theme
 
     context = Context.open(workspace, serving.reach)
     demo = build_page(context).queue(api_open=False, max_size=MOST_WAITING)

@@ -12,7 +12,7 @@ from gradio.components import Component
 
 from app.checked import pressed
 from app.context import Context
-from app.form import Form, explain
+from app.ui.form import Form, explain
 from core.errors import NibbleError, RecipeError
 from core.recipe import make_recipe, with_overrides
 from core.sizes import GIB, parse_size

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from app.form import ADVANCED, QUICK, as_on_screen
-from app.pieces import duration, figure, number, text
+from app.ui.form import ADVANCED, QUICK, as_on_screen
+from app.ui.html import duration, figure, number, text
 from core.sizes import MIB, parse_size, show_size
 
 Found = dict[str, Any]

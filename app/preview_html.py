@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from app.form import as_on_screen
-from app.pieces import error_box, figure, note_box, number, text
+from app.ui.form import as_on_screen
+from app.ui.html import error_box, figure, note_box, number, text
 from core.sizes import show_bytes
 
 SHOWN_TOKENS = 1500

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from app.pieces import empty, text
+from app.ui.html import empty, text
 from core.errors import NibbleError
 from core.runs.store import Run
 from core.sizes import GIB, MIB

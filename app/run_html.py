@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app import record_html
-from app.pieces import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from app.series import Curves
+from app.ui.html import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from core.errors import NibbleError
 from core.runs.heartbeat import Pulse, Stopping, hanging, read_pulse, stopping
 from core.runs.queue import order

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import pieces
 from app.checked import pressed
 from app.context import Context
-from app.form import explain
 from app.runs_html import Asked
+from app.ui import html
+from app.ui.form import explain
 from core.errors import NibbleError, RunError
 from core.runs.delete import is_run, remove, what_is_lost
 from core.runs.find import find_run
@@ -58,14 +58,14 @@ class RunsEvents:
     def stop(self, opened: str) -> str:
         """Ask the run to stop, or take it out of the queue."""
         try:
-            return pieces.note_box(self.context.supervisor.stop(find_run(self.context.workspace, opened)))
+            return html.note_box(self.context.supervisor.stop(find_run(self.context.workspace, opened)))
         except NibbleError as error:
             return explain(error)
 
     def end_now(self, opened: str) -> str:
         """End a run without waiting for it."""
         try:
-            return pieces.note_box(self.context.supervisor.kill(find_run(self.context.workspace, opened)))
+            return html.note_box(self.context.supervisor.kill(find_run(self.context.workspace, opened)))
         except NibbleError as error:
             return explain(error)
 
@@ -81,17 +81,15 @@ class RunsEvents:
         """Keep what the person has written on the run."""
         run = opened_run(self.context, opened)
         if run is None:
-            return pieces.error_box("This run is gone: it was deleted elsewhere.")
+            return html.error_box("This run is gone: it was deleted elsewhere.")
         words = list(dict.fromkeys(word.strip() for word in tags.split(",") if word.strip()))
         if len(words) > MOST_TAGS:
-            return pieces.error_box(f"{len(words)} tags are too many: keep {MOST_TAGS} at most.")
+            return html.error_box(f"{len(words)} tags are too many: keep {MOST_TAGS} at most.")
         try:
             run.write_labels(name.strip(), note.strip(), words)
         except OSError as error:
-            return pieces.error_box(
-                f"It could not be saved: {error.strerror or error}. Free some space, then try again."
-            )
-        return pieces.note_box("Saved.")
+            return html.error_box(f"It could not be saved: {error.strerror or error}. Free some space, then try again.")
+        return html.note_box("Saved.")
 
     def ask_to_resume(self, opened: str) -> Updates:
         """Show how the run would go on: with the settings that it has."""
@@ -101,7 +99,7 @@ class RunsEvents:
         except NibbleError as error:
             return {tab.said: explain(error)}
         if rules is None:
-            return {tab.said: pieces.error_box("This run is gone: it was deleted elsewhere.")}
+            return {tab.said: html.error_box("This run is gone: it was deleted elsewhere.")}
         return {
             tab.longer: gr.Group(visible=True),
             tab.sure: gr.Row(visible=False),
@@ -125,14 +123,14 @@ class RunsEvents:
             return {tab.said: explain(_in_the_app(error, opened))}
         waits = run.status().state == "queued"
         said = "It waits in the queue." if waits else "It goes on from its last checkpoint."
-        return {tab.said: pieces.note_box(said), tab.longer: gr.Group(visible=False)}
+        return {tab.said: html.note_box(said), tab.longer: gr.Group(visible=False)}
 
     def ask_to_delete(self, opened: str) -> Updates:
         """Ask, and say what it frees and what is lost."""
         tab, run = self.tab, opened_run(self.context, opened)
         if run is None or run.status().state not in ENDED:
-            return {tab.said: pieces.error_box("Only a run that has ended can be deleted. Stop it first.")}
-        question = f"Delete “{pieces.text(run.name)}” for good? {what_is_lost(run)}"
+            return {tab.said: html.error_box("Only a run that has ended can be deleted. Stop it first.")}
+        question = f"Delete “{html.text(run.name)}” for good? {what_is_lost(run)}"
         return {
             tab.sure: gr.Row(visible=True),
             tab.longer: gr.Group(visible=False),

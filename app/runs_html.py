@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.pieces import WORDS, date, duration, empty, number, state_badge, text
+from app.ui.html import WORDS, date, duration, empty, number, state_badge, text
 from core.errors import NibbleError
 from core.runs.heartbeat import hanging
 from core.runs.index import Row, best_of, index_of

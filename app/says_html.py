@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from app.pieces import empty, number, text
+from app.ui.html import empty, number, text
 from core.runs.store import ENDED
 
 # Of a prompt's earlier answers, those that stand open: these and the first. The ones between are folded.

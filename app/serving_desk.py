@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.pieces import error_box, text
+from app.ui.html import error_box, text
 from core.chat.client import ChatClient
 from core.errors import NibbleError
 from core.runs.chat_models import find_voice

@@ -8,8 +8,8 @@ import traceback
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from app.form import flat
 from app.talk import note
+from app.ui.form import flat
 from core.chat.client import ChatClient
 from core.errors import NibbleError
 from core.generation.sampling import Sampling

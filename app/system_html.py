@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from app.pieces import empty, text
+from app.ui.html import empty, text
 from core.runs.delete import size_bytes
 from core.runs.store import Run
 from core.sizes import show_size

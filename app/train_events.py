@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import choices, consent, data_row_html, download_desk, pieces, preview_html
+from app import consent, data_row_html, download_desk, preview_html
 from app.context import Context
-from app.data_upload import keep_files
-from app.form import AS_RECOGNISED, DEFAULTS, explain, flat
+from app.ui import html as ui_html
+from app.ui import menus
+from app.ui.form import AS_RECOGNISED, DEFAULTS, explain, flat
+from app.ui.upload import keep_files
 from core.data.samples import find_sample
 from core.errors import NibbleError
 from core.launch.start_from import find_start
@@ -64,8 +66,8 @@ class TrainEvents:
     def _started(self, run: Run) -> str:
         """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
-            return pieces.note_box(f"Queued. {self.context.supervisor.waits_for()}")
-        return pieces.note_box("Started. It goes on when you close this page.")
+            return ui_html.note_box(f"Queued. {self.context.supervisor.waits_for()}")
+        return ui_html.note_box("Started. It goes on when you close this page.")
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""
@@ -84,15 +86,15 @@ class TrainEvents:
             said = self.context.supervisor.stop(run) if run is not None else "Nothing is running."
         except NibbleError as error:
             said = str(error)
-        return {self.tab.said: pieces.note_box(said), self.tab.stop: gr.Button("Stopping…", interactive=False)}
+        return {self.tab.said: ui_html.note_box(said), self.tab.stop: gr.Button("Stopping…", interactive=False)}
 
     def end_now(self) -> Updates:
         """End the run on the screen without waiting for it."""
         run = shown_run(self.context)
         try:
-            said = pieces.note_box(self.context.supervisor.kill(run)) if run is not None else ""
+            said = ui_html.note_box(self.context.supervisor.kill(run)) if run is not None else ""
         except NibbleError as error:
-            said = pieces.error_box(str(error))
+            said = ui_html.error_box(str(error))
         return {self.tab.said: said}
 
     def resume(self) -> Updates:
@@ -101,7 +103,7 @@ class TrainEvents:
         try:
             said = self._started(resume(run, self.context.supervisor)) if run is not None else ""
         except NibbleError as error:
-            said = pieces.error_box(str(error))
+            said = ui_html.error_box(str(error))
         return {self.tab.said: said}
 
     def download(self) -> Updates:
@@ -117,7 +119,7 @@ class TrainEvents:
         except NibbleError as error:
             return {self.tab.said: explain(error), self.tab.upload: None}
         self._remember({**AS_RECOGNISED, "data.path": kept})
-        offered = choices.datasets(self.context.workspace)
+        offered = menus.datasets(self.context.workspace)
         chosen = {data: gr.Dropdown(choices=offered, value=kept), self.tab.upload: None, self.tab.said: ""}
         return {**chosen, **self.read_anew()}
 
@@ -132,7 +134,7 @@ class TrainEvents:
         own = named_in_preset(name)
         values = {key: value for key, value in flat(load_recipe(name)).items() if key in own or key not in KEPT}
         self._remember(values)
-        about = pieces.note_box(about_preset(name))
+        about = ui_html.note_box(about_preset(name))
         return {**self.tab.form.updates(values), self.tab.about: about, self.tab.said: ""}
 
     def begin_from(self, key: str | None) -> Updates:
@@ -147,9 +149,9 @@ class TrainEvents:
         values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
         self._remember(values)
         said = f"“{start.voice.label}” is trained further as it is: {start.said()}, over {start.voice.model}."
-        menu = gr.Dropdown(choices=choices.starts(self.context.workspace), value=key)
+        menu = gr.Dropdown(choices=menus.starts(self.context.workspace), value=key)
         shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
-        return {**shown, self.tab.said: pieces.note_box(said)}
+        return {**shown, self.tab.said: ui_html.note_box(said)}
 
     def remember(self, given: dict[Component, Any]) -> None:
         """Keep what stands on the screen, so that a reload finds it again."""
@@ -160,7 +162,7 @@ class TrainEvents:
 
     def look(self, given: dict[Component, Any]) -> Iterator[Updates]:
         """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""
-        yield {self.tab.check: pieces.busy("Looking at the model and the data…")}
+        yield {self.tab.check: ui_html.busy("Looking at the model and the data…")}
         try:
             recipe = self.context.recipe(self.tab.form.values(given)).model_dump()
         except NibbleError as error:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components import Component
 
-from app import consent, download_desk, pieces
-from app.data_upload import drop_area
-from app.form import DEFAULTS, QUICK, build_advanced, build_field
+from app import consent, download_desk
+from app.ui import html
+from app.ui.form import DEFAULTS, QUICK, build_advanced, build_field
+from app.ui.upload import drop_area
 from core.recipe import help_text
 
 SMALLEST_BUDGET = 0.1
@@ -37,20 +38,20 @@ def build_form() -> Parts:
     """Lay the four steps and the Start button out."""
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("1", "Model"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("1", "Model"), elem_classes="nb-slot")
         fields["model"] = gr.Dropdown(
             label="Base model", info=help_text("model"), allow_custom_value=True, value=DEFAULTS["model"]
         )
         download = download_desk.build()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("2", "Data"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("2", "Data"), elem_classes="nb-slot")
         fields["data.path"] = gr.Dropdown(
             label="Dataset", info=help_text("data.path"), allow_custom_value=True, value=DEFAULTS["data.path"]
         )
         fields["data.mapping"] = gr.State(DEFAULTS["data.mapping"])
         upload = drop_area()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("3", "Adapter"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("3", "Adapter"), elem_classes="nb-slot")
         with gr.Row(elem_classes="nb-fields"):
             fields.update({field.key: build_field(field) for field in QUICK if field.key != "budget"})
         with gr.Accordion("Advanced", open=False, elem_classes="nb-advanced"):
@@ -63,7 +64,7 @@ def build_form() -> Parts:
             about = gr.HTML(elem_classes="nb-slot")
             fields.update(build_advanced())
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("4", "Memory"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("4", "Memory"), elem_classes="nb-slot")
         fields["budget"] = gr.Slider(
             SMALLEST_BUDGET,
             1024,
@@ -82,7 +83,7 @@ def build_form() -> Parts:
 
 def build_preview() -> tuple[gr.HTML, consent.Parts, gr.HTML, gr.Number, gr.Button, gr.Button]:
     """What the check found, the code that a model wants to run, the row, and how to turn to another."""
-    check = gr.HTML(pieces.busy("Looking at the model and the data…"), elem_classes="nb-slot")
+    check = gr.HTML(html.busy("Looking at the model and the data…"), elem_classes="nb-slot")
     asked = consent.build()
     preview = gr.HTML(elem_classes="nb-slot")
     with gr.Row(elem_classes="nb-pager"):

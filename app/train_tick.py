@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import budget_scale, data_html, download_desk, pieces, plan_events
+from app import budget_scale, data_html, download_desk, plan_events
 from app.context import Context
 from app.run_view import PARTS
 from app.train_events import Updates, shown_run
 from app.train_form import SMALLEST_BUDGET
+from app.ui import html
 from core.runs.device_lock import holder
 from core.runs.heartbeat import hanging, stopping
 from core.runs.manifest import named_checkpoints
@@ -36,7 +37,7 @@ def outputs(tab: TrainTab) -> list[Any]:
 def parts(context: Context) -> dict[str, str]:
     """The HTML that is the same in all browsers: the run by its parts, who holds the GPU, the budget's scale."""
     run, found = shown_run(context), device()
-    nothing = pieces.empty("No run yet", "Its progress, loss and memory will be drawn here. Press Start training.")
+    nothing = html.empty("No run yet", "Its progress, loss and memory will be drawn here. Press Start training.")
     drawn = context.live.parts(run) if run is not None else {**dict.fromkeys(PARTS, ""), "head": nothing}
     least, needed = int(SMALLEST_BUDGET * GIB), context.plans.needed_bytes
     scale = budget_scale.html(least, found.total_bytes, found.free_bytes, needed)
@@ -75,7 +76,7 @@ def _held(context: Context) -> str:
     if by is None or by.kind == "run":
         return ""
     who = by.said()
-    return pieces.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
+    return html.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
 
 
 def _reading(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
@@ -90,4 +91,4 @@ def _reading(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
     seen["reading"] = said
     if not at_work:
         return {tab.read: desk.turn}
-    return {tab.check: pieces.busy(f"{data_html.at_work(desk.state)}. You can start already, or look at the Data tab.")}
+    return {tab.check: html.busy(f"{data_html.at_work(desk.state)}. You can start already, or look at the Data tab.")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.pieces import WORDS, number, progress_bar, text
+from app.ui.html import WORDS, number, progress_bar, text
 from core.runs.heartbeat import stopping
 from core.runs.store import ENDED, Run, Status
 

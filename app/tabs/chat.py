@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import choices
 from app.chat_events import ChatEvents, CompareEvents, kept_settings, voice_radio
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
 from app.side_by_side import MOST
+from app.ui import menus
 from core.generation.sampling import RANGES
 from core.runs.index import index_of
 from core.runs.queue import at_work
@@ -246,7 +246,7 @@ def wire(tab: ChatTab, context: Context) -> None:
 def fill(tab: ChatTab, context: Context) -> Updates:
     """Menus, the last settings, and the conversation as it was left."""
     kept = kept_settings(context)
-    offered = choices.talkers(context.workspace)
+    offered = menus.talkers(context.workspace)
     values = [value for _, value in offered]
     talker = kept.get("talker") if kept.get("talker") in values else next(iter(values), None)
     several = [key for key in kept.get("several") or [] if key in values] or _first_two(values)
@@ -273,7 +273,7 @@ def _first_two(values: list[str]) -> list[str]:
 
 def choose(tab: ChatTab, context: Context, run_id: str) -> Updates:
     """Talk to this run from now on."""
-    offered = choices.talkers(context.workspace)
+    offered = menus.talkers(context.workspace)
     return {tab.talker: gr.Dropdown(choices=offered, value=f"run:{run_id}"), tab.voice: "adapter"}
 
 
@@ -289,7 +289,7 @@ def tick(tab: ChatTab, context: Context, seen: dict[str, str]) -> Updates:
             seen[name] = str(version)
     ready = _ready(context)
     if seen.get("talkers", ready) != ready:
-        offered = choices.talkers(context.workspace)
+        offered = menus.talkers(context.workspace)
         updates |= {tab.talker: gr.Dropdown(choices=offered), tab.compare.who: gr.Dropdown(choices=offered)}
     seen["talkers"] = ready
     return updates

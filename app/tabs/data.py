@@ -9,12 +9,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import choices, data_html, pieces
+from app import data_html
 from app.context import Context
 from app.data_events import SAVES, DataEvents
 from app.data_mapping import MappingPanel, build_mapping
-from app.data_upload import drop_area
-from app.form import DEFAULTS, WORDS, Field, Form, build_field
+from app.ui import html, menus
+from app.ui.form import DEFAULTS, WORDS, Field, Form, build_field
+from app.ui.upload import drop_area
 from core.recipe import help_text
 
 Updates = dict[Any, Any]
@@ -123,13 +124,13 @@ def build() -> DataTab:
 def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr.Row, gr.File, gr.Button]:
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("1", "Which data"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("1", "Which data"), elem_classes="nb-slot")
         fields["data.path"] = _menu("Dataset", "data.path")
         with gr.Row(visible=False, elem_classes="nb-fields") as hub:
             fields.update({field.key: build_field(field) for field in HUB})
         upload = drop_area()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("2", "How it is read"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("2", "How it is read"), elem_classes="nb-slot")
         fields["data.format"] = build_field(Field("data.format", "Format", "choice"))
         parts["evidence"] = _slot()
         by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
@@ -138,7 +139,7 @@ def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr
         with gr.Row(elem_classes="nb-fields"):
             fields.update({field.key: build_field(field) for field in ROWS_TOGETHER})
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(pieces.step_figure("3", "How the model sees it"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("3", "How the model sees it"), elem_classes="nb-slot")
         fields["model"] = _menu("Base model", "model")
         with gr.Row(elem_classes="nb-fields"):
             fields.update({field.key: build_field(field) for field in SEEN_BY_MODEL})
@@ -184,7 +185,7 @@ def wire(tab: DataTab, form: Form, context: Context) -> None:
         **quiet,
     )
     for key, button in tab.saves.items():
-        button.click(None, None, tab.saved, js=f"() => {json.dumps(pieces.busy('Writing the file…'))}", **quiet)
+        button.click(None, None, tab.saved, js=f"() => {json.dumps(html.busy('Writing the file…'))}", **quiet)
         ready = button.click(events.saver(key), None, [tab.download, tab.saved], trigger_mode="once", **quiet)
         ready.success(None, None, None, js=PRESS_DOWNLOAD, **quiet)
 
@@ -192,7 +193,7 @@ def wire(tab: DataTab, form: Form, context: Context) -> None:
 def fill(tab: DataTab, form: Form, context: Context, given: dict[Component, Any]) -> Updates:
     """What the tab shows when it is opened: the Train form's settings, and their dataset looked at."""
     updates = DataEvents(tab, form, context).open(given)
-    for key, menu in (("model", choices.models), ("data.path", choices.datasets)):
+    for key, menu in (("model", menus.models), ("data.path", menus.datasets)):
         component = tab.fields[key]
         updates[component] = gr.Dropdown(choices=menu(context.workspace), value=updates[component])
     return updates

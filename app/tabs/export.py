@@ -10,12 +10,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import export_html, export_llama_cpp, export_more, pieces
+from app import export_html, export_llama_cpp, export_more
 from app.context import Context
 from app.export_desk import newest
 from app.export_llama_cpp import LlamaCppPart
 from app.export_more import More
-from app.pieces import date
+from app.ui import html as ui_html
+from app.ui.html import date
 from core.errors import NibbleError, RunError
 from core.export import jobs
 from core.export.destination import refuse_place
@@ -156,7 +157,7 @@ class ExportEvents:
             order = Order(given[tab.to], out, *kinds, given[tab.part] or "")
             jobs.start(workspace, run.id, order)
         except (NibbleError, OSError, ValueError) as error:
-            return {tab.said: pieces.error_box(str(error))}
+            return {tab.said: ui_html.error_box(str(error))}
         return {tab.said: "", **tick(tab, self.context, {})}
 
     def stop(self) -> Updates:
@@ -164,7 +165,7 @@ class ExportEvents:
         shown = newest(self.context)
         if shown is not None:
             jobs.stop(shown)
-        return {self.tab.said: pieces.note_box("Stopping…")}
+        return {self.tab.said: ui_html.note_box("Stopping…")}
 
 
 def _run(context: Context, run_id: str | None) -> Run | None:
@@ -214,7 +215,7 @@ def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates
     given: dict[Component, Any] = {tab.part: None, tab.to: "adapter", tab.apart: False}
     given |= {tab.gguf_type: "f16", tab.precision: "auto"}
     return {
-        tab.empty: "" if offered else pieces.empty("Nothing to export yet", EMPTY),
+        tab.empty: "" if offered else ui_html.empty("Nothing to export yet", EMPTY),
         tab.run: gr.Dropdown(choices=offered, value=value),
         **chosen(tab, context, _run(context, value), given, renamed=True),
         **export_more.fill(tab.more, context),

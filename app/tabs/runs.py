@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from app import pieces
 from app.context import Context
 from app.run_view import RunView, build_body, build_head
 from app.runs_events import RunsEvents
 from app.runs_html import STATES, Asked
+from app.ui import html
 
 Updates = dict[Any, Any]
 ACROSS = [("Steps", "step"), ("Time", "seconds"), ("Tokens", "tokens")]
@@ -212,7 +212,7 @@ def wire(tab: RunsTab, context: Context) -> None:
     tab.close.click(lambda asked: replace(asked, compared=()), tab.asked, **asking)
     tab.along.input(lambda along, asked: replace(asked, along=along), [tab.along, tab.asked], **asking)
     for button, answer in ((tab.go_on, "Looking at its last checkpoint…"), (tab.delete_now, "Deleting…")):
-        button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
+        button.click(None, None, tab.said, js=f"() => {json.dumps(html.busy(answer))}", **quiet)
     tab.stop.click(events.stop, tab.opened, tab.said, **quiet)
     tab.end_now.click(events.end_now, tab.opened, tab.said, trigger_mode="once", **quiet)
     tab.sooner.click(lambda opened: events.move(opened, -1), tab.opened, tab.said, **quiet)

@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from app import away, pieces, record_html, system_html
+from app import away, record_html, system_html
 from app.context import Context
+from app.ui import html
 from core.errors import NibbleError
 from core.runs.find import list_runs
 
@@ -40,7 +41,7 @@ def build() -> SystemTab:
         with gr.Column(scale=6, min_width=380):
             gr.HTML("<h3>This machine</h3>", elem_classes="nb-slot")
             findings = gr.HTML(
-                pieces.empty("Not looked yet", "The doctor checks Python, torch, the device and bitsandbytes."),
+                html.empty("Not looked yet", "The doctor checks Python, torch, the device and bitsandbytes."),
                 elem_classes="nb-slot",
             )
             look = gr.Button("Check this machine", variant="primary", elem_classes="nb-narrow")
@@ -81,11 +82,11 @@ def wire(tab: SystemTab, context: Context) -> None:
 def _look(context: Context) -> Iterator[str]:
     from core.system.doctor import doctor
 
-    yield pieces.busy("Looking at Python, torch, the device and bitsandbytes. This takes about ten seconds.")
+    yield html.busy("Looking at Python, torch, the device and bitsandbytes. This takes about ten seconds.")
     try:
         yield system_html.findings(doctor(context.workspace))
     except NibbleError as error:
-        yield pieces.error_box(str(error))
+        yield html.error_box(str(error))
 
 
 def _sign_in(tab: SystemTab, token: str | None) -> Updates:
@@ -93,13 +94,13 @@ def _sign_in(tab: SystemTab, token: str | None) -> Updates:
     from huggingface_hub import errors, login
 
     if not (token or "").strip():
-        return {tab.who: pieces.error_box("Paste an access token first.")}
+        return {tab.who: html.error_box("Paste an access token first.")}
     try:
         login(token=(token or "").strip(), add_to_git_credential=False)
     except (errors.HfHubHTTPError, ValueError) as error:
-        return {tab.who: pieces.error_box("Hugging Face does not take this token.", type(error).__name__)}
+        return {tab.who: html.error_box("Hugging Face does not take this token.", type(error).__name__)}
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
-        return {tab.who: pieces.error_box("Hugging Face cannot be reached from here.", type(error).__name__)}
+        return {tab.who: html.error_box("Hugging Face cannot be reached from here.", type(error).__name__)}
     return who(tab)
 
 
@@ -124,7 +125,7 @@ def who(tab: SystemTab) -> Updates:
     if fixed:
         said = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
     return {
-        tab.who: pieces.note_box(said),
+        tab.who: html.note_box(said),
         tab.sign_in: gr.Button(visible=not token),
         tab.sign_out: gr.Button(visible=bool(token) and not fixed),
         tab.token: gr.Textbox(value="", visible=not token),

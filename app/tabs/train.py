@@ -9,12 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from app import choices, consent, download_desk, pieces, plan_events, plan_html
+from app import consent, download_desk, plan_events, plan_html
 from app.context import Context
-from app.form import AS_RECOGNISED, DEFAULTS, Form
 from app.run_view import RunView, build_body, build_head
 from app.train_events import TrainEvents, Updates, shown_run
 from app.train_form import SMALLEST_BUDGET, build_form, build_preview
+from app.ui import html
+from app.ui import menus as ui_menus
+from app.ui.form import AS_RECOGNISED, DEFAULTS, Form
 from core.runs.store import OPEN
 from core.sizes import GIB
 from core.system.hardware import device
@@ -164,7 +166,7 @@ def wire(tab: TrainTab, context: Context) -> None:
         (tab.end_now, "Ending it…"),
         (tab.resume, "Starting…"),
     ):
-        button.click(None, None, tab.said, js=f"() => {json.dumps(pieces.busy(answer))}", **quiet)
+        button.click(None, None, tab.said, js=f"() => {json.dumps(html.busy(answer))}", **quiet)
     tab.start.click(events.start, form, started, trigger_mode="once", **quiet)
     tab.try_it.click(events.try_it, None, started, trigger_mode="once", **quiet)
     as_read = [tab.form.fields[key] for key in AS_RECOGNISED]
@@ -206,8 +208,8 @@ def fill(tab: TrainTab, context: Context) -> Updates:
     found = device()
     total, free = found.total_bytes / GIB, found.free_bytes / GIB
     menus = {
-        tab.form.fields["model"]: choices.models(context.workspace),
-        tab.form.fields["data.path"]: choices.datasets(context.workspace),
+        tab.form.fields["model"]: ui_menus.models(context.workspace),
+        tab.form.fields["data.path"]: ui_menus.datasets(context.workspace),
     }
     run = shown_run(context)
     # The settings are read last: a file that was dropped meanwhile is in them already.
@@ -222,7 +224,7 @@ def fill(tab: TrainTab, context: Context) -> Updates:
     wanted = updates.get(budget)
     amount = min(wanted if isinstance(wanted, (int, float)) else free, most)
     updates[budget] = gr.Slider(value=max(round(amount, 2), SMALLEST_BUDGET), maximum=most, info=share)
-    updates[tab.preset] = gr.Dropdown(choices=choices.recipes())
+    updates[tab.preset] = gr.Dropdown(choices=ui_menus.recipes())
     updates[tab.welcome] = gr.Group(visible=run is None)
     if run is not None and run.status().state in OPEN:  # else it is left where the person may have put it by now
         updates[tab.side] = gr.Tabs(selected="run")
@@ -231,4 +233,4 @@ def fill(tab: TrainTab, context: Context) -> Updates:
 
 def fill_starts(tab: TrainTab, context: Context) -> Updates:
     """The adapters that can be trained further; with many runs they take a while to be found."""
-    return {tab.form.fields["lora.start_from"]: gr.Dropdown(choices=choices.starts(context.workspace))}
+    return {tab.form.fields["lora.start_from"]: gr.Dropdown(choices=ui_menus.starts(context.workspace))}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app import plan_html, record_html
-from app.charts import memory_chart
 from app.live import Live
 from app.series import Curves
+from app.ui.charts import memory_chart
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from app import choices, train_tick
+from app import train_tick
 from app.context import Context
-from app.form import DEFAULTS, flat
 from app.tabs import train
+from app.ui import menus
+from app.ui.form import DEFAULTS, flat
 from core.recipe import load_recipe, make_recipe, recipe_presets
 from core.runs.find import list_runs
 
@@ -77,7 +78,7 @@ def test_an_upload_is_kept_and_chosen(train_tab: train.TrainTab, context: Contex
     file.unlink()  # Gradio's own copy goes away
     chosen = update[train_tab.form.fields["data.path"]]
     assert Path(chosen.value).read_text() == '{"prompt": "a", "completion": "b"}\n'
-    assert ("mine.jsonl", chosen.value) in choices.datasets(context.workspace)
+    assert ("mine.jsonl", chosen.value) in menus.datasets(context.workspace)
 
 
 def test_several_files_are_kept_as_one_dataset(train_tab: train.TrainTab, context: Context, tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_several_files_are_kept_as_one_dataset(train_tab: train.TrainTab, contex
     update = train.TrainEvents(train_tab, context).keep([str(file) for file in files])
     chosen = update[train_tab.form.fields["data.path"]].value
     assert sorted(file.name for file in Path(chosen).iterdir()) == ["first.jsonl", "second.jsonl"]
-    assert chosen in [value for _, value in choices.datasets(context.workspace)]
+    assert chosen in [value for _, value in menus.datasets(context.workspace)]
 
 
 def test_what_was_corrected_by_hand_is_not_meant_for_another_dataset(

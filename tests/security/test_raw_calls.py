@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from app.form import possible
 from app.main import Server
+from app.ui.form import possible
 from core.errors import NibbleError
 from core.runs.supervisor import Supervisor
 from core.system.child_process import Child

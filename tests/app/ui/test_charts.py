@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app import charts
-from app.charts import loss_chart, memory_chart, round_up, ticks, time_ticks
 from app.series import Curves
+from app.ui import charts
+from app.ui.charts import loss_chart, memory_chart, round_up, ticks, time_ticks
 from core.runs.store import Run
 from core.sizes import GIB
 

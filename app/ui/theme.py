@@ -7,7 +7,7 @@ from pathlib import Path
 from gradio.themes import Base
 from gradio.themes.utils import colors, fonts, sizes
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 CSS = STATIC / "nibble.css"
 SCRIPT = (STATIC / "nibble.js").read_text(encoding="utf-8")
 LOGO = STATIC / "logo.svg"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.pieces import date
+from app.ui.html import date
 from core.basemodel.find import model_choices
 from core.data.samples import samples
 from core.data.store import kept_datasets

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import gradio as gr
 from gradio.components import Component
 
-from app.pieces import error_box, fault_box
+from app.ui.html import error_box, fault_box
 from core.errors import NibbleError
 from core.recipe import Recipe, choices_of, help_text, make_recipe
 from core.sizes import GIB, parse_size

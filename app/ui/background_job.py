@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from app import pieces
+from app.ui import html as ui_html
 from core.errors import NibbleError
 
 
@@ -23,16 +23,16 @@ class Background:
 
     def _begin(self, said: str, work: Callable[[], str]) -> None:
         """Do `work`, which returns what is shown at its end; `said` is shown until it says something itself."""
-        self.busy, self._shown = True, pieces.busy(said)
+        self.busy, self._shown = True, ui_html.busy(said)
         threading.Thread(target=self._do, args=(work,), daemon=True).start()
 
     def _do(self, work: Callable[[], str]) -> None:
         try:
             self._end(work())
         except NibbleError as error:
-            self._end(pieces.error_box(str(error)))
+            self._end(ui_html.error_box(str(error)))
         except Exception as error:  # a thread has nobody above it who would tell the person
-            self._end(pieces.fault_box(error))
+            self._end(ui_html.fault_box(error))
             raise
 
     def _end(self, html: str) -> None:

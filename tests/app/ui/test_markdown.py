@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.literal import as_written, literal, plain
+from app.ui.markdown import as_written, literal, plain
 from tests.app.canned import HOSTILE
 
 CODE = "Look:\n\n```html\n<b>bold</b>\n```\nand `a < b` & <i>more</i>"

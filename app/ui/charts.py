@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.pieces import duration, text
 from app.series import Curves, Point, Series
+from app.ui.html import duration, text
 from core.sizes import GIB, MIB
 
 WIDTH, HEIGHT = 480, 264
