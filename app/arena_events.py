@@ -13,9 +13,9 @@ from gradio.components import Component
 from app import arena_html
 from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
 from app.context import Context
+from app.server.uploads import folder_to_send, forget
 from app.ui import html as ui_html
 from app.ui import menus as ui_menus
-from app.uploads import folder_to_send, forget
 from core.arena.contestants import ITS_BASE
 from core.arena.match import Match
 from core.arena.prompts import categories

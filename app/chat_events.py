@@ -15,10 +15,10 @@ from gradio.components import Component
 from app import chat_html
 from app.chat_view import Updates, render, render_sides
 from app.context import Context
+from app.server.uploads import folder_to_send
 from app.talk import Manner
 from app.ui import html
 from app.ui.markdown import as_written
-from app.uploads import folder_to_send
 from core.errors import NibbleError
 from core.generation.sampling import Sampling, SamplingError
 from core.workspace import read_json, write_json

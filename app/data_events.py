@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from app.checked import NO_EVENT, pressed
 from app.context import Context
 from app.data_mapping import guess, is_enough
+from app.server.event_validation import NO_EVENT, pressed
+from app.server.uploads import folder_to_send
 from app.ui import html as ui_html
 from app.ui import menus
 from app.ui.form import AS_RECOGNISED, EMPTY_IS_NONE, Form, explain, possible
 from app.ui.upload import keep_files
-from app.uploads import folder_to_send
 from core.data.huggingface import looks_like_hub_id
 from core.data.samples import find_sample
 from core.data.store import safe_name

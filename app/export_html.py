@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.export_shelf import Shelf
+from app.server.downloads import Shelf
 from app.ui.html import busy, date, empty, error_box, note_box, progress_bar, text
 from core.basemodel.find import FoundModel, find_model
 from core.errors import NibbleError

@@ -11,8 +11,8 @@ from gradio.components import Component
 
 from app.context import Context
 from app.export_desk import newest
+from app.server.uploads import forget
 from app.ui import html, menus
-from app.uploads import forget
 from core.errors import NibbleError
 from core.export.destination import ExportError
 from core.export.import_adapter import import_adapter

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from app import security
-from app.guard import Door
-from app.login import NAME, Login, generated_password
-from app.opening import Instance, choose_port, show
-from app.uploads import Uploads
+from app.server import keys
+from app.server.guard import Door
+from app.server.instance import Instance, choose_port, show
+from app.server.login import NAME, Login, generated_password
+from app.server.uploads import Uploads
 from core.errors import NibbleError
 from core.runs.delete import clear_away
 from core.system.addresses import Names, lan_address
@@ -103,7 +103,7 @@ def serve(
             return 0
         names = Names(choose_port(port, "0.0.0.0" if listen else "127.0.0.1"), listen)
         login = Login(name, password) if password else None
-        token = None if login else security.workspace_token(workspace.state)
+        token = None if login else keys.workspace_token(workspace.state)
         serving = Serving(Door(names, token, login), reach, share)
         server = launch(workspace, serving)
         instance.announce(serving.url)
@@ -143,10 +143,10 @@ def _tell_others(names: Names, share: bool, generated: str) -> None:
 
 def launch(workspace: Workspace, serving: Serving) -> Server:
     """Start the server in threads of its own. Until it is up, its door stands open for its own question only."""
-    security.scrub_environment()
+    keys.scrub_environment()
     uploads = Uploads()
     os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = str(uploads.files)
-    with security.reaching_ourselves(serving.share), contextlib.redirect_stdout(sys.stderr):
+    with keys.reaching_ourselves(serving.share), contextlib.redirect_stdout(sys.stderr):
         server = _start(workspace, serving, uploads)
     serving.door.names.tunnel = urlsplit(server.demo.share_url or "").netloc.lower() or None
     serving.door.starting = False
@@ -159,9 +159,9 @@ def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     go_on_listening()
     # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
     from app.context import Context
-    from app.house import house
-    from app.limits import MOST_SESSIONS, MOST_WAITING, calm
     from app.page.build import build_page
+    from app.server.asgi import house
+    from app.server.load_limits import MOST_SESSIONS, MOST_WAITING, calm
     from app.ui import theme
 
     context = Context.open(workspace, serving.reach)

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app.checked import pressed
 from app.context import Context
+from app.server.event_validation import pressed
 from app.ui.form import Form, explain
 from core.errors import NibbleError, RecipeError
 from core.recipe import make_recipe, with_overrides

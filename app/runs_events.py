@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.checked import pressed
 from app.context import Context
 from app.runs_html import Asked
+from app.server.event_validation import pressed
 from app.ui import html
 from app.ui.form import explain
 from core.errors import NibbleError, RunError

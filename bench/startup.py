@@ -17,8 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from app.opening import choose_port
-from app.security import workspace_token
+from app.server.instance import choose_port
+from app.server.keys import workspace_token
 from core.workspace import ROOT, Workspace
 
 ROUNDS = 5

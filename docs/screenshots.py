@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 900
 def main() -> int:
     """Start the app, take the pictures, end the app."""
     sys.path.insert(0, str(ROOT))
-    from app.opening import find_browser
+    from app.server.instance import find_browser
 
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--browser", default=find_browser())

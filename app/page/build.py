@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 
 from app.chat_events import conversation_file
-from app.checked import CheckedBlocks
 from app.context import Context
 from app.data_events import DataEvents
 from app.page import strip as page_strip
 from app.page.updates import Ticking
 from app.runs_events import opened_run
+from app.server.event_validation import CheckedBlocks
 from app.tabs import arena, cards, chat, data, export, runs, system, train
 from app.train_events import TrainEvents
 from app.ui.form import flat

@@ -1,4 +1,4 @@
-"""How open pages come up to date: all is said once when a page is opened, then what is new by the feed (app/feed.py).
+"""How open pages come up to date: all is said once when a page is opened, then what is new by the feed (app/server/feed.py).
 
 The feed's look asks every tab, once a second for all pages, whether something changed. What all pages share goes to
 them as it is; of the rest only the tab's name, and pages that have it in sight fire that tab's tick.
@@ -14,9 +14,9 @@ import gradio as gr
 
 from app import runs_tick, train_tick
 from app.context import Context, device_line
-from app.feed import Look
 from app.page import strip
 from app.runs_html import FRESH_SECONDS, Asked, Table
+from app.server.feed import Look
 from app.tabs import arena, chat, data, export, runs
 from core.runs.queue import order
 from core.system.hardware import device

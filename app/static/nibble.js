@@ -150,7 +150,7 @@
   });
   mayAsk();
 
-  // What all pages show alike comes from the server's feed (app/feed.py), part by part; of the rest it names the tabs
+  // What all pages show alike comes from the server's feed (app/server/feed.py), part by part; of the rest it names the tabs
   // that have something new, and a page that has one of them in sight asks for it.
   const parts = new Map();
   const latest = new Map();

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.uploads import forget
+from app.server.uploads import forget
 from core.data.read import SUFFIXES
 from core.data.store import keep_several
 from core.errors import DataError

@@ -13,7 +13,7 @@ import pytest
 
 from app import export_html
 from app.context import Context
-from app.export_shelf import PREFIX, Downloads, Shelf
+from app.server.downloads import PREFIX, Downloads, Shelf
 from app.tabs import export
 from core.export import jobs
 from core.export.options import Order

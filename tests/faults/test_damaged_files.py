@@ -168,7 +168,7 @@ def test_what_the_workspace_remembers_may_be_damaged(tmp_path, warm, garbage: st
     assert supervisor.queued() == [run]
     assert holder(place.workspace) is None
     assert supervisor.current() is None
-    from app.opening import Instance
+    from app.server.instance import Instance
 
     assert Instance(place.workspace).running() is None
     supervisor.stop(run)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.guard import Door, Guard
 from app.main import Server, Serving, launch
-from app.opening import choose_port
-from app.security import workspace_token
+from app.server.guard import Door, Guard
+from app.server.instance import choose_port
+from app.server.keys import workspace_token
 from core.runs.delete import remove
 from core.runs.find import list_runs
 from core.runs.store import OPEN

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from app import uploads
-from app.uploads import OWNER, PREFIX, Uploads, forget
+from app.server import uploads
+from app.server.uploads import OWNER, PREFIX, Uploads, forget
 from core.data.read import open_source
 from core.errors import DataError, NibbleError
 from core.export.import_adapter import LIMITS, import_adapter

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import uvicorn
 
-from app.security import SCRUBBED
+from app.server.keys import SCRUBBED
 from core.workspace import ROOT
 
 # Read by Gradio, but the system's own; a process without them is not what a person has.
@@ -129,7 +129,7 @@ def test_gradio_reads_more_variables_than_anybody_would_list(started: Started) -
     found = read_by_gradio()
     assert len(found) > 25 and {"GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "SPACE_ID"} <= found
     ours = {name for name in found if name.startswith("GRADIO_")} | SCRUBBED | {"SYSTEM"}
-    assert found <= ours, f"Gradio reads {found - ours} too: scrub them in app/security.py"
+    assert found <= ours, f"Gradio reads {found - ours} too: scrub them in app/server/keys.py"
 
 
 def test_it_listens_on_this_machine_only_and_talks_to_nobody(started: Started) -> None:

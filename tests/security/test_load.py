@@ -27,9 +27,9 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.guard import Guard
-from app.limits import JOIN, Limits
 from app.main import Server
+from app.server.guard import Guard
+from app.server.load_limits import JOIN, Limits
 from bench._pages import Pages
 from bench.load import main, served
 from core.recipe import make_recipe

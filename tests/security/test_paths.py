@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app.export_shelf import PREFIX, Shelf
+from app.server.downloads import PREFIX, Shelf
 from core.arena.contestants import contestants
 from core.basemodel.find import find_model
 from core.data.store import find_dataset, keep, safe_name

@@ -18,9 +18,9 @@ import httpx
 import pytest
 from gradio.utils import get_type_hints
 
-from app.export_shelf import PREFIX
-from app.guard import Guard
 from app.main import Server
+from app.server.downloads import PREFIX
+from app.server.guard import Guard
 from core.errors import ChildError
 from core.export import jobs
 from core.runs.supervisor import Supervisor

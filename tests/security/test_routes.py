@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app import login
-from app.guard import UNUSED, Asgi, Door, Guard
-from app.login import Login
 from app.main import Server, Serving, launch
-from app.opening import choose_port
+from app.server import login
+from app.server.guard import UNUSED, Asgi, Door, Guard
+from app.server.instance import choose_port
+from app.server.login import Login
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
@@ -128,7 +128,7 @@ def try_all(
     assert isinstance(spy, Spy)
     for path, method in asked:
         if guard.door.login is not None and path == login.PATH:
-            continue  # the login itself: tests/app/test_security.py
+            continue  # the login itself: tests/app/server/test_security.py
         spy.inside.clear()
         found = statuses(served, [way.scope(path, method) for way in ways])
         for (way, right), status in zip(ways.items(), found, strict=True):

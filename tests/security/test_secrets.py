@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.guard import Guard
 from app.main import Server
+from app.server.guard import Guard
 from core.arena.judge import Judge
 from core.errors import NibbleError
 from core.runs import notify

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app import door_html
+from app.server import door_pages
 
 PATH = "/nibble/login"
 NAME = "nibble"
@@ -154,4 +154,4 @@ def page(said: str = "", status: int = 401, headers: dict[str, str] | None = Non
     Its referrer policy is its own: under no-referrer a browser posts a form with the origin `null`, which is refused.
     """
     added = {"referrer-policy": "same-origin", "cache-control": "no-store", **(headers or {})}
-    return HTMLResponse(door_html.login(said), status, added)
+    return HTMLResponse(door_pages.login(said), status, added)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app import main, opening
+from app import main
+from app.server import instance as server_instance
 from core.errors import NibbleError
 from core.system.addresses import Names
 from core.workspace import ROOT, Workspace
@@ -57,8 +58,8 @@ def test_without_a_wish_the_next_free_port_is_taken() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(opening, "FIRST_PORT", port)
-            assert opening.choose_port(None) > port
+            patch.setattr(server_instance, "FIRST_PORT", port)
+            assert server_instance.choose_port(None) > port
 
 
 @pytest.mark.parametrize("auth", ["nopassword", ":x", "x:", ":", " :x", ""])
@@ -91,7 +92,7 @@ def test_a_folder_to_allow_has_to_be_there(tmp_path: Path) -> None:
 
 
 def test_a_server_that_died_does_not_block_the_next(tmp_path: Path) -> None:
-    instance = opening.Instance(Workspace.open(tmp_path))
+    instance = server_instance.Instance(Workspace.open(tmp_path))
     instance.announce("http://127.0.0.1:1/")
     assert instance.running() == "http://127.0.0.1:1/"
     (tmp_path / "state" / "server.json").write_text('{"pid": 4194304, "started": 1.0, "url": "http://127.0.0.1:1/"}')

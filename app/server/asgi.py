@@ -9,12 +9,12 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from app.context import Context
-from app.export_shelf import Downloads
-from app.feed import Broadcast, Feed
-from app.guard import Door, Guard
-from app.intake import Intake
-from app.limits import Limits
-from app.prefilled import Prefilled
+from app.server.downloads import Downloads
+from app.server.feed import Broadcast, Feed
+from app.server.guard import Door, Guard
+from app.server.load_limits import Limits
+from app.server.prefill import Prefilled
+from app.server.request_body import Intake
 
 
 class House(App):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.limits import busy
+from app.server.load_limits import busy
 
 ADDRESS = "/nibble/live"
 SECONDS = 1.0

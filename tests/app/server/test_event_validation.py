@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app.checked import fault
 from app.context import Context
+from app.server.event_validation import fault
 from app.tabs import arena, chat, data, export, train
 from core.recipe import make_recipe
 from core.runs.create import create_run

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from app import feed as feeds
-from app.feed import ADDRESS, Broadcast, Feed, Look
-from app.limits import JOIN, Limits
+from app.server import feed as feeds
+from app.server.feed import ADDRESS, Broadcast, Feed, Look
+from app.server.load_limits import JOIN, Limits
 
 EVERY = 0.02
 

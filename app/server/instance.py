@@ -11,7 +11,7 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.security import ticket
+from app.server.keys import ticket
 from core.errors import NibbleError
 from core.system.process import is_alive, process_started
 from core.workspace import Workspace, read_json, write_json

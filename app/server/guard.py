@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from app import door_html, login
-from app.login import Login
-from app.security import HEADERS, Tickets
+from app.server import door_pages, login
+from app.server.keys import HEADERS, Tickets
+from app.server.login import Login
 from core.system.addresses import Names
 
 Message = MutableMapping[str, Any]
@@ -136,7 +136,7 @@ class Guard:
                 return RedirectResponse("/", 303)
             unused = request.scope["path"].lower().startswith(UNUSED)
             return PlainTextResponse("There is no such page.", 404) if unused else None
-        return login.page() if door.login is not None else HTMLResponse(door_html.key(), 401)
+        return login.page() if door.login is not None else HTMLResponse(door_pages.key(), 401)
 
     def _carried(self, request: Request) -> str:
         # Not by SimpleCookie: one cookie of another local app that it cannot read would hide ours.

@@ -8,7 +8,7 @@ from gradio.blocks import Blocks
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.checked import CheckedBlocks
+from app.server.event_validation import CheckedBlocks
 
 # What a page asks for its components' properties. It carries them too, in a script that our policy keeps from running.
 CONFIG = "/config"

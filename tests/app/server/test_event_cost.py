@@ -9,8 +9,8 @@ import gradio as gr
 import pytest
 from gradio.state_holder import SessionState
 
-from app.checked import CheckedBlocks
-from app.limits import calm
+from app.server.event_validation import CheckedBlocks
+from app.server.load_limits import calm
 
 
 class Page:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.checked import CheckedBlocks
 from app.context import Context
 from app.page.build import build_page
-from app.prefilled import Prefilled
+from app.server.event_validation import CheckedBlocks
+from app.server.prefill import Prefilled
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.workspace import Workspace

@@ -6,7 +6,7 @@ import base64
 from html import escape
 from pathlib import Path
 
-_LOGO = base64.b64encode((Path(__file__).parent / "static" / "logo.svg").read_bytes()).decode()
+_LOGO = base64.b64encode((Path(__file__).parents[1] / "static" / "logo.svg").read_bytes()).decode()
 _STYLE = """
 :root { color-scheme: light dark; --ink: #0f172a; --soft: #64748b; --line: #cbd5e1; --card: #fff; --page: #f8fafc;
   --brand: #0f766e; --bad: #b91c1c; --bad-soft: #fee2e2; }

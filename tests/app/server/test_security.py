@@ -19,9 +19,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from app import login, opening, security
-from app.guard import Door, Guard
-from app.login import Login, Throttle, generated_password
+from app.server import instance, keys, login
+from app.server.guard import Door, Guard
+from app.server.login import Login, Throttle, generated_password
 from core.system.addresses import Names, machine_names
 
 PORT = 7860
@@ -87,10 +87,10 @@ def test_the_token_in_the_address_becomes_a_cookie_that_scripts_and_other_sites_
 
 def test_a_ticket_opens_the_page_once_and_soon_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     door = _door()
-    good, late = security.ticket(TOKEN), security.ticket(TOKEN)
+    good, late = keys.ticket(TOKEN), keys.ticket(TOKEN)
     assert TOKEN not in good
-    forged = [security.ticket("another key"), good[:-1], f"9{good}", good.replace(".", ":"), "..", ".", "x.y.z"]
-    for each in (*forged, f"1.x.{security._signature(TOKEN, '1.x')}"):
+    forged = [keys.ticket("another key"), good[:-1], f"9{good}", good.replace(".", ":"), "..", ".", "x.y.z"]
+    for each in (*forged, f"1.x.{keys._signature(TOKEN, '1.x')}"):
         assert _client(door).get(f"/?token={each}").status_code == 401, each
     assert _client(door).get(f"/config?token={good}").status_code == 401
     client = _client(door)
@@ -99,7 +99,7 @@ def test_a_ticket_opens_the_page_once_and_soon_and_nothing_else(monkeypatch: pyt
     assert client.get("/").status_code == 200
     assert _client(door).get(f"/?token={good}").status_code == 401
     assert _client(door).get("/", headers={"cookie": f"nibble_{PORT}={late}"}).status_code == 401
-    later = time.time() + security.TICKET_SECONDS + 2
+    later = time.time() + keys.TICKET_SECONDS + 2
     monkeypatch.setattr(time, "time", lambda: later)
     assert _client(door).get(f"/?token={late}").status_code == 401
 
@@ -108,13 +108,13 @@ def test_a_ticket_opens_the_page_once_and_soon_and_nothing_else(monkeypatch: pyt
 def test_the_browser_is_started_with_a_ticket_not_with_the_key(monkeypatch: pytest.MonkeyPatch, window: bool) -> None:
     """Every user of a computer can see with what a program was started."""
     started: list[str] = []
-    monkeypatch.setattr(opening, "find_browser", lambda: "/usr/bin/browser")
-    monkeypatch.setattr(opening.webbrowser, "open", started.append)
-    monkeypatch.setattr(opening.subprocess, "Popen", lambda command, **_: started.extend(command))
-    opening.show(f"{HERE}/?token={TOKEN}", window)
+    monkeypatch.setattr(instance, "find_browser", lambda: "/usr/bin/browser")
+    monkeypatch.setattr(instance.webbrowser, "open", started.append)
+    monkeypatch.setattr(instance.subprocess, "Popen", lambda command, **_: started.extend(command))
+    instance.show(f"{HERE}/?token={TOKEN}", window)
     assert started and TOKEN not in " ".join(started)
     assert _client().get(started[-1].removeprefix("--app=")).json()["inside"]
-    opening.show(f"{HERE}/", window)
+    instance.show(f"{HERE}/", window)
     assert started[-1].removeprefix("--app=") == f"{HERE}/"
 
 
@@ -404,29 +404,29 @@ def test_a_generated_password_is_long_and_never_the_same() -> None:
 
 
 def test_the_token_is_kept_for_the_next_start_and_for_its_owner_only(tmp_path: Path) -> None:
-    token = security.workspace_token(tmp_path)
-    assert security.workspace_token(tmp_path) == token
+    token = keys.workspace_token(tmp_path)
+    assert keys.workspace_token(tmp_path) == token
     assert len(token) >= 32
     assert (tmp_path / "token").stat().st_mode & 0o077 == 0
     (tmp_path / "token").chmod(0o644)
-    security.workspace_token(tmp_path)
+    keys.workspace_token(tmp_path)
     assert (tmp_path / "token").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("kept", [b"", b"\n", b"short", b"\xff\xfe"])
 def test_a_token_file_that_holds_no_whole_key_is_made_anew(tmp_path: Path, kept: bytes) -> None:
     (tmp_path / "token").write_bytes(kept)
-    assert len(security.workspace_token(tmp_path)) >= 32
+    assert len(keys.workspace_token(tmp_path)) >= 32
 
 
 def test_variables_that_would_open_gradio_are_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_ROOT_PATH", "GRADIO_MCP_SERVER", "UVICORN_HOST")
-    for name in (*hostile, *security.SCRUBBED):
+    for name in (*hostile, *keys.SCRUBBED):
         monkeypatch.setenv(name, "true")
     monkeypatch.setenv("SYSTEM", "spaces")
-    security.scrub_environment()
+    keys.scrub_environment()
     assert {name for name in os.environ if name.startswith("GRADIO_")} == {"GRADIO_ANALYTICS_ENABLED"}
-    assert not {*security.SCRUBBED, "SYSTEM", "UVICORN_HOST"} & os.environ.keys()
+    assert not {*keys.SCRUBBED, "SYSTEM", "UVICORN_HOST"} & os.environ.keys()
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -438,7 +438,7 @@ def test_the_server_reaches_itself_past_any_proxy_which_then_counts_again(
     monkeypatch.setenv("NO_PROXY", "internal.example")
     monkeypatch.delenv("no_proxy", raising=False)
     before = dict(os.environ)
-    with security.reaching_ourselves(share):
+    with keys.reaching_ourselves(share):
         assert "127.0.0.1" in os.environ["NO_PROXY"] and "127.0.0.1" in os.environ["no_proxy"]
         assert ("HTTPS_PROXY" in os.environ) is share
     assert dict(os.environ) == before
