@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.series import Curves, Point, Series
+from app.run_view.series import Curves, Point, Series
 from app.ui.charts import Axes, padded, path, places, svg
 from app.ui.form import flat, on_screen
 from app.ui.html import duration, number, state_badge, text

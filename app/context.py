@@ -11,9 +11,9 @@ from app.arena import Arena
 from app.data_desk import DataDesk
 from app.download_desk import DownloadDesk
 from app.export_push import PushDesk
-from app.live import Live
 from app.llama_cpp_desk import LlamaCppDesk
 from app.plan_desk import PlanDesk
+from app.run_view.drawings import Live
 from app.server.downloads import Shelf
 from app.server.feed import Feed
 from app.serving_desk import ServingDesk

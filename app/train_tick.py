@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import budget_scale, data_html, download_desk, plan_events
 from app.context import Context
-from app.run_view import PARTS
+from app.run_view.layout import PARTS
 from app.train_events import Updates, shown_run
 from app.train_form import SMALLEST_BUDGET
 from app.ui import html

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.live import Live
+from app.run_view.drawings import Live
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from core.recipe import make_recipe
 from core.runs.create import create_run

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.context import Context
-from app.run_view import RunView, build_body, build_head
+from app.run_view.layout import RunView, build_body, build_head
 from app.runs_events import RunsEvents
 from app.runs_html import STATES, Asked
 from app.ui import html

@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from app import away, record_html, system_html
+from app import away, system_html
 from app.context import Context
+from app.run_view import predicted_html
 from app.ui import html
 from core.errors import NibbleError
 from core.runs.find import list_runs
@@ -139,6 +140,6 @@ def fill(tab: SystemTab, context: Context) -> Updates:
         **who(tab),
         **away.fill(tab.away, context),
         tab.versions: system_html.versions(),
-        tab.record: record_html.record(runs),
+        tab.record: predicted_html.record(runs),
         tab.disk: system_html.disk(runs),
     }

@@ -11,7 +11,7 @@ import gradio as gr
 
 from app import consent, download_desk, plan_events, plan_html
 from app.context import Context
-from app.run_view import RunView, build_body, build_head
+from app.run_view.layout import RunView, build_body, build_head
 from app.train_events import TrainEvents, Updates, shown_run
 from app.train_form import SMALLEST_BUDGET, build_form, build_preview
 from app.ui import html

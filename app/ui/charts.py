@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.series import Curves, Point, Series
+from app.run_view.series import Curves, Point, Series
 from app.ui.html import duration, text
 from core.sizes import GIB, MIB
 

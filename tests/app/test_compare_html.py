@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.compare_html import Compared, compare
-from app.series import Curves
+from app.run_view.series import Curves
 from core.runs.index import Index
 from core.runs.store import Run
 from core.workspace import Workspace

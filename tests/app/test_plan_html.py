@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from app import plan_html, record_html
-from app.live import Live
-from app.series import Curves
+from app import plan_html
+from app.run_view import predicted_html
+from app.run_view.drawings import Live
+from app.run_view.series import Curves
 from app.ui.charts import memory_chart
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -153,14 +154,14 @@ def test_a_run_says_what_was_predicted_and_used(run: Run) -> None:
 
 def test_the_record_is_over_all_runs_with_the_median_error(run: Run, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
-    assert "No run measured yet" in record_html.record([run])
+    assert "No run measured yet" in predicted_html.record([run])
     _finish(run, 5.31, 5.36)
     second, unmeasured = (
         create_run(workspace, make_recipe({"name": name}), {"file": "x", "sha256": "y", "name": "z"})
         for name in (HOSTILE[:30], "no plan")
     )
     _finish(second, 0.5, 0.45)
-    html = record_html.record([second, run, unmeasured])
+    html = predicted_html.record([second, run, unmeasured])
     assert "Median error over 2 runs: <b>5.5 %</b>" in html
     assert html.index("-10.0 %") < html.index("+0.9 %")
     assert "512 MiB" in html and "5.31 GiB" in html and "starter" in html

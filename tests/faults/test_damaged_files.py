@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.live import Live
+from app.run_view.drawings import Live
 from app.runs_html import Asked, Table
 from core.errors import NibbleError, RunError
 from core.launch.submit import prepare

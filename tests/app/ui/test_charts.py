@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.series import Curves
+from app.run_view.series import Curves
 from app.ui import charts
 from app.ui.charts import loss_chart, memory_chart, round_up, ticks, time_ticks
 from core.runs.store import Run

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.series import CHUNK_BYTES, LIMIT, ROOM, Curves, Series, Thin, highest, mean, peaks
+from app.run_view.series import CHUNK_BYTES, LIMIT, ROOM, Curves, Series, Thin, highest, mean, peaks
 from core.runs.store import Run
 
 

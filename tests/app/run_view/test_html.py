@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app import preview_html, runs_html
-from app.live import Live
 from app.page import strip as page_strip
+from app.run_view.drawings import Live
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run

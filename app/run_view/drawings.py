@@ -7,8 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app import run_html, says_html
-from app.series import PATIENCE_SECONDS, Curves
+from app.run_view import html as run_view_html
+from app.run_view import samples_html
+from app.run_view.series import PATIENCE_SECONDS, Curves
 from app.ui.charts import Ink, loss_chart, memory_chart
 from app.ui.html import busy
 from core.runs.store import OPEN, Run, Status
@@ -61,8 +62,8 @@ class Live:
     def _draw(self, run: Run, drawn: Drawn) -> dict[str, str]:
         status, curves = run.status(), drawn.curves
         curves.update()
-        levels = run_html.budget_bytes(run), run_html.predicted_bytes(run)
-        drawn.parts["head"] = run_html.head(run, status, curves)
+        levels = run_view_html.budget_bytes(run), run_view_html.predicted_bytes(run)
+        drawn.parts["head"] = run_view_html.head(run, status, curves)
         if curves.waiting_bytes:
             drawn.parts["head"] += busy(f"Reading the run's figures: {curves.share_read:.0%}.")
         wanted: dict[str, object] = {
@@ -82,13 +83,13 @@ class Live:
         curves, goes_on = drawn.curves, status.state in OPEN
         if part == "loss":
             total = status.total if goes_on else None
-            return loss_chart(curves, drawn.inks[part], total) or run_html.no_chart("Loss", status.state)
+            return loss_chart(curves, drawn.inks[part], total) or run_view_html.no_chart("Loss", status.state)
         if part == "memory":
             drawing = memory_chart(curves, self.device_kind, *levels, drawn.inks[part], goes_on)
-            return drawing or run_html.no_chart("Memory", status.state)
+            return drawing or run_view_html.no_chart("Memory", status.state)
         if part == "says":
-            return says_html.says(curves.samples, status.state, _past_the_first_answers(curves))
-        return run_html.events(list(curves.events))
+            return samples_html.says(curves.samples, status.state, _past_the_first_answers(curves))
+        return run_view_html.events(list(curves.events))
 
 
 def _past_the_first_answers(curves: Curves) -> bool:

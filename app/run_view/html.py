@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app import record_html
-from app.series import Curves
+from app.run_view import predicted_html
+from app.run_view.series import Curves
 from app.ui.html import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from core.errors import NibbleError
 from core.runs.heartbeat import Pulse, Stopping, hanging, read_pulse, stopping
@@ -172,8 +172,8 @@ def _outcome(run: Run, status: Status, curves: Curves) -> str:
     result = run.result()
     told = status.message and status.state != "finished"  # a finished run's figures say it all
     message = f'<p class="nb-say">{text(status.message)}</p>' if told else ""
-    pair = record_html.pair(result)
-    memory = f'<p class="nb-say">Memory at its peak: {record_html.in_words(pair)}.</p>' if pair else ""
+    pair = predicted_html.pair(result)
+    memory = f'<p class="nb-say">Memory at its peak: {predicted_html.in_words(pair)}.</p>' if pair else ""
     figures = f'<div class="nb-figures">{"".join(_result_figures(result, status))}</div>'
     early = f'<p class="nb-say">{text(result["ended_early"])}</p>' if result.get("ended_early") else ""
     return _card(run, status.state, f"{figures}{memory}{early}{message}{_warnings(curves)}")
