@@ -9,16 +9,16 @@ from typing import Any
 
 from app.arena import Arena
 from app.data_desk import DataDesk
-from app.download_desk import DownloadDesk
 from app.export_push import PushDesk
 from app.llama_cpp_desk import LlamaCppDesk
-from app.plan_desk import PlanDesk
 from app.run_view.drawings import Live
 from app.server.downloads import Shelf
 from app.server.feed import Feed
 from app.serving_desk import ServingDesk
 from app.side_by_side import SideBySide
 from app.talk import Talk
+from app.train.download import DownloadDesk
+from app.train.plan_session import PlanDesk
 from core.chat.client import ChatClient
 from core.launch.typed_input import typed_recipe, typed_voice
 from core.preflight.process import Helper

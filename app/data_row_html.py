@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from app.data_findings_html import error_in_words
-from app.preview_html import SHOWN_TOKENS, token
+from app.train.check_html import SHOWN_TOKENS, token
 from app.ui.html import number, text
 
 SHOWN_CHARACTERS = 20_000

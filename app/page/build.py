@@ -16,8 +16,9 @@ from app.page import strip as page_strip
 from app.page.updates import Ticking
 from app.runs_events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import arena, cards, chat, data, export, runs, system, train
-from app.train_events import TrainEvents
+from app.tabs import arena, cards, chat, data, export, runs, system
+from app.train import layout as train_layout
+from app.train.events import TrainEvents
 from app.ui.form import flat
 from core.errors import NibbleError
 from core.runs.store import Run
@@ -35,7 +36,7 @@ class Page:
 
     strip: gr.HTML
     tabs: gr.Tabs
-    train: train.TrainTab
+    train_layout: train_layout.TrainTab
     data: data.DataTab
     chat: chat.ChatTab
     arena: arena.ArenaTab
@@ -52,7 +53,7 @@ def build_page(context: Context) -> CheckedBlocks:
         strip = gr.HTML(page_strip.strip("", None, 0), elem_classes="nb-slot")
         with gr.Tabs(selected="train", elem_classes="nb-tabs") as tabs:
             with gr.Tab("Train", id="train") as train_item:
-                train_tab = train.build()
+                train_tab = train_layout.build()
             with gr.Tab("Data", id="data") as data_item:
                 data_tab = data.build()
             with gr.Tab("Chat", id="chat") as chat_item:
@@ -80,7 +81,7 @@ def build_page(context: Context) -> CheckedBlocks:
             system=system_tab,
             seen=gr.State({}),
         )
-        train.wire(page.train, context)
+        train_layout.wire(page.train, context)
         data.wire(page.data, page.train.form, context)
         chat.wire(page.chat, context)
         arena.wire(page.arena, context)
@@ -154,10 +155,10 @@ def _wire_across(page: Page, context: Context) -> None:
     page.chat.to_data.click(
         to_data, known | {page.chat.settings["system"]}, [page.tabs, *page.data.changed(page.train.form)], **QUIET
     )
-    page.train.chat.click(lambda: talk_to(train.shown_run(context)), None, target, **QUIET)
+    page.train.chat.click(lambda: talk_to(train_layout.shown_run(context)), None, target, **QUIET)
     page.runs.chat.click(lambda opened: talk_to(opened_run(context, opened)), page.runs.opened, target, **QUIET)
     target = [page.tabs, *page.export.filled()]
-    page.train.export.click(lambda: export_it(train.shown_run(context)), None, target, **QUIET)
+    page.train.export.click(lambda: export_it(train_layout.shown_run(context)), None, target, **QUIET)
     page.runs.export.click(lambda opened: export_it(opened_run(context, opened)), page.runs.opened, target, **QUIET)
     page.runs.reuse.click(reuse, page.runs.opened, [page.tabs, *page.train.form.inputs()], **QUIET)
     page.arena.to_train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, **QUIET)
@@ -174,10 +175,10 @@ def _wire_time(demo: CheckedBlocks, page: Page, context: Context, selected: dict
             context.helper.warm()
         else:  # the page is to show the run first, and what imports torch takes the processor for seconds
             threading.Timer(SHOWN_SECONDS, context.helper.warm).start()
-        return train.fill(page.train, context)
+        return train_layout.fill(page.train, context)
 
     def fill_others() -> Updates:
-        starts = train.fill_starts(page.train, context)
+        starts = train_layout.fill_starts(page.train, context)
         return {**starts, **chat.fill(page.chat, context), **arena.fill(page.arena, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import runs_tick, train_tick
+from app import runs_tick
 from app.context import Context, device_line
 from app.page import strip
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from app.server.feed import Look
 from app.tabs import arena, chat, data, export, runs
+from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
 

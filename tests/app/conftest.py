@@ -9,7 +9,7 @@ import gradio as gr
 import pytest
 
 from app.context import Context
-from app.tabs import train
+from app.train import layout as train_layout
 from core.workspace import Workspace
 
 
@@ -20,14 +20,14 @@ def context(tmp_path: Path) -> Context:
 
 
 @pytest.fixture
-def train_tab() -> train.TrainTab:
+def train_tab() -> train_layout.TrainTab:
     """The Train tab's components."""
     with gr.Blocks():
-        return train.build()
+        return train_layout.build()
 
 
 @pytest.fixture
-def given(train_tab: train.TrainTab) -> dict[Any, Any]:
+def given(train_tab: train_layout.TrainTab) -> dict[Any, Any]:
     """What stands on the Train tab's form when nobody has touched it, with a budget."""
     values = {component: component.value for component in train_tab.form.inputs()}
     return {**values, train_tab.form.fields["budget"]: 2.0, train_tab.row: 1}

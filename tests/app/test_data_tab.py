@@ -16,7 +16,8 @@ from app.data_chart import lengths_chart
 from app.data_desk import DataDesk
 from app.data_events import DataEvents
 from app.data_mapping import ROLES, guess, is_enough
-from app.tabs import data, train
+from app.tabs import data
+from app.train import layout as train_layout
 from core.errors import NibbleError
 from core.recipe import make_recipe
 from core.settings import MappingSettings
@@ -34,7 +35,7 @@ def tab() -> data.DataTab:
 
 
 @pytest.fixture
-def events(tab: data.DataTab, train_tab: train.TrainTab, context: Context) -> DataEvents:
+def events(tab: data.DataTab, train_tab: train_layout.TrainTab, context: Context) -> DataEvents:
     desk = DataDesk(CannedDesk())
     return DataEvents(tab, train_tab.form, Context(**{**vars(context), "data": desk}))
 
@@ -263,7 +264,7 @@ def test_a_refusal_is_shown_where_the_figures_would_be() -> None:
 
 
 def test_opening_the_tab_shows_the_train_forms_settings(
-    events: DataEvents, tab: data.DataTab, train_tab: train.TrainTab, given: dict[Any, Any]
+    events: DataEvents, tab: data.DataTab, train_tab: train_layout.TrainTab, given: dict[Any, Any]
 ) -> None:
     fields = train_tab.form.fields
     changed = {**given, fields["data.path"]: "toyshop", fields["data.max_length"]: 99}

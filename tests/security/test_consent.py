@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import consent
 from app.context import Context
+from app.train import code_consent
 from core.basemodel.code_consent import CodeFile, ModelCode, agreed_folder, code_of
 from core.basemodel.find import find_model
 from core.errors import NibbleError
@@ -35,10 +35,10 @@ def model(workspace: Workspace, tmp_path: Path) -> Path:
     return folder
 
 
-def _consents(workspace: Workspace, listening: bool = False) -> consent.Consents:
+def _consents(workspace: Workspace, listening: bool = False) -> code_consent.Consents:
     with gr.Blocks():
-        parts = consent.build()
-    return consent.Consents(parts, Context.open(workspace, Reach.of(workspace, listening)))
+        parts = code_consent.build()
+    return code_consent.Consents(parts, Context.open(workspace, Reach.of(workspace, listening)))
 
 
 def _agreed(workspace: Workspace, model: Path) -> bool:
@@ -92,9 +92,9 @@ def test_nobody_agrees_from_elsewhere(workspace: Workspace, model: Path) -> None
 def test_code_is_shown_as_text_and_hides_nothing() -> None:
     odd = "</pre><script>alert(1)</script> \u202e \u200b \x1b[2J"
     file = CodeFile("<img src=x onerror=alert(1)>.py", odd.encode())
-    html = consent.code_html(ModelCode("m", None, "<b>m</b>", {}, (file,)))
+    html = code_consent.code_html(ModelCode("m", None, "<b>m</b>", {}, (file,)))
     assert "<script" not in html and "<img" not in html and "<b>m</b>" not in html
     assert "\\u202e" in html and "\\u200b" in html and "\\u001b" in html
     assert "\u202e" not in html
-    long = replace(file, content=b"a" * (consent.MOST_SHOWN + 7))
-    assert "7 characters more" in consent.code_html(ModelCode("m", None, "m", {}, (long,)))
+    long = replace(file, content=b"a" * (code_consent.MOST_SHOWN + 7))
+    assert "7 characters more" in code_consent.code_html(ModelCode("m", None, "m", {}, (long,)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from app import runs_html, runs_tick, train_tick
+from app import runs_html, runs_tick
 from app.context import Context
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
-from app.tabs import chat, runs, train
+from app.tabs import chat, runs
+from app.train import layout as train_layout
+from app.train import tick as train_tick
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.delete import remove
@@ -28,7 +30,7 @@ def runs_tab() -> runs.RunsTab:
         return runs.build()
 
 
-def test_the_train_tab_says_only_what_changed(train_tab: train.TrainTab, context: Context) -> None:
+def test_the_train_tab_says_only_what_changed(train_tab: train_layout.TrainTab, context: Context) -> None:
     run, seen = _ended(context), {}
     first, drawn = train_tick.tick(train_tab, context, seen), train_tick.parts(context)
     assert train_tab.again in first and train_tick.tick(train_tab, context, seen) == {}
@@ -39,19 +41,19 @@ def test_the_train_tab_says_only_what_changed(train_tab: train.TrainTab, context
     assert set(train_tick.tick(train_tab, context, {})) == set(first)
 
 
-def test_what_all_browsers_share_is_no_part_of_a_tick(train_tab: train.TrainTab, context: Context) -> None:
+def test_what_all_browsers_share_is_no_part_of_a_tick(train_tab: train_layout.TrainTab, context: Context) -> None:
     _ended(context)
     assert set(train_tick.shared(train_tab)) == set(train_tick.parts(context))
     assert not set(train_tick.shared(train_tab).values()) & set(train_tick.outputs(train_tab))
     assert set(train_tick.tick(train_tab, context, {})) <= set(train_tick.outputs(train_tab))
 
 
-def test_before_the_first_run_it_says_what_will_be_here(train_tab: train.TrainTab, context: Context) -> None:
+def test_before_the_first_run_it_says_what_will_be_here(train_tab: train_layout.TrainTab, context: Context) -> None:
     shown = train_tick.parts(context)
     assert "Start training" in shown["head"] and shown["loss"] == ""
-    assert train.fill(train_tab, context)[train_tab.welcome].visible
+    assert train_layout.fill(train_tab, context)[train_tab.welcome].visible
     _ended(context)
-    assert not train.fill(train_tab, context)[train_tab.welcome].visible
+    assert not train_layout.fill(train_tab, context)[train_tab.welcome].visible
 
 
 def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Context) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from app import preview_html, runs_html
+from app import runs_html
 from app.page import strip as page_strip
 from app.run_view.drawings import Live
+from app.train import check_html
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -151,7 +152,7 @@ def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> Non
 def test_tokens_say_their_id_and_whether_they_are_trained_on() -> None:
     found = {"row": 3, "rows": 9, "length": 2, "trained": 1, "max_length": 64, "truncated_here": False}
     tokens = [{"id": 7, "text": "<b>", "trained": False}, {"id": 8, "text": "hi\n", "trained": True}]
-    html = preview_html.preview({**found, "tokens": tokens})
+    html = check_html.preview({**found, "tokens": tokens})
     assert '<span class="nb-r" title="token 7">&lt;b&gt;</span>' in html
     assert '<span class="nb-t" title="token 8">hi' in html
     assert "row 3 of 9" in html
@@ -165,7 +166,7 @@ def test_the_check_says_what_is_wrong_and_which_rows_are_left_out() -> None:
         "compute_dtype": "float32",
         "because": "no AMX",
     }
-    html = preview_html.check(found)
+    html = check_html.check(found)
     assert "Memory budget (budget): too small." in html and "2 of 3 usable" in html and "row 2: &lt;script" in html
     assert HOSTILE not in html
 

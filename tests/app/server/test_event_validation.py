@@ -9,7 +9,8 @@ import pytest
 
 from app.context import Context
 from app.server.event_validation import fault
-from app.tabs import arena, chat, data, export, train
+from app.tabs import arena, chat, data, export
+from app.train import layout as train_layout
 from core.recipe import make_recipe
 from core.runs.create import create_run
 
@@ -19,14 +20,14 @@ MENUS = (gr.Dropdown, gr.Radio, gr.CheckboxGroup)
 def _filled(context: Context) -> dict[Any, Any]:
     """All that is set when a page and its tabs are opened."""
     with gr.Blocks():
-        parts = {tab: tab.build() for tab in (train, chat, arena, export)}
+        parts = {tab: tab.build() for tab in (train_layout, chat, arena, export)}
         looked_at = data.build()
     updates: dict[Any, Any] = {}
     for tab, part in parts.items():
         updates |= tab.fill(part, context)  # type: ignore[attr-defined]
-    updates |= train.fill_starts(parts[train], context)
-    given = {component: component.value for component in parts[train].form.inputs()}
-    return updates | data.fill(looked_at, parts[train].form, context, given)
+    updates |= train_layout.fill_starts(parts[train_layout], context)
+    given = {component: component.value for component in parts[train_layout].form.inputs()}
+    return updates | data.fill(looked_at, parts[train_layout].form, context, given)
 
 
 @pytest.mark.parametrize("with_a_run", [False, True])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app import preview_html
+from app.train import check_html
 from core.basemodel.find import find_model
 from core.recipe import load_recipe
 from core.train.advice import advice
@@ -22,5 +22,5 @@ def test_the_starters_rate_is_no_rate_for_a_large_model(recipe: str, parameters:
     sentences = advice(load_recipe(recipe), found)
     assert len(sentences) == said
     for sentence in sentences:
-        html = preview_html.check({"ok": True, "errors": [], "advice": sentences})
+        html = check_html.check({"ok": True, "errors": [], "advice": sentences})
         assert "7.0B" in sentence and "Learning rate (train.learning_rate): 0.002" in html and "Ready" in html

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app import plan_html
+from app.train import plan_html
 from core.errors import NibbleError
 from core.recipe import Recipe
 from core.workspace import as_path

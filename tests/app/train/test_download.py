@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from app import preview_html, train_tick
 from app.context import Context
-from app.download_desk import DownloadDesk
-from app.tabs import train
+from app.train import check_html
+from app.train import layout as train_layout
+from app.train import tick as train_tick
+from app.train.download import DownloadDesk
 from tests.hub import Hub, stand_in_hub, use_hub
 
 
@@ -30,7 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with stand_in_hub({"org/model": folder}) as hub:
         use_hub(hub, tmp_path / "cache", monkeypatch)
         # Its files are random bytes, which suit no architecture: tests/core/basemodel has those that do.
-        monkeypatch.setattr("app.download_desk.refuse_misfit_online", lambda found, stop: None)
+        monkeypatch.setattr("app.train.download.refuse_misfit_online", lambda found, stop: None)
         yield hub
 
 
@@ -49,7 +50,9 @@ def test_nothing_is_offered_for_a_model_that_is_here() -> None:
     assert not desk.busy
 
 
-def test_a_press_downloads_and_the_page_looks_anew(hub: Hub, context: Context, train_tab: train.TrainTab) -> None:
+def test_a_press_downloads_and_the_page_looks_anew(
+    hub: Hub, context: Context, train_tab: train_layout.TrainTab
+) -> None:
     desk, seen = context.downloads, dict[str, str]()
     place, button, said = train_tab.download.all()
     desk.offer("org/model", 300_000)
@@ -57,7 +60,7 @@ def test_a_press_downloads_and_the_page_looks_anew(hub: Hub, context: Context, t
     assert shown[place].visible and shown[button].visible and shown[button].value == "Download 300 kB now"
     assert "300 kB are downloaded when the training starts, or now" in shown[said]
     hub.bytes_per_second = 300_000
-    pressed = train.TrainEvents(train_tab, context).download()
+    pressed = train_layout.TrainEvents(train_tab, context).download()
     assert pressed[button].value == "Stop the download"
     _wait(desk, lambda: "Downloading model: " in desk.html() and "kB/s" in desk.html())
     assert "nb-busy" in train_tick.tick(train_tab, context, seen)[said]
@@ -96,4 +99,4 @@ def test_what_fails_is_said_where_the_person_looks(hub: Hub) -> None:
 
 def test_the_check_shows_what_will_be_downloaded() -> None:
     found = {"errors": [], "ok": True, "model": {"parameters": 494_032_768, "download_bytes": 3_100_000_000}}
-    assert "3.1 GB" in preview_html.check(found)
+    assert "3.1 GB" in check_html.check(found)

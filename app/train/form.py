@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components import Component
 
-from app import consent, download_desk
+from app.train import code_consent
+from app.train import download as train_download
 from app.ui import html
 from app.ui.form import DEFAULTS, QUICK, build_advanced, build_field
 from app.ui.upload import drop_area
@@ -24,7 +25,7 @@ class Parts:
     """
 
     fields: dict[str, Component]
-    download: download_desk.Parts
+    download: train_download.Parts
     upload: gr.File
     preset: gr.Dropdown
     about: gr.HTML
@@ -42,7 +43,7 @@ def build_form() -> Parts:
         fields["model"] = gr.Dropdown(
             label="Base model", info=help_text("model"), allow_custom_value=True, value=DEFAULTS["model"]
         )
-        download = download_desk.build()
+        download = train_download.build()
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(html.step_figure("2", "Data"), elem_classes="nb-slot")
         fields["data.path"] = gr.Dropdown(
@@ -81,10 +82,10 @@ def build_form() -> Parts:
     return Parts(fields, download, upload, preset, about, scale, start, held, said)
 
 
-def build_preview() -> tuple[gr.HTML, consent.Parts, gr.HTML, gr.Number, gr.Button, gr.Button]:
+def build_preview() -> tuple[gr.HTML, code_consent.Parts, gr.HTML, gr.Number, gr.Button, gr.Button]:
     """What the check found, the code that a model wants to run, the row, and how to turn to another."""
     check = gr.HTML(html.busy("Looking at the model and the data…"), elem_classes="nb-slot")
-    asked = consent.build()
+    asked = code_consent.build()
     preview = gr.HTML(elem_classes="nb-slot")
     with gr.Row(elem_classes="nb-pager"):
         before = gr.Button("‹ Row before", size="sm")

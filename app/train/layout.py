@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from app import consent, download_desk, plan_events, plan_html
 from app.context import Context
 from app.run_view.layout import RunView, build_body, build_head
-from app.train_events import TrainEvents, Updates, shown_run
-from app.train_form import SMALLEST_BUDGET, build_form, build_preview
+from app.train import code_consent, plan_events, plan_html
+from app.train import download as train_download
+from app.train.events import TrainEvents, Updates, shown_run
+from app.train.form import SMALLEST_BUDGET, build_form, build_preview
 from app.ui import html
 from app.ui import menus as ui_menus
 from app.ui.form import AS_RECOGNISED, DEFAULTS, Form
@@ -64,7 +65,7 @@ class TrainTab:
     welcome: gr.Group
     try_it: gr.Button
     form: Form
-    download: download_desk.Parts
+    download: train_download.Parts
     upload: gr.File
     preset: gr.Dropdown
     about: gr.HTML
@@ -75,7 +76,7 @@ class TrainTab:
     side: gr.Tabs
     plan: gr.HTML
     check: gr.HTML
-    consent: consent.Parts
+    code_consent: code_consent.Parts
     preview: gr.HTML
     row: gr.Number
     before: gr.Button

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app import train_tick
 from app.context import Context
-from app.tabs import train
-from app.train_events import TrainEvents
+from app.train import layout as train_layout
+from app.train import tick as train_tick
+from app.train.events import TrainEvents
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -33,12 +33,12 @@ def _training(context: Context) -> Run:
     return _run(context, state="training", step=57, total=200, **me)
 
 
-def _shown(tab: train.TrainTab, updates: dict[Any, Any]) -> set[str]:
+def _shown(tab: train_layout.TrainTab, updates: dict[Any, Any]) -> set[str]:
     names = ("stop", "end_now", "bell", "resume", "chat", "again")
     return {name for name in names if updates[getattr(tab, name)].visible}
 
 
-def test_a_run_at_work_can_be_stopped_and_then_ended(train_tab: train.TrainTab, context: Context) -> None:
+def test_a_run_at_work_can_be_stopped_and_then_ended(train_tab: train_layout.TrainTab, context: Context) -> None:
     run, seen = _training(context), {}
     assert _shown(train_tab, train_tick.tick(train_tab, context, seen)) == {"stop", "bell"}
     pressed = TrainEvents(train_tab, context).stop()
@@ -49,7 +49,7 @@ def test_a_run_at_work_can_be_stopped_and_then_ended(train_tab: train.TrainTab, 
     assert _shown(train_tab, train_tick.tick(train_tab, context, seen)) == {"resume", "again"}
 
 
-def test_a_run_that_hangs_can_be_ended_at_once(train_tab: train.TrainTab, context: Context) -> None:
+def test_a_run_that_hangs_can_be_ended_at_once(train_tab: train_layout.TrainTab, context: Context) -> None:
     run, seen = _training(context), {}
     train_tick.tick(train_tab, context, seen)
     said = {"pid": os.getpid(), "beat": 9, "at": time.monotonic(), "seconds": 999.0, "doing": "step", "since": 300.0}
@@ -59,7 +59,7 @@ def test_a_run_that_hangs_can_be_ended_at_once(train_tab: train.TrainTab, contex
 
 
 def test_ending_says_what_came_of_it(
-    train_tab: train.TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    train_tab: train_layout.TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _training(context)
     events = TrainEvents(train_tab, context)
@@ -73,7 +73,7 @@ def test_ending_says_what_came_of_it(
     assert "does not let go" in events.end_now()[train_tab.said]
 
 
-def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: train.TrainTab, context: Context) -> None:
+def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: train_layout.TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
     updates = train_tick.tick(train_tab, context, seen)
     assert updates[train_tab.stop].value == "Take out of the queue"
@@ -81,13 +81,13 @@ def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: train.TrainTab, contex
     assert run.status().state == "stopped"
 
 
-def test_a_run_that_cannot_be_resumed_says_why(train_tab: train.TrainTab, context: Context) -> None:
+def test_a_run_that_cannot_be_resumed_says_why(train_tab: train_layout.TrainTab, context: Context) -> None:
     _run(context, state="stopped")
     assert "it holds no whole checkpoint" in TrainEvents(train_tab, context).resume()[train_tab.said]
 
 
 def test_who_holds_the_gpu_is_said_before_the_start(
-    train_tab: train.TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    train_tab: train_layout.TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
     assert train_tick.parts(context)["held"] == ""

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import budget_scale, data_html, download_desk, plan_events
+from app import data_html
 from app.context import Context
 from app.run_view.layout import PARTS
-from app.train_events import Updates, shown_run
-from app.train_form import SMALLEST_BUDGET
+from app.train import budget_scale, plan_events
+from app.train import download as train_download
+from app.train.events import Updates, shown_run
+from app.train.form import SMALLEST_BUDGET
 from app.ui import html
 from core.runs.device_lock import holder
 from core.runs.heartbeat import hanging, stopping
@@ -20,7 +22,7 @@ from core.sizes import GIB
 from core.system.hardware import device
 
 if TYPE_CHECKING:
-    from app.tabs.train import TrainTab
+    from app.train.layout import TrainTab
 
 
 def shared(tab: TrainTab) -> dict[str, gr.HTML]:
@@ -47,7 +49,7 @@ def parts(context: Context) -> dict[str, str]:
 def tick(tab: TrainTab, context: Context, seen: dict[str, str]) -> Updates:
     """What changed besides since this browser last saw it."""
     updates = _reading(tab, context, seen) | plan_events.tick(tab.plan, context, seen)
-    updates |= download_desk.tick(context.downloads, tab.download, tab.read, seen)
+    updates |= train_download.tick(context.downloads, tab.download, tab.read, seen)
     run = shown_run(context)
     if run is None:
         return updates

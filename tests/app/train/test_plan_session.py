@@ -10,10 +10,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import budget_scale, plan_desk, plan_events, train_tick
 from app.context import Context
-from app.plan_desk import PlanDesk
-from app.tabs import train
+from app.train import budget_scale, plan_events, plan_session
+from app.train import layout as train_layout
+from app.train import tick as train_tick
+from app.train.plan_session import PlanDesk
 from core.errors import NibbleError
 from core.recipe import Recipe, make_recipe
 from core.sizes import GIB
@@ -50,7 +51,7 @@ def helper() -> FakeHelper:
 
 @pytest.fixture
 def desk(helper: FakeHelper, monkeypatch: pytest.MonkeyPatch) -> PlanDesk:
-    monkeypatch.setattr(plan_desk, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(plan_session, "QUIET_SECONDS", 0.05)
     return PlanDesk(helper, 64 * GIB)
 
 
@@ -156,7 +157,7 @@ def test_a_way_becomes_a_setting_and_a_budget_is_never_rounded_down(change: str,
     assert plan_events.setting(change) == (key, value)
 
 
-def test_a_way_is_set_on_the_form_and_kept(train_tab: train.TrainTab, context: Context) -> None:
+def test_a_way_is_set_on_the_form_and_kept(train_tab: train_layout.TrainTab, context: Context) -> None:
     events = plan_events.PlanEvents(train_tab.form, train_tab.said, context)
     updates = events.use(gr.EventData(None, {"change": "lora.rank=8"}))
     assert updates[train_tab.form.fields["lora.rank"]] == 8
@@ -166,7 +167,7 @@ def test_a_way_is_set_on_the_form_and_kept(train_tab: train.TrainTab, context: C
 
 
 def test_a_browser_gets_the_plan_once_and_again_after_a_look(
-    train_tab: train.TrainTab, context: Context, desk: PlanDesk, monkeypatch: pytest.MonkeyPatch
+    train_tab: train_layout.TrainTab, context: Context, desk: PlanDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving, seen = Context(**{**vars(context), "plans": desk}), {}
     monkeypatch.setattr(train_tick, "device", lambda: Device("cpu", "CPU", 24 * 2**30, 20 * 2**30))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import consent, data_row_html, download_desk, preview_html
+from app import data_row_html
 from app.context import Context
+from app.train import check_html, code_consent
+from app.train import download as train_download
 from app.ui import html as ui_html
 from app.ui import menus
 from app.ui.form import AS_RECOGNISED, DEFAULTS, explain, flat
@@ -24,7 +26,7 @@ from core.runs.store import Run
 from core.workspace import write_json
 
 if TYPE_CHECKING:
-    from app.tabs.train import TrainTab
+    from app.train.layout import TrainTab
 
 Updates = dict[Any, Any]
 # What a recipe leaves as it stands on the form where its file does not name it.
@@ -37,7 +39,7 @@ class TrainEvents:
     def __init__(self, tab: TrainTab, context: Context) -> None:
         self.tab = tab
         self.context = context
-        self.consents = consent.Consents(tab.consent, context)
+        self.consents = code_consent.Consents(tab.consent, context)
 
     def start(self, given: dict[Component, Any]) -> Updates:
         """Check the settings, make the run and queue it; what cannot work is said beside the button."""
@@ -109,7 +111,7 @@ class TrainEvents:
     def download(self) -> Updates:
         """Begin to download the model, or stop that."""
         self.context.downloads.press()
-        return download_desk.updates(self.context.downloads, self.tab.download)
+        return train_download.updates(self.context.downloads, self.tab.download)
 
     def keep(self, paths: list[str] | None) -> Updates:
         """Copy the uploaded files into the workspace at once, and choose them."""
@@ -175,7 +177,7 @@ class TrainEvents:
             self.context.downloads.offer(recipe["model"], found.get("model", {}).get("download_bytes", 0))
             if found["ok"] and found["data"]["stage"] != "done":  # large: `tick` goes on from here
                 self.context.data.await_report(make_recipe(recipe))
-            yield {self.tab.check: preview_html.check(found), **self._consent(recipe["model"], found)}
+            yield {self.tab.check: check_html.check(found), **self._consent(recipe["model"], found)}
             if found["ok"] and not html:  # it was being read
                 yield {self.tab.preview: self._preview(recipe, given[self.tab.row])[0]}
         except Exception as error:  # whatever it is, the person is looking here
@@ -208,7 +210,7 @@ class TrainEvents:
             return "", wanted
         if "waiting" in found:
             return "", wanted
-        shown = data_row_html.row if found.get("reason") else preview_html.preview
+        shown = data_row_html.row if found.get("reason") else check_html.preview
         return shown(found), int(found["row"])
 
 
