@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.arena import Arena
+from app.arena.session import Arena
 from app.data_desk import DataDesk
 from app.export_push import PushDesk
 from app.llama_cpp_desk import LlamaCppDesk

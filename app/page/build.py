@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.arena import layout as arena_layout
 from app.chat_events import conversation_file
 from app.context import Context
 from app.data_events import DataEvents
@@ -16,7 +17,7 @@ from app.page import strip as page_strip
 from app.page.updates import Ticking
 from app.runs_events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import arena, cards, chat, data, export, runs, system
+from app.tabs import cards, chat, data, export, runs, system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat
@@ -39,7 +40,7 @@ class Page:
     train_layout: train_layout.TrainTab
     data: data.DataTab
     chat: chat.ChatTab
-    arena: arena.ArenaTab
+    arena_layout: arena_layout.ArenaTab
     runs: runs.RunsTab
     export: export.ExportTab
     cards: cards.CardsTab
@@ -59,7 +60,7 @@ def build_page(context: Context) -> CheckedBlocks:
             with gr.Tab("Chat", id="chat") as chat_item:
                 chat_tab = chat.build()
             with gr.Tab("Arena", id="arena") as arena_item:
-                arena_tab = arena.build()
+                arena_tab = arena_layout.build()
             with gr.Tab("Runs", id="runs") as runs_item:
                 runs_tab = runs.build()
             with gr.Tab("Export", id="export") as export_item:
@@ -84,7 +85,7 @@ def build_page(context: Context) -> CheckedBlocks:
         train_layout.wire(page.train, context)
         data.wire(page.data, page.train.form, context)
         chat.wire(page.chat, context)
-        arena.wire(page.arena, context)
+        arena_layout.wire(page.arena, context)
         runs.wire(page.runs, context)
         export.wire(page.export, context)
         cards.wire(page.cards, context)
@@ -179,7 +180,7 @@ def _wire_time(demo: CheckedBlocks, page: Page, context: Context, selected: dict
 
     def fill_others() -> Updates:
         starts = train_layout.fill_starts(page.train, context)
-        return {**starts, **chat.fill(page.chat, context), **arena.fill(page.arena, context)}
+        return {**starts, **chat.fill(page.chat, context), **arena_layout.fill(page.arena, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
     others = [

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app import runs_tick
+from app.arena import layout as arena_layout
 from app.context import Context, device_line
 from app.page import strip
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from app.server.feed import Look
-from app.tabs import arena, chat, data, export, runs
+from app.tabs import chat, data, export, runs
 from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
@@ -104,7 +105,7 @@ class Ticking:
         if tab == "chat":
             return chat.tick(page.chat, context, known)
         if tab == "arena":
-            return arena.tick(page.arena, context, known)
+            return arena_layout.tick(page.arena, context, known)
         if tab == "runs":
             return runs_tick.tick(page.runs, context, self.table, opened, asked or Asked(), known)
         return export.tick(page.export, context, known)

@@ -7,9 +7,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from app.arena import layout as arena_layout
 from app.context import Context
 from app.server.event_validation import fault
-from app.tabs import arena, chat, data, export
+from app.tabs import chat, data, export
 from app.train import layout as train_layout
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -20,7 +21,7 @@ MENUS = (gr.Dropdown, gr.Radio, gr.CheckboxGroup)
 def _filled(context: Context) -> dict[Any, Any]:
     """All that is set when a page and its tabs are opened."""
     with gr.Blocks():
-        parts = {tab: tab.build() for tab in (train_layout, chat, arena, export)}
+        parts = {tab: tab.build() for tab in (train_layout, chat, arena_layout, export)}
         looked_at = data.build()
     updates: dict[Any, Any] = {}
     for tab, part in parts.items():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import arena_html
-from app.arena_desk import PREPARED, RUN, SHIPPED, TYPED, sampling_of
+from app.arena import html as arena_html
+from app.arena.match import PREPARED, RUN, SHIPPED, TYPED, sampling_of
 from app.context import Context
 from app.server.uploads import folder_to_send, forget
 from app.ui import html as ui_html
@@ -25,7 +25,7 @@ from core.errors import NibbleError
 from core.workspace import read_json, write_json
 
 if TYPE_CHECKING:
-    from app.tabs.arena import ArenaTab
+    from app.arena.layout import ArenaTab
 
 Updates = dict[Any, Any]
 LOOKS_A_SECOND = 10

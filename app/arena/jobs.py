@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app import arena_html
-from app.arena_desk import ArenaDesk, prompts_of, sampling_of, unforeseen
+from app.arena import html as arena_html
+from app.arena.match import ArenaDesk, prompts_of, sampling_of, unforeseen
 from core.arena.batch_answers import SEED, Bulk
 from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging

@@ -6,8 +6,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from app import arena_board_html
-from app.arena_desk import unforeseen
+from app.arena import leaderboard_html
+from app.arena.match import unforeseen
 from core.arena.elo import orderings_for
 from core.arena.judge import Bias, position_bias
 from core.arena.leaderboard import Board, board
@@ -41,12 +41,12 @@ class Standing:
         with self._lock:
             if wanted != self.counted and not self.busy:
                 if not self.html:
-                    self.html = arena_board_html.counting()
+                    self.html = leaderboard_html.counting()
                 self._counting = threading.Thread(target=self._count, args=wanted, daemon=True)
                 self._since = time.monotonic()
                 self._counting.start()
             slow = self.busy and time.monotonic() - self._since > SLOW_SECONDS
-        return arena_board_html.renewed(self.html) if slow else self.html
+        return leaderboard_html.renewed(self.html) if slow else self.html
 
     def _count(self, count: int, kinds: Kinds) -> None:
         try:
@@ -54,7 +54,7 @@ class Standing:
             games = games_of(votes, kinds)
             self.bias = position_bias(votes)
             found: Board = board(games, orderings_for(len(games)))
-            self.html = arena_board_html.leaderboard(found, labels_of(votes), self.votes.unreadable, count)
+            self.html = leaderboard_html.leaderboard(found, labels_of(votes), self.votes.unreadable, count)
         except Exception as error:  # a thread's last word: else the page would wait in silence
-            self.html = arena_board_html.failed(unforeseen(error))
+            self.html = leaderboard_html.failed(unforeseen(error))
         self.counted = (count, kinds)

@@ -9,10 +9,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import arena_board_html, arena_html
-from app.arena_events import ArenaEvents
+from app.arena import html as arena_html
+from app.arena import layout as arena_layout
+from app.arena import leaderboard_html
+from app.arena.events import ArenaEvents
 from app.context import Context
-from app.tabs import arena
 from core.arena.contestants import ITS_BASE
 from core.arena.games import Game
 from core.arena.leaderboard import board
@@ -31,18 +32,18 @@ def speaker(context: Context) -> Speaker:
 
 
 @pytest.fixture(scope="module")
-def tab() -> arena.ArenaTab:
+def tab() -> arena_layout.ArenaTab:
     """The tab's components."""
     with gr.Blocks():
-        return arena.build()
+        return arena_layout.build()
 
 
 @pytest.fixture
-def events(tab: arena.ArenaTab, context: Context, speaker: Speaker) -> ArenaEvents:
+def events(tab: arena_layout.ArenaTab, context: Context, speaker: Speaker) -> ArenaEvents:
     return ArenaEvents(tab, context)
 
 
-def _given(tab: arena.ArenaTab, question: str = "", **changes: Any) -> dict[Any, Any]:
+def _given(tab: arena_layout.ArenaTab, question: str = "", **changes: Any) -> dict[Any, Any]:
     values = {component: component.value for component in tab.form().values()}
     chosen = {tab.form()[name]: value for name, value in {**BASES, **changes}.items()}
     return {**values, **chosen, tab.question: question}
@@ -59,7 +60,7 @@ def _vote(left: str, right: str, winner: str = "left", label: str = "") -> Vote:
     return Vote(Side(left, label or left), Side(right, right), winner)  # type: ignore[arg-type]
 
 
-def test_both_answer_and_the_names_come_after_the_vote(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaTab, events: ArenaEvents) -> None:
     *_, shown = events.ask(_given(tab, "Hello", source="typed"))
     assert "Hello" in shown[tab.asked]
     assert shown[tab.go].interactive
@@ -86,47 +87,49 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena.ArenaTab, even
     ],
 )
 def test_what_cannot_be_a_match_is_said_in_place(
-    tab: arena.ArenaTab, events: ArenaEvents, changes: dict[str, str], said: str
+    tab: arena_layout.ArenaTab, events: ArenaEvents, changes: dict[str, str], said: str
 ) -> None:
     *_, shown = events.ask(_given(tab, **changes))
     assert said in shown[tab.status] and "nb-error" in shown[tab.status]
     assert events.desk.match is None
 
 
-def test_a_refusal_while_answering_is_said_and_the_question_stays(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+def test_a_refusal_while_answering_is_said_and_the_question_stays(
+    tab: arena_layout.ArenaTab, events: ArenaEvents
+) -> None:
     *_, shown = events.ask(_given(tab, "This is broken", source="typed"))
     assert "The template refuses that." in shown[tab.status]
     assert not any(shown[button].interactive for button in tab.votes.values())
 
 
 def test_questions_of_the_set_do_not_come_twice_before_all_were_asked(
-    tab: arena.ArenaTab, events: ArenaEvents, speaker: Speaker
+    tab: arena_layout.ArenaTab, events: ArenaEvents, speaker: Speaker
 ) -> None:
     for _ in range(8):
         list(events.ask(_given(tab, source="shipped:talk")))
     assert len({str(messages) for _, messages, _ in speaker.heard}) == 8
 
 
-def test_answers_are_text_whatever_is_in_them(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+def test_answers_are_text_whatever_is_in_them(tab: arena_layout.ArenaTab, events: ArenaEvents) -> None:
     *_, shown = events.ask(_given(tab, HOSTILE, source="typed"))
     for part in (shown[tab.asked], *(shown[reply] for reply in tab.replies)):
         assert "<script" not in part and "script" in part
 
 
-def test_a_tick_says_only_what_changed(tab: arena.ArenaTab, context: Context, events: ArenaEvents) -> None:
+def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
     seen: dict[str, str] = {}
-    assert tab.board in arena.tick(tab, context, seen)
+    assert tab.board in arena_layout.tick(tab, context, seen)
     _until(lambda: not context.arena.standing.busy)
-    arena.tick(tab, context, seen)
+    arena_layout.tick(tab, context, seen)
     assert "No votes yet" in seen["board"]
-    assert arena.tick(tab, context, seen) == {}
+    assert arena_layout.tick(tab, context, seen) == {}
     context.arena.desk.votes.add([_vote("a", "b")])
-    _until(lambda: "data-voice" in arena.tick(tab, context, seen).get(tab.board, ""))
-    assert arena.tick(tab, context, seen) == {}
-    assert "data-voice" in arena.tick(tab, context, {})[tab.board]
+    _until(lambda: "data-voice" in arena_layout.tick(tab, context, seen).get(tab.board, ""))
+    assert arena_layout.tick(tab, context, seen) == {}
+    assert "data-voice" in arena_layout.tick(tab, context, {})[tab.board]
 
 
-def test_whose_votes_count_is_chosen(tab: arena.ArenaTab, context: Context, events: ArenaEvents) -> None:
+def test_whose_votes_count_is_chosen(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
     context.arena.desk.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
     _until(lambda: 'data-voice="c"' in context.arena.standing.look())
@@ -136,7 +139,7 @@ def test_whose_votes_count_is_chosen(tab: arena.ArenaTab, context: Context, even
 
 
 def test_answers_are_prepared_and_what_was_begun_is_offered_again(
-    tab: arena.ArenaTab, context: Context, events: ArenaEvents, speaker: Speaker
+    tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents, speaker: Speaker
 ) -> None:
     given = _given(tab, bulk_voices=["base:starter", "base:other"], bulk_source="shipped:talk")
     speaker.after_each = lambda: context.arena.work.stop() if len(speaker.heard) == 5 else None
@@ -153,11 +156,11 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
     assert context.arena.desk.waiting() == 8
 
 
-def test_one_voice_cannot_be_prepared_alone(tab: arena.ArenaTab, events: ArenaEvents) -> None:
+def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaTab, events: ArenaEvents) -> None:
     assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_said]
 
 
-def test_the_judges_key_is_not_remembered(tab: arena.ArenaTab, context: Context, events: ArenaEvents) -> None:
+def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
     assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_said]
@@ -168,7 +171,9 @@ def test_the_judges_key_is_not_remembered(tab: arena.ArenaTab, context: Context,
     assert (shown[tab.judge["url"]], shown[tab.judge["model"]]) == ("https://judge.example/v1", "m")
 
 
-def test_a_file_that_is_no_table_is_refused_beside_it(tab: arena.ArenaTab, events: ArenaEvents, tmp_path: Any) -> None:
+def test_a_file_that_is_no_table_is_refused_beside_it(
+    tab: arena_layout.ArenaTab, events: ArenaEvents, tmp_path: Any
+) -> None:
     file = tmp_path / "votes.csv"
     file.write_text("name,age\nx,3\n", encoding="utf-8")
     assert "has no column" in events.take_in(str(file))[tab.exchanged]
@@ -177,7 +182,7 @@ def test_a_file_that_is_no_table_is_refused_beside_it(tab: arena.ArenaTab, event
 
 def test_the_leaderboard_escapes_names_and_says_its_unit() -> None:
     games = [Game(HOSTILE, "b", "model_a"), Game("b", HOSTILE, "model_a")]
-    html = arena_board_html.leaderboard(board(games, 50), {HOSTILE: HOSTILE, "b": "b"}, 3, 2)
+    html = leaderboard_html.leaderboard(board(games, 50), {HOSTILE: HOSTILE, "b": "b"}, 3, 2)
     assert "<script" not in html
     assert "Elo (points)" in html and "3 damaged lines" in html and "Fewer than 10 games" in html
     assert html.count('class="nb-elo-point"') == 2

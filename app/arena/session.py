@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from app.arena_board import Standing
-from app.arena_desk import ArenaDesk
-from app.arena_work import ArenaWork
+from app.arena.jobs import ArenaWork
+from app.arena.leaderboard import Standing
+from app.arena.match import ArenaDesk
 from app.talk import Talk
 from core.workspace import Workspace
 

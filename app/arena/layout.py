@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import arena_html
-from app.arena_desk import PREPARED, SHIPPED, TYPED
-from app.arena_events import PRESS_EXPORT, ArenaEvents
+from app.arena import html as arena_html
+from app.arena.events import PRESS_EXPORT, ArenaEvents
+from app.arena.match import PREPARED, SHIPPED, TYPED
 from app.context import Context
 from core.arena.contestants import ITS_BASE
 from core.arena.votes import CHOICES, KINDS

@@ -1,0 +1,1 @@
+"""The Arena tab: the match, the jobs beside it, the leaderboard."""
