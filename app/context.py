@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from app.arena.session import Arena
+from app.chat.compare import SideBySide
+from app.chat.conversation import Talk
+from app.chat.serving import ServingDesk
 from app.data_desk import DataDesk
 from app.export_push import PushDesk
 from app.llama_cpp_desk import LlamaCppDesk
 from app.run_view.drawings import Live
 from app.server.downloads import Shelf
 from app.server.feed import Feed
-from app.serving_desk import ServingDesk
-from app.side_by_side import SideBySide
-from app.talk import Talk
 from app.train.download import DownloadDesk
 from app.train.plan_session import PlanDesk
 from core.chat.client import ChatClient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.chat_html import apart
+from app.chat.html import apart
 from app.ui.html import busy, empty, error_box, note_box, number, text
 from app.ui.markdown import literal
 from core.arena.judge import Bias

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.arena.jobs import ArenaWork
 from app.arena.leaderboard import Standing
 from app.arena.match import ArenaDesk
-from app.talk import Talk
+from app.chat.conversation import Talk
 from core.workspace import Workspace
 
 

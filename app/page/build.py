@@ -10,14 +10,15 @@ from typing import Any
 import gradio as gr
 
 from app.arena import layout as arena_layout
-from app.chat_events import conversation_file
+from app.chat import layout as chat_layout
+from app.chat.events import conversation_file
 from app.context import Context
 from app.data_events import DataEvents
 from app.page import strip as page_strip
 from app.page.updates import Ticking
 from app.runs_events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import cards, chat, data, export, runs, system
+from app.tabs import cards, data, export, runs, system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat
@@ -39,7 +40,7 @@ class Page:
     tabs: gr.Tabs
     train_layout: train_layout.TrainTab
     data: data.DataTab
-    chat: chat.ChatTab
+    chat_layout: chat_layout.ChatTab
     arena_layout: arena_layout.ArenaTab
     runs: runs.RunsTab
     export: export.ExportTab
@@ -58,7 +59,7 @@ def build_page(context: Context) -> CheckedBlocks:
             with gr.Tab("Data", id="data") as data_item:
                 data_tab = data.build()
             with gr.Tab("Chat", id="chat") as chat_item:
-                chat_tab = chat.build()
+                chat_tab = chat_layout.build()
             with gr.Tab("Arena", id="arena") as arena_item:
                 arena_tab = arena_layout.build()
             with gr.Tab("Runs", id="runs") as runs_item:
@@ -84,7 +85,7 @@ def build_page(context: Context) -> CheckedBlocks:
         )
         train_layout.wire(page.train, context)
         data.wire(page.data, page.train.form, context)
-        chat.wire(page.chat, context)
+        chat_layout.wire(page.chat, context)
         arena_layout.wire(page.arena, context)
         runs.wire(page.runs, context)
         export.wire(page.export, context)
@@ -121,7 +122,7 @@ def _wire_across(page: Page, context: Context) -> None:
         if run is None or not run.has_adapter:
             return {page.tabs: gr.skip()}
         context.talk.load(f"run:{run.id}")
-        return {page.tabs: gr.Tabs(selected="chat"), **chat.choose(page.chat, context, run.id)}
+        return {page.tabs: gr.Tabs(selected="chat"), **chat_layout.choose(page.chat, context, run.id)}
 
     def export_it(run: Run | None) -> Updates:
         if run is None or not run.has_adapter:
@@ -180,7 +181,7 @@ def _wire_time(demo: CheckedBlocks, page: Page, context: Context, selected: dict
 
     def fill_others() -> Updates:
         starts = train_layout.fill_starts(page.train, context)
-        return {**starts, **chat.fill(page.chat, context), **arena_layout.fill(page.arena, context)}
+        return {**starts, **chat_layout.fill(page.chat, context), **arena_layout.fill(page.arena, context)}
 
     filled = [*page.train.form.inputs(), page.train.preset, page.train.welcome, page.train.side]
     others = [

@@ -14,11 +14,12 @@ import gradio as gr
 
 from app import runs_tick
 from app.arena import layout as arena_layout
+from app.chat import layout as chat_layout
 from app.context import Context, device_line
 from app.page import strip
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from app.server.feed import Look
-from app.tabs import chat, data, export, runs
+from app.tabs import data, export, runs
 from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
@@ -103,7 +104,7 @@ class Ticking:
         if tab == "data":
             return data.tick(page.data, context, known)
         if tab == "chat":
-            return chat.tick(page.chat, context, known)
+            return chat_layout.tick(page.chat, context, known)
         if tab == "arena":
             return arena_layout.tick(page.arena, context, known)
         if tab == "runs":

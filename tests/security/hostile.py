@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.talk import Turn
+from app.chat.conversation import Turn
 from core.arena.answers import Answer, AnswerBook
 from core.arena.prompts import Prompt
 from core.arena.votes import Side, Vote, VoteBook

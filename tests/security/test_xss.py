@@ -20,12 +20,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Error as PlaywrightError
 
-from app import chat_events
+from app.chat import events as chat_events
+from app.chat.conversation import Turn
 from app.main import Server, Serving, launch
 from app.server.guard import Door
 from app.server.instance import choose_port
 from app.server.keys import workspace_token
-from app.talk import Turn
 from core.arena.votes import Side, Vote
 from core.arena.votes_csv import write_table
 from core.chat.client import ChatClient

@@ -6,10 +6,11 @@ import gradio as gr
 import pytest
 
 from app import runs_html, runs_tick
+from app.chat import layout as chat_layout
 from app.context import Context
 from app.runs_events import opened_run
 from app.runs_html import Asked, Table
-from app.tabs import chat, runs
+from app.tabs import runs
 from app.train import layout as train_layout
 from app.train import tick as train_tick
 from core.recipe import make_recipe
@@ -101,10 +102,10 @@ def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs.RunsTab, cont
 
 def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:
     with gr.Blocks():
-        tab = chat.build()
+        tab = chat_layout.build()
     talk, seen = context.talk, {}
-    chat.tick(tab, context, seen)
-    assert chat.tick(tab, context, seen) == {}
+    chat_layout.tick(tab, context, seen)
+    assert chat_layout.tick(tab, context, seen) == {}
     talk.version += 1
-    assert tab.chatbot in chat.tick(tab, context, seen)
-    assert chat.tick(tab, context, seen) == {}
+    assert tab.chatbot in chat_layout.tick(tab, context, seen)
+    assert chat_layout.tick(tab, context, seen) == {}

@@ -8,9 +8,10 @@ import gradio as gr
 import pytest
 
 from app.arena import layout as arena_layout
+from app.chat import layout as chat_layout
 from app.context import Context
 from app.server.event_validation import fault
-from app.tabs import chat, data, export
+from app.tabs import data, export
 from app.train import layout as train_layout
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -21,7 +22,7 @@ MENUS = (gr.Dropdown, gr.Radio, gr.CheckboxGroup)
 def _filled(context: Context) -> dict[Any, Any]:
     """All that is set when a page and its tabs are opened."""
     with gr.Blocks():
-        parts = {tab: tab.build() for tab in (train_layout, chat, arena_layout, export)}
+        parts = {tab: tab.build() for tab in (train_layout, chat_layout, arena_layout, export)}
         looked_at = data.build()
     updates: dict[Any, Any] = {}
     for tab, part in parts.items():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.talk import IDLE_SECONDS, Manner, Talk
+from app.chat.conversation import IDLE_SECONDS, Manner, Talk
 from core.errors import NibbleError
 from core.generation.reply import Piece
 from core.generation.sampling import Sampling

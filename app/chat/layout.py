@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app.chat_events import ChatEvents, CompareEvents, kept_settings, voice_radio
-from app.chat_view import Updates, render, render_sides
+from app.chat.compare import MOST
+from app.chat.events import ChatEvents, CompareEvents, kept_settings, voice_radio
+from app.chat.view import Updates, render, render_sides
 from app.context import Context
-from app.side_by_side import MOST
 from app.ui import menus
 from core.generation.sampling import RANGES
 from core.runs.index import index_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.chat_html import apart, context_meter, differences, messages, reply, turn_at
-from app.talk import Turn
+from app.chat.conversation import Turn
+from app.chat.html import apart, context_meter, differences, messages, reply, turn_at
 from tests.app.canned import HOSTILE
 
 

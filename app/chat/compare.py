@@ -8,7 +8,7 @@ import traceback
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from app.talk import note
+from app.chat.conversation import note
 from app.ui.form import flat
 from core.chat.client import ChatClient
 from core.errors import NibbleError

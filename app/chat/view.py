@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import chat_html
-from app.side_by_side import SideBySide
-from app.talk import Talk
+from app.chat import html as chat_html
+from app.chat.compare import SideBySide
+from app.chat.conversation import Talk
 from app.ui import html
 
 if TYPE_CHECKING:
-    from app.tabs.chat import ChatTab
+    from app.chat.layout import ChatTab
 
 Updates = dict[Any, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from app.talk import Turn
+from app.chat.conversation import Turn
 from app.ui.html import number, text
 from app.ui.markdown import literal, plain
 

@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app.chat_events import conversation_file, key_of, sampling_of
+from app.chat import layout as chat_layout
+from app.chat.compare import SideBySide
+from app.chat.conversation import Turn
+from app.chat.events import conversation_file, key_of, sampling_of
 from app.context import Context
-from app.side_by_side import SideBySide
-from app.tabs import chat
-from app.talk import Turn
 from core.errors import NibbleError
 from core.generation.reply import Piece
 from core.generation.sampling import Sampling
@@ -24,17 +24,17 @@ from core.workspace import Workspace
 
 
 @pytest.fixture
-def tab() -> chat.ChatTab:
+def tab() -> chat_layout.ChatTab:
     """The tab's components."""
     with gr.Blocks():
-        return chat.build()
+        return chat_layout.build()
 
 
-def _given(tab: chat.ChatTab, **changes: Any) -> dict[Any, Any]:
+def _given(tab: chat_layout.ChatTab, **changes: Any) -> dict[Any, Any]:
     return {component: changes.get(key, component.value) for key, component in tab.settings.items()}
 
 
-def test_settings_are_the_papers_unless_they_are_changed(tab: chat.ChatTab) -> None:
+def test_settings_are_the_papers_unless_they_are_changed(tab: chat_layout.ChatTab) -> None:
     assert sampling_of(tab, _given(tab)) == Sampling()
     changed = _given(tab, seed="7", stop="### Human:\n\nEnd", top_k=5, repetition_penalty=1.2, greedy=True)
     assert sampling_of(tab, changed) == Sampling(
@@ -43,7 +43,7 @@ def test_settings_are_the_papers_unless_they_are_changed(tab: chat.ChatTab) -> N
 
 
 @pytest.mark.parametrize(("changes", "said"), [({"seed": "-1"}, "Seed"), ({"temperature": 9}, "temperature: 9")])
-def test_a_setting_that_cannot_be_is_said(tab: chat.ChatTab, changes: dict[str, Any], said: str) -> None:
+def test_a_setting_that_cannot_be_is_said(tab: chat_layout.ChatTab, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(NibbleError, match=said):
         sampling_of(tab, _given(tab, **changes))
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import chat_html
-from app.chat_view import Updates, render, render_sides
+from app.chat import html as chat_html
+from app.chat.conversation import Manner
+from app.chat.view import Updates, render, render_sides
 from app.context import Context
 from app.server.uploads import folder_to_send
-from app.talk import Manner
 from app.ui import html
 from app.ui.markdown import as_written
 from core.errors import NibbleError
@@ -24,7 +24,7 @@ from core.generation.sampling import Sampling, SamplingError
 from core.workspace import read_json, write_json
 
 if TYPE_CHECKING:
-    from app.tabs.chat import ChatTab
+    from app.chat.layout import ChatTab
 
 Given = dict[Component, Any]
 LOOKS_A_SECOND = 12

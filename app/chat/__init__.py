@@ -1,0 +1,1 @@
+"""The Chat tab: the conversation, models side by side, serving."""
