@@ -11,7 +11,7 @@ from app.arena.session import Arena
 from app.chat.compare import SideBySide
 from app.chat.conversation import Talk
 from app.chat.serving import ServingDesk
-from app.data_desk import DataDesk
+from app.data.session import DataDesk
 from app.export_push import PushDesk
 from app.llama_cpp_desk import LlamaCppDesk
 from app.run_view.drawings import Live

@@ -13,12 +13,13 @@ from app.arena import layout as arena_layout
 from app.chat import layout as chat_layout
 from app.chat.events import conversation_file
 from app.context import Context
-from app.data_events import DataEvents
+from app.data import layout as data_layout
+from app.data.events import DataEvents
 from app.page import strip as page_strip
 from app.page.updates import Ticking
 from app.runs_events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import cards, data, export, runs, system
+from app.tabs import cards, export, runs, system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat
@@ -39,7 +40,7 @@ class Page:
     strip: gr.HTML
     tabs: gr.Tabs
     train_layout: train_layout.TrainTab
-    data: data.DataTab
+    data_layout: data_layout.DataTab
     chat_layout: chat_layout.ChatTab
     arena_layout: arena_layout.ArenaTab
     runs: runs.RunsTab
@@ -57,7 +58,7 @@ def build_page(context: Context) -> CheckedBlocks:
             with gr.Tab("Train", id="train") as train_item:
                 train_tab = train_layout.build()
             with gr.Tab("Data", id="data") as data_item:
-                data_tab = data.build()
+                data_tab = data_layout.build()
             with gr.Tab("Chat", id="chat") as chat_item:
                 chat_tab = chat_layout.build()
             with gr.Tab("Arena", id="arena") as arena_item:
@@ -84,7 +85,7 @@ def build_page(context: Context) -> CheckedBlocks:
             seen=gr.State({}),
         )
         train_layout.wire(page.train, context)
-        data.wire(page.data, page.train.form, context)
+        data_layout.wire(page.data, page.train.form, context)
         chat_layout.wire(page.chat, context)
         arena_layout.wire(page.arena, context)
         runs.wire(page.runs, context)
@@ -107,7 +108,7 @@ def _wire_data(item: gr.Tab, page: Page, context: Context) -> Any:
     form, tab = page.train.form, page.data
     outputs = [*tab.settings(), *tab.parts.values()]
     tab.train.click(lambda: gr.Tabs(selected="train"), None, page.tabs, queue=False, **QUIET)
-    return item.select(lambda given: data.fill(tab, form, context, given), form.inputs(), outputs, **QUIET)
+    return item.select(lambda given: data_layout.fill(tab, form, context, given), form.inputs(), outputs, **QUIET)
 
 
 def _system_outputs(page: Page) -> list[Any]:

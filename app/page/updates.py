@@ -16,10 +16,11 @@ from app import runs_tick
 from app.arena import layout as arena_layout
 from app.chat import layout as chat_layout
 from app.context import Context, device_line
+from app.data import layout as data_layout
 from app.page import strip
 from app.runs_html import FRESH_SECONDS, Asked, Table
 from app.server.feed import Look
-from app.tabs import data, export, runs
+from app.tabs import export, runs
 from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
@@ -102,7 +103,7 @@ class Ticking:
         if tab == "train":
             return train_tick.tick(page.train, context, known)
         if tab == "data":
-            return data.tick(page.data, context, known)
+            return data_layout.tick(page.data, context, known)
         if tab == "chat":
             return chat_layout.tick(page.chat, context, known)
         if tab == "arena":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from app import data_row_html
 from app.context import Context
+from app.data import row_html
 from app.train import check_html, code_consent
 from app.train import download as train_download
 from app.ui import html as ui_html
@@ -210,7 +210,7 @@ class TrainEvents:
             return "", wanted
         if "waiting" in found:
             return "", wanted
-        shown = data_row_html.row if found.get("reason") else check_html.preview
+        shown = row_html.row if found.get("reason") else check_html.preview
         return shown(found), int(found["row"])
 
 

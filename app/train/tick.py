@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import data_html
 from app.context import Context
+from app.data import html as data_html
 from app.run_view.layout import PARTS
 from app.train import budget_scale, plan_events
 from app.train import download as train_download

@@ -16,7 +16,7 @@ from core.errors import NibbleError
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.workspace import Workspace, write_json
-from tests.app import canned
+from tests.app.data import canned
 from tests.security.payloads import as_file_name
 
 Payloads = dict[str, str]

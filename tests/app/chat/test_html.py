@@ -6,7 +6,7 @@ import pytest
 
 from app.chat.conversation import Turn
 from app.chat.html import apart, context_meter, differences, messages, reply, turn_at
-from tests.app.canned import HOSTILE
+from tests.app.data.canned import HOSTILE
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from app.arena import layout as arena_layout
 from app.chat import layout as chat_layout
 from app.context import Context
+from app.data import layout as data_layout
 from app.server.event_validation import fault
-from app.tabs import data, export
+from app.tabs import export
 from app.train import layout as train_layout
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -23,13 +24,13 @@ def _filled(context: Context) -> dict[Any, Any]:
     """All that is set when a page and its tabs are opened."""
     with gr.Blocks():
         parts = {tab: tab.build() for tab in (train_layout, chat_layout, arena_layout, export)}
-        looked_at = data.build()
+        looked_at = data_layout.build()
     updates: dict[Any, Any] = {}
     for tab, part in parts.items():
         updates |= tab.fill(part, context)  # type: ignore[attr-defined]
     updates |= train_layout.fill_starts(parts[train_layout], context)
     given = {component: component.value for component in parts[train_layout].form.inputs()}
-    return updates | data.fill(looked_at, parts[train_layout].form, context, given)
+    return updates | data_layout.fill(looked_at, parts[train_layout].form, context, given)
 
 
 @pytest.mark.parametrize("with_a_run", [False, True])

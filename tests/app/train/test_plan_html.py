@@ -18,7 +18,7 @@ from core.runs.create import create_run
 from core.runs.store import Run
 from core.sizes import GIB, MIB
 from core.workspace import Workspace
-from tests.app.canned import HOSTILE, memory_plan
+from tests.app.data.canned import HOSTILE, memory_plan
 
 MOST = 24 * GIB
 

@@ -20,7 +20,7 @@ from core.recipe import Recipe, make_recipe
 from core.sizes import GIB
 from core.system.hardware import Device
 from core.workspace import read_json
-from tests.app.canned import memory_plan
+from tests.app.data.canned import memory_plan
 
 
 class FakeHelper:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from app.ui.markdown import as_written, literal, plain
-from tests.app.canned import HOSTILE
+from tests.app.data.canned import HOSTILE
 
 CODE = "Look:\n\n```html\n<b>bold</b>\n```\nand `a < b` & <i>more</i>"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.data_findings_html import error_in_words
+from app.data.findings_html import error_in_words
 from app.train.check_html import SHOWN_TOKENS, token
 from app.ui.html import number, text
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app import data_html, data_row_html
+from app.data import html as data_html
+from app.data import row_html
 from core.errors import NibbleError
 from core.recipe import Recipe
 from core.workspace import as_path
@@ -111,7 +112,7 @@ class DataDesk:
             if self._drawn != self._version or not self._parts:
                 self._drawn = self._version
                 self._parts = data_html.parts(self.state, self._more)
-                self._parts |= {"row": data_row_html.row(self.shown), "mapped": data_row_html.mapped(self.shown)}
+                self._parts |= {"row": row_html.row(self.shown), "mapped": row_html.mapped(self.shown)}
             return dict(self._parts)
 
     def _make_sure(self) -> None:

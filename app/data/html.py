@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.data_chart import lengths_chart
-from app.data_findings_html import AT_WORK, count_rows, error_in_words, findings, words
+from app.data.findings_html import AT_WORK, count_rows, error_in_words, findings, words
+from app.data.lengths_chart import lengths_chart
 from app.ui.form import WORDS
 from app.ui.html import duration, figure, number, text
 from core.data.samples import samples

@@ -10,38 +10,39 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import data_html, data_row_html
 from app.context import Context
-from app.data_chart import lengths_chart
-from app.data_desk import DataDesk
-from app.data_events import DataEvents
-from app.data_mapping import ROLES, guess, is_enough
-from app.tabs import data
+from app.data import html as data_html
+from app.data import layout as data_layout
+from app.data import row_html
+from app.data.events import DataEvents
+from app.data.lengths_chart import lengths_chart
+from app.data.mapping import ROLES, guess, is_enough
+from app.data.session import DataDesk
 from app.train import layout as train_layout
 from core.errors import NibbleError
 from core.recipe import make_recipe
 from core.settings import MappingSettings
 from core.workspace import read_json
-from tests.app.canned import HOSTILE, CannedDesk, finding, report, usable_row
+from tests.app.data.canned import HOSTILE, CannedDesk, finding, report, usable_row
 
 WORKING = {"progress": 0.34, "error": None, "name": "my talks.jsonl"}
 READING, COUNTING = {**WORKING, "stage": "reading"}, {**WORKING, "stage": "tokens"}
 
 
 @pytest.fixture
-def tab() -> data.DataTab:
+def tab() -> data_layout.DataTab:
     with gr.Blocks():
-        return data.build()
+        return data_layout.build()
 
 
 @pytest.fixture
-def events(tab: data.DataTab, train_tab: train_layout.TrainTab, context: Context) -> DataEvents:
+def events(tab: data_layout.DataTab, train_tab: train_layout.TrainTab, context: Context) -> DataEvents:
     desk = DataDesk(CannedDesk())
     return DataEvents(tab, train_tab.form, Context(**{**vars(context), "data": desk}))
 
 
 @pytest.fixture
-def given_here(tab: data.DataTab, given: dict[Any, Any]) -> dict[Any, Any]:
+def given_here(tab: data_layout.DataTab, given: dict[Any, Any]) -> dict[Any, Any]:
     """What stands on both tabs when nobody has touched them."""
     return {**given, **{component: component.value for component in tab.inputs()}}
 
@@ -138,7 +139,7 @@ def test_the_histogram_has_its_units_and_the_limit() -> None:
 
 
 def test_a_row_is_shown_as_chat_and_as_tokens() -> None:
-    html = data_row_html.row(usable_row(12))
+    html = row_html.row(usable_row(12))
     assert "Row 12 of 80" in html and "5 tokens · 2 count in the loss" in html
     assert '<span class="nb-t" title="token 9">Hello.</span>' in html
     assert 'Hi<i class="nb-space"> </i><i class="nb-space"> </i>there<i class="nb-newline"></i>' in html
@@ -146,7 +147,7 @@ def test_a_row_is_shown_as_chat_and_as_tokens() -> None:
 
 
 def test_a_row_that_is_left_out_says_why_and_stands_there_raw() -> None:
-    html = data_row_html.row({"row": 7, "rows": 80, "reason": "its reply is empty", "raw": '{"a": "<b>"}'})
+    html = row_html.row({"row": 7, "rows": 80, "reason": "its reply is empty", "raw": '{"a": "<b>"}'})
     assert "This row is not used: its reply is empty" in html
     assert "{&quot;a&quot;: &quot;&lt;b&gt;&quot;}" in html
 
@@ -154,7 +155,7 @@ def test_a_row_that_is_left_out_says_why_and_stands_there_raw() -> None:
 def test_thoughts_tools_and_weights_are_seen() -> None:
     message = {"role": "assistant", "content": "Four.", "reasoning_content": "2 + 2", "weight": 0.5}
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
-    html = data_row_html.chat({"messages": [message, call], "tools": [{"name": "add"}]})
+    html = row_html.chat({"messages": [message, call], "tools": [{"name": "add"}]})
     assert "2 + 2" in html and "weight 0.5" in html and "&quot;add&quot;" in html and "1 tools offered" in html
 
 
@@ -173,9 +174,9 @@ def test_nothing_in_the_data_is_run() -> None:
     row = usable_row(1, HOSTILE)
     row["messages"][0] |= {"role": HOSTILE, "name": HOSTILE, "reasoning_content": HOSTILE, "tool_calls": HOSTILE}
     shown = [*data_html.parts(hostile, {}).values(), data_html.head({"stage": "failed", "error": HOSTILE})]
-    shown += [data_row_html.row({**row, "findings": [HOSTILE]}), data_row_html.mapped(row)]
-    shown += [data_row_html.row({"row": 1, "rows": 2, "reason": HOSTILE, "raw": HOSTILE})]
-    shown += [data_row_html.row({**row, "messages": None, "text": HOSTILE})]
+    shown += [row_html.row({**row, "findings": [HOSTILE]}), row_html.mapped(row)]
+    shown += [row_html.row({"row": 1, "rows": 2, "reason": HOSTILE, "raw": HOSTILE})]
+    shown += [row_html.row({**row, "messages": None, "text": HOSTILE})]
     for html in shown:
         assert "<script" not in html and "<img" not in html
 
@@ -264,18 +265,18 @@ def test_a_refusal_is_shown_where_the_figures_would_be() -> None:
 
 
 def test_opening_the_tab_shows_the_train_forms_settings(
-    events: DataEvents, tab: data.DataTab, train_tab: train_layout.TrainTab, given: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataTab, train_tab: train_layout.TrainTab, given: dict[Any, Any]
 ) -> None:
     fields = train_tab.form.fields
     changed = {**given, fields["data.path"]: "toyshop", fields["data.max_length"]: 99}
-    shown = data.fill(tab, train_tab.form, events.context, changed)
+    shown = data_layout.fill(tab, train_tab.form, events.context, changed)
     assert shown[tab.fields["data.path"]].value == "toyshop"
     assert shown[tab.fields["data.max_length"]] == 99
     assert read_json(events.context.form_file) is None  # looking changes nothing
 
 
 def test_what_is_set_here_is_set_on_the_train_form_and_survives_a_reload(
-    events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
 ) -> None:
     shown = events.change({**given_here, tab.fields["data.train_on"]: "everything"})
     assert shown[events.form.fields["data.train_on"]] == "everything"
@@ -283,7 +284,7 @@ def test_what_is_set_here_is_set_on_the_train_form_and_survives_a_reload(
 
 
 def test_another_dataset_is_read_as_it_is_recognised(
-    events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
 ) -> None:
     fields = tab.fields
     shown = events.choose({**given_here, fields["data.path"]: "cards", fields["data.format"]: "sharegpt"})
@@ -298,7 +299,7 @@ def test_a_suggestion_sets_the_limit(events: DataEvents, given_here: dict[Any, A
 
 
 def test_an_encoding_is_chosen_by_how_the_words_would_read(
-    events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
 ) -> None:
     offered = [
         {"encoding": "windows-1250", "words": ["Kočka", "měsíc"]},
@@ -308,7 +309,7 @@ def test_an_encoding_is_chosen_by_how_the_words_would_read(
     assert 'data-act="encoding" data-value="windows-1250">Windows-1250 (Central Europe)' in html
     assert "Kočka · měsíc" in html and "&lt;b&gt;" in html
     assert "Choose where the words read right" in html
-    menu = data._encoding_menu(offered)
+    menu = data_layout._encoding_menu(offered)
     assert [value for _, value in menu[:3]] == ["auto", "windows-1250", "windows-1252"]
     assert menu[1][0] == "Windows-1250 (Central Europe): Kočka · měsíc"
     assert len(menu) == len({value for _, value in menu})
@@ -316,7 +317,7 @@ def test_an_encoding_is_chosen_by_how_the_words_would_read(
     assert updates[tab.fields["data.encoding"]] == "windows-1250"
 
 
-def test_a_finding_leads_to_its_rows(events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]) -> None:
+def test_a_finding_leads_to_its_rows(events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]) -> None:
     events.open(given_here)
     _wait(events.context.data)
     shown = events.press(given_here, gr.EventData(None, {"act": "row", "value": "12"}))
@@ -326,17 +327,23 @@ def test_a_finding_leads_to_its_rows(events: DataEvents, tab: data.DataTab, give
     assert events.show(900)[tab.row] == 80
 
 
-def test_a_setting_that_cannot_be_is_said(events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]) -> None:
+def test_a_setting_that_cannot_be_is_said(
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+) -> None:
     shown = events.change({**given_here, tab.fields["data.max_length"]: 3})
     assert "Length limit (tokens) (data.max_length): 3 is not possible" in shown[tab.said]
 
 
-def test_without_a_dataset_the_tab_is_empty(events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]) -> None:
+def test_without_a_dataset_the_tab_is_empty(
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+) -> None:
     shown = events.choose({**given_here, tab.fields["data.path"]: ""})
     assert "No dataset yet" in shown[tab.parts["head"]]
 
 
-def test_columns_by_hand_begin_with_a_guess(events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]) -> None:
+def test_columns_by_hand_begin_with_a_guess(
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+) -> None:
     canned = report(columns=["Instruction", "output"], turn_columns={}, speakers=[])
     events.context.data._ask = CannedDesk(canned)
     events.open(given_here)
@@ -352,7 +359,7 @@ def test_columns_by_hand_begin_with_a_guess(events: DataEvents, tab: data.DataTa
     assert "Choose the columns" in emptied[tab.said]
 
 
-def test_a_mapping_on_the_screen_reads_back_as_the_same(tab: data.DataTab) -> None:
+def test_a_mapping_on_the_screen_reads_back_as_the_same(tab: data_layout.DataTab) -> None:
     mapping = MappingSettings(turns="talk", role="who", content="said", roles={"Ann": "user", "Bob": "leave out"})
     shown = {part: value or "" for part, value in tab.mapping.updates(mapping.model_dump()).items()}
     assert tab.mapping.values(shown) == mapping.model_dump()
@@ -379,7 +386,11 @@ def test_every_role_can_be_given_by_hand() -> None:
 
 
 def test_a_file_to_take_away_is_written_where_gradio_may_send_it_from(
-    events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    events: DataEvents,
+    tab: data_layout.DataTab,
+    given_here: dict[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     events.open(given_here)
@@ -389,30 +400,32 @@ def test_a_file_to_take_away_is_written_where_gradio_may_send_it_from(
     assert "The disk is full." in events.saver("cleaned")()[tab.saved]
 
 
-def test_the_tab_says_only_what_changed(events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]) -> None:
+def test_the_tab_says_only_what_changed(
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+) -> None:
     events.open(given_here)
     _wait(events.context.data)
     seen: dict[str, str] = {}
-    first = data.tick(tab, events.context, seen)
+    first = data_layout.tick(tab, events.context, seen)
     assert first[tab.viewer].visible and tab.parts["row"] in first
-    assert data.tick(tab, events.context, seen) == {}
+    assert data_layout.tick(tab, events.context, seen) == {}
     events.show(7)
-    assert set(data.tick(tab, events.context, seen)) == {tab.parts["row"], tab.parts["mapped"]}
+    assert set(data_layout.tick(tab, events.context, seen)) == {tab.parts["row"], tab.parts["mapped"]}
 
 
 def test_what_a_press_has_drawn_is_drawn_over_when_it_is_done(
-    events: DataEvents, tab: data.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
 ) -> None:
     desk = DataDesk(CannedDesk(report(), COUNTING, report()))  # of the second look it is not done at once
     events = DataEvents(tab, events.form, Context(**{**vars(events.context), "data": desk}))
     events.open(given_here)
     _wait(events.context.data)
     seen: dict[str, str] = {}
-    done = data.tick(tab, events.context, seen)[tab.parts["head"]]
+    done = data_layout.tick(tab, events.context, seen)[tab.parts["head"]]
     drawn = events.change({**given_here, tab.fields["data.system"]: "leave_out"})
     _wait(events.context.data)
     assert drawn[tab.parts["head"]] != done
-    assert data.tick(tab, events.context, seen)[tab.parts["head"]] == done
+    assert data_layout.tick(tab, events.context, seen)[tab.parts["head"]] == done
 
 
 def test_a_setting_is_called_as_on_the_screen() -> None:
@@ -438,7 +451,7 @@ def test_a_choice_is_called_as_on_the_screen_and_names_are_set_apart(sentence: s
     state = {**WORKING, "stage": "failed", "error": sentence}
     assert said in data_html.head(state)
     row = {"row": 1, "rows": 2, "raw": {}, "reason": sentence}
-    assert said in data_row_html.row(row) and said in data_row_html.mapped(row)
+    assert said in row_html.row(row) and said in row_html.mapped(row)
 
 
 def test_the_encoding_in_use_is_not_offered_as_another() -> None:
@@ -461,13 +474,15 @@ def test_of_one_turn_a_row_the_guess_leaves_the_conversation_to_be_named() -> No
     assert not is_enough(found)
 
 
-def test_the_speakers_names_are_unfolded_where_one_is_not_known(tab: data.DataTab) -> None:
+def test_the_speakers_names_are_unfolded_where_one_is_not_known(tab: data_layout.DataTab) -> None:
     state = {"columns": ["messages"], "speakers": ["Ann"], "error": "Say under data.mapping.roles what 'Ann' means."}
     assert tab.mapping.speakers in tab.mapping.choices(state)
     assert tab.mapping.speakers not in tab.mapping.choices({**state, "error": None})
 
 
-def test_splits_and_joined_turns_are_of_one_dataset(events: DataEvents, tab: data.DataTab, given_here: Any) -> None:
+def test_splits_and_joined_turns_are_of_one_dataset(
+    events: DataEvents, tab: data_layout.DataTab, given_here: Any
+) -> None:
     set_here = {**given_here, tab.fields["data.named_splits"]: "ignore", tab.fields["data.join_turns"]: True}
     kept = events.change(set_here)
     assert (kept[tab.fields["data.named_splits"]], kept[tab.fields["data.join_turns"]]) == ("ignore", True)

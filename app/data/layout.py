@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import data_html
 from app.context import Context
-from app.data_events import SAVES, DataEvents
-from app.data_mapping import MappingPanel, build_mapping
+from app.data import html as data_html
+from app.data.events import SAVES, DataEvents
+from app.data.mapping import MappingPanel, build_mapping
 from app.ui import html, menus
 from app.ui.form import DEFAULTS, WORDS, Field, Form, build_field
 from app.ui.upload import drop_area

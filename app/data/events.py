@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
-from app.data_mapping import guess, is_enough
+from app.data.mapping import guess, is_enough
 from app.server.event_validation import NO_EVENT, pressed
 from app.server.uploads import folder_to_send
 from app.ui import html as ui_html
@@ -25,7 +25,7 @@ from core.errors import NibbleError
 from core.text.dataset_address import plain_path
 
 if TYPE_CHECKING:
-    from app.tabs.data import DataTab
+    from app.data.layout import DataTab
 
 Updates = dict[Any, Any]
 _NUMBER = re.compile(r"[0-9]{1,9}")

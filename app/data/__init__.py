@@ -1,0 +1,1 @@
+"""The Data tab, and the dataset being looked at."""
