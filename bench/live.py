@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.run_view.drawings import Live
-from app.runs_html import FRESH_SECONDS, Asked, Table
+from app.runs.table_html import FRESH_SECONDS, Asked, Table
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.index import index_of

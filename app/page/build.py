@@ -17,9 +17,10 @@ from app.data import layout as data_layout
 from app.data.events import DataEvents
 from app.page import strip as page_strip
 from app.page.updates import Ticking
-from app.runs_events import opened_run
+from app.runs import layout as runs_layout
+from app.runs.events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import cards, export, runs, system
+from app.tabs import cards, export, system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat
@@ -43,7 +44,7 @@ class Page:
     data_layout: data_layout.DataTab
     chat_layout: chat_layout.ChatTab
     arena_layout: arena_layout.ArenaTab
-    runs: runs.RunsTab
+    runs_layout: runs_layout.RunsTab
     export: export.ExportTab
     cards: cards.CardsTab
     system: system.SystemTab
@@ -64,7 +65,7 @@ def build_page(context: Context) -> CheckedBlocks:
             with gr.Tab("Arena", id="arena") as arena_item:
                 arena_tab = arena_layout.build()
             with gr.Tab("Runs", id="runs") as runs_item:
-                runs_tab = runs.build()
+                runs_tab = runs_layout.build()
             with gr.Tab("Export", id="export") as export_item:
                 export_tab = export.build()
             with gr.Tab("Cards", id="cards"):
@@ -88,7 +89,7 @@ def build_page(context: Context) -> CheckedBlocks:
         data_layout.wire(page.data, page.train.form, context)
         chat_layout.wire(page.chat, context)
         arena_layout.wire(page.arena, context)
-        runs.wire(page.runs, context)
+        runs_layout.wire(page.runs, context)
         export.wire(page.export, context)
         cards.wire(page.cards, context)
         system.wire(page.system, context)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import runs_tick
 from app.arena import layout as arena_layout
 from app.chat import layout as chat_layout
 from app.context import Context, device_line
 from app.data import layout as data_layout
 from app.page import strip
-from app.runs_html import FRESH_SECONDS, Asked, Table
+from app.runs import layout as runs_layout
+from app.runs import tick as runs_tick
+from app.runs.table_html import FRESH_SECONDS, Asked, Table
 from app.server.feed import Look
-from app.tabs import export, runs
+from app.tabs import export
 from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
@@ -140,7 +141,7 @@ class Ticking:
                 event(self.tick(tab), self.given(), self.outputs(tab), trigger_mode="always_last", **QUIET)
         runs_now = self.tick("runs"), self.given(), self.outputs("runs")
         page.runs.asked.change(*runs_now, **QUIET)
-        page.runs.opened.change(*runs_now, **QUIET).then(None, None, None, js=runs.COME_INTO_SIGHT, **QUIET)
+        page.runs.opened.change(*runs_now, **QUIET).then(None, None, None, js=runs_layout.COME_INTO_SIGHT, **QUIET)
 
     def given(self) -> list[Any]:
         """What a tick is given."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.run_view.drawings import Live
-from app.runs_html import Asked, Table
+from app.runs.table_html import Asked, Table
 from core.errors import NibbleError, RunError
 from core.launch.submit import prepare
 from core.recipe import make_recipe

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from app import runs_html, runs_tick
 from app.chat import layout as chat_layout
 from app.context import Context
-from app.runs_events import opened_run
-from app.runs_html import Asked, Table
-from app.tabs import runs
+from app.runs import layout as runs_layout
+from app.runs import table_html as runs_table_html
+from app.runs import tick as runs_tick
+from app.runs.events import opened_run
+from app.runs.table_html import Asked, Table
 from app.train import layout as train_layout
 from app.train import tick as train_tick
 from core.recipe import make_recipe
@@ -26,9 +27,9 @@ def _ended(context: Context, name: str = "try", state: str = "stopped") -> Run:
 
 
 @pytest.fixture
-def runs_tab() -> runs.RunsTab:
+def runs_tab() -> runs_layout.RunsTab:
     with gr.Blocks():
-        return runs.build()
+        return runs_layout.build()
 
 
 def test_the_train_tab_says_only_what_changed(train_tab: train_layout.TrainTab, context: Context) -> None:
@@ -57,7 +58,7 @@ def test_before_the_first_run_it_says_what_will_be_here(train_tab: train_layout.
     assert not train_layout.fill(train_tab, context)[train_tab.welcome].visible
 
 
-def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Context) -> None:
+def test_the_runs_tab_says_only_what_changed(runs_tab: runs_layout.RunsTab, context: Context) -> None:
     run, table, asked, seen = _ended(context), Table(context.workspace), Asked(), {}
     first = {runs_tab.table, runs_tab.patch, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
     assert set(runs_tick.tick(runs_tab, context, table, "", asked, seen)) == first
@@ -67,9 +68,9 @@ def test_the_runs_tab_says_only_what_changed(runs_tab: runs.RunsTab, context: Co
 
 
 def test_of_the_table_only_the_rows_that_changed_are_sent(
-    runs_tab: runs.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    runs_tab: runs_layout.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs_html, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(runs_table_html, "FRESH_SECONDS", 0.0)
     kept, named = _ended(context, "keep"), _ended(context, "before")
     table, asked, seen = Table(context.workspace), Asked(), {}
     runs_tick.tick(runs_tab, context, table, "", asked, seen)
@@ -83,7 +84,7 @@ def test_of_the_table_only_the_rows_that_changed_are_sent(
     assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
 
 
-def test_what_a_person_is_writing_is_left_alone(runs_tab: runs.RunsTab, context: Context) -> None:
+def test_what_a_person_is_writing_is_left_alone(runs_tab: runs_layout.RunsTab, context: Context) -> None:
     run, table, seen = _ended(context), Table(context.workspace), {}
     first = runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
     assert first[runs_tab.name] == "try"
@@ -92,7 +93,7 @@ def test_what_a_person_is_writing_is_left_alone(runs_tab: runs.RunsTab, context:
     assert runs_tab.name not in runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
 
 
-def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs.RunsTab, context: Context) -> None:
+def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs_layout.RunsTab, context: Context) -> None:
     run, table, seen = _ended(context), Table(context.workspace), {}
     runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
     remove(context.workspace, run)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from app import runs_html
 from app.page import strip as page_strip
 from app.run_view.drawings import Live
+from app.runs import table_html as runs_table_html
 from app.train import check_html
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -40,7 +40,7 @@ def _training(workspace: Workspace, **status: Any) -> Run:
 
 
 def _table(workspace: Workspace, opened: Run) -> str:
-    return runs_html.Table(workspace).page(runs_html.Asked(), opened.id).html
+    return runs_table_html.Table(workspace).page(runs_table_html.Asked(), opened.id).html
 
 
 def test_while_it_trains_every_number_has_its_unit(workspace: Workspace) -> None:
@@ -143,7 +143,7 @@ def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> Non
     run.append("samples.jsonl", {"step": 0, "prompt": HOSTILE, "answer": "no"})
     run.append("samples.jsonl", {"step": 5, "prompt": HOSTILE, "answer": HOSTILE})
     run.event("info", HOSTILE)
-    for html in [*Live("cpu").parts(run).values(), _table(workspace, run), runs_html.recipe(run)]:
+    for html in [*Live("cpu").parts(run).values(), _table(workspace, run), runs_table_html.recipe(run)]:
         assert "<script" not in html
     says = Live("cpu").parts(run)["says"]
     assert says.index("step 5") < says.index("before")  # the newest on top

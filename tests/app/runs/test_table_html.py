@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app import runs_html
-from app.runs_html import MOST_PICKED, PAGE_ROWS, Asked, Table
+from app.runs import table_html as runs_table_html
+from app.runs.table_html import MOST_PICKED, PAGE_ROWS, Asked, Table
 from core.recipe import make_recipe
 from core.runs import index, queue
 from core.runs.create import create_run
@@ -29,7 +29,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture(autouse=True)
 def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_html, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(runs_table_html, "FRESH_SECONDS", 0.0)
 
 
 def _run(workspace: Workspace, name: str, after: float | None = None, state: str = "finished", **figures: Any) -> Run:
@@ -68,7 +68,7 @@ def test_any_column_sorts_and_what_has_no_value_comes_last(workspace: Workspace)
     assert _names(workspace, Asked().press("sort", "time")) == ["C", "a", "b", "d"]
     html = Table(workspace).page(by_name, "").html
     assert len(re.findall('aria-sort="ascending"', html)) == 1
-    for column in runs_html.COLUMNS:
+    for column in runs_table_html.COLUMNS:
         assert len(_names(workspace, Asked().press("sort", column))) == 4
 
 
@@ -122,7 +122,7 @@ def test_names_tags_and_notes_are_shown_and_never_run(workspace: Workspace) -> N
 def test_a_run_that_may_hang_says_so_in_its_row(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _run(workspace, "night", state="queued")
     run.write_status(state="training", step=3, total=9, pid=os.getpid(), pid_started=process_started(os.getpid()))
-    monkeypatch.setattr(runs_html, "hanging", lambda run, now: "No step for 5 min; the last one took 2 s.")
+    monkeypatch.setattr(runs_table_html, "hanging", lambda run, now: "No step for 5 min; the last one took 2 s.")
     assert "No step for 5 min" in Table(workspace).page(Asked(), "").rows[run.id]
 
 

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app import compare_html, runs_html
 from app.context import Context
-from app.runs_events import opened_run
-from app.runs_html import MOST_PICKED, Asked, Table
+from app.runs import compare_html
+from app.runs import table_html as runs_table_html
+from app.runs.events import opened_run
+from app.runs.table_html import MOST_PICKED, Asked, Table
 from core.runs.heartbeat import hanging, stopping
 from core.runs.manifest import named_checkpoints
 from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run
 
 if TYPE_CHECKING:
-    from app.tabs.runs import RunsTab
+    from app.runs.layout import RunsTab
 
 Updates = dict[Any, Any]
 
@@ -64,7 +65,7 @@ def _compare_words(picked: int) -> str:
 
 
 def _tick_comparison(tab: RunsTab, context: Context, table: Table, asked: Asked, seen: dict[str, Any]) -> Updates:
-    rows = {row.run_id: row for row in table.index.rows(runs_html.FRESH_SECONDS)} if asked.compared else {}
+    rows = {row.run_id: row for row in table.index.rows(runs_table_html.FRESH_SECONDS)} if asked.compared else {}
     runs = [Run(context.workspace.runs / run_id) for run_id in asked.compared if run_id in rows]
     if len(runs) < 2:
         shown = seen.pop("comparison", None)
@@ -87,7 +88,7 @@ def _tick_run(tab: RunsTab, context: Context, run: Run, seen: dict[str, Any]) ->
     tags, note = [str(tag) for tag in labels.get("tags") or []], str(labels.get("note") or "")
     if seen.get("noted") != (tags, note):
         seen["noted"] = (tags, note)
-        updates[tab.noted] = runs_html.noted(tags, note)
+        updates[tab.noted] = runs_table_html.noted(tags, note)
     if seen.get("opened") != run.id:  # what a person is writing is left alone from then on
         updates[tab.name], updates[tab.tags], updates[tab.note] = run.name, ", ".join(tags), note
     queue = [each.id for each in order(context.workspace)] if state == "queued" else []
@@ -99,14 +100,14 @@ def _tick_run(tab: RunsTab, context: Context, run: Run, seen: dict[str, Any]) ->
         updates[tab.end_now] = gr.Button(visible=ends)
         if stops:
             updates[tab.stop] = gr.Button(visible=False)
-        updates[tab.recipe] = runs_html.recipe(run)
+        updates[tab.recipe] = runs_table_html.recipe(run)
     if seen.get("opened") != run.id or seen.get("state") != mark:
         updates[tab.sure], updates[tab.longer] = gr.Row(visible=False), gr.Group(visible=False)
     if seen.get("opened") != run.id:
         updates[tab.said] = ""
     seen["opened"], seen["state"] = run.id, mark
     if state in OPEN or "log" not in seen or seen["log"][0] != mark:
-        log = (mark, runs_html.log(run))
+        log = (mark, runs_table_html.log(run))
         if seen.get("log") != log:
             seen["log"] = log
             updates[tab.log] = log[1]

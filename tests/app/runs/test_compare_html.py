@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.compare_html import Compared, compare
 from app.run_view.series import Curves
+from app.runs.compare_html import Compared, compare
 from core.runs.index import Index
 from core.runs.store import Run
 from core.workspace import Workspace

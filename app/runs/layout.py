@@ -10,8 +10,8 @@ import gradio as gr
 
 from app.context import Context
 from app.run_view.layout import RunView, build_body, build_head
-from app.runs_events import RunsEvents
-from app.runs_html import STATES, Asked
+from app.runs.events import RunsEvents
+from app.runs.table_html import STATES, Asked
 from app.ui import html
 
 Updates = dict[Any, Any]

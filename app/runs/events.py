@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.context import Context
-from app.runs_html import Asked
+from app.runs.table_html import Asked
 from app.server.event_validation import pressed
 from app.ui import html
 from app.ui.form import explain
@@ -21,7 +21,7 @@ from core.runs.resume import resume
 from core.runs.store import ENDED, Run
 
 if TYPE_CHECKING:
-    from app.tabs.runs import RunsTab
+    from app.runs.layout import RunsTab
 
 Updates = dict[Any, Any]
 MOST_TAGS = 12

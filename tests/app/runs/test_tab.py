@@ -8,11 +8,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import runs_html, runs_tick
 from app.context import Context
-from app.runs_events import RunsEvents
-from app.runs_html import Asked, Table
-from app.tabs import runs
+from app.runs import layout as runs_layout
+from app.runs import table_html as runs_table_html
+from app.runs import tick as runs_tick
+from app.runs.events import RunsEvents
+from app.runs.table_html import Asked, Table
 from core.errors import RunError
 from core.runs import delete, queue
 from core.runs.find import list_runs
@@ -24,17 +25,17 @@ from tests.ended import ended_run
 
 @pytest.fixture(autouse=True)
 def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_html, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(runs_table_html, "FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture
-def tab() -> runs.RunsTab:
+def tab() -> runs_layout.RunsTab:
     with gr.Blocks():
-        return runs.build()
+        return runs_layout.build()
 
 
 @pytest.fixture
-def events(tab: runs.RunsTab, context: Context) -> RunsEvents:
+def events(tab: runs_layout.RunsTab, context: Context) -> RunsEvents:
     return RunsEvents(tab, context)
 
 
@@ -47,7 +48,7 @@ def _with_checkpoint(run: Run, step: int) -> Run:
     return run
 
 
-def _tick(tab: runs.RunsTab, context: Context, opened: str, asked: Asked | None = None) -> dict[Any, Any]:
+def _tick(tab: runs_layout.RunsTab, context: Context, opened: str, asked: Asked | None = None) -> dict[Any, Any]:
     return runs_tick.tick(tab, context, Table(context.workspace), opened, asked or Asked(), {})
 
 
@@ -62,7 +63,9 @@ def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Contex
     assert press("pick", run.id)[0].picked == (run.id,)
 
 
-def test_what_is_written_on_a_run_is_kept_and_shown(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
+def test_what_is_written_on_a_run_is_kept_and_shown(
+    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+) -> None:
     run = ended_run(context.workspace, "one")
     assert "Saved" in events.label(run.id, "  two ", "good, night ,, good", "a note")
     assert run.labels() == {"name": "two", "note": "a note", "tags": ["good", "night"]}
@@ -75,7 +78,7 @@ def test_what_is_written_on_a_run_is_kept_and_shown(events: RunsEvents, tab: run
 
 
 def test_a_run_with_a_checkpoint_can_be_resumed_longer(
-    events: RunsEvents, tab: runs.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    events: RunsEvents, tab: runs_layout.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(context.supervisor), "advance", lambda self: None)
     run = _with_checkpoint(ended_run(context.workspace, "one", steps=8), 8)
@@ -92,7 +95,7 @@ def test_a_run_with_a_checkpoint_can_be_resumed_longer(
 
 
 def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
-    events: RunsEvents, tab: runs.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert not _tick(tab, context, run.id)[tab.resume].visible
@@ -100,7 +103,7 @@ def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
 
 
 def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
-    events: RunsEvents, tab: runs.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
 ) -> None:
     run, other = ended_run(context.workspace, "one <b>"), ended_run(context.workspace, "two")
     _with_checkpoint(run, 8)
@@ -116,7 +119,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
 
 
 def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
-    events: RunsEvents, tab: runs.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     events.ask_to_delete(run.id)
@@ -127,7 +130,7 @@ def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
         delete.remove(context.workspace, run)
 
 
-def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
+def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs_layout.RunsTab, context: Context) -> None:
     run = ended_run(context.workspace, "one")
     half = context.workspace.runs / f".new-{run.id}"
     run.dir.rename(half)
@@ -138,7 +141,7 @@ def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs.Runs
     assert half.exists() and context.workspace.datasets.exists()
 
 
-def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs.RunsTab, context: Context) -> None:
+def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs_layout.RunsTab, context: Context) -> None:
     first, second = (ended_run(context.workspace, name, state="queued") for name in ("first", "second"))
     waiting = [run.id for run in queue.order(context.workspace)]
     assert (
@@ -153,7 +156,7 @@ def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs.Ru
 
 
 def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
-    tab: runs.RunsTab, context: Context
+    tab: runs_layout.RunsTab, context: Context
 ) -> None:
     one, two = (ended_run(context.workspace, name) for name in ("one", "two"))
     table, seen = Table(context.workspace), {}
