@@ -12,8 +12,8 @@ from app.chat.compare import SideBySide
 from app.chat.conversation import Talk
 from app.chat.serving import ServingDesk
 from app.data.session import DataDesk
-from app.export_push import PushDesk
-from app.llama_cpp_desk import LlamaCppDesk
+from app.export.llama_cpp_install import LlamaCppDesk
+from app.export.upload_session import PushDesk
 from app.run_view.drawings import Live
 from app.server.downloads import Shelf
 from app.server.feed import Feed

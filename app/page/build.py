@@ -15,12 +15,13 @@ from app.chat.events import conversation_file
 from app.context import Context
 from app.data import layout as data_layout
 from app.data.events import DataEvents
+from app.export import layout as export_layout
 from app.page import strip as page_strip
 from app.page.updates import Ticking
 from app.runs import layout as runs_layout
 from app.runs.events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import cards, export, system
+from app.tabs import cards, system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat
@@ -45,7 +46,7 @@ class Page:
     chat_layout: chat_layout.ChatTab
     arena_layout: arena_layout.ArenaTab
     runs_layout: runs_layout.RunsTab
-    export: export.ExportTab
+    export_layout: export_layout.ExportTab
     cards: cards.CardsTab
     system: system.SystemTab
     seen: gr.State
@@ -67,7 +68,7 @@ def build_page(context: Context) -> CheckedBlocks:
             with gr.Tab("Runs", id="runs") as runs_item:
                 runs_tab = runs_layout.build()
             with gr.Tab("Export", id="export") as export_item:
-                export_tab = export.build()
+                export_tab = export_layout.build()
             with gr.Tab("Cards", id="cards"):
                 cards_tab = cards.build()
             with gr.Tab("System", id="system") as system_item:
@@ -90,13 +91,13 @@ def build_page(context: Context) -> CheckedBlocks:
         chat_layout.wire(page.chat, context)
         arena_layout.wire(page.arena, context)
         runs_layout.wire(page.runs, context)
-        export.wire(page.export, context)
+        export_layout.wire(page.export, context)
         cards.wire(page.cards, context)
         system.wire(page.system, context)
         selected = {item.id: item.select for item in (train_item, chat_item, arena_item, runs_item)}
         selected["data"] = _wire_data(data_item, page, context).then
         selected["export"] = export_item.select(
-            lambda run: export.fill(page.export, context, run), page.export.run, page.export.filled(), **QUIET
+            lambda run: export_layout.fill(page.export, context, run), page.export.run, page.export.filled(), **QUIET
         ).then
         system_item.select(lambda: system.fill(page.system, context), None, _system_outputs(page), **QUIET)
         _wire_across(page, context)
@@ -129,7 +130,7 @@ def _wire_across(page: Page, context: Context) -> None:
     def export_it(run: Run | None) -> Updates:
         if run is None or not run.has_adapter:
             return {page.tabs: gr.skip()}
-        return {page.tabs: gr.Tabs(selected="export"), **export.fill(page.export, context, run.id)}
+        return {page.tabs: gr.Tabs(selected="export"), **export_layout.fill(page.export, context, run.id)}
 
     def to_data(given: dict[Any, Any]) -> Updates:
         file = conversation_file(context, given[page.chat.settings["system"]] or "")

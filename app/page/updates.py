@@ -16,12 +16,12 @@ from app.arena import layout as arena_layout
 from app.chat import layout as chat_layout
 from app.context import Context, device_line
 from app.data import layout as data_layout
+from app.export import layout as export_layout
 from app.page import strip
 from app.runs import layout as runs_layout
 from app.runs import tick as runs_tick
 from app.runs.table_html import FRESH_SECONDS, Asked, Table
 from app.server.feed import Look
-from app.tabs import export
 from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
@@ -111,7 +111,7 @@ class Ticking:
             return arena_layout.tick(page.arena, context, known)
         if tab == "runs":
             return runs_tick.tick(page.runs, context, self.table, opened, asked or Asked(), known)
-        return export.tick(page.export, context, known)
+        return export_layout.tick(page.export, context, known)
 
     def _runs_changed(self) -> bool:
         """Whether any run changed, however a page has sorted them. One that is at work does so all the time."""

@@ -11,8 +11,8 @@ from app.arena import layout as arena_layout
 from app.chat import layout as chat_layout
 from app.context import Context
 from app.data import layout as data_layout
+from app.export import layout as export_layout
 from app.server.event_validation import fault
-from app.tabs import export
 from app.train import layout as train_layout
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -23,7 +23,7 @@ MENUS = (gr.Dropdown, gr.Radio, gr.CheckboxGroup)
 def _filled(context: Context) -> dict[Any, Any]:
     """All that is set when a page and its tabs are opened."""
     with gr.Blocks():
-        parts = {tab: tab.build() for tab in (train_layout, chat_layout, arena_layout, export)}
+        parts = {tab: tab.build() for tab in (train_layout, chat_layout, arena_layout, export_layout)}
         looked_at = data_layout.build()
     updates: dict[Any, Any] = {}
     for tab, part in parts.items():
@@ -48,9 +48,9 @@ def test_what_is_filled_in_may_be_sent_back(context: Context, with_a_run: bool) 
 
 def test_a_new_workspace_says_what_to_do_when_export_is_pressed(context: Context) -> None:
     with gr.Blocks():
-        tab = export.build()
-    filled = export.fill(tab, context)
+        tab = export_layout.build()
+    filled = export_layout.fill(tab, context)
     assert "Nothing to export yet" in filled[tab.empty]
     given = {component: getattr(filled.get(component), "value", component.value) for component in tab.inputs()}
     assert not any(fault(component, given[component]) for component in (tab.run, tab.part, tab.to))
-    assert "Choose a run" in export.ExportEvents(tab, context).make(given)[tab.said]
+    assert "Choose a run" in export_layout.ExportEvents(tab, context).make(given)[tab.said]

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
-from app.export_desk import newest
+from app.export.events import newest
 from app.server.uploads import forget
 from app.ui import html, menus
 from core.errors import NibbleError

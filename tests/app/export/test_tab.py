@@ -11,10 +11,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import export_html
 from app.context import Context
+from app.export import html as export_html
+from app.export import layout as export_layout
 from app.server.downloads import PREFIX, Downloads, Shelf
-from app.tabs import export
 from core.export import jobs
 from core.export.options import Order
 from core.recipe import make_recipe
@@ -24,10 +24,10 @@ from core.setup import llama_cpp
 
 
 @pytest.fixture
-def tab() -> export.ExportTab:
+def tab() -> export_layout.ExportTab:
     """The tab's components."""
     with gr.Blocks():
-        return export.build()
+        return export_layout.build()
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def run(context: Context) -> Run:
     return made
 
 
-def _given(tab: export.ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
+def _given(tab: export_layout.ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
     usual = {"run": run.id if run else None, "part": "", "to": "adapter", "onto": "dequantised", "precision": "auto"}
     usual |= {"gguf_type": "f16", "apart": False, "out": "", **values}
     return {getattr(tab, name): value for name, value in usual.items()}
 
 
-def test_the_tab_says_what_one_gets_and_how_large(tab: export.ExportTab, context: Context, run: Run) -> None:
-    filled = export.fill(tab, context)
+def test_the_tab_says_what_one_gets_and_how_large(tab: export_layout.ExportTab, context: Context, run: Run) -> None:
+    filled = export_layout.fill(tab, context)
     assert "About 2.1 MB in the folder, and as much in the zip." in filled[tab.gets]
     assert filled[tab.out] == str(context.workspace.exports / "b-mine-b-adapter")
-    events = export.ExportEvents(tab, context)
+    events = export_layout.ExportEvents(tab, context)
     merged = events.chosen(True, _given(tab, run, to="merged"))
     assert (
         "About 9.9 MB, in float16." in merged[tab.gets] and merged[tab.onto].visible and not merged[tab.apart].visible
@@ -60,24 +60,24 @@ def test_the_tab_says_what_one_gets_and_how_large(tab: export.ExportTab, context
     assert "About 5.3 MB, in q8_0." in quarter[tab.gets] and quarter[tab.apart].visible
 
 
-def test_the_best_and_the_checkpoints_can_be_chosen(tab: export.ExportTab, context: Context, run: Run) -> None:
-    assert not export.fill(tab, context)[tab.part].visible, "there is but one"
+def test_the_best_and_the_checkpoints_can_be_chosen(tab: export_layout.ExportTab, context: Context, run: Run) -> None:
+    assert not export_layout.fill(tab, context)[tab.part].visible, "there is but one"
     kept = run.dir / "checkpoints" / "20"
     shutil.copytree(run.adapter, kept / "adapter")
     (kept / "adapter" / "adapter_model.safetensors").write_bytes(b"0" * 3_000_000)
     (kept / "manifest.json").write_text("{}")
-    filled = export.fill(tab, context)
+    filled = export_layout.fill(tab, context)
     assert filled[tab.part].visible and filled[tab.part].choices == [("Its last", ""), ("Step 20", "checkpoint/20")]
-    chosen = export.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/20"))
+    chosen = export_layout.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/20"))
     assert "About 3.1 MB" in chosen[tab.gets] and chosen[tab.out].endswith("b-mine-b-step-20-adapter")
-    gone = export.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/7"))
+    gone = export_layout.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/7"))
     assert gone[tab.part].value == "", "of another run, or gone meanwhile"
 
 
 def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(
-    tab: export.ExportTab, context: Context, run: Run, tmp_path: Path
+    tab: export_layout.ExportTab, context: Context, run: Run, tmp_path: Path
 ) -> None:
-    events = export.ExportEvents(tab, context)
+    events = export_layout.ExportEvents(tab, context)
     assert "Choose a run" in events.make(_given(tab, None))[tab.said]
     (tmp_path / "mine").write_text("thesis")
     assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.said]
@@ -143,20 +143,20 @@ def test_what_had_nothing_to_compare_is_ticked_off_by_nobody(context: Context, t
 
 
 def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
-    tab: export.ExportTab, context: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+    tab: export_layout.ExportTab, context: Context, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_cpp, "installed", lambda: False)
     place = tab.llama_cpp.place
     for to, wanted in (("gguf", True), ("ollama", True), ("adapter", False), ("merged", False)):
-        assert export.chosen(tab, context, run, _given(tab, run, to=to), True)[place].visible is wanted
-    assert place not in export.tick(tab, context, {}), "a clock does not bring it back"
+        assert export_layout.chosen(tab, context, run, _given(tab, run, to=to), True)[place].visible is wanted
+    assert place not in export_layout.tick(tab, context, {}), "a clock does not bring it back"
 
 
-def test_stopping_is_said_until_it_has_stopped(tab: export.ExportTab, context: Context, tmp_path: Path) -> None:
+def test_stopping_is_said_until_it_has_stopped(tab: export_layout.ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
     _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
-    assert export.tick(tab, context, seen)[tab.said] == ""
-    assert tab.said not in export.tick(tab, context, seen)
+    assert export_layout.tick(tab, context, seen)[tab.said] == ""
+    assert tab.said not in export_layout.tick(tab, context, seen)
 
 
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:

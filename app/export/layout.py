@@ -10,11 +10,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import export_html, export_llama_cpp, export_more
 from app.context import Context
-from app.export_desk import newest
-from app.export_llama_cpp import LlamaCppPart
-from app.export_more import More
+from app.export import html as export_html
+from app.export import hub_and_import
+from app.export import llama_cpp as export_llama_cpp
+from app.export.events import newest
+from app.export.hub_and_import import More
+from app.export.llama_cpp import LlamaCppPart
 from app.ui import html as ui_html
 from app.ui.html import date
 from core.errors import NibbleError, RunError
@@ -104,10 +106,10 @@ def build() -> ExportTab:
                 make = gr.Button("Export", variant="primary")
                 stop = gr.Button("Stop", variant="stop", visible=False)
             said = gr.HTML(elem_classes="nb-slot nb-said")
-            taking = export_more.build_import()
+            taking = hub_and_import.build_import()
         with gr.Column(scale=6, min_width=420):
             state = gr.HTML(export_html.NOTHING, elem_classes="nb-slot")
-            pushing = export_more.build_push()
+            pushing = hub_and_import.build_push()
             earlier = gr.HTML(elem_classes="nb-slot")
     more = More(*pushing, *taking)
     shown = (make, stop, said, state, earlier, more)
@@ -128,7 +130,7 @@ def wire(tab: ExportTab, context: Context) -> None:
     kinds = [tab.precision.input, tab.gguf_type.input, tab.apart.input, tab.onto.input]
     gr.on(kinds, partial(events.chosen, False), tab.inputs(), tab.choices(), **quiet)
     tab.make.click(events.make, tab.inputs(), tab.ticking(), trigger_mode="once", **quiet)
-    export_more.wire(tab.more, context)
+    hub_and_import.wire(tab.more, context)
     export_llama_cpp.wire(tab.llama_cpp, context)
     tab.stop.click(events.stop, None, tab.ticking(), **quiet)
 
@@ -218,7 +220,7 @@ def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates
         tab.empty: "" if offered else ui_html.empty("Nothing to export yet", EMPTY),
         tab.run: gr.Dropdown(choices=offered, value=value),
         **chosen(tab, context, _run(context, value), given, renamed=True),
-        **export_more.fill(tab.more, context),
+        **hub_and_import.fill(tab.more, context),
     }
 
 
@@ -247,4 +249,4 @@ def tick(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
 
 
 def _beside(tab: ExportTab, context: Context, seen: dict[str, Any]) -> Updates:
-    return {**export_llama_cpp.tick(tab.llama_cpp, context, seen), **export_more.tick(tab.more, context, seen)}
+    return {**export_llama_cpp.tick(tab.llama_cpp, context, seen), **hub_and_import.tick(tab.more, context, seen)}

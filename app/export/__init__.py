@@ -1,0 +1,1 @@
+"""The Export tab, with upload to and import from elsewhere."""
