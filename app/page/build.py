@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app.arena import layout as arena_layout
+from app.cards import tab as cards
 from app.chat import layout as chat_layout
 from app.chat.events import conversation_file
 from app.context import Context
@@ -21,7 +22,7 @@ from app.page.updates import Ticking
 from app.runs import layout as runs_layout
 from app.runs.events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import cards, system
+from app.tabs import system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat

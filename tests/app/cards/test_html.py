@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import gradio as gr
 import pytest
 
-from app import cards_html
+from app.cards import html as cards_html
+from app.cards import tab as cards_tab
 from app.context import Context
-from app.tabs import cards as cards_tab
 from core.catalogue.facts import cards, find_card
 from core.catalogue.what_fits import what_fits
 from core.system.hardware import Device

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import cards_html
+from app.cards import html as cards_html
 from app.context import Context
 from core.catalogue.facts import Card, cards, find_card
 from core.catalogue.what_fits import nearest_card, what_fits

@@ -1,0 +1,1 @@
+"""The Cards tab: what fits on which GPU."""
