@@ -22,7 +22,7 @@ from app.page.updates import Ticking
 from app.runs import layout as runs_layout
 from app.runs.events import opened_run
 from app.server.event_validation import CheckedBlocks
-from app.tabs import system
+from app.system import tab as system
 from app.train import layout as train_layout
 from app.train.events import TrainEvents
 from app.ui.form import flat

@@ -10,9 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from app import away, system_html
 from app.context import Context
 from app.run_view import predicted_html
+from app.system import html as system_html
+from app.system import notifications
 from app.ui import html
 from core.errors import NibbleError
 from core.runs.find import list_runs
@@ -33,7 +34,7 @@ class SystemTab:
     token: gr.Textbox
     sign_in: gr.Button
     sign_out: gr.Button
-    away: away.Away
+    notifications: notifications.Away
 
 
 def build() -> SystemTab:
@@ -62,7 +63,7 @@ def build() -> SystemTab:
             with gr.Row(elem_classes="nb-actions"):
                 sign_in = gr.Button("Sign in", variant="primary")
                 sign_out = gr.Button("Sign out", visible=False)
-            told = away.build()
+            told = notifications.build()
             gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
             versions = gr.Textbox(
                 label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
@@ -77,7 +78,7 @@ def wire(tab: SystemTab, context: Context) -> None:
     tab.look.click(partial(_look, context), None, tab.findings, trigger_mode="once", **quiet)
     gr.on([tab.sign_in.click, tab.token.submit], lambda token: _sign_in(tab, token), tab.token, shown, **quiet)
     tab.sign_out.click(lambda: _sign_out(tab), None, shown, **quiet)
-    away.wire(tab.away, context)
+    notifications.wire(tab.away, context)
 
 
 def _look(context: Context) -> Iterator[str]:
@@ -138,7 +139,7 @@ def fill(tab: SystemTab, context: Context) -> Updates:
     runs = list_runs(context.workspace)
     return {
         **who(tab),
-        **away.fill(tab.away, context),
+        **notifications.fill(tab.away, context),
         tab.versions: system_html.versions(),
         tab.record: predicted_html.record(runs),
         tab.disk: system_html.disk(runs),

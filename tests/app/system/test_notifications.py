@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import away
 from app.context import Context
+from app.system import notifications
 from core.runs import notify
 from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
@@ -18,31 +18,31 @@ SECRET = "a-secret"
 
 
 @pytest.fixture
-def section() -> away.Away:
+def section() -> notifications.Away:
     with gr.Blocks():
-        return away.build()
+        return notifications.build()
 
 
-def test_an_address_is_kept_and_taken_back(context: Context, section: away.Away) -> None:
-    said = away._keep(context, f"https://example.org/{SECRET}")
+def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.Away) -> None:
+    said = notifications._keep(context, f"https://example.org/{SECRET}")
     assert "Kept" in said and SECRET not in said
-    shown = away.fill(section, context)
+    shown = notifications.fill(section, context)
     assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.said]
-    assert "No webhook is told" in away._keep(context, " ")
-    assert away.fill(section, context)[section.webhook] == ""
+    assert "No webhook is told" in notifications._keep(context, " ")
+    assert notifications.fill(section, context)[section.webhook] == ""
 
 
 def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
-    said = away._keep(context, f"ftp://example.org/{SECRET}")
+    said = notifications._keep(context, f"ftp://example.org/{SECRET}")
     assert "begins with https://" in said and SECRET not in said
     assert notify.wishes(context.workspace) == notify.Wishes()
 
 
-def test_a_command_can_only_be_seen_here(context: Context, section: away.Away) -> None:
+def test_a_command_can_only_be_seen_here(context: Context, section: notifications.Away) -> None:
     write_json(notify.file_of(context.workspace), {"command": ["ring", "<b>"]})
-    assert "Now: <code>ring &lt;b&gt;</code>" in away.fill(section, context)[section.said]
+    assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.said]
     notify.file_of(context.workspace).write_text("{half")
-    assert "is not JSON as it should be" in away.fill(section, context)[section.said]
+    assert "is not JSON as it should be" in notifications.fill(section, context)[section.said]
 
 
 @pytest.mark.parametrize(("troubles", "said"), [([], "It has been told"), (["It answered 500."], "It answered 500.")])
@@ -51,24 +51,24 @@ def test_it_can_be_tried_before_it_is_kept(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(notify, "tell", lambda wanted, facts: told.append((wanted.webhook, facts["run"])) or troubles)
-    *_, last = away._try(context, "https://example.org/x")
+    *_, last = notifications._try(context, "https://example.org/x")
     assert said in last and told == [("https://example.org/x", "trial")]
     assert notify.wishes(context.workspace) == notify.Wishes()
-    assert "nobody to tell" in list(away._try(context, ""))[-1]
+    assert "nobody to tell" in list(notifications._try(context, ""))[-1]
 
 
 def test_where_others_reach_the_app_it_is_the_owners_alone(
-    tmp_path: Path, section: away.Away, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, section: notifications.Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace.open(tmp_path)
     notify.set_webhook(workspace, f"https://example.org/{SECRET}")
     shared = Context.open(workspace, Reach.of(workspace, True))
     monkeypatch.setattr(notify, "tell", lambda *_: pytest.fail("somebody was told"))
-    shown = away.fill(section, shared)
+    shown = notifications.fill(section, shared)
     for said in (
         shown[section.said],
-        away._keep(shared, "https://evil.example"),
-        *away._try(shared, "https://evil.example"),
+        notifications._keep(shared, "https://evil.example"),
+        *notifications._try(shared, "https://evil.example"),
     ):
         assert "Others can reach this page" in said and SECRET not in said
     assert shown[section.webhook] == ""
