@@ -1,7 +1,7 @@
 """Memory as traced before the run, against the same count over a real NF4 run of Nibble's own trainer.
 
 Small random models of real architectures, their sizes, lengths, micro-batches, ranks and checkpointing drawn anew from
-the seed, so that nothing can be fitted to them. Both sides are counted by core/memory/tensor_counter.py: the trace on meta
+the seed, so that nothing can be fitted to them. Both sides are counted by tensor_counter.py: the trace on meta
 tensors, the run on real ones, from the loaded model through two optimizer steps. Where there is a GPU, plans are
 compared with what torch and NVML read on it as well.
 """

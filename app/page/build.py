@@ -42,12 +42,12 @@ class Page:
 
     strip: gr.HTML
     tabs: gr.Tabs
-    train_layout: train_layout.TrainTab
-    data_layout: data_layout.DataTab
-    chat_layout: chat_layout.ChatTab
-    arena_layout: arena_layout.ArenaTab
-    runs_layout: runs_layout.RunsTab
-    export_layout: export_layout.ExportTab
+    train: train_layout.TrainTab
+    data: data_layout.DataTab
+    chat: chat_layout.ChatTab
+    arena: arena_layout.ArenaTab
+    runs: runs_layout.RunsTab
+    export: export_layout.ExportTab
     cards: cards.CardsTab
     system: system.SystemTab
     seen: gr.State

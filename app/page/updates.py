@@ -1,4 +1,4 @@
-"""How open pages come up to date: all is said once when a page is opened, then what is new by the feed (app/server/feed.py).
+"""How open pages come up to date: all is said once when a page is opened, then what is new by the feed (feed.py).
 
 The feed's look asks every tab, once a second for all pages, whether something changed. What all pages share goes to
 them as it is; of the rest only the tab's name, and pages that have it in sight fire that tab's tick.

@@ -34,7 +34,7 @@ class SystemTab:
     token: gr.Textbox
     sign_in: gr.Button
     sign_out: gr.Button
-    notifications: notifications.Away
+    away: notifications.Away
 
 
 def build() -> SystemTab:

@@ -76,7 +76,7 @@ class TrainTab:
     side: gr.Tabs
     plan: gr.HTML
     check: gr.HTML
-    code_consent: code_consent.Parts
+    consent: code_consent.Parts
     preview: gr.HTML
     row: gr.Number
     before: gr.Button

@@ -68,7 +68,7 @@ class ChatClient:
         """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
 
         A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it;
-        `asked` is what is wanted of the chat template (core/generation/template_variables.py). Raises NibbleError, AskError where that is
+        `asked` is what is wanted of the chat template. Raises NibbleError, AskError where that is
         for how it was asked; the conversation is the caller's and is kept.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []

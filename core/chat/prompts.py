@@ -34,7 +34,7 @@ class Prompt:
             self.tokenizer.chat_template = own
 
     def ids(self, messages: list[Message], model: Any, asked: dict[str, Any] | None = None) -> list[int]:
-        """The tokens of the conversation, ready for a reply, and as `asked` of the template (core/generation/template_variables.py).
+        """The tokens of the conversation, ready for a reply, and as `asked` of the template.
 
         Raises NibbleError: empty, refused, too long.
         """

@@ -1,6 +1,6 @@
 """What a GPU's process takes beside the tensors that torch counts: measured once on this card, else as documented.
 
-    python -m core.memory.measured_overhead     (measures; `doctor` runs it in a process of its own, for it imports torch)
+    python -m core.memory.measured_overhead   (measures; `doctor` runs it in a process of its own, for it imports torch)
 
 Kept beside the torch that they were measured with: another torch, card or driver has others. Reading imports no torch.
 """

@@ -1,6 +1,6 @@
 """One optimizer step of a run, traced on meta tensors: what it takes, byte by byte, before it is run.
 
-The model comes from `core.memory.meta_model`, the loss, the fused layers and the shape of a micro-batch from the trainer's
+The model comes from meta_model.py, the loss, the fused layers and the shape of a micro-batch from the trainer's
 own code. Two steps are traced, for the optimizer's states exist from the second on.
 """
 

@@ -161,7 +161,7 @@ def quantization_config(
 def quantised(base: PreTrainedModel) -> tuple[int, int]:
     """(parameters in 4 or 8 bits, parameters of all weight matrices), the embeddings and the head left out.
 
-    transformers quantises plain linear layers, not Falcon's own kind; fused experts are ours (core/model/moe_quantizer.py).
+    transformers quantises plain linear layers, not Falcon's own kind; fused experts are ours (moe_quantizer.py).
     """
     ends = {id(each.weight) for each in (base.get_input_embeddings(), base.get_output_embeddings()) if each is not None}
     layers = [module for module in base.modules() if isinstance(module, (Linear4bit, Linear8bitLt))]

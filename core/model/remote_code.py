@@ -1,7 +1,7 @@
 """Lets transformers build a model of a kind that it does not know, from code that the person has agreed to.
 
 `trust_remote_code` stays off everywhere. The classes are taken from the very files that were shown and agreed to, which
-lie in the workspace's state (core/basemodel/code_consent.py), and made known to transformers in this process; without an agreement to
+lie in the workspace's state (code_consent.py), and made known to transformers in this process; without an agreement to
 exactly what the model brings now, nothing of it is run.
 """
 

@@ -1,4 +1,6 @@
-"""One of several processes that train together: python -m core.train.rank_process RUN_FOLDER, its place in the environment.
+"""One of several processes that train together: its place is in the environment.
+
+python -m core.train.rank_process RUN_FOLDER
 
 The worker starts the others of its machine so, and accelerate's launcher all of several machines. Rank 0 is the worker;
 what the others have to say stays in folders of their own.

@@ -1,7 +1,7 @@
 """A process that matches regular expressions against names, and is ended by a watchdog where that takes too long.
 
 Python's `re` holds the interpreter while it matches: no other thread of the process gets to stop it. The watchdog is
-faulthandler's, a thread that needs no interpreter. Run as a file by core/untrusted/patterns.py; imports nothing of ours.
+faulthandler's, a thread that needs no interpreter. Run as a file by patterns.py; imports nothing of ours.
 
 Standard input: {"patterns": [...], "names": [...], "seconds": 1.0}. Standard output: the number of each pattern before
 it is tried. Exit status 0: all were matched; 1: not in time, or beyond Python's limits; 2: the last one is no pattern.

@@ -1,7 +1,7 @@
 """The patterns by which an adapter names its layers: PEFT matches them with Python's `re`, which may take for ever.
 
 Which modules a pattern means is for PEFT to say. Here it is only made sure that saying so takes no time: each is tried
-in a process of its own under a watchdog (core/untrusted/pattern_trial.py), as PEFT will ask, on the names at hand and on made-up
+in a process of its own under a watchdog (pattern_trial.py), as PEFT will ask, on the names at hand and on made-up
 ones that bring hostile patterns to their worst. Imports no torch.
 """
 

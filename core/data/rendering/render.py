@@ -1,6 +1,6 @@
 """Messages to tokens and a loss mask: the one rendering that preview, checks and training share.
 
-A token counts in the loss exactly when the template's text that it stands for does (core/data/rendering/template.py). The text is
+A token counts in the loss exactly when the template's text that it stands for does (template.py). The text is
 tokenised whole; where the tokens' own bytes show that none reaches over a border between what counts and what does
 not, the mask is proved. Else the text is tokenised once more, cut at the borders: those tokens are taken if they are
 the same or spell the same text, for they are what the model sees when it answers; else the whole ones if their
@@ -146,7 +146,7 @@ class RenderedSet:
     """A whole dataset rendered: what is trained on, and what was dropped, with the reasons.
 
     A plain text longer than the limit stands in `usable` in several pieces, all of its row's number; so does a
-    conversation of which some replies need a text of their own (core/data/rendering/template.py).
+    conversation of which some replies need a text of their own (template.py).
     """
 
     rows: int

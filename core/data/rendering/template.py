@@ -1,7 +1,7 @@
 """A conversation to text, with the characters that count in the loss: the chat template's work, before any token.
 
 A reply's place is what stands between the text that asks for it and the text that ends with it, both as the template
-renders them. Where the template marks its replies, and trying has proved the marks (core/data/rendering/reply_spans.py), one
+renders them. Where the template marks its replies, and trying has proved the marks (reply_spans.py), one
 rendering shows all places. Else each reply is compared with the whole; one that the whole has in other words, since
 the template writes earlier turns differently, is learned in a text of its own, as it was when it was the newest.
 """

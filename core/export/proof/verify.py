@@ -36,7 +36,7 @@ def job(
     most: int = PROMPTS,
     new_tokens: int = NEW_TOKENS,
 ) -> dict[str, Any]:
-    """What core/export/proof/compare.py does: hold `artefact` against the chat, with conversations of the run's own data.
+    """What compare.py does: hold `artefact` against the chat, with conversations of the run's own data.
 
     `most` of them are answered, with at most `new_tokens` each.
     """

@@ -269,7 +269,7 @@ def test_the_best_adapter_is_kept_and_a_run_without_progress_stops_early(workspa
 
 
 def test_an_evaluation_leaves_the_quantised_weights_and_the_gradients_as_they_were(adapted) -> None:
-    """bitsandbytes would repack the weights on CPUs with AVX512-BF16, without a backward pass; see core/model/load.py."""
+    """bitsandbytes would repack the weights on CPUs with AVX512-BF16, without a backward pass; see model/load.py."""
     from bitsandbytes.nn import Linear4bit
 
     layers = [module for module in adapted.modules() if isinstance(module, Linear4bit)]

@@ -1,1 +1,0 @@
-"""One file a tab: `build()` returns its components as a frozen dataclass, `wire()` attaches the events."""
