@@ -9,18 +9,18 @@ from typing import Any
 
 from app.arena.session import Arena
 from app.chat.compare import SideBySide
-from app.chat.conversation import Talk
-from app.chat.serving import ServingDesk
-from app.data.session import DataDesk
-from app.export.llama_cpp_install import LlamaCppDesk
-from app.export.upload_session import PushDesk
+from app.chat.conversation import ChatConversation
+from app.chat.serving import ServingSession
+from app.data.session import DataSession
+from app.export.llama_cpp_install import LlamaCppInstall
+from app.export.upload_session import UploadSession
 from app.run_view.drawings import Live
-from app.server.downloads import Shelf
+from app.server.downloads import SharedFiles
 from app.server.feed import Feed
-from app.train.download import DownloadDesk
-from app.train.plan_session import PlanDesk
+from app.train.download import DownloadSession
+from app.train.plan_session import PlanSession
 from core.chat.client import ChatClient
-from core.launch.typed_input import typed_recipe, typed_voice
+from core.launch.typed_input import typed_chat_model, typed_recipe
 from core.preflight.process import Helper
 from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
@@ -37,25 +37,25 @@ class Context:
     reach: Reach
     supervisor: Supervisor
     helper: Helper
-    talk: Talk
+    talk: ChatConversation
     sides: SideBySide
-    serving: ServingDesk
+    serving: ServingSession
     arena: Arena
     live: Live
-    data: DataDesk
-    plans: PlanDesk
-    downloads: DownloadDesk
-    shelf: Shelf
-    pushes: PushDesk
-    llama_cpp: LlamaCppDesk
+    data: DataSession
+    plans: PlanSession
+    downloads: DownloadSession
+    shelf: SharedFiles
+    pushes: UploadSession
+    llama_cpp: LlamaCppInstall
     feed: Feed
 
     @classmethod
     def open(cls, workspace: Workspace, reach: Reach | None = None) -> Context:
         """The context of one workspace; without `reach` it is that of a person at the machine."""
         helper, found = Helper(workspace), device()
-        data = DataDesk(helper.call)
-        talk = Talk.open(workspace, ChatClient(workspace))
+        data = DataSession(helper.call)
+        talk = ChatConversation.open(workspace, ChatClient(workspace))
         return cls(
             workspace=workspace,
             reach=reach or Reach.of(workspace),
@@ -63,15 +63,15 @@ class Context:
             helper=helper,
             talk=talk,
             sides=SideBySide.open(workspace, talk.client),
-            serving=ServingDesk(workspace, talk.client),
+            serving=ServingSession(workspace, talk.client),
             arena=Arena.open(workspace, talk),
             live=Live(found.kind),
             data=data,
-            plans=PlanDesk(data.beside, found.total_bytes),
-            downloads=DownloadDesk(),
-            shelf=Shelf(),
-            pushes=PushDesk(),
-            llama_cpp=LlamaCppDesk(),
+            plans=PlanSession(data.beside, found.total_bytes),
+            downloads=DownloadSession(),
+            shelf=SharedFiles(),
+            pushes=UploadSession(),
+            llama_cpp=LlamaCppInstall(),
             feed=Feed(),
         )
 
@@ -86,7 +86,7 @@ class Context:
 
     def voice(self, key: str) -> str:
         """The key of somebody to talk to, any path in it allowed. Raises NibbleError."""
-        return typed_voice(self.reach, self.workspace, key)
+        return typed_chat_model(self.reach, self.workspace, key)
 
     @property
     def form_file(self) -> Path:

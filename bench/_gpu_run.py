@@ -125,9 +125,9 @@ def main(job: Job) -> Outcome:
 def _sketched(config: dict[str, Any]) -> Any:
     import torch
 
-    from core.memory.meta_model import sketch_base
+    from core.memory.meta_model import meta_base
 
-    return sketch_base(config, make_recipe({"quantization.bits": 16}).quantization, torch.float32)
+    return meta_base(config, make_recipe({"quantization.bits": 16}).quantization, torch.float32)
 
 
 def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str, Any], dict[str, int], float, Any]:
@@ -138,7 +138,7 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     from core.basemodel.find import find_model
     from core.data.batches import MicroBatches, data_order
     from core.memory.plan import plan
-    from core.memory.workload import Conversation
+    from core.memory.workload import ConversationLength
     from core.model.load import dtype_for, load_tokenizer
     from core.step.packing import packing_is_exact
     from core.train.decide import Choices
@@ -151,7 +151,7 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     planned = plan(_question(job, recipe, parameters, packed))
     if planned.way is None:
         raise RuntimeError(f"does not fit: {planned.reasons[0]['because']}")
-    conversations = [Conversation(length, length - 1) for length in job.lengths]
+    conversations = [ConversationLength(length, length - 1) for length in job.lengths]
     if job.budget_bytes is not None:
         enforce(job.budget_bytes, card, planned.peak.traced.managed)
     choices = Choices(planned.way, packed, planned, planned.reasons, max(each.length for each in conversations))
@@ -180,9 +180,9 @@ def _question(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
 
     from core.memory.budget import Budget
     from core.memory.estimate import Architecture, question, target_for
-    from core.memory.workload import Conversation
+    from core.memory.workload import ConversationLength
 
-    conversations = [Conversation(length, length - 1) for length in job.lengths]
+    conversations = [ConversationLength(length, length - 1) for length in job.lengths]
     asked = question(
         recipe, target_for(None), Architecture("random", job.config, parameters, True), conversations, packed
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
-from core.memory.meta_model import sketch_base
+from core.memory.meta_model import meta_base
 from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.recipe import QuantizationSettings, make_recipe
 from core.system.hardware import Device
@@ -41,7 +41,7 @@ def load_random(config: dict[str, Any], settings: QuantizationSettings, device: 
 def random_weights(config: dict[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Every weight of the architecture by its name, as views of one strip: a few megabytes whatever the size."""
     unquantised = make_recipe({"quantization.bits": 16}).quantization
-    shapes = {name: weight.shape for name, weight in sketch_base(config, unquantised, dtype).state_dict().items()}
+    shapes = {name: weight.shape for name, weight in meta_base(config, unquantised, dtype).state_dict().items()}
     longest = max(_strip(shape) for shape in shapes.values())
     strip = torch.randn(longest, generator=torch.Generator().manual_seed(0)).mul_(SCALE).to(dtype)
     ones = torch.ones(max(shape.numel() for shape in shapes.values() if len(shape) == 1), dtype=dtype)

@@ -18,7 +18,7 @@ from typing import Any
 
 from core.chat.client import ChatClient
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice, base_voice
+from core.runs.chat_models import ChatModel, base_chat_model
 from core.workspace import Workspace
 
 ROUNDS = 7
@@ -38,7 +38,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
         rows = [_memory(adapters)]
         client = ChatClient(Workspace.open(folder))
         try:
-            alone = base_voice(MODEL)
+            alone = base_chat_model(MODEL)
             over = replace(alone, label="adapter", adapter=adapters[0], tokenizer=adapters[0])
             rows += _speed("base alone", client, alone, _base())
             rows += _speed("with an adapter", client, over, _plain_peft(adapters[0]))
@@ -47,7 +47,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def _speed(what: str, client: ChatClient, voice: Voice, plain: Any) -> list[dict[str, Any]]:
+def _speed(what: str, client: ChatClient, voice: ChatModel, plain: Any) -> list[dict[str, Any]]:
     """Ratios of the chat to plain `generate` on `plain`, which has to say the very same tokens."""
     rounds = []
     for _ in range(ROUNDS + 1):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.run_view.drawings import Live
-from app.runs.table_html import FRESH_SECONDS, Asked, Table
+from app.runs.table_html import FRESH_SECONDS, RunsTable, TableView
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.index import index_of
@@ -128,8 +128,8 @@ def _tick(live: Live, run: Run) -> float:
 def _list(workspace: Workspace) -> tuple[float, float]:
     """Seconds for a server that has just started to list the runs, and for it to find and sort them anew."""
     index_of.cache_clear()
-    table, taken = Table(workspace), []
-    for asked in (Asked(), *[Asked(words="run 9", sort=column) for column in ("eval", "name", "memory")]):
+    table, taken = RunsTable(workspace), []
+    for asked in (TableView(), *[TableView(words="run 9", sort=column) for column in ("eval", "name", "memory")]):
         time.sleep(FRESH_SECONDS)
         began = time.perf_counter()
         assert table.page(asked, "").runs == RUNS

@@ -295,7 +295,7 @@ def test_a_disk_without_room_is_refused_before_pip_begins(monkeypatch: pytest.Mo
 @posix_only
 def test_a_folder_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "ROOT", Path("/sys"))  # refuses even root
-    with pytest.raises(NibbleError, match="Move it to a folder of yours"), install.Lock():
+    with pytest.raises(NibbleError, match="Move it to a folder of yours"), install.InstallLock():
         pass
 
 

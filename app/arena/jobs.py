@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.arena import html as arena_html
-from app.arena.match import ArenaDesk, prompts_of, sampling_of, unforeseen
+from app.arena.match import MatchSession, prompts_of, sampling_of, unforeseen
 from core.arena.batch_answers import SEED, Bulk
 from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
@@ -22,7 +22,7 @@ from core.workspace import read_json, write_json
 
 
 @dataclass
-class Job:
+class ArenaJob:
     """One thing at a time, in a thread. `remark` says what came of it, `error` why it ended early."""
 
     work: Bulk | Judging | None = None
@@ -67,12 +67,12 @@ class Job:
 
 
 @dataclass
-class ArenaWork:
+class ArenaJobs:
     """The two jobs of a workspace."""
 
-    desk: ArenaDesk
-    preparing: Job = field(default_factory=Job)
-    judging: Job = field(default_factory=Job)
+    desk: MatchSession
+    preparing: ArenaJob = field(default_factory=ArenaJob)
+    judging: ArenaJob = field(default_factory=ArenaJob)
 
     @property
     def _file(self) -> Any:

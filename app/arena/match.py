@@ -13,8 +13,8 @@ from typing import Any
 from core.arena.answers import AnswerBook
 from core.arena.contestants import contestants
 from core.arena.held_out import held_out
-from core.arena.match import Match, Speaker, Stopped, new_match, prepared_match, waiting
-from core.arena.prompts import Prompt, shipped
+from core.arena.match import Match, MatchStopped, Speaker, new_match, prepared_match, waiting
+from core.arena.prompts import ArenaPrompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.errors import NibbleError
 from core.generation.sampling import Sampling
@@ -33,7 +33,7 @@ def unforeseen(error: Exception) -> str:
 
 
 @dataclass
-class ArenaDesk:
+class MatchSession:
     """`version` grows with every change of the match. `in_use` keeps the voices loaded while they are asked."""
 
     workspace: Workspace
@@ -47,12 +47,12 @@ class ArenaDesk:
     error: str = ""
     version: int = 0
     _trained: tuple[float, list[Run]] = (float("-inf"), [])
-    _asked: set[Prompt] = field(default_factory=set)
+    _asked: set[ArenaPrompt] = field(default_factory=set)
     _worker: threading.Thread | None = None
     _stopping: bool = False
 
     @classmethod
-    def open(cls, workspace: Workspace, speaker: Speaker, in_use: Callable[[], None]) -> ArenaDesk:
+    def open(cls, workspace: Workspace, speaker: Speaker, in_use: Callable[[], None]) -> MatchSession:
         """The desk of a workspace, with its votes and the answers that were prepared."""
         return cls(workspace, speaker, in_use, VoteBook(workspace), AnswerBook(workspace))
 
@@ -116,10 +116,10 @@ class ArenaDesk:
         self.match, self.error = prepared_match(*self.chance.choice(pairs), self.chance), ""
         self.version += 1
 
-    def _prompt(self, source: str, question: str, system: str) -> Prompt:
+    def _prompt(self, source: str, question: str, system: str) -> ArenaPrompt:
         """The next question: one that was not asked yet, as long as there is one."""
         if source == TYPED:
-            return Prompt.of(question, system=system)
+            return ArenaPrompt.of(question, system=system)
         found = prompts_of(self.workspace, source, system)
         fresh = [prompt for prompt in found if prompt not in self._asked]
         if not fresh:
@@ -141,7 +141,7 @@ class ArenaDesk:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Stopped:
+        except MatchStopped:
             self.error = ""
         except NibbleError as error:
             self.error = str(error)
@@ -152,13 +152,13 @@ class ArenaDesk:
             self._show("")
 
 
-def prompts_of(workspace: Workspace, source: str, system: str = "") -> list[Prompt]:
+def prompts_of(workspace: Workspace, source: str, system: str = "") -> list[ArenaPrompt]:
     """The questions of a source: shipped, shipped:<category>, run:<id>. Raises NibbleError where there are none."""
     kind, _, name = source.partition(":")
     if kind == RUN:
         return held_out(workspace, name)
     found = shipped(name or None)
-    return [Prompt.of(each.text, each.source, system) for each in found]
+    return [ArenaPrompt.of(each.text, each.source, system) for each in found]
 
 
 def sampling_of(values: dict[str, Any], seed: int | None = None) -> Sampling:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from app.arena.jobs import ArenaWork
+from app.arena.jobs import ArenaJobs
 from app.arena.leaderboard import Standing
-from app.arena.match import ArenaDesk
-from app.chat.conversation import Talk
+from app.arena.match import MatchSession
+from app.chat.conversation import ChatConversation
 from core.workspace import Workspace
 
 
@@ -16,16 +16,16 @@ from core.workspace import Workspace
 class Arena:
     """One workspace's arena. Its voices speak from the chat's own process, so that a base is loaded once for both."""
 
-    desk: ArenaDesk
+    desk: MatchSession
     standing: Standing
-    work: ArenaWork
+    work: ArenaJobs
 
     @classmethod
-    def open(cls, workspace: Workspace, talk: Talk) -> Arena:
+    def open(cls, workspace: Workspace, talk: ChatConversation) -> Arena:
         """The arena of a workspace, beside its chat."""
 
         def in_use() -> None:
             talk.used = time.monotonic()
 
-        desk = ArenaDesk.open(workspace, talk.client, in_use)
-        return cls(desk, Standing(desk.votes), ArenaWork(desk))
+        desk = MatchSession.open(workspace, talk.client, in_use)
+        return cls(desk, Standing(desk.votes), ArenaJobs(desk))

@@ -13,7 +13,7 @@ from app.ui.form import flat
 from core.chat.client import ChatClient
 from core.errors import NibbleError
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice, find_voice
+from core.runs.chat_models import ChatModel, find_chat_model
 from core.runs.find import find_run
 from core.workspace import Workspace, read_json, write_json
 
@@ -75,7 +75,7 @@ class SideBySide:
             if self.error:
                 return
             try:
-                voices = [find_voice(self.workspace, key) for key in keys]
+                voices = [find_chat_model(self.workspace, key) for key in keys]
             except NibbleError as error:
                 self.error = str(error)
                 return
@@ -102,7 +102,7 @@ class SideBySide:
             return f"Choose {FEWEST} to {MOST} different voices to compare."
         return ""
 
-    def _answer(self, voices: list[Voice], sampling: Sampling, system: str, stop: threading.Event) -> None:
+    def _answer(self, voices: list[ChatModel], sampling: Sampling, system: str, stop: threading.Event) -> None:
         pairs = list(zip(voices, self.columns, strict=True))
         # Voices over one base one after another: each base is loaded once.
         for voice, column in sorted(pairs, key=lambda pair: (pair[0].model, str(pair[0].quantization))):
@@ -119,7 +119,7 @@ class SideBySide:
         kept: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "differs": self.differs}
         write_json(self.workspace.state / "compare.json", {**kept, "columns": [asdict(each) for each in self.columns]})
 
-    def _say(self, voice: Voice, column: Column, sampling: Sampling, system: str, stop: threading.Event) -> None:
+    def _say(self, voice: ChatModel, column: Column, sampling: Sampling, system: str, stop: threading.Event) -> None:
         self._show(f"{voice.label} is asked…")
         asked = [{"role": "user", "content": self.prompt}]
         how: dict[str, Any] = {"system": system, "progress": self._show, "owner": OWNER}
@@ -134,7 +134,7 @@ class SideBySide:
         self.version += 1
 
 
-def _differences(workspace: Workspace, voices: list[Voice]) -> list[tuple[str, list[str]]]:
+def _differences(workspace: Workspace, voices: list[ChatModel]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each column) where adapters' settings are not all the same; '–' where there is none."""
     settings = [_settings(workspace, voice) for voice in voices]
     rows = []
@@ -145,7 +145,7 @@ def _differences(workspace: Workspace, voices: list[Voice]) -> list[tuple[str, l
     return rows
 
 
-def _settings(workspace: Workspace, voice: Voice) -> dict[str, str]:
+def _settings(workspace: Workspace, voice: ChatModel) -> dict[str, str]:
     own = {"model": voice.model, "quantization.bits": str(voice.quantization["bits"]), "adapter": "none"}
     own |= {"adapter": voice.label} if voice.adapter is not None else {}
     if not voice.key.startswith("run:"):

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from core.chat.client import USUAL_LOAD_SECONDS, ChatClient
 from core.errors import NibbleError, RunError
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice, find_voice, without_adapter
+from core.runs.chat_models import ChatModel, find_chat_model, without_adapter
 from core.text.library_errors import telling_line
 from core.workspace import Workspace, read_json, write_json
 
@@ -40,7 +40,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Manner:
+class ReplySettings:
     """How to reply: by the adapter or the base under it, how tokens are drawn, what is said beforehand."""
 
     voice: Literal["adapter", "base"]
@@ -49,7 +49,7 @@ class Manner:
 
 
 @dataclass
-class Talk:
+class ChatConversation:
     """The turns so far and the reply under way. `version` grows with every change."""
 
     workspace: Workspace
@@ -65,7 +65,7 @@ class Talk:
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, workspace: Workspace, client: ChatClient) -> Talk:
+    def open(cls, workspace: Workspace, client: ChatClient) -> ChatConversation:
         """The conversation as it was left."""
         kept = read_json(workspace.state / "talk.json") or []
         try:
@@ -85,7 +85,7 @@ class Talk:
         last = next((turn for turn in reversed(self.turns) if turn.role == "assistant"), None)
         return (last.used, last.of) if last is not None else (0, 0)
 
-    def say(self, message: str, key: str, manner: Manner) -> None:
+    def say(self, message: str, key: str, manner: ReplySettings) -> None:
         """Add the person's message and have it answered, after the loading that may be under way.
 
         An empty one, and one that comes while another is answered, is refused in a sentence, and nothing changes.
@@ -99,7 +99,7 @@ class Talk:
                 self.turns.append(Turn("user", message.strip()))
                 self._reply(key, manner)
 
-    def again(self, key: str, manner: Manner) -> None:
+    def again(self, key: str, manner: ReplySettings) -> None:
         """Take the last reply back and have the same message answered anew."""
         with self._turn:
             if self.answering or not self.turns:
@@ -108,7 +108,7 @@ class Talk:
                 self.turns.pop()
             self._reply(key, manner)
 
-    def edit(self, index: int, message: str, key: str, manner: Manner) -> None:
+    def edit(self, index: int, message: str, key: str, manner: ReplySettings) -> None:
         """Put `message` in the place of the person's turn `index`, forget what came after, and have it answered."""
         with self._turn:
             if self.answering or not message.strip():
@@ -168,7 +168,7 @@ class Talk:
         self.error = sentence
         self.version += 1
 
-    def _reply(self, key: str, manner: Manner) -> None:
+    def _reply(self, key: str, manner: ReplySettings) -> None:
         self.answering = True
         self._keep()
         self._start(self._answer, key, manner)
@@ -208,12 +208,12 @@ class Talk:
         voice = self._voice(key)
         self.client.load(voice, self._progress(voice, stop), OWNER)
 
-    def _voice(self, key: str) -> Voice:
+    def _voice(self, key: str) -> ChatModel:
         if not key:
             raise RunError(NOBODY)
-        return find_voice(self.workspace, key)
+        return find_chat_model(self.workspace, key)
 
-    def _progress(self, voice: Voice, stop: threading.Event) -> Callable[[str], None]:
+    def _progress(self, voice: ChatModel, stop: threading.Event) -> Callable[[str], None]:
         """Shows what is loaded, and passes on a stop that came before the process had been asked."""
         starts = f"Loading {voice.label}… This takes about {USUAL_LOAD_SECONDS} seconds the first time."
         self._show("Answering…" if self.client.loaded else starts)
@@ -225,7 +225,7 @@ class Talk:
 
         return show
 
-    def _answer(self, turns: list[Turn], stop: threading.Event, key: str, manner: Manner) -> None:
+    def _answer(self, turns: list[Turn], stop: threading.Event, key: str, manner: ReplySettings) -> None:
         voice = self._voice(key)
         voice = without_adapter(voice) if manner.voice == "base" else voice
         progress = self._progress(voice, stop)
@@ -253,7 +253,7 @@ class Talk:
         self.version += 1
 
 
-def note(voice: Voice, piece: Piece) -> str:
+def note(voice: ChatModel, piece: PartialReply) -> str:
     """Who spoke and how fast: 'pirate · 12 tokens · 31.0 tokens/s · first after 0.2 s'."""
     who = voice.label if voice.adapter is not None else "base"
     parts = [who, f"{piece.tokens} tokens", f"{piece.tokens_per_second:.1f} tokens/s"]

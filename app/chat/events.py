@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.chat import html as chat_html
-from app.chat.conversation import Manner
+from app.chat.conversation import ReplySettings
 from app.chat.view import Updates, render, render_sides
 from app.context import Context
 from app.server.uploads import folder_to_send
@@ -118,11 +118,11 @@ class ChatEvents:
         """Who is chosen, or the folder of an adapter that was typed. Raises NibbleError for one that may not be."""
         return self.context.voice(key_of(given[self.tab.talker]))
 
-    def _manner(self, given: Given) -> Generator[Updates, None, Manner | None]:
+    def _manner(self, given: Given) -> Generator[Updates, None, ReplySettings | None]:
         """How to reply; None, and the sentence on the screen, where a setting cannot be."""
         try:
             self._key(given)
-            return Manner(given[self.tab.voice], sampling_of(self.tab, given), _system(self.tab, given))
+            return ReplySettings(given[self.tab.voice], sampling_of(self.tab, given), _system(self.tab, given))
         except NibbleError as error:
             yield {self.tab.status: html.error_box(str(error))}
             return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from app.ui.html import error_box, text
 from core.chat.client import ChatClient
 from core.errors import NibbleError
-from core.runs.chat_models import find_voice
+from core.runs.chat_models import find_chat_model
 from core.serve.server import EndpointServer, given_key, new_key
 from core.workspace import Workspace
 
 
-class ServingDesk:
+class ServingSession:
     """One endpoint at most. It ends with the app."""
 
     def __init__(self, workspace: Workspace, client: ChatClient) -> None:
@@ -31,7 +31,7 @@ class ServingDesk:
             self._server = None
             return
         try:
-            voice = find_voice(self._workspace, key)
+            voice = find_chat_model(self._workspace, key)
             self._server = EndpointServer(self._client, self._workspace, voice, given_key(None) or new_key(), None)
             self._server.start()
         except NibbleError as error:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.chat import html as chat_html
 from app.chat.compare import SideBySide
-from app.chat.conversation import Talk
+from app.chat.conversation import ChatConversation
 from app.ui import html
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Updates = dict[Any, Any]
 
 
-def render(tab: ChatTab, talk: Talk) -> Updates:
+def render(tab: ChatTab, talk: ChatConversation) -> Updates:
     """The conversation as it stands."""
     status = html.busy(talk.state) if talk.state else html.error_box(talk.error) if talk.error else ""
     free = not talk.answering

@@ -21,7 +21,7 @@ NOTHING: State = {"stage": "idle", "progress": 0.0}
 FIRST_USABLE = 0
 
 
-class DataDesk:
+class DataSession:
     """What the Data tab knows. `look` returns at once; `state`, `shown` and `parts()` are what has come since.
 
     There is one for all browsers, as there is one form: the last one that looks decides. `turn` counts what was

@@ -6,6 +6,6 @@ from app.context import Context
 from core.export import jobs
 
 
-def newest(context: Context) -> jobs.Job | None:
+def newest(context: Context) -> jobs.ExportJob | None:
     """The export that is shown; None before there is one."""
     return next(iter(jobs.jobs(context.workspace)), None)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.server.downloads import Shelf
+from app.server.downloads import SharedFiles
 from app.ui.html import busy, date, empty, error_box, note_box, progress_bar, text
 from core.basemodel.find import FoundModel, find_model
 from core.errors import NibbleError
-from core.export.jobs import Job
+from core.export.jobs import ExportJob
 from core.export.proof.report import check_name, check_result, is_equal, is_proved, told_checks
 from core.export.source import folder_of
 from core.runs.store import Run
@@ -88,7 +88,7 @@ def _own(found: FoundModel) -> str:
     return own if own in ("float16", "bfloat16") else "bfloat16"
 
 
-def state(job: Job | None, shelf: Shelf) -> str:
+def state(job: ExportJob | None, shelf: SharedFiles) -> str:
     """How the export stands: its progress, or the proof and what to do with it."""
     if job is None:
         return NOTHING
@@ -103,7 +103,7 @@ def state(job: Job | None, shelf: Shelf) -> str:
     return _done(values, shelf)
 
 
-def _done(values: dict[str, Any], shelf: Shelf) -> str:
+def _done(values: dict[str, Any], shelf: SharedFiles) -> str:
     result, to = values["result"], values["order"]["to"]
     folder = Path(result["dir"])
     if not folder.is_dir():
@@ -152,7 +152,7 @@ def _lines(folder: Path) -> str:
     return f"python  # then:\n{found[1]}" if found else ""
 
 
-def _links(result: dict[str, Any], folder: Path, shelf: Shelf) -> str:
+def _links(result: dict[str, Any], folder: Path, shelf: SharedFiles) -> str:
     """What the browser can fetch: the zip of an adapter, the file of a GGUF and what Ollama needs beside it."""
     loose = [folder / name for name in result["files"] if name.endswith(".gguf") or name == "Modelfile"]
     files = [Path(result["zip"])] if "zip" in result else loose
@@ -165,7 +165,7 @@ def _links(result: dict[str, Any], folder: Path, shelf: Shelf) -> str:
     return f"<p>{' '.join(links)}</p>" if links else ""
 
 
-def earlier(jobs: list[Job], shown: Job | None) -> str:
+def earlier(jobs: list[ExportJob], shown: ExportJob | None) -> str:
     """Exports made before the one that is shown, the newest first."""
     rows = []
     for job in jobs:

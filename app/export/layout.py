@@ -22,7 +22,7 @@ from app.ui.html import date
 from core.errors import NibbleError, RunError
 from core.export import jobs
 from core.export.destination import refuse_place
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.export.source import export_name, parts_of
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
@@ -156,7 +156,7 @@ class ExportEvents:
             out = self.context.reach.write(given[tab.out] or "", "The export's folder", workspace.exports)
             refuse_place(out)
             kinds = (given[tab.onto], given[tab.precision], given[tab.gguf_type], bool(given[tab.apart]))
-            order = Order(given[tab.to], out, *kinds, given[tab.part] or "")
+            order = ExportOptions(given[tab.to], out, *kinds, given[tab.part] or "")
             jobs.start(workspace, run.id, order)
         except (NibbleError, OSError, ValueError) as error:
             return {tab.said: ui_html.error_box(str(error))}

@@ -7,7 +7,7 @@ from app.ui.background_job import Background
 from core.setup import llama_cpp
 
 
-class LlamaCppDesk(Background):
+class LlamaCppInstall(Background):
     """At most one install at a time."""
 
     def press(self) -> None:

@@ -13,7 +13,7 @@ from core.sizes import show_bytes
 SHOWN_FILES = 40
 
 
-class PushDesk(Background):
+class UploadSession(Background):
     """At most one upload at a time."""
 
     def __init__(self) -> None:

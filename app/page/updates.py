@@ -20,8 +20,8 @@ from app.export import layout as export_layout
 from app.page import strip
 from app.runs import layout as runs_layout
 from app.runs import tick as runs_tick
-from app.runs.table_html import FRESH_SECONDS, Asked, Table
-from app.server.feed import Look
+from app.runs.table_html import FRESH_SECONDS, RunsTable, TableView
+from app.server.feed import Snapshot
 from app.train import tick as train_tick
 from core.runs.queue import order
 from core.system.hardware import device
@@ -44,16 +44,16 @@ class Ticking:
 
     def __init__(self, page: Page, context: Context) -> None:
         self.page, self.context = page, context
-        self.table = Table(context.workspace)
+        self.table = RunsTable(context.workspace)
         self._seen: Seen = {}
         self._runs: tuple[Any, ...] = ()
 
-    def look(self) -> Look:
+    def look(self) -> Snapshot:
         """What all pages share as it is now, and the tabs on which something else changed since the last look."""
         rings = {tab for tab in TABS if tab != "runs" and self._changes(tab, self._seen)}
         if self._runs_changed():
             rings.add("runs")
-        return Look(self._parts(), rings)
+        return Snapshot(self._parts(), rings)
 
     def in_sight(self) -> dict[int, dict[str, Any]]:
         """The properties, by component, of what all pages share: a page that is opened now shows them at once."""
@@ -63,16 +63,16 @@ class Ticking:
         now[self.page.train.side._id] = {"selected": "run" if at_work else "check"}
         return now
 
-    def tick(self, tab: str) -> Callable[[Seen, str, Asked], Updates]:
+    def tick(self, tab: str) -> Callable[[Seen, str, TableView], Updates]:
         """The callback that says what changed on `tab` since this browser last saw it."""
 
-        def changed(seen: Seen, opened: str, asked: Asked) -> Updates:
+        def changed(seen: Seen, opened: str, asked: TableView) -> Updates:
             updates = self._changes(tab, seen, opened, asked)
             return {**updates, self.page.seen: seen} if updates else gr.skip()
 
         return changed
 
-    def first(self, seen: Seen, opened: str, asked: Asked) -> Updates:
+    def first(self, seen: Seen, opened: str, asked: TableView) -> Updates:
         """Everything that a browser has not seen. A run that is at work comes into sight at once."""
         updates: Updates = {self.page.seen: seen}
         for tab in TABS:
@@ -99,7 +99,7 @@ class Ticking:
         """Where the parts that all pages share are shown."""
         return {"strip": self.page.strip, **train_tick.shared(self.page.train)}
 
-    def _changes(self, tab: str, seen: Seen, opened: str = "", asked: Asked | None = None) -> Updates:
+    def _changes(self, tab: str, seen: Seen, opened: str = "", asked: TableView | None = None) -> Updates:
         page, context, known = self.page, self.context, seen.setdefault(tab, {})
         if tab == "train":
             return train_tick.tick(page.train, context, known)
@@ -110,7 +110,7 @@ class Ticking:
         if tab == "arena":
             return arena_layout.tick(page.arena, context, known)
         if tab == "runs":
-            return runs_tick.tick(page.runs, context, self.table, opened, asked or Asked(), known)
+            return runs_tick.tick(page.runs, context, self.table, opened, asked or TableView(), known)
         return export_layout.tick(page.export, context, known)
 
     def _runs_changed(self) -> bool:

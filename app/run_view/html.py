@@ -10,7 +10,7 @@ from app.run_view import predicted_html
 from app.run_view.series import Curves
 from app.ui.html import clock, duration, empty, figure, number, progress_bar, state_badge, text
 from core.errors import NibbleError
-from core.runs.heartbeat import Pulse, Stopping, hanging, read_pulse, stopping
+from core.runs.heartbeat import Heartbeat, Stopping, hanging, read_heartbeat, stopping
 from core.runs.queue import order
 from core.runs.store import ENDED, OPEN, Run, Status
 from core.runs.supervisor import Supervisor
@@ -75,7 +75,7 @@ def _warnings(curves: Curves) -> str:
 def _progress(run: Run, status: Status, curves: Curves) -> str:
     if status.state == "queued":
         return _card(run, status.state, f'<p class="nb-say">{text(_waits(run))}</p>')
-    pulse = read_pulse(run)
+    pulse = read_heartbeat(run)
     if pulse is not None and pulse.pid != status.pid:  # an earlier worker's
         pulse = None
     elapsed = figure("elapsed", duration(_elapsed(status, pulse)))
@@ -108,14 +108,14 @@ def _figures(status: Status, curves: Curves, elapsed: str) -> str:
     )
 
 
-def _elapsed(status: Status, pulse: Pulse | None) -> float:
+def _elapsed(status: Status, pulse: Heartbeat | None) -> float:
     """Since the worker began: by its own clock, which nobody sets, as soon as it says so."""
     if pulse is not None:
         return pulse.seconds + pulse.silent(time.monotonic())
     return max(0.0, time.time() - status.started) if status.started else 0.0
 
 
-def _card_state(pulse: Pulse | None) -> str:
+def _card_state(pulse: Heartbeat | None) -> str:
     """The GPU's temperature and power, as far as it tells them."""
     card = pulse.card if pulse is not None else {}
     temperature, power = card.get("temperature_celsius"), card.get("power_watts")
@@ -125,7 +125,7 @@ def _card_state(pulse: Pulse | None) -> str:
     return figure("GPU", f"{temperature:.0f} °C", watts)
 
 
-def _stopping(asked: Stopping, pulse: Pulse | None) -> str:
+def _stopping(asked: Stopping, pulse: Heartbeat | None) -> str:
     """That it stops, since when, what becomes of it if it does not, and what is lost if it is ended now."""
     since = f"Stopping since {clock(asked.since)}: it finishes what it is at and saves what was learned."
     then = "It takes too long and is ended."

@@ -16,7 +16,7 @@ SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Pair:
+class PredictedMeasured:
     """A run's peak memory in bytes: of the whole process where both are known."""
 
     predicted: int
@@ -28,14 +28,14 @@ class Pair:
         return self.used / self.predicted - 1
 
 
-def pair(result: dict[str, Any]) -> Pair | None:
+def pair(result: dict[str, Any]) -> PredictedMeasured | None:
     """What a run's result says of its memory; None where it was not predicted or not measured."""
     predicted = (result.get("predicted_peak_bytes") or {}).get("process")
     used = (result.get("peak_bytes") or {}).get("process")
-    return Pair(int(predicted), int(used)) if predicted and used else None
+    return PredictedMeasured(int(predicted), int(used)) if predicted and used else None
 
 
-def in_words(found: Pair) -> str:
+def in_words(found: PredictedMeasured) -> str:
     """'predicted 5.31, used 5.36 GiB (+0.9 %)'."""
     unit, name, digits = _unit(max(found.predicted, found.used))
     return (
@@ -64,7 +64,7 @@ _RIGHT = ' class="nb-num"'
 _HEADINGS = (("Run", ""), ("Base model", ""), ("Predicted", _RIGHT), ("Used", _RIGHT), ("Off by", _RIGHT))
 
 
-def _row(run: Run, found: Pair) -> str:
+def _row(run: Run, found: PredictedMeasured) -> str:
     unit, name, digits = _unit(max(found.predicted, found.used))
     sizes = "".join(
         f'<td class="nb-num">{each / unit:.{digits}f} {name}</td>' for each in (found.predicted, found.used)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.context import Context
-from app.runs.table_html import Asked
+from app.runs.table_html import TableView
 from app.server.event_validation import pressed
 from app.ui import html
 from app.ui.form import explain
@@ -41,7 +41,7 @@ class RunsEvents:
         self.tab = tab
         self.context = context
 
-    def press(self, asked: Asked, opened: str, event: gr.EventData) -> tuple[Asked, str]:
+    def press(self, asked: TableView, opened: str, event: gr.EventData) -> tuple[TableView, str]:
         """A press in the table: open a run, sort, turn the page, pick."""
         act, value = pressed(event, "act"), pressed(event, "value")
         if act == "pick" and not is_run(self.context.workspace, value):
@@ -51,7 +51,7 @@ class RunsEvents:
             return asked, value
         return asked.press(act, value), opened
 
-    def find(self, words: str, state: str, asked: Asked) -> Asked:
+    def find(self, words: str, state: str, asked: TableView) -> TableView:
         """Only the runs with these words and in this state."""
         return replace(asked, words=words or "", state=state or "", page=1)
 
@@ -138,7 +138,7 @@ class RunsEvents:
             tab.said: "",
         }
 
-    def delete(self, opened: str, asked: Asked) -> Updates:
+    def delete(self, opened: str, asked: TableView) -> Updates:
         """Delete the run; it leaves the comparison too."""
         tab, run = self.tab, opened_run(self.context, opened)
         try:

@@ -11,7 +11,7 @@ import gradio as gr
 from app.context import Context
 from app.run_view.layout import RunView, build_body, build_head
 from app.runs.events import RunsEvents
-from app.runs.table_html import STATES, Asked
+from app.runs.table_html import STATES, TableView
 from app.ui import html
 
 Updates = dict[Any, Any]
@@ -116,7 +116,7 @@ class RunsTab:
 
 def build() -> RunsTab:
     """Lay the tab out."""
-    parts: dict[str, Any] = {"asked": gr.State(Asked()), "opened": gr.State("")}
+    parts: dict[str, Any] = {"asked": gr.State(TableView()), "opened": gr.State("")}
     parts |= _build_list()
     with gr.Column(visible=False, elem_classes="nb-opened") as parts["pane"]:
         head = build_head()

@@ -25,7 +25,7 @@ BEST = "The lowest evaluation loss of the runs measured alike: the same base, th
 
 
 @dataclass(frozen=True)
-class Asked:
+class TableView:
     """What a person wants to see: which runs, in which order, which page of them, which are picked, how they compare.
 
     `compared` are those that are laid over each other, `along` what their curves run along: step, seconds or tokens.
@@ -40,7 +40,7 @@ class Asked:
     compared: tuple[str, ...] = ()
     along: str = "step"
 
-    def press(self, act: str, value: str) -> Asked:
+    def press(self, act: str, value: str) -> TableView:
         """What is wanted after a press in the table: `sort` by a column, turn to a `page`, `pick` a run or drop it."""
         if act == "sort" and value in COLUMNS:
             down = not self.down if value == self.sort else COLUMNS[value].down
@@ -54,7 +54,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column: its heading, what it is sorted by (None comes last), whether the first press sorts downwards."""
 
     heading: str
@@ -64,21 +64,21 @@ class Column:
 
 
 COLUMNS = {
-    "name": Column("Run", lambda row: row.name.casefold(), style="nb-w-name"),
-    "state": Column("State", lambda row: list(WORDS).index(row.state), style="nb-w-state"),
-    "model": Column("Base model", lambda row: row.model.casefold(), style="nb-w-text"),
-    "data": Column("Data", lambda row: row.data.casefold(), style="nb-w-text"),
-    "steps": Column("Steps", lambda row: row.step, down=True, style="nb-w-steps nb-right"),
-    "loss": Column("Loss", lambda row: row.loss, style="nb-w-loss nb-right"),
-    "eval": Column("Evaluation", lambda row: row.after, style="nb-w-eval nb-right"),
-    "time": Column("Time", lambda row: row.seconds, down=True, style="nb-w-time nb-right"),
-    "memory": Column("Memory", lambda row: row.peak_bytes, down=True, style="nb-w-memory nb-right"),
-    "made": Column("Made", lambda row: row.run_id, down=True, style="nb-w-made nb-right"),
+    "name": TableColumn("Run", lambda row: row.name.casefold(), style="nb-w-name"),
+    "state": TableColumn("State", lambda row: list(WORDS).index(row.state), style="nb-w-state"),
+    "model": TableColumn("Base model", lambda row: row.model.casefold(), style="nb-w-text"),
+    "data": TableColumn("Data", lambda row: row.data.casefold(), style="nb-w-text"),
+    "steps": TableColumn("Steps", lambda row: row.step, down=True, style="nb-w-steps nb-right"),
+    "loss": TableColumn("Loss", lambda row: row.loss, style="nb-w-loss nb-right"),
+    "eval": TableColumn("Evaluation", lambda row: row.after, style="nb-w-eval nb-right"),
+    "time": TableColumn("Time", lambda row: row.seconds, down=True, style="nb-w-time nb-right"),
+    "memory": TableColumn("Memory", lambda row: row.peak_bytes, down=True, style="nb-w-memory nb-right"),
+    "made": TableColumn("Made", lambda row: row.run_id, down=True, style="nb-w-made nb-right"),
 }
 
 
 @dataclass(frozen=True)
-class Page:
+class TablePage:
     """One page of the table. `frame` is all but the rows; `rows` by run id, in their order."""
 
     frame: str
@@ -99,18 +99,18 @@ class Page:
 _ROWS = "<!-- rows -->"
 
 
-class Table:
+class RunsTable:
     """The runs of a workspace, as a person asks for them."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.index = index_of(workspace)
 
-    def page(self, asked: Asked, opened: str) -> Page:
+    def page(self, asked: TableView, opened: str) -> TablePage:
         """The page that is asked for, with the row of the `opened` run marked."""
         rows = self.index.rows(FRESH_SECONDS)
         if not rows:
-            return Page(empty("No runs yet", "Every training is listed here with what came out of it."), {}, 0)
+            return TablePage(empty("No runs yet", "Every training is listed here with what came out of it."), {}, 0)
         found = _sorted(_filtered(rows, asked), asked)
         pages = max(1, -(-len(found) // PAGE_ROWS))
         page = min(max(asked.page, 1), pages)
@@ -118,9 +118,9 @@ class Table:
         best = best_of(rows)
         queue = [run.id for run in order(self.workspace)] if any(row.state == "queued" for row in shown) else []
         html = {row.run_id: self._row(row, asked, row.run_id == opened, row.run_id in best, queue) for row in shown}
-        return Page(_frame(asked, len(found), len(rows), page, pages), html, len(rows))
+        return TablePage(_frame(asked, len(found), len(rows), page, pages), html, len(rows))
 
-    def _row(self, row: Row, asked: Asked, opened: bool, best: bool, queue: list[str]) -> str:
+    def _row(self, row: Row, asked: TableView, opened: bool, best: bool, queue: list[str]) -> str:
         run = Run(self.workspace.runs / row.run_id)
         picked = "true" if row.run_id in asked.picked else "false"
         name = text(row.name)
@@ -167,7 +167,7 @@ def _evaluation(row: Row, best: bool) -> str:
     )
 
 
-def _filtered(rows: list[Row], asked: Asked) -> list[Row]:
+def _filtered(rows: list[Row], asked: TableView) -> list[Row]:
     words = asked.words.casefold().split()
     if asked.state:
         rows = [row for row in rows if row.state == asked.state]
@@ -180,7 +180,7 @@ def _searched(row: Row) -> str:
     return " ".join((row.name, row.model, row.data, *row.tags, row.run_id)).casefold()
 
 
-def _sorted(rows: list[Row], asked: Asked) -> list[Row]:
+def _sorted(rows: list[Row], asked: TableView) -> list[Row]:
     """In the column's order, what has no value there last; equal ones newest first."""
     if asked.sort == "made":
         return rows if asked.down else rows[::-1]
@@ -189,7 +189,7 @@ def _sorted(rows: list[Row], asked: Asked) -> list[Row]:
     return sorted(known, key=key, reverse=asked.down) + [row for row in rows if key(row) is None]
 
 
-def _frame(asked: Asked, found: int, all_runs: int, page: int, pages: int) -> str:
+def _frame(asked: TableView, found: int, all_runs: int, page: int, pages: int) -> str:
     if not found:
         return empty("No run is like that", f"None of {number(all_runs)} runs has these words and this state.")
     headings = "".join(_heading(key, column, asked) for key, column in COLUMNS.items())
@@ -199,7 +199,7 @@ def _frame(asked: Asked, found: int, all_runs: int, page: int, pages: int) -> st
     )
 
 
-def _heading(key: str, column: Column, asked: Asked) -> str:
+def _heading(key: str, column: TableColumn, asked: TableView) -> str:
     by_it = key == asked.sort
     order_now = ("descending" if asked.down else "ascending") if by_it else "none"
     arrow = ("↓" if asked.down else "↑") if by_it else ""

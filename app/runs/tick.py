@@ -10,7 +10,7 @@ from app.context import Context
 from app.runs import compare_html
 from app.runs import table_html as runs_table_html
 from app.runs.events import opened_run
-from app.runs.table_html import MOST_PICKED, Asked, Table
+from app.runs.table_html import MOST_PICKED, RunsTable, TableView
 from core.runs.heartbeat import hanging, stopping
 from core.runs.manifest import named_checkpoints
 from core.runs.queue import order
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Updates = dict[Any, Any]
 
 
-def tick(tab: RunsTab, context: Context, table: Table, opened: str, asked: Asked, seen: dict[str, Any]) -> Updates:
+def tick(
+    tab: RunsTab, context: Context, table: RunsTable, opened: str, asked: TableView, seen: dict[str, Any]
+) -> Updates:
     """What changed on the Runs tab since this browser last saw it."""
     updates = _tick_table(tab, table, opened, asked, seen) | _tick_comparison(tab, context, table, asked, seen)
     run = opened_run(context, opened)
@@ -34,7 +36,7 @@ def tick(tab: RunsTab, context: Context, table: Table, opened: str, asked: Asked
     return updates
 
 
-def _tick_table(tab: RunsTab, table: Table, opened: str, asked: Asked, seen: dict[str, Any]) -> Updates:
+def _tick_table(tab: RunsTab, table: RunsTable, opened: str, asked: TableView, seen: dict[str, Any]) -> Updates:
     page = table.page(asked, opened)
     updates: Updates = {}
     before: dict[str, str] = seen.get("rows", {})
@@ -64,7 +66,9 @@ def _compare_words(picked: int) -> str:
     return f"Compare {picked} runs{', the most at once' if picked == MOST_PICKED else ''}"
 
 
-def _tick_comparison(tab: RunsTab, context: Context, table: Table, asked: Asked, seen: dict[str, Any]) -> Updates:
+def _tick_comparison(
+    tab: RunsTab, context: Context, table: RunsTable, asked: TableView, seen: dict[str, Any]
+) -> Updates:
     rows = {row.run_id: row for row in table.index.rows(runs_table_html.FRESH_SECONDS)} if asked.compared else {}
     runs = [Run(context.workspace.runs / run_id) for run_id in asked.compared if run_id in rows]
     if len(runs) < 2:

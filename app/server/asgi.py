@@ -12,7 +12,7 @@ from app.context import Context
 from app.server.downloads import Downloads
 from app.server.feed import Broadcast, Feed
 from app.server.guard import Door, Guard
-from app.server.load_limits import Limits
+from app.server.load_limits import LoadLimits
 from app.server.prefill import Prefilled
 from app.server.request_body import Intake
 
@@ -26,7 +26,7 @@ class House(App):
     def build_middleware_stack(self) -> ASGIApp:
         """All of it, behind the guard."""
         inside = Broadcast(Prefilled(super().build_middleware_stack(), self.get_blocks), self.feed)
-        return Guard(Limits(inside, lambda: len(self.get_blocks()._queue)), self.door)
+        return Guard(LoadLimits(inside, lambda: len(self.get_blocks()._queue)), self.door)
 
 
 def house(context: Context, door: Door) -> House:

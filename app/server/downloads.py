@@ -17,7 +17,7 @@ PREFIX = "/export-download/"
 GONE = "This download is no longer there. Open the Export tab again."
 
 
-class Shelf:
+class SharedFiles:
     """Files by their ids, for as long as the server runs. The same file keeps its id."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Shelf:
 class Downloads:
     """ASGI middleware behind the guard: answers the shelf's addresses, and hands on everything else."""
 
-    def __init__(self, app: ASGIApp, shelf: Shelf) -> None:
+    def __init__(self, app: ASGIApp, shelf: SharedFiles) -> None:
         self.app, self.shelf = app, shelf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -40,7 +40,7 @@ HEADERS = [
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """One look at everything: the HTML of each part, and the tabs on which something else changed since the last."""
 
     parts: dict[str, str]
@@ -62,7 +62,7 @@ class Feed:
     """Looks once a second while anybody listens. All but the look itself happens on the server's event loop."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self.look: Callable[[], Look] = lambda: Look({}, set())
+        self.look: Callable[[], Snapshot] = lambda: Snapshot({}, set())
         self._seconds = seconds
         self._server = secrets.token_hex(4)
         self._listeners: set[Listener] = set()
@@ -156,7 +156,7 @@ class Feed:
             self._encoded[key] = b"" if nothing else _event(said)
         return self._encoded[key]
 
-    def _take(self, look: Look) -> None:
+    def _take(self, look: Snapshot) -> None:
         """Tell the pages of a look. What a part said last stays, so that a page that comes later gets it."""
         if not self._listeners:
             return

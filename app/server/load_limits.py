@@ -53,7 +53,7 @@ def busy(scope: Scope) -> Response:
     return JSONResponse({"detail": SAID}, 503, headers)
 
 
-class Limits:
+class LoadLimits:
     """ASGI middleware behind the guard: refuses what is beyond the limits. `waiting` counts the queue's events."""
 
     def __init__(

@@ -25,7 +25,7 @@ ONLY_AT_THE_MACHINE = (
 
 
 @dataclass(frozen=True)
-class Parts:
+class ConsentParts:
     """A place below the check that is there only when a model wants to run code of its own."""
 
     place: gr.Column
@@ -37,19 +37,19 @@ class Parts:
         return [self.place, self.shown, self.agree]
 
 
-def build() -> Parts:
+def build() -> ConsentParts:
     """Lay it out."""
     with gr.Column(visible=False, elem_classes="nb-consent") as place:
         shown = gr.HTML(elem_classes="nb-slot")
         with gr.Row(elem_classes="nb-actions"):
             button = gr.Button("Let this code run", variant="stop", size="sm", elem_classes="nb-button")
-    return Parts(place, shown, button)
+    return ConsentParts(place, shown, button)
 
 
 class Consents:
     """What was shown last, on the one form that all browsers share; nothing else can be agreed to."""
 
-    def __init__(self, parts: Parts, context: Context) -> None:
+    def __init__(self, parts: ConsentParts, context: Context) -> None:
         self._parts, self._context = parts, context
         self._lock = threading.Lock()
         self._shown: tuple[str, str] | None = None  # the model as it was typed, and the digest of its code

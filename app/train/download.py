@@ -19,7 +19,7 @@ from core.sizes import show_bytes
 Updates = dict[Any, Any]
 
 
-class DownloadDesk(Background):
+class DownloadSession(Background):
     """At most one download at a time. `finished` counts the models that came whole, for whoever looks at them anew."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class DownloadDesk(Background):
 
 
 @dataclass(frozen=True)
-class Parts:
+class DownloadParts:
     """Where a download is offered and shown: a place that is there only when there is something to say."""
 
     place: gr.Column
@@ -95,16 +95,16 @@ class Parts:
         return [self.place, self.button, self.said]
 
 
-def build() -> Parts:
+def build() -> DownloadParts:
     """Lay it out."""
     with gr.Column(visible=False, elem_classes="nb-download") as place:
         with gr.Row(elem_classes="nb-actions"):
             button = gr.Button("Download", size="sm", elem_classes="nb-button")
         said = gr.HTML(elem_classes="nb-slot nb-said")
-    return Parts(place, button, said)
+    return DownloadParts(place, button, said)
 
 
-def updates(desk: DownloadDesk, parts: Parts) -> Updates:
+def updates(desk: DownloadSession, parts: DownloadParts) -> Updates:
     """Button and line as they are now."""
     label, html = desk.label(), desk.html()
     return {
@@ -114,7 +114,7 @@ def updates(desk: DownloadDesk, parts: Parts) -> Updates:
     }
 
 
-def tick(desk: DownloadDesk, parts: Parts, read: gr.State, seen: dict[str, str]) -> Updates:
+def tick(desk: DownloadSession, parts: DownloadParts, read: gr.State, seen: dict[str, str]) -> Updates:
     """What changed since this browser last saw it; a model that came whole has everything looked at anew."""
     mark = f"{desk.label()} {desk.html()}"
     changed: Updates = {}

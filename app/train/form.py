@@ -18,14 +18,14 @@ SMALLEST_BUDGET = 0.1
 
 
 @dataclass(frozen=True)
-class Parts:
+class FormParts:
     """The form's components: fields by setting, the recipes' menu and what it is about, what is said below Start.
 
     `scale` is the strip under the budget's slider.
     """
 
     fields: dict[str, Component]
-    download: train_download.Parts
+    download: train_download.DownloadParts
     upload: gr.File
     preset: gr.Dropdown
     about: gr.HTML
@@ -35,7 +35,7 @@ class Parts:
     said: gr.HTML
 
 
-def build_form() -> Parts:
+def build_form() -> FormParts:
     """Lay the four steps and the Start button out."""
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
@@ -79,10 +79,10 @@ def build_form() -> Parts:
     start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
     held = gr.HTML(elem_classes="nb-slot nb-said")
     said = gr.HTML(elem_classes="nb-slot nb-said")
-    return Parts(fields, download, upload, preset, about, scale, start, held, said)
+    return FormParts(fields, download, upload, preset, about, scale, start, held, said)
 
 
-def build_preview() -> tuple[gr.HTML, code_consent.Parts, gr.HTML, gr.Number, gr.Button, gr.Button]:
+def build_preview() -> tuple[gr.HTML, code_consent.ConsentParts, gr.HTML, gr.Number, gr.Button, gr.Button]:
     """What the check found, the code that a model wants to run, the row, and how to turn to another."""
     check = gr.HTML(html.busy("Looking at the model and the data…"), elem_classes="nb-slot")
     asked = code_consent.build()

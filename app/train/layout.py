@@ -65,7 +65,7 @@ class TrainTab:
     welcome: gr.Group
     try_it: gr.Button
     form: Form
-    download: train_download.Parts
+    download: train_download.DownloadParts
     upload: gr.File
     preset: gr.Dropdown
     about: gr.HTML
@@ -76,7 +76,7 @@ class TrainTab:
     side: gr.Tabs
     plan: gr.HTML
     check: gr.HTML
-    consent: code_consent.Parts
+    consent: code_consent.ConsentParts
     preview: gr.HTML
     row: gr.Number
     before: gr.Button

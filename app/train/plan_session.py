@@ -24,7 +24,7 @@ INDIFFERENT: dict[str, Any] = {
 }
 
 
-class PlanDesk:
+class PlanSession:
     """The last plan, and the next one on its way. `look` returns at once; `html()` is what has come since.
 
     There is one for all browsers, as there is one form. One question is asked at a time, once nothing changed for a

@@ -8,11 +8,11 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.arena.prompts import Prompt
+from core.arena.prompts import ArenaPrompt
 from core.arena.votes import Side, append
 from core.errors import NibbleError
 from core.generation.sampling import Sampling
-from core.runs.chat_models import WEIGHTS, Voice
+from core.runs.chat_models import WEIGHTS, ChatModel
 from core.runs.tail import Tail
 from core.workspace import Workspace
 
@@ -23,7 +23,7 @@ class Answer:
 
     key: str
     side: Side
-    prompt: Prompt
+    prompt: ArenaPrompt
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -32,13 +32,13 @@ class Answer:
         return json.dumps([self.prompt.messages, self.settings], sort_keys=True)
 
 
-def key_of(voice: Voice, prompt: Prompt, sampling: Sampling) -> str:
+def key_of(voice: ChatModel, prompt: ArenaPrompt, sampling: Sampling) -> str:
     """The key of an answer: another adapter under the same name, another setting or seed gives another."""
     parts = [voice.key, _mark(voice), prompt.messages, asdict(sampling)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _mark(voice: Voice) -> list[Any]:
+def _mark(voice: ChatModel) -> list[Any]:
     """What tells an adapter from a later one in the same place, without reading it: it may be large."""
     asked = [voice.revision, voice.quantization, voice.data, str(voice.tokenizer)]
     if voice.adapter is None:
@@ -88,7 +88,7 @@ def _answer(row: dict[str, Any]) -> Answer | None:
         return Answer(
             key=str(row["key"]),
             side=Side(str(side["voice"]), str(side["label"]), str(side["text"]), int(side["tokens"])),
-            prompt=Prompt(messages, str(prompt["source"])),
+            prompt=ArenaPrompt(messages, str(prompt["source"])),
             settings=dict(row["settings"]),
         )
     except (KeyError, TypeError, ValueError):

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from core.arena.answers import Answer, AnswerBook, key_of
-from core.arena.match import CutShort, Speaker, Stopped, speak
-from core.arena.prompts import Prompt
+from core.arena.match import CutShort, MatchStopped, Speaker, speak
+from core.arena.prompts import ArenaPrompt
 from core.arena.votes import Side
 from core.errors import NibbleError
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 
 # So many failures in a row mean that not the question is at fault.
 MOST_FAILURES = 3
@@ -28,8 +28,8 @@ class Bulk:
 
     book: AnswerBook
     speaker: Speaker
-    voices: Sequence[Voice]
-    prompts: Sequence[Prompt]
+    voices: Sequence[ChatModel]
+    prompts: Sequence[ArenaPrompt]
     sampling: Sampling
     done: int = 0
     failed: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Bulk:
                         self._make(key, voice, prompt)
                     self.done += 1
                     in_a_row = 0
-                except Stopped:
+                except MatchStopped:
                     return
                 except NibbleError as error:
                     self.failed.append(str(error))
@@ -68,7 +68,7 @@ class Bulk:
         """End after the token under way; the answer that is not whole is not kept."""
         self.stopping = True
 
-    def _make(self, key: str, voice: Voice, prompt: Prompt) -> None:
+    def _make(self, key: str, voice: ChatModel, prompt: ArenaPrompt) -> None:
         for tried in range(1, TRIES + 1):
             try:
                 return self._make_once(key, voice, prompt)
@@ -77,7 +77,7 @@ class Bulk:
                     raise
         return None
 
-    def _make_once(self, key: str, voice: Voice, prompt: Prompt) -> None:
+    def _make_once(self, key: str, voice: ChatModel, prompt: ArenaPrompt) -> None:
         for piece in speak(self.speaker, voice, prompt, self.sampling, lambda: self.stopping):
             if piece.done:
                 side = Side(voice.key, voice.label, piece.text, piece.tokens)

@@ -7,35 +7,35 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from core.errors import NibbleError
-from core.runs.chat_models import Voice, find_voice, without_adapter
+from core.runs.chat_models import ChatModel, find_chat_model, without_adapter
 from core.workspace import Workspace
 
 ITS_BASE = "its base"
 
 
-def contestants(workspace: Workspace, keys: Sequence[str]) -> list[Voice]:
+def contestants(workspace: Workspace, keys: Sequence[str]) -> list[ChatModel]:
     """The voices with these keys; `ITS_BASE` stands for the base under the first. Each of them once.
 
     A base alone is asked with the template and tokenizer of the first adapter here that stands over it: else the two
     would not be asked the same. Raises NibbleError: fewer than two, or one that is not there.
     """
-    found: dict[str, Voice] = {}
+    found: dict[str, ChatModel] = {}
     for key in keys:
-        voice = _base_under(list(found.values())) if key == ITS_BASE else find_voice(workspace, key)
+        voice = _base_under(list(found.values())) if key == ITS_BASE else find_chat_model(workspace, key)
         found.setdefault(voice.key, voice)
     if len(found) < 2:
         raise NibbleError("That is one voice only. Choose a second one, or its base.")
     return [_asked_alike(voice, list(found.values())) for voice in found.values()]
 
 
-def _base_under(chosen: Sequence[Voice]) -> Voice:
+def _base_under(chosen: Sequence[ChatModel]) -> ChatModel:
     adapted = next((voice for voice in chosen if voice.adapter is not None), None)
     if adapted is None:
         raise NibbleError("A base alone has no other base under it. Choose a run, or another voice to compare with.")
     return without_adapter(adapted)
 
 
-def _asked_alike(voice: Voice, all_of_them: Sequence[Voice]) -> Voice:
+def _asked_alike(voice: ChatModel, all_of_them: Sequence[ChatModel]) -> ChatModel:
     if voice.adapter is not None:
         return voice
     called = f"{PurePath(voice.model).name} (base)"

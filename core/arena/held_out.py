@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.arena.prompts import Prompt
+from core.arena.prompts import ArenaPrompt
 from core.data.conversation import Conversation
 from core.errors import NibbleError
 from core.runs.find import find_run
@@ -19,7 +19,7 @@ MOST = 500
 _ROLES = frozenset({"system", "user", "assistant"})
 
 
-def held_out(workspace: Workspace, run_id: str) -> list[Prompt]:
+def held_out(workspace: Workspace, run_id: str) -> list[ArenaPrompt]:
     """The questions of a run, at most MOST. Takes seconds the first time, and is kept.
 
     Raises NibbleError: no such run, its data are gone, or it held out no question.
@@ -37,7 +37,7 @@ def held_out(workspace: Workspace, run_id: str) -> list[Prompt]:
         write_json(kept, found)
     if not found:
         raise NibbleError(f"{run.name} held out no question. Ask your own, or one of Nibble's set.")
-    return [Prompt(tuple((role, content) for role, content in messages), f"run:{run.id}") for messages in found]
+    return [ArenaPrompt(tuple((role, content) for role, content in messages), f"run:{run.id}") for messages in found]
 
 
 def questions_of(run: Run) -> list[list[tuple[str, str]]]:
@@ -46,7 +46,7 @@ def questions_of(run: Run) -> list[list[tuple[str, str]]]:
     Raises NibbleError where the run's data or model cannot be read.
     """
     from core.basemodel.find import find_model
-    from core.data.cache import Pantry
+    from core.data.cache import PreparedCache
     from core.data.dataset import load
     from core.data.prepared import prepare_data
     from core.data.split import split_rows
@@ -55,7 +55,7 @@ def questions_of(run: Run) -> list[list[tuple[str, str]]]:
     recipe, file = run.recipe(), run.dataset_file()
     data = recipe.data
     tokenizer = load_tokenizer(find_model(recipe.model, run.base_revision()))
-    prepared = prepare_data(file, data, tokenizer, Pantry.beside(file))
+    prepared = prepare_data(file, data, tokenizer, PreparedCache.beside(file))
     _, held = split_rows(prepared.keys, prepared.named, data, recipe.train.seed)
     rows = {int(prepared.rendered.usable.rows[index]) for index in held}
     asked = (_question(each) for each in load(file, data).usable if each.row in rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from core.arena.bradley_terry import Strength, bradley_terry
 from core.arena.elo import ORDERINGS, Rating, elo
 from core.arena.games import Game
-from core.arena.win_rates import Pair, pairs
+from core.arena.win_rates import ModelPair, pairs
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Board:
 
     ratings: list[Rating]
     strengths: dict[str, Strength]
-    pairs: dict[tuple[str, str], Pair]
+    pairs: dict[tuple[str, str], ModelPair]
     votes: int
     orderings: int
 

@@ -9,13 +9,13 @@ from itertools import combinations
 from typing import Any, Protocol
 
 from core.arena.answers import Answer
-from core.arena.prompts import Prompt
+from core.arena.prompts import ArenaPrompt
 from core.arena.votes import PERSON, Choice, Side, Vote
 from core.data.conversation import Message
 from core.errors import NibbleError
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 
 MOST_SEED = 2**31
 
@@ -24,13 +24,13 @@ class Speaker(Protocol):
     """Who makes voices speak: core.chat.client.ChatClient."""
 
     def stream(
-        self, voice: Voice, messages: list[Message], sampling: Sampling, *, progress: Callable[[str], None]
-    ) -> Iterator[Piece]:
+        self, voice: ChatModel, messages: list[Message], sampling: Sampling, *, progress: Callable[[str], None]
+    ) -> Iterator[PartialReply]:
         """The reply of `voice`, piece by piece; whoever leaves ends it. Raises NibbleError."""
         ...
 
 
-class Stopped(NibbleError):
+class MatchStopped(NibbleError):
     """Somebody pressed Stop while a voice was being loaded or answered."""
 
 
@@ -39,13 +39,13 @@ class CutShort(NibbleError):
 
 
 def speak(
-    speaker: Speaker, voice: Voice, prompt: Prompt, sampling: Sampling, stopping: Callable[[], bool]
-) -> Iterator[Piece]:
-    """The reply of `voice` to `prompt`. Raises Stopped as soon as `stopping()`, also while it loads; CutShort."""
+    speaker: Speaker, voice: ChatModel, prompt: ArenaPrompt, sampling: Sampling, stopping: Callable[[], bool]
+) -> Iterator[PartialReply]:
+    """The reply of `voice` to `prompt`. Raises MatchStopped as soon as `stopping()`, also while it loads; CutShort."""
 
     def look_up(line: str = "") -> None:
         if stopping():
-            raise Stopped("Stopped.")
+            raise MatchStopped("Stopped.")
 
     look_up()
     for piece in speaker.stream(voice, prompt.as_messages(), sampling, progress=look_up):
@@ -62,7 +62,7 @@ class Reply:
     side: Side
     done: bool = False
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: PartialReply) -> None:
         """The reply has grown, or is whole."""
         self.side = replace(self.side, text=piece.text, tokens=piece.tokens)
         self.done = piece.done
@@ -72,11 +72,11 @@ class Reply:
 class Match:
     """One question and both replies. `voices` speak left and right; None where the replies were made before."""
 
-    prompt: Prompt
+    prompt: ArenaPrompt
     left: Reply
     right: Reply
     settings: dict[str, Any]
-    voices: tuple[Voice, Voice] | None = None
+    voices: tuple[ChatModel, ChatModel] | None = None
     vote: Vote | None = field(default=None)
 
     @property
@@ -95,7 +95,7 @@ class Match:
         changed: Callable[[], None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Have both answer, the left one first, with the same settings and seed. Raises NibbleError, Stopped."""
+        """Have both answer, the left one first, with the same settings and seed. Raises NibbleError, MatchStopped."""
         sampling = Sampling(**{**self.settings, "stop": tuple(self.settings["stop"])})
         for voice, reply in zip(self.voices or (), (self.left, self.right), strict=True):
             for piece in speak(speaker, voice, self.prompt, sampling, stopping):
@@ -121,7 +121,9 @@ class Match:
         return self.vote
 
 
-def new_match(prompt: Prompt, first: Voice, second: Voice, sampling: Sampling, chance: random.Random) -> Match:
+def new_match(
+    prompt: ArenaPrompt, first: ChatModel, second: ChatModel, sampling: Sampling, chance: random.Random
+) -> Match:
     """A match of two voices, still to be played. A seed is drawn where none is set.
 
     Raises NibbleError: an empty question, a voice against itself.

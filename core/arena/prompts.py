@@ -16,14 +16,14 @@ TYPED = "typed"
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ArenaPrompt:
     """One question: the messages before the reply. `source` is typed, shipped:<category>, or run:<id>."""
 
     messages: tuple[tuple[str, str], ...]
     source: str = TYPED
 
     @classmethod
-    def of(cls, question: str, source: str = TYPED, system: str = "") -> Prompt:
+    def of(cls, question: str, source: str = TYPED, system: str = "") -> ArenaPrompt:
         """A question by itself, after a system prompt where there is one."""
         head = (("system", system),) if system.strip() else ()
         return cls((*head, ("user", question)), source)
@@ -56,10 +56,10 @@ def categories() -> tuple[Category, ...]:
     return tuple(Category(entry["category"], entry["title"], tuple(entry["prompts"])) for entry in entries)
 
 
-def shipped(category: str | None = None) -> list[Prompt]:
+def shipped(category: str | None = None) -> list[ArenaPrompt]:
     """The questions that ship, all or those of one category."""
     return [
-        Prompt.of(question, f"shipped:{each.name}")
+        ArenaPrompt.of(question, f"shipped:{each.name}")
         for each in categories()
         if category in (None, each.name)
         for question in each.prompts

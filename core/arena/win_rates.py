@@ -10,7 +10,7 @@ from core.arena.games import Game
 
 
 @dataclass(frozen=True)
-class Pair:
+class ModelPair:
     """What `model` did against `other`; a tie, or both bad, is half a win."""
 
     model: str
@@ -30,7 +30,7 @@ class Pair:
         return (self.wins + self.ties / 2) / self.games
 
 
-def pairs(games: Sequence[Game]) -> dict[tuple[str, str], Pair]:
+def pairs(games: Sequence[Game]) -> dict[tuple[str, str], ModelPair]:
     """Every pair that met, from both sides: (model, other)."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for game in games:
@@ -39,4 +39,4 @@ def pairs(games: Sequence[Game]) -> dict[tuple[str, str], Pair]:
             (game.model_b, game.model_a, 1.0 - game.score),
         ):
             counts[model, other][{1.0: 0, 0.5: 1, 0.0: 2}[score]] += 1
-    return {key: Pair(*key, *count) for key, count in counts.items()}
+    return {key: ModelPair(*key, *count) for key, count in counts.items()}

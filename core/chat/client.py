@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from core.data.conversation import Message
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 from core.system.child_process import Child
 from core.workspace import Workspace
 
@@ -31,7 +31,7 @@ class ChatClient:
         self._child = Child("core.chat.worker", workspace.state / "chat.log", "The chat")
         self._numbers = itertools.count(1)
         self._open: dict[int, str] = {}
-        self._loaded: Voice | None = None
+        self._loaded: ChatModel | None = None
         self.used = time.monotonic()
 
     @property
@@ -44,7 +44,7 @@ class ChatClient:
         """Who spoke last and is still there, for a person; None where nothing is loaded."""
         return self._loaded.label if self._loaded is not None and self._child.alive else None
 
-    def load(self, voice: Voice, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
+    def load(self, voice: ChatModel, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
         """Load the voice's base, unless it is there, and its adapter over it.
 
         A base that is not on this machine is downloaded first; `progress` gets a line for a person several times a
@@ -56,7 +56,7 @@ class ChatClient:
 
     def stream(
         self,
-        voice: Voice,
+        voice: ChatModel,
         messages: list[Message],
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         seed: int | None = None,
@@ -64,7 +64,7 @@ class ChatClient:
         progress: Callable[[str], None] = _silent,
         owner: str = "",
         asked: Mapping[str, Any] | None = None,
-    ) -> Iterator[Piece]:
+    ) -> Iterator[PartialReply]:
         """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
 
         A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it;
@@ -78,9 +78,9 @@ class ChatClient:
             if "progress" in answer:
                 progress(answer["progress"])
             elif "text" in answer:
-                yield Piece(**{**answer, "ids": tuple(answer["ids"])})
+                yield PartialReply(**{**answer, "ids": tuple(answer["ids"])})
 
-    def _ask(self, op: str, voice: Voice, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
+    def _ask(self, op: str, voice: ChatModel, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
         number = next(self._numbers)
         request = {"op": op, "number": number, "workspace": str(self._workspace.path), "voice": voice.as_request()}
         self._open[number] = owner

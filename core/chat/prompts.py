@@ -14,15 +14,15 @@ from core.generation.generate import context_length, prompt_ids
 from core.model.load import load_tokenizer
 from core.model.vocabulary import refuse_beyond, rows_of
 from core.recipe import DataSettings
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 
 MOST_KEPT = 16
 
 
-class Prompt:
+class ChatPrompt:
     """One tokenizer with its template, and what becomes of a system prompt in it."""
 
-    def __init__(self, voice: Voice, found: FoundModel) -> None:
+    def __init__(self, voice: ChatModel, found: FoundModel) -> None:
         """Raises ModelError: no tokenizer."""
         self.tokenizer = load_tokenizer(found, voice.tokenizer)
         settings = DataSettings(**voice.data)
@@ -51,15 +51,15 @@ class Prompts:
     """The prompts of the voices heard last: a tokenizer takes up to a second to load."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], Prompt] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], ChatPrompt] = OrderedDict()
 
-    def of(self, voice: Voice, found: FoundModel) -> Prompt:
+    def of(self, voice: ChatModel, found: FoundModel) -> ChatPrompt:
         """The prompt of `voice`. Raises ModelError."""
         folder = voice.tokenizer
         changed = (folder / "tokenizer_config.json").stat().st_mtime_ns if folder and folder.is_dir() else 0
         key = (folder, changed, *sorted(voice.data.items()))
         if key not in self._kept:
-            self._kept[key] = Prompt(voice, found)
+            self._kept[key] = ChatPrompt(voice, found)
         self._kept.move_to_end(key)
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)

@@ -19,7 +19,7 @@ from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import change_of, read_pin, stamp_of
 from core.errors import ModelError, NibbleError
 from core.recipe import QuantizationSettings
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 from core.runs.device_lock import DeviceHeld, Hold, hold, holder
 from core.system.child_process import Answer, Request, serve
 from core.system.hardware import claim_card, device
@@ -77,7 +77,7 @@ class Chat:
                     self._crowded = False
                     _clean()
                 trust_only(Workspace.open(request["workspace"]))
-                voice = Voice.from_request(request["voice"])
+                voice = ChatModel.from_request(request["voice"])
                 model = yield from self._ready(voice, request)
                 if request["op"] == "say" and not self._stops.asked(number):
                     yield from self._say(voice, model, request)
@@ -117,7 +117,7 @@ class Chat:
             return False
         return at_it.kind == "run" and at_it.run != run
 
-    def _ready(self, voice: Voice, request: Request) -> Generator[Answer, None, Any]:
+    def _ready(self, voice: ChatModel, request: Request) -> Generator[Answer, None, Any]:
         """The model that speaks with this voice, loaded as far as it is not there yet."""
         from core.chat.adapter_pool import AdapterLost
         from core.model.load import is_out_of_memory
@@ -135,7 +135,7 @@ class Chat:
         self._prompts.of(voice, self._adapters.found)
         return model
 
-    def _have_base(self, voice: Voice, request: Request) -> Iterator[Answer]:
+    def _have_base(self, voice: ChatModel, request: Request) -> Iterator[Answer]:
         from core.chat.adapter_pool import Adapters
         from core.chat.memory_check import refuse_without_room
         from core.model.load import dtype_for, load_base
@@ -191,7 +191,7 @@ class Chat:
             raise NibbleError("The download was stopped. What is there is kept, and the next one goes on.") from None
         return here(found)
 
-    def _say(self, voice: Voice, model: Any, request: Request) -> Iterator[Answer]:
+    def _say(self, voice: ChatModel, model: Any, request: Request) -> Iterator[Answer]:
         from core.generation.generate import stream
         from core.generation.sampling import Sampling
 
@@ -243,7 +243,7 @@ class Chat:
         self._release()
 
 
-def _base_of(voice: Voice) -> FoundModel:
+def _base_of(voice: ChatModel) -> FoundModel:
     """The voice's base. Raises ModelError, which says whose base it is that is missing."""
     try:
         return find_model(voice.model, voice.revision)
@@ -253,7 +253,7 @@ def _base_of(voice: Voice) -> FoundModel:
         raise ModelError(f"The base of {voice.label} is missing. {error}") from None
 
 
-def _held_to_its_run(voice: Voice, found: FoundModel) -> Iterator[Answer]:
+def _held_to_its_run(voice: ChatModel, found: FoundModel) -> Iterator[Answer]:
     """Raise ModelError where the folder of a run's base holds another by now than the run was trained over."""
     pinned = read_pin(voice.pinned) if voice.pinned is not None and found.revision is None else None
     if pinned is None or found.folder is None:

@@ -163,7 +163,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.contestants import contestants
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling
-    from core.launch.typed_input import typed_voice
+    from core.launch.typed_input import typed_chat_model
     from core.system.keep_awake import KeptAwake
 
     workspace, reach = Workspace.open(options.data_dir), _reach(options)
@@ -171,7 +171,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     bulk = Bulk(
         AnswerBook(workspace),
         client,
-        contestants(workspace, [typed_voice(reach, workspace, _spelt(voice)) for voice in options.voices]),
+        contestants(workspace, [typed_chat_model(reach, workspace, _spelt(voice)) for voice in options.voices]),
         _prompts(options, workspace),
         Sampling(options.max_new_tokens, options.greedy, seed=SEED),
     )

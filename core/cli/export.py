@@ -45,7 +45,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.system.hardware import claim_card
 
     claim_card()
-    from core.export.options import Order
+    from core.export.options import ExportOptions
     from core.export.pipeline import export
     from core.export.proof.report import lines, sentence
     from core.export.source import export_name, part_named
@@ -57,7 +57,9 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     part = part_named(options.part)
     named = workspace.exports / f"{export_name(run, part)}-{options.to}"
     out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else named
-    order = Order(options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only, part)
+    order = ExportOptions(
+        options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only, part
+    )
     answer = export(workspace, run, order, _Teller().say)
     proof = "\n".join([sentence(answer["verified"]), *(f"  {line}" for line in lines(answer["verified"]))])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)

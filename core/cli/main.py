@@ -164,14 +164,14 @@ def _runs(options: argparse.Namespace) -> tuple[int, Result]:
 def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling
-    from core.launch.typed_input import typed_voice
-    from core.runs.chat_models import find_voice, without_adapter
+    from core.launch.typed_input import typed_chat_model
+    from core.runs.chat_models import find_chat_model, without_adapter
 
     if not options.prompt.strip():
         raise CallError("--prompt is empty. Say something to the model.")
     workspace = Workspace.open(options.data_dir)
     key = options.run_id if ":" in options.run_id else f"run:{options.run_id}"
-    voice = find_voice(workspace, typed_voice(Reach.of(workspace), workspace, key))
+    voice = find_chat_model(workspace, typed_chat_model(Reach.of(workspace), workspace, key))
     voice = without_adapter(voice) if options.base else voice
     code_consent.agree_to_code(options, workspace, voice.model, voice.revision)
     chat = ChatClient(workspace)

@@ -38,13 +38,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def serve(options: argparse.Namespace) -> tuple[int, None]:
     """Load, serve, and wait to be ended. What a client needs is printed once, with --json as the one document."""
     from core.chat.client import ChatClient
-    from core.launch.typed_input import typed_voice
-    from core.runs.chat_models import find_voice
+    from core.launch.typed_input import typed_chat_model
+    from core.runs.chat_models import find_chat_model
     from core.serve.server import EndpointServer, given_key, new_key
 
     workspace = Workspace.open(options.data_dir)
     reach, key = Reach.of(workspace), options.voice if ":" in options.voice else f"run:{options.voice}"
-    voice = find_voice(workspace, typed_voice(reach, workspace, key))
+    voice = find_chat_model(workspace, typed_chat_model(reach, workspace, key))
     given = given_key(str(reach.read(options.key_file, "The key file")) if options.key_file else None)
     client = ChatClient(workspace)
     server = EndpointServer(

@@ -22,7 +22,7 @@ _ROWS, _SUM = "rows.arrow", "sha256"
 
 
 @dataclass(frozen=True)
-class Pantry:
+class PreparedCache:
     """Entries in `folder`, each an Arrow file of one batch and its SHA-256. It may be deleted at any time.
 
     Nothing here raises: an entry that is damaged is deleted, and one that cannot be kept is not.
@@ -32,13 +32,13 @@ class Pantry:
     most_bytes: int = MOST_BYTES
 
     @classmethod
-    def beside(cls, kept: Path) -> Pantry | None:
+    def beside(cls, kept: Path) -> PreparedCache | None:
         """That of the workspace in which `kept` is a dataset's copy; None for a file that lies elsewhere."""
         datasets = kept.parent.parent
         return cls.of(datasets.parent) if datasets.name == "datasets" else None
 
     @classmethod
-    def of(cls, workspace: Path) -> Pantry:
+    def of(cls, workspace: Path) -> PreparedCache:
         """That of the workspace at this path."""
         return cls(workspace / "cache" / "prepared")
 

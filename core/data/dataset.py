@@ -15,7 +15,7 @@ from core.data.named_splits import Ranges, Splitter
 from core.data.read import FileInfo, open_source
 from core.data.read.splits import Told
 from core.data.row_groups import Gatherer
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -65,7 +65,7 @@ def load(
     first, told = _first(gatherer.rows(splitter.assigned(told)))
     rows = splitter.rows(told)
     recognised = _recognise([row for row, _, _ in first], settings, source.name)
-    shelf = Shelf()
+    shelf = SpilledConversations()
     found = convert(rows, recognised, settings, source.name, shelf)
     if splitter.held_out.holds(shelf.rows).all():
         raise DataError(

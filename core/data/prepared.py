@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.cache import Pantry, sha256_of
+from core.data.cache import PreparedCache, sha256_of
 from core.data.conversation import Conversation, Dropped
 from core.data.dataset import load
 from core.data.rendering.render import RenderedRows, RenderedSet, render_all
@@ -50,7 +50,7 @@ def prepare_data(
     file: Path,
     settings: DataSettings,
     tokenizer: Any,
-    pantry: Pantry | None,
+    pantry: PreparedCache | None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Prepared:
     """The dataset at `file` ready for `tokenizer`: from `pantry`, if it was made before; else made, and kept there.
@@ -111,13 +111,13 @@ def _make(file: Path, settings: DataSettings, tokenizer: Any, say: Callable[[str
     say("Turning the data into tokens.")
     rendered = render_all(tokenizer, conversations, settings)
     rows = rendered.usable.rows
-    question_of = {each.row: _question(each) for each in conversations.usable}
+    problem_of = {each.row: _question(each) for each in conversations.usable}
     return Prepared(
         rendered,
         [f"{finding.message} {finding.mend}".strip() for finding in conversations.findings],
         keys_for_rows(rows, conversations.usable),
         conversations.held_out.holds(rows).tolist(),
-        [question_of[row] for row in rows],
+        [problem_of[row] for row in rows],
     )
 
 
@@ -126,7 +126,7 @@ def _question(conversation: Conversation) -> str | None:
     return asked if 0 < len(asked) <= LONGEST_QUESTION else None
 
 
-def _keep(pantry: Pantry, key: str, made: Prepared) -> None:
+def _keep(pantry: PreparedCache, key: str, made: Prepared) -> None:
     import pyarrow as pa
 
     def lists(values: Sequence[Any]) -> Any:

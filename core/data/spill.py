@@ -23,7 +23,7 @@ _LOOKS = 64
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, check_circular=False)
 
 
-class Shelf(Sequence[Conversation]):
+class SpilledConversations(Sequence[Conversation]):
     """Conversations, each kept as one line of JSON: in memory up to `memory_bytes`, beyond that in a temporary file.
 
     Append all, `seal`, then read: by index, by slice, or one after the other. Each reading makes new objects.

@@ -22,7 +22,7 @@ _LONGEST = 150  # bytes of a name; the systems allow 255
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredDataset:
     """A dataset's copy in the workspace, a file or a folder of files; its SHA-256; and the name people know it by."""
 
     path: Path
@@ -41,7 +41,7 @@ def find_dataset(path: str) -> Path:
     return file.resolve()
 
 
-def keep(workspace: Workspace, source: Path, name: str | None = None) -> Kept:
+def keep(workspace: Workspace, source: Path, name: str | None = None) -> StoredDataset:
     """Copy `source`, a file or a folder of files, into the workspace, unless its content is there already.
 
     The copy is written beside its final name and renamed, so that a crash leaves no half dataset.
@@ -53,12 +53,12 @@ def keep(workspace: Workspace, source: Path, name: str | None = None) -> Kept:
     name = safe_name(name or source.name)
     try:
         sha256 = sha256_of(source)
-        return Kept(_copied(workspace, sha256, name, source), sha256, name)
+        return StoredDataset(_copied(workspace, sha256, name, source), sha256, name)
     except OSError as error:
         raise _not_copied(source.name, error) from None
 
 
-def keep_several(workspace: Workspace, files: list[tuple[Path, str]]) -> Kept:
+def keep_several(workspace: Workspace, files: list[tuple[Path, str]]) -> StoredDataset:
     """Copy several `(file, its name)` into one folder, which is one dataset; one file alone is kept as `keep` does."""
     if len(files) == 1:
         return keep(workspace, *files[0])
@@ -66,7 +66,7 @@ def keep_several(workspace: Workspace, files: list[tuple[Path, str]]) -> Kept:
     return keep_folder(workspace, files, f"{Path(files[0][1]).stem} and {len(files) - 1} more")
 
 
-def keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) -> Kept:
+def keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) -> StoredDataset:
     """Copy `files` into a folder called `name`, whose hash is that of their names and contents.
 
     A name may say in which folder the file lies: 'train/0.parquet'. Raises DataError as `keep` does.
@@ -75,7 +75,7 @@ def keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) 
     name = safe_name(name)
     try:
         sha256 = _sha256_of_all(named)
-        return Kept(_copied(workspace, sha256, name, named), sha256, name)
+        return StoredDataset(_copied(workspace, sha256, name, named), sha256, name)
     except OSError as error:
         raise _not_copied(name, error) from None
 
@@ -92,7 +92,7 @@ def kept_datasets(workspace: Workspace) -> list[Path]:
 
 
 def content_hash(kept: Path) -> str:
-    """The SHA-256 of a kept dataset as it is now, as `Kept` has it. Raises OSError where it cannot be read."""
+    """The SHA-256 of a kept dataset as it is now, as `StoredDataset` has it. Raises OSError where it cannot be read."""
     if not kept.is_dir():
         return sha256_of(kept)
     files = [file for file in kept.rglob("*") if not file.is_dir()]

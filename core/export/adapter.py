@@ -8,10 +8,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from core.export.model_card import Card
+from core.export.model_card import ModelCard
 from core.export.names import is_on_hub, without_paths
 from core.export.proof.verify import NEW_TOKENS
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.export.tokenizer_files import write_generation_config, write_tokenizer
 from core.workspace import SCAN_SECONDS, patiently, write_json
 
@@ -19,7 +19,7 @@ WEIGHTS = "adapter_model.safetensors"
 CARD_BYTES = 5_000_000
 
 
-def write_adapter(subject: Subject, folder: Path) -> None:
+def write_adapter(subject: ExportSource, folder: Path) -> None:
     """Write weights, configuration, tokenizer, template and generation config into `folder`; the card comes later."""
     shutil.copyfile(subject.adapter / WEIGHTS, folder / WEIGHTS)
     config = whole_numbers(without_paths(subject.adapter_config))
@@ -45,7 +45,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def adapter_bytes(subject: Subject) -> int:
+def adapter_bytes(subject: ExportSource) -> int:
     """What the folder and its zip take on the disk, at most."""
     return 2 * subject.adapter_bytes + CARD_BYTES
 
@@ -71,9 +71,9 @@ def zip_folder(folder: Path, target: Path) -> None:
         raise
 
 
-def adapter_card(subject: Subject, question: str) -> Card:
+def adapter_card(subject: ExportSource, question: str) -> ModelCard:
     """The README's own part: what the folder is and the lines that make it answer `question`."""
-    return Card(
+    return ModelCard(
         "an adapter",
         f"A LoRA adapter for `{subject.base_name}` in PEFT's format, trained with Nibble by QLoRA. It holds what was "
         f"learned, the tokenizer and the chat template; the base model is loaded beside it.{_of_experts(subject)}",
@@ -83,7 +83,7 @@ def adapter_card(subject: Subject, question: str) -> Card:
     )
 
 
-def _of_experts(subject: Subject) -> str:
+def _of_experts(subject: ExportSource) -> str:
     if not subject.is_mixture or subject.recipe.quantization.bits != 4:
         return ""
     return (
@@ -92,7 +92,7 @@ def _of_experts(subject: Subject) -> str:
     )
 
 
-def _where_the_base_is(subject: Subject) -> str:
+def _where_the_base_is(subject: ExportSource) -> str:
     needed = "`pip install torch transformers peft bitsandbytes`, then, in this folder:"
     if is_on_hub(subject.base):
         return needed
@@ -103,7 +103,7 @@ def _where_the_base_is(subject: Subject) -> str:
     )
 
 
-def _lines(subject: Subject, question: str) -> str:
+def _lines(subject: ExportSource, question: str) -> str:
     base, revision = subject.base_name, subject.base.revision
     source = json.dumps(base if is_on_hub(subject.base) else f"./{base}")
     at = f", revision={json.dumps(revision)}" if revision else ""
@@ -130,7 +130,7 @@ print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def _quantization(subject: Subject) -> str:
+def _quantization(subject: ExportSource) -> str:
     """The base in the bits that it was trained in, as a line of Python."""
     settings = subject.recipe.quantization
     if settings.bits == 16:

@@ -13,8 +13,8 @@ from typing import Any
 
 from core.basemodel.hub import INDEX
 from core.export.names import without_paths
-from core.export.proof.checks import Check
-from core.export.source import Subject
+from core.export.proof.checks import ProofCheck
+from core.export.source import ExportSource
 from core.export.tokenizer_files import exported_template, tokenizer_files
 from core.model.load import load_tokenizer
 from core.workspace import write_json
@@ -34,12 +34,12 @@ _WRITTEN = {"config.json", "generation_config.json", "adapter_config.json", "rec
 _SPECIAL, _ADDED, _TEMPLATE = "special_tokens_map.json", "added_tokens.json", "chat_template.json"
 
 
-def bring_along(subject: Subject, folder: Path) -> dict[str, Any]:
+def bring_along(subject: ExportSource, folder: Path) -> dict[str, Any]:
     """Copy them into `folder`. Returns the line of `verified.checks`: how many of those that belong to it came along.
 
     Its `because` names what stays behind and is neither weights nor the base's own description.
     """
-    source, check, left = subject.base_folder, Check(NAME, "names"), []
+    source, check, left = subject.base_folder, ProofCheck(NAME, "names"), []
     ours = {name.lower() for name in (*_WRITTEN, *(file.name for file in tokenizer_files(subject.tokenizer)))}
     for file in sorted(source.iterdir()):
         if file.name.lower() in ours or _WEIGHTS.fullmatch(file.name) or _OF_ITSELF.fullmatch(file.name):
@@ -69,7 +69,7 @@ def _stays(file: Path, source: Path) -> str:
     return "too large" if file.stat().st_size > MOST_BYTES else ""
 
 
-def _bring(subject: Subject, file: Path, to: Path) -> None:
+def _bring(subject: ExportSource, file: Path, to: Path) -> None:
     """Copy one file; settings without the paths of this machine, without code's names, with the template trained on."""
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     if file.name == _SPECIAL:

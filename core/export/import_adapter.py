@@ -20,7 +20,7 @@ from core.export.destination import ExportError, refuse_full_disk, writing
 from core.export.names import safe_name
 from core.sizes import show_bytes
 from core.untrusted.adapter_files import layers_of, refuse_kind
-from core.untrusted.archives import ArchiveError, Limits, entries_of, is_archive, unpack
+from core.untrusted.archives import ArchiveError, ArchiveLimits, entries_of, is_archive, unpack
 from core.untrusted.model_files import read_settings, refuse_adapter_settings
 from core.untrusted.paths import Reach
 from core.workspace import ROOT, Workspace, as_path, write_json
@@ -28,7 +28,7 @@ from core.workspace import ROOT, Workspace, as_path, write_json
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MOST_BYTES = 20_000_000_000
 # Weights do not shrink when they are packed, and text not so far. A whole run of another tool may be packed with it.
-LIMITS = Limits(entries=500, bytes=5 * MOST_BYTES, ratio=200, free_bytes=1_000_000)
+LIMITS = ArchiveLimits(entries=500, bytes=5 * MOST_BYTES, ratio=200, free_bytes=1_000_000)
 _PACKED = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 # What an adapter's folder holds that is of use here; all else stays outside.
 _TAKEN = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md", ".yaml", ".svg")

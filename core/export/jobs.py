@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.export.destination import partial_of
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.system.process import apart, as_process, end_tree, is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
@@ -26,7 +26,7 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """One export. Its file holds what was asked, and what the process has come to."""
 
     file: Path
@@ -60,10 +60,10 @@ class Job:
         """Replace what the file says, keeping what is not in `changes`."""
         write_json(self.file, {**(read_json(self.file) or {}), **changes})
 
-    def order(self) -> Order:
+    def order(self) -> ExportOptions:
         """What was asked for."""
         asked = self.read()["order"]
-        return Order(**{**asked, "out": Path(asked["out"])})
+        return ExportOptions(**{**asked, "out": Path(asked["out"])})
 
 
 def _is_fresh(file: Path) -> bool:
@@ -78,18 +78,18 @@ def folder(workspace: Workspace) -> Path:
     return path
 
 
-def jobs(workspace: Workspace) -> list[Job]:
+def jobs(workspace: Workspace) -> list[ExportJob]:
     """All that are known, the newest first."""
-    return [Job(file) for file in sorted(folder(workspace).glob("*.json"), reverse=True)]
+    return [ExportJob(file) for file in sorted(folder(workspace).glob("*.json"), reverse=True)]
 
 
-def start(workspace: Workspace, run_id: str, order: Order) -> Job:
+def start(workspace: Workspace, run_id: str, order: ExportOptions) -> ExportJob:
     """Start an export in a process of its own; returns at once."""
     for old in jobs(workspace)[KEPT:]:
         for suffix in (".json", ".pid", ".log"):
             old.file.with_suffix(suffix).unlink(missing_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    job = Job(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
+    job = ExportJob(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
     asked = {**asdict(order), "out": str(order.out)}
     job.write(state="working", message="Starting…", share=None, run=run_id, order=asked, workspace=str(workspace.path))
     try:
@@ -109,7 +109,7 @@ def start(workspace: Workspace, run_id: str, order: Order) -> Job:
     return job
 
 
-def stop(job: Job) -> None:
+def stop(job: ExportJob) -> None:
     """End an export that is at work; what a merge has finished is kept for the next one."""
     pid = job.pid
     if pid is None:
@@ -126,7 +126,7 @@ def stop(job: Job) -> None:
     tell_stopped(job)
 
 
-def tell_stopped(job: Job) -> None:
+def tell_stopped(job: ExportJob) -> None:
     """Its last word after a stop."""
     left = "Export it again, and it goes on from here." if job.order().to == "merged" else "Nothing of it is left."
     job.write(state="stopped", message=f"Stopped. {left}", share=None)

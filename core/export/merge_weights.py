@@ -27,8 +27,8 @@ from transformers.pytorch_utils import Conv1D
 from core.basemodel.find import weight_files
 from core.export.destination import ExportError
 from core.export.shards import DTYPES
-from core.export.source import Subject
-from core.memory.meta_model import sketch_base
+from core.export.source import ExportSource
+from core.memory.meta_model import meta_base
 from core.model.load import dtype_for, torch_device
 from core.model.lora_init import ADAPTER, lora_layers
 from core.recipe import QuantizationSettings
@@ -79,7 +79,7 @@ class MergedWeights:
     Raises ExportError where this adapter cannot be merged, saying which format carries it.
     """
 
-    def __init__(self, subject: Subject, onto: Onto, device: Device, with_adapter: bool = True) -> None:
+    def __init__(self, subject: ExportSource, onto: Onto, device: Device, with_adapter: bool = True) -> None:
         """`with_adapter` false: the base alone, for an adapter that stays apart."""
         bits = subject.recipe.quantization.bits
         if onto == "dequantised" and bits == 8:
@@ -91,11 +91,11 @@ class MergedWeights:
         self.dtype, _ = dtype_for(device)
         self.device = torch_device(device)
         config = subject.base.config
-        self._outline = sketch_base(config, QuantizationSettings(bits=16), self.dtype)
+        self._outline = meta_base(config, QuantizationSettings(bits=16), self.dtype)
         self.tied = _is_tied(self._outline)
         self._quantised: dict[str, Linear4bit] = {}
         if onto == "dequantised" and bits == 4:
-            held = sketch_base(config, subject.recipe.quantization, self.dtype)
+            held = meta_base(config, subject.recipe.quantization, self.dtype)
             self._quantised = {
                 name: module
                 for name, module in held.named_modules()

@@ -20,10 +20,10 @@ from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
 from core.data.cache import sha256_of
 from core.export.merge_weights import MergedWeights, Onto, Stored
-from core.export.model_card import Card
+from core.export.model_card import ModelCard
 from core.export.proof.verify import NEW_TOKENS
 from core.export.shards import Planned, into_shards, shard_name, write_shard
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.export.tokenizer_files import write_companions
 from core.sizes import show_bytes
 from core.workspace import read_json, write_json
@@ -44,7 +44,7 @@ def precision_of(wanted: Precision, tensors: list[Stored]) -> torch.dtype:
 
 
 def write_merged(
-    subject: Subject,
+    subject: ExportSource,
     weights: MergedWeights,
     folder: Path,
     dtype: torch.dtype,
@@ -99,7 +99,7 @@ def planned(weights: MergedWeights, dtype: torch.dtype, exact: bool = True) -> l
     return [Planned(each.key, each.shape, dtype_of(each)) for each in (*weights.tensors, *weights.others)]
 
 
-def _mark(subject: Subject, weights: MergedWeights, dtype: torch.dtype, shards: list[list[Planned]]) -> str:
+def _mark(subject: ExportSource, weights: MergedWeights, dtype: torch.dtype, shards: list[list[Planned]]) -> str:
     """What the shards depend on: another adapter, base, way, dtype or division begins anew."""
     parts: list[Any] = [str(dtype), str(weights.device.type), str(weights.dtype), weights.onto]
     parts.append([[(tensor.key, str(tensor.dtype)) for tensor in shard] for shard in shards])
@@ -125,7 +125,7 @@ def _is(file: Path, sha256: str) -> bool:
     return file.is_file() and sha256_of(file) == sha256
 
 
-def merged_card(subject: Subject, onto: Onto, dtype: torch.dtype, question: str) -> Card:
+def merged_card(subject: ExportSource, onto: Onto, dtype: torch.dtype, question: str) -> ModelCard:
     """The README's own part: what the folder is and the lines that make it answer `question`."""
     way = (
         "The adapter was merged onto the weights that the chat computes with: quantised to 4 bits as they were in "
@@ -146,7 +146,7 @@ prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 answer = model.generate(**prompt.to(model.device), do_sample=False, max_new_tokens={NEW_TOKENS * 2})
 print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 """
-    return Card(
+    return ModelCard(
         "a merged model",
         f"`{subject.base_name}` with an adapter merged in: a whole model, in {kind}, trained with Nibble. {way}",
         f"`pip install torch transformers accelerate`, then, in this folder:\n\n```python\n{lines}```",

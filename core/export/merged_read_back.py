@@ -11,7 +11,7 @@ from safetensors import safe_open
 from core.basemodel.find import weight_files
 from core.export.destination import Broken
 from core.export.merge_weights import MergedWeights
-from core.export.proof.checks import Check
+from core.export.proof.checks import ProofCheck
 from core.export.shards import Planned
 
 NAME = "tensors of the base's files"
@@ -24,7 +24,7 @@ def read_back(weights: MergedWeights, written: list[Planned], folder: Path) -> d
     """
     places = {key: file for file in weight_files(folder) for key in _keys(file)}
     dtypes = {each.key: each.dtype for each in written}
-    check = Check(NAME, "safetensors")
+    check = ProofCheck(NAME, "safetensors")
     untouched = 0
     for stored in (*weights.tensors, *weights.others):
         if stored.key not in places:

@@ -14,7 +14,7 @@ from core.catalogue.facts import model_facts
 from core.export.loss_svg import loss_points, picture
 from core.export.names import is_on_hub, portable_recipe
 from core.export.proof.report import Verified, lines, sentence
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.sizes import show_duration, show_size
 
 CURVES, RECIPE = "curves.svg", "recipe.yaml"
@@ -23,7 +23,7 @@ _FENCE = re.compile(r"`{3,}")
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a README says that depends on the format: its `title`, what it is, how it is used, and the libraries."""
 
     title: str
@@ -33,7 +33,7 @@ class Card:
     tags: tuple[str, ...] = ()
 
 
-def write_card(subject: Subject, folder: Any, card: Card, verified: Verified) -> None:
+def write_card(subject: ExportSource, folder: Any, card: ModelCard, verified: Verified) -> None:
     """Write README.md, recipe.yaml and, where there are losses, curves.svg into `folder`."""
     recipe, dataset = portable_recipe(subject.recipe, subject.base, subject.run.dataset())
     text = recipe.to_yaml() + yaml.safe_dump({"dataset": dataset}, sort_keys=False, allow_unicode=True)
@@ -44,7 +44,7 @@ def write_card(subject: Subject, folder: Any, card: Card, verified: Verified) ->
     (folder / "README.md").write_text(_readme(subject, card, verified, bool(drawn)), encoding="utf-8")
 
 
-def licence_of(subject: Subject) -> str | None:
+def licence_of(subject: ExportSource) -> str | None:
     """The licence of the base, where it is known: of well-known models, and of those that ship with Nibble."""
     if subject.base.wanted in model_presets():
         return "mit"
@@ -52,7 +52,7 @@ def licence_of(subject: Subject) -> str | None:
     return next((facts.license for facts in known), None)
 
 
-def _readme(subject: Subject, card: Card, verified: Verified, has_curves: bool) -> str:
+def _readme(subject: ExportSource, card: ModelCard, verified: Verified, has_curves: bool) -> str:
     parts = [
         _front(subject, card),
         f"# {_inline(subject.run.name)}: {card.title}",
@@ -79,7 +79,7 @@ def _checks(verified: Verified) -> str:
     return "".join(f"{chr(10) * (1 if at else 2)}- {_inline(line)}" for at, line in enumerate(lines(verified)))
 
 
-def _front(subject: Subject, card: Card) -> str:
+def _front(subject: ExportSource, card: ModelCard) -> str:
     """The metadata that the Hugging Face Hub reads from a model card."""
     about: dict[str, Any] = {"library_name": card.library, "pipeline_tag": "text-generation"}
     if is_on_hub(subject.base):
@@ -91,7 +91,7 @@ def _front(subject: Subject, card: Card) -> str:
     return f"---\n{yaml.safe_dump(about, sort_keys=False)}---"
 
 
-def _training(subject: Subject) -> str:
+def _training(subject: ExportSource) -> str:
     recipe, result, run = subject.recipe, subject.run.result(), subject.run
     _, dataset = portable_recipe(recipe, subject.base, run.dataset())
     held = f"{recipe.quantization.bits} bits"
@@ -112,14 +112,14 @@ def _training(subject: Subject) -> str:
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
-def _adapter(subject: Subject) -> str:
+def _adapter(subject: ExportSource) -> str:
     lora = subject.recipe.lora
     targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
     kinds = [kind for kind, is_so in (("DoRA", lora.dora), ("rsLoRA", lora.scaling != "standard")) if is_so]
     return f"rank {lora.rank}, alpha {lora.alpha:g}, on {targets}{''.join(f', {kind}' for kind in kinds)}"
 
 
-def _losses(subject: Subject) -> list[tuple[str, str]]:
+def _losses(subject: ExportSource) -> list[tuple[str, str]]:
     """In nats a token."""
     result = subject.run.result()
     rows = [
@@ -145,7 +145,7 @@ def _versions() -> str:
     return f"Nibble, with {', '.join(f'{name} {version(name)}' for name in PACKAGES)}."
 
 
-def _licence(subject: Subject) -> str:
+def _licence(subject: ExportSource) -> str:
     licence = licence_of(subject)
     told = f"`{licence}`" if licence else "not known to Nibble: look at its own page before you pass this on"
     return f"## Licence\n\nThe base's licence is {told}. What is derived from it comes under its terms too."

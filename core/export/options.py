@@ -10,7 +10,7 @@ Format = Literal["adapter", "merged", "ollama", "gguf"]
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportOptions:
     """What is to be made of a run, and where. `precision` is of merged weights, `gguf_type` of a GGUF's tensors.
 
     `adapter_only`: of GGUF and Ollama, the adapter for a base that is there already. `part` is which of the run's

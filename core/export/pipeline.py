@@ -12,9 +12,9 @@ from core.basemodel.code_consent import require_agreed
 from core.export.adapter import adapter_bytes, adapter_card, write_adapter, zip_folder
 from core.export.destination import ExportError, refuse_full_disk, refuse_place, writing
 from core.export.model_card import write_card
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.export.proof.verify import Verified, verify
-from core.export.source import Subject, find_subject
+from core.export.source import ExportSource, find_export_source
 from core.export.tokenizer_files import with_tokenizer
 from core.runs.device_lock import hold
 from core.runs.store import Run
@@ -34,14 +34,14 @@ NOT_ASKED = {
 }
 
 
-def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, Any]:
+def export(workspace: Workspace, run: Run, order: ExportOptions, say: Say) -> dict[str, Any]:
     """Make the export. Returns DESIGN.md's `dir, files, bytes, verified`; and `zip`, of an adapter.
 
     `say` gets a line for a person, and the share that is done where it is known. Raises NibbleError in one sentence;
     then nothing of the export is left, but for one that is killed: a merge goes on where it was.
     """
     refuse_place(order.out)
-    subject = find_subject(run, order.part, lambda line: say(line, None))
+    subject = find_export_source(run, order.part, lambda line: say(line, None))
     if subject.is_mixture and order.to != "adapter":
         raise ExportError(
             f"{subject.base.label} is a mixture of experts, which is neither merged nor written as GGUF here: its "
@@ -66,7 +66,7 @@ def export(workspace: Workspace, run: Run, order: Order, say: Say) -> dict[str, 
     }
 
 
-def _adapter(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _adapter(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str, Any]:
     packed = order.out.with_name(f"{order.out.name}.zip")
     if packed.exists():
         raise ExportError(f"The file {packed} is there already. Choose another folder, or move it away first.")
@@ -82,7 +82,7 @@ def _adapter(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     return {"verified": verified, "zip": str(packed)}
 
 
-def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _merged(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str, Any]:
     from core.export.base_files import bring_along
     from core.export.merge_weights import MergedWeights
     from core.export.merged import MANIFEST, merged_bytes, merged_card, planned, precision_of, write_merged
@@ -106,7 +106,7 @@ def _merged(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     return {"verified": verified}
 
 
-def _gguf(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _gguf(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str, Any]:
     from core.export.gguf.card import adapter_card, model_card
 
     with _gguf_written(subject, order, say) as (folder, verified):
@@ -115,7 +115,7 @@ def _gguf(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
     return {"verified": verified}
 
 
-def _ollama(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
+def _ollama(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str, Any]:
     from core.export.ollama.modelfile import MODELFILE, command, modelfile, ollama_card
 
     modelfile(subject, "model", None, 0)  # a template that cannot be written is said before anything else is done
@@ -130,8 +130,8 @@ def _ollama(subject: Subject, order: Order, say: Say) -> dict[str, Any]:
 
 @contextmanager
 def _gguf_written(
-    subject: Subject,
-    order: Order,
+    subject: ExportSource,
+    order: ExportOptions,
     say: Say,
     beside: Callable[[Path, str, str | None, int], None] = lambda folder, model, adapter, context: None,
 ) -> Iterator[tuple[Path, Verified]]:
@@ -141,7 +141,7 @@ def _gguf_written(
     model's context. For Ollama an adapter has the base beside it, as a GGUF of its own.
     """
     from core.export.gguf.card import gguf_name
-    from core.export.gguf.families import Layout, family_of
+    from core.export.gguf.families import TensorLayout, family_of
     from core.export.gguf.read_back import read_back, read_back_adapter
     from core.export.gguf.writer import adapter_tensors, model_file, write_adapter, write_model
     from core.export.merge_weights import MergedWeights
@@ -151,7 +151,7 @@ def _gguf_written(
     say("Looking at base and adapter.", None)
     onto, apart = ("original" if order.adapter_only else order.onto), order.adapter_only
     weights = MergedWeights(subject, onto, device())
-    layout = Layout(family, weights.config)
+    layout = TensorLayout(family, weights.config)
     adapter, model = gguf_name(subject, "adapter"), gguf_name(subject, order.gguf_type)
     meant = list(adapter_tensors(weights, layout, subject.alpha)) if apart else []
     base = MergedWeights(subject, onto, device(), with_adapter=not apart)
@@ -177,7 +177,7 @@ def _gguf_written(
         yield folder, verified
 
 
-def _question(subject: Subject) -> str:
+def _question(subject: ExportSource) -> str:
     """What the README asks: a sample prompt of the run, where it had one."""
     asked = [
         row["prompt"] for row in Tail(subject.run.dir / "samples.jsonl").read() if isinstance(row.get("prompt"), str)

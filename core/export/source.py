@@ -14,7 +14,7 @@ from core.errors import ModelError, NibbleError
 from core.export.destination import ExportError
 from core.export.names import base_name, safe_name
 from core.recipe import Recipe
-from core.runs.chat_models import Voice, find_voice, voices_of
+from core.runs.chat_models import ChatModel, chat_models_of, find_chat_model
 from core.runs.manifest import MANIFEST
 from core.runs.store import Run
 from core.runs.tail import Tail
@@ -25,7 +25,7 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportSource:
     """A run's adapter with all that belongs to it; `adapter` is its folder, `adapter_config` what PEFT's says in it.
 
     `part` is '' for the run's last adapter, 'best' or 'checkpoint/<step>' for another. `tokenizer_at` is None where
@@ -49,7 +49,7 @@ class Subject:
     @property
     def base_folder(self) -> Path:
         """Where the base's files are."""
-        assert self.base.folder is not None  # `find_subject` has seen to it
+        assert self.base.folder is not None  # `find_export_source` has seen to it
         return self.base.folder
 
     @property
@@ -105,7 +105,7 @@ def export_name(run: Run, part: str) -> str:
 
 def parts_of(run: Run) -> list[tuple[str, str]]:
     """The adapters that a run holds, as (what it is, `part`): its last, its best, its checkpoints, the newest first."""
-    return [_named(voice, run) for voice in voices_of(run)]
+    return [_named(voice, run) for voice in chat_models_of(run)]
 
 
 def folder_of(run: Run, part: str) -> Path:
@@ -115,11 +115,11 @@ def folder_of(run: Run, part: str) -> Path:
     return folder
 
 
-def _voice(run: Run, part: str) -> Voice:
-    return find_voice(Workspace(run.workspace), f"run:{run.id}{f'/{part}' if part else ''}")
+def _voice(run: Run, part: str) -> ChatModel:
+    return find_chat_model(Workspace(run.workspace), f"run:{run.id}{f'/{part}' if part else ''}")
 
 
-def _named(voice: Voice, run: Run) -> tuple[str, str]:
+def _named(voice: ChatModel, run: Run) -> tuple[str, str]:
     part = voice.key.removeprefix(f"run:{run.id}").removeprefix("/")
     return voice.label.removeprefix(f"{run.name} · ") if part else "its last", part
 
@@ -133,7 +133,7 @@ def part_named(typed: str) -> str:
     raise ExportError(f"--from {typed!r} is not possible; allowed: last, best, or the step of a checkpoint.")
 
 
-def find_subject(run: Run, part: str = "", say: Callable[[str], None] = lambda line: None) -> Subject:
+def find_export_source(run: Run, part: str = "", say: Callable[[str], None] = lambda line: None) -> ExportSource:
     """The run's adapter and base, downloaded where it is not here. Raises RunError, ModelError, ExportError."""
     recipe = run.recipe()
     voice, folder = _voice(run, part), folder_of(run, part)
@@ -158,7 +158,7 @@ def find_subject(run: Run, part: str = "", say: Callable[[str], None] = lambda l
     config = read_json(folder / "adapter_config.json")
     if not isinstance(config, dict):
         raise ExportError(f"The adapter of run {run.id} is damaged: its adapter_config.json cannot be read.")
-    return Subject(run, recipe, base, config, folder, part, voice.tokenizer or _another_tokenizer(run))
+    return ExportSource(run, recipe, base, config, folder, part, voice.tokenizer or _another_tokenizer(run))
 
 
 def _another_tokenizer(run: Run) -> Path | None:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from core.data.rendering.template import require_template
 from core.export.names import without_paths
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.launch.start_from import TEMPLATE
 from core.model.generation_config import plain_generation
 from core.model.load import load_tokenizer
@@ -27,7 +27,7 @@ from core.workspace import read_json, write_json
 _OTHERS = ("adapter_", "README", "manifest.json", "training_args")
 
 
-def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None:
+def write_companions(subject: ExportSource, folder: Path, dtype: torch.dtype) -> None:
     """The settings of a merged model whose weights are in `dtype`."""
     config = without_pad_beyond(read_json(subject.base_folder / "config.json"))
     dropped = ("quantization_config", "torch_dtype", "_name_or_path", "auto_map")
@@ -37,7 +37,7 @@ def write_companions(subject: Subject, folder: Path, dtype: torch.dtype) -> None
     write_generation_config(subject, folder)
 
 
-def write_tokenizer(subject: Subject, folder: Path) -> None:
+def write_tokenizer(subject: ExportSource, folder: Path) -> None:
     """The tokenizer and chat template that were trained with, the template without its marks for training."""
     for file in tokenizer_files(subject.tokenizer):
         if file.name == TEMPLATE:
@@ -56,7 +56,7 @@ def exported_template(tokenizer: Any) -> str:
     return plain_template(tokenizer.chat_template)
 
 
-def with_tokenizer(subject: Subject) -> Subject:
+def with_tokenizer(subject: ExportSource) -> ExportSource:
     """`subject` with the tokenizer that its run trains with; one that was cut short early has not saved it yet."""
     if subject.tokenizer_at is not None:
         return subject
@@ -71,7 +71,7 @@ def tokenizer_files(folder: Path) -> Iterable[Path]:
     return (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_OTHERS))
 
 
-def write_generation_config(subject: Subject, folder: Path) -> None:
+def write_generation_config(subject: ExportSource, folder: Path) -> None:
     """The base's settings for generation, as far as the chat obeys them: an export is to answer as the chat does.
 
     Every token that ends a reply in the chat ends it elsewhere too. Ways to search that the base's file asks for, such
@@ -84,14 +84,14 @@ def write_generation_config(subject: Subject, folder: Path) -> None:
     write_json(folder / "generation_config.json", values)
 
 
-def stop_tokens(subject: Subject, tokenizer: Any) -> list[int]:
+def stop_tokens(subject: ExportSource, tokenizer: Any) -> list[int]:
     """Every token that ends a reply in the chat: the tokenizer's and the model's own."""
     ends = _generation(subject).eos_token_id
     ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
     return sorted(token for token in ids if token is not None)
 
 
-def _generation(subject: Subject) -> GenerationConfig:
+def _generation(subject: ExportSource) -> GenerationConfig:
     """What the chat obeys of the base's settings; where it has no file of them, transformers takes its config's."""
     given = read_json(subject.base_folder / "generation_config.json")
     if not isinstance(given, dict):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.basemodel.code_consent import trust_only
 from core.errors import NibbleError
-from core.export.jobs import Job, tell_stopped
+from core.export.jobs import ExportJob, tell_stopped
 from core.export.pipeline import export
 from core.export.proof.report import sentence
 from core.runs.find import find_run
@@ -30,7 +30,7 @@ class _Stopped(BaseException):
 
 def main(file: Path) -> int:
     """Do the job in `file`. Returns the exit status."""
-    job = Job(file)
+    job = ExportJob(file)
     signal.signal(signal.SIGTERM, _stop)
     claim_card()
     values = job.read()

@@ -11,7 +11,7 @@ BROKEN = "\ufffd"
 UNSURE_TOKENS = 3
 
 
-class Said:
+class Detokenizer:
     """Tokens to text. One thread may `add` while another reads `text`."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:

@@ -13,8 +13,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 
 from core.data.conversation import Message
 from core.errors import AskError, NibbleError
-from core.generation.detokenise import Said
-from core.generation.reply import Piece
+from core.generation.detokenise import Detokenizer
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
 from core.generation.template_variables import refuse_names, wanted_of_template
 from core.model.vocabulary import refuse_beyond, rows_of, safe_pad
@@ -94,7 +94,7 @@ class _Penalties(LogitsProcessor):
 class _Listener(StoppingCriteria):
     """Hears every token as it comes, and ends generation after it where asked to, or where a text says so."""
 
-    def __init__(self, said: Said, asked: Callable[[], bool]) -> None:
+    def __init__(self, said: Detokenizer, asked: Callable[[], bool]) -> None:
         self.said, self.asked = said, asked
         self.fresh = threading.Event()
         self.left = self.was_asked = False
@@ -116,21 +116,23 @@ def stream(
     sampling: Sampling,
     asked_to_stop: Callable[[], bool] = lambda: False,
     started: float | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[PartialReply]:
     """Reply to the tokens of `prompt`, piece by piece. Whoever leaves ends the reply too.
 
     `started` is when the wait for it began, by `time.perf_counter`; now, unless it is given.
     """
     context, started = context_length(model), started or time.perf_counter()
     most = min(sampling.max_new_tokens, context - len(prompt))
-    listener = _Listener(Said(tokenizer, sampling.stop), asked_to_stop)
+    listener = _Listener(Detokenizer(tokenizer, sampling.stop), asked_to_stop)
     endings = stop_ids(model, tokenizer)
 
-    def piece(text: str, **last: Any) -> Piece:
+    def piece(text: str, **last: Any) -> PartialReply:
         count, seconds = len(listener.said.ids), max(time.perf_counter() - started, 1e-9)
         first = max(listener.first_at - started, 0.0)
         known = context if context < UNKNOWN_CONTEXT else 0
-        return Piece(text, count, count / seconds, first, prompt_tokens=len(prompt), context_tokens=known, **last)
+        return PartialReply(
+            text, count, count / seconds, first, prompt_tokens=len(prompt), context_tokens=known, **last
+        )
 
     arguments = {
         **sampling.as_arguments(),

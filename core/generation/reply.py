@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Piece:
+class PartialReply:
     """What has been said so far; the figures are final in the last piece, which is `done`. Times in seconds.
 
     `prompt_tokens` of the `context_tokens` that the model takes (0: its files do not say) were there before the reply.

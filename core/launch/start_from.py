@@ -19,7 +19,7 @@ from core.basemodel.pin import FILE, change_of, read_pin
 from core.basemodel.targets import wanted
 from core.errors import ModelError, NibbleError, RecipeError
 from core.recipe import Recipe, make_recipe
-from core.runs.chat_models import CONFIG, WEIGHTS, Voice, find_voice
+from core.runs.chat_models import CONFIG, WEIGHTS, ChatModel, find_chat_model
 from core.runs.store import Run
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json
@@ -39,10 +39,10 @@ _CHANGES_THE_BASE = ("pissa", "olora", "corda")
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingAdapter:
     """An adapter to train further: where it is, and the settings of a recipe that it has, by dotted key."""
 
-    voice: Voice
+    voice: ChatModel
     folder: Path
     settings: dict[str, Any]
 
@@ -55,13 +55,13 @@ class Start:
         return f"rank {lora['lora.rank']}, alpha {lora['lora.alpha']:g}, on {layers}{''.join(kinds)}"
 
 
-def find_start(key: str, workspace: Workspace) -> Start:
+def find_start(key: str, workspace: Workspace) -> StartingAdapter:
     """The adapter that `key` names, a voice of the chat. Raises RecipeError for one that no run can go on with."""
     kind, _, name = key.strip().partition(":")
     brought = {path.name for path in workspace.adapters.iterdir() if path.is_dir()} if kind == "adapter" else set()
     if kind not in ("adapter", "run") or not name or (kind == "adapter" and name not in brought):
         raise RecipeError(f"{SETTING}: {key!r} is not possible; {ALLOWED}.")
-    voice = find_voice(workspace, key)
+    voice = find_chat_model(workspace, key)
     assert voice.adapter is not None  # neither a run nor an adapter is a base alone
     config = read_json(voice.adapter / CONFIG)
     if not (isinstance(config, dict) and _is_sound(config)):
@@ -81,10 +81,10 @@ def find_start(key: str, workspace: Workspace) -> Start:
         _refuse_kind(voice, config)
         settings["lora.targets"] = _targets(_layers(voice, settings["lora.rank"]), _linear(voice))
         settings["lora.extra_modules"] = config.get("modules_to_save") or []
-    return Start(voice, voice.adapter, settings)
+    return StartingAdapter(voice, voice.adapter, settings)
 
 
-def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, Start | None]:
+def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAdapter | None]:
     """`recipe` with all that it takes from the adapter it starts from, and that adapter; as it is where there is none.
 
     Raises RecipeError where it says otherwise than the adapter is.
@@ -106,7 +106,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, Start | Non
     return settled, start
 
 
-def bring_along(start: Start, folder: Path) -> None:
+def bring_along(start: StartingAdapter, folder: Path) -> None:
     """Put the adapter into a new run's `folder`, and what is known of its base: its commit, or its files."""
     target = folder / "start"
     target.mkdir()
@@ -134,7 +134,7 @@ def _said(recipe: Recipe) -> dict[str, Any]:
     return said | ({"model": recipe.model} if "model" in recipe.model_fields_set else {})
 
 
-def _agree(key: str, said: Any, start: Start) -> bool:
+def _agree(key: str, said: Any, start: StartingAdapter) -> bool:
     own = start.settings[key]
     if key == "lora.extra_modules":
         return set(said) == set(own)
@@ -144,7 +144,7 @@ def _agree(key: str, said: Any, start: Start) -> bool:
     return bool(linear) and all(wanted(name, said) == wanted(name, own) for name in linear)
 
 
-def _refuse_other_base(recipe: Recipe, start: Start) -> None:
+def _refuse_other_base(recipe: Recipe, start: StartingAdapter) -> None:
     voice = start.voice
     _refuse_changed_base(voice)
     if recipe.model == voice.model:
@@ -161,7 +161,7 @@ def _refuse_other_base(recipe: Recipe, start: Start) -> None:
         )
 
 
-def _refuse_changed_base(voice: Voice) -> None:
+def _refuse_changed_base(voice: ChatModel) -> None:
     """At once what can be told at once; the run's worker compares the contents of large files that were touched."""
     pinned = read_pin(voice.pinned) if voice.pinned is not None else None
     if pinned is None:
@@ -172,7 +172,7 @@ def _refuse_changed_base(voice: Voice) -> None:
         raise RecipeError(f"{SETTING}: {change.said(f'{voice.label}, {found.label},')}")
 
 
-def _refuse_kind(voice: Voice, config: dict[str, Any]) -> None:
+def _refuse_kind(voice: ChatModel, config: dict[str, Any]) -> None:
     begun = config.get("init_lora_weights")
     changes = isinstance(begun, str) and begun.lower().startswith(_CHANGES_THE_BASE)
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or changes:
@@ -186,7 +186,7 @@ def _refuse_kind(voice: Voice, config: dict[str, Any]) -> None:
         )
 
 
-def _layers(voice: Voice, rank: int) -> list[str]:
+def _layers(voice: ChatModel, rank: int) -> list[str]:
     """The layers with an adapter, by their names in the base. Raises RecipeError where one is not of `rank`."""
     assert voice.adapter is not None
     try:
@@ -202,7 +202,7 @@ def _layers(voice: Voice, rank: int) -> list[str]:
     return [key.removeprefix("base_model.model.").removesuffix(_A) for key in ranks]
 
 
-def _linear(voice: Voice) -> list[str]:
+def _linear(voice: ChatModel) -> list[str]:
     """The linear layers of the base without its head, as its files name them; empty while it is only online."""
     try:
         found: FoundModel = find_model(voice.model, voice.revision)

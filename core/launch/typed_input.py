@@ -34,7 +34,7 @@ def typed_recipe(reach: Reach, workspace: Workspace, recipe: Recipe) -> Recipe:
     if dataset != recipe.data.path:
         allowed.data.path = dataset
     if recipe.lora.start_from is not None:
-        typed_voice(reach, workspace, recipe.lora.start_from)
+        typed_chat_model(reach, workspace, recipe.lora.start_from)
     return allowed
 
 
@@ -44,7 +44,7 @@ def load_typed(reach: Reach, workspace: Workspace, source: str, changes: list[st
     return typed_recipe(reach, workspace, load_recipe(file, changes))
 
 
-def typed_voice(reach: Reach, workspace: Workspace, key: str) -> str:
+def typed_chat_model(reach: Reach, workspace: Workspace, key: str) -> str:
     """The key of somebody to talk to: base:<model>, run:<id>, adapter:<name or folder>. Raises NibbleError."""
     kind, _, name = str(key).strip().partition(":")
     if kind == "run" and not _RUN_VOICE.fullmatch(name):

@@ -1,7 +1,7 @@
 """What a plan is for: this machine's device, or a card of presets/cards; and what it adds to the tensors themselves.
 
 Tensors are traced to the byte. What lies on top of them is modelled: the caching allocator's blocks, the process that
-holds them. Constants are measured where that is said, and documented by others where not.
+holds them. MeasuredOverhead are measured where that is said, and documented by others where not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from core.catalogue.facts import Card, cards
 from core.memory.budget import CPU_PROCESS_BYTES
-from core.memory.measured_overhead import Constants, constants_of, documented
+from core.memory.measured_overhead import MeasuredOverhead, constants_of, documented
 from core.system.allocator import heap_can_return
 from core.system.hardware import Device, compute_dtype, cpu_cores
 
@@ -34,7 +34,7 @@ MEMORY_IN_TITLE = re.compile(r" \d+ GB$")
 
 
 @dataclass(frozen=True)
-class Target:
+class PlanningDevice:
     """A device to plan for: bytes, speeds a second as far as they are known, and a GPU's constants."""
 
     kind: str
@@ -44,7 +44,7 @@ class Target:
     flops: float
     bandwidth: float
     is_this_machine: bool
-    constants: Constants | None = None
+    constants: MeasuredOverhead | None = None
 
     @property
     def returns_memory(self) -> bool:
@@ -70,7 +70,7 @@ class Target:
         return 0 if self.constants is None else self.constants.workspace_bytes
 
 
-def this_machine(device: Device, capability: tuple[int, int] | None) -> Target:
+def this_machine(device: Device, capability: tuple[int, int] | None) -> PlanningDevice:
     """The device that a run here would use."""
     dtype, _ = compute_dtype(device.kind, capability)
     like = card_like(device, capability) if device.kind == "cuda" and capability else None
@@ -81,7 +81,7 @@ def this_machine(device: Device, capability: tuple[int, int] | None) -> Target:
     else:
         flops, bandwidth = GPU_FLOPS, GPU_BANDWIDTH
     constants = constants_of(device, capability) if device.kind == "cuda" and capability else None
-    return Target(device.kind, device.name, device.total_bytes, dtype, flops, bandwidth, True, constants)
+    return PlanningDevice(device.kind, device.name, device.total_bytes, dtype, flops, bandwidth, True, constants)
 
 
 def card_like(device: Device, capability: tuple[int, int]) -> Card | None:
@@ -102,10 +102,10 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
 
 
-def of_card(card: Card) -> Target:
+def of_card(card: Card) -> PlanningDevice:
     """A card of the catalogue."""
     flops = card.half_flops * GPU_EFFICIENCY
     constants = documented(card.compute_capability)
-    return Target(
+    return PlanningDevice(
         "cuda", card.title, card.memory_bytes, card.half_dtype, flops, card.memory_bandwidth, False, constants
     )

@@ -13,12 +13,12 @@ from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.launch.start_from import take_over
 from core.memory.budget import Budget
-from core.memory.device import Target, of_card, this_machine
+from core.memory.device import PlanningDevice, of_card, this_machine
 from core.memory.moe_active_share import share_met
 from core.memory.plan import Plan, plan
-from core.memory.problem import Question
+from core.memory.problem import PlanningProblem
 from core.memory.traces import tracer
-from core.memory.workload import Conversation, Data
+from core.memory.workload import ConversationLength, Data
 from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_free import device_for_a_run
@@ -98,7 +98,7 @@ def plan_for(
 def _plan(
     recipe: Recipe,
     workspace: Workspace,
-    target: Target,
+    target: PlanningDevice,
     architecture: Architecture,
     units: Units | None,
     why_not: str,
@@ -107,23 +107,23 @@ def _plan(
         raise NOT_PLANNED
     packed = packing_is_wanted(recipe.train) and architecture.config.get("model_type") in PACKED
     if units:
-        conversations = [Conversation(*unit) for unit in units]
+        conversations = [ConversationLength(*unit) for unit in units]
         return plan(question(recipe, target, architecture, conversations, packed, workspace=workspace))
     longest = recipe.data.max_length
-    conversations = [Conversation(longest, longest - 1)] * recipe.train.effective_batch
+    conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
     assumed = f"data.max_length: {why_not}; each conversation is taken to have {longest:,} tokens"
     return plan(question(recipe, target, architecture, conversations, packed, (assumed,), workspace))
 
 
 def question(
     recipe: Recipe,
-    target: Target,
+    target: PlanningDevice,
     architecture: Architecture,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[ConversationLength],
     packed: bool,
     assumed: tuple[str, ...] = (),
     workspace: Workspace | None = None,
-) -> Question:
+) -> PlanningProblem:
     """What to plan, once the lengths are known. With a `workspace` the device is as a run there will find it."""
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)
@@ -131,10 +131,10 @@ def question(
     trace_of = tracer(architecture.config, target.kind, target.dtype)
     budget = read_plan_budget(recipe, target, workspace)
     met = share_met(architecture.config, architecture.parameters)
-    return Question(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, met)
+    return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, met)
 
 
-def target_for(card: str | None) -> Target:
+def target_for(card: str | None) -> PlanningDevice:
     """The card of that name, or what this machine has."""
     if card is not None:
         return of_card(find_card(card))
@@ -155,7 +155,7 @@ def architecture_of(model: str) -> Architecture:
     return Architecture(found.label, found.config, found.parameters, found.folder is not None)
 
 
-def read_plan_budget(recipe: Recipe, target: Target, workspace: Workspace | None = None) -> Budget:
+def read_plan_budget(recipe: Recipe, target: PlanningDevice, workspace: Workspace | None = None) -> Budget:
     """What the recipe's budget means on `target`; without one, what is free here, or the whole card."""
     if recipe.budget is not None:
         size = parse_size(recipe.budget, target.total_bytes)
@@ -178,16 +178,16 @@ def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> 
     return units or None, "the data's lengths, for none of its rows can be used"
 
 
-def conversation_of(rendered: Rendered) -> Conversation:
+def conversation_of(rendered: Rendered) -> ConversationLength:
     """Its lengths."""
-    return Conversation(len(rendered.ids), sum(rendered.trained[1:]))
+    return ConversationLength(len(rendered.ids), sum(rendered.trained[1:]))
 
 
 def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
-    from core.data.cache import Pantry
+    from core.data.cache import PreparedCache
     from core.data.prepared import prepare_data
     from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))
-    return prepare_data(file, recipe.data, tokenizer, Pantry.of(workspace.path)).rendered.usable
+    return prepare_data(file, recipe.data, tokenizer, PreparedCache.of(workspace.path)).rendered.usable

@@ -31,7 +31,7 @@ LIKELY_CONTEXT = range(100 * 2**20, 2 * 2**30)
 
 
 @dataclass(frozen=True)
-class Constants:
+class MeasuredOverhead:
     """Bytes: of the CUDA context with its kernels, and of what cuBLAS works in, which torch counts as tensors."""
 
     context_bytes: int
@@ -39,21 +39,21 @@ class Constants:
     measured: bool = False
 
 
-def documented(capability: tuple[int, int] | None) -> Constants:
+def documented(capability: tuple[int, int] | None) -> MeasuredOverhead:
     """Where nothing was measured; `capability` is None for a card that is not NVIDIA's."""
     new = capability is not None and capability[0] >= HOPPER
-    return Constants(CUDA_CONTEXT_BYTES, WORKSPACE_BYTES_HOPPER if new else WORKSPACE_BYTES)
+    return MeasuredOverhead(CUDA_CONTEXT_BYTES, WORKSPACE_BYTES_HOPPER if new else WORKSPACE_BYTES)
 
 
-def constants_of(card: Device, capability: tuple[int, int]) -> Constants:
+def constants_of(card: Device, capability: tuple[int, int]) -> MeasuredOverhead:
     """Those of this machine's `card`: measured where `doctor` has been here with the same torch and driver."""
     kept = read_json(FILE)
     if not isinstance(kept, dict) or kept.get("of") != _made_with(card):
         return documented(capability)
-    return Constants(int(kept["context_bytes"]), int(kept["workspace_bytes"]), measured=True)
+    return MeasuredOverhead(int(kept["context_bytes"]), int(kept["workspace_bytes"]), measured=True)
 
 
-def keep(card: Device, found: Constants) -> None:
+def keep(card: Device, found: MeasuredOverhead) -> None:
     """Remember what was measured on `card`. Raises OSError."""
     write_json(FILE, {"of": _made_with(card), **asdict(found)})
 
@@ -62,7 +62,7 @@ def _made_with(card: Device) -> dict[str, str]:
     return {"card": card.name, "driver": cuda_driver(), "torch": metadata.version("torch"), "step": STEP}
 
 
-def measure(card: Device) -> Constants:
+def measure(card: Device) -> MeasuredOverhead:
     """Use the card for what a training step uses it for, and see what is gone beside what torch has reserved.
 
     Others' use of the card must stand still meanwhile; the smallest of several readings is taken. Raises ReadingError.
@@ -74,7 +74,7 @@ def measure(card: Device) -> Constants:
     torch.cuda.synchronize()
     workspace = torch.cuda.memory_allocated()
     readings = [device_used_bytes(card, 0).device - before - torch.cuda.memory_reserved() for _ in range(5)]
-    return Constants(min(readings), workspace, measured=True)
+    return MeasuredOverhead(min(readings), workspace, measured=True)
 
 
 def work_as_a_step(device: str) -> None:

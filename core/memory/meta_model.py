@@ -21,7 +21,7 @@ from core.model.moe import experts_of, fused_weights
 from core.recipe import LoraSettings, QuantizationSettings
 
 
-def sketch_base(
+def meta_base(
     config: dict[str, Any], settings: QuantizationSettings, dtype: torch.dtype, attention: str = "auto"
 ) -> PreTrainedModel:
     """The frozen base on meta tensors, in its bits. Raises ModelError where its architecture cannot be built."""
@@ -57,7 +57,7 @@ def sketch(
     attention: str = "auto",
 ) -> PeftModel:
     """The base with fresh adapters. Raises ModelError."""
-    base = sketch_base(config, quantization, dtype, attention)
+    base = meta_base(config, quantization, dtype, attention)
     with torch.device("meta"):  # DoRA copies layers, and bitsandbytes makes a copy on the device of the moment
         return attach_lora(base, lora, adapters_in)
 

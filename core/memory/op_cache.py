@@ -15,7 +15,7 @@ MOST = 50_000
 _UNKNOWN: Any = object()
 
 
-class Memo:
+class OpCache:
     """Remembers results. Call it with an operator and its arguments, as `operator(*args, **kwargs)` would be called."""
 
     def __init__(self) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.memory.problem import Peak, Question, with_settings
+from core.memory.problem import Peak, PlanningProblem, with_settings
 from core.memory.reasons import reasons_for
-from core.memory.strategy import Way, most_frugal, share_of
+from core.memory.strategy import Strategy, most_frugal, share_of
 from core.recipe import Recipe
 from core.sizes import show_size
 
@@ -27,7 +27,7 @@ LENGTH_PARTS = 8
 class Plan:
     """What was chosen, and why; `way` is None where nothing fits, and `peak` is then that of the most frugal way."""
 
-    way: Way | None
+    way: Strategy | None
     peak: Peak
     budget_bytes: int
     read_as: str
@@ -56,7 +56,7 @@ class Plan:
         }
 
 
-def plan(question: Question) -> Plan:
+def plan(question: PlanningProblem) -> Plan:
     """The fastest way that fits, or what would be needed."""
     frugal = most_frugal(question.ways)
     smallest = question.peak(frugal)
@@ -78,9 +78,9 @@ def plan(question: Question) -> Plan:
     )
 
 
-def _fastest(question: Question) -> Way:
+def _fastest(question: PlanningProblem) -> Strategy:
     """The fastest way that fits; there is one. A larger micro-batch is taken to need no less than a smaller."""
-    best: Way | None = None
+    best: Strategy | None = None
     for levers in question.levers:
         ways = sorted((replace(levers, micro_batch=size) for size in question.sizes), key=question.seconds)
         if best is not None and question.seconds(ways[0]) >= question.seconds(best):
@@ -91,14 +91,14 @@ def _fastest(question: Question) -> Way:
     return best or most_frugal(question.ways)
 
 
-def _fastest_of(question: Question, ways: list[Way]) -> Way | None:
+def _fastest_of(question: PlanningProblem, ways: list[Strategy]) -> Strategy | None:
     """Of `ways`, the fastest first, that differ in their micro-batch alone: the first that fits."""
     by_size = sorted(ways, key=lambda way: way.micro_batch)
     fitting = set(by_size[: bisect_left(by_size, True, key=lambda way: not question.fits(way))])
     return next((way for way in ways if way in fitting and question.fits(way)), None)
 
 
-def _refused(question: Question, frugal: Way, smallest: Peak) -> Plan:
+def _refused(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> Plan:
     wanting = smallest.process - question.budget.bytes
     why = f"even the most frugal way takes {show_size(smallest.process)}, {show_size(wanting)} more than the budget"
     return Plan(
@@ -115,7 +115,7 @@ def _refused(question: Question, frugal: Way, smallest: Peak) -> Plan:
     )
 
 
-def _cheapest_ways(question: Question, frugal: Way, smallest: Peak) -> list[dict[str, Any]]:
+def _cheapest_ways(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> list[dict[str, Any]]:
     """Up to three changes that a person could allow, those first that fit, then by how little they change."""
     budget = question.budget.bytes
     found = [
@@ -131,7 +131,7 @@ def _cheapest_ways(question: Question, frugal: Way, smallest: Peak) -> list[dict
     ]
 
 
-def _changes(question: Question, frugal: Way, smallest: Peak) -> Iterator[tuple[str, Recipe, Way]]:
+def _changes(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> Iterator[tuple[str, Recipe, Strategy]]:
     """What a person could allow, each with the recipe and the way that it makes."""
     recipe = question.recipe
     smaller = SMALLER.get(recipe.train.optimizer)
@@ -144,7 +144,7 @@ def _changes(question: Question, frugal: Way, smallest: Peak) -> Iterator[tuple[
             yield f"lora.rank={rank}", with_settings(recipe, "lora", rank=rank), frugal
 
 
-def _longest_that_fits(question: Question, frugal: Way, smallest: Peak) -> int:
+def _longest_that_fits(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> int:
     """The longest length limit, in eighths of the present one, that fits the budget; an eighth where none does."""
     recipe = question.recipe
     part = recipe.data.max_length / LENGTH_PARTS

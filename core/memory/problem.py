@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from core.memory.budget import Budget
-from core.memory.device import Target
-from core.memory.strategy import Way, seconds, share_of, ways_of
+from core.memory.device import PlanningDevice
+from core.memory.strategy import Strategy, seconds, share_of, ways_of
 from core.memory.trace import MicroBatch, Traced
 from core.memory.workload import Data, Work, work_of
 from core.recipe import Recipe
@@ -23,7 +23,7 @@ class Peak:
     """Bytes at the step's highest moment: of tensors by category, and of the process around them."""
 
     traced: Traced
-    target: Target
+    target: PlanningDevice
     heap: str = "kept"
 
     @property
@@ -59,11 +59,11 @@ TraceOf = Callable[[Recipe, Sequence[MicroBatch], str, bool], Traced]
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanningProblem:
     """What is asked: a recipe on a device within a budget, over data whose lengths are known or assumed."""
 
     recipe: Recipe
-    target: Target
+    target: PlanningDevice
     budget: Budget
     parameters: int
     packed: bool
@@ -87,12 +87,12 @@ class Question:
         return [size for size in divisors if size == 1 or size * mean <= BUSY_TOKENS[self.target.kind]]
 
     @cached_property
-    def ways(self) -> list[Way]:
+    def ways(self) -> list[Strategy]:
         """All of them, the fastest first."""
         return sorted(ways_of(self.recipe, self.target, self.sizes), key=self.seconds)
 
     @cached_property
-    def levers(self) -> list[Way]:
+    def levers(self) -> list[Strategy]:
         """What ways can differ in besides their micro-batch, as ways of the largest one, the fastest first."""
         most = max(self.sizes)
         return [way for way in self.ways if way.micro_batch == most]
@@ -105,11 +105,11 @@ class Question:
             self._work[size, length] = work_of(parts, steps, self.packed)
         return self._work[size, length]
 
-    def seconds(self, way: Way) -> float:
+    def seconds(self, way: Strategy) -> float:
         """Roughly what an optimizer step takes."""
         return seconds(way, self.recipe, self.target, self.parameters, self.work(way.micro_batch), self.met)
 
-    def fits(self, way: Way) -> bool:
+    def fits(self, way: Strategy) -> bool:
         """Whether the way is within the budget."""
         if way.optimizer != self.ways[0].optimizer:  # not worth a trace where even no states at all would not do
             peak = self.peak(replace(way, optimizer=self.ways[0].optimizer))
@@ -118,7 +118,7 @@ class Question:
                 return False
         return self.peak(way).process <= self.budget.bytes
 
-    def peak(self, way: Way, recipe: Recipe | None = None) -> Peak:
+    def peak(self, way: Strategy, recipe: Recipe | None = None) -> Peak:
         """What the step takes that way."""
         recipe = with_settings(recipe or self.recipe, "train", optimizer=way.optimizer)
         largest = self.work(way.micro_batch, recipe.data.max_length).largest

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from core.memory.problem import Peak, Question
-from core.memory.strategy import Way, share_of
+from core.memory.problem import Peak, PlanningProblem
+from core.memory.strategy import Strategy, share_of
 from core.sizes import show_size
 from core.step.packing import packing_is_wanted
 
 Reason = dict[str, Any]
 
 
-def reasons_for(question: Question, way: Way, peak: Peak) -> list[Reason]:
+def reasons_for(question: PlanningProblem, way: Strategy, peak: Peak) -> list[Reason]:
     """A reason for each choice, in the order in which a person reads them."""
     found = [*_batches(question, way), _checkpointing(question, way, peak), _packed(question)]
     found += _optimizer(question, way, peak)
@@ -26,7 +26,7 @@ def reasons_for(question: Question, way: Way, peak: Peak) -> list[Reason]:
     return found
 
 
-def _batches(question: Question, way: Way) -> list[Reason]:
+def _batches(question: PlanningProblem, way: Strategy) -> list[Reason]:
     rules, largest = question.recipe.train, question.work(way.micro_batch).largest
     at_once = f"the largest micro-batch is {largest.packs} x {largest.width} tokens"
     if rules.micro_batch is not None:
@@ -42,7 +42,7 @@ def _batches(question: Question, way: Way) -> list[Reason]:
     return [_reason("micro_batch", way.micro_batch, why), _reason("accumulation", rounds, makes)]
 
 
-def _checkpointing(question: Question, way: Way, peak: Peak) -> Reason:
+def _checkpointing(question: PlanningProblem, way: Strategy, peak: Peak) -> Reason:
     if question.recipe.train.gradient_checkpointing != "auto":
         return _reason("checkpointing", way.checkpointing, "you set it")
     if way.checkpointing == "off":
@@ -52,7 +52,7 @@ def _checkpointing(question: Question, way: Way, peak: Peak) -> Reason:
     return _saving(question, way, peak, "checkpointing", way.checkpointing, without)
 
 
-def _optimizer(question: Question, way: Way, peak: Peak) -> list[Reason]:
+def _optimizer(question: PlanningProblem, way: Strategy, peak: Peak) -> list[Reason]:
     if question.recipe.train.optimizer != "auto":
         return []
     if "8bit" not in way.optimizer:
@@ -62,7 +62,7 @@ def _optimizer(question: Question, way: Way, peak: Peak) -> list[Reason]:
     return [_reason("train.optimizer", way.optimizer, f"states in 8 bits save {saved}, and hardly change the result")]
 
 
-def _packed(question: Question) -> Reason:
+def _packed(question: PlanningProblem) -> Reason:
     if question.packed:
         return _reason("packed", True, "conversations share rows without seeing each other, so none is padded")
     if not packing_is_wanted(question.recipe.train):
@@ -70,7 +70,9 @@ def _packed(question: Question) -> Reason:
     return _reason("packed", False, "this model needs a row for each conversation")
 
 
-def _saving(question: Question, way: Way, peak: Peak, setting: str, value: object, without: Way) -> Reason:
+def _saving(
+    question: PlanningProblem, way: Strategy, peak: Peak, setting: str, value: object, without: Strategy
+) -> Reason:
     """It saves so much, and takes so much more time, than `without` it."""
     saved = show_size(question.peak(without).process - peak.process)
     slower = question.seconds(way) / question.seconds(without) - 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from core.memory.device import Target
+from core.memory.device import PlanningDevice
 from core.memory.workload import Work
 from core.recipe import Recipe
 
@@ -28,7 +28,7 @@ EIGHT_BIT_STATES = 1.006
 
 
 @dataclass(frozen=True)
-class Way:
+class Strategy:
     """One way to run the training: what the plan decides.
 
     `offload`: what the layers keep for the backward pass waits in ordinary memory. `embeddings_in_ram`: so do the
@@ -55,7 +55,7 @@ class Way:
         }
 
 
-def ways_of(recipe: Recipe, target: Target, sizes: Sequence[int]) -> Iterator[Way]:
+def ways_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Iterator[Strategy]:
     """All ways that leave as it is what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
@@ -65,7 +65,7 @@ def ways_of(recipe: Recipe, target: Target, sizes: Sequence[int]) -> Iterator[Wa
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
     for size, mode, optimizer, embeddings, heap in product(sizes, modes, optimizers, embedding, heaps):
         for offload in moving if mode == "full" else (False,):
-            yield Way(size, mode, optimizer, offload, embeddings, heap)
+            yield Strategy(size, mode, optimizer, offload, embeddings, heap)
 
 
 def share_of(recipe: Recipe) -> int:
@@ -73,7 +73,7 @@ def share_of(recipe: Recipe) -> int:
     return -(-recipe.train.effective_batch // recipe.train.devices)
 
 
-def most_frugal(ways: Sequence[Way]) -> Way:
+def most_frugal(ways: Sequence[Strategy]) -> Strategy:
     """The one that takes the least memory."""
     return min(
         ways,
@@ -88,7 +88,9 @@ def most_frugal(ways: Sequence[Way]) -> Way:
     )
 
 
-def seconds(way: Way, recipe: Recipe, target: Target, parameters: int, work: Work, met: float = 1.0) -> float:
+def seconds(
+    way: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, met: float = 1.0
+) -> float:
     """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
 
     `met` is the share of the parameters that computes for one token: less than 1 for mixtures.

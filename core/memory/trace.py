@@ -21,7 +21,7 @@ from core.memory.activation_offload import Offloaded
 from core.memory.meta_attention import attention_of
 from core.memory.meta_dropout import dropout_of
 from core.memory.meta_moe import experts_on
-from core.memory.op_cache import Memo
+from core.memory.op_cache import OpCache
 from core.memory.optimizer_states import OptimizerStates
 from core.memory.tensor_counter import Counter
 from core.model.moe import experts_of, fused_weights, numbers_in
@@ -31,7 +31,7 @@ from core.step.checkpointing import checkpoint
 from core.step.fused_lora import fuse
 from core.step.loss import last_hidden, loss_at
 
-_made = Memo()
+_made = OpCache()
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ LOOKED_AT = 20_000
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ConversationLength:
     """How long a conversation is, in tokens, and how many of them are trained on."""
 
     length: int
     trained: int
 
-    def cut(self, max_length: int) -> Conversation:
+    def cut(self, max_length: int) -> ConversationLength:
         """It with at most so many tokens, as many of them trained on as before where that is possible."""
         if self.length <= max_length:
             return self
-        return Conversation(max_length, min(self.trained, max_length - 1))
+        return ConversationLength(max_length, min(self.trained, max_length - 1))
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Work:
 class Data:
     """A run's conversations, and in which order it takes them."""
 
-    conversations: Sequence[Conversation]
+    conversations: Sequence[ConversationLength]
     steps: int
     effective_batch: int
     seed: int
     devices: int = 1
 
-    def parts(self, micro_batch: int, max_length: int, packed: bool) -> tuple[list[list[Conversation]], int]:
+    def parts(self, micro_batch: int, max_length: int, packed: bool) -> tuple[list[list[ConversationLength]], int]:
         """The run's micro-batches of `micro_batch` conversations cut to `max_length`, and how many steps they make.
 
         Where several devices train, those of all of them: each takes its share of every step, as
@@ -65,7 +65,7 @@ class Data:
         return parts, steps
 
 
-def work_of(parts: Sequence[Sequence[Conversation]], steps: int, packed: bool) -> Work:
+def work_of(parts: Sequence[Sequence[ConversationLength]], steps: int, packed: bool) -> Work:
     """Of all micro-batches `parts` of `steps` optimizer steps."""
     shapes = [shape_of(part, packed) for part in parts]
     tokens = [shape.packs * shape.width for shape in shapes]
@@ -75,7 +75,7 @@ def work_of(parts: Sequence[Sequence[Conversation]], steps: int, packed: bool) -
     return Work(largest, sum(tokens) / steps)
 
 
-def shape_of(part: Sequence[Conversation], packed: bool) -> MicroBatch:
+def shape_of(part: Sequence[ConversationLength], packed: bool) -> MicroBatch:
     """The shape that the trainer's own collate functions give to a micro-batch of these conversations."""
     lengths = [each.length for each in part]
     trained = sum(min(each.trained, each.length - 1) for each in part)

@@ -41,11 +41,11 @@ _WRAPPED = {
 # What older versions saved beside the weights, and what nothing is computed with: masks, rotations, positions.
 _NO_WEIGHTS = re.compile(r"inv_freq|masked_bias|position_ids|(k|v|q|kv)_scale$")
 _AHEAD = re.compile(r"nextn|mtp|multi_token")
-_known: dict[Any, Fit] = {}
+_known: dict[Any, ModelFit] = {}
 
 
 @dataclass(frozen=True)
-class Fit:
+class ModelFit:
     """How a model's files suit its architecture: what does not, by the model's names, and what is passed over.
 
     `wrong` is empty where all that text is computed with is there; else what is wrong, as sentences. `said` are
@@ -66,7 +66,7 @@ class _Loaded:
     misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
-def refuse_misfit(found: FoundModel) -> Fit:
+def refuse_misfit(found: FoundModel) -> ModelFit:
     """Raise ModelError where the files of `found`, here or still on the Hub, do not suit its architecture."""
     fit = fit_of(found)
     if fit.wrong:
@@ -74,10 +74,10 @@ def refuse_misfit(found: FoundModel) -> Fit:
     return fit
 
 
-def fit_of(found: FoundModel) -> Fit:
+def fit_of(found: FoundModel) -> ModelFit:
     """How the files of `found` suit its architecture. Raises ModelError: it cannot be built, or the Hub not asked."""
     if needs_code(found.config):
-        return Fit(undecided=f"{found.label} runs code of its own, so its files are looked at when it is loaded.")
+        return ModelFit(undecided=f"{found.label} runs code of its own, so its files are looked at when it is loaded.")
     tensors = found.tensors or fetch_headers(found.source, str(found.revision), found.files)
     key = (found.label, json.dumps(found.config, sort_keys=True), tuple(tensors))
     if key not in _known:
@@ -86,7 +86,7 @@ def fit_of(found: FoundModel) -> Fit:
     return _known[key]
 
 
-def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> Fit:
+def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> ModelFit:
     model = outline(found.config, torch.bfloat16)
     loaded = _load_on_meta(model, tensors)
     by_name, modules = {tensor.name: tensor for tensor in tensors}, dict(model.named_modules())
@@ -98,7 +98,7 @@ def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> Fit:
         else ()
     )
     wrong = _wrong(loaded, foreign, model)
-    return Fit(f"{found.label}: {wrong}" if wrong else "", said)
+    return ModelFit(f"{found.label}: {wrong}" if wrong else "", said)
 
 
 def _load_on_meta(model: PreTrainedModel, tensors: Sequence[TensorShape]) -> _Loaded:

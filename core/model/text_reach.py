@@ -22,11 +22,11 @@ from core.model.attention import FLASH
 
 LINEAR = (torch.nn.Linear, Conv1D)
 _MOST_KNOWN = 64
-_known: dict[tuple[type, str], Reach] = {}
+_known: dict[tuple[type, str], TextReach] = {}
 
 
 @dataclass(frozen=True)
-class Reach:
+class TextReach:
     """Names of linear layers: those that text does not reach, and those that answer with more than one tensor.
 
     The latter choose experts by a class of their own; an adapter can be added to neither's answer with any sense.
@@ -36,7 +36,7 @@ class Reach:
     choosers: frozenset[str] = frozenset()
 
 
-def reach(model: PreTrainedModel) -> Reach:
+def reach(model: PreTrainedModel) -> TextReach:
     """What of `model` cannot learn from text; of a model for text alone all can.
 
     Where its pass cannot be followed without values, all that lies outside of its decoder, if its config names one.
@@ -49,7 +49,7 @@ def reach(model: PreTrainedModel) -> Reach:
     return _known[key]
 
 
-def _find(model: PreTrainedModel) -> Reach:
+def _find(model: PreTrainedModel) -> TextReach:
     linear, met = _linear(model), dict[str, bool]()
 
     def follow(name: str, module: torch.nn.Module) -> None:
@@ -69,8 +69,8 @@ def _find(model: PreTrainedModel) -> Reach:
         with torch.no_grad(), values_unseen():
             twin(input_ids=torch.zeros((1, 2), dtype=torch.long, device="meta"), use_cache=False)
     except Exception:  # an architecture that looks at values, as routing by hand does: its config has to tell
-        return Reach(frozenset(name for name in linear if not _is_in_decoder(name, model)))
-    return Reach(frozenset(linear) - set(met), frozenset(name for name, plain in met.items() if not plain))
+        return TextReach(frozenset(name for name in linear if not _is_in_decoder(name, model)))
+    return TextReach(frozenset(linear) - set(met), frozenset(name for name, plain in met.items() if not plain))
 
 
 def _linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import NibbleError
-from core.preflight.inspection import NOT_READ_YET, Look, TokenizerFor, changed
+from core.preflight.inspection import NOT_READ_YET, Inspection, TokenizerFor, changed
 from core.preflight.save import save_cleaned, save_report
 from core.recipe import Recipe, make_recipe
 from core.workspace import Workspace, as_path
@@ -21,12 +21,12 @@ ROWS_AT_ONCE = 1000
 NOTHING: State = {"stage": "idle", "progress": 0.0, "error": None}
 
 
-class Desk:
+class DatasetSession:
     """`answer` takes what the Data tab asks. `tokenizer_for` gives the tokenizer of a model as a recipe names it."""
 
     def __init__(self, workspace: Workspace, tokenizer_for: TokenizerFor) -> None:
         self._workspace, self._tokenizer_for = workspace, tokenizer_for
-        self._look: Look | None = None
+        self._look: Inspection | None = None
         self._looked_at: tuple[Any, ...] = ()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Desk:
         if before is not None and same == self._looked_at and before.state()["stage"] != "failed":
             return self.state()
         self.close()
-        self._look, self._looked_at = Look(self._workspace, wanted, self._tokenizer_for, before), same
+        self._look, self._looked_at = Inspection(self._workspace, wanted, self._tokenizer_for, before), same
         threading.Thread(target=self._look.work, name="desk", daemon=True).start()
         return self.state()
 
@@ -108,7 +108,7 @@ class Desk:
         loaded, left_out = self._open_look().conversations()
         return {"path": str(path), "rows": save_cleaned(loaded, left_out, path, without_copies)}
 
-    def _open_look(self) -> Look:
+    def _open_look(self) -> Inspection:
         if self._look is None:
             raise NibbleError("No dataset is being looked at. Choose one.")
         return self._look

@@ -48,11 +48,11 @@ class _Parts:
     renderer: Renderer  # one of its own for single rows: they need not wait for the check's
 
 
-class Look:
+class Inspection:
     """`work` in a thread of its own; everything else may be called from another one."""
 
     def __init__(
-        self, workspace: Workspace, recipe: Recipe, tokenizer_for: TokenizerFor, before: Look | None = None
+        self, workspace: Workspace, recipe: Recipe, tokenizer_for: TokenizerFor, before: Inspection | None = None
     ) -> None:
         self.recipe = recipe
         self.report: Report | None = None

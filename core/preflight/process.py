@@ -19,7 +19,7 @@ from core.system.child_process import Answer, Child, Request, serve
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from core.preflight.dataset_session import Desk
+    from core.preflight.dataset_session import DatasetSession
 
 IDLE_SECONDS = 15 * 60
 # So long a check waits for the data to be read; a page stays answered meanwhile.
@@ -51,7 +51,7 @@ class _Work:
     """What the helper does for the server: looks at data, checks what a run would meet."""
 
     def __init__(self) -> None:
-        self._desk: Desk | None = None
+        self._desk: DatasetSession | None = None
 
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `desk` (what the Data tab asks), `preview`, `check`, `plan`."""
@@ -70,11 +70,11 @@ class _Work:
         else:
             raise NibbleError(f"The helper knows no {request['op']!r}.")
 
-    def _on(self, workspace: Workspace) -> Desk:
-        from core.preflight.dataset_session import Desk
+    def _on(self, workspace: Workspace) -> DatasetSession:
+        from core.preflight.dataset_session import DatasetSession
 
         if self._desk is None:
-            self._desk = Desk(workspace, _tokenizer)
+            self._desk = DatasetSession(workspace, _tokenizer)
         return self._desk
 
     def _preview(self, workspace: Workspace, recipe: dict[str, Any], row: int) -> Answer:

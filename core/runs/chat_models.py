@@ -28,7 +28,7 @@ KINDS = "base:<model>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>, adap
 
 
 @dataclass(frozen=True)
-class Voice:
+class ChatModel:
     """Who answers: a base in its bits, and the adapter over it, None for the base alone.
 
     `quantization` is as in a recipe. `tokenizer` is the folder with the tokenizer and template that the adapter was
@@ -47,32 +47,32 @@ class Voice:
     pinned: Path | None = None
 
     def as_request(self) -> dict[str, Any]:
-        """As JSON for the chat's process; `Voice.from_request` reads it back."""
+        """As JSON for the chat's process; `ChatModel.from_request` reads it back."""
         return {**vars(self), **{name: str(path) if (path := getattr(self, name)) else None for name in _PATHS}}
 
     @classmethod
-    def from_request(cls, values: dict[str, Any]) -> Voice:
+    def from_request(cls, values: dict[str, Any]) -> ChatModel:
         """What `as_request` gave."""
         return cls(**{**values, **{name: Path(values[name]) if values[name] else None for name in _PATHS}})
 
 
-def voices(workspace: Workspace) -> list[Voice]:
+def voices(workspace: Workspace) -> list[ChatModel]:
     """All that can be talked to: runs, newest first, each with its best and its checkpoints; others' adapters; bases.
 
     Runs whose recipe cannot be read are left out.
     """
-    found = [voice for run in list_runs(workspace) for voice in voices_of(run)]
+    found = [voice for run in list_runs(workspace) for voice in chat_models_of(run)]
     for folder in _adapter_folders(workspace):
         if _is_adapter(folder) and _base_of(folder):
             found.append(_of_folder(folder, folder.name))
-    return found + [base_voice(choice.value, choice.label) for choice in model_choices(workspace)]
+    return found + [base_chat_model(choice.value, choice.label) for choice in model_choices(workspace)]
 
 
-def find_voice(workspace: Workspace, key: str) -> Voice:
+def find_chat_model(workspace: Workspace, key: str) -> ChatModel:
     """The voice with this key; a run may be named as in the commands. Raises NibbleError: there is none such."""
     kind, _, name = key.strip().partition(":")
     if kind == "base" and name:
-        return base_voice(name)
+        return base_chat_model(name)
     if kind == "run" and name:
         wanted, _, part = name.partition("/")
         return _part_of_run(find_run(workspace, wanted), part)
@@ -81,23 +81,23 @@ def find_voice(workspace: Workspace, key: str) -> Voice:
     raise NibbleError(f"{key!r} is nobody to talk to. Choose one of: {KINDS}.")
 
 
-def base_voice(model: str, label: str | None = None) -> Voice:
+def base_chat_model(model: str, label: str | None = None) -> ChatModel:
     """The base `model` alone, in NF4."""
     preset = model_presets().get(model)
     shown = preset.title.partition(" · ")[0] if preset else label or model
-    return Voice(f"base:{model}", f"{shown}, without an adapter", model, None, _NF4, None)
+    return ChatModel(f"base:{model}", f"{shown}, without an adapter", model, None, _NF4, None)
 
 
-def without_adapter(voice: Voice) -> Voice:
+def without_adapter(voice: ChatModel) -> ChatModel:
     """The base under `voice`, asked in the same way: with its tokenizer and template."""
-    alone = base_voice(voice.model)
+    alone = base_chat_model(voice.model)
     return replace(voice, key=alone.key, label=alone.label, adapter=None)
 
 
 _NF4: dict[str, Any] = QuantizationSettings().model_dump()
 
 
-def voices_of(run: Run) -> Iterator[Voice]:
+def chat_models_of(run: Run) -> Iterator[ChatModel]:
     """A run's voices: its result, its best, its checkpoints, the newest first."""
     try:
         recipe = _recipe(run)
@@ -117,7 +117,7 @@ def _names(run: Run, checkpoint: Path) -> tuple[str, str]:
     return f"/checkpoint/{checkpoint.name}", f"{run.name} · step {checkpoint.name}"
 
 
-def _part_of_run(run: Run, part: str) -> Voice:
+def _part_of_run(run: Run, part: str) -> ChatModel:
     recipe = _recipe(run)
     if not part:
         if not _is_adapter(run.adapter):
@@ -138,10 +138,10 @@ def _part_of_run(run: Run, part: str) -> Voice:
     return _over(run, recipe, *_names(run, folder), folder / "adapter")
 
 
-def _over(run: Run, recipe: Recipe, part: str, label: str, adapter: Path) -> Voice:
+def _over(run: Run, recipe: Recipe, part: str, label: str, adapter: Path) -> ChatModel:
     kept = ("template", "generation_prompt", "system")
     data = {name: getattr(recipe.data, name) for name in kept}
-    return Voice(
+    return ChatModel(
         f"run:{run.id}{part}",
         label,
         recipe.model,
@@ -197,7 +197,7 @@ def _adapter_folders(workspace: Workspace) -> list[Path]:
     )
 
 
-def _outside(workspace: Workspace, name: str) -> Voice:
+def _outside(workspace: Workspace, name: str) -> ChatModel:
     """An adapter that another tool made, by its name in the workspace or by its folder."""
     kept = next((folder for folder in _adapter_folders(workspace) if folder.name == name), None)
     folder = kept or as_path(name)
@@ -214,11 +214,11 @@ def _outside(workspace: Workspace, name: str) -> Voice:
     return _of_folder(folder.resolve(), name if kept else str(folder.resolve()))
 
 
-def _of_folder(folder: Path, name: str) -> Voice:
+def _of_folder(folder: Path, name: str) -> ChatModel:
     config = read_json(folder / CONFIG)
     revision = config.get("revision") or None
     tokenizer = folder if _has_tokenizer(folder) else None
-    return Voice(f"adapter:{name}", folder.name, _base_of(folder), revision, _NF4, folder, tokenizer)
+    return ChatModel(f"adapter:{name}", folder.name, _base_of(folder), revision, _NF4, folder, tokenizer)
 
 
 def _base_of(folder: Path) -> str:

@@ -51,7 +51,7 @@ _NOTHING_FOR = {
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Heartbeat:
     """What the worker said last. Spans in seconds; `usual` of each thing that has been timed.
 
     `card` holds `temperature_celsius` and `power_watts`, on a GPU.
@@ -74,7 +74,7 @@ class Pulse:
         return max(0.0, now - self.at)
 
 
-class Heart:
+class HeartbeatWriter:
     """The worker's end: a thread that beats into pulse.json. Before `with` it only listens.
 
     `device` is set once it is known: then the card's temperature and power are said too.
@@ -91,7 +91,7 @@ class Heart:
         self._end, self._lock, self._writing = threading.Event(), threading.Lock(), threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="pulse", daemon=True)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> HeartbeatWriter:
         self._beat()
         self._thread.start()
         return self
@@ -168,11 +168,11 @@ class Heart:
             }
 
 
-def read_pulse(run: Run) -> Pulse | None:
+def read_heartbeat(run: Run) -> Heartbeat | None:
     """What the worker of `run` said last; None where it has not said anything that can be read."""
     said: Any = read_json(run.dir / FILE)
     try:
-        return Pulse(**{name: said[name] for name in Pulse.__dataclass_fields__})
+        return Heartbeat(**{name: said[name] for name in Heartbeat.__dataclass_fields__})
     except (KeyError, TypeError):
         return None
 
@@ -185,7 +185,7 @@ def hanging(run: Run, now: float | None = None) -> str | None:
     status = run.status()
     if not status.active or status.pid is None:
         return None
-    pulse = read_pulse(run)
+    pulse = read_heartbeat(run)
     saved = _saved(pulse)
     if _is_paused(status.pid, status.pid_started):
         how = f" Let it go on with: kill -CONT {status.pid}. Or end it now{saved}."
@@ -199,7 +199,7 @@ def hanging(run: Run, now: float | None = None) -> str | None:
     return _too_long(pulse, silent, saved)
 
 
-def _too_long(pulse: Pulse, silent: float, saved: str) -> str | None:
+def _too_long(pulse: Heartbeat, silent: float, saved: str) -> str | None:
     unknown, least = LIMITS.get(pulse.doing, (None, 0.0))
     usual = pulse.usual.get(pulse.doing)
     limit = unknown if usual is None else max(least, TIMES_THE_USUAL * usual)
@@ -227,11 +227,11 @@ def stopping(run: Run, now: float | None = None) -> Stopping | None:
     if request is None or request.action != "stop" or not run.status().active:
         return None
     moment = time.monotonic() if now is None else now
-    limit = _stop_limit(read_pulse(run))
+    limit = _stop_limit(read_heartbeat(run))
     return Stopping(request.time, limit, limit - (moment - request.at))
 
 
-def _stop_limit(pulse: Pulse | None) -> float:
+def _stop_limit(pulse: Heartbeat | None) -> float:
     """How long a stop may take, in seconds, before the run is ended: a minute more than what there is yet to do."""
     if pulse is None or pulse.doing not in TIMED:
         return STOP_SECONDS
@@ -239,7 +239,7 @@ def _stop_limit(pulse: Pulse | None) -> float:
     return STOP_SECONDS + first + 2 * sum(pulse.usual.values())
 
 
-def _saved(pulse: Pulse | None) -> str:
+def _saved(pulse: Heartbeat | None) -> str:
     if pulse is None or pulse.saved_step is None:
         return "; nothing of it has been saved yet"
     return f"; resumed, it goes on from its last checkpoint (step {pulse.saved_step:,})"

@@ -15,7 +15,7 @@ import psutil
 
 from core.errors import RunError
 from core.runs.device_lock import ask_to_give_way, holder
-from core.runs.heartbeat import read_pulse, stopping
+from core.runs.heartbeat import read_heartbeat, stopping
 from core.runs.manifest import newest_valid
 from core.runs.notify import forget, tell_end
 from core.runs.queue import at_work, leave, newest, order
@@ -170,7 +170,7 @@ class Supervisor:
 
     def _write_last_word(self, run: Run, why: str) -> str:
         """What the worker of `run`, which is no more, could not write."""
-        pulse, status = read_pulse(run), run.status()
+        pulse, status = read_heartbeat(run), run.status()
         step = max(status.step, pulse.step if pulse is not None and pulse.pid == status.pid else 0)
         saved, _ = newest_valid(run.dir / "checkpoints")
         kept = "Nothing of it had been saved yet."

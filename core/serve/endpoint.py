@@ -22,8 +22,8 @@ from starlette.routing import Route
 
 from core.chat.client import ChatClient
 from core.errors import AskError, ChildError, NibbleError
-from core.generation.reply import Piece
-from core.runs.chat_models import Voice
+from core.generation.reply import PartialReply
+from core.runs.chat_models import ChatModel
 from core.serve.protocol import Completion, RequestError, model_card
 from core.serve.request import Wanted, read_request
 from core.serve.served_models import Served
@@ -86,7 +86,7 @@ class Endpoint:
         await self._voice(name)
         return JSONResponse(model_card(name))
 
-    async def _voice(self, name: str) -> Voice:
+    async def _voice(self, name: str) -> ChatModel:
         voice = await asyncio.to_thread(self._served.find, name)
         if voice is None:
             known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
@@ -113,7 +113,7 @@ class Endpoint:
             self._done(reply)
         return JSONResponse(Completion(wanted.model).whole(last))
 
-    async def _chunks(self, reply: _Reply, first: Piece, wanted: Wanted) -> AsyncIterator[str]:
+    async def _chunks(self, reply: _Reply, first: PartialReply, wanted: Wanted) -> AsyncIterator[str]:
         """The reply as server-sent events. Starlette ends this where the client has gone."""
         completion, piece = Completion(wanted.model), first
         try:
@@ -142,13 +142,13 @@ class Endpoint:
 class _Reply:
     """A reply that is made in a thread and heard in the server's loop."""
 
-    def __init__(self, client: ChatClient, voice: Voice, wanted: Wanted) -> None:
-        self._pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+    def __init__(self, client: ChatClient, voice: ChatModel, wanted: Wanted) -> None:
+        self._pieces: asyncio.Queue[PartialReply | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._left = threading.Event()
         threading.Thread(target=self._make, args=(client, voice, wanted), daemon=True).start()
 
-    def _make(self, client: ChatClient, voice: Voice, wanted: Wanted) -> None:
+    def _make(self, client: ChatClient, voice: ChatModel, wanted: Wanted) -> None:
         reply = client.stream(voice, wanted.messages, wanted.sampling, owner="endpoint", asked=wanted.asked)
         try:
             for piece in reply:
@@ -160,7 +160,7 @@ class _Reply:
         finally:
             reply.close()  # type: ignore[attr-defined]
 
-    def _tell(self, what: Piece | Exception) -> None:
+    def _tell(self, what: PartialReply | Exception) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, what)
 
@@ -168,7 +168,7 @@ class _Reply:
         """Nobody listens any more: the reply ends within a token or two."""
         self._left.set()
 
-    async def next(self) -> Piece:
+    async def next(self) -> PartialReply:
         """The next piece. Raises RequestError where there is none because something went wrong."""
         found = await self._pieces.get()
         if isinstance(found, AskError):
@@ -179,7 +179,7 @@ class _Reply:
             raise RequestError(500, f"This should not have happened ({type(found).__name__}).") from found
         return found
 
-    async def first(self, request: Request) -> Piece:
+    async def first(self, request: Request) -> PartialReply:
         """The first piece, as long as the client is there to hear it. Raises RequestError."""
         waiting = asyncio.ensure_future(self.next())
         while not (await asyncio.wait([waiting], timeout=LOOK_SECONDS))[0]:
@@ -188,7 +188,7 @@ class _Reply:
                 raise RequestError(499, GONE)
         return waiting.result()
 
-    async def last(self, request: Request, piece: Piece) -> Piece:
+    async def last(self, request: Request, piece: PartialReply) -> PartialReply:
         """The whole reply, as long as the client is there to hear it. Raises RequestError."""
         looked = self._loop.time()
         while not piece.done:

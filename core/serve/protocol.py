@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 
 FINISHED = {"length": "length", "context": "length"}
 KINDS = {429: "requests"}
@@ -38,7 +38,7 @@ class Completion:
     created: int = field(default_factory=lambda: int(time.time()))
     shown: str = ""
 
-    def whole(self, piece: Piece) -> dict[str, Any]:
+    def whole(self, piece: PartialReply) -> dict[str, Any]:
         """The answer where nothing is streamed."""
         message = {"role": "assistant", "content": piece.text, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": _finish(piece), "logprobs": None}
@@ -48,7 +48,7 @@ class Completion:
         """The first chunk: who speaks."""
         return self._chunk({"role": "assistant", "content": ""}, None)
 
-    def more(self, piece: Piece) -> dict[str, Any] | None:
+    def more(self, piece: PartialReply) -> dict[str, Any] | None:
         """The chunk with what is new in `piece`; None where nothing is."""
         fresh = piece.text[len(self.shown) :] if piece.text.startswith(self.shown) else ""
         if not fresh:
@@ -56,11 +56,11 @@ class Completion:
         self.shown = piece.text
         return self._chunk({"content": fresh}, None)
 
-    def end(self, piece: Piece) -> dict[str, Any]:
+    def end(self, piece: PartialReply) -> dict[str, Any]:
         """The last chunk: why the reply ended."""
         return self._chunk({}, _finish(piece))
 
-    def used(self, piece: Piece) -> dict[str, Any]:
+    def used(self, piece: PartialReply) -> dict[str, Any]:
         """The chunk after the last, for a client that wants the counts."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(piece)}
 
@@ -72,11 +72,11 @@ class Completion:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def _finish(piece: Piece) -> str:
+def _finish(piece: PartialReply) -> str:
     return FINISHED.get(piece.ends, "stop")
 
 
-def usage(piece: Piece) -> dict[str, int]:
+def usage(piece: PartialReply) -> dict[str, int]:
     """Tokens of the prompt, of the reply, and together."""
     counts = {"prompt_tokens": piece.prompt_tokens, "completion_tokens": piece.tokens}
     return {**counts, "total_tokens": sum(counts.values())}

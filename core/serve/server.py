@@ -17,7 +17,7 @@ import uvicorn
 
 from core.chat.client import ChatClient
 from core.errors import NibbleError
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 from core.serve.endpoint import Endpoint
 from core.serve.served_models import Served, name_of
 from core.system.addresses import CONTAINER_HOSTS, Names, lan_address
@@ -37,7 +37,7 @@ class EndpointServer:
         self,
         client: ChatClient,
         workspace: Workspace,
-        voice: Voice,
+        voice: ChatModel,
         key: str,
         port: int | None,
         address: str = LOCAL,

@@ -36,7 +36,7 @@ GPU_BYTES = 9_000_000_000  # an estimate
 
 def run(dev: bool, reinstall: bool) -> None:
     """Install, unless another launch is doing so: then wait for it, and install only what it left undone."""
-    with Lock() as lock:
+    with InstallLock() as lock:
         if reinstall or not ready(dev):
             try:
                 install(dev, reinstall, lock.file.fileno())
@@ -44,13 +44,13 @@ def run(dev: bool, reinstall: bool) -> None:
                 raise NibbleError(explain(str(error))) from error
 
 
-class Lock:
+class InstallLock:
     """One install at a time. The system frees the lock when its holder ends, so none goes stale.
 
     pip inherits it: a launch that was killed may leave a pip behind, and the next launch must wait for that.
     """
 
-    def __enter__(self) -> "Lock":
+    def __enter__(self) -> "InstallLock":
         try:
             self.file = (ROOT / ".venv.lock").open("a+")
         except OSError as error:

@@ -27,7 +27,7 @@ NEEDED_BYTES = 250_000_000
 _PATIENCE_SECONDS = 10.0
 
 
-class Stopped(NibbleError):
+class InstallStopped(NibbleError):
     """The install was stopped on request; nothing of it is used."""
 
 
@@ -55,11 +55,11 @@ def install(
 ) -> str:
     """Install it with pip, from wherever pip is set to look, and import it once. Returns its version.
 
-    `say` gets pip's lines as they come. `stopped`, set from another thread, ends pip and raises Stopped. Raises
+    `say` gets pip's lines as they come. `stopped`, set from another thread, ends pip and raises InstallStopped. Raises
     NibbleError in a sentence for a person. `python` and `requirements` are others in tests.
     """
     setup.check_space(NEEDED_BYTES, "llama.cpp")
-    with setup.Lock() as lock:
+    with setup.InstallLock() as lock:
         say(f"Installing llama.cpp into {python}.")
         output = _pip(python, requirements, say, stopped or threading.Event(), lock.file.fileno())
     asked = [python, "-I", "-c", f"import {PACKAGE}; print({PACKAGE}.__version__)"]
@@ -95,7 +95,9 @@ def _pip(python: str, requirements: Path, say: Callable[[str], None], stopped: t
             _end(pip)
             raise
     if stopped.is_set():
-        raise Stopped("The install of llama.cpp was stopped. Nothing of it is used; start it again whenever you like.")
+        raise InstallStopped(
+            "The install of llama.cpp was stopped. Nothing of it is used; start it again whenever you like."
+        )
     if pip.returncode:
         raise NibbleError(_explained("\n".join(lines)))
     return lines

@@ -13,7 +13,7 @@ from core.memory.budget import Budget
 from core.memory.estimate import NOT_PLANNED, Architecture, conversation_of, question, target_for
 from core.memory.plan import Plan, plan
 from core.memory.problem import with_settings
-from core.memory.strategy import OPTIMIZERS, Way, most_frugal, share_of, ways_of
+from core.memory.strategy import OPTIMIZERS, Strategy, most_frugal, share_of, ways_of
 from core.recipe import Recipe
 from core.sizes import show_size
 from core.step.embedding_offload import keep_embeddings_in_ram
@@ -28,7 +28,7 @@ class Choices:
     `tokens_at_once` are those of the run's largest micro-batch.
     """
 
-    way: Way
+    way: Strategy
     packed: bool
     plan: Plan | None
     reasons: list[dict[str, Any]]

@@ -19,7 +19,7 @@ LEAST_SHARE, LEAST_NATS = 0.05, 0.02
 
 
 @dataclass(frozen=True)
-class Jump:
+class LossJump:
     """The loss has left its usual level; both in nats a token."""
 
     usual: float
@@ -42,7 +42,7 @@ class Health:
         self.lost_in_a_row += 1
         return self.lost_in_a_row
 
-    def sound_step(self, loss: float) -> Jump | None:
+    def sound_step(self, loss: float) -> LossJump | None:
         """A step with `loss`, in nats a token, was taken. Returns a jump once, when it has lasted STEPS_ABOVE steps.
 
         Losses far above the usual do not count towards it, so that a jump cannot become the usual by lasting.
@@ -57,7 +57,7 @@ class Health:
         if self.jumped or self.above < STEPS_ABOVE:
             return None
         self.jumped = True
-        return Jump(usual, loss)
+        return LossJump(usual, loss)
 
     def _deviation(self, usual: float) -> float:
         spread = NORMAL * median(abs(loss - usual) for loss in self.recent)

@@ -37,7 +37,7 @@ from core.model.load import (
 from core.model.lora_config import tell_targets
 from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
-from core.runs.heartbeat import Heart
+from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Run
 from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
@@ -50,9 +50,9 @@ from core.train.decide import Choices, choose
 from core.train.evaluation import Evaluator
 from core.train.memory_limit import enforce
 from core.train.memory_sampler import MemorySampler
-from core.train.oom_retry import Ladder
+from core.train.oom_retry import OomFallback
 from core.train.parallel import ALONE, Ranks
-from core.train.resume import Start, find_start, read_start
+from core.train.resume import ResumePoint, find_start, read_start
 from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
@@ -66,7 +66,7 @@ NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """Everything that a run needs before its first step."""
 
     recipe: Recipe
@@ -76,10 +76,10 @@ class Prepared:
     rows: Rows
     choices: Choices
     steps: int
-    start: Start | None = None
+    start: ResumePoint | None = None
 
 
-def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
+def train(run: Run, ranks: Ranks = ALONE, heart: HeartbeatWriter | None = None) -> str:
     """Train `run` to its end, as rank 0 where there are several. Returns the state it ended in: 'finished', 'stopped'.
 
     `heart` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
@@ -97,7 +97,7 @@ def train(run: Run, ranks: Ranks = ALONE, heart: Heart | None = None) -> str:
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
-            watcher = make_watcher(run, prepared, sampler, heart or Heart(run))
+            watcher = make_watcher(run, prepared, sampler, heart or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
             if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
                 restore_adapter(start.folder, prepared.model)
@@ -139,7 +139,7 @@ def prepare(
     budget: Budget,
     ranks: Ranks = ALONE,
     resumed: Path | None = None,
-) -> Prepared:
+) -> PreparedRun:
     """Load the model, render the data, and decide what the recipe left open.
 
     `resumed` is the checkpoint that the run goes on from: then it keeps to what was decided.
@@ -176,7 +176,7 @@ def prepare(
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
     states = OptimizerStates.of(optimizer_name(choices.way.optimizer, chosen.kind), model, chosen.kind == "cuda")
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
-    return Prepared(recipe, chosen, model, tokenizer, rows, choices, steps, start)
+    return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
 
 def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budget, packed: bool) -> Choices:
@@ -233,7 +233,7 @@ def go_on_unless_stopped(run: Run) -> None:
         raise StoppedBeforeLearning
 
 
-def make_watcher(run: Run, prepared: Prepared, sampler: MemorySampler, heart: Heart) -> Watcher:
+def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heart: HeartbeatWriter) -> Watcher:
     """What happens between the steps."""
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
@@ -243,7 +243,7 @@ def make_watcher(run: Run, prepared: Prepared, sampler: MemorySampler, heart: He
     return watcher
 
 
-def make_trainer(run: Run, prepared: Prepared, watcher: Any, ranks: Ranks) -> NibbleTrainer:
+def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
     # One way for all: with different optimizers their adapters would part.
     choices = replace(prepared.choices, way=ranks.what_first_says(prepared.choices.way))
@@ -267,7 +267,7 @@ def make_trainer(run: Run, prepared: Prepared, watcher: Any, ranks: Ranks) -> Ni
         run.event("optimizer", NO_PAGING)
     # Passes that all do together cannot be done again by one.
     kind, batch = prepared.device.kind, recipe.train.effective_batch
-    ladder = None if ranks.sharded else Ladder(now, batch, watcher.tell_change, kind)
+    ladder = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
     if now.heap == "returned":
         return_memory()
     return NibbleTrainer(

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache
 
-from core.memory.strategy import CHECKPOINTING, Way
+from core.memory.strategy import CHECKPOINTING, Strategy
 from core.model.load import is_out_of_memory
 from core.system.allocator import heap_can_return
 
@@ -55,7 +55,7 @@ def asked_bytes(said: str) -> int | None:
     return round(float(found[1]) * _UNITS[found[2].lower()]) if found else None
 
 
-def more_frugal(way: Way, effective_batch: int, device_kind: str) -> Way | None:
+def more_frugal(way: Strategy, effective_batch: int, device_kind: str) -> Strategy | None:
     """The next way down: half the micro-batch, more checkpointing, then what the device has; None where there is none.
 
     A micro-batch always divides `effective_batch`, so a step keeps its conversations.
@@ -73,15 +73,19 @@ def more_frugal(way: Way, effective_batch: int, device_kind: str) -> Way | None:
     return None
 
 
-class Ladder:
+class OomFallback:
     """The way that a run goes now: the plan's at first, and one rung further down after each shortage."""
 
     def __init__(
-        self, way: Way, effective_batch: int, tell: Callable[[Way, Way, Shortage], None], device_kind: str
+        self,
+        way: Strategy,
+        effective_batch: int,
+        tell: Callable[[Strategy, Strategy, Shortage], None],
+        device_kind: str,
     ) -> None:
         self.way, self.effective_batch, self.device_kind, self._tell = way, effective_batch, device_kind, tell
 
-    def step_down(self, shortage: Shortage) -> Way:
+    def step_down(self, shortage: Shortage) -> Strategy:
         """Take the next way down, and tell it. Raises OutOfRoom where there is none."""
         way = more_frugal(self.way, self.effective_batch, self.device_kind)
         if way is None:

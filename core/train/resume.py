@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from core.errors import RunError
-from core.memory.strategy import Way
+from core.memory.strategy import Strategy
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
 from core.train.checkpoints import (
@@ -29,7 +29,7 @@ CUT_BACK = ("metrics.jsonl", "samples.jsonl", "memory.jsonl")
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """A checkpoint to go on from: its folder, and what the run had come to by its step."""
 
     folder: Path
@@ -37,27 +37,27 @@ class Start:
     progress: dict[str, Any]
 
     @property
-    def way(self) -> Way:
+    def way(self) -> Strategy:
         """How the run went last: the plan's way, or a more frugal one where memory had run out."""
-        return Way(**self.progress["way"])
+        return Strategy(**self.progress["way"])
 
     def choices(self) -> Choices:
         """What was decided before the first step, which the run keeps: another way would round differently."""
         settled = self.progress["settled"]
-        return Choices(Way(**settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
+        return Choices(Strategy(**settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
 
 
-def read_start(folder: Path | None) -> Start | None:
+def read_start(folder: Path | None) -> ResumePoint | None:
     """The start from the checkpoint in `folder`; None for none. Raises RunError where it is of another make."""
     if folder is None:
         return None
     progress = read_json(folder / PROGRESS)
     if not isinstance(progress, dict):
         raise RunError(f"The checkpoint of step {folder.name} was made by an earlier Nibble and cannot be resumed.")
-    return Start(folder, int(folder.name), progress)
+    return ResumePoint(folder, int(folder.name), progress)
 
 
-def find_start(run: Run) -> Start | None:
+def find_start(run: Run) -> ResumePoint | None:
     """Where a run that is resumed goes on; None for a new one. Its files are cut back to that step.
 
     Checkpoints that are passed over are named in the events. Raises RunError where none is whole.
@@ -114,8 +114,8 @@ class GoOn(TrainerCallback):
 
     trainer: Any
 
-    def __init__(self, start: Start) -> None:
-        self.start: Start | None = start
+    def __init__(self, start: ResumePoint) -> None:
+        self.start: ResumePoint | None = start
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """The optimizer and the schedule have just been made."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.cache import Pantry
+from core.data.cache import PreparedCache
 from core.data.prepared import Prepared, prepare_data
 from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
@@ -39,7 +39,7 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
     """
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
-    pantry = Pantry.beside(file)
+    pantry = PreparedCache.beside(file)
     prepared = prepare_data(file, data, tokenizer, pantry, lambda message: run.write_status(message=message))
     rendered = prepared.rendered
     for finding in prepared.findings:

@@ -25,9 +25,9 @@ from core.step.neftune import add_noise
 from core.system.allocator import return_memory
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
-from core.train.oom_retry import Ladder, Shortage, attempt
+from core.train.oom_retry import OomFallback, Shortage, attempt
 from core.train.parallel import ALONE, InStep, Ranks
-from core.train.resume import GoOn, Start
+from core.train.resume import GoOn, ResumePoint
 
 
 class _ThinOut(TrainerCallback):
@@ -82,9 +82,9 @@ class NibbleTrainer(SFTTrainer):
         config: SFTConfig,
         watcher: TrainerCallback,
         checkpointing: str = "full",
-        ladder: Ladder | None = None,
+        ladder: OomFallback | None = None,
         ranks: Ranks = ALONE,
-        start: Start | None = None,
+        start: ResumePoint | None = None,
     ) -> None:
         self.batches, self.ladder, self.ranks = batches, ladder, ranks
         self.steps_done = start.step if start else 0
@@ -152,7 +152,7 @@ class NibbleTrainer(SFTTrainer):
                 self._step_down(self.ladder, done)
         return done
 
-    def _step_down(self, ladder: Ladder, shortage: Shortage) -> None:
+    def _step_down(self, ladder: OomFallback, shortage: Shortage) -> None:
         before, now = ladder.way, ladder.step_down(shortage)
         if before.checkpointing == "off" and now.checkpointing != "off":
             checkpoint(self.model, now.checkpointing)

@@ -9,16 +9,16 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from core.memory.strategy import Way
+from core.memory.strategy import Strategy
 from core.recipe import Recipe
-from core.runs.heartbeat import Heart
+from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Request, Run
 from core.sizes import show_size
 from core.train.evaluation import Evaluator
-from core.train.health import MOST_IN_A_ROW, Health, Jump
+from core.train.health import MOST_IN_A_ROW, Health, LossJump
 from core.train.memory_sampler import MemorySampler
 from core.train.oom_retry import Shortage
-from core.train.resume import Start
+from core.train.resume import ResumePoint
 from core.train.rows import Rows
 from core.train.saving import Saver
 from core.workspace import write_json
@@ -40,7 +40,7 @@ class LossIsLost(Exception):
 
 
 @dataclass
-class Tally:
+class StepTally:
     """What the run has come to so far; the loss in nats a trained token.
 
     `earlier_seconds` is what a run that was resumed had taken up to its checkpoint.
@@ -70,15 +70,15 @@ class Watcher(TrainerCallback):
         sampler: MemorySampler,
         evaluator: Evaluator,
         settled: dict[str, Any] | None = None,
-        start: Start | None = None,
+        start: ResumePoint | None = None,
     ) -> None:
-        """`settled` is what `Start.choices` reads back; `start` the checkpoint that the run goes on from."""
+        """`settled` is what `ResumePoint.choices` reads back; `start` the checkpoint that the run goes on from."""
         self.run, self.recipe, self.rows = run, recipe, rows
         self.total, self.sampler, self.evaluator = total, sampler, evaluator
-        self.tally, self.health = Tally(), Health()
+        self.tally, self.health = StepTally(), Health()
         self.settled, self.resumed = settled or {}, start is not None
         self.saver = Saver(run, recipe.checkpoint, start.step if start else 0)
-        self.heart = Heart(run)
+        self.heart = HeartbeatWriter(run)
         self.stop_asked = self.save_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
@@ -91,13 +91,13 @@ class Watcher(TrainerCallback):
 
     def _take_up(self, progress: dict[str, Any]) -> None:
         """Be what this was when the checkpoint was made."""
-        self.tally = replace(Tally(**progress["tally"]), stopped=False, ended_early="")
+        self.tally = replace(StepTally(**progress["tally"]), stopped=False, ended_early="")
         self.health = Health(**progress["health"])
         self.evaluator.take_up(progress["evaluator"])
         self.sampler.step = self.tally.step
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint says of the run besides the trainer's state; `_take_up` and `Start` read it back."""
+        """What a checkpoint says of the run besides the trainer's state; `_take_up` and `ResumePoint` read it back."""
         ladder = self.trainer.ladder
         return {
             "settled": self.settled,
@@ -223,7 +223,7 @@ class Watcher(TrainerCallback):
         """Tell the person what went wrong and was dealt with; the run's page shows it at the top."""
         self.run.event("warning", message)
 
-    def tell_change(self, before: Way, now: Way, shortage: Shortage) -> None:
+    def tell_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
         """Memory ran out and the run goes on more frugally: say so, and note it beside what the plan chose."""
         step, batch = self.tally.step + 1, self.recipe.train.effective_batch
         asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was asked for)"
@@ -249,7 +249,7 @@ class Watcher(TrainerCallback):
             self.run.write_status(step=step, heartbeat=time.time(), message=message)
 
 
-def _how(before: Way, now: Way, batch: int) -> str:
+def _how(before: Strategy, now: Strategy, batch: int) -> str:
     """In what the way is more frugal now, for a person."""
     if now.micro_batch != before.micro_batch:
         times = batch // now.micro_batch
@@ -261,7 +261,7 @@ def _how(before: Way, now: Way, batch: int) -> str:
     return "now with freed memory given back to the system at once, which is slower"
 
 
-def _of_a_jump(step: int, jump: Jump, learning_rate: float) -> str:
+def _of_a_jump(step: int, jump: LossJump, learning_rate: float) -> str:
     return (
         f"Step {step:,}: the loss has jumped from about {jump.usual:.2f} to {jump.now:.2f}. If it does not come back, "
         f"stop the run and start it with a lower learning rate: it is {learning_rate:g}; try {learning_rate / 3:.1g}."

@@ -17,7 +17,7 @@ from core.basemodel.code_consent import trust_only
 from core.basemodel.download import DownloadStopped
 from core.errors import NibbleError
 from core.runs.device_lock import DeviceHeld, hold, holder
-from core.runs.heartbeat import Heart
+from core.runs.heartbeat import HeartbeatWriter
 from core.runs.notify import tell_end
 from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full
@@ -43,14 +43,14 @@ def main(folder: str) -> int:
     with held:
         _take_over(run)
         signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
-        with Heart(run, os.getpid()) as heart, KeptAwake(lambda said: run.event("awake", said)):
+        with HeartbeatWriter(run, os.getpid()) as heart, KeptAwake(lambda said: run.event("awake", said)):
             state, message = _work(run, heart)
     run.write_status(state=state, ended=time.time(), message=message)
     tell_end(run)
     return int(state == "failed")
 
 
-def _work(run: Run, heart: Heart) -> tuple[str, str]:
+def _work(run: Run, heart: HeartbeatWriter) -> tuple[str, str]:
     """Train. Returns the state that the run ended in, and its last word."""
     try:
         heart.turn_to("downloading")

@@ -40,7 +40,7 @@ class ArchiveError(NibbleError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """What an archive may hold: so many entries, bytes in all, times its own size, and folders in one another.
 
     How many times its size is asked only beyond `free_bytes`: what is small does no harm.
@@ -54,7 +54,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """One file in an archive: its name with slashes, and the bytes that it says it has."""
 
     name: str
@@ -66,21 +66,21 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and _kind(path) != ""
 
 
-def entries_of(path: Path, limits: Limits) -> list[Entry]:
+def entries_of(path: Path, limits: ArchiveLimits) -> list[ArchiveEntry]:
     """The files in the zip or tar (also gzipped) at `path`. Raises ArchiveError where it is not safe to unpack."""
     with _said(path.name):
         if _kind(path) == "zip":
             with zipfile.ZipFile(path) as packed:
                 members = packed.infolist()
                 check_zip(members, path.stat().st_size, limits)
-                found = [Entry(each.filename, each.file_size) for each in members if not each.is_dir()]
+                found = [ArchiveEntry(each.filename, each.file_size) for each in members if not each.is_dir()]
         else:
             found = [entry for entry, _ in _tar_files(path, limits)]
     _refuse_twins(found)
     return found
 
 
-def unpack(path: Path, wanted: Mapping[str, Path], limits: Limits) -> None:
+def unpack(path: Path, wanted: Mapping[str, Path], limits: ArchiveLimits) -> None:
     """Write the entries that `wanted` names to the files it gives for them. Raises ArchiveError, OSError.
 
     All is checked anew: the file may have been replaced since it was listed.
@@ -98,7 +98,7 @@ def unpack(path: Path, wanted: Mapping[str, Path], limits: Limits) -> None:
                 _copy(stream, wanted[entry.name], entry)
 
 
-def check_zip(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:
+def check_zip(members: list[zipfile.ZipInfo], packed_bytes: int, limits: ArchiveLimits) -> None:
     """Raise ArchiveError where the entries of a zip of `packed_bytes` are not safe, or more than `limits` allow."""
     check_amount(members, packed_bytes, limits)
     for member in members:
@@ -112,7 +112,7 @@ def check_zip(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits)
             raise ArchiveError("The zip is packed in a way that is not read here. Pack it again as an ordinary zip.")
 
 
-def check_amount(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:
+def check_amount(members: list[zipfile.ZipInfo], packed_bytes: int, limits: ArchiveLimits) -> None:
     """Raise ArchiveError where a zip of `packed_bytes` holds too many entries, or unpacks too far."""
     if len(members) > limits.entries:
         raise ArchiveError(f"The zip holds {len(members):,} files; at most {limits.entries:,} are possible.")
@@ -123,7 +123,7 @@ def check_amount(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limi
     _check_size(sum(member.file_size for member in members), limits)
 
 
-def _tar_files(path: Path, limits: Limits) -> Iterator[tuple[Entry, IO[bytes]]]:
+def _tar_files(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry, IO[bytes]]]:
     """The files of a tar, one after the other: each is to be read before the next is asked for."""
     with _unzipped(path, limits) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as packed:
         total = 0
@@ -141,7 +141,7 @@ def _tar_files(path: Path, limits: Limits) -> Iterator[tuple[Entry, IO[bytes]]]:
             _check_size(total, limits)
             inside = packed.extractfile(member)
             if inside is not None:
-                yield Entry(member.name.removeprefix("./"), member.size), inside
+                yield ArchiveEntry(member.name.removeprefix("./"), member.size), inside
 
 
 class _Member(tarfile.TarInfo):
@@ -154,7 +154,7 @@ class _Member(tarfile.TarInfo):
 
 
 @contextmanager
-def _unzipped(path: Path, limits: Limits) -> Iterator[IO[bytes]]:
+def _unzipped(path: Path, limits: ArchiveLimits) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
         file.seek(0)
@@ -168,7 +168,7 @@ def _unzipped(path: Path, limits: Limits) -> Iterator[IO[bytes]]:
 class _Bounded(io.RawIOBase):
     """What comes out of a gzip, for as long as it is not too much for what goes in."""
 
-    def __init__(self, stream: gzip.GzipFile, packed_bytes: int, limits: Limits) -> None:
+    def __init__(self, stream: gzip.GzipFile, packed_bytes: int, limits: ArchiveLimits) -> None:
         self._stream, self._packed, self._limits, self._bytes = stream, packed_bytes, limits, 0
 
     def readable(self) -> bool:
@@ -183,7 +183,7 @@ class _Bounded(io.RawIOBase):
         return len(block)
 
 
-def _copy(stream: IO[bytes], target: Path, entry: Entry) -> None:
+def _copy(stream: IO[bytes], target: Path, entry: ArchiveEntry) -> None:
     """Copy at most as many bytes as were said: an archive can lie about them."""
     left = entry.bytes
     with target.open("xb") as copy:
@@ -194,7 +194,7 @@ def _copy(stream: IO[bytes], target: Path, entry: Entry) -> None:
             copy.write(block)
 
 
-def _check_name(name: str, limits: Limits) -> None:
+def _check_name(name: str, limits: ArchiveLimits) -> None:
     """Raise ArchiveError where a name leads out of its folder on any system, or into nothing of a file's."""
     parts = name.split("/")
     outside = name.startswith(("/", "~")) or any(bad in name for bad in "\\:") or ".." in parts
@@ -207,7 +207,7 @@ def _check_name(name: str, limits: Limits) -> None:
         raise _refused(name, "which is too long or too deep")
 
 
-def _refuse_twins(entries: list[Entry]) -> None:
+def _refuse_twins(entries: list[ArchiveEntry]) -> None:
     """Two files of one name, also where a system does not tell capital letters apart: one would hide the other."""
     seen: set[str] = set()
     for entry in entries:
@@ -217,12 +217,12 @@ def _refuse_twins(entries: list[Entry]) -> None:
         seen.add(known)
 
 
-def _check_ratio(name: str, unpacked: int, packed: int, limits: Limits) -> None:
+def _check_ratio(name: str, unpacked: int, packed: int, limits: ArchiveLimits) -> None:
     if unpacked > limits.free_bytes and unpacked > limits.ratio * max(packed, 1):
         raise _refused(name, f"which unpacks to far more than it is, over {limits.ratio} times its size")
 
 
-def _check_size(unpacked: int, limits: Limits) -> None:
+def _check_size(unpacked: int, limits: ArchiveLimits) -> None:
     if unpacked > limits.bytes:
         raise ArchiveError(f"It unpacks to {show_bytes(unpacked)}; at most {show_bytes(limits.bytes)} are possible.")
 

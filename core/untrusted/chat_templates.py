@@ -20,7 +20,7 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from core.untrusted.template_limits import Budget, TooMuch, foresee, foresee_power, foresee_product
+from core.untrusted.template_limits import TemplateLimits, TooMuch, foresee, foresee_power, foresee_product
 
 # The largest template of a known model has some 20,000 characters.
 MOST_SOURCE = 500_000
@@ -132,7 +132,7 @@ class _Spending:
         self._local, self._given = local, given
 
     def __enter__(self) -> None:
-        self._local.budget = Budget(self._given)
+        self._local.budget = TemplateLimits(self._given)
 
     def __exit__(self, *_: object) -> None:
         self._local.budget = None
@@ -181,11 +181,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.globals.pop("lipsum")
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> TemplateLimits:
         """What the rendering in this thread may spend; while a template is compiled, as much."""
-        found: Budget | None = getattr(self._local, "budget", None)
+        found: TemplateLimits | None = getattr(self._local, "budget", None)
         if found is None:
-            found = self._local.budget = Budget()
+            found = self._local.budget = TemplateLimits()
         return found
 
     def spending(self, given: Any) -> _Spending:

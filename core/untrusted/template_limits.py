@@ -25,7 +25,7 @@ class TooMuch(SecurityError):
     """A template that works or writes without end; said as what the template refuses."""
 
 
-class Budget:
+class TemplateLimits:
     """What one rendering has spent, and may spend: steps, characters, seconds."""
 
     def __init__(self, given: Any = None) -> None:
@@ -94,7 +94,7 @@ def leaves(value: Any) -> Iterator[Any]:
             waiting.extend(each)
 
 
-def foresee(name: str, value: Any, others: list[Any], kwargs: dict[str, Any], budget: Budget) -> None:
+def foresee(name: str, value: Any, others: list[Any], kwargs: dict[str, Any], budget: TemplateLimits) -> None:
     """Have the budget pay for what a filter or a method of a text is about to make, where that can be large."""
 
     def argument(index: int, keyword: str, default: Any) -> Any:
@@ -135,7 +135,7 @@ def _refuse_wide(text: str) -> None:
         raise TooMuch("it pads a text without end")
 
 
-def foresee_product(one: Any, other: Any, budget: Budget) -> None:
+def foresee_product(one: Any, other: Any, budget: TemplateLimits) -> None:
     """Have the budget pay for `one` repeated `other` times. Raises TooMuch."""
     if isinstance(one, int) and isinstance(other, int) and one.bit_length() + other.bit_length() > _LONGEST_NUMBER:
         raise TooMuch("it computes a number without end")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.run_view.drawings import Live
-from app.runs.table_html import Asked, Table
+from app.runs.table_html import RunsTable, TableView
 from core.errors import NibbleError, RunError
 from core.launch.submit import prepare
 from core.recipe import make_recipe
@@ -57,9 +57,9 @@ def _look(place: Place, run: Run) -> str:
     """Everything that shows a run; returns what it shows."""
     assert run.id in {each.id for each in list_runs(place.workspace)}
     parts = Live("cpu").parts(run)
-    table = Table(place.workspace)
+    table = RunsTable(place.workspace)
     table.index.look_again(run.id)
-    assert any(run.id in table.page(Asked(page=number), "").rows for number in range(1, 9))
+    assert any(run.id in table.page(TableView(page=number), "").rows for number in range(1, 9))
     run.log_tail()
     return " ".join(parts.values())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.chat.conversation import Turn
 from core.arena.answers import Answer, AnswerBook
-from core.arena.prompts import Prompt
+from core.arena.prompts import ArenaPrompt
 from core.arena.votes import Side, Vote, VoteBook
 from core.errors import NibbleError
 from core.recipe import make_recipe
@@ -97,7 +97,7 @@ def _arena(workspace: Workspace, said: list[str]) -> None:
     for first, second in zip(said, others, strict=True):
         left, right = Side(first, first, first, 3), Side(second, second, second, 3)
         votes.add([Vote(left, right, "left", judge=f"judge:{first}", prompt=first, source=second)])
-    prompt = Prompt((("system", said[0]), ("user", "\n".join(said))), said[0])
+    prompt = ArenaPrompt((("system", said[0]), ("user", "\n".join(said))), said[0])
     for number in range(2):
         side = Side(f"{number} {said[0]}", f"{number} {said[0]}", f"{number}\n\n" + "\n\n".join(said), 3)
         answers.add(Answer(f"{number}", side, prompt, {"seed": 1}))

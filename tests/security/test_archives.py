@@ -23,11 +23,11 @@ from app.server.uploads import OWNER, PREFIX, Uploads, forget
 from core.data.read import open_source
 from core.errors import DataError, NibbleError
 from core.export.import_adapter import LIMITS, import_adapter
-from core.untrusted.archives import ArchiveError, Limits, entries_of, unpack
+from core.untrusted.archives import ArchiveError, ArchiveLimits, entries_of, unpack
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
-SMALL = Limits(entries=20, bytes=2_000_000, ratio=100, free_bytes=10_000, depth=6)
+SMALL = ArchiveLimits(entries=20, bytes=2_000_000, ratio=100, free_bytes=10_000, depth=6)
 CONTENT = b"canary"
 
 # Names that an entry must not have, each with what it is.
@@ -170,7 +170,7 @@ def test_a_zip_whose_entries_share_their_bytes_is_refused(tmp_path: Path) -> Non
     entries = b"".join(central.replace(b"0.txt", b"%d.txt" % n) for n in range(10))
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 10, 10, len(entries), start, 0)
     path.write_bytes(raw[:start] + entries + tail)
-    loose = Limits(entries=20, bytes=2_000_000, ratio=100, free_bytes=10_000)
+    loose = ArchiveLimits(entries=20, bytes=2_000_000, ratio=100, free_bytes=10_000)
     with pytest.raises(ArchiveError, match="all of it"):
         entries_of(path, loose)
 

@@ -93,9 +93,9 @@ def train(workspace: Workspace, model: Path) -> None:
 
 def chat(workspace: Workspace, model: Path) -> None:
     """As the chat's process does."""
-    from core.runs.chat_models import base_voice
+    from core.runs.chat_models import base_chat_model
 
-    _say(workspace, base_voice(str(model)).as_request())
+    _say(workspace, base_chat_model(str(model)).as_request())
 
 
 def _say(workspace: Workspace, voice: dict[str, Any]) -> str:
@@ -186,9 +186,9 @@ def _adapter(folder: Path, **values: Any) -> Path:
 
 
 def _talk(workspace: Workspace, folder: Path) -> str:
-    from core.runs.chat_models import find_voice
+    from core.runs.chat_models import find_chat_model
 
-    return _say(workspace, find_voice(workspace, f"adapter:{folder}").as_request())
+    return _say(workspace, find_chat_model(workspace, f"adapter:{folder}").as_request())
 
 
 ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {

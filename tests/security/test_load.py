@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.main import Server
 from app.server.guard import Guard
-from app.server.load_limits import JOIN, Limits
+from app.server.load_limits import JOIN, LoadLimits
 from bench._pages import Pages
 from bench.load import main, served
 from core.recipe import make_recipe
@@ -125,7 +125,7 @@ def test_pages_that_watch_a_run_ask_the_server_for_nothing(server: Server, guard
 
 def test_a_full_queue_is_told_so_and_takes_events_again(server: Server, guard: Guard) -> None:
     limits = guard.app
-    assert isinstance(limits, Limits)
+    assert isinstance(limits, LoadLimits)
     base = f"http://127.0.0.1:{guard.door.names.port}"
     with httpx.Client(base_url=base, timeout=30) as client:
         client.get(f"/?token={guard.door.token}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app.server.downloads import PREFIX, Shelf
+from app.server.downloads import PREFIX, SharedFiles
 from core.arena.contestants import contestants
 from core.basemodel.find import find_model
 from core.data.store import find_dataset, keep, safe_name
@@ -24,9 +24,9 @@ from core.errors import NibbleError
 from core.export.import_adapter import import_adapter
 from core.export.names import safe_name as export_name
 from core.launch.submit import locate
-from core.launch.typed_input import load_typed, typed_dataset, typed_model, typed_recipe, typed_voice
+from core.launch.typed_input import load_typed, typed_chat_model, typed_dataset, typed_model, typed_recipe
 from core.recipe import DataSettings, make_recipe
-from core.runs.chat_models import find_voice
+from core.runs.chat_models import find_chat_model
 from core.runs.delete import is_run
 from core.runs.find import find_run
 from core.untrusted.paths import Reach, is_run_id
@@ -220,17 +220,21 @@ def _ways(ground: Ground, text: str) -> dict[str, Callable[[], Any]]:
         "a recipe's model": lambda: find_model(typed_recipe(reach, workspace, make_recipe({"model": text})).model),
         "a recipe's beginning": lambda: typed_recipe(reach, workspace, make_recipe({"lora.start_from": text})),
         "a recipe": lambda: load_typed(reach, workspace, text),
-        "a base to talk to": lambda: find_voice(workspace, typed_voice(reach, workspace, f"base:{text}")).adapter,
-        "an adapter to talk to": lambda: find_voice(workspace, typed_voice(reach, workspace, f"adapter:{text}")),
-        "a run to talk to": lambda: find_voice(workspace, typed_voice(reach, workspace, f"run:{text}")),
-        "a checkpoint to talk to": lambda: find_voice(
-            workspace, typed_voice(reach, workspace, f"run:last/checkpoint/{text}")
+        "a base to talk to": lambda: (
+            find_chat_model(workspace, typed_chat_model(reach, workspace, f"base:{text}")).adapter
         ),
-        "two that meet": lambda: contestants(workspace, [typed_voice(reach, workspace, f"base:{text}")]),
+        "an adapter to talk to": lambda: find_chat_model(
+            workspace, typed_chat_model(reach, workspace, f"adapter:{text}")
+        ),
+        "a run to talk to": lambda: find_chat_model(workspace, typed_chat_model(reach, workspace, f"run:{text}")),
+        "a checkpoint to talk to": lambda: find_chat_model(
+            workspace, typed_chat_model(reach, workspace, f"run:last/checkpoint/{text}")
+        ),
+        "two that meet": lambda: contestants(workspace, [typed_chat_model(reach, workspace, f"base:{text}")]),
         "an adapter from elsewhere": lambda: import_adapter(workspace, reach.read(text, "The adapter"), reach=reach),
         "a run": lambda: find_run(workspace, text),
         "a run's id": lambda: is_run(workspace, text) or None,
-        "a download": lambda: Shelf().file(f"{PREFIX}{text}/x"),
+        "a download": lambda: SharedFiles().file(f"{PREFIX}{text}/x"),
     }
 
 

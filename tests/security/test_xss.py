@@ -29,7 +29,7 @@ from app.server.keys import workspace_token
 from core.arena.votes import Side, Vote
 from core.arena.votes_csv import write_table
 from core.chat.client import ChatClient
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.preflight.process import Helper
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
@@ -271,13 +271,13 @@ class Growing:
             self.shown.add(number)
             self.turn.notify()
 
-    def stream(self, *asked: Any, **how: Any) -> Iterator[Piece]:
+    def stream(self, *asked: Any, **how: Any) -> Iterator[PartialReply]:
         """In the place of the client's; a text that is never shown holds the rest up for a while only."""
         for number, text in enumerate(self.texts):
-            yield Piece(text, number, 1.0, 0.1)
+            yield PartialReply(text, number, 1.0, 0.1)
             with self.turn:
                 self.turn.wait_for(lambda shown=number: shown in self.shown, 5)
-        yield Piece("The end", len(self.texts), 1.0, 0.1, done=True, ends="end")
+        yield PartialReply("The end", len(self.texts), 1.0, 0.1, done=True, ends="end")
 
 
 @pytest.mark.full

@@ -11,7 +11,7 @@ from core.data.check.lengths import histogram, percentile, suggestions
 from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.report import Figures
 from core.data.check.sample import percentile_interval, total_interval
-from core.data.check.tally import Tally
+from core.data.check.tally import TokenTally
 from core.data.check.training import Training
 from core.data.named_splits import Ranges
 from core.data.split import split_rows
@@ -35,7 +35,7 @@ def part(
     return Parted(keys, *split_rows(keys, named.holds(rows), settings, seed))
 
 
-def exact_figures(tally: Tally, parted: Parted, settings: DataSettings, training: Training) -> Figures:
+def exact_figures(tally: TokenTally, parted: Parted, settings: DataSettings, training: Training) -> Figures:
     """The figures where every row was counted."""
     total = int(tally.lengths.sum())
     return Figures(
@@ -51,7 +51,7 @@ def exact_figures(tally: Tally, parted: Parted, settings: DataSettings, training
 
 
 def sampled_figures(
-    tally: Tally, sampled_rows: Any, count: int, parted: Parted, settings: DataSettings, training: Training
+    tally: TokenTally, sampled_rows: Any, count: int, parted: Parted, settings: DataSettings, training: Training
 ) -> Figures:
     """Figures of `count` conversations from the counted `sampled_rows`; a dropped one counts as no tokens."""
     where = np.searchsorted(sampled_rows, tally.rows)
@@ -75,7 +75,7 @@ def sampled_figures(
     )
 
 
-def _lengths(tally: Tally, settings: DataSettings, training: Training, where: str) -> dict[str, Any]:
+def _lengths(tally: TokenTally, settings: DataSettings, training: Training, where: str) -> dict[str, Any]:
     full = np.sort(tally.full_lengths)
     mean = float(tally.lengths.mean()) if len(full) else 0.0
     micro_batch = training.micro_batch or likely_micro_batch(mean, training.effective_batch, training.device_kind)

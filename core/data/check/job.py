@@ -15,7 +15,7 @@ from core.data.check.findings import ROWS_LISTED, make_finding, merged
 from core.data.check.lengths import advice
 from core.data.check.reading import Progress, ReadRows, read_rows
 from core.data.check.report import Report
-from core.data.check.tally import Tally
+from core.data.check.tally import TokenTally
 from core.data.check.training import Training
 from core.data.conversation import Dropped, Finding
 from core.data.rendering.render import Renderer
@@ -51,7 +51,7 @@ class Check:
         self.train_units: list[tuple[int, int]] | None = None
         self.sample_above_bytes, self.sample_rows = sample_above_bytes, sample.SAMPLE_ROWS
         self._progress = progress or (lambda stage, share: None)
-        self._tally = Tally(self.renderer, settings, training.stops, training.embedding_rows)
+        self._tally = TokenTally(self.renderer, settings, training.stops, training.embedding_rows)
 
     def reports(self) -> Iterator[Report]:
         """A report when all rows are read, one when a sample of a large file is counted, the exact one at the end.
@@ -104,7 +104,7 @@ class Check:
         lint, usable, seed, count = read.lint, read.loaded.usable, self.training.seed, report.usable
         chosen = sample.choose(count, seed, self.sample_rows)
         conversations = (usable[index] for index in chosen)
-        tally = Tally(self.renderer, self.settings, self.training.stops, self.training.embedding_rows)
+        tally = TokenTally(self.renderer, self.settings, self.training.stops, self.training.embedding_rows)
         tally.take(conversations, lambda done: self._progress("tokens", done / (len(chosen) + count)))
         parted = part(lint.rows, lint.rows, lint.keys, read.loaded.held_out, self.settings, seed)
         figures = sampled_figures(tally, lint.rows[chosen], count, parted, self.settings, self.training)

@@ -11,7 +11,7 @@ from core.data.check.findings import Hits
 from core.data.conversation import Conversation, Finding, Message
 from core.data.formats.train_detail import DETAIL_KEY
 from core.data.rendering.chat_template import once_reasoned
-from core.data.rendering.template import Layout
+from core.data.rendering.template import TextLayout
 
 _WORD = re.compile(r"\w+", re.ASCII)
 _SHORTEST_PIECE = 3
@@ -29,7 +29,7 @@ class LayoutLint:
         self.hits = Hits()
         self._prompt = f"`{json.dumps(dropped_prompt, ensure_ascii=False)[1:-1]}`"
 
-    def add(self, conversation: Conversation, layouts: list[Layout]) -> None:
+    def add(self, conversation: Conversation, layouts: list[TextLayout]) -> None:
         """Look at one conversation and its layouts, those of a chat."""
         row = conversation.row
         text = layouts[0].text if len(layouts) == 1 else "\n".join(layout.text for layout in layouts)
@@ -108,7 +108,7 @@ def _holds_piece(text: str, content: str) -> bool:
     return len(piece) < _SHORTEST_PIECE or piece in text
 
 
-def _changes(messages: list[Message], layouts: list[Layout]) -> Iterator[str]:
+def _changes(messages: list[Message], layouts: list[TextLayout]) -> Iterator[str]:
     """How the layouts' replies differ from the data's, in words."""
     rendered: dict[int, str] = {}
     for layout in layouts:

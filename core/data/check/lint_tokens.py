@@ -8,7 +8,7 @@ from typing import Any
 from core.data.check.findings import Hits
 from core.data.conversation import Dropped, Finding
 from core.data.rendering.render import Rendered
-from core.data.rendering.template import Layout
+from core.data.rendering.template import TextLayout
 
 # Tokens that end a turn in the families' own templates; a chat program may stop at them.
 ENDS = (
@@ -66,7 +66,7 @@ class TokenLint:
         goes_on = masked and behind is not None and not self._stops.intersection(behind)
         return not goes_on and not self._stops.intersection(last)
 
-    def add_dropped(self, layout: Layout | None, dropped: Dropped, mended_by: str = "") -> None:
+    def add_dropped(self, layout: TextLayout | None, dropped: Dropped, mended_by: str = "") -> None:
         """Look at one row that cannot be trained on; `mended_by` is the code of what would make it usable."""
         if mended_by:
             self.hits.add(mended_by, dropped.row)

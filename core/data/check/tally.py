@@ -16,14 +16,14 @@ from core.data.conversation import Conversation, Dropped, Finding, Message
 from core.data.formats.train_detail import DETAIL_KEY
 from core.data.formats.valid import joined
 from core.data.rendering.render import Renderer
-from core.data.rendering.template import Layout
+from core.data.rendering.template import TextLayout
 from core.recipe import DataSettings
 
 # Conversations between two looks at whether anybody still wants the answer.
 BATCH = 256
 
 
-class Tally:
+class TokenTally:
     """What rendering some or all conversations of a dataset gives: 16 bytes a row are kept, and no token."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Tally:
 
     def _take(self, batch: list[Conversation]) -> None:
         by_row = {each.row: each for each in batch}
-        layouts: list[Layout] = []
+        layouts: list[TextLayout] = []
         for layout, result in self._renderer.render_many(batch, self._settings.max_length):
             conversation = by_row[result.row]
             if layouts and layouts[0].row != result.row:

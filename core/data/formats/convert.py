@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from core.data.conversation import Conversation, Conversations, Dropped, Row, Unreadable
-from core.data.formats.notes import Tally
+from core.data.formats.notes import NoteTally
 from core.data.formats.recognise import Recognised, other_layout
 from core.data.formats.row import read_row, roles_of
-from core.data.formats.row_reading import Layout, Reading, Unusable, plain_row
-from core.data.spill import Shelf
+from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, plain_row
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -17,13 +17,17 @@ _TOO_DEEP = "it is nested too deeply to be a conversation"
 
 
 def convert(
-    rows: Iterable[Row | Unreadable], recognised: Recognised, settings: DataSettings, file: str, shelf: Shelf
+    rows: Iterable[Row | Unreadable],
+    recognised: Recognised,
+    settings: DataSettings,
+    file: str,
+    shelf: SpilledConversations,
 ) -> Conversations:
     """All `rows` of `file` as conversations, the usable ones on `shelf`. Nothing but the dropped is kept in memory.
 
     Raises DataError where there is no row, or none is usable.
     """
-    tally = Tally(by_hand=settings.format != "auto")
+    tally = NoteTally(by_hand=settings.format != "auto")
     dropped: list[Dropped] = []
     reasons: dict[str, str] = {}
     roles = roles_of(settings)
@@ -56,7 +60,7 @@ def _what_to_do(reason: str) -> str:
 
 
 def _conversation(
-    number: int, row: Row | Unreadable, layout: Layout, settings: DataSettings, reading: Reading
+    number: int, row: Row | Unreadable, layout: DatasetLayout, settings: DataSettings, reading: Reading
 ) -> Conversation:
     """One row as a conversation. Raises Unusable."""
     if isinstance(row, Unreadable):
@@ -74,7 +78,7 @@ def _conversation(
         raise Unusable(_TOO_DEEP) from None
 
 
-def _keep(conversation: Conversation, shelf: Shelf) -> None:
+def _keep(conversation: Conversation, shelf: SpilledConversations) -> None:
     """Put it on the shelf. Raises Unusable where it cannot be written down."""
     try:
         shelf.append(conversation)

@@ -9,7 +9,7 @@ from core.data.conversation import Row
 from core.data.formats.named_notes import said
 from core.data.formats.propose_mapping import as_words, propose
 from core.data.formats.row import read_row, roles_of
-from core.data.formats.row_reading import Layout, Reading, Unusable, plain_name
+from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, plain_name
 from core.data.formats.turn import TEXT_KEYS
 from core.data.formats.unused import is_empty, named_worth
 from core.recipe import DataSettings
@@ -20,7 +20,7 @@ _TEXTS = {*TEXT_KEYS, "line", "dialogue"}
 _SPEAKERS = {"role", "from", "speaker", "author", "sender", "user", "character", "name", "username", "is_user"}
 
 
-def ignored_answers(rows: list[Row], layout: Layout, settings: DataSettings) -> list[str]:
+def ignored_answers(rows: list[Row], layout: DatasetLayout, settings: DataSettings) -> list[str]:
     """What `layout` leaves out of `rows` that looks like the answer, the speaker, the label or a mask, by its path."""
     found: dict[str, None] = {}
     roles = roles_of(settings)

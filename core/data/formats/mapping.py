@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.data.conversation import Row
 from core.data.formats.pairs import read_pair
-from core.data.formats.row_reading import Layout, Reading, Unusable, blank, missing, plain_name
+from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, blank, missing, plain_name
 from core.data.formats.turn import add_system
 from core.data.formats.turns import as_turns, read_column
 from core.errors import DataError
@@ -14,7 +14,7 @@ from core.settings import MappingSettings
 GATHERED = "messages"
 
 
-def mapped_layout(mapping: MappingSettings) -> Layout:
+def mapped_layout(mapping: MappingSettings) -> DatasetLayout:
     """The layout that `mapping` describes. Raises DataError where it names no column to learn from, or too many."""
     named = {"turns": mapping.turns, "reply": mapping.reply, "text": mapping.text, "conversation": mapping.conversation}
     chosen = [key for key, column in named.items() if column]
@@ -41,7 +41,7 @@ def _system(mapping: MappingSettings) -> tuple[str, ...]:
     return (plain_name(mapping.system),) if mapping.system else ()
 
 
-def _turns(mapping: MappingSettings) -> Layout:
+def _turns(mapping: MappingSettings) -> DatasetLayout:
     column, system = plain_name(mapping.turns or GATHERED), _system(mapping)
     keys = (mapping.role or "role", mapping.content or "content") if mapping.role or mapping.content else None
 
@@ -55,10 +55,10 @@ def _turns(mapping: MappingSettings) -> Layout:
         read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 
-    return Layout("mapping", sign, read)
+    return DatasetLayout("mapping", sign, read)
 
 
-def _pair(mapping: MappingSettings) -> Layout:
+def _pair(mapping: MappingSettings) -> DatasetLayout:
     reply, prompt, context = plain_name(mapping.reply or ""), _plain(mapping.prompt), _plain(mapping.context)
     columns = [name for name in (prompt, context, reply) if name]
 
@@ -69,10 +69,10 @@ def _pair(mapping: MappingSettings) -> Layout:
     def read(row: Row, reading: Reading) -> None:
         read_pair(row, reading, prompt, reply, context, _system(mapping))
 
-    return Layout("mapping", sign, read)
+    return DatasetLayout("mapping", sign, read)
 
 
-def _text(mapping: MappingSettings) -> Layout:
+def _text(mapping: MappingSettings) -> DatasetLayout:
     column = plain_name(mapping.text or "")
 
     def sign(row: Row) -> str | None:
@@ -85,4 +85,4 @@ def _text(mapping: MappingSettings) -> Layout:
         reading.used.add(column)
         reading.text = text
 
-    return Layout("mapping", sign, read)
+    return DatasetLayout("mapping", sign, read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from core.data.conversation import Message, Row
-from core.data.formats.row_reading import Layout, Reading, Unusable, blank
+from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, blank
 from core.data.formats.template_text import split_family, without_end
 from core.data.formats.turn import add_system
 
@@ -139,5 +139,5 @@ def _read_text(row: Row, reading: Reading) -> None:
     reading.text = row[name]
 
 
-GUANACO = Layout("guanaco", _guanaco_sign, _read_guanaco)
-TEXT = Layout("text", _text_sign, _read_text)
+GUANACO = DatasetLayout("guanaco", _guanaco_sign, _read_guanaco)
+TEXT = DatasetLayout("text", _text_sign, _read_text)

@@ -76,7 +76,7 @@ _WORDS: dict[str, tuple[Severity, str, str]] = {
 }
 
 
-class Tally:
+class NoteTally:
     """Counts rows by the code of what was found in them. `by_hand`: the person chose how the rows are laid out."""
 
     def __init__(self, by_hand: bool = False) -> None:

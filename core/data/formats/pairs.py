@@ -7,7 +7,7 @@ from typing import Any
 
 from core.data.conversation import Message, Row
 from core.data.formats.content import text_of
-from core.data.formats.row_reading import SYSTEM_NAMES, Layout, Reading, Unusable, blank, first_filled, missing
+from core.data.formats.row_reading import SYSTEM_NAMES, DatasetLayout, Reading, Unusable, blank, first_filled, missing
 from core.data.formats.tools import TOOL_NAMES, calls_of
 from core.data.formats.turn import add_system, read_turns
 from core.data.formats.turns import as_turns, asks, read_column
@@ -229,7 +229,7 @@ def read_prompt_completion(row: Row, reading: Reading) -> None:
     read_pair(row, reading, *found, context_of(row, found[0]))
 
 
-ALPACA = Layout("alpaca", _alpaca_sign, _read_alpaca)
-DOLLY = Layout("dolly", _dolly_sign, _read_dolly)
-QUESTION_ANSWER = Layout("question-answer", _question_sign, _read_question)
-PROMPT_COMPLETION = Layout("prompt-completion", _pair_sign, read_prompt_completion)
+ALPACA = DatasetLayout("alpaca", _alpaca_sign, _read_alpaca)
+DOLLY = DatasetLayout("dolly", _dolly_sign, _read_dolly)
+QUESTION_ANSWER = DatasetLayout("question-answer", _question_sign, _read_question)
+PROMPT_COMPLETION = DatasetLayout("prompt-completion", _pair_sign, read_prompt_completion)

@@ -15,7 +15,7 @@ from core.data.formats.pairs import (
     read_prompt_completion,
     read_reply,
 )
-from core.data.formats.row_reading import Layout, Reading, Unusable, first_filled, missing
+from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, first_filled, missing
 from core.data.formats.turn import add_system
 from core.data.formats.turns import as_turns, asks, read_column, read_turns_of, turns_of
 
@@ -117,5 +117,5 @@ def _read_kto(row: Row, reading: Reading) -> None:
         read_prompt_completion(row, reading)
 
 
-PREFERENCE = Layout("preference", _preference_sign, _read_preference)
-KTO = Layout("kto", _kto_sign, _read_kto)
+PREFERENCE = DatasetLayout("preference", _preference_sign, _read_preference)
+KTO = DatasetLayout("kto", _kto_sign, _read_kto)

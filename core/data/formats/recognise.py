@@ -12,7 +12,7 @@ from core.data.formats.mapping import mapped_layout
 from core.data.formats.markers import GUANACO, TEXT
 from core.data.formats.pairs import ALPACA, DOLLY, PROMPT_COMPLETION, QUESTION_ANSWER
 from core.data.formats.preference import KTO, PREFERENCE
-from core.data.formats.row_reading import Layout, missing, plain_name, plain_row, short
+from core.data.formats.row_reading import DatasetLayout, missing, plain_name, plain_row, short
 from core.data.formats.turns import MESSAGES, SHAREGPT
 from core.errors import DataError
 from core.recipe import DataSettings
@@ -32,7 +32,7 @@ _OR = "If that is meant to be left out, choose the format"
 class Recognised:
     """What the first rows show. `columns` are `{"name", "example"}`, `alternatives` `{"format", "evidence"}`."""
 
-    layout: Layout
+    layout: DatasetLayout
     evidence: str
     columns: list[dict[str, str]]
     alternatives: list[dict[str, str]]
@@ -63,20 +63,20 @@ def recognise_layout(rows: list[Row], settings: DataSettings, file: str) -> Reco
     return Recognised(layout, evidence, columns, others)
 
 
-def other_layout(row: Row, layout: Layout) -> str | None:
+def other_layout(row: Row, layout: DatasetLayout) -> str | None:
     """The name of another layout that a row (with plain names) shows, where it does not show `layout`."""
     if layout.sign(row) is not None:
         return None
     return next((other.name for other in LAYOUTS if other is not layout and other.sign(row) is not None), None)
 
 
-def _count(layout: Layout, rows: list[Row]) -> Counter[str]:
+def _count(layout: DatasetLayout, rows: list[Row]) -> Counter[str]:
     return Counter(sign for row in rows if (sign := layout.sign(row)) is not None)
 
 
 def _wanted(
     settings: DataSettings, signs: dict[str, Counter[str]], columns: list[dict[str, str]], file: str, rows: list[Row]
-) -> Layout:
+) -> DatasetLayout:
     if settings.format == "mapping":
         layout = mapped_layout(settings.mapping)
         _refuse_strange_columns(settings, columns, file)

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.data.conversation import Conversation, Row
 from core.data.formats.content import refuse_media
-from core.data.formats.row_reading import Layout, Reading, plain_row
+from core.data.formats.row_reading import DatasetLayout, Reading, plain_row
 from core.data.formats.tools import tools_of
 from core.data.formats.turn import ROLES
 from core.data.formats.unused import note, unused_of
@@ -22,7 +22,7 @@ def roles_of(settings: DataSettings) -> Mapping[str, str]:
     return ROLES | said | {name.strip().lower(): role for name, role in said.items()}
 
 
-def read_row(number: int, row: Row, layout: Layout, settings: DataSettings, reading: Reading) -> Conversation:
+def read_row(number: int, row: Row, layout: DatasetLayout, settings: DataSettings, reading: Reading) -> Conversation:
     """Row `number` as it stands in the file, as a conversation; `reading` gets what a person should know of it.
 
     Raises Unusable, RecursionError.

@@ -60,7 +60,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """One way to lay out a row. Both functions get it with plain column names.
 
     `sign` says in words how a row shows this layout, or None; it never raises. `read` fills a Reading or raises

@@ -32,7 +32,7 @@ _DATES = re.compile(r"\A(?:Cutting Knowledge Date: [^\n]*\n)?Today Date: [^\n]*\
 
 
 @dataclass(frozen=True)
-class Family:
+class TemplateFamily:
     """`head` begins a turn and has the speaker as its first group; `end` closes it, if anything does."""
 
     name: str
@@ -77,7 +77,7 @@ class Family:
         messages.append({"role": role, "content": words})
 
 
-class _Harmony(Family):
+class _Harmony(TemplateFamily):
     """gpt-oss: a reply has channels; what stands in `analysis` is its reasoning."""
 
     def _add(self, messages: list[Message], role: str, words: str, head: re.Match[str]) -> None:
@@ -95,8 +95,8 @@ class _Harmony(Family):
 _START = re.compile(_BEGIN)
 
 
-def _family(name: str, sign: str, head: str, end: str | None, lead: bool = False) -> Family:
-    return Family(name, sign, re.compile(head), end, lead)
+def _family(name: str, sign: str, head: str, end: str | None, lead: bool = False) -> TemplateFamily:
+    return TemplateFamily(name, sign, re.compile(head), end, lead)
 
 
 FAMILIES = (

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from core.data.conversation import Row
-from core.data.formats.row_reading import Layout, Reading, Unusable
+from core.data.formats.row_reading import DatasetLayout, Reading, Unusable
 from core.data.formats.tools import TOOL_NAMES, tools_of
 from core.data.formats.trees import branch_of, nodes_of_history
 from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS, add_system, keys_of, pair_of, read_turns, role_key
@@ -180,5 +180,5 @@ def _add_thought(row: Row, reading: Reading) -> None:
         reading.used.add(name)
 
 
-MESSAGES = Layout("messages", _messages_sign, _read)
-SHAREGPT = Layout("sharegpt", _sharegpt_sign, _read)
+MESSAGES = DatasetLayout("messages", _messages_sign, _read)
+SHAREGPT = DatasetLayout("sharegpt", _sharegpt_sign, _read)

@@ -9,7 +9,7 @@ from core.data.conversation import Row, Unreadable
 from core.data.read.jsons import as_row, is_only_turn, is_turn, kind_name
 from core.data.read.notes import Notes
 from core.data.read.splits import is_of_splits
-from core.data.read.text import Text
+from core.data.read.text import DecodedText
 from core.data.read.window import Window
 from core.errors import DataError
 
@@ -19,7 +19,7 @@ _SINGLE = ('"', "-", *"0123456789", "true", "false", "null", "NaN")  # a value t
 LONGEST_CONVERSATION = 10_000  # turns
 
 
-def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
     """The rows of a JSON file. Raises DataError, with line and column, where it is broken or its rows are not sure."""
     window = Window(text, notes, progress)
     first = window.peek()
@@ -110,7 +110,7 @@ def _keys(window: Window) -> Iterator[str]:
             raise window.trailing_comma()
 
 
-def _rows_within(text: Text, window: Window) -> list[str]:
+def _rows_within(text: DecodedText, window: Window) -> list[str]:
     """The names of the arrays that hold the rows; none where each outermost object is a row itself."""
     firsts: dict[str, Any] = {}
     for key in _keys(window):

@@ -10,7 +10,7 @@ from core.data.conversation import Row, Unreadable
 from core.data.read.jsons import as_row, explain, is_too_deep, make_decoder
 from core.data.read.mojibake import is_garbled_json
 from core.data.read.notes import Notes
-from core.data.read.text import LONGEST, Text
+from core.data.read.text import LONGEST, DecodedText
 
 _CUT_OFF = "ends in the middle of a row; the file seems to be cut off"
 
@@ -19,7 +19,7 @@ class _Broken(Exception):
     """Why a line is no row; never leaves this file."""
 
 
-def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
     """The rows of a JSONL file; blank lines are none. Raises DataError where its bytes cannot be read on."""
     decoder = make_decoder(notes)
     for number, line in _numbered(text, progress):
@@ -32,7 +32,7 @@ def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[
         yield value if isinstance(value, dict) else as_row(value, f"line {number:,}")
 
 
-def _numbered(text: Text, progress: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+def _numbered(text: DecodedText, progress: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
     """The lines with their numbers; of one that is too long, only its first piece."""
     number, within = 1, False
     for piece in text.lines(progress):
@@ -42,7 +42,7 @@ def _numbered(text: Text, progress: Callable[[int], None]) -> Iterator[tuple[int
         number += not within
 
 
-def _decode(decoder: json.JSONDecoder, text: Text, line: bytes, notes: Notes) -> Any:
+def _decode(decoder: json.JSONDecoder, text: DecodedText, line: bytes, notes: Notes) -> Any:
     last = not line.endswith(b"\n")
     if last and len(line) >= LONGEST:
         raise _Broken(f"is longer than {LONGEST // 2**20} MB, which no conversation is")

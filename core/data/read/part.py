@@ -12,7 +12,7 @@ from core.data.read.encoding import Encoded, find_encoding
 from core.data.read.kinds import HEAD, kind_of
 from core.data.read.notes import Notes
 from core.data.read.sniff import json_kind
-from core.data.read.text import Text
+from core.data.read.text import DecodedText
 from core.errors import DataError
 
 Progress = Callable[[int], None]
@@ -44,7 +44,7 @@ class Part:
         """Its rows in order. Raises DataError where it cannot be read on."""
         if self.encoded is None:
             return _TABLE_READERS[self.kind](self.blob, notes, progress)
-        return _TEXT_READERS[self.kind](Text(self.name, self.blob, self.encoded, self.kind), notes, progress)
+        return _TEXT_READERS[self.kind](DecodedText(self.name, self.blob, self.encoded, self.kind), notes, progress)
 
 
 def open_part(blob: Blob, encoding: str, notes: Notes, like: Collection[str] = ()) -> Part:
@@ -59,7 +59,7 @@ def open_part(blob: Blob, encoding: str, notes: Notes, like: Collection[str] = (
     if kind in _TABLE_READERS:
         return Part(name, kind, blob.size, blob, None, "its first bytes")
     encoded = find_encoding(blob, encoding, like)
-    text = Text(name, blob, encoded, kind)
+    text = DecodedText(name, blob, encoded, kind)
     kind, evidence = json_kind(text)
     if kind in ("csv", "tsv"):
         evidence = table.dialect(text).evidence

@@ -13,10 +13,10 @@ from core.data.read.kinds import HEAD, KNOWN, NoDataset, kind_of, packing_of, re
 from core.data.read.letters import guess
 from core.data.read.notes import Notes
 from core.errors import DataError
-from core.untrusted.archives import ArchiveError, Limits, check_amount
+from core.untrusted.archives import ArchiveError, ArchiveLimits, check_amount
 
 # Nothing of a .zip is unpacked to the disk, but its rows are read: so it may be large, but no bomb.
-_LIMITS = Limits(entries=100_000, bytes=10**13, ratio=LARGEST_RATIO, free_bytes=RATIO_MATTERS_FROM)
+_LIMITS = ArchiveLimits(entries=100_000, bytes=10**13, ratio=LARGEST_RATIO, free_bytes=RATIO_MATTERS_FROM)
 # What stands beside data, and is none: notes about it, and what `datasets` writes when it saves a dataset.
 _BESIDE = {"readme", "license", "licence", "copying", "changelog", "notice", "citation"}
 _BESIDE_NAMES = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from core.data.conversation import Row, Unreadable
 from core.data.read.mojibake import is_garbled
 from core.data.read.notes import Notes
-from core.data.read.text import Text
+from core.data.read.text import DecodedText
 
 SIZE = 100_000  # characters of a row
 
 
-def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
     """Rows of `{"text"}`. Nothing but white space between them is left out."""
     rows = 0
     for part in _cut(_lines(text.pieces(progress))):

@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 from core.data.read.jsons import is_turn
-from core.data.read.text import Text
+from core.data.read.text import DecodedText
 
 _SAMPLE = 2**21
 _LINES = 50
 _BY_LINE = "a row a line"
 
 
-def json_kind(text: Text) -> tuple[str, str]:
+def json_kind(text: DecodedText) -> tuple[str, str]:
     """The kind that the content shows, and the evidence: `text.kind` itself unless it is JSON."""
     sample = text.sample(_SAMPLE).lstrip("\ufeff \t\r\n")
     if text.kind in ("json", "jsonl"):

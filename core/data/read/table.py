@@ -13,7 +13,7 @@ from core.data.conversation import Row, Unreadable
 from core.data.read.jsons import is_too_deep, is_turns
 from core.data.read.mojibake import is_garbled
 from core.data.read.notes import Notes
-from core.data.read.text import LONGEST, Text
+from core.data.read.text import LONGEST, DecodedText
 from core.errors import DataError
 
 _SAMPLE = 2**18
@@ -40,7 +40,7 @@ class Dialect:
         return csv.reader(lines, delimiter=self.delimiter, escapechar=self.escape, strict=True)
 
 
-def dialect(text: Text) -> Dialect:
+def dialect(text: DecodedText) -> Dialect:
     """The dialect that gives most rows of the file's start as many cells as its header."""
     lines = text.sample(_SAMPLE).replace("\r\n", "\n").replace("\r", _STRAY).split("\n")
     lines = lines[:-1] if len(lines) > 1 and len("\n".join(lines)) > _SAMPLE // 8 else lines
@@ -76,7 +76,7 @@ def _try(lines: list[str], delimiter: str, escape: str | None) -> tuple[float, D
     return (fits / total if columns > 1 else 0.0), Dialect(delimiter, escape, 0, evidence)
 
 
-def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
     """The rows of a table with a header. Raises DataError: no sure header, a quote that is never closed."""
     chosen = dialect(text)
     lines = _Lines(text, notes, progress, chosen.skip)
@@ -103,7 +103,7 @@ def read(text: Text, notes: Notes, progress: Callable[[int], None]) -> Iterator[
 class _Lines:
     """The lines of a table as text, ending with a line feed; `number` is the last one's, counted from 1."""
 
-    def __init__(self, text: Text, notes: Notes, progress: Callable[[int], None], skip: int) -> None:
+    def __init__(self, text: DecodedText, notes: Notes, progress: Callable[[int], None], skip: int) -> None:
         self._text, self._notes, self._progress, self._skip = text, notes, progress, skip
         self._wrong: dict[int, str] = {}
         self.number = 0

@@ -17,7 +17,7 @@ LONGEST = 64 * 2**20  # bytes of one row; far beyond any conversation
 
 
 @dataclass(frozen=True)
-class Text:
+class DecodedText:
     """A text file of one `kind`."""
 
     name: str

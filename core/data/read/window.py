@@ -10,7 +10,7 @@ from typing import Any
 from core.data.read.jsons import explain, is_too_deep, make_decoder
 from core.data.read.mojibake import is_garbled_json
 from core.data.read.notes import Notes
-from core.data.read.text import LONGEST, Text
+from core.data.read.text import LONGEST, DecodedText
 from core.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -20,7 +20,7 @@ _NEAR = 12  # characters from the window's end: an error there may be only that 
 class Window:
     """The part of a JSON text that is looked at. `line` is where its next character stands."""
 
-    def __init__(self, text: Text, notes: Notes, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, text: DecodedText, notes: Notes, progress: Callable[[int], None] | None = None) -> None:
         self._name, self._notes = text.name, notes
         self._pieces = text.pieces(progress)
         self._decoder = make_decoder(notes)

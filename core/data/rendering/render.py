@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 from typing import Any, overload
 
 from core.data.conversation import Conversation, Conversations, Dropped
-from core.data.rendering.template import Layout, Span, Template, Unrenderable
+from core.data.rendering.template import Span, Template, TextLayout, Unrenderable
 from core.data.rendering.token_ends import TokenEnds
 from core.recipe import DataSettings
 
@@ -172,7 +172,7 @@ class Renderer:
         """Where the chat template came from, in words."""
         return self.template.source
 
-    def lay_out(self, conversation: Conversation) -> Layout:
+    def lay_out(self, conversation: Conversation) -> TextLayout:
         """The text and what of it counts. Raises Unrenderable."""
         return self.template.lay_out(conversation)
 
@@ -185,7 +185,7 @@ class Renderer:
 
     def render_many(
         self, conversations: Iterable[Conversation], max_length: int
-    ) -> Iterator[tuple[Layout | None, Rendered | Dropped]]:
+    ) -> Iterator[tuple[TextLayout | None, Rendered | Dropped]]:
         """All of them in order, in batches. What is in several texts gives several results, one after the other."""
         stream = iter(conversations)
         while batch := list(islice(stream, BATCH)):
@@ -202,13 +202,13 @@ class Renderer:
                 else:
                     yield from _of_one_row(each, found, max_length)
 
-    def _try(self, conversation: Conversation) -> list[Layout] | Dropped:
+    def _try(self, conversation: Conversation) -> list[TextLayout] | Dropped:
         try:
             return self.template.lay_outs(conversation)
         except Unrenderable as error:
             return Dropped(conversation.row, str(error))
 
-    def _tokenise(self, layouts: list[Layout]) -> list[_Tokens | None]:
+    def _tokenise(self, layouts: list[TextLayout]) -> list[_Tokens | None]:
         """Tokens and weights of each layout, or None where the borders cannot be kept."""
         if not layouts:
             return []
@@ -220,7 +220,7 @@ class Renderer:
                 results[index] = self._by_cutting(layouts[index], whole[index], cut[index])
         return results
 
-    def _by_ends(self, layout: Layout, ids: list[int], segments: list[_Segment]) -> _Tokens | None:
+    def _by_ends(self, layout: TextLayout, ids: list[int], segments: list[_Segment]) -> _Tokens | None:
         """The whole's tokens, where their own bytes show that each border is kept."""
         texts = [layout.text[start:end] for start, end, _ in segments]
         counts = self._ends.counts(ids, texts) if self._ends is not None else None
@@ -231,7 +231,7 @@ class Renderer:
             weights.extend([weight] * count)
         return _Tokens(ids, weights)
 
-    def _by_cutting(self, layout: Layout, whole: list[int], segments: list[_Segment]) -> _Tokens | None:
+    def _by_cutting(self, layout: TextLayout, whole: list[int], segments: list[_Segment]) -> _Tokens | None:
         """The text tokenised in the parts that the borders cut it into."""
         pieces = self._ids([layout.text[start:end] for start, end, _ in segments])
         joined = _Tokens([], [])
@@ -251,7 +251,7 @@ class Renderer:
     def _spell(self, ids: list[int], text: str) -> bool:
         return bool(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text)
 
-    def _by_offsets(self, layout: Layout, segments: list[_Segment]) -> _Tokens | None:
+    def _by_offsets(self, layout: TextLayout, segments: list[_Segment]) -> _Tokens | None:
         if not self.tokenizer.is_fast:
             return None
         encoded = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -275,7 +275,7 @@ class _Tokens:
 _Segment = tuple[int, int, float]
 
 
-def _segments(layout: Layout) -> list[_Segment]:
+def _segments(layout: TextLayout) -> list[_Segment]:
     """The text in parts (start, end, weight) that either count as a whole or do not."""
     parts: list[_Segment] = []
     at = 0
@@ -303,8 +303,8 @@ def _cut(row: int, tokens: _Tokens, max_length: int) -> Rendered | Dropped:
 
 
 def _of_one_row(
-    layouts: list[Layout], tokens: list[_Tokens | None], max_length: int
-) -> Iterator[tuple[Layout, Rendered | Dropped]]:
+    layouts: list[TextLayout], tokens: list[_Tokens | None], max_length: int
+) -> Iterator[tuple[TextLayout, Rendered | Dropped]]:
     """A conversation in one text, or in several, each with replies of its own.
 
     It is dropped as a whole where the borders of one cannot be kept, or nothing of any is left. One of which nothing is

@@ -25,7 +25,7 @@ from core.recipe import DataSettings
 from core.untrusted.chat_templates import bound_templates
 from core.untrusted.template_marks import has_marks
 
-__all__ = ["Layout", "Span", "Template", "Unrenderable", "own_template", "require_template"]
+__all__ = ["TextLayout", "Span", "Template", "Unrenderable", "own_template", "require_template"]
 
 NOT_SURE = (
     "the model's chat template writes this conversation differently once it is answered, so it is not sure which "
@@ -52,7 +52,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TextLayout:
     """What the template makes of a conversation. Spans do not overlap and come in order."""
 
     row: int
@@ -104,11 +104,11 @@ class Template:
         """Whether it takes content as a list of parts."""
         return self._template.in_parts
 
-    def lay_out(self, conversation: Conversation) -> Layout:
+    def lay_out(self, conversation: Conversation) -> TextLayout:
         """The text of one conversation, or what is left of it beside its earlier replies. Raises Unrenderable."""
         return self.lay_outs(conversation)[-1]
 
-    def lay_outs(self, conversation: Conversation) -> list[Layout]:
+    def lay_outs(self, conversation: Conversation) -> list[TextLayout]:
         """The text of one conversation and its spans; several, where a reply needs a text of its own.
 
         Raises Unrenderable where no mask is sure.
@@ -116,13 +116,13 @@ class Template:
         row = conversation.row
         if conversation.text is not None:
             text = self._begin + conversation.text + (self.tokenizer.eos_token or "")
-            return [Layout(row, text, [Span(0, len(text), None, 1.0)])]
+            return [TextLayout(row, text, [Span(0, len(text), None, 1.0)])]
         messages, tools = conversation.messages, conversation.tools
         if self.train_on == "everything":
             return [self._everything(row, messages, tools)]
         return [_trained_part(each, messages) for each in self._replies(row, messages, tools)]
 
-    def _replies(self, row: int, messages: list[Message], tools: Tools) -> list[Layout]:
+    def _replies(self, row: int, messages: list[Message], tools: Tools) -> list[TextLayout]:
         """The layouts in which the replies count, each as a whole."""
         if self.marked:
             found = self._by_marks(row, messages, tools)
@@ -150,24 +150,28 @@ class Template:
             return "continued"
         return "fitted" if changed is not None else "as it is"
 
-    def _everything(self, row: int, messages: list[Message], tools: Tools) -> Layout:
+    def _everything(self, row: int, messages: list[Message], tools: Tools) -> TextLayout:
         """All of the text, but what a message of another weight than 1 renders to."""
         text = self._template.text(messages, tools)
         asked: Asked = "otherwise" if self.asked == "continued" else self.asked
         indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if all(_weight(messages[index]) == 1.0 and DETAIL_KEY not in messages[index] for index in indices):
-            return Layout(row, text, [Span(0, len(text), None, 1.0)], asked)
+            return TextLayout(row, text, [Span(0, len(text), None, 1.0)], asked)
         marked = self._by_marks(row, messages, tools, all_weights=True) if self.marked else None
         if marked is not None:
-            return Layout(row, text, _around(_unmasked(marked.spans, text, messages), len(text)), asked)
+            return TextLayout(row, text, _around(_unmasked(marked.spans, text, messages), len(text)), asked)
         replies = [self._reply(messages, tools, index, text) for index in indices]
         if not all(each.in_whole for each in replies):
             raise Unrenderable(
                 "the template writes earlier replies differently, so it is not sure where weights belong"
             )
-        return Layout(row, text, _around(_unmasked([each.span for each in replies], text, messages), len(text)), asked)
+        return TextLayout(
+            row, text, _around(_unmasked([each.span for each in replies], text, messages), len(text)), asked
+        )
 
-    def _by_marks(self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False) -> Layout | None:
+    def _by_marks(
+        self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False
+    ) -> TextLayout | None:
         """By the marks; None where they do not show each reply, so that it has to be looked for."""
         text, marked = self._template.marked(messages, tools)
         places = joined(marked)
@@ -187,7 +191,7 @@ class Template:
         if self.train_on == "last_reply":
             spans = spans[-1:]
         kept = [span for span in spans if all_weights or (span.weight > 0 and span.end > span.start)]
-        return Layout(row, text, kept, self.asked)
+        return TextLayout(row, text, kept, self.asked)
 
     def _reply(self, messages: list[Message], tools: Tools, index: int, whole: str) -> _Reply:
         """The reply `index`, by the text that asks for it and the text that ends with it."""
@@ -240,12 +244,12 @@ class Template:
         return len(head)
 
 
-def _gathered(row: int, replies: list[_Reply], whole: str, asked: Asked) -> Iterator[Layout]:
+def _gathered(row: int, replies: list[_Reply], whole: str, asked: Asked) -> Iterator[TextLayout]:
     """Each reply that needs it in a text of its own, the others in the whole."""
     together = [each.span for each in replies if each.in_whole]
-    yield from (Layout(row, each.text, [each.span], asked) for each in replies if not each.in_whole)
+    yield from (TextLayout(row, each.text, [each.span], asked) for each in replies if not each.in_whole)
     if together or not replies:
-        yield Layout(row, whole, [span for span in together if span.end > span.start], asked)
+        yield TextLayout(row, whole, [span for span in together if span.end > span.start], asked)
 
 
 def _begin_of_text(tokenizer: Any) -> str:
@@ -258,7 +262,7 @@ def _weight(message: Message) -> float:
     return float(message.get("weight", 1.0))
 
 
-def _trained_part(layout: Layout, messages: list[Message]) -> Layout:
+def _trained_part(layout: TextLayout, messages: list[Message]) -> TextLayout:
     """The layout without what its replies say is not trained on."""
     if not any(DETAIL_KEY in message for message in messages):
         return layout

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from core.export.model_card import Card
-from core.export.source import Subject
+from core.export.model_card import ModelCard
+from core.export.source import ExportSource
 
 _TAGS = ("gguf", "llama.cpp")
 
 
-def gguf_name(subject: Subject, kind: str) -> str:
+def gguf_name(subject: ExportSource, kind: str) -> str:
     """The file's name: the run's, and the tensors' type or `adapter`."""
     return f"{subject.name}-{kind}.gguf"
 
 
-def model_card(subject: Subject, kind: str) -> Card:
+def model_card(subject: ExportSource, kind: str) -> ModelCard:
     """Of a merged model in tensors of `kind`."""
     name = gguf_name(subject, kind)
-    return Card(
+    return ModelCard(
         "a GGUF for llama.cpp",
         f"`{subject.base_name}` with an adapter merged in, as one file in {kind}, with tokenizer and chat template: "
         "for llama.cpp, LM Studio, Jan, koboldcpp, Ollama and others that read GGUF. Trained with Nibble.",
@@ -26,10 +26,10 @@ def model_card(subject: Subject, kind: str) -> Card:
     )
 
 
-def adapter_card(subject: Subject, kind: str) -> Card:
+def adapter_card(subject: ExportSource, kind: str) -> ModelCard:
     """Of an adapter alone."""
     name = gguf_name(subject, "adapter")
-    return Card(
+    return ModelCard(
         "a GGUF adapter for llama.cpp",
         f"A LoRA adapter for a GGUF of `{subject.base_name}`, which is not in it. Trained with Nibble over the base in "
         f"{subject.recipe.quantization.bits} bits; over a GGUF in other bits answers can differ a little.",

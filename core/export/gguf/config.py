@@ -25,7 +25,7 @@ KINDS = {
 _USUAL_BASE = 10_000.0
 
 
-class Settings:
+class GgufSettings:
     """The metadata of one GGUF."""
 
     def __init__(self, reader: GGUFReader) -> None:
@@ -51,7 +51,7 @@ class Settings:
         return found
 
 
-def config_of(settings: Settings) -> Any:
+def config_of(settings: GgufSettings) -> Any:
     """The configuration. Raises Broken where llama.cpp could not load the file."""
     own, arch = settings.own, settings.arch
     hidden, heads = int(own("embedding_length")), int(own("attention.head_count"))
@@ -82,7 +82,7 @@ def config_of(settings: Settings) -> Any:
     return AutoConfig.for_model(KINDS[arch], **values)
 
 
-def _rope(settings: Settings) -> dict[str, Any]:
+def _rope(settings: GgufSettings) -> dict[str, Any]:
     base = float(settings.own("rope.freq_base", _USUAL_BASE))
     full: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
     kind = settings.own("rope.scaling.type", "none")
@@ -97,7 +97,7 @@ def _rope(settings: Settings) -> dict[str, Any]:
     return {"full_attention": full, "sliding_attention": local}
 
 
-def _windows(settings: Settings, values: dict[str, Any]) -> dict[str, Any]:
+def _windows(settings: GgufSettings, values: dict[str, Any]) -> dict[str, Any]:
     period = int(settings.own("attention.sliding_window_pattern", PERIODS[settings.arch]))
     layers = values["num_hidden_layers"]
     kinds = ["full_attention" if (n + 1) % period == 0 else "sliding_attention" for n in range(layers)]

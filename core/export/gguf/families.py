@@ -19,7 +19,7 @@ from core.export.gguf.settings import INSTEAD, refuse_settings, rope_of, write_s
 
 
 @dataclass(frozen=True)
-class Family:
+class GgufFamily:
     """How one architecture is written.
 
     `turns_pairs`: rotary positions turn neighbouring numbers, not halves, so rows of queries and keys change places.
@@ -34,17 +34,17 @@ class Family:
 
 
 FAMILIES = {
-    "llama": Family(MODEL_ARCH.LLAMA, turns_pairs=True),
-    "mistral": Family(MODEL_ARCH.LLAMA, turns_pairs=True),
-    "qwen2": Family(MODEL_ARCH.QWEN2),
-    "qwen3": Family(MODEL_ARCH.QWEN3),
-    "gemma": Family(MODEL_ARCH.GEMMA, norms_from_one=True),
-    "gemma2": Family(MODEL_ARCH.GEMMA2, norms_from_one=True, windows=True),
-    "gemma3_text": Family(MODEL_ARCH.GEMMA3, norms_from_one=True, windows=True),
+    "llama": GgufFamily(MODEL_ARCH.LLAMA, turns_pairs=True),
+    "mistral": GgufFamily(MODEL_ARCH.LLAMA, turns_pairs=True),
+    "qwen2": GgufFamily(MODEL_ARCH.QWEN2),
+    "qwen3": GgufFamily(MODEL_ARCH.QWEN3),
+    "gemma": GgufFamily(MODEL_ARCH.GEMMA, norms_from_one=True),
+    "gemma2": GgufFamily(MODEL_ARCH.GEMMA2, norms_from_one=True, windows=True),
+    "gemma3_text": GgufFamily(MODEL_ARCH.GEMMA3, norms_from_one=True, windows=True),
 }
 
 
-def family_of(config: dict[str, Any]) -> Family:
+def family_of(config: dict[str, Any]) -> GgufFamily:
     """The family of a config.json. Raises ExportError where it is none of these."""
     kind = config.get("model_type")
     if kind not in FAMILIES:
@@ -55,10 +55,10 @@ def family_of(config: dict[str, Any]) -> Family:
     return FAMILIES[kind]
 
 
-class Layout:
+class TensorLayout:
     """The settings and the tensors' names and shapes of one model, as llama.cpp wants them. `config`: transformers'."""
 
-    def __init__(self, family: Family, config: Any) -> None:
+    def __init__(self, family: GgufFamily, config: Any) -> None:
         self.family, self.config = family, config
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from core.basemodel.find import FoundModel
 from core.export.destination import Broken
-from core.export.gguf.config import Settings, config_of
-from core.export.gguf.families import Layout, family_of
+from core.export.gguf.config import GgufSettings, config_of
+from core.export.gguf.families import TensorLayout, family_of
 from core.model.load import dtype_for, torch_device
 from core.system.hardware import Device
 
@@ -28,13 +28,13 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
     """
     dtype, _ = dtype_for(here)
     reader = GGUFReader(path)
-    settings = Settings(reader)
+    settings = GgufSettings(reader)
     if settings.arch != family_of(base.config).arch:
         raise Broken(f"The GGUF says that it is a {settings.name} model, which its base is not. Nothing of it is kept.")
     config = config_of(settings)
     with torch_device(here):  # at once where it goes: RAM may be too small for it
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    layout = Layout(family_of(config.to_dict()), config)
+    layout = TensorLayout(family_of(config.to_dict()), config)
     held = {tensor.name: tensor for tensor in reader.tensors}
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -12,12 +12,12 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
 from core.export.destination import ExportError
-from core.export.gguf.families import Layout
+from core.export.gguf.families import TensorLayout
 from core.export.gguf.template import gguf_template
 from core.export.gguf.tokenizer import read_vocabulary, write_special_tokens, write_vocabulary
 from core.export.merge_weights import MergedWeights
 from core.export.merged import Say
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.export.tokenizer_files import stop_tokens
 from core.model.load import load_tokenizer
 from core.sizes import show_bytes
@@ -33,7 +33,7 @@ QUANTISATION_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Entry:
+class GgufEntry:
     """One tensor of the file; `source` is its name in transformers, '' where it is computed."""
 
     name: str
@@ -51,25 +51,25 @@ class Entry:
 class ModelFile:
     """The tensors that a merged model's GGUF holds, and their values. Raises ExportError for what llama.cpp lacks."""
 
-    def __init__(self, weights: MergedWeights, layout: Layout, kind: GgufType) -> None:
+    def __init__(self, weights: MergedWeights, layout: TensorLayout, kind: GgufType) -> None:
         self.weights, self.layout, self.kind = weights, layout, kind
         self._stored = {each.name: each for each in weights.tensors}
         self.entries = [*self._computed(), *(self._entry(each.name, each.shape) for each in weights.tensors)]
 
-    def _computed(self) -> list[Entry]:
+    def _computed(self) -> list[GgufEntry]:
         extra = self.layout.extra().items()
-        return [Entry(name, "", tuple(value.shape), GGMLQuantizationType.F32) for name, value in extra]
+        return [GgufEntry(name, "", tuple(value.shape), GGMLQuantizationType.F32) for name, value in extra]
 
-    def _entry(self, name: str, shape: tuple[int, ...]) -> Entry:
+    def _entry(self, name: str, shape: tuple[int, ...]) -> GgufEntry:
         wanted = _TYPES[self.kind][0]
         block, _ = gguf.GGML_QUANT_SIZES[wanted]
         if len(shape) == 1:  # llama.cpp computes norms and biases in fp32 only
             wanted = GGMLQuantizationType.F32
         elif shape[-1] % block:
             wanted = GGMLQuantizationType.F16
-        return Entry(self.layout.name(name), name, shape, wanted)
+        return GgufEntry(self.layout.name(name), name, shape, wanted)
 
-    def value(self, entry: Entry) -> np.ndarray[Any, Any]:
+    def value(self, entry: GgufEntry) -> np.ndarray[Any, Any]:
         """The values of `entry` in fp32, as they are before the rounding to its type."""
         if not entry.source:
             return self.layout.extra()[entry.name].numpy()
@@ -82,7 +82,7 @@ class ModelFile:
         return sum(entry.bytes for entry in self.entries)
 
 
-def write_model(file: ModelFile, subject: Subject, path: Path, say: Say) -> None:
+def write_model(file: ModelFile, subject: ExportSource, path: Path, say: Say) -> None:
     """Write the merged model with tokenizer and chat template to `path`. Raises ExportError, OSError."""
     writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[file.layout.family.arch])
     writer.add_type("model")
@@ -115,7 +115,7 @@ class AdapterTensor:
     values: np.ndarray[Any, Any]
 
 
-def adapter_tensors(weights: MergedWeights, layout: Layout, alpha: float) -> Iterator[AdapterTensor]:
+def adapter_tensors(weights: MergedWeights, layout: TensorLayout, alpha: float) -> Iterator[AdapterTensor]:
     """The adapter's tensors; llama.cpp scales each by `alpha` over its rank, what else scales it goes into B.
 
     Raises ExportError for DoRA and for modules that were trained whole.
@@ -133,7 +133,7 @@ def adapter_tensors(weights: MergedWeights, layout: Layout, alpha: float) -> Ite
         yield AdapterTensor(f"{name}.lora_b", layout.arranged(f"{module}.weight", b).contiguous().numpy())
 
 
-def write_adapter(weights: MergedWeights, layout: Layout, subject: Subject, path: Path) -> None:
+def write_adapter(weights: MergedWeights, layout: TensorLayout, subject: ExportSource, path: Path) -> None:
     """Write the adapter alone, in fp32, to `path`. Raises ExportError, OSError."""
     alpha = subject.alpha
     tensors = list(adapter_tensors(weights, layout, alpha))
@@ -142,7 +142,7 @@ def write_adapter(weights: MergedWeights, layout: Layout, subject: Subject, path
     writer.add_name(subject.run.name)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-    entries = [Entry(each.name, "", each.values.shape, GGMLQuantizationType.F32) for each in tensors]
+    entries = [GgufEntry(each.name, "", each.values.shape, GGMLQuantizationType.F32) for each in tensors]
     with _written(writer, entries):
         for each in tensors:
             writer.write_tensor_data(each.values)
@@ -151,7 +151,7 @@ def write_adapter(weights: MergedWeights, layout: Layout, subject: Subject, path
 class _written:
     """Writes header, settings and the list of tensors, and closes the file at the end; tensors come in between."""
 
-    def __init__(self, writer: GGUFWriter, entries: list[Entry]) -> None:
+    def __init__(self, writer: GGUFWriter, entries: list[GgufEntry]) -> None:
         self.writer = writer
         for each in entries:
             writer.add_tensor_info(each.name, each.shape, np.dtype(np.float32), each.bytes, each.type)
@@ -165,7 +165,7 @@ class _written:
         self.writer.close()
 
 
-def model_file(subject: Subject, weights: MergedWeights, layout: Layout, kind: GgufType) -> ModelFile:
+def model_file(subject: ExportSource, weights: MergedWeights, layout: TensorLayout, kind: GgufType) -> ModelFile:
     """The plan of a merged model's GGUF; the tokenizer is looked at too, before anything is written."""
     read_vocabulary(subject.tokenizer, layout.config.vocab_size)
     return ModelFile(weights, layout, kind)

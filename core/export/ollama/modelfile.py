@@ -7,11 +7,11 @@ from typing import Any
 
 from core.export.destination import ExportError
 from core.export.gguf.first_token import adds_begin_token
-from core.export.model_card import Card
+from core.export.model_card import ModelCard
 from core.export.names import safe_name
 from core.export.ollama.template import go_template
 from core.export.ollama.template_turns import NoTurns, Turns, find_turns, pieces
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.export.tokenizer_files import stop_tokens
 from core.generation.sampling import Sampling
 from core.model.load import load_tokenizer
@@ -20,18 +20,18 @@ MODELFILE = "Modelfile"
 LONGEST_CONTEXT = 8192
 
 
-def model_name(subject: Subject) -> str:
+def model_name(subject: ExportSource) -> str:
     """What the model is called in Ollama: lower case."""
     return safe_name(subject.run.name.lower(), "nibble").lower()
 
 
-def command(subject: Subject) -> str:
+def command(subject: ExportSource) -> str:
     """The one command that imports the folder and asks the model; to be given in it."""
     name = model_name(subject)
     return f"ollama create {name} -f {MODELFILE} && ollama run {name}"
 
 
-def modelfile(subject: Subject, model: str, adapter: str | None, context: int) -> str:
+def modelfile(subject: ExportSource, model: str, adapter: str | None, context: int) -> str:
     """The Modelfile for the GGUF `model`, with the GGUF `adapter` over it or None. Raises ExportError: no template."""
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     try:
@@ -75,7 +75,7 @@ def without_begin_token(turns: Turns, tokenizer: Any) -> Turns:
     return replace(turns, first=turns.first.removeprefix(begin), begin_system=system and system.removeprefix(begin))
 
 
-def stop_words(subject: Subject, tokenizer: Any, turns: Turns) -> list[str]:
+def stop_words(subject: ExportSource, tokenizer: Any, turns: Turns) -> list[str]:
     """What ends a reply: each single token that does, and what a question begins with where that is plain text."""
     added = tokenizer.get_added_vocab()
     ends = [tokenizer.convert_ids_to_tokens(token) for token in stop_tokens(subject, tokenizer)]
@@ -87,7 +87,7 @@ def stop_words(subject: Subject, tokenizer: Any, turns: Turns) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _limits(subject: Subject) -> str:
+def _limits(subject: ExportSource) -> str:
     """What Ollama's template says otherwise than the model's own, or cannot say."""
     turns = find_turns(load_tokenizer(subject.base, subject.tokenizer))
     said = ["Tools are not in the Modelfile's template: Ollama tells programs that the model takes none."]
@@ -104,9 +104,9 @@ def _limits(subject: Subject) -> str:
     return " ".join(said)
 
 
-def ollama_card(subject: Subject) -> Card:
+def ollama_card(subject: ExportSource) -> ModelCard:
     """The README's own part."""
-    return Card(
+    return ModelCard(
         "a model for Ollama",
         f"`{subject.base_name}` fine-tuned with Nibble, as GGUF with a Modelfile: template, stop words and settings "
         "are those of the chat.",

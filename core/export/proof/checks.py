@@ -13,7 +13,7 @@ Say = Callable[[str, float | None], None]
 
 
 @dataclass
-class Check:
+class ProofCheck:
     """One thing compared `of` times, `equal` of them the same. `because` says what was not, or not compared.
 
     `ties` are not equal, and no fault. `broken` is why the export may not be handed over.
@@ -43,7 +43,7 @@ class Check:
         if breaks:
             self.broken = self.broken or told
 
-    def add(self, other: Check) -> None:
+    def add(self, other: ProofCheck) -> None:
         """Count what `other` has counted too."""
         self.of += other.of
         self.equal += other.equal

@@ -19,11 +19,11 @@ from core.basemodel.code_consent import trust_only
 from core.basemodel.find import find_model
 from core.errors import NibbleError
 from core.export.destination import Broken
-from core.export.proof.checks import Check, Say
+from core.export.proof.checks import ProofCheck, Say
 from core.export.proof.compare_texts import PROMPTS, hold_texts, replies_of
-from core.export.proof.conversations import Talk
-from core.export.proof.divergence import Said, answers, held_together, logits
-from core.export.proof.loaded_model import Speaker, place_for
+from core.export.proof.conversations import ProofConversation
+from core.export.proof.divergence import Answers, answers, held_together, logits
+from core.export.proof.loaded_model import LoadedModel, place_for
 from core.export.proof.open_export import BY_LLAMA_CPP, open_export
 from core.export.proof.readers.ollama import OllamaReader
 from core.export.proof.readers.reader import CannotRender, Reader
@@ -45,7 +45,7 @@ Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProofPrompts:
     """Prompts to answer, as the chat asks them and as the export's own files do."""
 
     chat: list[list[int]]
@@ -59,23 +59,23 @@ def reference_of(job: Job) -> Reference:
     return Reference(base, Path(about["tokenizer"]), DataSettings(**job["data"]))
 
 
-def talks_in(job: Job) -> list[Talk]:
+def talks_in(job: Job) -> list[ProofConversation]:
     """What it is proved with."""
-    return [Talk(**each) for each in job["talks"]]
+    return [ProofConversation(**each) for each in job["talks"]]
 
 
-def texts(job: Job, say: Say) -> list[Check]:
+def texts(job: Job, say: Say) -> list[ProofCheck]:
     """Everything that needs no model; where no program is at hand to open the export, that."""
     try:
         reader = open_export(job["artefact"])
     except CannotRender as error:
-        return [Check(PROMPTS, "Ollama", 1, 0, str(error), broken=str(error))]
+        return [ProofCheck(PROMPTS, "Ollama", 1, 0, str(error), broken=str(error))]
     if reader is None:
-        return [Check(NOT_OPENED, "llama.cpp", because=f"not opened by llama.cpp: {MISSING}")]
+        return [ProofCheck(NOT_OPENED, "llama.cpp", because=f"not opened by llama.cpp: {MISSING}")]
     reference = reference_of(job)
     checks = hold_texts(reference, reader, talks_in(job), say)
     if isinstance(reader, TransformersReader):
-        checks.append(Check(ENDS, reader.name))
+        checks.append(ProofCheck(ENDS, reader.name))
         checks[-1].compare(job["stop"], reader.ends, "the generation settings")
     return checks
 
@@ -90,7 +90,7 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     known = embedding_rows(find_model(job["reference"]["model"], job["reference"]["revision"]))
     asked = _asked(reference_of(job), reader, talks_in(job), job["most"], known)
     reference = _chat(job, asked, say)
-    checks: list[Check]
+    checks: list[ProofCheck]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
     if "over" in job["artefact"]:
         if reader is None:
@@ -109,11 +109,13 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     return {**found, "checks": _as_json(checks)}
 
 
-def _as_json(checks: list[Check]) -> list[dict[str, Any]]:
+def _as_json(checks: list[ProofCheck]) -> list[dict[str, Any]]:
     return [check.as_json() for check in checks]
 
 
-def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most: int, known: int | None) -> Asked:
+def _asked(
+    reference: Reference, reader: Reader | None, talks: list[ProofConversation], most: int, known: int | None
+) -> ProofPrompts:
     """Up to `most` prompts, no two the same: the last one of a conversation that is short enough, else its first.
 
     None with a token that the model, which has embeddings for `known`, cannot look up.
@@ -130,10 +132,10 @@ def _asked(reference: Reference, reader: Reader | None, talks: list[Talk], most:
             continue
         if not beyond(ids, known):
             chat.setdefault(tuple(ids), others)
-    return Asked([list(ids) for ids in chat], list(chat.values()))
+    return ProofPrompts([list(ids) for ids in chat], list(chat.values()))
 
 
-def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[list[int], list[int]]:
+def _prompt(reference: Reference, reader: Reader | None, talk: ProofConversation) -> tuple[list[int], list[int]]:
     """The tokens to answer, by the chat and by the export's own files; of a plain text its first half."""
     if talk.text is not None:
         text = reference.trained(talk)[0].text
@@ -150,17 +152,17 @@ def _prompt(reference: Reference, reader: Reader | None, talk: Talk) -> tuple[li
     return ids[-LONGEST_TOKENS:], others[-LONGEST_TOKENS:]
 
 
-def _chat(job: Job, asked: Asked, say: Say) -> Said:
+def _chat(job: Job, asked: ProofPrompts, say: Say) -> Answers:
     """The chat's replies, over the base held as the run held it."""
     load = job["reference"]
 
-    def speaker() -> Speaker:
+    def speaker() -> LoadedModel:
         here = place_for(load["parameters"], load["packed"])
         base = load_base(
             find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"]), here
         )
         model = load_adapter(base, Path(load["adapter"])).eval()
-        return Speaker(model, _as_the_chat(stop_ids(model, reference_of(job).tokenizer)))
+        return LoadedModel(model, _as_the_chat(stop_ids(model, reference_of(job).tokenizer)))
 
     return _ask(speaker, "the chat", asked.chat, job["new_tokens"], None, say)
 
@@ -170,7 +172,9 @@ def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
     return lambda most: {**Sampling(greedy=True).as_arguments(), **ends, "max_new_tokens": most}
 
 
-def _export(job: Job, reader: Reader | None, asked: Asked, given: list[list[int]], say: Say) -> tuple[Said, str]:
+def _export(
+    job: Job, reader: Reader | None, asked: ProofPrompts, given: list[list[int]], say: Say
+) -> tuple[Answers, str]:
     """The export's replies and its logits of `given` ones, and by whom."""
     if isinstance(reader, TransformersReader):
         return _ask(lambda: reader.speaker, "the export", asked.export, job["new_tokens"], given, say), reader.name
@@ -178,22 +182,22 @@ def _export(job: Job, reader: Reader | None, asked: Asked, given: list[list[int]
 
     load = job["artefact"]
 
-    def speaker() -> Speaker:
+    def speaker() -> LoadedModel:
         here = place_for(load["parameters"], packed=False)
         model = load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
-        return Speaker(model.eval(), _as_the_chat(job["stop"]))
+        return LoadedModel(model.eval(), _as_the_chat(job["stop"]))
 
     return _ask(speaker, "the export", asked.export, job["new_tokens"], given, say), "transformers"
 
 
 def _ask(
-    load: Callable[[], Speaker],
+    load: Callable[[], LoadedModel],
     who: str,
     prompts: list[list[int]],
     most: int,
     given: list[list[int]] | None,
     say: Say,
-) -> Said:
+) -> Answers:
     """Greedy replies to the prompts one by one, and the logits of `given` ones or of these.
 
     What is loaded is let go again before the next is.
@@ -204,13 +208,15 @@ def _ask(
         replies.append(speaker.reply(prompt, most))
         logits.append(speaker.logits(prompt, (given or replies)[number]))
         say(f"Letting {who} answer: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
-    said = Said(replies, logits, speaker.dtype)
+    said = Answers(replies, logits, speaker.dtype)
     del speaker
     clear_device_cache(garbage_collection=True)
     return said
 
 
-def _by_llama_cpp(job: Job, reader: Reader, asked: Asked, reference: Said, eps: float, say: Say) -> dict[str, Any]:
+def _by_llama_cpp(
+    job: Job, reader: Reader, asked: ProofPrompts, reference: Answers, eps: float, say: Say
+) -> dict[str, Any]:
     """The same of llama.cpp itself, as `reader` has it answer; for prompts that fit into the model's context."""
     tokens, context = job["new_tokens"], job["artefact"]["context"]
     pairs = zip(asked.export, reference.replies, reference.logits, strict=True)
@@ -220,7 +226,7 @@ def _by_llama_cpp(job: Job, reader: Reader, asked: Asked, reference: Said, eps: 
         whole.append(reader.up_to_stop_words(reply) if isinstance(reader, OllamaReader) else reply)
         replies.append(reader.reply(prompt, tokens))
         say(f"Letting {reader.name} answer: {number} of {len(fitting)} prompts", number / len(fitting))
-    held = held_together(Said(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
+    held = held_together(Answers(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
     return {"prompts": len(fitting), **held}
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core.data.conversation import Message
-from core.data.rendering.template import Layout
-from core.export.proof.checks import Check, Say
-from core.export.proof.conversations import ONE_TURN, Talk
+from core.data.rendering.template import TextLayout
+from core.export.proof.checks import ProofCheck, Say
+from core.export.proof.conversations import ONE_TURN, ProofConversation
 from core.export.proof.readers.reader import CannotRender, Reader
 from core.export.proof.reference import Reference
 
@@ -30,10 +30,10 @@ class Texts:
     """All checks of texts and tokens, in the order in which they are told."""
 
     def __init__(self, by: str) -> None:
-        self.prompts, self.whole = Check(PROMPTS, by), Check(WHOLE, by)
-        self.goes_on, self.tokens = Check(GOES_ON, by), Check(TOKENS, by)
+        self.prompts, self.whole = ProofCheck(PROMPTS, by), ProofCheck(WHOLE, by)
+        self.goes_on, self.tokens = ProofCheck(GOES_ON, by), ProofCheck(TOKENS, by)
 
-    def all(self) -> list[Check]:
+    def all(self) -> list[ProofCheck]:
         return [self.prompts, self.whole, self.goes_on, self.tokens]
 
     @property
@@ -45,7 +45,7 @@ class Texts:
             check.add(other)
 
 
-def hold_texts(reference: Reference, reader: Reader, talks: list[Talk], say: Say) -> list[Check]:
+def hold_texts(reference: Reference, reader: Reader, talks: list[ProofConversation], say: Say) -> list[ProofCheck]:
     """Lay out and split every conversation in both, and compare. A shape that neither takes is said, not counted.
 
     A reader of TAKE_LESS may refuse by itself.
@@ -62,7 +62,7 @@ def hold_texts(reference: Reference, reader: Reader, talks: list[Talk], say: Say
     return found.all()
 
 
-def _held(reference: Reference, reader: Reader, talk: Talk, refused: dict[str, str]) -> Texts:
+def _held(reference: Reference, reader: Reader, talk: ProofConversation, refused: dict[str, str]) -> Texts:
     """One conversation compared; again where the template writes the date, which may have changed in between."""
     for _ in range(ANEW if reference.is_dated else 1):
         found = Texts(reader.name)
@@ -72,7 +72,7 @@ def _held(reference: Reference, reader: Reader, talk: Talk, refused: dict[str, s
     return found
 
 
-def _hold(reference: Reference, reader: Reader, talk: Talk, found: Texts, refused: dict[str, str]) -> None:
+def _hold(reference: Reference, reader: Reader, talk: ProofConversation, found: Texts, refused: dict[str, str]) -> None:
     trained = _or_none(lambda: reference.trained(talk)) or []
     if talk.text is not None:
         for layout in trained:
@@ -95,7 +95,12 @@ def _hold(reference: Reference, reader: Reader, talk: Talk, found: Texts, refuse
 
 
 def _hold_whole(
-    reference: Reference, reader: Reader, talk: Talk, messages: list[Message], trained: list[Layout], found: Texts
+    reference: Reference,
+    reader: Reader,
+    talk: ProofConversation,
+    messages: list[Message],
+    trained: list[TextLayout],
+    found: Texts,
 ) -> None:
     """The whole conversation, as the chat's template and as training lay it out; no prompt stands at its end.
 
@@ -119,7 +124,7 @@ def _hold_whole(
         found.whole.compare(layout.text, made, what, breaks=False, whose="training")
 
 
-def _goes_on(check: Check, trained: list[Layout], upto: int, prompt: str, name: str) -> None:
+def _goes_on(check: ProofCheck, trained: list[TextLayout], upto: int, prompt: str, name: str) -> None:
     """Whether the text trained on begins with the prompt, and what is trained of the reply begins where it ends."""
     for layout in trained:
         own = [span.start for span in layout.spans if span.message == upto]
@@ -146,7 +151,7 @@ def _or_none(make: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _may_refuse(reader: Reader, talk: Talk) -> bool:
+def _may_refuse(reader: Reader, talk: ProofConversation) -> bool:
     return reader.name in TAKE_LESS and talk.shape != ONE_TURN
 
 
@@ -160,7 +165,7 @@ def _why(
     return "it now takes it"
 
 
-def replies_of(talk: Talk) -> list[int]:
+def replies_of(talk: ProofConversation) -> list[int]:
     """Where the first and the last reply stand that something was said before; the end, where there is no reply."""
     replies = [at for at, message in enumerate(talk.messages) if message["role"] == "assistant" and at > 0]
     return sorted({replies[0], replies[-1]}) if replies else [len(talk.messages)]

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from core.data.cache import Pantry
+from core.data.cache import PreparedCache
 from core.data.conversation import Message
 from core.data.dataset import load
 from core.data.formats.valid import without_system
 from core.data.prepared import prepare_data
 from core.data.split import split_rows
 from core.errors import DataError, RunError
-from core.export.source import Subject
+from core.export.source import ExportSource
 
 # So many of the data are laid out and split; far fewer are answered.
 MOST, MOST_CHARACTERS = 100, 1_000_000
@@ -34,7 +34,7 @@ _ODD = '\n  Thé  Cafe\u0301 — 日本, Привет, 🙂\r\n\tif a < b && c: 
 
 
 @dataclass(frozen=True)
-class Talk:
+class ProofConversation:
     """One conversation: messages (and tools), or plain text. `name` is for a person: 'row 3', 'a plain one'.
 
     One that is not `is_answered` is laid out and split, no more.
@@ -49,14 +49,14 @@ class Talk:
 
 
 @dataclass(frozen=True)
-class Talks:
+class ProofConversations:
     """What to prove with, in the order in which it is answered, and `source`: where it is from, in words."""
 
-    talks: list[Talk]
+    talks: list[ProofConversation]
     source: str
 
 
-def talks_of(subject: Subject, tokenizer: Any, answered: int) -> Talks:
+def talks_of(subject: ExportSource, tokenizer: Any, answered: int) -> ProofConversations:
     """Held-out conversations, else ones trained on, and plain ones of each shape that they lack.
 
     Among the first `answered` are both. `tokenizer` gets the template that the run trains with.
@@ -75,30 +75,30 @@ def talks_of(subject: Subject, tokenizer: Any, answered: int) -> Talks:
     first = min(max(answered - len(plain), answered // 2), sum(talk.is_answered for talk in own))
     if own and plain:
         source += ", and plain ones of shapes that they lack"
-    return Talks([*own[:first], *plain, _odd(), *own[first:]], source)
+    return ProofConversations([*own[:first], *plain, _odd(), *own[first:]], source)
 
 
-def _own(subject: Subject, tokenizer: Any) -> tuple[list[Talk], str]:
+def _own(subject: ExportSource, tokenizer: Any) -> tuple[list[ProofConversation], str]:
     """Of the run's data; rows that were trained on are answered only where none were held out."""
     recipe, file = subject.recipe, subject.run.dataset_file()
-    prepared = prepare_data(file, recipe.data, tokenizer, Pantry.beside(file))
+    prepared = prepare_data(file, recipe.data, tokenizer, PreparedCache.beside(file))
     train, held = split_rows(prepared.keys, prepared.named, recipe.data, recipe.train.seed)
     rows = prepared.rendered.usable.rows
     answered = {rows[index] for index in (held or train)[: 4 * MOST]}
     others = {rows[index] for index in train[:MOST]} if held else set()
-    found: list[Talk] = []
+    found: list[ProofConversation] = []
     for each in load(file, recipe.data).usable:
         if each.row in answered or each.row in others:
             shape = shape_of(each.messages, each.tools) if each.text is None else TEXT
             about = (each.messages, each.tools, each.text, each.row in answered)
-            found.append(Talk(f"row {each.row}", shape, *about))
+            found.append(ProofConversation(f"row {each.row}", shape, *about))
     bounded = _bounded(sorted(found, key=lambda talk: not talk.is_answered))
     return _mixed(bounded), "held-out rows" if held else "rows trained on, for none were held out"
 
 
-def _bounded(talks: list[Talk]) -> list[Talk]:
+def _bounded(talks: list[ProofConversation]) -> list[ProofConversation]:
     """The first of them, no two the same, as many as are laid out in moments."""
-    kept: dict[str, Talk] = {}
+    kept: dict[str, ProofConversation] = {}
     size = 0
     for talk in talks:
         said = repr((talk.text, talk.messages, talk.tools))
@@ -118,16 +118,16 @@ def shape_of(messages: list[Message], tools: list[dict[str, Any]] | None) -> str
     return TURNS if sum(message["role"] == "user" for message in messages) > 1 else ONE_TURN
 
 
-def _mixed(talks: list[Talk]) -> list[Talk]:
+def _mixed(talks: list[ProofConversation]) -> list[ProofConversation]:
     """One of each shape in turn, as long as there are any; those that are answered first."""
-    by_shape: dict[str, list[Talk]] = {}
+    by_shape: dict[str, list[ProofConversation]] = {}
     for talk in talks:
         by_shape.setdefault(talk.shape, []).append(talk)
     mixed = [talk for some in zip_longest(*by_shape.values()) for talk in some if talk is not None]
     return sorted(mixed, key=lambda talk: not talk.is_answered)
 
 
-def _plain() -> list[Talk]:
+def _plain() -> list[ProofConversation]:
     def said(*texts: str) -> list[Message]:
         return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
 
@@ -143,16 +143,18 @@ def _plain() -> list[Talk]:
         ("How many days has a week?", "Seven."),
     ]
     return [
-        *(Talk("a plain one", ONE_TURN, said(*each)) for each in single),
-        Talk(
+        *(ProofConversation("a plain one", ONE_TURN, said(*each)) for each in single),
+        ProofConversation(
             "a plain one", TURNS, said("Name a colour.", "Red.", "Another one?", "Blue.", "And a last one.", "Green.")
         ),
-        Talk("a plain one", SYSTEM, [system, *said("Is water wet?", "Yes.")]),
-        Talk("a plain one", TOOLS, said("What can you look up?", "The weather of a town."), [_WEATHER]),
-        Talk("a plain one", TOOLS, [*asked, result, {"role": "assistant", "content": "It is clear."}], [_WEATHER]),
+        ProofConversation("a plain one", SYSTEM, [system, *said("Is water wet?", "Yes.")]),
+        ProofConversation("a plain one", TOOLS, said("What can you look up?", "The weather of a town."), [_WEATHER]),
+        ProofConversation(
+            "a plain one", TOOLS, [*asked, result, {"role": "assistant", "content": "It is clear."}], [_WEATHER]
+        ),
     ]
 
 
-def _odd() -> Talk:
+def _odd() -> ProofConversation:
     messages: list[Message] = [{"role": "user", "content": _ODD}, {"role": "assistant", "content": _ODD[::-1]}]
-    return Talk("one of odd white space and letters", ONE_TURN, messages)
+    return ProofConversation("one of odd white space and letters", ONE_TURN, messages)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from core.export.proof.checks import Check
+from core.export.proof.checks import ProofCheck
 
 # Where a model's best two tokens are nearer than this many roundings of its largest logit, rounding alone decides.
 ROUNDINGS = 4
@@ -19,7 +19,7 @@ LOGITS = "logits"
 
 
 @dataclass
-class Said:
+class Answers:
     """What a model answered to each prompt: its tokens, and the logits (tokens, vocabulary) of given replies."""
 
     replies: list[list[int]]
@@ -27,7 +27,7 @@ class Said:
     dtype: torch.dtype
 
 
-def held_together(reference: Said, replies: list[list[int]], eps: float) -> dict[str, Any]:
+def held_together(reference: Answers, replies: list[list[int]], eps: float) -> dict[str, Any]:
     """How many replies are the reference's, how many part where it wavers, and the first that part elsewhere."""
     equal, ties, parted = 0, 0, []
     for number, (own, other) in enumerate(zip(reference.replies, replies, strict=True)):
@@ -53,16 +53,16 @@ def _wavers(logits: torch.Tensor, at: int, eps: float) -> bool:
     return bool(best[0] - best[1] <= ROUNDINGS * eps * here.abs().max())
 
 
-def answers(found: dict[str, Any], by: str) -> Check:
+def answers(found: dict[str, Any], by: str) -> ProofCheck:
     """The line of the replies."""
     ties = found["ties"]
     tied = f"{ties} part where the next two tokens are as likely but for rounding" if ties else ""
-    return Check("greedy answers", by, found["prompts"], found["equal"], tied, ties)
+    return ProofCheck("greedy answers", by, found["prompts"], found["equal"], tied, ties)
 
 
-def logits(reference: Said, artefact: Said, eps: float, by: str) -> tuple[Check, float]:
+def logits(reference: Answers, artefact: Answers, eps: float, by: str) -> tuple[ProofCheck, float]:
     """The line of the logits: equal where rounding alone explains the difference; and the largest one."""
-    check, largest = Check(LOGITS, by), 0.0
+    check, largest = ProofCheck(LOGITS, by), 0.0
     for own, other in zip(reference.logits, artefact.logits, strict=True):
         difference = float((own - other).abs().max())
         check.of += 1

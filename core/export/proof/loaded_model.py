@@ -20,7 +20,7 @@ PACKED_BYTES, SPARE_BYTES = 1.2, 600_000_000
 
 
 @dataclass(frozen=True)
-class Speaker:
+class LoadedModel:
     """`settings` gives the arguments of transformers' `generate` for a greedy reply of at most so many tokens."""
 
     model: Any

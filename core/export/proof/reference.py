@@ -7,9 +7,9 @@ from typing import Any
 
 from core.basemodel.find import FoundModel
 from core.data.conversation import Conversation, Message
-from core.data.rendering.template import Layout, Template, Unrenderable
+from core.data.rendering.template import Template, TextLayout, Unrenderable
 from core.errors import NibbleError
-from core.export.proof.conversations import Talk
+from core.export.proof.conversations import ProofConversation
 from core.export.proof.readers.reader import CannotRender
 from core.generation.generate import UNKNOWN_CONTEXT, prompt_ids
 from core.model.load import load_tokenizer
@@ -64,7 +64,7 @@ class Reference:
         """The tokens of a rendered text."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    def trained(self, talk: Talk) -> list[Layout]:
+    def trained(self, talk: ProofConversation) -> list[TextLayout]:
         """The texts that training makes of the conversation. Raises CannotRender where it would not train on it."""
         try:
             return self._template.lay_outs(Conversation(0, talk.messages, talk.tools, talk.text))

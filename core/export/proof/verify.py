@@ -13,7 +13,7 @@ from typing import Any
 from core.export.destination import Broken, ExportError
 from core.export.merge_weights import Onto
 from core.export.proof.report import Verified
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.system.process import as_process
 from core.text.library_errors import telling_line_of
 from core.workspace import read_json, write_json
@@ -22,14 +22,14 @@ NEW_TOKENS, PROMPTS = 32, 20
 Say = Callable[[str, float | None], None]
 
 
-def against(subject: Subject, onto: Onto) -> str:
+def against(subject: ExportSource, onto: Onto) -> str:
     """What an export is held against, in words."""
     bits = subject.recipe.quantization.bits
     return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
 
 
 def job(
-    subject: Subject,
+    subject: ExportSource,
     artefact: dict[str, Any],
     onto: Onto,
     precision: str,
@@ -74,7 +74,7 @@ def job(
 
 
 def verify(
-    subject: Subject, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
+    subject: ExportSource, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
 ) -> Verified:
     """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.chat.conversation import IDLE_SECONDS, Manner, Talk
+from app.chat.conversation import IDLE_SECONDS, ChatConversation, ReplySettings
 from core.errors import NibbleError
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 from core.workspace import Workspace
 
-MANNER = Manner("base", Sampling(max_new_tokens=8, greedy=True), system="")
+MANNER = ReplySettings("base", Sampling(max_new_tokens=8, greedy=True), system="")
 
 
 class FakeChat:
@@ -30,7 +30,7 @@ class FakeChat:
         self.loads = 0
         self.slow_load: threading.Event | None = None
 
-    def load(self, voice: Voice, progress: object = None, owner: str = "") -> None:
+    def load(self, voice: ChatModel, progress: object = None, owner: str = "") -> None:
         if voice.model == "broken":
             raise NibbleError("There is no model 'broken'.")
         if self.loaded == voice.model:
@@ -39,14 +39,16 @@ class FakeChat:
             self.slow_load.wait(10)
         self.loaded, self.loads = voice.model, self.loads + 1
 
-    def stream(self, voice: Voice, messages: list[dict[str, str]], *how: Any, **more: Any) -> Iterator[Piece]:
+    def stream(
+        self, voice: ChatModel, messages: list[dict[str, str]], *how: Any, **more: Any
+    ) -> Iterator[PartialReply]:
         self.load(voice)
         self.heard.append(messages)
-        yield Piece("one", 1, 10.0, 0.1, False)
-        yield Piece("one two", 2, 10.0, 0.1, False)
+        yield PartialReply("one", 1, 10.0, 0.1, False)
+        yield PartialReply("one two", 2, 10.0, 0.1, False)
         self.go.wait(10)
         whole = "one two" if self.stopped else "one two three"
-        yield Piece(whole, 3, 10.0, 0.1, True, 20, 512, "asked" if self.stopped else "end")
+        yield PartialReply(whole, 3, 10.0, 0.1, True, 20, 512, "asked" if self.stopped else "end")
 
     def stop(self, owner: str) -> None:
         self.stopped = True
@@ -56,9 +58,9 @@ class FakeChat:
         self.loaded = None
 
 
-def _talk(tmp_path: Path) -> tuple[Talk, FakeChat]:
+def _talk(tmp_path: Path) -> tuple[ChatConversation, FakeChat]:
     chat = FakeChat()
-    return Talk.open(Workspace.open(tmp_path), chat), chat  # type: ignore[arg-type]
+    return ChatConversation.open(Workspace.open(tmp_path), chat), chat  # type: ignore[arg-type]
 
 
 def _until(holds: Callable[[], bool]) -> None:

@@ -17,9 +17,9 @@ from app.chat.conversation import Turn
 from app.chat.events import conversation_file, key_of, sampling_of
 from app.context import Context
 from core.errors import NibbleError
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 from core.workspace import Workspace
 
 
@@ -71,11 +71,11 @@ class FakeChat:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def stream(self, voice: Voice, messages: list[Any], sampling: Sampling, **more: Any) -> Iterator[Piece]:
+    def stream(self, voice: ChatModel, messages: list[Any], sampling: Sampling, **more: Any) -> Iterator[PartialReply]:
         if voice.model == "broken":
             raise NibbleError("There is no model 'broken'.")
         self.asked.append(voice.model)
-        yield Piece(f"{voice.model} with seed {sampling.seed}", 3, 9.0, 0.1, True)
+        yield PartialReply(f"{voice.model} with seed {sampling.seed}", 3, 9.0, 0.1, True)
 
     def stop(self, owner: str) -> None:
         """Nothing takes long here."""

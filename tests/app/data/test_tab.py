@@ -17,7 +17,7 @@ from app.data import row_html
 from app.data.events import DataEvents
 from app.data.lengths_chart import lengths_chart
 from app.data.mapping import ROLES, guess, is_enough
-from app.data.session import DataDesk
+from app.data.session import DataSession
 from app.train import layout as train_layout
 from core.errors import NibbleError
 from core.recipe import make_recipe
@@ -37,7 +37,7 @@ def tab() -> data_layout.DataTab:
 
 @pytest.fixture
 def events(tab: data_layout.DataTab, train_tab: train_layout.TrainTab, context: Context) -> DataEvents:
-    desk = DataDesk(CannedDesk())
+    desk = DataSession(CannedDesk())
     return DataEvents(tab, train_tab.form, Context(**{**vars(context), "data": desk}))
 
 
@@ -47,7 +47,7 @@ def given_here(tab: data_layout.DataTab, given: dict[Any, Any]) -> dict[Any, Any
     return {**given, **{component: component.value for component in tab.inputs()}}
 
 
-def _wait(desk: DataDesk, stage: str = "done", with_row: bool = True) -> None:
+def _wait(desk: DataSession, stage: str = "done", with_row: bool = True) -> None:
     ends = time.monotonic() + 10
     while not (desk.state["stage"] == stage and (desk.shown or not with_row)):
         assert time.monotonic() < ends, desk.state
@@ -183,7 +183,7 @@ def test_nothing_in_the_data_is_run() -> None:
 
 def test_a_look_goes_through_its_stages_and_asks_for_the_row() -> None:
     canned = CannedDesk(READING, report(stage="tokens", progress=0.5), report())
-    desk = DataDesk(canned)
+    desk = DataSession(canned)
     desk.look(make_recipe({}))
     assert desk.state["stage"] in ("starting", "reading")
     _wait(desk)
@@ -193,7 +193,7 @@ def test_a_look_goes_through_its_stages_and_asks_for_the_row() -> None:
 
 
 def test_the_last_report_stays_while_the_same_dataset_is_looked_at_anew() -> None:
-    desk = DataDesk(CannedDesk())
+    desk = DataSession(CannedDesk())
     desk.look(make_recipe({}))
     _wait(desk)
     desk._ask = CannedDesk(READING)
@@ -223,7 +223,7 @@ class _SharedDesk(CannedDesk):
 
 def test_what_the_train_tab_put_on_the_desk_meanwhile_is_not_taken_for_ones_own() -> None:
     canned = _SharedDesk(READING)
-    desk = DataDesk(canned)
+    desk = DataSession(canned)
     desk.look(make_recipe({}))
     _wait(desk, "reading", with_row=False)
     desk.beside("check", do="check")
@@ -247,7 +247,7 @@ def test_a_dataset_given_up_for_another_does_not_come_back_over_it() -> None:
                 released.set()
             return super()._open(arguments)
 
-    desk = DataDesk(Slow())
+    desk = DataSession(Slow())
     desk.look(make_recipe({"data.path": "pirate"}))
     desk.look(make_recipe({"data.path": "toyshop"}))
     _wait(desk)
@@ -258,7 +258,7 @@ def test_a_refusal_is_shown_where_the_figures_would_be() -> None:
     def refuse(op: str, **arguments: Any) -> dict[str, Any]:
         raise NibbleError(f"{HOSTILE} is empty.")
 
-    desk = DataDesk(refuse)
+    desk = DataSession(refuse)
     desk.look(make_recipe({}))
     _wait(desk, "failed", with_row=False)
     assert "is empty." in desk.parts()["head"] and "<script" not in desk.parts()["head"]
@@ -416,7 +416,7 @@ def test_the_tab_says_only_what_changed(
 def test_what_a_press_has_drawn_is_drawn_over_when_it_is_done(
     events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
 ) -> None:
-    desk = DataDesk(CannedDesk(report(), COUNTING, report()))  # of the second look it is not done at once
+    desk = DataSession(CannedDesk(report(), COUNTING, report()))  # of the second look it is not done at once
     events = DataEvents(tab, events.form, Context(**{**vars(events.context), "data": desk}))
     events.open(given_here)
     _wait(events.context.data)

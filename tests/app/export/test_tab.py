@@ -14,9 +14,9 @@ import pytest
 from app.context import Context
 from app.export import html as export_html
 from app.export import layout as export_layout
-from app.server.downloads import PREFIX, Downloads, Shelf
+from app.server.downloads import PREFIX, Downloads, SharedFiles
 from core.export import jobs
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -84,9 +84,9 @@ def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(
     assert jobs.jobs(context.workspace) == []
 
 
-def _job(context: Context, folder: Path, **changes: Any) -> jobs.Job:
-    job = jobs.Job(jobs.folder(context.workspace) / "20260101-000000-abc.json")
-    order = {**vars(Order("adapter", folder)), "out": str(folder)}
+def _job(context: Context, folder: Path, **changes: Any) -> jobs.ExportJob:
+    job = jobs.ExportJob(jobs.folder(context.workspace) / "20260101-000000-abc.json")
+    order = {**vars(ExportOptions("adapter", folder)), "out": str(folder)}
     result = {"dir": str(folder), "files": ["README.md"], "bytes": 5, "zip": str(folder / "made.zip")}
     result["verified"] = {"prompts": 20, "equal": 20, "ties": 0}
     job.write(**{"state": "done", "message": "20 of 20 <i>equal</i>", "order": order, "result": result, **changes})
@@ -165,7 +165,7 @@ def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: 
     assert "ended without a last word" in export_html.state(job, context.shelf)
 
 
-def _get(shelf: Shelf, path: str) -> tuple[int, bytes]:
+def _get(shelf: SharedFiles, path: str) -> tuple[int, bytes]:
     """What the middleware answers; 599 where it hands the request on."""
     sent: list[Any] = []
 
@@ -185,7 +185,7 @@ def _get(shelf: Shelf, path: str) -> tuple[int, bytes]:
 
 
 def test_only_what_lies_on_the_shelf_is_handed_out(tmp_path: Path) -> None:
-    shelf, made, other = Shelf(), tmp_path / "made.zip", tmp_path / "secret.txt"
+    shelf, made, other = SharedFiles(), tmp_path / "made.zip", tmp_path / "secret.txt"
     made.write_bytes(b"zip")
     other.write_text("secret")
     address = shelf.address(made)

@@ -11,7 +11,7 @@ from app.runs import layout as runs_layout
 from app.runs import table_html as runs_table_html
 from app.runs import tick as runs_tick
 from app.runs.events import opened_run
-from app.runs.table_html import Asked, Table
+from app.runs.table_html import RunsTable, TableView
 from app.train import layout as train_layout
 from app.train import tick as train_tick
 from core.recipe import make_recipe
@@ -59,7 +59,7 @@ def test_before_the_first_run_it_says_what_will_be_here(train_tab: train_layout.
 
 
 def test_the_runs_tab_says_only_what_changed(runs_tab: runs_layout.RunsTab, context: Context) -> None:
-    run, table, asked, seen = _ended(context), Table(context.workspace), Asked(), {}
+    run, table, asked, seen = _ended(context), RunsTable(context.workspace), TableView(), {}
     first = {runs_tab.table, runs_tab.patch, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
     assert set(runs_tick.tick(runs_tab, context, table, "", asked, seen)) == first
     assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
@@ -72,7 +72,7 @@ def test_of_the_table_only_the_rows_that_changed_are_sent(
 ) -> None:
     monkeypatch.setattr(runs_table_html, "FRESH_SECONDS", 0.0)
     kept, named = _ended(context, "keep"), _ended(context, "before")
-    table, asked, seen = Table(context.workspace), Asked(), {}
+    table, asked, seen = RunsTable(context.workspace), TableView(), {}
     runs_tick.tick(runs_tab, context, table, "", asked, seen)
     named.write_labels("after", "", [])
     (sent,) = runs_tick.tick(runs_tab, context, table, "", asked, seen).items()
@@ -85,20 +85,20 @@ def test_of_the_table_only_the_rows_that_changed_are_sent(
 
 
 def test_what_a_person_is_writing_is_left_alone(runs_tab: runs_layout.RunsTab, context: Context) -> None:
-    run, table, seen = _ended(context), Table(context.workspace), {}
-    first = runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
+    run, table, seen = _ended(context), RunsTable(context.workspace), {}
+    first = runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)
     assert first[runs_tab.name] == "try"
     run.write_labels("renamed elsewhere", "", [])
     run.write_status(state="failed")
-    assert runs_tab.name not in runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
+    assert runs_tab.name not in runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)
 
 
 def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs_layout.RunsTab, context: Context) -> None:
-    run, table, seen = _ended(context), Table(context.workspace), {}
-    runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)
+    run, table, seen = _ended(context), RunsTable(context.workspace), {}
+    runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)
     remove(context.workspace, run)
     assert opened_run(context, run.id) is None
-    assert runs_tick.tick(runs_tab, context, table, run.id, Asked(), seen)[runs_tab.pane].visible is False
+    assert runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)[runs_tab.pane].visible is False
 
 
 def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:

@@ -40,7 +40,7 @@ def _training(workspace: Workspace, **status: Any) -> Run:
 
 
 def _table(workspace: Workspace, opened: Run) -> str:
-    return runs_table_html.Table(workspace).page(runs_table_html.Asked(), opened.id).html
+    return runs_table_html.RunsTable(workspace).page(runs_table_html.TableView(), opened.id).html
 
 
 def test_while_it_trains_every_number_has_its_unit(workspace: Workspace) -> None:

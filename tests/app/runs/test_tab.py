@@ -13,7 +13,7 @@ from app.runs import layout as runs_layout
 from app.runs import table_html as runs_table_html
 from app.runs import tick as runs_tick
 from app.runs.events import RunsEvents
-from app.runs.table_html import Asked, Table
+from app.runs.table_html import RunsTable, TableView
 from core.errors import RunError
 from core.runs import delete, queue
 from core.runs.find import list_runs
@@ -48,18 +48,18 @@ def _with_checkpoint(run: Run, step: int) -> Run:
     return run
 
 
-def _tick(tab: runs_layout.RunsTab, context: Context, opened: str, asked: Asked | None = None) -> dict[Any, Any]:
-    return runs_tick.tick(tab, context, Table(context.workspace), opened, asked or Asked(), {})
+def _tick(tab: runs_layout.RunsTab, context: Context, opened: str, asked: TableView | None = None) -> dict[Any, Any]:
+    return runs_tick.tick(tab, context, RunsTable(context.workspace), opened, asked or TableView(), {})
 
 
 def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Context) -> None:
     run = ended_run(context.workspace, "one")
 
-    def press(act: str, value: str) -> tuple[Asked, str]:
-        return events.press(Asked(), "", gr.EventData(None, {"act": act, "value": value}))
+    def press(act: str, value: str) -> tuple[TableView, str]:
+        return events.press(TableView(), "", gr.EventData(None, {"act": act, "value": value}))
 
-    assert press("open", run.id) == (Asked(), run.id)
-    assert press("sort", "eval") == (Asked(sort="eval", down=False), "")
+    assert press("open", run.id) == (TableView(), run.id)
+    assert press("sort", "eval") == (TableView(sort="eval", down=False), "")
     assert press("pick", run.id)[0].picked == (run.id,)
 
 
@@ -110,7 +110,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
     (run.dir / "checkpoints" / "8" / "large").write_bytes(b"x" * 3_000_000)
     question = events.ask_to_delete(run.id)[tab.question]
     assert "It frees 3.0 MB: 1 checkpoint and its figures." in question and "<b>" not in question
-    both = Asked(picked=(run.id, other.id), compared=(run.id, other.id))
+    both = TableView(picked=(run.id, other.id), compared=(run.id, other.id))
     after = events.delete(run.id, both)
     assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))
     assert after[tab.opened] == "" and not run.dir.exists()
@@ -124,7 +124,7 @@ def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
     run = ended_run(context.workspace, "one")
     events.ask_to_delete(run.id)
     run.write_status(state="queued")
-    assert "may have been resumed" in events.delete(run.id, Asked())[tab.said]
+    assert "may have been resumed" in events.delete(run.id, TableView())[tab.said]
     assert run.dir.exists()
     with pytest.raises(RunError, match="has not ended"):
         delete.remove(context.workspace, run)
@@ -135,9 +135,12 @@ def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs_layo
     half = context.workspace.runs / f".new-{run.id}"
     run.dir.rename(half)
     for outside in ("", ".", "..", "../datasets", "../runs", half.name, str(half)):
-        assert "gone already" in events.delete(outside, Asked())[tab.said]
+        assert "gone already" in events.delete(outside, TableView())[tab.said]
         for act in ("open", "pick"):
-            assert events.press(Asked(), "", gr.EventData(None, {"act": act, "value": outside})) == (Asked(), "")
+            assert events.press(TableView(), "", gr.EventData(None, {"act": act, "value": outside})) == (
+                TableView(),
+                "",
+            )
     assert half.exists() and context.workspace.datasets.exists()
 
 
@@ -159,8 +162,8 @@ def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
     tab: runs_layout.RunsTab, context: Context
 ) -> None:
     one, two = (ended_run(context.workspace, name) for name in ("one", "two"))
-    table, seen = Table(context.workspace), {}
-    asked = Asked(picked=(one.id, two.id), compared=(one.id, two.id))
+    table, seen = RunsTable(context.workspace), {}
+    asked = TableView(picked=(one.id, two.id), compared=(one.id, two.id))
     shown = runs_tick.tick(tab, context, table, "", asked, seen)
     assert shown[tab.compare].value == "Compare 2 runs" and shown[tab.compared].visible
     assert "What came out" in shown[tab.comparison]

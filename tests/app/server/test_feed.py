@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.server import feed as feeds
-from app.server.feed import ADDRESS, Broadcast, Feed, Look
-from app.server.load_limits import JOIN, Limits
+from app.server.feed import ADDRESS, Broadcast, Feed, Snapshot
+from app.server.load_limits import JOIN, LoadLimits
 
 EVERY = 0.02
 
@@ -25,10 +25,10 @@ class World:
         self.rings: set[str] = set()
         self.looks = 0
 
-    def look(self) -> Look:
+    def look(self) -> Snapshot:
         self.looks += 1
         rings, self.rings = self.rings, set()
-        return Look(dict(self.parts), rings)
+        return Snapshot(dict(self.parts), rings)
 
 
 class Page:
@@ -194,7 +194,7 @@ def test_a_look_that_fails_is_tried_again_and_told_once(capsys: pytest.CaptureFi
         await _until(lambda: page.bodies)
         good = feed.look
 
-        def broken() -> Look:
+        def broken() -> Snapshot:
             world.looks += 1
             raise OSError("No space left on device")
 
@@ -255,7 +255,7 @@ def _ask(app: Any, path: str = "/", accept: bytes = b"text/html,*/*") -> tuple[i
 
 def test_a_full_queue_is_refused_and_taken_on_again_when_there_is_room() -> None:
     waiting = 5
-    app = Limits(_elsewhere, lambda: waiting, most_waiting=5)
+    app = LoadLimits(_elsewhere, lambda: waiting, most_waiting=5)
     status, headers, body = _ask(app, JOIN, b"application/json")
     assert status == 503 and headers[b"retry-after"] == b"5"
     assert "try again in a few seconds" in json.loads(body)["detail"]
@@ -272,7 +272,7 @@ def test_requests_beyond_the_limit_get_a_page_that_tries_again() -> None:
             await held.wait()
             await _elsewhere(scope, receive, send)
 
-        app = Limits(slow, lambda: 0, most=2)
+        app = LoadLimits(slow, lambda: 0, most=2)
         requests = [page.open(app) for page in pages[:2]]
         await asyncio.sleep(0)
         scope = {"type": "http", "path": "/", "headers": [(b"accept", b"text/html")]}

@@ -15,7 +15,7 @@ from app.context import Context
 from app.train import check_html
 from app.train import layout as train_layout
 from app.train import tick as train_tick
-from app.train.download import DownloadDesk
+from app.train.download import DownloadSession
 from tests.hub import Hub, stand_in_hub, use_hub
 
 
@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def _wait(desk: DownloadDesk, until: Any) -> None:
+def _wait(desk: DownloadSession, until: Any) -> None:
     deadline = time.monotonic() + 10
     while not until() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -43,7 +43,7 @@ def _wait(desk: DownloadDesk, until: Any) -> None:
 
 
 def test_nothing_is_offered_for_a_model_that_is_here() -> None:
-    desk = DownloadDesk()
+    desk = DownloadSession()
     desk.offer("starter", 0)
     assert (desk.html(), desk.label()) == ("", "")
     desk.press()
@@ -74,7 +74,7 @@ def test_a_press_downloads_and_the_page_looks_anew(
 
 def test_a_second_press_stops_and_a_third_goes_on(hub: Hub) -> None:
     hub.bytes_per_second = 100_000
-    desk = DownloadDesk()
+    desk = DownloadSession()
     desk.offer("org/model", 300_000)
     desk.press()
     _wait(desk, lambda: "kB/s" in desk.html())
@@ -88,7 +88,7 @@ def test_a_second_press_stops_and_a_third_goes_on(hub: Hub) -> None:
 
 
 def test_what_fails_is_said_where_the_person_looks(hub: Hub) -> None:
-    desk = DownloadDesk()
+    desk = DownloadSession()
     desk.offer("org/none", 1)
     desk.press()
     _wait(desk, lambda: not desk.busy)

@@ -14,7 +14,7 @@ from app.context import Context
 from app.train import budget_scale, plan_events, plan_session
 from app.train import layout as train_layout
 from app.train import tick as train_tick
-from app.train.plan_session import PlanDesk
+from app.train.plan_session import PlanSession
 from core.errors import NibbleError
 from core.recipe import Recipe, make_recipe
 from core.sizes import GIB
@@ -50,9 +50,9 @@ def helper() -> FakeHelper:
 
 
 @pytest.fixture
-def desk(helper: FakeHelper, monkeypatch: pytest.MonkeyPatch) -> PlanDesk:
+def desk(helper: FakeHelper, monkeypatch: pytest.MonkeyPatch) -> PlanSession:
     monkeypatch.setattr(plan_session, "QUIET_SECONDS", 0.05)
-    return PlanDesk(helper, 64 * GIB)
+    return PlanSession(helper, 64 * GIB)
 
 
 def _rank(rank: int, **values: Any) -> Recipe:
@@ -66,7 +66,7 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_look_returns_at_once_and_the_plan_comes_after(desk: PlanDesk, helper: FakeHelper) -> None:
+def test_a_look_returns_at_once_and_the_plan_comes_after(desk: PlanSession, helper: FakeHelper) -> None:
     helper.go.clear()
     desk.look(_rank(16))
     assert "Planning…" in desk.html()
@@ -75,7 +75,7 @@ def test_a_look_returns_at_once_and_the_plan_comes_after(desk: PlanDesk, helper:
     assert "16.00 GiB" in desk.html() and "planning" not in desk.html()
 
 
-def test_the_last_plan_stays_greyed_and_only_the_latest_answer_counts(desk: PlanDesk, helper: FakeHelper) -> None:
+def test_the_last_plan_stays_greyed_and_only_the_latest_answer_counts(desk: PlanSession, helper: FakeHelper) -> None:
     desk.look(_rank(16))
     _until(lambda: not desk.planning)
     helper.go.clear()
@@ -88,14 +88,16 @@ def test_the_last_plan_stays_greyed_and_only_the_latest_answer_counts(desk: Plan
     assert helper.asked == [16, 20, 24] and "24.00 GiB" in desk.html() and "nb-stale" not in desk.html()
 
 
-def test_a_flurry_of_changes_is_one_question(desk: PlanDesk, helper: FakeHelper) -> None:
+def test_a_flurry_of_changes_is_one_question(desk: PlanSession, helper: FakeHelper) -> None:
     for rank in range(15, 30):
         desk.look(_rank(rank))
     _until(lambda: not desk.planning)
     assert helper.asked == [29]
 
 
-def test_what_decides_nothing_is_not_planned_again_and_what_was_assumed_is(desk: PlanDesk, helper: FakeHelper) -> None:
+def test_what_decides_nothing_is_not_planned_again_and_what_was_assumed_is(
+    desk: PlanSession, helper: FakeHelper
+) -> None:
     desk.look(_rank(16))
     _until(lambda: not desk.planning)
     before = desk.turn
@@ -109,7 +111,7 @@ def test_what_decides_nothing_is_not_planned_again_and_what_was_assumed_is(desk:
     assert helper.asked == [16, 17, 17]
 
 
-def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(desk: PlanDesk) -> None:
+def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(desk: PlanSession) -> None:
     desk.look(_rank(13))
     _until(lambda: not desk.planning)
     assert "There is no model &#x27;nobody&#x27;." in desk.html()
@@ -123,7 +125,7 @@ def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(desk: PlanDesk)
     assert "It fits" in desk.html()
 
 
-def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(desk: PlanDesk, helper: FakeHelper) -> None:
+def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(desk: PlanSession, helper: FakeHelper) -> None:
     helper.go.clear()
     desk.look(_rank(16))
     _until(lambda: helper.asked == [16])
@@ -134,7 +136,7 @@ def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(desk: P
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_nobody_foresaw_is_said_too_and_the_next_plan_comes(desk: PlanDesk) -> None:
+def test_what_nobody_foresaw_is_said_too_and_the_next_plan_comes(desk: PlanSession) -> None:
     desk.look(_rank(14))
     _until(lambda: not desk.planning)
     assert "should not have happened (KeyError" in desk.html()
@@ -167,7 +169,7 @@ def test_a_way_is_set_on_the_form_and_kept(train_tab: train_layout.TrainTab, con
 
 
 def test_a_browser_gets_the_plan_once_and_again_after_a_look(
-    train_tab: train_layout.TrainTab, context: Context, desk: PlanDesk, monkeypatch: pytest.MonkeyPatch
+    train_tab: train_layout.TrainTab, context: Context, desk: PlanSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving, seen = Context(**{**vars(context), "plans": desk}), {}
     monkeypatch.setattr(train_tick, "device", lambda: Device("cpu", "CPU", 24 * 2**30, 20 * 2**30))

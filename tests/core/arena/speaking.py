@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from core.errors import NibbleError
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import Voice
+from core.runs.chat_models import ChatModel
 
 
-def voice(key: str, label: str = "") -> Voice:
+def voice(key: str, label: str = "") -> ChatModel:
     """A voice by its key alone."""
-    return Voice(key, label or key, "starter", None, {}, None)
+    return ChatModel(key, label or key, "starter", None, {}, None)
 
 
 class Speaker:
@@ -26,21 +26,21 @@ class Speaker:
 
     def stream(
         self,
-        voice: Voice,
+        voice: ChatModel,
         messages: list[dict[str, Any]],
         sampling: Sampling,
         *,
         progress: Callable[[str], None] = lambda line: None,
-    ) -> Iterator[Piece]:
+    ) -> Iterator[PartialReply]:
         """The reply of `voice`."""
         self.heard.append((voice.key, messages, sampling))
         progress(f"Loading {voice.label}…")
         if "broken" in messages[-1]["content"]:
             raise NibbleError("The template refuses that.")
         words = f"{voice.key} says {messages[-1]['content']}".split()
-        piece = Piece("", 0, 10.0, 0.1)
+        piece = PartialReply("", 0, 10.0, 0.1)
         for count in range(1, len(words) + 1):
-            piece = Piece(" ".join(words[:count]), count, 10.0, 0.1)
+            piece = PartialReply(" ".join(words[:count]), count, 10.0, 0.1)
             yield piece
             self.after_each()
         yield replace(piece, done=True, ends="end")

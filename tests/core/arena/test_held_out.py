@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.arena.held_out import held_out, questions_of
-from core.arena.prompts import Prompt
+from core.arena.prompts import ArenaPrompt
 from core.errors import NibbleError
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -49,7 +49,7 @@ def test_they_are_kept_and_none_at_all_is_said(workspace: Workspace, tiny: Path,
     run = _run(workspace, tiny, rows_file)
     kept = workspace.arena / f"held-out-{run.id}.json"
     write_json(kept, [[["system", "Be brief."], ["user", "Hi"]]])
-    assert held_out(workspace, run.id) == [Prompt((("system", "Be brief."), ("user", "Hi")), f"run:{run.id}")]
+    assert held_out(workspace, run.id) == [ArenaPrompt((("system", "Be brief."), ("user", "Hi")), f"run:{run.id}")]
     write_json(kept, [])
     with pytest.raises(NibbleError, match="held out no question"):
         held_out(workspace, run.id)

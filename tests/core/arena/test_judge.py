@@ -12,7 +12,7 @@ from core.arena.answers import Answer, AnswerBook
 from core.arena.batch_answers import Bulk
 from core.arena.judge import Judge, Judging, position_bias
 from core.arena.match import waiting
-from core.arena.prompts import Prompt
+from core.arena.prompts import ArenaPrompt
 from core.arena.votes import VoteBook
 from core.errors import NibbleError
 from core.generation.sampling import Sampling
@@ -57,7 +57,7 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def pairs(workspace: Workspace) -> list[tuple[Answer, Answer]]:
     book = AnswerBook(workspace)
-    prompts = [Prompt.of(f"question {number}") for number in range(4)]
+    prompts = [ArenaPrompt.of(f"question {number}") for number in range(4)]
     Bulk(book, Speaker(), [voice("good"), voice("bad")], prompts, Sampling(seed=0)).run()
     return waiting(book.refresh().values(), [])
 

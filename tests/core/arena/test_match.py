@@ -11,8 +11,8 @@ import pytest
 from core.arena.answers import AnswerBook, key_of
 from core.arena.batch_answers import Bulk
 from core.arena.contestants import ITS_BASE, contestants
-from core.arena.match import Match, Stopped, new_match, prepared_match, waiting
-from core.arena.prompts import Prompt
+from core.arena.match import Match, MatchStopped, new_match, prepared_match, waiting
+from core.arena.prompts import ArenaPrompt
 from core.arena.votes import Vote
 from core.errors import NibbleError
 from core.generation.sampling import Sampling
@@ -20,7 +20,7 @@ from core.workspace import Workspace
 from tests.core.arena.speaking import Speaker, voice
 
 ONE, TWO = voice("run:1", "Pirate"), voice("base:starter", "Starter")
-ASK = Prompt.of("Hello there", system="Be brief.")
+ASK = ArenaPrompt.of("Hello there", system="Be brief.")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_before_both_have_answered_and_after_the_vote_there_is_none() -> None:
 
 def test_what_cannot_be_a_match_is_refused() -> None:
     with pytest.raises(NibbleError, match="question is empty"):
-        new_match(Prompt.of("  "), ONE, TWO, Sampling(), random.Random(0))
+        new_match(ArenaPrompt.of("  "), ONE, TWO, Sampling(), random.Random(0))
     with pytest.raises(NibbleError, match="the same"):
         new_match(ASK, ONE, ONE, Sampling(), random.Random(0))
 
@@ -91,7 +91,7 @@ def test_a_stop_ends_it_at_once() -> None:
     speaker, match = Speaker(), _match()
     stopped: list[bool] = []
     speaker.after_each = lambda: stopped.append(True)
-    with pytest.raises(Stopped):
+    with pytest.raises(MatchStopped):
         match.play(speaker, stopping=lambda: len(stopped) >= 2)
     assert len(speaker.heard) == 1 and not match.ready
 
@@ -112,8 +112,8 @@ def test_a_base_is_asked_as_the_run_over_it_and_one_voice_is_too_few(tmp_path: P
             contestants(workspace, keys)
 
 
-def _questions(count: int) -> list[Prompt]:
-    return [Prompt.of(f"question {number}") for number in range(count)]
+def _questions(count: int) -> list[ArenaPrompt]:
+    return [ArenaPrompt.of(f"question {number}") for number in range(count)]
 
 
 def test_what_is_there_is_not_made_again(book: AnswerBook) -> None:
@@ -140,12 +140,12 @@ def test_it_can_be_stopped_and_gone_on_with(book: AnswerBook) -> None:
 
 
 def test_a_question_that_is_refused_is_passed_over_and_many_end_it(book: AnswerBook) -> None:
-    odd = [Prompt.of("broken"), *_questions(2)]
+    odd = [ArenaPrompt.of("broken"), *_questions(2)]
     bulk = Bulk(book, Speaker(), [ONE], odd, Sampling(seed=0))
     bulk.run()
     assert bulk.done == 2 and bulk.failed == ["The template refuses that."]
     with pytest.raises(NibbleError, match="refuses"):
-        Bulk(book, Speaker(), [ONE], [Prompt.of(f"broken {n}") for n in range(9)], Sampling(seed=0)).run()
+        Bulk(book, Speaker(), [ONE], [ArenaPrompt.of(f"broken {n}") for n in range(9)], Sampling(seed=0)).run()
 
 
 def test_a_damaged_answer_is_made_again(book: AnswerBook) -> None:

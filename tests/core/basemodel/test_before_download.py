@@ -19,7 +19,7 @@ from core.basemodel.download import DownloadStopped
 from core.basemodel.find import find_model
 from core.basemodel.headers import fetch_headers, read_header
 from core.errors import ModelError
-from core.model.fit import Fit, refuse_misfit
+from core.model.fit import ModelFit, refuse_misfit
 from core.workspace import ROOT
 from tests.hub import Hub, stand_in_hub, use_hub
 from tests.tiny import tiny_model
@@ -68,7 +68,7 @@ def test_headers_come_without_the_weights(hub: Hub, repos: dict[str, Path]) -> N
         files = [repos[name] / file.name for file in found.files if file.name.endswith(".safetensors")]
         here = [tensor for file in files for tensor in read_header(file)]
         assert fetch_headers(found.source, str(found.revision), found.files) == here
-        assert refuse_misfit(found) == Fit()
+        assert refuse_misfit(found) == ModelFit()
     assert all(each.range for each in hub.asked if "/storage" in each.path), "never a file as a whole"
 
 
@@ -85,7 +85,7 @@ def test_a_server_that_knows_no_ranges_is_listened_to_no_longer_than_needed(
 
     monkeypatch.setattr(_Handler, "_file", without_ranges)
     found = find_model("org/whole")
-    assert refuse_misfit(found) == Fit()
+    assert refuse_misfit(found) == ModelFit()
 
 
 @pytest.mark.parametrize(

@@ -465,11 +465,11 @@ def test_a_run_that_goes_on_has_the_weights_that_it_began_with(hub: Hub, run: Ru
 
 def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -> None:
     from core.chat import worker
-    from core.runs.chat_models import base_voice
+    from core.runs.chat_models import base_chat_model
 
     hub.bytes_per_second = 50_000
     stops = worker._Stops()
-    voice = base_voice("org/model").as_request()
+    voice = base_chat_model("org/model").as_request()
     request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
     answers = worker.Chat(stops).handle(request)
     assert next(answers)["progress"].startswith("Downloading model: ")

@@ -21,10 +21,10 @@ from core.basemodel.pin import change_of, hashing_meanwhile, pin_of, read_pin, s
 from core.chat.worker import Chat, _Stops
 from core.errors import ModelError, NibbleError, RecipeError, RunError
 from core.export.destination import ExportError
-from core.export.source import find_subject
+from core.export.source import find_export_source
 from core.launch.submit import prepare, submit
 from core.recipe import make_recipe
-from core.runs.chat_models import base_voice, find_voice
+from core.runs.chat_models import base_chat_model, find_chat_model
 from core.runs.resume import resume
 from core.runs.store import Run
 from core.train.base_model import have_base
@@ -144,11 +144,11 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
     with pytest.raises(ModelError, match=whole):
         have_base(run, run.recipe())
     with pytest.raises(ExportError, match=whole):
-        find_subject(run)
+        find_export_source(run)
     with pytest.raises(RecipeError, match=whole):
         prepare(make_recipe({"lora.start_from": f"run:{run.id}", "data.path": str(run.dataset_file())}), workspace)
     with pytest.raises(ModelError, match=whole):
-        _load(Chat(_Stops()), workspace, find_voice(workspace, f"run:{run.id}"))
+        _load(Chat(_Stops()), workspace, find_chat_model(workspace, f"run:{run.id}"))
 
 
 def _load(chat: Chat, workspace: Workspace, voice: Any) -> None:
@@ -168,9 +168,9 @@ def test_a_base_that_was_copied_is_the_same(run: Run, pristine: Path) -> None:
     now = read_pin(run.dir / "base.json")
     assert kept and now and {n: e["sha256"] for n, e in kept.items()} == {n: e["sha256"] for n, e in now.items()}
     assert kept[WEIGHTS]["stamp"] != now[WEIGHTS]["stamp"], "so that the next look is a cheap one"
-    assert find_subject(run).base_folder == _base(run)
+    assert find_export_source(run).base_folder == _base(run)
     chat = Chat(_Stops())
-    _load(chat, workspace, find_voice(workspace, f"run:{run.id}"))
+    _load(chat, workspace, find_chat_model(workspace, f"run:{run.id}"))
 
 
 def test_what_does_not_train_may_change(run: Run) -> None:
@@ -198,9 +198,9 @@ def test_a_run_from_before_there_were_pins_goes_on_and_says_so(run: Run) -> None
 
 def test_the_chat_loads_a_base_anew_where_its_folder_holds_another(run: Run) -> None:
     workspace, chat, base = Workspace(run.workspace), Chat(_Stops()), _base(run)
-    _load(chat, workspace, base_voice(str(base)))
+    _load(chat, workspace, base_chat_model(str(base)))
     _other_weights(base)
-    _load(chat, workspace, base_voice(str(base)))
+    _load(chat, workspace, base_chat_model(str(base)))
     held = chat._adapters.base.get_input_embeddings().weight
     assert torch.equal(held.float(), load_file(base / WEIGHTS)["model.embed_tokens.weight"])
 

@@ -23,7 +23,7 @@ from core.errors import AskError, ChildError, ModelError, NibbleError
 from core.generation.generate import answers, prompt_ids, stream
 from core.generation.sampling import Sampling
 from core.recipe import LoraSettings
-from core.runs.chat_models import Voice, base_voice, without_adapter
+from core.runs.chat_models import ChatModel, base_chat_model, without_adapter
 from core.workspace import Workspace
 
 ASK = [{"role": "user", "content": "hello there"}]
@@ -89,9 +89,9 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def voice(tiny: Path, made: dict[str, Path]) -> Voice:
+def voice(tiny: Path, made: dict[str, Path]) -> ChatModel:
     """The plain adapter over the tiny base."""
-    return replace(base_voice(str(tiny)), label="plain", adapter=made["plain"], tokenizer=made["plain"])
+    return replace(base_chat_model(str(tiny)), label="plain", adapter=made["plain"], tokenizer=made["plain"])
 
 
 def _plain_ids(model: Any, tokenizer: Any, count: int) -> list[int]:
@@ -261,7 +261,7 @@ def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(
     chat = worker.Chat(worker._Stops())
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
     monkeypatch.setattr(memory_check, "refuse_without_room", refuse)
-    voice = Voice("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
+    voice = ChatModel("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
     request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
     with pytest.raises(ModelError, match="no room"):
         list(chat.handle(request))
@@ -417,7 +417,7 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
     with pytest.raises(NibbleError, match="message is empty"):
         list(chat.stream(voice, [{"role": "user", "content": " "}]))
     with pytest.raises(NibbleError, match="There is no model"):
-        list(chat.stream(base_voice("no such"), ASK))
+        list(chat.stream(base_chat_model("no such"), ASK))
     with pytest.raises(NibbleError, match="The base of plain is missing. There is no model 'no such'"):
         list(chat.stream(replace(voice, model="no such"), ASK))
     with pytest.raises(NibbleError, match="is gone"):

@@ -12,7 +12,7 @@ import pytest
 
 from core.data.conversation import Conversation
 from core.data.dataset import load, size_of
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 from core.workspace import PRESETS
@@ -103,7 +103,7 @@ def conversation(number: int) -> Conversation:
 def test_a_shelf_gives_back_what_was_put_on_it(memory_bytes: int) -> None:
     put = [conversation(number) for number in range(1, 500)]
     put += [Conversation(600, [], text="x" * 2_000_000), Conversation(601, [ASK, REPLY], tools=[{"type": "function"}])]
-    shelf = Shelf(memory_bytes)
+    shelf = SpilledConversations(memory_bytes)
     for each in put:
         shelf.append(each)
     shelf.seal()
@@ -117,14 +117,14 @@ def test_a_shelf_gives_back_what_was_put_on_it(memory_bytes: int) -> None:
 
 
 def test_an_empty_shelf_is_empty() -> None:
-    shelf = Shelf(0)
+    shelf = SpilledConversations(0)
     shelf.seal()
     assert (len(shelf), list(shelf), shelf[:]) == (0, [], [])
 
 
 def test_a_shelf_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    shelf = Shelf(0)
+    shelf = SpilledConversations(0)
     shelf.append(conversation(1))
     shelf.seal()
     assert shelf[0] == conversation(1)
@@ -143,14 +143,14 @@ class FullDisk(io.BytesIO):
 
 def test_a_full_disk_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: FullDisk())
-    shelf = Shelf(0)
+    shelf = SpilledConversations(0)
     with pytest.raises(DataError, match="No space left.*Free some space there"):
         for number in range(3):
             shelf.append(Conversation(number, [], text="x" * 1_500_000))
 
 
 def test_a_shelf_can_be_read_by_several_threads_at_once() -> None:
-    shelf = Shelf(0)
+    shelf = SpilledConversations(0)
     for number in range(3000):
         shelf.append(conversation(number))
     shelf.seal()
@@ -162,7 +162,7 @@ def test_a_shelf_can_be_read_by_several_threads_at_once() -> None:
 
 
 def test_half_a_character_is_refused_and_leaves_the_shelf_as_it_was() -> None:
-    shelf = Shelf()
+    shelf = SpilledConversations()
     with pytest.raises(UnicodeEncodeError):
         shelf.append(Conversation(1, [ASK, REPLY | {"content": "\ud83d"}]))
     assert len(shelf) == 0

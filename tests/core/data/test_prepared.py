@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.data import prepared as module
-from core.data.cache import Pantry
+from core.data.cache import PreparedCache
 from core.data.prepared import Prepared, key_of, prepare_data
 from core.recipe import DataSettings, make_recipe
 from core.runs.create import create_run
@@ -77,7 +77,7 @@ def test_a_run_gets_the_same_from_the_workspace(run: Callable[[], Run], tokenize
 
 def test_the_pieces_of_a_plain_text_come_back(tokenizer: Any, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "texts.jsonl", [{"text": f"{number} sheep and " * 40} for number in range(5)])
-    settings, pantry = DataSettings(max_length=64), Pantry.of(tmp_path)
+    settings, pantry = DataSettings(max_length=64), PreparedCache.of(tmp_path)
     made, read = (prepare_data(file, settings, tokenizer, pantry) for _ in range(2))
     assert made.seconds is None and read.seconds is not None
     assert len(read.rendered.usable) > 5 and _same(made, read)
@@ -110,7 +110,7 @@ def test_what_matters_makes_another_key_and_nothing_else_does(file: Path, tokeni
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no sum", "emptied"])
 def test_a_damaged_entry_is_made_anew(damage: str, file: Path, tokenizer: Any, tmp_path: Path) -> None:
-    pantry = Pantry.of(tmp_path)
+    pantry = PreparedCache.of(tmp_path)
     made = prepare_data(file, DataSettings(), tokenizer, pantry)
     [rows] = pantry.folder.glob("*/rows.arrow")
     content = rows.read_bytes()
@@ -127,7 +127,7 @@ def test_a_damaged_entry_is_made_anew(damage: str, file: Path, tokenizer: Any, t
 
 def test_the_folder_is_bounded_and_what_was_used_last_stays(file: Path, tokenizer: Any, tmp_path: Path) -> None:
     def use(max_length: int, most: int = 2**30) -> bool:
-        pantry = Pantry(tmp_path / "kept", most)
+        pantry = PreparedCache(tmp_path / "kept", most)
         return prepare_data(file, DataSettings(max_length=max_length), tokenizer, pantry).seconds is not None
 
     assert not any(use(length) for length in (100, 200, 300))
@@ -146,14 +146,16 @@ def test_the_folder_is_bounded_and_what_was_used_last_stays(file: Path, tokenize
 
 def test_where_nothing_can_be_kept_nothing_is(file: Path, tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder would be")
-    for pantry in (None, Pantry(tmp_path / "taken"), Pantry(tmp_path / "small", 10)):
+    for pantry in (None, PreparedCache(tmp_path / "taken"), PreparedCache(tmp_path / "small", 10)):
         assert all(prepare_data(file, DataSettings(), tokenizer, pantry).seconds is None for _ in range(2))
-    assert Pantry.beside(tmp_path / "rows.jsonl") is None and Pantry.beside(file) == Pantry.of(tmp_path)
+    assert PreparedCache.beside(tmp_path / "rows.jsonl") is None and PreparedCache.beside(file) == PreparedCache.of(
+        tmp_path
+    )
 
 
 def test_what_is_made_at_once_is_not_kept(
     file: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEPT_FROM_SECONDS", 1000.0)
-    prepare_data(file, DataSettings(), tokenizer, Pantry.of(tmp_path))
+    prepare_data(file, DataSettings(), tokenizer, PreparedCache.of(tmp_path))
     assert not (tmp_path / "cache").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.export.source import Subject, find_subject
+from core.export.source import ExportSource, find_export_source
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -42,12 +42,12 @@ def run_with_adapter(workspace: Workspace, base: str, **settings: Any) -> Run:
     return run
 
 
-def subject_with_adapter(folder: Path, base: str, **settings: Any) -> Subject:
+def source_with_adapter(folder: Path, base: str, **settings: Any) -> ExportSource:
     """`run_with_adapter` in a workspace below `folder`, ready to be exported."""
-    return find_subject(run_with_adapter(Workspace.open(folder / "workspace"), base, **settings))
+    return find_export_source(run_with_adapter(Workspace.open(folder / "workspace"), base, **settings))
 
 
-def same_answers(subject: Subject, artefact: dict[str, Any], way: str = "dequantised", prompts: int = 4) -> Any:
+def same_answers(subject: ExportSource, artefact: dict[str, Any], way: str = "dequantised", prompts: int = 4) -> Any:
     """Ask the export and its reference in this process; `verified`'s numbers."""
     from core.export.proof.compare import compare
     from core.export.proof.verify import job

@@ -19,11 +19,11 @@ from core.export.merged import planned, write_merged
 from core.export.merged_read_back import read_back
 from core.export.proof.compare import compare
 from core.export.proof.verify import job
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.export.tokenizer_files import write_companions
 from core.system.hardware import device
 from core.workspace import read_json, write_json
-from tests.core.export.made import subject_with_adapter
+from tests.core.export.made import source_with_adapter
 from tests.tiny import tiny_model
 
 # What a model that sees images has besides, in dtypes that its language model has none of.
@@ -37,7 +37,7 @@ OLD = "{{ 'the old template' }}"
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """An adapter over a base that has a tower beside its language model, and many files beside its weights."""
     folder = tmp_path_factory.mktemp("seeing")
     base = tiny_model(folder / "base")
@@ -69,13 +69,13 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     (base / "a name\n.txt").write_text("odd")
     os.truncate(os.open(base / "huge.json", os.O_CREAT | os.O_RDWR), 60_000_000)
     (base / "assets").mkdir()
-    made = subject_with_adapter(folder, str(base))
+    made = source_with_adapter(folder, str(base))
     write_json(base / "special_tokens_map.json", {"eos_token": "<other>", "pad_token": "<other>"})  # than was trained
     return made
 
 
 @pytest.fixture(scope="module")
-def merged(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def merged(subject: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """It merged, and the line of its files."""
     out = tmp_path_factory.mktemp("merged")
     write_merged(
@@ -85,7 +85,7 @@ def merged(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def test_every_tensor_of_the_base_is_there_and_bit_for_bit_where_nothing_changed_it(
-    subject: Subject, merged: tuple[Path, dict[str, Any]]
+    subject: ExportSource, merged: tuple[Path, dict[str, Any]]
 ) -> None:
     base, out = (load_file(folder / "model.safetensors") for folder in (subject.base_folder, merged[0]))
     assert set(out) == set(base)
@@ -101,7 +101,7 @@ def test_every_tensor_of_the_base_is_there_and_bit_for_bit_where_nothing_changed
 
 
 def test_a_tensor_that_is_gone_or_spoilt_is_found(
-    subject: Subject, merged: tuple[Path, dict[str, Any]], tmp_path: Path
+    subject: ExportSource, merged: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     weights, whole = MergedWeights(subject, "dequantised", device()), load_file(merged[0] / "model.safetensors")
     for name, spoilt in (
@@ -114,7 +114,7 @@ def test_a_tensor_that_is_gone_or_spoilt_is_found(
             read_back(weights, planned(weights, torch.bfloat16), tmp_path / name)
 
 
-def test_a_wish_for_one_dtype_is_obeyed_in_all_that_the_model_loads(subject: Subject) -> None:
+def test_a_wish_for_one_dtype_is_obeyed_in_all_that_the_model_loads(subject: ExportSource) -> None:
     weights = MergedWeights(subject, "dequantised", device())
     dtypes = {each.key: each.dtype for each in planned(weights, torch.float16, exact=False)}
     assert dtypes.pop("vision_tower.blocks.0.weight") == torch.float32, "what it does not load stays as it is"
@@ -122,7 +122,7 @@ def test_a_wish_for_one_dtype_is_obeyed_in_all_that_the_model_loads(subject: Sub
 
 
 def test_processors_vocabularies_and_licences_come_along_and_nothing_else(
-    merged: tuple[Path, dict[str, Any]], subject: Subject
+    merged: tuple[Path, dict[str, Any]], subject: ExportSource
 ) -> None:
     out, line = merged
     kept = {"LICENSE", "NOTICE.txt", "tokenizer.model", "preprocessor_config.json", "processor_config.json"}
@@ -138,7 +138,7 @@ def test_processors_vocabularies_and_licences_come_along_and_nothing_else(
 
 
 def test_a_file_that_repeats_the_template_or_the_tokens_says_what_was_trained(
-    merged: tuple[Path, dict[str, Any]], subject: Subject
+    merged: tuple[Path, dict[str, Any]], subject: ExportSource
 ) -> None:
     out, _ = merged
     template = (out / "chat_template.jinja").read_text("utf-8")
@@ -159,7 +159,7 @@ def test_a_snapshot_in_hugging_faces_cache_is_made_of_links_to_its_own_contents(
     (base / "LICENSE").symlink_to(Path("..", "..", "blobs", "e7a9"))
     (tmp_path / "secret").write_text("mine")
     (base / "NOTICE").symlink_to(tmp_path / "secret")
-    subject, out = subject_with_adapter(tmp_path, str(base)), tmp_path / "out"
+    subject, out = source_with_adapter(tmp_path, str(base)), tmp_path / "out"
     out.mkdir()
     line = bring_along(subject, out)
     assert [path.name for path in out.iterdir()] == ["LICENSE"] and not (out / "LICENSE").is_symlink()
@@ -168,7 +168,7 @@ def test_a_snapshot_in_hugging_faces_cache_is_made_of_links_to_its_own_contents(
     ] == "left behind: NOTICE (a link to somewhere else)"
 
 
-def test_generation_settings_are_those_that_the_chat_obeys(subject: Subject, tmp_path: Path) -> None:
+def test_generation_settings_are_those_that_the_chat_obeys(subject: ExportSource, tmp_path: Path) -> None:
     given = read_json(subject.base_folder / "generation_config.json")
     search = {"num_beams": 10**6, "no_repeat_ngram_size": 2, "custom_generate": "x", "stop_strings": ["a"]}
     write_json(subject.base_folder / "generation_config.json", {**given, **search, "repetition_penalty": 1.05})
@@ -197,7 +197,7 @@ def test_a_model_that_sees_is_whole_after_its_language_was_merged(tmp_path: Path
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config).bfloat16().save_pretrained(base)
     write_json(base / "preprocessor_config.json", {"image_processor_type": "Gemma3ImageProcessor"})
-    subject = subject_with_adapter(tmp_path, str(base), **{"lora.targets": ["up_proj", "down_proj"]})
+    subject = source_with_adapter(tmp_path, str(base), **{"lora.targets": ["up_proj", "down_proj"]})
     out.mkdir()
     weights = MergedWeights(subject, "dequantised", device())
     write_merged(subject, weights, out, torch.bfloat16, lambda line, share: None)

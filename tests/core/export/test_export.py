@@ -27,10 +27,10 @@ from core.export.destination import Broken, ExportError
 from core.export.merge_weights import MergedWeights
 from core.export.merged import write_merged
 from core.export.names import safe_name
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.export.pipeline import export
 from core.export.proof import verify
-from core.export.source import find_subject, parts_of
+from core.export.source import find_export_source, parts_of
 from core.memory.tensor_counter import Counter
 from core.runs.manifest import write_manifest
 from core.runs.store import Run
@@ -125,7 +125,7 @@ def test_the_zip_in_an_empty_folder_answers_as_the_chat_by_the_lines_of_its_read
     from core.generation.generate import answers
     from core.model.load import load_adapter, load_base, load_tokenizer
 
-    told = export(workspace, run, Order("adapter", tmp_path / "adapter"), _nothing)
+    told = export(workspace, run, ExportOptions("adapter", tmp_path / "adapter"), _nothing)
     with zipfile.ZipFile(told["zip"]) as packed:
         packed.extractall(tmp_path / "elsewhere")
     folder = tmp_path / "elsewhere" / "adapter"
@@ -134,7 +134,7 @@ def test_the_zip_in_an_empty_folder_answers_as_the_chat_by_the_lines_of_its_read
     assert lines is not None and str(ROOT) not in lines[1]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     said = subprocess.run([sys.executable, "-c", lines[1]], cwd=folder, env=plain, capture_output=True, text=True)
-    subject = find_subject(run)
+    subject = find_export_source(run)
     chat = load_adapter(load_base(subject.base, subject.recipe.quantization, device()), subject.adapter).eval()
     tokenizer = load_tokenizer(subject.base, subject.adapter)
     assert said.stdout.strip() == answers(chat, tokenizer, ["What is the opposite of hot?"], 64)[0], said.stderr
@@ -188,7 +188,7 @@ def test_a_runs_best_and_its_checkpoints_go_out_too(
 def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_from_the_chat_is_told(
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
-    told = export(workspace, run, Order("merged", tmp_path / "merged", onto="original"), _nothing)
+    told = export(workspace, run, ExportOptions("merged", tmp_path / "merged", onto="original"), _nothing)
     verified = told["verified"]
     assert verified["against"] == "base and adapter in 16 bits"
     assert verified["equal"] + verified["ties"] == verified["prompts"]
@@ -203,7 +203,9 @@ def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_o
     run: Run, workspace: Workspace, tmp_path: Path
 ) -> None:
     said: list[tuple[str, float | None]] = []
-    told = export(workspace, run, Order("merged", tmp_path / "merged"), lambda *line: said.append(line))["verified"]
+    told = export(workspace, run, ExportOptions("merged", tmp_path / "merged"), lambda *line: said.append(line))[
+        "verified"
+    ]
     assert told["equal"] == told["prompts"] and told["largest_logit_difference"] < 0.1
     last = told["prompts"]
     assert any(line.startswith("Laying conversations out in transformers: 3 of ") for line, _ in said)
@@ -224,7 +226,7 @@ def test_an_export_that_answers_otherwise_is_not_handed_over(
     write = pipeline.write_adapter
     monkeypatch.setattr(pipeline, "write_adapter", other)
     with pytest.raises(Broken, match="not the others, so it is not handed over"):
-        export(workspace, run, Order("adapter", tmp_path / "adapter"), _nothing)
+        export(workspace, run, ExportOptions("adapter", tmp_path / "adapter"), _nothing)
     assert _names(tmp_path) == []
 
 
@@ -235,12 +237,12 @@ def test_what_cannot_be_is_refused_in_a_sentence_before_anything_is_written(
     taken.mkdir()
     (taken / "thesis.txt").write_text("mine")
     with pytest.raises(ExportError, match="is not empty"):
-        export(workspace, run, Order("merged", taken), _nothing)
+        export(workspace, run, ExportOptions("merged", taken), _nothing)
     assert _names(taken) == ["thesis.txt"]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(100, 90, 1_000_000))
     for to in ("adapter", "merged", "gguf"):
         with pytest.raises(ExportError, match="1.0 MB free"):
-            export(workspace, run, Order(to, tmp_path / "full"), _nothing)  # type: ignore[arg-type]
+            export(workspace, run, ExportOptions(to, tmp_path / "full"), _nothing)  # type: ignore[arg-type]
     assert _names(tmp_path) == ["taken"]
 
 
@@ -249,7 +251,7 @@ def test_a_base_that_has_moved_is_said(workspace: Workspace, tmp_path: Path) -> 
     moved = run_with_adapter(workspace, str(base))
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(ExportError, match="is not where it was"):
-        export(workspace, moved, Order("merged", tmp_path / "out"), _nothing)
+        export(workspace, moved, ExportOptions("merged", tmp_path / "out"), _nothing)
 
 
 def test_a_disk_that_becomes_full_leaves_nothing_half_written(
@@ -260,14 +262,14 @@ def test_a_disk_that_becomes_full_leaves_nothing_half_written(
 
     monkeypatch.setattr("core.export.merged.write_companions", full)
     with pytest.raises(ExportError, match="The disk became full"):
-        export(workspace, run, Order("merged", tmp_path / "out"), _nothing)
+        export(workspace, run, ExportOptions("merged", tmp_path / "out"), _nothing)
     assert _names(tmp_path) == []
 
 
 def test_a_merge_that_was_killed_goes_on_with_the_next_shard(
     tiny: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = find_subject(run_with_adapter(workspace, str(tiny)))
+    subject = find_export_source(run_with_adapter(workspace, str(tiny)))
     weights, written = MergedWeights(subject, "dequantised", device()), []
     write = shards.write_shard
 
@@ -310,7 +312,7 @@ def test_memory_holds_a_few_matrices_however_large_the_model_is(workspace: Works
     config.num_hidden_layers = 12
     AutoModelForCausalLM.from_config(config).save_pretrained(base)
     out.mkdir()
-    subject = find_subject(run_with_adapter(workspace, str(base)))
+    subject = find_export_source(run_with_adapter(workspace, str(base)))
     weights = MergedWeights(subject, "dequantised", device())
     sizes = [torch.Size(each.shape).numel() * 4 for each in weights.tensors]
     with Counter() as counted:
@@ -335,9 +337,9 @@ def test_a_mixture_of_experts_goes_out_as_an_adapter_and_no_other_way(workspace:
     mixture = run_with_adapter(workspace, str(tiny_model(tmp_path / "base", "qwen3_moe")))
     for to in ("merged", "gguf", "ollama"):
         with pytest.raises(ExportError, match="base is a mixture of experts, which is neither .* Export the adapter"):
-            export(workspace, mixture, Order(to, tmp_path / "out"), _nothing)  # type: ignore[arg-type]
+            export(workspace, mixture, ExportOptions(to, tmp_path / "out"), _nothing)  # type: ignore[arg-type]
     assert _names(tmp_path) == ["base"]
-    told = export(workspace, mixture, Order("adapter", tmp_path / "out"), _nothing)
+    told = export(workspace, mixture, ExportOptions("adapter", tmp_path / "out"), _nothing)
     assert told["verified"]["prompts"] > 0, "over experts in 16 bits it may answer otherwise, which is said"
     assert "trained with the base's experts in 4 bits" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
@@ -347,7 +349,7 @@ def test_numbers_of_an_adapter_are_whole_where_they_are(tmp_path: Path, workspac
     from peft import LoraConfig
 
     for alpha, written in ((8.0, "8"), (7.5, "7.5")):
-        subject = find_subject(run_with_adapter(workspace, str(tiny), **{"lora.alpha": alpha}))
+        subject = find_export_source(run_with_adapter(workspace, str(tiny), **{"lora.alpha": alpha}))
         patterns = {"alpha_pattern": {"q_proj": 16.0, "k_proj": 0.5}, "rank_pattern": {"q_proj": 4.0}}
         out = tmp_path / written
         out.mkdir()

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from core.export.destination import ExportError
 from core.export.import_adapter import import_adapter
-from core.runs.chat_models import find_voice
+from core.runs.chat_models import find_chat_model
 from core.workspace import Workspace
 
 
@@ -50,7 +50,7 @@ def test_a_folder_or_zip_becomes_a_voice(packed: bool, adapter: Path, workspace:
     made = import_adapter(workspace, _zipped(adapter) if packed else adapter, "Théirs ../x")
     assert made == workspace.adapters / "Theirs-..-x"
     assert sorted(path.name for path in made.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    voice = find_voice(workspace, f"adapter:{made.name}")
+    voice = find_chat_model(workspace, f"adapter:{made.name}")
     assert (voice.model, voice.adapter) == ("starter", made)
     with pytest.raises(ExportError, match="already"):
         import_adapter(workspace, adapter, "Théirs ../x")

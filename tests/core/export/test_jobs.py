@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.export import jobs
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.workspace import Workspace
 
 
@@ -22,7 +22,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_an_export_that_cannot_be_started_has_failed_and_says_why(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = Order("merged", tmp_path / "out", part="best")
+    order = ExportOptions("merged", tmp_path / "out", part="best")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(tmp_path / "nowhere" / "python"))
         job = jobs.start(workspace, "some-run", order)
@@ -37,8 +37,8 @@ def test_an_export_that_cannot_be_started_has_failed_and_says_why(
 def test_one_whose_order_cannot_be_done_says_so_in_a_sentence(workspace: Workspace, tmp_path: Path) -> None:
     from core.export.worker import main
 
-    job = jobs.Job(jobs.folder(workspace) / "20260101-000000-abc.json")
-    order = {**vars(Order("adapter", tmp_path / "out")), "out": str(tmp_path / "out")}
+    job = jobs.ExportJob(jobs.folder(workspace) / "20260101-000000-abc.json")
+    order = {**vars(ExportOptions("adapter", tmp_path / "out")), "out": str(tmp_path / "out")}
     job.write(state="working", message="", share=None, run="gone", order=order, workspace=str(workspace.path))
     assert main(job.file) == 1
     assert job.read()["state"] == "failed" and "There are no runs yet" in job.read()["message"]
@@ -46,17 +46,17 @@ def test_one_whose_order_cannot_be_done_says_so_in_a_sentence(workspace: Workspa
 
 def test_only_the_newest_are_remembered(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(jobs.KEPT + 5):
-        job = jobs.Job(jobs.folder(workspace) / f"20260101-0000{number:02d}-abc.json")
+        job = jobs.ExportJob(jobs.folder(workspace) / f"20260101-0000{number:02d}-abc.json")
         job.write(state="done", message=str(number))
         job.file.with_suffix(".log").write_text("")
     monkeypatch.setattr(sys, "executable", os.devnull)
-    started = jobs.start(workspace, "some-run", Order("adapter", tmp_path / "out"))
+    started = jobs.start(workspace, "some-run", ExportOptions("adapter", tmp_path / "out"))
     known = jobs.jobs(workspace)
     assert known[0] == started and len(known) == jobs.KEPT + 1
     assert len(list(jobs.folder(workspace).glob("*.log"))) == jobs.KEPT + 1
 
 
 def test_a_file_that_was_damaged_is_a_failure_not_a_crash(workspace: Workspace) -> None:
-    job = jobs.Job(jobs.folder(workspace) / "20260101-000000-abc.json")
+    job = jobs.ExportJob(jobs.folder(workspace) / "20260101-000000-abc.json")
     job.file.write_text("{")
     assert job.read()["state"] == "failed" and jobs.jobs(workspace) == [job]

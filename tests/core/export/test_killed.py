@@ -20,8 +20,8 @@ SHARDS = """
 import os, signal, sys
 from functools import partial
 from pathlib import Path
-from core.export import make, merged
-from core.export.options import Order
+from core.export import merged, pipeline
+from core.export.options import ExportOptions
 from core.runs.find import list_runs
 from core.workspace import Workspace
 
@@ -32,7 +32,7 @@ def say(line, share):
     if share is not None and share >= kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-make.export(folder, list_runs(folder)[0], Order("merged", out), say)
+pipeline.export(folder, list_runs(folder)[0], ExportOptions("merged", out), say)
 """
 
 

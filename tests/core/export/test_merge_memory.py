@@ -42,13 +42,13 @@ import json, resource, sys
 from pathlib import Path
 import psutil, torch
 from core.export.merged import write_merged
-from core.export.source import find_subject
+from core.export.source import find_export_source
 from core.export.merge_weights import MergedWeights
 from core.system.hardware import device
 from core.runs.find import list_runs
 from core.workspace import Workspace
 
-subject = find_subject(list_runs(Workspace.open(sys.argv[1]))[0])
+subject = find_export_source(list_runs(Workspace.open(sys.argv[1]))[0])
 before = psutil.Process().memory_info().rss
 weights = MergedWeights(subject, sys.argv[3], device())
 write_merged(subject, weights, Path(sys.argv[2]), getattr(torch, sys.argv[4]), lambda *_: None, int(sys.argv[5]))

@@ -10,9 +10,9 @@ import torch
 
 from core.export.merge_weights import MergedWeights
 from core.export.merged import write_merged
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.system.hardware import device
-from tests.core.export.made import same_answers, subject_with_adapter
+from tests.core.export.made import same_answers, source_with_adapter
 from tests.tiny import tiny_model
 
 # The bar, in fp32.
@@ -31,14 +31,14 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def _merge(subject: Subject, out: Path, onto: str = "dequantised", **options: Any) -> Path:
+def _merge(subject: ExportSource, out: Path, onto: str = "dequantised", **options: Any) -> Path:
     out.mkdir()
     weights = MergedWeights(subject, onto, device())  # type: ignore[arg-type]
     write_merged(subject, weights, out, torch.float32, lambda line, share: None, **options)
     return out
 
 
-def _check(subject: Subject, out: Path, onto: str = "dequantised") -> None:
+def _check(subject: ExportSource, out: Path, onto: str = "dequantised") -> None:
     found = same_answers(subject, {"kind": "model", "folder": str(out), "parameters": 0}, onto)
     assert found["equal"] == found["prompts"] == 4
     assert found["largest_logit_difference"] < CLOSE
@@ -52,7 +52,7 @@ def _cases() -> list[Any]:
 
 @pytest.mark.parametrize(("family", "onto"), _cases())
 def test_a_family_merged_answers_as_its_reference(family: str, onto: str, tmp_path: Path) -> None:
-    subject = subject_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
+    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
     _check(subject, _merge(subject, tmp_path / "out", onto), onto)
 
 
@@ -60,5 +60,5 @@ def test_a_family_merged_answers_as_its_reference(family: str, onto: str, tmp_pa
     "kind", [each if each == "dora" else pytest.param(each, marks=pytest.mark.full) for each in KINDS]
 )
 def test_every_kind_of_adapter_is_merged_right(kind: str, tiny: Path, tmp_path: Path) -> None:
-    subject = subject_with_adapter(tmp_path, str(tiny), **KINDS[kind])
+    subject = source_with_adapter(tmp_path, str(tiny), **KINDS[kind])
     _check(subject, _merge(subject, tmp_path / "out"))

@@ -10,7 +10,7 @@ import pytest
 from core.catalogue.facts import find_card
 from core.memory import measured_overhead
 from core.memory.device import of_card, this_machine
-from core.memory.measured_overhead import Constants, constants_of, documented, keep, work_as_a_step
+from core.memory.measured_overhead import MeasuredOverhead, constants_of, documented, keep, work_as_a_step
 from core.system.hardware import Device
 
 CARD = Device("cuda", "NVIDIA Test 4090", 24 * 2**30, 23 * 2**30)
@@ -26,8 +26,8 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_what_was_measured_counts_until_card_driver_or_torch_is_another(monkeypatch) -> None:
     assert constants_of(CARD, ADA) == documented(ADA)
     assert not documented(ADA).measured
-    keep(CARD, Constants(420_000_000, 9_000_000, measured=True))
-    assert constants_of(CARD, ADA) == Constants(420_000_000, 9_000_000, measured=True)
+    keep(CARD, MeasuredOverhead(420_000_000, 9_000_000, measured=True))
+    assert constants_of(CARD, ADA) == MeasuredOverhead(420_000_000, 9_000_000, measured=True)
     assert this_machine(CARD, ADA).context_bytes == 420_000_000
     assert constants_of(replace(CARD, name="NVIDIA Other"), ADA) == documented(ADA)
     monkeypatch.setattr(measured_overhead, "cuda_driver", lambda: "590.2")
@@ -43,10 +43,14 @@ def test_a_damaged_file_is_as_none() -> None:
 
 def test_a_reading_that_somebody_else_has_spoilt_is_not_kept(monkeypatch) -> None:
     monkeypatch.setattr(measured_overhead, "device", lambda: CARD)
-    monkeypatch.setattr(measured_overhead, "measure", lambda card: Constants(9 * 2**30, 9_000_000, measured=True))
+    monkeypatch.setattr(
+        measured_overhead, "measure", lambda card: MeasuredOverhead(9 * 2**30, 9_000_000, measured=True)
+    )
     assert measured_overhead.main() == {}
     assert not measured_overhead.FILE.exists()
-    monkeypatch.setattr(measured_overhead, "measure", lambda card: Constants(400 * 2**20, 9_000_000, measured=True))
+    monkeypatch.setattr(
+        measured_overhead, "measure", lambda card: MeasuredOverhead(400 * 2**20, 9_000_000, measured=True)
+    )
     assert measured_overhead.main()["context_bytes"] == 400 * 2**20
     assert constants_of(CARD, ADA).measured
 

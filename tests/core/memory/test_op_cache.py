@@ -7,7 +7,7 @@ import torch
 
 from core.memory import trace as traces
 from core.memory.meta_model import sketch
-from core.memory.op_cache import Memo
+from core.memory.op_cache import OpCache
 from core.memory.tensor_counter import Counter
 from core.memory.trace import MicroBatch, trace
 from core.recipe import make_recipe
@@ -34,7 +34,7 @@ def test_the_trace_is_the_same_without_it(family: str, monkeypatch: pytest.Monke
 
 
 def test_views_real_tensors_and_types_that_are_equal_are_told_apart() -> None:
-    memo = Memo()
+    memo = OpCache()
     aten = torch.ops.aten
     given = torch.empty(4, 6, device="meta")
     for _ in range(2):  # a view that does not say that it is one
@@ -50,7 +50,7 @@ def test_views_real_tensors_and_types_that_are_equal_are_told_apart() -> None:
 
 
 def test_what_is_made_again_is_counted_again() -> None:
-    counter = Counter(Memo())
+    counter = Counter(OpCache())
     with counter:
         for _ in range(2):
             kept = [torch.empty(1024, device="meta") * 2 for _ in range(3)]

@@ -20,15 +20,15 @@ from core.memory.device import of_card
 from core.memory.estimate import Architecture, architecture_of, question, read_plan_budget
 from core.memory.moe_active_share import share_met
 from core.memory.plan import Plan, plan
-from core.memory.strategy import Way
+from core.memory.strategy import Strategy
 from core.memory.trace import MicroBatch
-from core.memory.workload import Conversation, Data, shape_of, work_of
+from core.memory.workload import ConversationLength, Data, shape_of, work_of
 from core.recipe import Recipe, make_recipe
 from tests.core.data.test_batches import _rows
 
 MODEL = "smollm2-135m"
 DRAW = random.Random(3)
-LENGTHS = [Conversation(length, length // 2) for length in (DRAW.randint(20, 500) for _ in range(60))]
+LENGTHS = [ConversationLength(length, length // 2) for length in (DRAW.randint(20, 500) for _ in range(60))]
 
 
 def _few_layers(model: str) -> Architecture:
@@ -78,7 +78,7 @@ def test_each_lever_takes_less_memory_and_more_time() -> None:
     """Also on a model whose embeddings are not its head: they can wait in ordinary memory."""
     recipe = make_recipe({"model": "pythia-160m", "train.max_steps": 20, "train.effective_batch": 4})
     asked = question(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers("pythia-160m"), LENGTHS, True)
-    plain = Way(1, "full")
+    plain = Strategy(1, "full")
     for lever in ({"offload": True}, {"embeddings_in_ram": True}, {"optimizer": "paged_adamw_8bit"}):
         way = replace(plain, **lever)
         assert asked.peak(way).process < asked.peak(plain).process
@@ -110,7 +110,7 @@ def test_the_largest_micro_batch_is_the_largest_that_the_trainer_gets(packed: bo
     order = data_order(40, 10, 8, seed=5)
     batches = MicroBatches(rows, order, 4, packed)
     real = [MicroBatch.of(batches[index]) for index in range(len(batches))]
-    data = Data([Conversation(length, length - 1) for length in lengths], 10, 8, 5)
+    data = Data([ConversationLength(length, length - 1) for length in lengths], 10, 8, 5)
     parts, steps = data.parts(4, 512, packed)
     assert [shape_of(part, packed) for part in parts] == real
     work = work_of(parts, steps, packed)

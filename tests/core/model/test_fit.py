@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.headers import TensorShape
 from core.errors import ModelError
-from core.model.fit import Fit, fit_of, refuse_misfit
+from core.model.fit import ModelFit, fit_of, refuse_misfit
 from core.model.load import load_base
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
@@ -60,7 +60,7 @@ def _half_as_wide(tensors: Tensors) -> Tensors:
 
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_a_whole_model_of_every_family_is_let_through(architecture: str, tmp_path: Path) -> None:
-    assert fit_of(find_model(str(tiny_model(tmp_path / "m", architecture)))) == Fit()
+    assert fit_of(find_model(str(tiny_model(tmp_path / "m", architecture)))) == ModelFit()
 
 
 # What was done to a random two-layer Llama of 21 tensors, and what is said of it.
@@ -176,5 +176,5 @@ def test_a_7b_takes_seconds() -> None:
     found = FoundModel("llama", "llama", "llama", config, None)
     found.__dict__["tensors"] = tensors
     began = time.monotonic()
-    assert len(tensors) == 291 and refuse_misfit(found) == Fit()
+    assert len(tensors) == 291 and refuse_misfit(found) == ModelFit()
     assert time.monotonic() - began < 20

@@ -12,7 +12,7 @@ import torch
 
 import core.train.loop as loop
 from core.basemodel.find import find_model
-from core.chat.prompts import Prompt
+from core.chat.prompts import ChatPrompt
 from core.data.check import check, training_for
 from core.errors import DataError, NibbleError
 from core.generation.generate import answers
@@ -20,7 +20,7 @@ from core.launch.submit import submit
 from core.model.load import load_base, load_tokenizer
 from core.model.vocabulary import embedding_rows, pad_of
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
-from core.runs.chat_models import base_voice
+from core.runs.chat_models import base_chat_model
 from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.workspace import Workspace
@@ -133,7 +133,7 @@ def test_what_is_exported_is_filled_with_a_token_that_has_an_embedding(tmp_path:
 
 def test_the_chat_refuses_a_message_with_it(tmp_path: Path) -> None:
     model = str(_model(tmp_path / "m"))
-    prompt = Prompt(base_voice(model), find_model(model))
+    prompt = ChatPrompt(base_chat_model(model), find_model(model))
     table = torch.nn.Embedding(embedding_rows(find_model(model)) or 0, 4)
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=512))
     held: Any = SimpleNamespace(config=config, get_input_embeddings=lambda: table)

@@ -15,7 +15,7 @@ from core.data.check import job
 from core.data.dataset import load
 from core.errors import NibbleError, RecipeError
 from core.preflight import inspection
-from core.preflight.dataset_session import Desk
+from core.preflight.dataset_session import DatasetSession
 from core.recipe import DataSettings
 from core.workspace import Workspace
 from tests.tiny import chat_rows, tiny_model, write_jsonl
@@ -34,11 +34,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path) -> Iterator[DatasetSession]:
     from core.basemodel.find import find_model
     from core.model.load import load_tokenizer
 
-    desk = Desk(Workspace.open(tmp_path / "workspace"), lambda name: load_tokenizer(find_model(name)))
+    desk = DatasetSession(Workspace.open(tmp_path / "workspace"), lambda name: load_tokenizer(find_model(name)))
     yield desk
     desk.close()
 
@@ -47,7 +47,7 @@ def recipe(model: Path, file: Path, **data: Any) -> dict[str, Any]:
     return {"model": str(model), "data": {"path": str(file), "max_length": 64, **data}}
 
 
-def finished(desk: Desk, stage: str = "done") -> dict[str, Any]:
+def finished(desk: DatasetSession, stage: str = "done") -> dict[str, Any]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         state = desk.state()
@@ -58,13 +58,13 @@ def finished(desk: Desk, stage: str = "done") -> dict[str, Any]:
 
 
 @pytest.fixture
-def opened(desk: Desk, model: Path, tmp_path: Path) -> Desk:
+def opened(desk: DatasetSession, model: Path, tmp_path: Path) -> DatasetSession:
     desk.open(recipe(model, write_jsonl(tmp_path / "my rows.jsonl", ROWS)))
     assert finished(desk)["stage"] == "done"
     return desk
 
 
-def test_nothing_is_on_the_desk_at_first(desk: Desk) -> None:
+def test_nothing_is_on_the_desk_at_first(desk: DatasetSession) -> None:
     assert desk.answer({"do": "state"})["stage"] == "idle"
     with pytest.raises(NibbleError, match="No dataset"):
         desk.answer({"do": "row", "number": 1})
@@ -72,7 +72,7 @@ def test_nothing_is_on_the_desk_at_first(desk: Desk) -> None:
         desk.answer({"do": "dance"})
 
 
-def test_the_state_becomes_the_report(opened: Desk) -> None:
+def test_the_state_becomes_the_report(opened: DatasetSession) -> None:
     state = opened.answer({"do": "state"})
     assert (state["stage"], state["error"], state["progress"]) == ("done", None, 1.0)
     assert (state["rows"], state["usable"]) == (13, 11)
@@ -84,7 +84,7 @@ def test_the_state_becomes_the_report(opened: Desk) -> None:
     json.dumps(state)
 
 
-def test_a_usable_row_is_shown_with_its_tokens_and_findings(opened: Desk) -> None:
+def test_a_usable_row_is_shown_with_its_tokens_and_findings(opened: DatasetSession) -> None:
     found = opened.answer({"do": "row", "number": 13})
     assert (found["row"], found["rows"], found["findings"]) == (13, 13, ["duplicate"])
     assert found["messages"] == ROWS[12]["messages"]
@@ -94,7 +94,7 @@ def test_a_usable_row_is_shown_with_its_tokens_and_findings(opened: Desk) -> Non
     assert json.loads(found["raw"]) == ROWS[12]
 
 
-def test_a_dropped_row_is_shown_as_it_stands_in_the_file(opened: Desk) -> None:
+def test_a_dropped_row_is_shown_as_it_stands_in_the_file(opened: DatasetSession) -> None:
     found = opened.row(11)
     assert found["reason"]
     assert json.loads(found["raw"]) == {"messages": []}
@@ -105,12 +105,12 @@ def test_a_dropped_row_is_shown_as_it_stands_in_the_file(opened: Desk) -> None:
     assert late["findings"] == ["question-fills-limit"]
 
 
-def test_a_number_beyond_the_file_shows_its_last_or_first_row(opened: Desk) -> None:
+def test_a_number_beyond_the_file_shows_its_last_or_first_row(opened: DatasetSession) -> None:
     assert opened.row(99)["row"] == 13
     assert opened.row(-5)["row"] == 1
 
 
-def test_the_first_row_shown_is_one_that_can_be_used(desk: Desk, model: Path, tmp_path: Path) -> None:
+def test_the_first_row_shown_is_one_that_can_be_used(desk: DatasetSession, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
     write_jsonl(folder / "test.jsonl", chat_rows(3))
@@ -120,18 +120,18 @@ def test_the_first_row_shown_is_one_that_can_be_used(desk: Desk, model: Path, tm
     assert desk.row(0)["row"] == 4 and "left alone" in desk.row(1)["reason"]
 
 
-def test_rows_may_be_turned_backwards_and_forwards(opened: Desk) -> None:
+def test_rows_may_be_turned_backwards_and_forwards(opened: DatasetSession) -> None:
     for number in (5, 6, 4, 13, 1):
         assert json.loads(opened.row(number)["raw"]) == ROWS[number - 1]
 
 
-def test_the_rows_of_a_finding_come_in_parts(opened: Desk) -> None:
+def test_the_rows_of_a_finding_come_in_parts(opened: DatasetSession) -> None:
     assert opened.answer({"do": "rows_of", "code": "duplicate"}) == {"code": "duplicate", "count": 1, "rows": [13]}
     assert opened.rows_of("duplicate", start=1)["rows"] == []
     assert opened.rows_of("no-such-code")["rows"] == []
 
 
-def test_the_cleaned_data_reads_back_as_it_was(opened: Desk, tmp_path: Path) -> None:
+def test_the_cleaned_data_reads_back_as_it_was(opened: DatasetSession, tmp_path: Path) -> None:
     path = tmp_path / "cleaned.jsonl"
     assert opened.answer({"do": "save_cleaned", "path": str(path)})["rows"] == 11
     settings = DataSettings(max_length=64)
@@ -141,7 +141,7 @@ def test_the_cleaned_data_reads_back_as_it_was(opened: Desk, tmp_path: Path) -> 
     assert opened.save_cleaned(path, without_copies=True)["rows"] == 10
 
 
-def test_text_and_tools_are_kept_in_the_cleaned_data(desk: Desk, model: Path, tmp_path: Path) -> None:
+def test_text_and_tools_are_kept_in_the_cleaned_data(desk: DatasetSession, model: Path, tmp_path: Path) -> None:
     desk.open(recipe(model, write_jsonl(tmp_path / "text.jsonl", [{"text": "a réd ball 🎈"}, {"text": "a kite"}])))
     finished(desk)
     assert desk.row(1)["text"] == "a réd ball 🎈"
@@ -155,7 +155,7 @@ def test_text_and_tools_are_kept_in_the_cleaned_data(desk: Desk, model: Path, tm
     assert json.loads((tmp_path / "out.jsonl").read_text("utf-8"))["tools"] == tools
 
 
-def test_the_report_is_saved_as_json_and_as_a_page(opened: Desk, tmp_path: Path) -> None:
+def test_the_report_is_saved_as_json_and_as_a_page(opened: DatasetSession, tmp_path: Path) -> None:
     opened.answer({"do": "save_report", "path": str(tmp_path / "report.json")})
     opened.answer({"do": "save_report", "path": str(tmp_path / "report.md")})
     saved = json.loads((tmp_path / "report.json").read_text("utf-8"))
@@ -166,13 +166,13 @@ def test_the_report_is_saved_as_json_and_as_a_page(opened: Desk, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
-def test_a_place_that_cannot_be_written_is_said(opened: Desk, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_said(opened: DatasetSession, tmp_path: Path) -> None:
     with pytest.raises(NibbleError, match="report.md cannot be written"):
         opened.save_report(tmp_path / "no such folder" / "report.md")
 
 
 def test_a_file_that_cannot_be_used_is_said_and_its_columns_are_offered(
-    desk: Desk, model: Path, tmp_path: Path
+    desk: DatasetSession, model: Path, tmp_path: Path
 ) -> None:
     file = write_jsonl(tmp_path / "strange.jsonl", [{"colour": "red", "turns": [{"who": "me"}]}] * 2)
     desk.open(recipe(model, file))
@@ -189,7 +189,7 @@ def test_a_file_that_cannot_be_used_is_said_and_its_columns_are_offered(
         desk.save_cleaned(tmp_path / "x.jsonl")
 
 
-def test_a_mapping_by_hand_mends_it(desk: Desk, model: Path, tmp_path: Path) -> None:
+def test_a_mapping_by_hand_mends_it(desk: DatasetSession, model: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "strange.jsonl", [{"frage": "hello", "antwort": "there"}] * 3)
     desk.open(recipe(model, file))
     assert finished(desk)["stage"] == "failed"
@@ -200,7 +200,7 @@ def test_a_mapping_by_hand_mends_it(desk: Desk, model: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", ["no-such-file.jsonl", "x" * 3000])
-def test_a_dataset_that_is_not_there_is_said(desk: Desk, model: Path, path: str) -> None:
+def test_a_dataset_that_is_not_there_is_said(desk: DatasetSession, model: Path, path: str) -> None:
     desk.open(recipe(model, Path(path)))
     state = finished(desk)
     assert state["stage"] == "failed"
@@ -209,12 +209,12 @@ def test_a_dataset_that_is_not_there_is_said(desk: Desk, model: Path, path: str)
         desk.row(1)
 
 
-def test_a_wrong_recipe_is_refused_at_once(desk: Desk) -> None:
+def test_a_wrong_recipe_is_refused_at_once(desk: DatasetSession) -> None:
     with pytest.raises(RecipeError):
         desk.open({"data": {"max_length": 3}})
 
 
-def test_what_lies_on_the_desk_already_is_not_read_again(opened: Desk, model: Path, tmp_path: Path) -> None:
+def test_what_lies_on_the_desk_already_is_not_read_again(opened: DatasetSession, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "my rows.jsonl"
     assert opened.open(recipe(model, file))["stage"] == "done"
     write_jsonl(file, chat_rows(4))
@@ -223,7 +223,7 @@ def test_what_lies_on_the_desk_already_is_not_read_again(opened: Desk, model: Pa
 
 
 def test_another_limit_reads_no_file_again(
-    opened: Desk, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: DatasetSession, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("read again")
@@ -237,7 +237,7 @@ def test_another_limit_reads_no_file_again(
 
 
 def test_rows_are_shown_while_tokens_are_counted_and_a_newer_dataset_ends_that(
-    desk: Desk, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: DatasetSession, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, ended = threading.Event(), threading.Event()
     take = job.Tally.take
@@ -267,7 +267,7 @@ def test_rows_are_shown_while_tokens_are_counted_and_a_newer_dataset_ends_that(
 
 
 def test_a_defect_is_told_and_not_hidden(
-    desk: Desk, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: DatasetSession, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("by nought")

@@ -14,13 +14,13 @@ import time
 from typing import Any
 
 from core.errors import TrainingError
-from core.runs.heartbeat import Heart
+from core.runs.heartbeat import HeartbeatWriter
 from core.runs.manifest import write_manifest
 from core.runs.store import Run
 from core.train import worker
 
 
-def work(run: Run, heart: Heart) -> tuple[str, str]:
+def work(run: Run, heart: HeartbeatWriter) -> tuple[str, str]:
     """What `core.train.worker` does with a run, in little."""
     name = run.name
     run.write_status(state="training", total=1000)
@@ -47,7 +47,7 @@ def work(run: Run, heart: Heart) -> tuple[str, str]:
     return "stopped", f"Stopped after {step} steps."
 
 
-def _guarded(run: Run, heart: Heart) -> tuple[str, str]:
+def _guarded(run: Run, heart: HeartbeatWriter) -> tuple[str, str]:
     try:
         return work(run, heart)
     except TrainingError as error:

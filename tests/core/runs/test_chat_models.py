@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import NibbleError
-from core.generation.detokenise import Said
+from core.generation.detokenise import Detokenizer
 from core.generation.sampling import Sampling
 from core.recipe import Recipe
-from core.runs.chat_models import Voice, find_voice, voices, without_adapter
+from core.runs.chat_models import ChatModel, find_chat_model, voices, without_adapter
 from core.runs.create import create_run
 from core.runs.store import Run
 from core.workspace import Workspace
@@ -73,14 +73,14 @@ def test_a_run_its_best_and_its_checkpoints_come_before_the_bases(workspace: Wor
 
 def test_a_voice_is_found_by_its_key_and_survives_the_way_to_the_process(workspace: Workspace, run: Run) -> None:
     for voice in voices(workspace):
-        found = find_voice(workspace, voice.key)
+        found = find_chat_model(workspace, voice.key)
         assert found.adapter == voice.adapter and found.model == voice.model
-        assert Voice.from_request(json.loads(json.dumps(found.as_request()))) == found
-    assert find_voice(workspace, "run:last").key == f"run:{run.id}"
-    alone = without_adapter(find_voice(workspace, "run:last"))
+        assert ChatModel.from_request(json.loads(json.dumps(found.as_request()))) == found
+    assert find_chat_model(workspace, "run:last").key == f"run:{run.id}"
+    alone = without_adapter(find_chat_model(workspace, "run:last"))
     assert (alone.key, alone.adapter, alone.tokenizer) == ("base:starter", None, run.adapter)
     outside = _adapter(workspace.path / "somewhere")
-    assert find_voice(workspace, f"adapter:{outside}").adapter == outside
+    assert find_chat_model(workspace, f"adapter:{outside}").adapter == outside
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_who_is_not_there_is_said(workspace: Workspace, run: Run, key: str, said
     pickled = _adapter(workspace.path / "adapters" / "pickled")
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     with pytest.raises(NibbleError, match=said):
-        find_voice(workspace, key)
+        find_chat_model(workspace, key)
 
 
 def test_a_run_without_an_adapter_names_its_checkpoint(workspace: Workspace, run: Run) -> None:
     (run.adapter / "adapter_config.json").unlink()
     with pytest.raises(NibbleError, match="no adapter yet: it is finished. Its checkpoint of step 12"):
-        find_voice(workspace, f"run:{run.id}")
+        find_chat_model(workspace, f"run:{run.id}")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_letters_of_many_bytes_are_never_shown_in_half() -> None:
     text = "Grüße, 日本語 🏴‍☠️ và tiếng Việt. " * 3
     chance = random.Random(0)
     for _ in range(20):
-        said, shown = Said(Letters()), ""
+        said, shown = Detokenizer(Letters()), ""
         for byte in text.encode():
             said.add(byte)
             if chance.random() < 0.4:
@@ -139,7 +139,7 @@ def test_letters_of_many_bytes_are_never_shown_in_half() -> None:
 
 
 def test_bytes_that_are_no_letter_are_shown_in_the_end() -> None:
-    said = Said(Letters())
+    said = Detokenizer(Letters())
     for byte in b"a" + b"\xff" * 8:
         said.add(byte)
         said.text()
@@ -148,7 +148,7 @@ def test_bytes_that_are_no_letter_are_shown_in_the_end() -> None:
 
 
 def test_nothing_of_a_stop_text_is_ever_shown() -> None:
-    said = Said(Letters(), ("### Human:", "\n\n\n"))
+    said = Detokenizer(Letters(), ("### Human:", "\n\n\n"))
     for byte in b"Aye ## # ### Hu yes\n\n### Human: more":
         said.add(byte)
         if said.stopped:

@@ -17,7 +17,7 @@ import pytest
 from core.recipe import make_recipe
 from core.runs import heartbeat
 from core.runs.create import create_run
-from core.runs.heartbeat import Heart, hanging, read_pulse, stopping
+from core.runs.heartbeat import HeartbeatWriter, hanging, read_heartbeat, stopping
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace
@@ -119,11 +119,11 @@ def test_a_process_that_was_stopped_is_told_at_once(run: Run, paused: subprocess
 
 def test_the_heart_beats_while_the_worker_is_busy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
-    with Heart(run, os.getpid()) as heart:
+    with HeartbeatWriter(run, os.getpid()) as heart:
         heart.turn_to("step")
-        first = read_pulse(run)
+        first = read_heartbeat(run)
         time.sleep(0.2)  # one long step
-        later = read_pulse(run)
+        later = read_heartbeat(run)
         heart.stepped(1)
         with heart.at("evaluating"):
             time.sleep(0.05)
@@ -131,7 +131,7 @@ def test_the_heart_beats_while_the_worker_is_busy(run: Run, monkeypatch: pytest.
             time.sleep(0.02)
         heart.saved(1)
         time.sleep(0.06)
-        last = read_pulse(run)
+        last = read_heartbeat(run)
     assert first is not None and later is not None and last is not None
     assert later.beat > first.beat + 2 and later.since > 0.1 and later.step == 0
     assert (last.step, last.saved_step, last.doing) == (1, 1, "step")
@@ -141,7 +141,7 @@ def test_the_heart_beats_while_the_worker_is_busy(run: Run, monkeypatch: pytest.
 
 
 def test_a_clock_that_is_set_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Heart(run, os.getpid()):
+    with HeartbeatWriter(run, os.getpid()):
         run.request("stop")
         real = time.time
         for hours in (-5, 5):
@@ -155,12 +155,12 @@ def test_a_full_disk_does_not_stop_the_heart(run: Run, monkeypatch: pytest.Monke
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    heart = Heart(run)
+    heart = HeartbeatWriter(run)
     monkeypatch.setattr(Path, "write_text", full)
     heart._beat()
     monkeypatch.undo()
     heart._beat()
-    assert read_pulse(run) is not None
+    assert read_heartbeat(run) is not None
 
 
 @pytest.mark.parametrize(

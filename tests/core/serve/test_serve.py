@@ -20,9 +20,9 @@ import openai
 import pytest
 
 from core.errors import NibbleError
-from core.generation.reply import Piece
+from core.generation.reply import PartialReply
 from core.generation.sampling import LONGEST, Sampling
-from core.runs.chat_models import Voice, base_voice
+from core.runs.chat_models import ChatModel, base_chat_model
 from core.serve.server import EndpointServer, given_key, new_key
 from core.system.addresses import Names
 from core.workspace import ROOT, Workspace
@@ -37,12 +37,12 @@ class FakeClient:
     """A chat that counts slowly, unless it is told to `go`."""
 
     go: threading.Event = field(default_factory=threading.Event)
-    heard: list[tuple[Voice, list[dict[str, Any]], Sampling]] = field(default_factory=list)
+    heard: list[tuple[ChatModel, list[dict[str, Any]], Sampling]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
 
     def stream(
-        self, voice: Voice, messages: list[dict[str, Any]], sampling: Sampling, owner: str, asked: dict[str, Any]
-    ) -> Iterator[Piece]:
+        self, voice: ChatModel, messages: list[dict[str, Any]], sampling: Sampling, owner: str, asked: dict[str, Any]
+    ) -> Iterator[PartialReply]:
         self.heard.append((voice, messages, sampling))
         self.asked = asked
         if messages[-1]["content"] == "too long":
@@ -51,13 +51,13 @@ class FakeClient:
         try:
             for count, word in enumerate(WORDS, 1):
                 said = f"{said} {word}".strip()
-                yield Piece(said, count, 10.0, 0.1, False, 7, 512)
+                yield PartialReply(said, count, 10.0, 0.1, False, 7, 512)
                 self.go.wait(0.3)
             if messages[-1]["content"] == "for ever":
                 while True:
                     time.sleep(0.02)
-                    yield Piece(said, 6, 10.0, 0.1, False, 7, 512)
-            yield Piece(said, 5, 10.0, 0.1, True, 7, 512, "length" if sampling.max_new_tokens == 5 else "end")
+                    yield PartialReply(said, 6, 10.0, 0.1, False, 7, 512)
+            yield PartialReply(said, 5, 10.0, 0.1, True, 7, 512, "length" if sampling.max_new_tokens == 5 else "end")
         finally:
             self.left.set()
 
@@ -73,7 +73,7 @@ def chat() -> FakeClient:
 @pytest.fixture
 def server(chat: FakeClient, tmp_path: Path) -> Iterator[EndpointServer]:
     """The endpoint on a port of its own."""
-    served = EndpointServer(chat, Workspace.open(tmp_path), base_voice("starter"), KEY, 0)  # type: ignore[arg-type]
+    served = EndpointServer(chat, Workspace.open(tmp_path), base_chat_model("starter"), KEY, 0)  # type: ignore[arg-type]
     served.start()
     while not served._server.started:
         time.sleep(0.01)
@@ -219,7 +219,7 @@ def test_a_container_reaches_it_by_the_names_that_it_knows_this_machine_by(serve
 
 
 def test_further_names_and_another_address_are_the_persons_to_give(chat: FakeClient, tmp_path: Path) -> None:
-    made = (chat, Workspace.open(tmp_path), base_voice("starter"), KEY, 0)
+    made = (chat, Workspace.open(tmp_path), base_chat_model("starter"), KEY, 0)
     served = EndpointServer(*made, address="127.0.0.2", also=["Nibble.home.example."])  # type: ignore[arg-type]
     served.start()
     while not served._server.started:
@@ -281,7 +281,7 @@ def test_it_listens_on_this_machine_only_and_a_taken_port_is_said(server: Endpoi
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(NibbleError, match="taken by another program"):
-            EndpointServer(None, Workspace.open(tmp_path), base_voice("starter"), KEY, taken.getsockname()[1])
+            EndpointServer(None, Workspace.open(tmp_path), base_chat_model("starter"), KEY, taken.getsockname()[1])
 
 
 def test_keys_are_long_and_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_a_stop_ends_pip_and_says_that_nothing_is_used(index: Path, tmp_path: Pa
     slow.write_text("#!/bin/sh\necho looking\nexec sleep 60\n")
     slow.chmod(0o755)
     stopped = threading.Event()
-    with pytest.raises(llama_cpp.Stopped, match="was stopped"):
+    with pytest.raises(llama_cpp.InstallStopped, match="was stopped"):
         llama_cpp.install(lambda line: stopped.set() if line == "looking" else None, stopped, python=str(slow))
 
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import sdpa_attention
 
-from core.memory.measured_overhead import Constants
+from core.memory.measured_overhead import MeasuredOverhead
 from core.memory.meta_attention import attention_of
 from core.memory.meta_dropout import dropout_of
 from core.model.attention import repeat_keys
@@ -28,7 +28,9 @@ def test_the_allocators_limit_is_the_budget_less_what_it_does_not_count(monkeypa
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (0, CARD.total_bytes))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, index: set_to.append(share))
-    monkeypatch.setattr(memory_limit, "constants_of", lambda card, capability: Constants(400_000_000, 0, measured=True))
+    monkeypatch.setattr(
+        memory_limit, "constants_of", lambda card, capability: MeasuredOverhead(400_000_000, 0, measured=True)
+    )
     memory_limit.enforce(10 * 10**9, CARD, 0)
     memory_limit.enforce(10 * 10**9, CARD, 1_600_000_000)
     memory_limit.enforce(30 * 10**9, CARD, 0)

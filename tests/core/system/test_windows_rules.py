@@ -12,7 +12,7 @@ import pytest
 from core import workspace
 from core.export import jobs
 from core.export.destination import partial_of
-from core.export.jobs import Job
+from core.export.jobs import ExportJob
 from core.runs import store
 from core.runs.store import Run
 from core.system import file_lock
@@ -113,8 +113,8 @@ def test_an_export_that_has_just_been_finished_stays_so(tmp_path: Path, monkeypa
     assert job.read()["state"] == "done"
 
 
-def _at_work(folder: Path, to: str) -> tuple[Job, subprocess.Popen[bytes]]:
-    job, out = Job(folder / "job.json"), folder / "out"
+def _at_work(folder: Path, to: str) -> tuple[ExportJob, subprocess.Popen[bytes]]:
+    job, out = ExportJob(folder / "job.json"), folder / "out"
     job.write(state="working", message="", order={"to": to, "out": str(out)})
     partial_of(out).mkdir()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

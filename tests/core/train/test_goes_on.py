@@ -16,14 +16,14 @@ from transformers import TrainerCallback
 from core.basemodel.find import find_model
 from core.data.batches import MicroBatches, data_order
 from core.data.rendering.render import Rendered
-from core.memory.strategy import Way
+from core.memory.strategy import Strategy
 from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.runs.store import Run
 from core.system.hardware import Device
 from core.train.best_adapter import FOLDER, Best, best_folder, keep_best, perplexity
 from core.train.evaluation import Evaluator
-from core.train.oom_retry import Ladder, OutOfRoom, Shortage, asked_bytes, attempt, more_frugal
+from core.train.oom_retry import OomFallback, OutOfRoom, Shortage, asked_bytes, attempt, more_frugal
 from core.train.parallel import ALONE
 from core.train.rows import Rows
 from core.train.trainer import NibbleTrainer, Outcome
@@ -58,7 +58,9 @@ def _conversations() -> list[Rendered]:
     ]
 
 
-def _trainer(tiny: Path, folder: Path, way: Way, dropout: float = 0.0) -> tuple[NibbleTrainer, _Losses, list[Way]]:
+def _trainer(
+    tiny: Path, folder: Path, way: Strategy, dropout: float = 0.0
+) -> tuple[NibbleTrainer, _Losses, list[Strategy]]:
     """A trainer of five steps over twelve conversations, its losses, and the ways that it goes down to."""
     torch.manual_seed(0)
     base = load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
@@ -69,7 +71,7 @@ def _trainer(tiny: Path, folder: Path, way: Way, dropout: float = 0.0) -> tuple[
     batches = MicroBatches(_conversations(), order, way.micro_batch, packed=True)
     config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way.micro_batch, way.checkpointing)
     losses, ways = _Losses(), []
-    ladder = Ladder(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
+    ladder = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
     tokenizer = load_tokenizer(find_model(str(tiny)))
     trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, ladder)
     losses.trainer = trainer
@@ -113,26 +115,26 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], torch.Tensor]:
     """The losses and the final weights of the run in which nothing goes wrong."""
-    trainer, losses, _ = _trainer(tiny, tmp_path_factory.mktemp("run"), Way(2, "off"))
+    trainer, losses, _ = _trainer(tiny, tmp_path_factory.mktemp("run"), Strategy(2, "off"))
     trainer.train()
     return losses.all, _weights(trainer)
 
 
 def test_memory_that_runs_out_at_the_third_step_does_not_change_the_trajectory(tiny, tmp_path, undisturbed) -> None:
     """In the second micro-batch, whose own partial gradient and the first one's whole one are there by then."""
-    trainer, losses, ways = _trainer(tiny, tmp_path, Way(2, "off"))
+    trainer, losses, ways = _trainer(tiny, tmp_path, Strategy(2, "off"))
     _fails_when(trainer, lambda step, number, labels: step == 2 and number == 2)
     trainer.train()
-    assert ways == [Way(1, "off")]
+    assert ways == [Strategy(1, "off")]
     assert losses.all == pytest.approx(undisturbed[0], abs=1e-4)
     assert torch.allclose(_weights(trainer), undisturbed[1], atol=1e-4)
 
 
 def test_with_one_conversation_at_once_more_is_checkpointed(tiny, tmp_path, undisturbed) -> None:
-    trainer, losses, ways = _trainer(tiny, tmp_path, Way(1, "off"))
+    trainer, losses, ways = _trainer(tiny, tmp_path, Strategy(1, "off"))
     _fails_when(trainer, lambda step, number, labels: (step, number) in ((1, 3), (3, 1)))
     trainer.train()
-    assert ways == [Way(1, "half"), Way(1, "full")]
+    assert ways == [Strategy(1, "half"), Strategy(1, "full")]
     assert losses.all == pytest.approx(undisturbed[0], abs=1e-4)
     layers = trainer.model.get_base_model().model.layers
     assert all(layer.gradient_checkpointing for layer in layers)
@@ -140,17 +142,17 @@ def test_with_one_conversation_at_once_more_is_checkpointed(tiny, tmp_path, undi
 
 def test_the_step_that_is_done_again_draws_the_dropout_that_it_would_have_drawn(tiny, tmp_path) -> None:
     """The very losses of a run that had the smaller micro-batch all along."""
-    first, losses, ways = _trainer(tiny, tmp_path, Way(2, "off"), dropout=0.3)
+    first, losses, ways = _trainer(tiny, tmp_path, Strategy(2, "off"), dropout=0.3)
     _fails_when(first, lambda step, number, labels: not ways and number == 2)
     first.train()
-    second, expected, _ = _trainer(tiny, tmp_path, Way(1, "off"), dropout=0.3)
+    second, expected, _ = _trainer(tiny, tmp_path, Strategy(1, "off"), dropout=0.3)
     second.train()
-    assert ways == [Way(1, "off")]
+    assert ways == [Strategy(1, "off")]
     assert losses.all == expected.all
 
 
 def test_real_tokens_are_counted_once(tiny, tmp_path) -> None:
-    trainer, _, ways = _trainer(tiny, tmp_path, Way(4, "off"))
+    trainer, _, ways = _trainer(tiny, tmp_path, Strategy(4, "off"))
     _fails_when(trainer, lambda step, number, labels: len(ways) < 2)
     trainer.train()
     by_row = [len(each.ids) for each in _conversations()]
@@ -158,36 +160,36 @@ def test_real_tokens_are_counted_once(tiny, tmp_path) -> None:
 
 
 def test_when_nothing_more_can_be_saved_it_ends_at_the_last_whole_step(tiny, tmp_path) -> None:
-    trainer, losses, ways = _trainer(tiny, tmp_path, Way(2, "off"))
+    trainer, losses, ways = _trainer(tiny, tmp_path, Strategy(2, "off"))
     _fails_when(trainer, lambda step, number, labels: step == 2)
     with pytest.raises(OutOfRoom) as ended:
         trainer.train()
     assert ended.value.shortage == Shortage(64 * 2**30)
-    assert ways == [Way(1, "off"), Way(1, "half"), Way(1, "full")]
+    assert ways == [Strategy(1, "off"), Strategy(1, "half"), Strategy(1, "full")]
     assert len(losses.all) == 2
     assert all(p.grad is None for p in trainer.model.parameters())
 
 
 @pytest.mark.parametrize(
     ("kind", "last"),
-    [("mps", []), ("cuda", [Way(1, "full", offload=True)]), ("cpu", [Way(1, "full", heap="returned")])],
+    [("mps", []), ("cuda", [Strategy(1, "full", offload=True)]), ("cpu", [Strategy(1, "full", heap="returned")])],
 )
-def test_ways_go_down_by_divisors_then_by_checkpointing(kind: str, last: list[Way], monkeypatch) -> None:
+def test_ways_go_down_by_divisors_then_by_checkpointing(kind: str, last: list[Strategy], monkeypatch) -> None:
     monkeypatch.setattr("core.train.oom_retry.heap_can_return", lambda: True)
-    way, seen = Way(6, "off"), []
+    way, seen = Strategy(6, "off"), []
     while (way := more_frugal(way, 6, kind)) is not None:
         seen.append(way)
-    assert seen == [Way(3, "off"), Way(1, "off"), Way(1, "half"), Way(1, "full"), *last]
+    assert seen == [Strategy(3, "off"), Strategy(1, "off"), Strategy(1, "half"), Strategy(1, "full"), *last]
 
 
 def test_the_heap_gives_memory_back_when_that_is_all_that_is_left(tiny, tmp_path, monkeypatch) -> None:
     given_back = []
     monkeypatch.setattr("core.train.trainer.return_memory", lambda: given_back.append(True))
-    trainer, losses, ways = _trainer(tiny, tmp_path, Way(1, "full"))
+    trainer, losses, ways = _trainer(tiny, tmp_path, Strategy(1, "full"))
     trainer.ladder.device_kind = "cpu"
     _fails_when(trainer, lambda step, number, labels: step == 2 and not given_back)
     trainer.train()
-    assert ways == [Way(1, "full", heap="returned")]
+    assert ways == [Strategy(1, "full", heap="returned")]
     assert len(losses.all) == STEPS
 
 
@@ -249,7 +251,7 @@ def _loses(trainer: NibbleTrainer, lost: Callable[[int, int], bool]) -> None:
 
 
 def test_a_step_without_a_loss_changes_nothing_but_the_schedule(tiny, tmp_path, undisturbed) -> None:
-    trainer, losses, _ = _trainer(tiny, tmp_path, Way(2, "off"))
+    trainer, losses, _ = _trainer(tiny, tmp_path, Strategy(2, "off"))
     _loses(trainer, lambda step, number: step == 2 and number == 2)
     seen: list[tuple[torch.Tensor, Any]] = []
 
@@ -274,7 +276,7 @@ def test_a_step_without_a_loss_changes_nothing_but_the_schedule(tiny, tmp_path, 
 
 
 def test_a_gradient_that_is_not_a_number_skips_the_step_too(tiny, tmp_path) -> None:
-    trainer, losses, _ = _trainer(tiny, tmp_path, Way(4, "off"))
+    trainer, losses, _ = _trainer(tiny, tmp_path, Strategy(4, "off"))
     first = next(p for p in trainer.model.parameters() if p.requires_grad)
     first.register_hook(lambda gradient: gradient * math.inf if trainer.state.global_step == 1 else gradient)
     lost: list[bool] = []
@@ -291,7 +293,7 @@ def test_a_gradient_that_is_not_a_number_skips_the_step_too(tiny, tmp_path) -> N
 
 
 def test_an_overflow_in_fp16_is_left_to_the_scaler_until_its_scale_is_used_up(tiny, tmp_path) -> None:
-    trainer, _, _ = _trainer(tiny, tmp_path, Way(4, "off"))
+    trainer, _, _ = _trainer(tiny, tmp_path, Strategy(4, "off"))
     trainer.train()
     parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
     for scale, lost in ((65536.0, False), (1.0, True)):

@@ -5,7 +5,7 @@ functions: what may be called. evaluate: the tree over data. What is not known h
 """
 
 from core.export.proof.gotemplate.evaluate import execute
-from core.export.proof.gotemplate.parser import Template, parse
+from core.export.proof.gotemplate.parser import GoTemplate, parse
 from core.export.proof.gotemplate.values import GoError
 
-__all__ = ["GoError", "Template", "execute", "parse"]
+__all__ = ["GoError", "GoTemplate", "execute", "parse"]

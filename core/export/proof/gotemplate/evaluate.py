@@ -8,23 +8,23 @@ from typing import Any
 from core.export.proof.gotemplate.functions import LAZY, Functions, builtins
 from core.export.proof.gotemplate.nodes import (
     Body,
-    Branch,
+    BranchNode,
     Call,
     Chain,
     Command,
     Constant,
     Do,
     Dot,
-    Field,
+    FieldNode,
     Function,
-    Jump,
+    JumpNode,
     Nil,
     Operand,
     Pipe,
-    Said,
+    TextNode,
     Variable,
 )
-from core.export.proof.gotemplate.parser import Template
+from core.export.proof.gotemplate.parser import GoTemplate
 from core.export.proof.gotemplate.values import GoError, Struct, printed, to_bytes, truth, type_name
 
 MOST_STEPS = 300_000
@@ -34,7 +34,7 @@ DEEPEST = 150
 _NOTHING = object()
 
 
-def execute(template: Template, data: Any, functions: Functions, missing_is_nil: bool = True) -> str:
+def execute(template: GoTemplate, data: Any, functions: Functions, missing_is_nil: bool = True) -> str:
     """What the template makes of `data`. `missing_is_nil`: a key that a map lacks is nil, and nil has no fields.
 
     Raises GoError where Go fails, where a function is not known, and where it takes too much.
@@ -51,7 +51,7 @@ class _Continue(Exception):
 
 
 class _Run:
-    def __init__(self, template: Template, data: Any, functions: Functions, missing_is_nil: bool) -> None:
+    def __init__(self, template: GoTemplate, data: Any, functions: Functions, missing_is_nil: bool) -> None:
         self.template, self.data, self.functions, self.missing_is_nil = template, data, functions, missing_is_nil
         self.out: list[str] = []
         self.variables: list[tuple[str, Any]] = [("$", data)]
@@ -67,13 +67,13 @@ class _Run:
     def walk(self, body: Body, dot: Any) -> None:
         for node in body:
             self.step()
-            if isinstance(node, Said):
+            if isinstance(node, TextNode):
                 self.write(node.text)
             elif isinstance(node, Do):
                 value = self.pipe(node.pipe, dot)
                 if not node.pipe.variables:
                     self.write(printed(value))
-            elif isinstance(node, Branch):
+            elif isinstance(node, BranchNode):
                 mark = len(self.variables)
                 self.branch(node, dot)
                 del self.variables[mark:]
@@ -93,10 +93,10 @@ class _Run:
             raise GoError("it writes too much")
         self.out.append(text)
 
-    def jump(self, node: Jump) -> None:
+    def jump(self, node: JumpNode) -> None:
         raise _Break if node.kind == "break" else _Continue
 
-    def branch(self, node: Branch, dot: Any) -> None:
+    def branch(self, node: BranchNode, dot: Any) -> None:
         if node.kind == "range":
             self.range(node, dot)
             return
@@ -106,7 +106,7 @@ class _Run:
         elif node.otherwise is not None:
             self.walk(node.otherwise, dot)
 
-    def range(self, node: Branch, dot: Any) -> None:
+    def range(self, node: BranchNode, dot: Any) -> None:
         value = self.pipe(node.pipe, dot, declare=False)
         mark, ran = len(self.variables), False
         for key, each in _pairs(value):
@@ -207,7 +207,7 @@ class _Run:
             return dot
         if isinstance(operand, Constant):
             return operand.value
-        if isinstance(operand, Field):
+        if isinstance(operand, FieldNode):
             return self.fields(dot, operand.path)
         if isinstance(operand, Variable):
             return self.fields(self.variable(operand.name), operand.path)
@@ -240,7 +240,7 @@ class _Run:
         return value
 
 
-_OPERANDS = (Dot, Nil, Constant, Field, Variable, Chain, Function, Pipe)
+_OPERANDS = (Dot, Nil, Constant, FieldNode, Variable, Chain, Function, Pipe)
 
 
 def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -257,6 +257,6 @@ def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _named(operand: Operand) -> str:
-    if isinstance(operand, Field):
+    if isinstance(operand, FieldNode):
         return "." + ".".join(operand.path)
     return operand.name if isinstance(operand, Variable) else type(operand).__name__.lower()

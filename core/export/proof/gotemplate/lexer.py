@@ -32,7 +32,7 @@ _SIMPLE_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}
 
 
 @dataclass(frozen=True)
-class Text:
+class TextToken:
     """What stands outside of actions, trimmed."""
 
     text: str
@@ -53,7 +53,7 @@ class Action:
     tokens: tuple[Token, ...]
 
 
-def split(source: str) -> Iterator[Text | Action]:
+def split(source: str) -> Iterator[TextToken | Action]:
     """The pieces of a template in their order; comments are gone. Raises GoError."""
     at, trims = 0, False
     while True:
@@ -65,7 +65,7 @@ def split(source: str) -> Iterator[Text | Action]:
         if dashed:
             text = text.rstrip(SPACES)
         if text:
-            yield Text(text)
+            yield TextToken(text)
         if opens < 0:
             return
         comment = _COMMENT.match(source, opens)

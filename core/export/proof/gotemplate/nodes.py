@@ -24,7 +24,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldNode:
     """`.A.B`"""
 
     path: tuple[str, ...]
@@ -69,11 +69,11 @@ class Pipe:
     assigns: bool = False
 
 
-Operand = Dot | Nil | Constant | Field | Variable | Chain | Function | Pipe
+Operand = Dot | Nil | Constant | FieldNode | Variable | Chain | Function | Pipe
 
 
 @dataclass(frozen=True)
-class Said:
+class TextNode:
     """Text outside of actions."""
 
     text: str
@@ -87,7 +87,7 @@ class Do:
 
 
 @dataclass(frozen=True)
-class Branch:
+class BranchNode:
     """`if`, `with` and `range`, each with what is done otherwise, or None."""
 
     kind: Literal["if", "with", "range"]
@@ -105,11 +105,11 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Jump:
+class JumpNode:
     """`break` or `continue`."""
 
     kind: Literal["break", "continue"]
 
 
-Node = Said | Do | Branch | Call | Jump
+Node = TextNode | Do | BranchNode | Call | JumpNode
 Body = tuple[Node, ...]

@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from core.export.proof.gotemplate.lexer import Action, Text, Token, split
+from core.export.proof.gotemplate.lexer import Action, TextToken, Token, split
 from core.export.proof.gotemplate.nodes import (
     Body,
-    Branch,
+    BranchNode,
     Call,
     Chain,
     Command,
     Constant,
     Do,
     Dot,
-    Field,
+    FieldNode,
     Function,
-    Jump,
+    JumpNode,
     Nil,
     Node,
     Operand,
     Pipe,
-    Said,
+    TextNode,
     Variable,
 )
 from core.export.proof.gotemplate.values import GoError
@@ -48,7 +48,7 @@ _KEYWORDS = {
 
 
 @dataclass
-class Template:
+class GoTemplate:
     """A template's tree, those that it defines by name, and the functions that are named in any of them."""
 
     body: Body
@@ -56,7 +56,7 @@ class Template:
     functions: frozenset[str] = frozenset()
 
 
-def parse(source: str) -> Template:
+def parse(source: str) -> GoTemplate:
     """Raises GoError where Go would refuse the template, or where it uses what is not known here."""
     if len(source) > MOST_CHARACTERS:
         raise GoError(f"it has {len(source):,} characters; at most {MOST_CHARACTERS:,} are read")
@@ -65,7 +65,7 @@ def parse(source: str) -> Template:
     body, end = reader.body(0)
     if end is not None:
         raise GoError(f"{{{{ {end.words[0]} }}}} has nothing that it ends")
-    return Template(body, reader.defined, frozenset(reader.functions))
+    return GoTemplate(body, reader.defined, frozenset(reader.functions))
 
 
 class _Words:
@@ -105,7 +105,7 @@ class _Words:
 
 
 class _Parser:
-    def __init__(self, pieces: Iterator[Text | Action]) -> None:
+    def __init__(self, pieces: Iterator[TextToken | Action]) -> None:
         self._pieces = pieces
         self.defined: dict[str, Body] = {}
         self.functions: set[str] = set()
@@ -117,8 +117,8 @@ class _Parser:
             raise GoError("it is nested too deep")
         nodes: list[Node] = []
         for piece in self._pieces:
-            if isinstance(piece, Text):
-                nodes.append(Said(piece.text))
+            if isinstance(piece, TextToken):
+                nodes.append(TextNode(piece.text))
                 continue
             words = _Words(piece.tokens)
             self.functions |= set(words.words) - _KEYWORDS
@@ -143,18 +143,18 @@ class _Parser:
         if keyword in ("break", "continue") and len(words.words) == 1:
             if not self._loops:
                 raise GoError(f"{{{{ {keyword} }}}} stands outside of a range")
-            return [Jump(cast(Literal["break", "continue"], keyword))]
+            return [JumpNode(cast(Literal["break", "continue"], keyword))]
         pipe = _pipe(words, depth)
         words.done()
         return [Do(pipe)]
 
-    def _branch(self, kind: Literal["if", "with", "range"], words: _Words, depth: int) -> Branch:
+    def _branch(self, kind: Literal["if", "with", "range"], words: _Words, depth: int) -> BranchNode:
         pipe = _pipe(words, depth, most_variables=2 if kind == "range" else 1)
         words.done()
         self._loops += kind == "range"
         body, end = self.body(depth + 1)
         self._loops -= kind == "range"
-        return Branch(kind, pipe, body, self._otherwise(end, kind, depth))
+        return BranchNode(kind, pipe, body, self._otherwise(end, kind, depth))
 
     def _otherwise(self, end: _Words | None, kind: str, depth: int) -> Body | None:
         """What follows an `else`, up to the `end` of all; `else if` is an `if` of its own with the same end."""
@@ -243,8 +243,8 @@ def _operand(words: _Words, depth: int) -> Operand | None:
         path.append(str(found.value))
     if not path:
         return term
-    if isinstance(term, Field):
-        return Field((*term.path, *path))
+    if isinstance(term, FieldNode):
+        return FieldNode((*term.path, *path))
     if isinstance(term, Variable):
         return Variable(term.name, tuple(path))
     if isinstance(term, (Constant, Nil, Dot)):
@@ -269,7 +269,7 @@ def _plain(kind: str, value: Any) -> Operand:
     if kind == "dot":
         return Dot()
     if kind == "field":
-        return Field((value,))
+        return FieldNode((value,))
     if kind == "variable":
         return Variable(value)
     if kind == "constant":

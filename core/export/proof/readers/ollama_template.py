@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from core.export.proof.gotemplate import GoError, Template, execute, parse
+from core.export.proof.gotemplate import GoError, GoTemplate, execute, parse
 from core.export.proof.gotemplate.functions import LAZY, UNUSED, Functions, builtins, ollama
 from core.export.proof.gotemplate.nodes import (
     Body,
-    Branch,
+    BranchNode,
     Call,
     Command,
     Do,
-    Field,
+    FieldNode,
     Node,
     Operand,
     Pipe,
@@ -28,7 +28,7 @@ from core.export.proof.gotemplate.nodes import (
 from core.export.proof.gotemplate.values import JsonList, JsonMap, Ordered, Struct, TypeNames
 
 Message = dict[str, Any]
-_RESPONSE = Do(Pipe((Command((Field(("Response",)),)),)))
+_RESPONSE = Do(Pipe((Command((FieldNode(("Response",)),)),)))
 _MESSAGE = ("Role", "Content", "Thinking", "Images", "ToolCalls", "ToolName", "ToolCallID")
 
 
@@ -78,7 +78,7 @@ class OllamaTemplate:
                 values["Prompt"] = message["content"]
             elif role == "assistant":
                 values["Response"] = message["content"]
-        cut = Template(_Cut().body(self.template.body))
+        cut = GoTemplate(_Cut().body(self.template.body))
         # Ollama makes this one anew: without its functions, what was defined, and a word on missing keys.
         return "".join(parts) + execute(cut, {**values, **think}, {}, missing_is_nil=False)
 
@@ -202,7 +202,7 @@ def _names(body: Body) -> Iterator[str]:
             if node.pipe is None:
                 raise GoError(f"Ollama takes no {{{{ template {node.name!r} }}}} without a value")
             yield from _pipe_names(node.pipe)
-        elif isinstance(node, Branch):
+        elif isinstance(node, BranchNode):
             yield from _pipe_names(node.pipe)
             yield from _names(node.body)
             yield from _names(node.otherwise or ())
@@ -210,7 +210,7 @@ def _names(body: Body) -> Iterator[str]:
 
 def _pipe_names(pipe: Pipe) -> Iterator[str]:
     for operand in (operand for command in pipe.commands for operand in command.args):
-        if isinstance(operand, Field):
+        if isinstance(operand, FieldNode):
             yield from operand.path
         elif isinstance(operand, Variable):
             yield from (operand.name, *operand.path)
@@ -233,7 +233,7 @@ class _Cut:
         if isinstance(node, Do):
             pipe = self._pipe(node.pipe)
             return None if pipe is None else Do(pipe)
-        if isinstance(node, Branch):
+        if isinstance(node, BranchNode):
             body = self.body(node.body)
             if node.otherwise is None:
                 return replace(node, body=body)
@@ -252,7 +252,7 @@ class _Cut:
         return replace(pipe, commands=tuple(commands))
 
     def _operand(self, operand: Operand) -> Operand | None:
-        if isinstance(operand, Field) and "Response" in operand.path:
+        if isinstance(operand, FieldNode) and "Response" in operand.path:
             self.is_cut = True
             return operand
         if self.is_cut:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from core.basemodel.find import find_model
 from core.data.conversation import Message
-from core.export.proof.loaded_model import Speaker, place_for
+from core.export.proof.loaded_model import LoadedModel, place_for
 from core.export.proof.readers.reader import CannotRender
 from core.model import moe_quantizer
 from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
@@ -30,7 +30,7 @@ from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
 class TransformersReader:
     """`folder` in the hands of transformers; `load` gives the model when it is first asked to answer."""
 
-    def __init__(self, folder: Path, name: str, load: Callable[[], Speaker]) -> None:
+    def __init__(self, folder: Path, name: str, load: Callable[[], LoadedModel]) -> None:
         """`name`: the programs that open it. Raises what transformers raises for files that it cannot read."""
         bound_templates()  # a template of strangers' runs within bounds here too; what it renders is the same
         self.name = name
@@ -38,7 +38,7 @@ class TransformersReader:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @cached_property
-    def speaker(self) -> Speaker:
+    def speaker(self) -> LoadedModel:
         """The model."""
         return self._load()
 
@@ -74,10 +74,10 @@ def open_model(artefact: dict[str, Any]) -> TransformersReader:
     """The merged model in `artefact["folder"]`."""
     folder = Path(artefact["folder"])
 
-    def load() -> Speaker:
+    def load() -> LoadedModel:
         here = place_for(artefact["parameters"], packed=False)
         model = AutoModelForCausalLM.from_pretrained(folder, **_placed(here))
-        return Speaker(model.eval(), lambda most: {"do_sample": False, "max_new_tokens": most})
+        return LoadedModel(model.eval(), lambda most: {"do_sample": False, "max_new_tokens": most})
 
     return TransformersReader(folder, "transformers", load)
 
@@ -86,7 +86,7 @@ def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
     """The adapter in `artefact["adapter"]`, over the base that its README names, in the bits that it was trained in."""
     folder = Path(artefact["adapter"])
 
-    def load() -> Speaker:
+    def load() -> LoadedModel:
         base = find_model(artefact["model"], artefact["revision"])
         here = place_for(artefact["parameters"], artefact["packed"])
         admit(base)
@@ -94,7 +94,7 @@ def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
         with moe_quantizer.theirs():
             model = AutoModelForCausalLM.from_pretrained(base.folder, quantization_config=quantization, **_placed(here))
         keep_quantisation_exact(model)
-        return Speaker(PeftModel.from_pretrained(model, folder).eval(), settings)
+        return LoadedModel(PeftModel.from_pretrained(model, folder).eval(), settings)
 
     def settings(most: int) -> dict[str, Any]:
         return {"generation_config": GenerationConfig.from_pretrained(folder, do_sample=False, max_new_tokens=most)}

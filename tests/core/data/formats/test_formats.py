@@ -8,7 +8,7 @@ import pytest
 
 from core.data.conversation import Conversations, Unreadable
 from core.data.formats import convert, recognise_layout
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -32,7 +32,7 @@ def _turn(role: str, text: str, name: str) -> dict[str, str]:
 def converted(rows: list[Any], **settings: Any) -> Conversations:
     chosen = DataSettings(**settings)
     readable = [row for row in rows if not isinstance(row, Unreadable)]
-    return convert(rows, recognise_layout(readable, chosen, "file.jsonl"), chosen, "file.jsonl", Shelf())
+    return convert(rows, recognise_layout(readable, chosen, "file.jsonl"), chosen, "file.jsonl", SpilledConversations())
 
 
 def codes(found: Conversations) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from core.data.conversation import Conversations
 from core.data.formats import convert, recognise_layout
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -23,7 +23,9 @@ FOUND = {"role": "tool", "content": "a ball"}
 
 def converted(row: dict[str, Any], **chosen: Any) -> Conversations:
     settings = DataSettings(**chosen)
-    return convert([row], recognise_layout([row], settings, "file.jsonl"), settings, "file.jsonl", Shelf())
+    return convert(
+        [row], recognise_layout([row], settings, "file.jsonl"), settings, "file.jsonl", SpilledConversations()
+    )
 
 
 def left_out(found: Conversations) -> list[str]:
@@ -254,5 +256,5 @@ def test_ranges_that_cannot_be_are_no_permission_to_train_on_all(detail: Any, re
     good = {"messages": [ASK, REPLY]}
     settings = DataSettings()
     rows = [good, {"messages": [ASK, REPLY | {"train_detail": detail}]}]
-    found = convert(rows, recognise_layout(rows, settings, "f"), settings, "f", Shelf())
+    found = convert(rows, recognise_layout(rows, settings, "f"), settings, "f", SpilledConversations())
     assert [drop.row for drop in found.dropped] == [2] and reason in found.dropped[0].reason

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.data.conversation import Conversation, Conversations, Unreadable
 from core.data.formats import convert, recognise_layout
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -109,7 +109,7 @@ def _is_well_formed(found: Conversation) -> bool:
 
 def _converted(rows: list[Any], chosen: DataSettings) -> Conversations:
     readable = [row for row in rows if not isinstance(row, Unreadable)]
-    return convert(rows, recognise_layout(readable, chosen, "a"), chosen, "a", Shelf(memory_bytes=100))
+    return convert(rows, recognise_layout(readable, chosen, "a"), chosen, "a", SpilledConversations(memory_bytes=100))
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,7 +7,7 @@ import pytest
 
 from core.data.conversation import Conversations, Unreadable
 from core.data.formats import convert, recognise_layout
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.recipe import DataSettings
 
 ASK = {"role": "user", "content": "Hi"}
@@ -19,7 +19,7 @@ EMPTY = {"role": "assistant", "content": "  "}
 def converted(rows: list[Any], **settings: Any) -> Conversations:
     chosen = DataSettings(**settings)
     readable = [row for row in rows if not isinstance(row, Unreadable)]
-    return convert(rows, recognise_layout(readable, chosen, "file.jsonl"), chosen, "file.jsonl", Shelf())
+    return convert(rows, recognise_layout(readable, chosen, "file.jsonl"), chosen, "file.jsonl", SpilledConversations())
 
 
 def said(content: Any, **more: Any) -> dict[str, Any]:

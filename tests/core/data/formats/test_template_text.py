@@ -9,7 +9,7 @@ import pytest
 from core.data.conversation import Conversations
 from core.data.formats import convert, recognise_layout
 from core.data.formats.markers import split_text
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.recipe import DataSettings
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -52,7 +52,7 @@ def rendered(name: str, messages: list[dict[str, str]]) -> str:
 
 def converted(text: str) -> Conversations:
     rows, settings = [{"text": text}], DataSettings()
-    return convert(rows, recognise_layout(rows, settings, "file.jsonl"), settings, "file.jsonl", Shelf())
+    return convert(rows, recognise_layout(rows, settings, "file.jsonl"), settings, "file.jsonl", SpilledConversations())
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
@@ -140,5 +140,5 @@ def test_marks_without_end_are_read_in_no_time(mark: str) -> None:
     start = time.process_time()
     rows: list[Any] = [{"text": mark * 20_000}, {"text": f"a{mark}" * 20_000}]
     settings = DataSettings()
-    assert convert(rows, recognise_layout(rows, settings, "f"), settings, "f", Shelf()).usable
+    assert convert(rows, recognise_layout(rows, settings, "f"), settings, "f", SpilledConversations()).usable
     assert time.process_time() - start < 2

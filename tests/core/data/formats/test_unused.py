@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.data.conversation import Conversations
 from core.data.formats import convert, recognise_layout
 from core.data.formats.unused import is_empty
-from core.data.spill import Shelf
+from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings
 
@@ -24,7 +24,7 @@ LONG = "Somebody wrote this sentence, and it ought not to go without a word."
 
 def converted(rows: list[Any], **chosen: Any) -> Conversations:
     wanted = DataSettings(**chosen)
-    return convert(rows, recognise_layout(rows, wanted, "file.jsonl"), wanted, "file.jsonl", Shelf())
+    return convert(rows, recognise_layout(rows, wanted, "file.jsonl"), wanted, "file.jsonl", SpilledConversations())
 
 
 def said(found: Conversations) -> list[tuple[str, str, str]]:
@@ -219,7 +219,7 @@ def test_an_answer_that_comes_late_in_the_file_is_an_error() -> None:
     assert said(found) == [("note", "unused-detail", "In 3 rows, `remark` is not used.")]
     rows = [PAIR] * 3 + [PAIR | {"gold": "another answer, not this"}] * 2
     wanted = DataSettings()
-    late = convert(rows, recognise_layout(rows[:3], wanted, "file.jsonl"), wanted, "file.jsonl", Shelf())
+    late = convert(rows, recognise_layout(rows[:3], wanted, "file.jsonl"), wanted, "file.jsonl", SpilledConversations())
     assert said(late)[0][:2] == ("error", "unused-answer")
     assert late.findings[0].rows == [4, 5]
 

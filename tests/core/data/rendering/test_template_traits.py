@@ -10,7 +10,7 @@ import pytest
 
 from core.data.conversation import Conversation, Message
 from core.data.rendering.render import Renderer
-from core.data.rendering.template import Layout, Template, Unrenderable, require_template
+from core.data.rendering.template import Template, TextLayout, Unrenderable, require_template
 from core.recipe import DataSettings
 from tests.core.data.rendering.test_masks import TEMPLATES
 from tests.tiny import tiny_tokenizer
@@ -127,7 +127,7 @@ def _template(tokenizer: Any, text: str, **settings: Any) -> Template:
     return Template(tokenizer, DataSettings(**settings))
 
 
-def _learned(layouts: list[Layout]) -> list[str]:
+def _learned(layouts: list[TextLayout]) -> list[str]:
     return [layout.text[span.start : span.end] for layout in layouts for span in layout.spans]
 
 
@@ -223,9 +223,9 @@ def test_a_prompt_fitted_to_its_replies_is_in_the_template_that_is_saved(bare: A
 def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tmp_path: Path) -> None:
     """With the tokenizer that was saved beside an adapter, and by a checkpoint's recipe where there is none."""
     from core.basemodel.find import find_model
-    from core.chat.prompts import Prompt
+    from core.chat.prompts import ChatPrompt
     from core.model.load import load_tokenizer
-    from core.runs.chat_models import Voice
+    from core.runs.chat_models import ChatModel
     from tests.tiny import tiny_model
 
     found = find_model(str(tiny_model(tmp_path / "base", template=TEMPLATES["deepseek_r1_distill"])))
@@ -233,9 +233,9 @@ def test_the_chat_asks_with_what_the_replies_were_learned_behind(choice: Any, tm
     [layout] = Template(tokenizer, DataSettings(generation_prompt=choice)).lay_outs(Conversation(1, TALK[:2]))
     tokenizer.save_pretrained(tmp_path / "saved")
     data = {"template": "auto", "generation_prompt": choice, "system": "keep"}
-    with_it, without = (Voice("k", "l", "m", None, {}, None, at, data) for at in (tmp_path / "saved", None))
+    with_it, without = (ChatModel("k", "l", "m", None, {}, None, at, data) for at in (tmp_path / "saved", None))
     for voice in (with_it, without):
-        prompt = Prompt(voice, found)
+        prompt = ChatPrompt(voice, found)
         asked = prompt.tokenizer.apply_chat_template(TALK[:1], tokenize=False, add_generation_prompt=True)
         assert asked == layout.text[: layout.spans[0].start]
 

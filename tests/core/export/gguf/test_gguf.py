@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from core.export.destination import Broken, ExportError
-from core.export.gguf.families import Layout, family_of
+from core.export.gguf.families import TensorLayout, family_of
 from core.export.gguf.llama_cpp import LlamaCpp
 from core.export.gguf.read_back import read_back, read_back_adapter
 from core.export.gguf.tokenizer import read_vocabulary
 from core.export.gguf.writer import adapter_tensors, model_file, write_adapter, write_model
 from core.export.merge_weights import MergedWeights
 from core.export.proof.readers.llama_cpp import LlamaCppReader
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
-from tests.core.export.made import same_answers, subject_with_adapter
+from tests.core.export.made import same_answers, source_with_adapter
 from tests.tiny import SHAPES, tiny_model
 
 CLOSE = 1e-4
@@ -43,17 +43,19 @@ def _nothing(line: str, share: float | None) -> None:
     """Stands where progress is told."""
 
 
-def _written(subject: Subject, path: Path, kind: Any = "f32", onto: Any = "dequantised", adapter: bool = True) -> Any:
+def _written(
+    subject: ExportSource, path: Path, kind: Any = "f32", onto: Any = "dequantised", adapter: bool = True
+) -> Any:
     weights = MergedWeights(subject, onto, device(), adapter)
-    file = model_file(subject, weights, Layout(family_of(subject.base.config), weights.config), kind)
+    file = model_file(subject, weights, TensorLayout(family_of(subject.base.config), weights.config), kind)
     write_model(file, subject, path, _nothing)
     return file
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """The starter with an adapter."""
-    return subject_with_adapter(tmp_path_factory.mktemp("starter"), "starter")
+    return source_with_adapter(tmp_path_factory.mktemp("starter"), "starter")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_a_family_answers_from_its_gguf_as_in_the_chat(
 ) -> None:
     monkeypatch.setitem(SHAPES, "mistral", {"sliding_window": 256})
     monkeypatch.setitem(SHAPES, "gemma", {"head_dim": 16})
-    subject = subject_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
+    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
     file = _written(subject, tmp_path / "model.gguf")
     assert read_back(tmp_path / "model.gguf", file).largest_difference == 0.0
     found = same_answers(
@@ -75,7 +77,7 @@ def test_a_family_answers_from_its_gguf_as_in_the_chat(
 
 
 def test_the_starters_gguf_has_llamas_names_and_llama_cpp_splits_and_lays_out_as_it_does(
-    starter: Subject, tmp_path: Path
+    starter: ExportSource, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.gguf"
     _written(starter, path, "f16")
@@ -90,7 +92,9 @@ def test_the_starters_gguf_has_llamas_names_and_llama_cpp_splits_and_lays_out_as
 
 
 @pytest.mark.parametrize("kind", [pytest.param("bf16", marks=pytest.mark.full), "q8_0"])
-def test_every_type_gives_each_number_back_within_its_rounding(kind: str, starter: Subject, tmp_path: Path) -> None:
+def test_every_type_gives_each_number_back_within_its_rounding(
+    kind: str, starter: ExportSource, tmp_path: Path
+) -> None:
     path = tmp_path / "model.gguf"
     file = _written(starter, path, kind)
     read = read_back(path, file)
@@ -109,10 +113,10 @@ RANK_STABILISED = {"lora.scaling": "rank_stabilised", "lora.alpha": 5.0}
     "settings", [{}, pytest.param(RANK_STABILISED, marks=pytest.mark.full)], ids=["plain", "rslora"]
 )
 def test_base_and_adapter_apart_answer_in_llama_cpp_as_in_16_bits(settings: Any, tiny: Path, tmp_path: Path) -> None:
-    subject = subject_with_adapter(tmp_path, str(tiny), **settings)
+    subject = source_with_adapter(tmp_path, str(tiny), **settings)
     _written(subject, tmp_path / "base.gguf", onto="original", adapter=False)
     weights = MergedWeights(subject, "original", device())
-    layout = Layout(family_of(subject.base.config), weights.config)
+    layout = TensorLayout(family_of(subject.base.config), weights.config)
     write_adapter(weights, layout, subject, tmp_path / "adapter.gguf")
     meant = list(adapter_tensors(weights, layout, subject.alpha))
     assert read_back_adapter(tmp_path / "adapter.gguf", meant).tensors == 28
@@ -130,15 +134,15 @@ def test_base_and_adapter_apart_answer_in_llama_cpp_as_in_16_bits(settings: Any,
 
 def test_what_an_adapter_in_gguf_cannot_carry_is_said_with_what_can(tiny: Path, tmp_path: Path) -> None:
     for name, settings in {"dora": {"lora.dora": True}, "whole": {"lora.extra_modules": ["norm"]}}.items():
-        subject = subject_with_adapter(tmp_path / name, str(tiny), **settings)
+        subject = source_with_adapter(tmp_path / name, str(tiny), **settings)
         weights = MergedWeights(subject, "dequantised", device())
         with pytest.raises(ExportError, match="a merged GGUF can"):
-            list(adapter_tensors(weights, Layout(family_of(subject.base.config), weights.config), 4.0))
+            list(adapter_tensors(weights, TensorLayout(family_of(subject.base.config), weights.config), 4.0))
     with pytest.raises(ExportError, match=r"A GGUF of a opt model cannot be made here; these can: llama, mistral"):
         family_of({"model_type": "opt"})
 
 
-def test_a_tokenizer_that_splits_in_a_way_without_a_name_is_refused(starter: Subject, tmp_path: Path) -> None:
+def test_a_tokenizer_that_splits_in_a_way_without_a_name_is_refused(starter: ExportSource, tmp_path: Path) -> None:
     spelt = json.loads((starter.adapter / "tokenizer.json").read_text("utf-8"))
     spelt["pre_tokenizer"] = {"type": "Whitespace"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(spelt), "utf-8")
@@ -165,7 +169,7 @@ def test_a_tokenizer_made_by_sentencepiece_splits_the_same_in_llama_cpp(tmp_path
     tokenizer.pad_token = "<unk>"
     tokenizer.chat_template = (base / "chat_template.jinja").read_text("utf-8")
     tokenizer.save_pretrained(base)
-    subject = subject_with_adapter(tmp_path, str(base))
+    subject = source_with_adapter(tmp_path, str(base))
     _written(subject, tmp_path / "model.gguf")
     model = LlamaCpp(tmp_path / "model.gguf", 64)
     for each in ["the quick fox", "hello there, ünï 日本", "a  red ball?", "jumps over", "xyz 123"]:
@@ -192,7 +196,7 @@ def test_a_space_that_belongs_at_the_head_of_a_text_only_is_where_the_chat_has_i
     tokenizer.pad_token = "<unk>"
     tokenizer.chat_template = begins + "{% for m in messages %}{{ m.content }} [/INST]{% endfor %}"
     tokenizer.save_pretrained(base)
-    subject = subject_with_adapter(tmp_path, str(base))
+    subject = source_with_adapter(tmp_path, str(base))
     _written(subject, tmp_path / "model.gguf")
     reader = LlamaCppReader(tmp_path / "model.gguf", 64)
     talk = [{"role": "user", "content": "hello the fox"}]

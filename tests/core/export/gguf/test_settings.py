@@ -10,15 +10,15 @@ import torch
 from gguf import GGUFWriter
 
 from core.export.destination import ExportError
-from core.export.gguf.families import Layout, family_of
+from core.export.gguf.families import TensorLayout, family_of
 from core.export.gguf.llama_cpp import LlamaCpp
 from core.export.gguf.reader import load_gguf
 from core.export.gguf.settings import refuse_settings
 from core.export.gguf.writer import model_file, write_model
 from core.export.merge_weights import MergedWeights
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.system.hardware import Device, device
-from tests.core.export.made import subject_with_adapter
+from tests.core.export.made import source_with_adapter
 from tests.tiny import tiny_tokenizer
 
 # Between two programs in fp32, of logarithms of probabilities down to e^-20. llama.cpp looks Gemma's GELU up in a table
@@ -107,9 +107,9 @@ def _base(folder: Path, kind: str, settings: dict[str, Any]) -> Path:
     return folder
 
 
-def _write(subject: Subject, path: Path) -> None:
+def _write(subject: ExportSource, path: Path) -> None:
     weights = MergedWeights(subject, "original", device(), with_adapter=False)
-    file = model_file(subject, weights, Layout(family_of(subject.base.config), weights.config), "f32")
+    file = model_file(subject, weights, TensorLayout(family_of(subject.base.config), weights.config), "f32")
     write_model(file, subject, path, lambda line, share: None)
 
 
@@ -132,7 +132,7 @@ def test_llama_cpp_and_the_file_read_back_compute_as_the_model(case: str, tmp_pa
 
     kind, settings = SETTINGS[case]
     base = _base(tmp_path / "base", kind, settings)
-    subject = subject_with_adapter(tmp_path, str(base))
+    subject = source_with_adapter(tmp_path, str(base))
     _write(subject, tmp_path / "model.gguf")
     meant = _by_transformers(AutoModelForCausalLM.from_pretrained(base).eval())
     assert _apart(meant, _by_transformers(load_gguf(tmp_path / "model.gguf", subject.base, CPU).eval())) < CLOSE
@@ -155,7 +155,7 @@ def test_a_setting_that_is_lost_on_the_way_shows_in_the_file_read_back_and_in_ll
     from transformers import AutoModelForCausalLM
 
     base = _base(tmp_path / "base", *SETTINGS[case])
-    subject = subject_with_adapter(tmp_path, str(base))
+    subject = source_with_adapter(tmp_path, str(base))
     if method == "add_rope_scaling_factor":  # without any a YaRN could not be read at all
         monkeypatch.setattr(GGUFWriter, method, lambda self, value: self.add_float32("llama.rope.scaling.factor", 2.0))
     else:

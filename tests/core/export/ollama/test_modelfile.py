@@ -17,9 +17,9 @@ from core.export.proof.gotemplate import GoError
 from core.export.proof.gotemplate.functions import ollama
 from core.export.proof.readers.modelfile import parse_modelfile
 from core.export.proof.readers.ollama_template import OllamaTemplate
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.model.load import load_tokenizer
-from tests.core.export.made import subject_with_adapter
+from tests.core.export.made import source_with_adapter
 from tests.core.export.templates import LONG, ONE, PADDED, SEVERAL, SYSTEM, TEMPLATES, by_jinja
 
 # As their authors' templates lay conversations out, in a few words.
@@ -41,13 +41,13 @@ SHOUTS = "{% for m in messages %}[{{ m.role }}] {{ m.content | upper }}\n{% endf
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """The starter with an adapter."""
-    return subject_with_adapter(tmp_path_factory.mktemp("starter"), "starter")
+    return source_with_adapter(tmp_path_factory.mktemp("starter"), "starter")
 
 
 @pytest.fixture
-def tokenizer(starter: Subject) -> Any:
+def tokenizer(starter: ExportSource) -> Any:
     """Its tokenizer, to be given other templates."""
     return load_tokenizer(starter.base, starter.adapter)
 
@@ -120,7 +120,7 @@ def test_thoughts_that_the_template_drops_are_handed_out_apart_by_ollama(tokeniz
         assert ("<think>{{ .Thinking }}</think>" in go_template(turns)) == dropped
 
 
-def test_the_modelfile_of_the_starter_has_its_words(starter: Subject) -> None:
+def test_the_modelfile_of_the_starter_has_its_words(starter: ExportSource) -> None:
     text = modelfile(starter, "model.gguf", None, 1024)
     assert text.startswith('FROM ./model.gguf\nTEMPLATE """{{ $told := false }}')
     assert '{{ "<|im_start|>user\\n" }}' in text and '{{ "<|im_end|>\\n<|im_start|>assistant\\n" }}' in text
@@ -130,7 +130,7 @@ def test_the_modelfile_of_the_starter_has_its_words(starter: Subject) -> None:
     assert "PARAMETER top_k 0\nPARAMETER min_p 0\nPARAMETER repeat_penalty 1" in text
 
 
-def test_what_a_modelfile_says_in_quotes_is_what_was_meant(starter: Subject, tokenizer: Any) -> None:
+def test_what_a_modelfile_says_in_quotes_is_what_was_meant(starter: ExportSource, tokenizer: Any) -> None:
     odd = '{% for m in messages %}"\\say\u200b"\n[{{ m.role }}]\n{{ m.content }}\n{% endfor %}'
     tokenizer.chat_template = odd
     (starter.adapter / "chat_template.jinja").write_text(odd, encoding="utf-8")
@@ -142,19 +142,21 @@ def test_what_a_modelfile_says_in_quotes_is_what_was_meant(starter: Subject, tok
     assert parse_modelfile("FROM a\n" + said_stop(odd_stop)).parameters["stop"] == [odd_stop]
 
 
-def test_the_readme_says_what_ollama_cannot_say_or_says_otherwise(starter: Subject) -> None:
+def test_the_readme_says_what_ollama_cannot_say_or_says_otherwise(starter: ExportSource) -> None:
     said = ollama_card(starter).usage
     assert "Tools are not in the Modelfile's template" in said and "ollama create" in said
     assert "currentDate" not in said  # the starter's template asks for no date
 
 
-def test_a_question_that_begins_with_plain_text_ends_the_reply_too(starter: Subject, tokenizer: Any) -> None:
+def test_a_question_that_begins_with_plain_text_ends_the_reply_too(starter: ExportSource, tokenizer: Any) -> None:
     tokenizer.chat_template = own_template("guanaco")
     turns = find_turns(tokenizer)
     assert stop_words(starter, tokenizer, turns) == ["<|im_end|>", "### Human:"]
 
 
-def test_a_template_that_is_not_made_of_turns_is_refused(starter: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_is_not_made_of_turns_is_refused(
+    starter: ExportSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (starter.adapter / "chat_template.jinja").write_text(SHOUTS, encoding="utf-8")
     with pytest.raises(ExportError, match="needs one written for it by hand"):
         modelfile(starter, "model.gguf", None, 1024)
@@ -162,14 +164,14 @@ def test_a_template_that_is_not_made_of_turns_is_refused(starter: Subject, monke
 
 @pytest.mark.full
 def test_base_and_adapter_for_ollama_are_proved_by_llama_cpp(tiny: Path, tmp_path: Path) -> None:
-    from core.export.options import Order
+    from core.export.options import ExportOptions
     from core.export.pipeline import export
     from core.workspace import Workspace
     from tests.core.export.made import run_with_adapter
 
     workspace = Workspace.open(tmp_path / "workspace")
     run = run_with_adapter(workspace, str(tiny))
-    order = Order("ollama", tmp_path / "out", gguf_type="f32", adapter_only=True)
+    order = ExportOptions("ollama", tmp_path / "out", gguf_type="f32", adapter_only=True)
     told = export(workspace, run, order, lambda line, share: None)
     assert told["verified"]["equal"] == told["verified"]["prompts"] > 0
     assert "Nightly-run-No1-adapter.gguf" in told["files"] and "Modelfile" in told["files"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from core.basemodel.find import find_model
-from core.export.proof.checks import Check, first_difference
+from core.export.proof.checks import ProofCheck, first_difference
 from core.export.proof.compare_texts import PROMPTS, TOKENS, WHOLE, hold_texts
-from core.export.proof.conversations import Talk, shape_of
+from core.export.proof.conversations import ProofConversation, shape_of
 from core.export.proof.readers.reader import CannotRender
 from core.export.proof.reference import Reference
 from core.export.proof.report import check_result
@@ -18,7 +18,7 @@ from core.recipe import DataSettings
 
 TURN = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "the dog"}]
 TALKS = [
-    Talk(name, shape_of(messages, None), messages)
+    ProofConversation(name, shape_of(messages, None), messages)
     for name, messages in {
         "row 1": TURN,
         "row 2": [*TURN, *TURN],
@@ -54,7 +54,7 @@ class Program:
         raise AssertionError("texts need no answer")
 
 
-def _held(reference: Reference, name: str, refuses: str = "system") -> dict[str, Check]:
+def _held(reference: Reference, name: str, refuses: str = "system") -> dict[str, ProofCheck]:
     found = hold_texts(reference, Program(name, reference, refuses), TALKS, lambda line, share: None)
     return {check.name: check for check in found}
 

@@ -16,7 +16,7 @@ import pytest
 from core.basemodel.find import FoundModel, find_model
 from core.data.rendering.template import Template
 from core.export.proof.compare_texts import GOES_ON, PROMPTS, TOKENS, WHOLE, hold_texts
-from core.export.proof.conversations import Talk, shape_of
+from core.export.proof.conversations import ProofConversation, shape_of
 from core.export.proof.readers.transformers import TransformersReader
 from core.export.proof.reference import Reference
 from core.export.tokenizer_files import write_tokenizer
@@ -91,7 +91,7 @@ def _no_model() -> Any:
 @pytest.mark.parametrize("file", [*TRLS, *OURS], ids=lambda file: file.stem)
 def test_the_exported_template_lays_out_what_was_trained(file: Path, base: FoundModel, tmp_path: Path) -> None:
     reference, reader = _exported(file.read_text("utf-8"), base, tmp_path)
-    talks = [Talk(name, shape_of(*about), *about) for name, about in SHAPES.items()]
+    talks = [ProofConversation(name, shape_of(*about), *about) for name, about in SHAPES.items()]
     checks = {check.name: check for check in hold_texts(reference, reader, talks, lambda line, share: None)}
     for name in (PROMPTS, WHOLE, GOES_ON, TOKENS):
         assert checks[name].equal == checks[name].of, checks[name].because

@@ -14,7 +14,7 @@ from gguf import GGUFWriter
 from core.export.destination import Broken
 from core.export.gguf import template as gguf_template
 from core.export.ollama.modelfile import modelfile
-from core.export.options import Order
+from core.export.options import ExportOptions
 from core.export.pipeline import export
 from core.export.proof import open_export
 from core.export.proof.compare import prove
@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def _exported(run: Run, to: Any, folder: Path) -> dict[str, Any]:
-    return export(Workspace(run.workspace), run, Order(to, folder / "out", gguf_type="f32"), _say)
+    return export(Workspace(run.workspace), run, ExportOptions(to, folder / "out", gguf_type="f32"), _say)
 
 
 @pytest.mark.parametrize(("to", "by"), [("gguf", "llama.cpp"), ("ollama", "Ollama")])

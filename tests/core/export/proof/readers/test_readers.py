@@ -15,7 +15,7 @@ from gguf import GGUFWriter
 from core.export.gguf import template as gguf_template
 from core.export.gguf import tokenizer as gguf_tokenizer
 from core.export.gguf import writer as gguf_writer
-from core.export.gguf.families import Layout, family_of
+from core.export.gguf.families import TensorLayout, family_of
 from core.export.gguf.writer import model_file, write_model
 from core.export.merge_weights import MergedWeights
 from core.export.ollama.modelfile import modelfile
@@ -23,12 +23,12 @@ from core.export.ollama.modelfile import modelfile as ollama_modelfile
 from core.export.proof.readers.llama_cpp import LlamaCppReader
 from core.export.proof.readers.ollama import OllamaReader
 from core.export.proof.readers.reader import CannotRender, Reader
-from core.export.source import Subject
+from core.export.source import ExportSource
 from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
 from core.untrusted.template_marks import plain_template
-from tests.core.export.made import subject_with_adapter
+from tests.core.export.made import source_with_adapter
 from tests.core.export.templates import LONG, ONE, PADDED, SYSTEM, TEMPLATES, by_jinja
 from tests.tiny import TEMPLATE, TEXTS, tiny_model
 
@@ -72,25 +72,25 @@ def llama_3(folder: Path, template: str = LLAMA_3_2) -> Path:
     return folder
 
 
-def _write(subject: Subject, folder: Path, adapter: bool = True) -> Path:
+def _write(subject: ExportSource, folder: Path, adapter: bool = True) -> Path:
     weights = MergedWeights(subject, "dequantised" if adapter else "original", device(), adapter)
-    file = model_file(subject, weights, Layout(family_of(subject.base.config), weights.config), "f32")
+    file = model_file(subject, weights, TensorLayout(family_of(subject.base.config), weights.config), "f32")
     folder.mkdir(parents=True, exist_ok=True)
     write_model(file, subject, folder / "model.gguf", lambda line, share: None)
     return folder / "model.gguf"
 
 
-def _ollama(subject: Subject, folder: Path) -> OllamaReader:
+def _ollama(subject: ExportSource, folder: Path) -> OllamaReader:
     _write(subject, folder)
     (folder / "Modelfile").write_text(modelfile(subject, "model.gguf", None, 512), encoding="utf-8")
     return OllamaReader(folder, 512)
 
 
-def _llama_cpp(subject: Subject, folder: Path) -> LlamaCppReader:
+def _llama_cpp(subject: ExportSource, folder: Path) -> LlamaCppReader:
     return LlamaCppReader(_write(subject, folder), 512)
 
 
-def _differs(reader: Reader, subject: Subject) -> list[int]:
+def _differs(reader: Reader, subject: ExportSource) -> list[int]:
     """The conversations that the reader feeds the model otherwise than the chat does."""
     tokenizer = load_tokenizer(subject.base, subject.tokenizer)
     texts = [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in TALKS]
@@ -103,30 +103,30 @@ def _differs(reader: Reader, subject: Subject) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """A run over such a model."""
     folder = tmp_path_factory.mktemp("llama")
-    return subject_with_adapter(folder, str(llama_3(folder / "base")))
+    return source_with_adapter(folder, str(llama_3(folder / "base")))
 
 
 @pytest.fixture(scope="module")
-def chatml(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def chatml(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """A run over a model whose tokenizer adds a first token that its template leaves out."""
     folder = tmp_path_factory.mktemp("chatml")
-    return subject_with_adapter(folder, str(llama_3(folder / "base", TEMPLATE.replace("im_", "start_header_"))))
+    return source_with_adapter(folder, str(llama_3(folder / "base", TEMPLATE.replace("im_", "start_header_"))))
 
 
 @pytest.mark.parametrize("opened", [_llama_cpp, _ollama])
 def test_llama_3_with_its_first_token_its_date_and_its_trimming_is_fed_as_in_the_chat(
-    opened: Callable[[Subject, Path], Reader], llama: Subject, tmp_path: Path
+    opened: Callable[[ExportSource, Path], Reader], llama: ExportSource, tmp_path: Path
 ) -> None:
     assert _differs(opened(llama, tmp_path), llama) == []
 
 
 @pytest.mark.parametrize("opened", [_llama_cpp, _ollama])
 def test_a_first_token_that_the_template_leaves_out_is_not_added(
-    opened: Callable[[Subject, Path], Reader],
-    chatml: Subject,
+    opened: Callable[[ExportSource, Path], Reader],
+    chatml: ExportSource,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -143,7 +143,7 @@ QUICK = ("gemma4_v5.jinja", "qwen3_5_nothink.jinja", "llama3_1.jinja", "qwen3.ji
     "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.full) for each in TEMPLATES]
 )
 def test_llama_cpps_own_template_engine_says_what_the_chat_says_with_every_template(
-    name: str, llama: Subject, tmp_path: Path
+    name: str, llama: ExportSource, tmp_path: Path
 ) -> None:
     folder = tmp_path / "tokenizer"
     shutil.copytree(llama.tokenizer, folder)
@@ -159,7 +159,7 @@ def test_llama_cpps_own_template_engine_says_what_the_chat_says_with_every_templ
             assert reader.rendered(talk) == meant
 
 
-def test_several_templates_go_into_the_file_by_name(llama: Subject, tmp_path: Path) -> None:
+def test_several_templates_go_into_the_file_by_name(llama: ExportSource, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(llama.base, llama.tokenizer)
     tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "{{ tools }}"}
     writer = GGUFWriter(tmp_path / "some.gguf", "llama")
@@ -169,20 +169,22 @@ def test_several_templates_go_into_the_file_by_name(llama: Subject, tmp_path: Pa
     assert written["tokenizer.chat_template.tool_use"] == "{{ tools }}"
 
 
-def test_stop_words_are_single_tokens_and_nothing_else(llama: Subject, tmp_path: Path) -> None:
+def test_stop_words_are_single_tokens_and_nothing_else(llama: ExportSource, tmp_path: Path) -> None:
     reader = _ollama(llama, tmp_path)
     stop = reader.modelfile.parameters["stop"]
     assert stop == ["<|eot_id|>"] and [len(reader.engine.tokens(each)) for each in stop] == [1]
 
 
-def test_a_first_token_doubled_in_ollama_shows(llama: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_token_doubled_in_ollama_shows(
+    llama: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ollama_modelfile, "without_begin_token", lambda turns, tokenizer: turns)
     reader = _ollama(llama, tmp_path)
     assert _differs(reader, llama) == [0, 1, 2]
     assert reader.tokens(reader.rendered(TALKS[0]))[:3] == [1, 1, 3]
 
 
-def test_a_first_token_cut_in_two_literals_shows(llama: Subject, tmp_path: Path) -> None:
+def test_a_first_token_cut_in_two_literals_shows(llama: ExportSource, tmp_path: Path) -> None:
     reader = _ollama(llama, tmp_path)
     text = (tmp_path / "Modelfile").read_text("utf-8")
     whole = '{{ "<|start_header_id|>system'
@@ -193,7 +195,7 @@ def test_a_first_token_cut_in_two_literals_shows(llama: Subject, tmp_path: Path)
 
 
 def test_a_piece_of_a_comment_in_the_files_template_shows(
-    llama: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llama: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_template, "plain_template", lambda template: "{# marks #} a comment #}" + template)
     assert _differs(_llama_cpp(llama, tmp_path), llama) == [0, 1, 2]
@@ -201,7 +203,7 @@ def test_a_piece_of_a_comment_in_the_files_template_shows(
 
 @pytest.mark.parametrize("defect", ["merge", "splitting"])
 def test_a_vocabulary_that_splits_otherwise_shows(
-    defect: str, llama: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    defect: str, llama: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if defect == "splitting":
         monkeypatch.setattr(gguf_tokenizer, "_split_name", lambda spelt: "qwen2")
@@ -219,7 +221,7 @@ def test_a_vocabulary_that_splits_otherwise_shows(
 
 def test_a_wrong_token_that_ends_replies_shows(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_model(tmp_path / "base")
-    whole = _llama_cpp(subject_with_adapter(tmp_path / "first", str(base)), tmp_path / "whole")
+    whole = _llama_cpp(source_with_adapter(tmp_path / "first", str(base)), tmp_path / "whole")
     asked = [whole.tokens(whole.rendered([{"role": "user", "content": letter}])) for letter in "abcd"]
     replies = [(ids, whole.reply(ids, 12)) for ids in asked]
     # The first token of a reply that is said late and is in the vocabulary.
@@ -229,7 +231,7 @@ def test_a_wrong_token_that_ends_replies_shows(tiny: Path, tmp_path: Path, monke
         spelt = json.loads((base / file).read_text("utf-8"))
         change(spelt, said[end], json.loads((base / "tokenizer.json").read_text("utf-8")))
         (base / file).write_text(json.dumps(spelt), encoding="utf-8")
-    subject = subject_with_adapter(tmp_path / "second", str(base))
+    subject = source_with_adapter(tmp_path / "second", str(base))
     assert _llama_cpp(subject, tmp_path / "right").reply(ids, 12) == said[: end + 1]
     monkeypatch.setattr(gguf_writer, "stop_tokens", lambda subject, tokenizer: [0])
     wrong = lambda self, token: self.add_uint32("tokenizer.ggml.eos_token_id", 0)  # noqa: E731
@@ -248,7 +250,7 @@ def _name_end_in_config(spelt: dict[str, Any], token: int, vocabulary: dict[str,
 
 
 def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_told(
-    llama: Subject, tmp_path: Path
+    llama: ExportSource, tmp_path: Path
 ) -> None:
     reader = _llama_cpp(llama, tmp_path)
     tokenizer = load_tokenizer(llama.base, llama.tokenizer)
@@ -271,7 +273,7 @@ def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_
 
 
 def test_a_stop_word_of_plain_text_ends_a_reply_in_ollama(tmp_path: Path) -> None:
-    subject = subject_with_adapter(tmp_path, "starter")  # its base alone says words
+    subject = source_with_adapter(tmp_path, "starter")  # its base alone says words
     _write(subject, tmp_path / "out", adapter=False)
     (tmp_path / "out/Modelfile").write_text(modelfile(subject, "model.gguf", None, 512), encoding="utf-8")
     reader = OllamaReader(tmp_path / "out", 512)
