@@ -89,6 +89,7 @@ class Client:
         """Send these events, a hundred at a time, and wait for their ends. Returns all that came back."""
         came = []
         for start in range(0, len(calls), AT_ONCE):
+            self.wire.close()  # the server ends a connection that is idle for 5 s, as this one is while events end
             joined = [self._join(call) for call in calls[start : start + AT_ONCE]]
             came += [text for _, text in joined]
             waiting = {json.loads(text)["event_id"] for status, text in joined if status == 200}
