@@ -98,7 +98,7 @@ def main(job: Job) -> Outcome:
 
         from bench._random_model import load_random
         from core.model.load import adapter_dtype, attach_lora, dtype_for
-        from core.train.trl_config import optimizer_name
+        from core.step.optimizer import optimizer_name
 
         card = device()
         recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})

@@ -168,11 +168,12 @@ class _Ours:
         from core.data.rendering.render import render_all
         from core.memory.budget import read_budget
         from core.model.load import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
+        from core.step.optimizer import optimizer_name
         from core.step.packing import packing_is_exact
         from core.system.hardware import device
         from core.train.decide import choose
         from core.train.trainer import NibbleTrainer
-        from core.train.trl_config import optimizer_name, trainer_config
+        from core.train.trl_config import trainer_config
 
         found, chosen = find_model(recipe.model), device()
         tokenizer = load_tokenizer(found)

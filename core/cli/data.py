@@ -50,7 +50,7 @@ def _recipe(options: argparse.Namespace) -> Any:
 def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.data.check import check
-    from core.launch.submit import locate
+    from core.data.locate import locate
     from core.model.load import load_tokenizer
     from core.preflight.training import training_for
 
@@ -72,11 +72,11 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
 def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.data.dataset import load
+    from core.data.locate import locate
     from core.data.preview import show_row
     from core.data.rendering.render import Renderer
     from core.data.rendering.template import Unrenderable
     from core.errors import DataError
-    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     recipe = _recipe(options)

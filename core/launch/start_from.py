@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.basemodel.find import FoundModel, find_model
+from core.basemodel.find import TEMPLATE_FILE, FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.basemodel.targets import wanted
 from core.errors import ModelError, NibbleError, RecipeError
@@ -24,7 +24,6 @@ from core.runs.store import Run
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json
 
-TEMPLATE = "chat_template.jinja"
 SETTING = "lora.start_from"
 ALLOWED = "allowed: adapter:<name of one that was brought in>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>"
 _A = ".lora_A.weight"
@@ -112,9 +111,9 @@ def bring_along(start: StartingAdapter, folder: Path) -> None:
     target.mkdir()
     for name in (CONFIG, WEIGHTS):
         shutil.copyfile(start.folder / name, target / name)
-    template = start.folder / TEMPLATE
+    template = start.folder / TEMPLATE_FILE
     if template.is_file():
-        (target / TEMPLATE).write_text(plain_template(template.read_text(encoding="utf-8")), encoding="utf-8")
+        (target / TEMPLATE_FILE).write_text(plain_template(template.read_text(encoding="utf-8")), encoding="utf-8")
     if start.voice.pinned is not None and start.voice.pinned.is_file():
         shutil.copyfile(start.voice.pinned, folder / FILE)
     elif start.voice.revision:

@@ -9,14 +9,14 @@ from pathlib import Path
 from core.basemodel.code_consent import require_agreed
 from core.basemodel.find import FoundModel, find_model
 from core.data.dataset import load
-from core.data.huggingface import fetch, looks_like_hub_id
+from core.data.locate import locate
 from core.data.samples import find_sample
-from core.data.store import find_dataset, keep
+from core.data.store import keep
 from core.errors import RecipeError
 from core.launch.start_from import bring_along, take_over
 from core.memory.budget import read_budget
 from core.model.attention import refuse_attention
-from core.recipe import DataSettings, Recipe
+from core.recipe import Recipe
 from core.runs.create import create_run
 from core.runs.device_free import device_for_a_run
 from core.runs.store import Run
@@ -38,14 +38,6 @@ def check(recipe: Recipe, workspace: Workspace, machines: int = 1) -> FoundModel
         refuse_attention(recipe.train.attention, device().kind)
         read_budget(recipe, model, device_for_a_run(workspace))
     return model
-
-
-def locate(data: DataSettings, workspace: Workspace) -> Path:
-    """The file or folder that `data.path` means; a dataset of the Hugging Face hub is fetched first."""
-    is_here = find_sample(data.path) is not None or as_path(data.path) is not None
-    if not is_here and looks_like_hub_id(data.path):
-        return fetch(workspace, data.path, data.config, data.split, validation=data.named_splits == "honour")
-    return find_dataset(data.path)
 
 
 def refuse_length(recipe: Recipe, model: FoundModel) -> None:

@@ -11,7 +11,6 @@ from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.batches import steps_for
 from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
-from core.launch.start_from import take_over
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice, of_card, this_machine
 from core.memory.moe_active_share import share_met
@@ -70,11 +69,10 @@ class Architecture:
 
 
 def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> Plan:
-    """The plan of `recipe` for a card of presets/cards, or for this machine.
+    """The plan of `recipe`, its adapter to start from settled, for a card of presets/cards or for this machine.
 
     Raises ModelError, DataError, RecipeError or NibbleError, in one sentence.
     """
-    recipe, _ = take_over(recipe, workspace)
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
     return _plan(recipe, workspace, target_for(card), architecture, units, why_not)
@@ -185,8 +183,8 @@ def conversation_of(rendered: Rendered) -> ConversationLength:
 
 def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
     from core.data.cache import PreparedCache
+    from core.data.locate import locate
     from core.data.prepared import prepare_data
-    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))

@@ -28,6 +28,7 @@ from core.model.moe import experts_of, fused_weights, numbers_in
 from core.model.text_reach import values_unseen
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint
+from core.step.embedding_offload import movable_embedding
 from core.step.fused_lora import fuse
 from core.step.loss import last_hidden, loss_at
 
@@ -151,17 +152,6 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
     itemsize = next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
     there = {**dict.fromkeys(resting, 0), **{key: resting[key] for key in ("weights", "quant_constants")}}
     return Phase(LOADING, {**there, "workspace": largest * itemsize})
-
-
-def movable_embedding(model: Any) -> int:
-    """Bytes of the input embeddings where they are frozen, not tied to the head, and nothing but looked up; else 0."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    inside = embedding.weight
-    if type(embedding).forward is not torch.nn.Embedding.forward:  # such as Gemma's, which scales what it has looked up
-        return 0
-    if inside.requires_grad or (head is not None and head.weight is inside):
-        return 0
-    return int(inside.nbytes)
 
 
 def prepare(model: Any, checkpointing: str) -> None:

@@ -18,8 +18,8 @@ from core.memory.trace import MicroBatch, Traced, trace
 from core.model.load import adapter_dtype
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.step.checkpointing import EVERY
+from core.step.optimizer import optimizer_name
 from core.text.library_errors import telling_line
-from core.train.trl_config import optimizer_name
 
 
 def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:

@@ -123,7 +123,7 @@ class Inspection:
 
     def _prepare(self) -> _Parts:
         """Find file and model. Raises NibbleError."""
-        from core.launch.submit import locate
+        from core.data.locate import locate
 
         recipe, workspace = self.recipe, self._workspace
         path = locate(recipe.data, workspace)

@@ -93,8 +93,9 @@ class _Work:
         """
         from core.basemodel.find import find_model
         from core.data.batches import steps_for
+        from core.data.locate import locate
         from core.launch.start_from import take_over
-        from core.launch.submit import locate, refuse_length
+        from core.launch.submit import refuse_length
         from core.memory.budget import read_budget
         from core.model.fit import refuse_misfit
         from core.runs.device_free import device_for_a_run

@@ -15,11 +15,10 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
-from core.basemodel.find import FoundModel
+from core.basemodel.find import TEMPLATE_FILE, FoundModel
 from core.basemodel.pin import FILE, hashing_meanwhile
 from core.data.batches import MicroBatches, data_order, steps_for
 from core.data.rendering.template import require_template
-from core.launch.start_from import TEMPLATE
 from core.memory.budget import Budget, read_budget
 from core.memory.optimizer_states import OptimizerStates
 from core.model.fit import refuse_misfit
@@ -39,6 +38,7 @@ from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Run
+from core.step.optimizer import optimizer_name
 from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
@@ -57,7 +57,7 @@ from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
 from core.train.trainer import NibbleTrainer
-from core.train.trl_config import optimizer_name, trainer_config
+from core.train.trl_config import trainer_config
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json
@@ -218,7 +218,7 @@ def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
     """Which adapter is trained further; a warning where it was trained with another chat template."""
     lora = recipe.lora
     run.event("adapter", f"{lora.start_from} is trained further, as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
-    template = run.start / TEMPLATE
+    template = run.start / TEMPLATE_FILE
     if template.is_file() and template.read_text(encoding="utf-8") != plain_template(str(tokenizer.chat_template)):
         run.event(
             "warning",

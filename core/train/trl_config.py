@@ -7,33 +7,11 @@ from pathlib import Path
 import torch
 from trl import SFTConfig
 
-from core.errors import RecipeError
 from core.recipe import Recipe
+from core.step.optimizer import optimizer_name
 
-# What stands in for the paged optimizers where there is no unified memory: the same AdamW in one fused kernel, or the
-# same optimizer in ordinary memory.
-UNPAGED = {
-    "paged_adamw_32bit": "adamw_torch_fused",
-    "paged_adamw_8bit": "adamw_8bit",
-    "paged_lion_32bit": "lion_32bit",
-    "paged_lion_8bit": "lion_8bit",
-}
 # As their authors have them: Loshchilov and Hutter, arXiv 1711.05101; Chen et al., arXiv 2302.06675.
 ADAMW_BETA2, LION_BETA2 = 0.999, 0.99
-
-
-def optimizer_name(wanted: str, device: str) -> str:
-    """transformers' name for the optimizer `wanted` on `device`. Raises RecipeError where there is none like it."""
-    if wanted == "adamw":
-        return "adamw_torch_fused"
-    if wanted == "auto":  # what it means until a plan has chosen: the adapters' dtype is the same for its choices
-        wanted = "paged_adamw_32bit"
-    if device == "cuda":
-        return wanted
-    if device == "mps" and "lion" in wanted:
-        raise RecipeError("train.optimizer: there is no Lion for Apple's GPU. Choose adamw, or auto.")
-    # bitsandbytes has no 8-bit optimizer for Apple's GPU.
-    return "adamw_torch_fused" if device == "mps" else UNPAGED[wanted]
 
 
 def trainer_config(

@@ -203,7 +203,8 @@ def test_the_plan_traces_the_adapter_that_is_trained(tiny: Path, rows_file: Path
     from core.memory.estimate import make_plan
 
     values = {"data.path": str(rows_file), "data.max_length": 64, "train.effective_batch": 2, "train.max_steps": 1}
-    begun = make_plan(make_recipe({**values, "lora.start_from": _brought(workspace, tiny)}), workspace)
+    settled, _ = take_over(make_recipe({**values, "lora.start_from": _brought(workspace, tiny)}), workspace)
+    begun = make_plan(settled, workspace)
     alike = {"model": str(tiny), "lora.rank": 6, "lora.targets": "q_v"}
     assert begun.peak.breakdown == make_plan(make_recipe({**values, **alike}), workspace).peak.breakdown
 
