@@ -9,7 +9,7 @@ from core.data.check.job import SAMPLE_ABOVE_BYTES, Check
 from core.data.check.reading import Progress
 from core.data.check.report import Figures, Report
 from core.data.check.training import Training
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 __all__ = ["Check", "Figures", "Report", "Training", "check"]
 
