@@ -50,9 +50,9 @@ def _recipe(options: argparse.Namespace) -> Any:
 def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.data.check import check
-    from core.data.check.training import training_for
     from core.data.locate import locate
     from core.model.load import load_tokenizer
+    from core.preflight.training import training_for
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
     found = find_model(recipe.model)

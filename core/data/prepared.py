@@ -19,7 +19,7 @@ from core.data.dataset import load
 from core.data.rendering.render import RenderedRows, RenderedSet, render_all
 from core.data.rendering.template import Template
 from core.data.split import keys_for_rows
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # What was made in less is made anew each time: nobody waits for it.
 KEPT_FROM_SECONDS = 1.0

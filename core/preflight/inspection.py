@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.basemodel.find import find_model
-from core.data.check import Check, Report, training_for
+from core.data.check import Check, Report
 from core.data.check.columns import names_within
 from core.data.check.raw import RawRows
 from core.data.check.reading import DECIDE, ReadRows
@@ -23,6 +23,7 @@ from core.data.read import encodings_offered
 from core.data.rendering.render import Renderer
 from core.data.rendering.template import Unrenderable
 from core.errors import DataError, NibbleError
+from core.preflight.training import training_for
 from core.recipe import Recipe
 from core.text.library_errors import telling_line
 from core.workspace import Workspace

@@ -8,10 +8,10 @@ from typing import Any
 from core.data.check.job import SAMPLE_ABOVE_BYTES, Check
 from core.data.check.reading import Progress
 from core.data.check.report import Figures, Report
-from core.data.check.training import Training, training_for
-from core.recipe import DataSettings
+from core.data.check.training import Training
+from core.settings import DataSettings
 
-__all__ = ["Check", "Figures", "Report", "Training", "check", "training_for"]
+__all__ = ["Check", "Figures", "Report", "Training", "check"]
 
 
 def check(

@@ -20,7 +20,7 @@ from core.data.check.training import Training
 from core.data.conversation import Dropped, Finding
 from core.data.rendering.render import Renderer
 from core.data.split import in_both
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 SAMPLE_ABOVE_BYTES = 100_000_000
 

@@ -17,7 +17,7 @@ from core.data.formats.train_detail import DETAIL_KEY
 from core.data.formats.valid import joined
 from core.data.rendering.render import Renderer
 from core.data.rendering.template import TextLayout
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # Conversations between two looks at whether anybody still wants the answer.
 BATCH = 256
