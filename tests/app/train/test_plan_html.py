@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from app.run_view import predicted_html
+from app.run_view.charts import memory_chart
 from app.run_view.drawings import Live
 from app.run_view.series import Curves
 from app.train import plan_html
-from app.ui.charts import memory_chart
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
