@@ -1,4 +1,4 @@
-"""RunDrawings pages: what one tick costs at 100, 10,000 and 1,000,000 steps, and how long a list of ten thousand runs takes.
+"""Live pages: what one tick costs at 100, 10,000 and 1,000,000 steps, and how long a list of ten thousand runs takes.
 
 A tick is what the server does for a page every second while a run trains: new lines are appended, read, drawn, and
 what changed is put into JSON. The three lengths take turns, so that a machine that others use too slows all alike.

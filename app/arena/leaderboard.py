@@ -31,9 +31,8 @@ class Leaderboard(BackgroundJob):
         wanted = (len(self.votes.refresh()), self.kinds)
         with self._lock:
             if wanted != self.counted and not self.busy:
-                drawn, self._since = self.result or leaderboard_html.counting(), time.monotonic()
+                self.result, self._since = self.result or leaderboard_html.counting(), time.monotonic()
                 self.start(lambda stopping: self._count(*wanted))
-                self.result = drawn
             slow = self.busy and time.monotonic() - self._since > SLOW_SECONDS
             return leaderboard_html.renewed(self.result) if slow else self.result
 

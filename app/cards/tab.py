@@ -37,7 +37,7 @@ class CardsTab(Tab):
                     info="All models that were traced, the smallest first.",
                 )
                 gr.HTML(cards_html.machine(here, shown, is_same), elem_classes="nb-slot")
-                models = gr.HTML(_models(shown.name), elem_classes="nb-slot")
+                models = gr.HTML(models_of(shown.name), elem_classes="nb-slot")
             with gr.Column(scale=1, min_width=320):
                 gr.HTML("<h3>Which card does a model need?</h3>", elem_classes="nb-slot")
                 model = gr.Dropdown(
@@ -46,9 +46,9 @@ class CardsTab(Tab):
                     label="Model",
                     info="All cards of the list, the one with the least memory first.",
                 )
-                fitting = gr.HTML(_fitting(EXAMPLE_MODEL), elem_classes="nb-slot")
-        card.change(_models, card, models, **QUIET)
-        model.change(_fitting, model, fitting, **QUIET)
+                fitting = gr.HTML(cards_of(EXAMPLE_MODEL), elem_classes="nb-slot")
+        card.change(models_of, card, models, **QUIET)
+        model.change(cards_of, model, fitting, **QUIET)
 
 
 def first_card(here: Device) -> tuple[Card, bool]:
@@ -58,9 +58,11 @@ def first_card(here: Device) -> tuple[Card, bool]:
     return nearest_card(here.name, here.total_bytes)
 
 
-def _models(card: str) -> str:
+def models_of(card: str) -> str:
+    """What a card can train, as a table."""
     return cards_html.on_card(what_fits().on_card(card))
 
 
-def _fitting(model: str) -> str:
+def cards_of(model: str) -> str:
+    """The cards that can train a model, as a table."""
     return cards_html.of_model(what_fits().of_model(model))

@@ -18,8 +18,8 @@ LOOKS_A_SECOND = 12
 class BackgroundJob:
     """One piece of work at a time. `state` is what it does now, `error` why it ended early, with its `details`.
 
-    `result` is what came of it, as HTML. `version` grows with every change; at the last one it is no longer `busy`.
-    Whoever begins something, or changes what `ended` changes, holds `_lock`.
+    `result` is what came of the last that ended well, as HTML. `version` grows with every change; at the last one it
+    is no longer `busy`. Whoever begins something, or changes what `ended` changes, holds `_lock`.
     """
 
     busy: bool = field(default=False, init=False)
@@ -35,7 +35,7 @@ class BackgroundJob:
     def start(self, work: Callable[[threading.Event], None], state: str = "") -> None:
         """Do `work`, once what was begun before has ended. The event that it gets is set when it is to stop."""
         with self._lock:
-            self.error = self.details = self.result = ""
+            self.error = self.details = ""
             self._stopping = threading.Event()
             arguments = (self._thread, self._stopping, work)
             self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
