@@ -28,7 +28,7 @@ class Drawn:
     inks: dict[str, Ink] = field(default_factory=lambda: {"loss": Ink(), "memory": Ink()})
 
 
-class Live:
+class RunDrawings:
     """Draws runs. A part is drawn again only when its file grew."""
 
     def __init__(self, device_kind: str) -> None:
