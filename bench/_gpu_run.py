@@ -97,15 +97,16 @@ def main(job: Job) -> Outcome:
         import torch
 
         from bench._random_model import load_random
-        from core.model.load import adapter_dtype, attach_lora, dtype_for
-        from core.step.optimizer import optimizer_name
+        from core.model.load import attach_lora, dtype_for
+        from core.step.adapter_dtype import adapter_dtype
+        from core.step.optimizer import optimizer_for
 
         card = device()
         recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
         dtype, _ = dtype_for(card)
         base = load_random(job.config, recipe.quantization, card)
         parameters = sum(each.numel() for each in _sketched(job.config).parameters())
-        adapters = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, card.kind))
+        adapters = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), card.kind)
         model = base if job.reference else attach_lora(base, recipe.lora, adapters)
         learn = _theirs if job.reference else _ours
         chosen, predicted, speed, losses = learn(job, recipe, model, parameters)

@@ -18,6 +18,7 @@ from app.ui.html import error_box, fault_box
 from core.errors import NibbleError
 from core.recipe import Recipe, choices_of, help_text, make_recipe
 from core.sizes import GIB, parse_size
+from core.step.optimizer import OPTIMIZERS
 from core.system.hardware import device
 from core.text.encodings import ENCODINGS
 from core.workspace import read_json, write_json
@@ -121,14 +122,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "quantization.bits": {4: "4 (QLoRA)", 8: "8 (LLM.int8)", 16: "16 (plain LoRA)"},
     "quantization.type": {"nf4": "NF4", "fp4": "FP4"},
-    "train.optimizer": {
-        "auto": "Auto",
-        "paged_adamw_32bit": "Paged AdamW, 32 bits",
-        "paged_adamw_8bit": "Paged AdamW, 8 bits",
-        "paged_lion_32bit": "Paged Lion, 32 bits",
-        "paged_lion_8bit": "Paged Lion, 8 bits",
-        "adamw": "Plain AdamW",
-    },
+    "train.optimizer": {"auto": "Auto", **{each.name: each.label for each in OPTIMIZERS.values()}},
     "train.schedule": {
         "constant": "Constant",
         "constant_with_warmup": "Constant after a warm-up",

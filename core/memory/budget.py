@@ -16,6 +16,7 @@ from core.basemodel.targets import is_called, wanted
 from core.errors import BudgetError
 from core.recipe import LoraSettings, Recipe
 from core.sizes import parse_size, show_size
+from core.step.optimizer import candidates
 from core.system.hardware import Device
 
 # Bits a parameter: 4 for NF4, the 8-bit scales of blocks of 64, their fp32 scales of blocks of 256 (QLoRA, section 3).
@@ -25,10 +26,6 @@ NF4_BITS = 4 + 32 / 64
 # context instead, as NVML shows it on cards of compute capability 8 and 9.
 CPU_PROCESS_BYTES = 620_000_000
 CUDA_CONTEXT_BYTES = 500_000_000
-# Bytes of an optimizer's states a trained parameter: AdamW's two moments or Lion's one, in fp32 or in 8 bits. For
-# 'auto' the least that it may choose.
-STATES = {"auto": 2, "paged_adamw_8bit": 2, "paged_lion_32bit": 4, "paged_lion_8bit": 1}
-ADAMW_STATES = 8
 _EMBEDDINGS = re.compile(r"embed_tokens|word_embeddings|wte|embed_in")
 _HEAD = re.compile(r"lm_head|embed_out")
 
@@ -72,11 +69,10 @@ def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: in
     if recipe.train.sharded:
         weights /= processes or recipe.train.devices
     trained = adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora)
-    states = STATES.get(recipe.train.optimizer, ADAMW_STATES)
     # Paged states leave the GPU when it is full, so only what cannot leave is counted there.
-    moving = states if device.kind != "cuda" or recipe.train.optimizer == "adamw" else 0
+    states = [0 if each.pages_on(device.kind) else each.state_bytes for each in candidates(recipe.train.optimizer)]
     process = CUDA_CONTEXT_BYTES if device.kind == "cuda" else CPU_PROCESS_BYTES
-    return int(weights + trained * (wide + wide + moving) + process)
+    return int(weights + trained * (wide + wide + min(states)) + process)
 
 
 def _weight_bytes(recipe: Recipe, wide: int) -> float:

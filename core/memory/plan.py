@@ -16,9 +16,8 @@ from core.memory.reasons import reasons_for
 from core.memory.strategy import Strategy, most_frugal, share_of
 from core.recipe import Recipe
 from core.sizes import show_size
+from core.step.optimizer import OPTIMIZERS
 
-# The same optimizer with smaller states, for a person to allow where another was fixed.
-SMALLER = {"paged_adamw_32bit": "paged_adamw_8bit", "paged_lion_32bit": "paged_lion_8bit", "adamw": "paged_adamw_8bit"}
 # A shorter length limit is offered in these parts of the present one.
 LENGTH_PARTS = 8
 
@@ -134,9 +133,9 @@ def _cheapest_ways(question: PlanningProblem, frugal: Strategy, smallest: Peak) 
 def _changes(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> Iterator[tuple[str, Recipe, Strategy]]:
     """What a person could allow, each with the recipe and the way that it makes."""
     recipe = question.recipe
-    smaller = SMALLER.get(recipe.train.optimizer)
-    if smaller is not None:
-        yield f"train.optimizer={smaller}", recipe, replace(frugal, optimizer=smaller)
+    fixed = OPTIMIZERS.get(recipe.train.optimizer)
+    if fixed is not None and fixed.smaller is not None:
+        yield f"train.optimizer={fixed.smaller}", recipe, replace(frugal, optimizer=fixed.smaller)
     length = _longest_that_fits(question, frugal, smallest)
     yield f"data.max_length={length}", with_settings(recipe, "data", max_length=length), frugal
     for rank in (recipe.lora.rank // 2, recipe.lora.rank // 4):

@@ -8,6 +8,7 @@ from typing import Any
 from core.memory.problem import Peak, PlanningProblem
 from core.memory.strategy import Strategy, share_of
 from core.sizes import show_size
+from core.step.optimizer import OPTIMIZERS
 from core.step.packing import packing_is_wanted
 
 Reason = dict[str, Any]
@@ -55,7 +56,7 @@ def _checkpointing(question: PlanningProblem, way: Strategy, peak: Peak) -> Reas
 def _optimizer(question: PlanningProblem, way: Strategy, peak: Peak) -> list[Reason]:
     if question.recipe.train.optimizer != "auto":
         return []
-    if "8bit" not in way.optimizer:
+    if OPTIMIZERS[way.optimizer].bits != 8:
         return [_reason("train.optimizer", way.optimizer, "its states fit in 32 bits, as QLoRA trains")]
     without = replace(way, optimizer=question.ways[0].optimizer)
     saved = show_size(question.peak(without).process - peak.process)

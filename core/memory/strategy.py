@@ -10,12 +10,11 @@ from typing import Any
 from core.memory.device import PlanningDevice
 from core.memory.workload import Work
 from core.recipe import Recipe
+from core.step.optimizer import OPTIMIZERS, candidates, optimizer_for
 
 CHECKPOINTING = ("off", "half", "full")
 # Share of the forward pass that is computed again in the backward pass.
 RECOMPUTED = {"off": 0.0, "half": 0.5, "full": 1.0}
-# What 'auto' may choose, by preference: QLoRA's own first.
-OPTIMIZERS = ("paged_adamw_32bit", "paged_adamw_8bit")
 # Seconds that each pass of a micro-batch takes whatever its size, for launching its operators.
 PASS_SECONDS = {"cpu": 0.004, "mps": 0.01, "cuda": 0.01}
 # A heap that gives each freed tensor back pays for fresh pages: 1.35 to 1.8 times the time, measured with the starter.
@@ -37,7 +36,7 @@ class Strategy:
 
     micro_batch: int
     checkpointing: str
-    optimizer: str = OPTIMIZERS[0]
+    optimizer: str = optimizer_for("auto").name
     offload: bool = False
     embeddings_in_ram: bool = False
     heap: str = "kept"
@@ -59,7 +58,7 @@ def ways_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Ite
     """All ways that leave as it is what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
-    optimizers = OPTIMIZERS if rules.optimizer == "auto" else (rules.optimizer,)
+    optimizers = [each.name for each in candidates(rules.optimizer)]
     moving = (False, True) if target.kind == "cuda" else (False,)
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
@@ -81,7 +80,7 @@ def most_frugal(ways: Sequence[Strategy]) -> Strategy:
             way.micro_batch,
             -CHECKPOINTING.index(way.checkpointing),
             not way.offload,
-            "8bit" not in way.optimizer,
+            OPTIMIZERS[way.optimizer].bits,
             not way.embeddings_in_ram,
             way.heap == "kept",
         ),
@@ -103,5 +102,5 @@ def seconds(
     slower *= RETURNING if way.heap == "returned" else 1.0
     slower *= OFFLOADING if way.offload else 1.0
     slower *= EMBEDDINGS_IN_RAM if way.embeddings_in_ram else 1.0
-    slower *= EIGHT_BIT_STATES if "8bit" in way.optimizer else 1.0
+    slower *= EIGHT_BIT_STATES if OPTIMIZERS[way.optimizer].bits == 8 else 1.0
     return slower * (arithmetic + dequantised + passes * PASS_SECONDS[target.kind])

@@ -31,6 +31,7 @@ from core.step.checkpointing import checkpoint
 from core.step.embedding_offload import movable_embedding
 from core.step.fused_lora import fuse
 from core.step.loss import last_hidden, loss_at
+from core.step.optimizer import Optimizer
 
 _made = OpCache()
 
@@ -111,7 +112,7 @@ def trace(
     model: Any,
     micro_batches: Sequence[MicroBatch],
     device_kind: str,
-    optimizer: str,
+    optimizer: Optimizer,
     checkpointing: str,
     offload: bool = False,
 ) -> Traced:
@@ -124,7 +125,7 @@ def trace(
     """
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = OptimizerStates.of(optimizer, model, on_gpu=device_kind == "cuda")
+    states = OptimizerStates.of(optimizer, device_kind, model)
     counter = Counter(_made)
     with counter, attention_of(device_kind), dropout_of(device_kind), experts_on(device_kind):
         own_model(counter, model)

@@ -13,10 +13,11 @@ from core.memory.budget import Budget
 from core.memory.estimate import NOT_PLANNED, Architecture, conversation_of, question, target_for
 from core.memory.plan import Plan, plan
 from core.memory.problem import with_settings
-from core.memory.strategy import OPTIMIZERS, Strategy, most_frugal, share_of, ways_of
+from core.memory.strategy import Strategy, most_frugal, share_of, ways_of
 from core.recipe import Recipe
 from core.sizes import show_size
 from core.step.embedding_offload import keep_embeddings_in_ram
+from core.step.optimizer import optimizer_for
 from core.system.allocator import return_memory
 from core.text.library_errors import telling_line
 
@@ -70,13 +71,15 @@ def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: 
 def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
     rules = recipe.train
     target = target_for(None)
-    way = replace(most_frugal(list(ways_of(recipe, target, [rules.micro_batch or 1]))), heap="kept")
-    if rules.optimizer == "auto":
-        way = replace(way, optimizer=OPTIMIZERS[0])
+    way = replace(
+        most_frugal(list(ways_of(recipe, target, [rules.micro_batch or 1]))),
+        heap="kept",
+        optimizer=optimizer_for(rules.optimizer).name,
+    )
     said = telling_line(error)
     because = f"this model's step cannot be traced ({said}), so a frugal way is taken"
     reasons = [{"setting": "micro_batch", "value": way.micro_batch, "because": because}]
-    return Choices(replace(way, embeddings_in_ram=False), packed, None, reasons, way.micro_batch * longest)
+    return Choices(way, packed, None, reasons, way.micro_batch * longest)
 
 
 def _does_not_fit(planned: Plan) -> str:

@@ -23,7 +23,6 @@ from core.memory.budget import Budget, read_budget
 from core.memory.optimizer_states import OptimizerStates
 from core.model.fit import refuse_misfit
 from core.model.load import (
-    adapter_dtype,
     attach_lora,
     dtype_for,
     is_out_of_memory,
@@ -38,7 +37,8 @@ from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Run
-from core.step.optimizer import optimizer_name
+from core.step.adapter_dtype import adapter_dtype
+from core.step.optimizer import OPTIMIZERS, optimizer_for
 from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
@@ -162,7 +162,7 @@ def prepare(
     left_out = tell_targets(base, recipe.lora)
     if left_out:
         run.event("adapter", left_out)
-    adapters_in = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
+    adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
     goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
     if goes_on:
@@ -174,7 +174,7 @@ def prepare(
     rules, start = recipe.train, read_start(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    states = OptimizerStates.of(optimizer_name(choices.way.optimizer, chosen.kind), model, chosen.kind == "cuda")
+    states = OptimizerStates.of(OPTIMIZERS[choices.way.optimizer], chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
@@ -263,7 +263,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         now.checkpointing,
         now.offload,
     )
-    if prepared.device.kind != "cuda" and recipe.train.optimizer != "adamw":
+    if prepared.device.kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
         run.event("optimizer", NO_PAGING)
     # Passes that all do together cannot be done again by one.
     kind, batch = prepared.device.kind, recipe.train.effective_batch

@@ -19,6 +19,7 @@ from core.memory.meta_model import sketch
 from core.memory.tensor_counter import GRAIN, Counter
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings
+from core.step.optimizer import OPTIMIZERS
 from tests.core.data.test_batches import _rows
 
 
@@ -55,7 +56,7 @@ def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: s
 def _trace(config: dict, checkpointing: str = "off", device: str = "cuda", offload: bool = False) -> Traced:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = sketch(config, QuantizationSettings(), LoraSettings(rank=256), dtype, dtype)
-    return trace(model, [MicroBatch(1, 128, 100)] * 2, device, "paged_adamw_32bit", checkpointing, offload)
+    return trace(model, [MicroBatch(1, 128, 100)] * 2, device, OPTIMIZERS["paged_adamw_32bit"], checkpointing, offload)
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "half", "full", "full, offloaded"])
