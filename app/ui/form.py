@@ -16,8 +16,9 @@ from gradio.components import Component
 
 from app.ui.html import error_box, fault_box
 from core.errors import NibbleError
+from core.memory.budget import Budget
 from core.recipe import Recipe, choices_of, help_text, make_recipe
-from core.sizes import GIB, parse_size
+from core.sizes import GIB
 from core.step.optimizer import OPTIMIZERS
 from core.system.hardware import device
 from core.text.encodings import ENCODINGS
@@ -226,7 +227,8 @@ def gib(budget: str | None) -> Any:
     """A recipe's budget as the slider shows it; where there is none the slider stays as it is."""
     if budget is None or not any(digit in budget for digit in "123456789"):  # 0 was on the slider once
         return gr.skip()
-    return round(parse_size(budget, device().total_bytes) / GIB, 2)
+    here = device()
+    return round(Budget.of(budget, here.total_bytes, here.free_bytes).bytes / GIB, 2)
 
 
 def possible(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ still be too small; then the worker meets the budget's limit, saves, and says so
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.basemodel.find import FoundModel
 from core.basemodel.headers import TensorShape
 from core.basemodel.targets import is_called, wanted
 from core.errors import BudgetError
-from core.recipe import LoraSettings, Recipe
+from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.sizes import parse_size, show_size
 from core.step.optimizer import candidates
 from core.system.hardware import Device
@@ -32,11 +32,24 @@ _HEAD = re.compile(r"lm_head|embed_out")
 
 @dataclass(frozen=True)
 class Budget:
-    """The budget in bytes, how it was read, and the least that the recipe needs."""
+    """The budget in bytes, how it was read, and the least that the recipe needs, where that was asked."""
 
     bytes: int
     read_as: str
-    floor_bytes: int
+    floor_bytes: int = 0
+
+    @classmethod
+    def of(
+        cls, asked: str | None, total_bytes: int, rest_bytes: int, rest: str = "what is free for this run"
+    ) -> Budget:
+        """What a recipe's budget means on a device of `total_bytes`; where it names none, `rest_bytes`.
+
+        Raises RecipeError where it is no size.
+        """
+        if asked is None:
+            return cls(rest_bytes, f"{show_size(rest_bytes)}, {rest}")
+        size = parse_size(asked, total_bytes)
+        return cls(size, f"{asked} = {show_size(size)}")
 
 
 def adapter_parameters(found: FoundModel, lora: LoraSettings) -> int:
@@ -64,8 +77,7 @@ def _is(shape: TensorShape, extra: str) -> bool:
 def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: int | None = None) -> int:
     """The least memory that `recipe` can take on each `device`; see the file's first lines for what is counted."""
     wide = 2 if device.kind == "cuda" else 4
-    bytes_each = _weight_bytes(recipe, wide)
-    weights = sum(shape.elements * bytes_each if shape.quantised else shape.elements * wide for shape in found.tensors)
+    weights = weight_bytes(found, recipe.quantization, wide)
     if recipe.train.sharded:
         weights /= processes or recipe.train.devices
     trained = adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora)
@@ -75,12 +87,11 @@ def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: in
     return int(weights + trained * (wide + wide + min(states)) + process)
 
 
-def _weight_bytes(recipe: Recipe, wide: int) -> float:
-    """Bytes that a parameter of a linear layer takes; `wide` where it is not quantised."""
-    base = recipe.quantization
-    if base.bits != 4:
-        return 1 if base.bits == 8 else wide
-    return (NF4_DOUBLE_BITS if base.double else NF4_BITS) / 8
+def weight_bytes(found: FoundModel, settings: QuantizationSettings, wide: int) -> float:
+    """Bytes of a base's weights as they are held; a number that is not quantised takes `wide` of them."""
+    four = NF4_DOUBLE_BITS if settings.double else NF4_BITS
+    each = {4: four / 8, 8: 1.0, 16: float(wide)}[settings.bits]
+    return sum(shape.elements * (each if shape.quantised else wide) for shape in found.tensors)
 
 
 def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: int | None = None) -> Budget:
@@ -88,19 +99,15 @@ def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: in
 
     Raises BudgetError where it is below the floor, or above the device.
     """
-    if recipe.budget is None:
-        size, read_as = device.free_bytes, f"{show_size(device.free_bytes)}, what is free for this run"
-    else:
-        size = parse_size(recipe.budget, device.total_bytes)
-        read_as = f"{recipe.budget} = {show_size(size)}"
+    budget = Budget.of(recipe.budget, device.total_bytes, device.free_bytes)
     least = floor_bytes(found, recipe, device, processes)
-    if size < least:
+    if budget.bytes < least:
         raise BudgetError(
-            f"budget: {read_as} is below what {found.label} with rank {recipe.lora.rank} needs at the very least. "
-            f"Allowed: {show_size(least)} or more, plus some for the activations."
+            f"budget: {budget.read_as} is below what {found.label} with rank {recipe.lora.rank} needs at the very "
+            f"least. Allowed: {show_size(least)} or more, plus some for the activations."
         )
-    if size > device.total_bytes:
+    if budget.bytes > device.total_bytes:
         raise BudgetError(
-            f"budget: {read_as} is more than {device.name} has. Allowed: up to {show_size(device.total_bytes)}."
+            f"budget: {budget.read_as} is more than {device.name} has. Allowed: up to {show_size(device.total_bytes)}."
         )
-    return Budget(size, read_as, least)
+    return replace(budget, floor_bytes=least)

@@ -52,7 +52,7 @@ from core.train.memory_limit import enforce
 from core.train.memory_sampler import MemorySampler
 from core.train.oom_retry import OomFallback
 from core.train.parallel import ALONE, Ranks
-from core.train.resume import ResumePoint, find_start, read_start
+from core.train.resume import ResumePoint, find_resume_point, read_resume_point
 from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
@@ -85,14 +85,14 @@ def train(run: Run, ranks: Ranks = ALONE, heart: HeartbeatWriter | None = None) 
     `heart` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
     """
     recipe, chosen = run.recipe(), device()
-    start = find_start(run)
+    start = find_resume_point(run)
     folder = start.folder if start else None
     with MemorySampler(run, chosen, os.getpid()) as sampler:
         found = have_base(run, recipe)
         ranks.meet()
         ranks.what_first_says(folder)
         budget = read_budget(recipe, found, chosen, ranks.count)
-        for said in advice(recipe, found) if start is None else []:
+        for said in advice(recipe, found, chosen.kind) if start is None else []:
             run.event("warning", said)
         watcher: Watcher | None = None
         try:
@@ -171,7 +171,7 @@ def prepare(
     if ranks.sharded:
         deal_out(model, ranks, torch_device(chosen))
     packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
-    rules, start = recipe.train, read_start(resumed)
+    rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
     states = OptimizerStates.of(OPTIMIZERS[choices.way.optimizer], chosen.kind, model)
