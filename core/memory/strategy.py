@@ -10,6 +10,7 @@ from typing import Any
 from core.memory.device import PlanningDevice
 from core.memory.workload import Work
 from core.recipe import Recipe
+from core.step.objective import objective_of
 from core.step.optimizer import OPTIMIZERS, candidates, optimizer_for
 
 CHECKPOINTING = ("off", "half", "full")
@@ -94,9 +95,10 @@ def seconds(
 
     `met` is the share of the parameters that computes for one token: less than 1 for mixtures.
     """
-    again = RECOMPUTED[way.checkpointing]
-    passes = share_of(recipe) / way.micro_batch * (2 + again)
-    arithmetic = (4 + 2 * again) * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
+    again, objective = RECOMPUTED[way.checkpointing], objective_of(recipe)
+    passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
+    passes = share_of(recipe) / way.micro_batch * passes_a_row
+    arithmetic = 2 * passes_a_row * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
     dequantised = passes * parameters * 2.5 / target.bandwidth
     slower = 1.0
     slower *= RETURNING if way.heap == "returned" else 1.0

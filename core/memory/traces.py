@@ -18,6 +18,7 @@ from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.step.adapter_dtype import adapter_dtype
 from core.step.checkpointing import EVERY
+from core.step.objective import Objective, objective_of
 from core.step.optimizer import Optimizer, optimizer_for
 from core.text.library_errors import telling_line
 
@@ -29,7 +30,17 @@ def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
         optimizer = optimizer_for(recipe.train.optimizer)
         settings = (recipe.quantization.model_dump_json(), recipe.lora.model_dump_json(), recipe.train.attention)
-        return _trace(known, device_kind, dtype, settings, optimizer, tuple(micro_batches), checkpointing, offload)
+        return _trace(
+            known,
+            device_kind,
+            dtype,
+            settings,
+            optimizer,
+            tuple(micro_batches),
+            checkpointing,
+            offload,
+            objective_of(recipe),
+        )
 
     return of
 
@@ -44,6 +55,7 @@ def _trace(
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
     offload: bool,
+    objective: Objective,
 ) -> Traced:
     quantization = QuantizationSettings.model_validate_json(settings[0])
     lora = LoraSettings.model_validate_json(settings[1])
@@ -52,7 +64,7 @@ def _trace(
 
     def whole(one: dict[str, Any]) -> Traced:
         model = sketch(one, quantization, lora, computing, adapters_in, settings[2])
-        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload)
+        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective)
 
     try:
         least = ON_THEIR_WAY if offload else 1

@@ -38,6 +38,7 @@ from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Run
 from core.step.adapter_dtype import adapter_dtype
+from core.step.objective import objective_of
 from core.step.optimizer import OPTIMIZERS, optimizer_for
 from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
@@ -280,4 +281,5 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         ladder,
         ranks,
         prepared.start,
+        objective_of(recipe),
     )

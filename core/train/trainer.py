@@ -20,8 +20,9 @@ from core.data.batches import Batch, MicroBatches, counted, parts_of
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint, thin_out
 from core.step.fused_lora import fuse
-from core.step.loss import head_is_exact, summed_loss
+from core.step.loss import head_is_exact
 from core.step.neftune import add_noise
+from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
@@ -85,7 +86,9 @@ class NibbleTrainer(SFTTrainer):
         ladder: OomFallback | None = None,
         ranks: Ranks = ALONE,
         start: ResumePoint | None = None,
+        objective: Objective = SUPERVISED,
     ) -> None:
+        self.objective = objective
         self.batches, self.ladder, self.ranks = batches, ladder, ranks
         self.steps_done = start.step if start else 0
         self.real_tokens = 0
@@ -114,8 +117,8 @@ class NibbleTrainer(SFTTrainer):
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
             self.neftune_noise_alpha = None  # transformers' own would size it by the batch
-        self.own_loss = head_is_exact(causal)
-        if not self.own_loss:
+        self.own_head = head_is_exact(causal)
+        if not self.own_head:
             add_fused_lm_head(causal, outputs=("log_probs",))
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[int]]]:
@@ -205,14 +208,9 @@ class NibbleTrainer(SFTTrainer):
         return self.summed_loss(inputs) / torch.as_tensor(items).clamp(min=1e-6)
 
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
-        """Summed loss in nats of one micro-batch, by our own head or trl's."""
+        """The objective's loss of one micro-batch, summed, in nats."""
         causal = self.model.get_base_model()  # around PEFT's wrapper accelerate has put autocast, which no trace has
-        if self.own_loss:
-            return summed_loss(causal, **inputs)
-        weights = inputs.get("weights")
-        plain = {key: value for key, value in inputs.items() if key != "weights"}
-        each = causal(**plain, use_cache=False, fused_lm_head=True).log_probs.float()
-        return -(each if weights is None else each * weights[:, 1:]).sum()
+        return self.objective.loss(causal, inputs, self.own_head)
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""
