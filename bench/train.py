@@ -185,7 +185,7 @@ class _Ours:
         budget = read_budget(recipe, found, chosen)
         choices = choose(recipe, found, rows, budget, packing_is_exact(model))
         order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
-        size, checkpointing = choices.way.micro_batch, choices.way.checkpointing
+        size, checkpointing = choices.strategy.micro_batch, choices.strategy.checkpointing
         config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, size, checkpointing)
 
         self.timer = step_timer()

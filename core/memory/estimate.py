@@ -105,14 +105,14 @@ def _plan(
     packed = packing_is_wanted(recipe.train) and architecture.config.get("model_type") in PACKED
     if units:
         conversations = [ConversationLength(*unit) for unit in units]
-        return plan(question(recipe, target, architecture, conversations, packed, workspace=workspace))
+        return plan(planning_problem(recipe, target, architecture, conversations, packed, workspace=workspace))
     longest = recipe.data.max_length
     conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
     assumed = f"data.max_length: {why_not}; each conversation is taken to have {longest:,} tokens"
-    return plan(question(recipe, target, architecture, conversations, packed, (assumed,), workspace))
+    return plan(planning_problem(recipe, target, architecture, conversations, packed, (assumed,), workspace))
 
 
-def question(
+def planning_problem(
     recipe: Recipe,
     target: PlanningDevice,
     architecture: Architecture,

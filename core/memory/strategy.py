@@ -55,7 +55,7 @@ class Strategy:
         }
 
 
-def ways_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Iterator[Strategy]:
+def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Iterator[Strategy]:
     """All ways that leave as it is what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
@@ -73,36 +73,36 @@ def share_of(recipe: Recipe) -> int:
     return -(-recipe.train.effective_batch // recipe.train.devices)
 
 
-def most_frugal(ways: Sequence[Strategy]) -> Strategy:
+def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
     """The one that takes the least memory."""
     return min(
-        ways,
-        key=lambda way: (
-            way.micro_batch,
-            -CHECKPOINTING.index(way.checkpointing),
-            not way.offload,
-            OPTIMIZERS[way.optimizer].bits,
-            not way.embeddings_in_ram,
-            way.heap == "kept",
+        strategies,
+        key=lambda strategy: (
+            strategy.micro_batch,
+            -CHECKPOINTING.index(strategy.checkpointing),
+            not strategy.offload,
+            OPTIMIZERS[strategy.optimizer].bits,
+            not strategy.embeddings_in_ram,
+            strategy.heap == "kept",
         ),
     )
 
 
 def seconds(
-    way: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, met: float = 1.0
+    strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, met: float = 1.0
 ) -> float:
     """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
 
     `met` is the share of the parameters that computes for one token: less than 1 for mixtures.
     """
-    again, objective = RECOMPUTED[way.checkpointing], objective_of(recipe)
+    again, objective = RECOMPUTED[strategy.checkpointing], objective_of(recipe)
     passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
-    passes = share_of(recipe) / way.micro_batch * passes_a_row
+    passes = share_of(recipe) / strategy.micro_batch * passes_a_row
     arithmetic = 2 * passes_a_row * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
     dequantised = passes * parameters * 2.5 / target.bandwidth
     slower = 1.0
-    slower *= RETURNING if way.heap == "returned" else 1.0
-    slower *= OFFLOADING if way.offload else 1.0
-    slower *= EMBEDDINGS_IN_RAM if way.embeddings_in_ram else 1.0
-    slower *= EIGHT_BIT_STATES if OPTIMIZERS[way.optimizer].bits == 8 else 1.0
+    slower *= RETURNING if strategy.heap == "returned" else 1.0
+    slower *= OFFLOADING if strategy.offload else 1.0
+    slower *= EMBEDDINGS_IN_RAM if strategy.embeddings_in_ram else 1.0
+    slower *= EIGHT_BIT_STATES if OPTIMIZERS[strategy.optimizer].bits == 8 else 1.0
     return slower * (arithmetic + dequantised + passes * PASS_SECONDS[target.kind])

@@ -12,7 +12,7 @@ import torch
 from core.errors import ModelError
 from core.memory.activation_offload import ON_THEIR_WAY
 from core.memory.extrapolate import traced_at_depth
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.problem import TraceOf
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
@@ -63,7 +63,7 @@ def _trace(
     adapters_in = adapter_dtype(computing, optimizer, device_kind)
 
     def whole(one: dict[str, Any]) -> Traced:
-        model = sketch(one, quantization, lora, computing, adapters_in, settings[2])
+        model = meta_model(one, quantization, lora, computing, adapters_in, settings[2])
         return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective)
 
     try:

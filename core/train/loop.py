@@ -80,10 +80,10 @@ class PreparedRun:
     start: ResumePoint | None = None
 
 
-def train(run: Run, ranks: Ranks = ALONE, heart: HeartbeatWriter | None = None) -> str:
+def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = None) -> str:
     """Train `run` to its end, as rank 0 where there are several. Returns the state it ended in: 'finished', 'stopped'.
 
-    `heart` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
+    `heartbeat` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
     """
     recipe, chosen = run.recipe(), device()
     start = find_resume_point(run)
@@ -98,7 +98,7 @@ def train(run: Run, ranks: Ranks = ALONE, heart: HeartbeatWriter | None = None) 
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
-            watcher = make_watcher(run, prepared, sampler, heart or HeartbeatWriter(run))
+            watcher = make_watcher(run, prepared, sampler, heartbeat or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
             if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
                 restore_adapter(start.folder, prepared.model)
@@ -175,7 +175,7 @@ def prepare(
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    states = OptimizerStates.of(OPTIMIZERS[choices.way.optimizer], chosen.kind, model)
+    states = OptimizerStates.of(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
@@ -234,26 +234,26 @@ def go_on_unless_stopped(run: Run) -> None:
         raise StoppedBeforeLearning
 
 
-def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heart: HeartbeatWriter) -> Watcher:
+def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartbeat: HeartbeatWriter) -> Watcher:
     """What happens between the steps."""
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
-    settled = {"way": asdict(choices.way), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
+    settled = {"way": asdict(choices.strategy), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
     watcher = Watcher(run, recipe, rows, prepared.steps, sampler, evaluator, settled, prepared.start)
-    watcher.heart = heart
+    watcher.heartbeat = heartbeat
     return watcher
 
 
 def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
     # One way for all: with different optimizers their adapters would part.
-    choices = replace(prepared.choices, way=ranks.what_first_says(prepared.choices.way))
+    choices = replace(prepared.choices, strategy=ranks.what_first_says(prepared.choices.strategy))
     recipe = choices.settle(prepared.recipe, prepared.model)
     # Micro-batches are cut from steps that are dealt out for the plan's, also when they have become smaller since.
-    now = prepared.start.way if prepared.start else choices.way
+    now = prepared.start.strategy if prepared.start else choices.strategy
     dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
-    batches = MicroBatches(prepared.rows.train, order, choices.way.micro_batch, choices.packed)
+    batches = MicroBatches(prepared.rows.train, order, choices.strategy.micro_batch, choices.packed)
     config = trainer_config(
         recipe,
         run.dir,
@@ -268,7 +268,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         run.event("optimizer", NO_PAGING)
     # Passes that all do together cannot be done again by one.
     kind, batch = prepared.device.kind, recipe.train.effective_batch
-    ladder = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
+    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
     if now.heap == "returned":
         return_memory()
     return NibbleTrainer(
@@ -278,7 +278,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         config,
         watcher,
         now.checkpointing,
-        ladder,
+        fallback,
         ranks,
         prepared.start,
         objective_of(recipe),

@@ -37,7 +37,7 @@ class ResumePoint:
     progress: dict[str, Any]
 
     @property
-    def way(self) -> Strategy:
+    def strategy(self) -> Strategy:
         """How the run went last: the plan's way, or a more frugal one where memory had run out."""
         return Strategy(**self.progress["way"])
 

@@ -70,9 +70,9 @@ class NibbleTrainer(SFTTrainer):
     """SFTTrainer with its fused loss, its optimizer and schedule; batches, order and evaluation are ours.
 
     To transformers an optimizer step is one batch; `training_step` splits it into micro-batches itself, so that a step
-    for which memory runs out can be begun again in smaller ones (where there is a `ladder`). The gradient of a step is
+    that runs out of memory can be begun again in smaller ones (where there is a `fallback`). The gradient of a step is
     the mean over its trained tokens, however it is split. A step whose loss or gradient is not a number changes
-    nothing but the schedule. Covered: one process, or several that hold the whole model each (`ranks`).
+    nothing but the schedule. Covered: one process, or several that each hold the whole model (`ranks`).
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class NibbleTrainer(SFTTrainer):
         config: SFTConfig,
         watcher: TrainerCallback,
         checkpointing: str = "full",
-        ladder: OomFallback | None = None,
+        fallback: OomFallback | None = None,
         ranks: Ranks = ALONE,
         start: ResumePoint | None = None,
         objective: Objective = SUPERVISED,
     ) -> None:
         self.objective = objective
-        self.batches, self.ladder, self.ranks = batches, ladder, ranks
+        self.batches, self.fallback, self.ranks = batches, fallback, ranks
         self.steps_done = start.step if start else 0
         self.real_tokens = 0
         self.outcome = Outcome(math.nan)
@@ -145,18 +145,18 @@ class NibbleTrainer(SFTTrainer):
         return loss if math.isfinite(self.outcome.loss) else torch.zeros_like(loss)
 
     def _share(self, model: Any, rows: Sequence[int], trained: torch.Tensor) -> _Share:
-        if self.ladder is None:
+        if self.fallback is None:
             return self._accumulate(model, rows, trained)
         before = random_states()
         while isinstance(done := attempt(partial(self._accumulate, model, rows, trained)), Shortage):
             self.model.zero_grad(set_to_none=True)
             restore_random_states(before)
             if not renewed():
-                self._step_down(self.ladder, done)
+                self._step_down(self.fallback, done)
         return done
 
-    def _step_down(self, ladder: OomFallback, shortage: Shortage) -> None:
-        before, now = ladder.way, ladder.step_down(shortage)
+    def _step_down(self, fallback: OomFallback, shortage: Shortage) -> None:
+        before, now = fallback.strategy, fallback.step_down(shortage)
         if before.checkpointing == "off" and now.checkpointing != "off":
             checkpoint(self.model, now.checkpointing)
         elif before.checkpointing != now.checkpointing:
@@ -169,7 +169,7 @@ class NibbleTrainer(SFTTrainer):
 
     def _accumulate(self, model: Any, rows: Sequence[int], trained: torch.Tensor) -> _Share:
         """One pass forward and back over each micro-batch of `rows`, of a step with `trained` tokens in all."""
-        parts = parts_of(rows, self.ladder.way.micro_batch if self.ladder else self.batches.micro_batch)
+        parts = parts_of(rows, self.fallback.strategy.micro_batch if self.fallback else self.batches.micro_batch)
         batches = [self.batches.made_of(part) for part in parts]
         tokens = sum(int(batch.pop("real_tokens")) for batch in batches)
         # What a mixture's own loss is divided by: it is a mean over all passes of the step.

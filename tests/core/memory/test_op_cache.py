@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.memory import trace as traces
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.op_cache import OpCache
 from core.memory.tensor_counter import Counter
 from core.memory.trace import MicroBatch, trace
@@ -26,7 +26,9 @@ def test_the_trace_is_the_same_without_it(family: str, monkeypatch: pytest.Monke
     shapes = [MicroBatch(2, 40, 60), MicroBatch(2, 40, 60)]
 
     def traced():
-        model = sketch({"model_type": family, **SIZES}, recipe.quantization, recipe.lora, torch.float32, torch.float32)
+        model = meta_model(
+            {"model_type": family, **SIZES}, recipe.quantization, recipe.lora, torch.float32, torch.float32
+        )
         return trace(model, shapes, "cpu", OPTIMIZERS["adamw"], "half")
 
     remembered = [traced(), traced()]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.memory import Case, measure
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.trace import MicroBatch, OptimizerStates, trace
 from core.memory.traces import tracer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
@@ -75,7 +75,7 @@ def test_an_optimizers_states_are_as_large_as_the_real_ones(name: str) -> None:
 def test_eager_attention_keeps_its_scores_which_grow_with_the_square_of_the_length() -> None:
     def peak(attention: str, length: int) -> int:
         config = {"model_type": "llama", **CONFIG}
-        model = sketch(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32, attention)
+        model = meta_model(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32, attention)
         return trace(model, [MicroBatch(1, length, 100)], "cpu", OPTIMIZERS["adamw"], "off").peak
 
     short, long = (peak("eager", length) - peak("auto", length) for length in (400, 800))
@@ -88,7 +88,7 @@ def test_eager_attention_keeps_its_scores_which_grow_with_the_square_of_the_leng
 def test_fewer_bits_take_less(bits: int) -> None:
     def weights(bits: int) -> int:
         config = {"model_type": "llama", **CONFIG}
-        model = sketch(config, QuantizationSettings(bits=bits), LoraSettings(), torch.bfloat16, torch.bfloat16)
+        model = meta_model(config, QuantizationSettings(bits=bits), LoraSettings(), torch.bfloat16, torch.bfloat16)
         return trace(model, [MicroBatch(1, 32, 30)], "cuda", OPTIMIZERS["paged_adamw_32bit"], "off").resting["weights"]
 
     linear = 2 * (4 * 64 * 64 + 3 * 64 * 128)

@@ -15,7 +15,7 @@ from core.data.batches import MicroBatches, packed_batch
 from core.data.rendering.render import Rendered
 from core.memory import strategy
 from core.memory.device import of_card
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.strategy import Strategy, seconds
 from core.memory.trace import MicroBatch, trace
 from core.memory.workload import Work
@@ -47,7 +47,7 @@ def test_the_trace_asks_it() -> None:
         asked.append(given)
         return SUPERVISED.loss_at(*given)
 
-    model = sketch({"model_type": "llama", **sizes}, recipe.quantization, recipe.lora, torch.float32, torch.float32)
+    model = meta_model({"model_type": "llama", **sizes}, recipe.quantization, recipe.lora, torch.float32, torch.float32)
     watched = replace(SUPERVISED, loss_at=loss_at)
     trace(model, [MicroBatch(1, 32, 30)], "cpu", OPTIMIZERS["adamw"], "off", objective=watched)
     assert len(asked) == 2  # a micro-batch in each of two steps
