@@ -19,6 +19,7 @@ from core.step.neftune import add_noise, lengths
 from core.step.packing import packing_is_wanted
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import optimizer_name, trainer_config
+from tests.core.model.tiny_adapted import adapted_to
 
 OPTIMIZERS = ["paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
 
@@ -117,7 +118,6 @@ def test_without_neftune_there_is_no_noise(adapted: Any, tokenizer: Any, tmp_pat
 )
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_the_trainer_trains_what_was_chosen(tiny: Path, tokenizer: Any, tmp_path: Path, lora: Any, bits: int) -> None:
-    from tests.core.model.test_choices import adapted_to
 
     if bits == 8 and "dora" in lora:
         return  # the recipe refuses it
