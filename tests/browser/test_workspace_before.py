@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, end, serve
+from tests.app_process import App, end, serve
 from tests.outside.before import unpack
 
 pytestmark = [pytest.mark.browser, pytest.mark.full]
