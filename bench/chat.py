@@ -47,15 +47,15 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def _speed(what: str, client: ChatClient, voice: ChatModel, plain: Any) -> list[dict[str, Any]]:
+def _speed(what: str, client: ChatClient, model: ChatModel, plain: Any) -> list[dict[str, Any]]:
     """Ratios of the chat to plain `generate` on `plain`, which must produce the very same tokens."""
     rounds = []
     for _ in range(ROUNDS + 1):
         bare, first, ids = _thread.submit(_bare, plain).result()
-        piece = [*client.stream(voice, ASK, Sampling(max_new_tokens=TOKENS, greedy=True))][-1]
-        if list(piece.ids) != ids:
+        reply = [*client.stream(model, ASK, Sampling(max_new_tokens=TOKENS, greedy=True))][-1]
+        if list(reply.ids) != ids:
             raise RuntimeError(f"{what}: the chat does not say what plain generate says.")
-        rounds.append((piece.tokens_per_second, bare, piece.first_token_seconds, first))
+        rounds.append((reply.tokens_per_second, bare, reply.first_token_seconds, first))
     ours, theirs, first, their_first = (list(column) for column in zip(*rounds[1:], strict=True))
     speed = statistics.median(mine / bare for mine, bare in zip(ours, theirs, strict=True))
     wait = statistics.median(mine / bare for mine, bare in zip(first, their_first, strict=True))
