@@ -74,7 +74,7 @@ CARDS_IN_README = {
 }
 HOW = (
     "These contexts were traced, not run: Nibble follows the real training step without the weights and counts every "
-    "byte. No GPU has confirmed them yet."
+    "byte. Not yet confirmed on a GPU."
 )
 
 
@@ -215,9 +215,9 @@ def section(table: WhatFits) -> str:
     rank = table.made["settings"]["lora.rank"]
     return (
         "## What can my card train?\n\n" + "\n".join(lines) + "\n\n"
-        f"– does not fit; **bold** is as far as was traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 bits, rank "
-        f"{rank} on all linear layers, one conversation at a time, full gradient checkpointing, paged 32-bit AdamW, "
-        "and nothing else on the card.\n\n"
+        f"– does not fit; **bold** is the longest length traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 bits, "
+        f"rank {rank} on all linear layers, one conversation at a time, full gradient checkpointing, paged 32-bit "
+        "AdamW, and nothing else on the card.\n\n"
         f"{HOW} Made by [docs/what_fits.py](docs/what_fits.py); [docs/what_fits.md](docs/what_fits.md) has "
         f"{len(table.models)} models on {len(table.longest)} cards. For your own settings: "
         "`python launch.py plan modern --set model=qwen3-8b --card rtx-3060-12gb`.\n"
@@ -255,7 +255,7 @@ def page(table: WhatFits) -> str:
             f"Lengths: {', '.join(f'{length:,}' for length in LENGTHS)}, up to the model's own limit or the first that "
             "fits on no card. `presets/what_fits.json` has the parts of each peak.",
             "## Longest context by card, in tokens",
-            "– does not fit; **bold** is as far as was traced.",
+            "– does not fit; **bold** is the longest length traced.",
             *_card_tables(table),
             "## Peak of the process by length",
             *(_peak_table(table, card) for card in largest_cards()),
