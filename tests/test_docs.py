@@ -11,6 +11,7 @@ from core.workspace import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 _PATH = re.compile(r"`((?:core|app|tests|docs|bench|presets)/[\w./-]*)`")
+_MODULE = re.compile(r"`((?:core|app)(?:\.\w+)+)")
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)")
 _STOP = re.compile(r"^\| \d+ \| `([^`]+)` \| (\d+) \|", re.MULTILINE)
 
@@ -19,6 +20,8 @@ _STOP = re.compile(r"^\| \d+ \| `([^`]+)` \| (\d+) \|", re.MULTILINE)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [path for path in _PATH.findall(text) if not (ROOT / path).exists()] == []
+    modules = [ROOT / name.replace(".", "/") for name in _MODULE.findall(text)]
+    assert [each for each in modules if not each.is_dir() and not each.with_suffix(".py").exists()] == []
     assert [link for link in _LINK.findall(text) if not (page.parent / link).exists()] == []
 
 
