@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.arena import layout as arena_layout
 from app.arena.events import ArenaEvents
@@ -31,6 +29,7 @@ class ArenaTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = arena_layout.build()
+        self.filled_later, self.outputs = self.layout.filled(), self.layout.watched()
         self.events = ArenaEvents(self.layout, self.context, self.session)
 
     def wire(self, page: PageParts) -> None:
@@ -66,17 +65,9 @@ class ArenaTab(Tab):
         layout.judge_go.click(events.judge, [judge["url"], judge["model"], judge["key"]], judged, **ONCE)
         layout.judge_stop.click(events.stop_judging, None, layout.judge_said, queue=False, **QUIET)
 
-    def filled_later(self) -> Sequence[Component]:
-        """What is set when the page is opened."""
-        return self.layout.filled()
-
     def fill_later(self) -> Updates:
         """Menus, the last settings, and the match as it stands."""
         return self.events.fill()
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.watched()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it. A first look draws everything but the match and the menus."""

@@ -11,7 +11,6 @@ from app.export import html as export_html
 from app.export import hub_and_import
 from app.export import llama_cpp as export_llama_cpp
 from app.export.layout import ExportLayout
-from app.export.newest import newest
 from app.export.session import ExportSession
 from app.ui import html as ui_html
 from app.ui import menus
@@ -56,7 +55,7 @@ class ExportEvents:
 
     def stop(self) -> Updates:
         """End the export that is at work."""
-        shown = newest(self.context)
+        shown = jobs.newest(self.context.workspace)
         if shown is not None:
             jobs.stop(shown)
         return {self.layout.said: ui_html.note_box("Stopping…")}
@@ -107,7 +106,7 @@ class ExportEvents:
         if seen.get("mark") == mark and not seen.get("working"):
             return self._beside(seen)
         seen["mark"] = mark
-        shown = newest(self.context)
+        shown = jobs.newest(self.context.workspace)
         working = shown is not None and shown.read()["state"] == "working"
         updates: Updates = {}
         for name, component, html in (

@@ -9,12 +9,12 @@ import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
-from app.export.newest import newest
 from app.export.upload_session import UploadSession
 from app.server.uploads import forget
 from app.ui import html
 from app.ui.updates import ONCE, QUIET, Seen, Updates, is_new
 from core.errors import NibbleError
+from core.export import jobs
 from core.export.destination import ExportError
 from core.export.import_adapter import import_adapter
 from core.export.push_to_hub import plan_upload
@@ -89,7 +89,7 @@ def wire_upload(part: UploadPart, context: Context, uploads: UploadSession) -> N
 
     def look(repo: str, private: bool) -> Updates:
         try:
-            shown = newest(context)
+            shown = jobs.newest(context.workspace)
             result = shown.read().get("result") if shown is not None else None
             if not result or not Path(result["dir"]).is_dir():
                 raise ExportError("Export a run first: what is shown above is what is uploaded.")

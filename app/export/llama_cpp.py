@@ -8,8 +8,8 @@ import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
-from app.export.llama_cpp_install import LlamaCppInstall
 from app.ui import html as ui_html
+from app.ui.background_job import BackgroundJob
 from app.ui.updates import ONCE, Seen, Updates, is_new
 from core.setup import llama_cpp
 
@@ -18,6 +18,21 @@ WHY = (
     "tried its template and tokens as llama.cpp reads them. It is about 60 MB."
 )
 OWNER_ONLY = f"{WHY} Its owner installs it on the machine itself: {llama_cpp.COMMAND}."
+
+
+class LlamaCppInstall(BackgroundJob):
+    """At most one install at a time."""
+
+    def press(self) -> None:
+        """Install it."""
+        with self._lock:
+            if not self.busy and not llama_cpp.installed():
+                self.start(lambda stopping: self._install(), "Installing llama.cpp…")
+
+    def _install(self) -> None:
+        version = llama_cpp.install(lambda line: self.show(f"Installing llama.cpp… {line[:120]}"))
+        said = f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on."
+        self.result = ui_html.note_box(said)
 
 
 @dataclass(frozen=True)

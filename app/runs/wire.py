@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.runs import layout as runs_layout
@@ -32,6 +31,7 @@ class RunsTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = runs_layout.build()
+        self.inputs, self.outputs = [self.layout.opened, self.layout.asked], self.layout.drawn()
 
     def wire(self, page: PageParts) -> None:
         """Attach the events. Those that lead to other tabs are attached where both are known."""
@@ -79,18 +79,10 @@ class RunsTab(Tab):
         gone = [layout.said, layout.opened, layout.asked, layout.pane, layout.sure]
         layout.delete_now.click(events.delete, [layout.opened, layout.asked], gone, trigger_mode="once", **_ONE_BY_ONE)
 
-    def inputs(self) -> Sequence[Component]:
-        """The run that a page has opened, and what it asked of the table."""
-        return [self.layout.opened, self.layout.asked]
-
-    def ask(self, tick_on: Callable[[Any], Any]) -> None:
+    def asked(self, tick_on: Callable[[Any], Any]) -> None:
         """Another view of the table, or another run."""
         tick_on(self.layout.asked.change)
         tick_on(self.layout.opened.change).then(None, None, None, js=runs_layout.COME_INTO_SIGHT, **QUIET)
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.drawn()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.data.session import DataSession
@@ -79,6 +77,9 @@ class TrainTab(Tab):
     def build(self) -> None:
         """Lay the tab out. Nothing is looked up here: the page fills itself when it is opened."""
         self.layout = train_layout.build()
+        self.filled = [*self.form.inputs(), self.layout.form.preset, self.layout.welcome, self.layout.side]
+        self.filled_later = [self.form.fields["lora.start_from"]]
+        self.outputs, self.shared = tick.outputs(self.layout), tick.shared(self.layout)
         self.events = TrainEvents(self.layout, self.context, self.session)
 
     def wire(self, page: PageParts) -> None:
@@ -129,10 +130,6 @@ class TrainTab(Tab):
         run.resume.click(events.resume, None, said, **ONCE)
         run.again.click(lambda: gr.Tabs(selected="check"), None, layout.side, queue=False, **QUIET)
 
-    def filled(self) -> Sequence[Component]:
-        """What is set when the page is opened."""
-        return [*self.form.inputs(), self.layout.form.preset, self.layout.welcome, self.layout.side]
-
     def fill(self) -> Updates:
         """Everything that the page looks up when it is opened: menus, the device's size, the last settings."""
         form, workspace, run = self.form, self.context.workspace, shown_run(self.context)
@@ -152,25 +149,13 @@ class TrainTab(Tab):
             updates[self.layout.side] = gr.Tabs(selected="run")
         return updates
 
-    def filled_later(self) -> Sequence[Component]:
-        """What is set once everything in sight is."""
-        return [self.form.fields["lora.start_from"]]
-
     def fill_later(self) -> Updates:
         """The adapters that can be trained further; with many runs they take a while to be found."""
         return {self.form.fields["lora.start_from"]: gr.Dropdown(choices=menus.starts(self.context.workspace))}
 
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return tick.outputs(self.layout)
-
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it."""
         return tick.tick(self.layout, self.context, self.session, seen)
-
-    def shared(self) -> dict[str, gr.HTML]:
-        """Where the run is shown, who holds the GPU, and the budget's scale."""
-        return tick.shared(self.layout)
 
     def parts(self) -> dict[str, str]:
         """The HTML of those as it is now."""
