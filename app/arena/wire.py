@@ -58,12 +58,12 @@ class ArenaTab(Tab):
 
     def _wire_jobs(self) -> None:
         layout, events = self.layout, self.events
-        layout.bulk.click(events.prepare, layout.inputs(), [layout.bulk_said, layout.bulk_stop], **ONCE)
-        layout.bulk_stop.click(events.stop_preparing, None, layout.bulk_said, queue=False, **QUIET)
+        layout.bulk.click(events.prepare, layout.inputs(), [layout.bulk_message, layout.bulk_stop], **ONCE)
+        layout.bulk_stop.click(events.stop_preparing, None, layout.bulk_message, queue=False, **QUIET)
         judge = layout.judge
-        judged = [layout.judge_said, layout.judge_stop, judge["key"]]
+        judged = [layout.judge_message, layout.judge_stop, judge["key"]]
         layout.judge_go.click(events.judge, [judge["url"], judge["model"], judge["key"]], judged, **ONCE)
-        layout.judge_stop.click(events.stop_judging, None, layout.judge_said, queue=False, **QUIET)
+        layout.judge_stop.click(events.stop_judging, None, layout.judge_message, queue=False, **QUIET)
 
     def fill_later(self) -> Updates:
         """Menus, the last settings, and the match as it stands."""
@@ -78,8 +78,8 @@ class ArenaTab(Tab):
         jobs = session.jobs
         for component, html in (
             (layout.board, session.leaderboard.look()),
-            (layout.bulk_said, jobs.preparing_html()),
-            (layout.judge_said, jobs.judging_html(session.leaderboard.bias)),
+            (layout.bulk_message, jobs.preparing_html()),
+            (layout.judge_message, jobs.judging_html(session.leaderboard.bias)),
         ):
             if is_new(seen, f"html {component._id}", html):
                 updates[component] = html

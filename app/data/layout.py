@@ -45,7 +45,7 @@ class DataLayout:
     upload: gr.File
     by_hand: gr.Button
     mapping: MappingPanel
-    said: gr.HTML
+    message: gr.HTML
     train: gr.Button
     parts: dict[str, gr.HTML]
     viewer: gr.Column
@@ -72,7 +72,7 @@ class DataLayout:
 
     def settings(self) -> list[Component]:
         """What shows the settings."""
-        return [*self.fields.values(), *self.mapping.inputs(), self.mapping.group, self.hub, self.said]
+        return [*self.fields.values(), *self.mapping.inputs(), self.mapping.group, self.hub, self.message]
 
 
 def build() -> DataLayout:
@@ -83,7 +83,7 @@ def build() -> DataLayout:
             fields, hub, upload, by_hand = _build_settings(parts)
             train = gr.Button("Train on this", variant="primary", size="lg")
         with gr.Column(scale=8, min_width=320, elem_classes="nb-found"):
-            said = gr.HTML(elem_classes="nb-slot nb-said")
+            message = gr.HTML(elem_classes="nb-slot nb-said")
             mapping = build_mapping()
             parts["mapped"] = mapping.preview
             parts["head"] = _slot(data_html.empty(), "nb-data-head")
@@ -98,7 +98,7 @@ def build() -> DataLayout:
             saved = gr.HTML(elem_classes="nb-slot nb-said")
             download = gr.DownloadButton("Download", visible="hidden", elem_id="nb-download")
     rows = (parts, viewer, pager, saving, saves, saved, download)
-    return DataLayout(fields, hub, upload, by_hand, mapping, said, train, *rows)
+    return DataLayout(fields, hub, upload, by_hand, mapping, message, train, *rows)
 
 
 def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr.Row, gr.File, gr.Button]:

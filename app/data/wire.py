@@ -62,7 +62,7 @@ class DataTab(Tab):
     def _wire_rows(self, events: DataEvents) -> None:
         layout, row = self.layout, self.layout.pager.row
         layout.pager.wire()
-        row.change(events.show, row, [layout.parts["row"], layout.parts["mapped"], row, layout.said], **LATEST)
+        row.change(events.show, row, [layout.parts["row"], layout.parts["mapped"], row, layout.message], **LATEST)
         for key, button in layout.saves.items():
             say_at_once(button.click, layout.saved, "Writing the file…")
             ready = button.click(events.saver(key), None, [layout.download, layout.saved], **ONCE)
