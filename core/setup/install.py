@@ -270,7 +270,7 @@ for wanted in sys.argv[1:]:
 
 def import_problem(dev: bool) -> str:
     """Import what was installed, once and for real; the first that fails and its error, or nothing."""
-    modules = {"nvidia-ml-py": "pynvml"}
+    modules = {"nvidia-ml-py": "pynvml", "PyYAML": "yaml"}
     names = [name_of(line) for line in requirements(REQUIREMENTS)]
     wanted = [f"{name}={modules.get(name, name.replace('-', '_'))}" for name in names]
     if dev:  # stubs and tools have no module of their name: that they are there is enough
