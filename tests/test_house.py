@@ -63,3 +63,15 @@ def test_every_package_that_is_imported_is_listed() -> None:
     imported = {name for file in _sources("core", "app") for name in _imported(file)} - ours
     distributions = packages_distributions()
     assert [name for name in sorted(imported) if not listed & {each.lower() for each in distributions[name]}] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda file: file.name)
+def test_what_tests_share_lies_in_no_test_file(file: Path) -> None:
+    """Nor in a conftest.py, whose fixtures come by themselves."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            named = [str(node.module), *(f"{node.module}.{each.name}" for each in node.names)]
+        else:
+            named = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        parts = [name.rpartition(".")[2] for name in named if name.startswith("tests")]
+        assert not [part for part in parts if part.startswith("test_") or part == "conftest"]

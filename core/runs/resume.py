@@ -6,7 +6,7 @@ from typing import Any
 
 from core.basemodel.find import find_model
 from core.basemodel.pin import FILE, change_of, read_pin
-from core.data.store import content_hash
+from core.data.changes import content_hash
 from core.errors import ModelError, RunError
 from core.recipe import Recipe, make_recipe, recipe_of_run, with_overrides
 from core.runs.manifest import newest_valid
