@@ -77,10 +77,10 @@ class Chat:
                     self._crowded = False
                     _clean()
                 trust_only(Workspace.open(request["workspace"]))
-                voice = ChatModel.from_request(request["voice"])
-                model = yield from self._ready(voice, request)
+                chat_model = ChatModel.from_request(request["chat_model"])
+                model = yield from self._ready(chat_model, request)
                 if request["op"] == "say" and not self._stops.asked(number):
-                    yield from self._say(voice, model, request)
+                    yield from self._say(chat_model, model, request)
                 else:
                     yield {"done": True}
             except BaseException:
@@ -117,34 +117,34 @@ class Chat:
             return False
         return at_it.kind == "run" and at_it.run != run
 
-    def _ready(self, voice: ChatModel, request: Request) -> Generator[Answer, None, Any]:
-        """The model that speaks with this voice, loaded as far as it is not there yet."""
+    def _ready(self, chat_model: ChatModel, request: Request) -> Generator[Answer, None, Any]:
+        """The loaded model, with what is not loaded yet loaded first."""
         from core.chat.adapter_pool import AdapterLost
         from core.model.load import is_out_of_memory
 
-        yield from self._have_base(voice, request)
+        yield from self._have_base(chat_model, request)
         try:
-            model = self._adapters.use(voice.adapter)
+            model = self._adapters.use(chat_model.adapter)
         except AdapterLost:
             self._spoilt = True
             raise
         except Exception as error:
             self._spoilt = is_out_of_memory(error)  # half of the adapter may be in the base by now
-            self._no_memory(voice.label, error, request)
+            self._no_memory(chat_model.label, error, request)
             raise
-        self._prompts.of(voice, self._adapters.found)
+        self._prompts.of(chat_model, self._adapters.found)
         return model
 
-    def _have_base(self, voice: ChatModel, request: Request) -> Iterator[Answer]:
+    def _have_base(self, chat_model: ChatModel, request: Request) -> Iterator[Answer]:
         from core.chat.adapter_pool import Adapters
         from core.chat.memory_check import refuse_without_room
         from core.model.load import dtype_for, load_base
 
-        asked_for = (voice.model, voice.revision, *voice.quantization.items(), voice.pinned)
+        asked_for = (chat_model.model, chat_model.revision, *chat_model.quantization.items(), chat_model.pinned)
         if asked_for in self._asked_for and self._stamp == self._stamp_now():
             return
-        found, settings = _base_of(voice), QuantizationSettings(**voice.quantization)
-        yield from _held_to_its_run(voice, found)
+        found, settings = _base_of(chat_model), QuantizationSettings(**chat_model.quantization)
+        yield from _held_to_its_run(chat_model, found)
         if self._base == _identity(found, settings):
             self._asked_for.add(asked_for)
             return
@@ -191,11 +191,11 @@ class Chat:
             raise NibbleError("The download was stopped. What is there is kept, and the next one goes on.") from None
         return here(found)
 
-    def _say(self, voice: ChatModel, model: Any, request: Request) -> Iterator[Answer]:
+    def _say(self, chat_model: ChatModel, model: Any, request: Request) -> Iterator[Answer]:
         from core.generation.generate import stream
         from core.generation.sampling import Sampling
 
-        prompt, number = self._prompts.of(voice, self._adapters.found), request["number"]
+        prompt, number = self._prompts.of(chat_model, self._adapters.found), request["number"]
         started = time.perf_counter()
         ids = prompt.ids(request["messages"], model, request.get("asked"))
         sampling = Sampling(**request["sampling"])
@@ -203,7 +203,7 @@ class Chat:
             for piece in stream(model, prompt.tokenizer, ids, sampling, lambda: self._stops.asked(number), started):
                 yield vars(piece)
         except Exception as error:
-            self._no_memory(voice.label, error, request)
+            self._no_memory(chat_model.label, error, request)
             raise
 
     def _no_memory(self, label: str, error: Exception, request: Request) -> None:
@@ -243,26 +243,26 @@ class Chat:
         self._release()
 
 
-def _base_of(voice: ChatModel) -> FoundModel:
-    """The voice's base. Raises ModelError, which says whose base it is that is missing."""
+def _base_of(chat_model: ChatModel) -> FoundModel:
+    """The base. Raises ModelError, which says whose base it is that is missing."""
     try:
-        return find_model(voice.model, voice.revision)
+        return find_model(chat_model.model, chat_model.revision)
     except ModelError as error:
-        if voice.adapter is None:
+        if chat_model.adapter is None:
             raise
-        raise ModelError(f"The base of {voice.label} is missing. {error}") from None
+        raise ModelError(f"The base of {chat_model.label} is missing. {error}") from None
 
 
-def _held_to_its_run(voice: ChatModel, found: FoundModel) -> Iterator[Answer]:
+def _held_to_its_run(chat_model: ChatModel, found: FoundModel) -> Iterator[Answer]:
     """Raise ModelError where the folder of a run's base holds another by now than the run was trained over."""
-    pinned = read_pin(voice.pinned) if voice.pinned is not None and found.revision is None else None
+    pinned = read_pin(chat_model.pinned) if chat_model.pinned is not None and found.revision is None else None
     if pinned is None or found.folder is None:
         return
     if stamp_of(found.folder) != tuple((name, *entry["stamp"]) for name, entry in pinned.items()):
-        yield {"progress": f"Comparing {found.label} with what {voice.label} was trained over…"}
+        yield {"progress": f"Comparing {found.label} with what {chat_model.label} was trained over…"}
     change = change_of(found.folder, pinned, lambda said: None)
     if change is not None:
-        raise ModelError(change.said(f"{voice.label}, {found.label},"))
+        raise ModelError(change.said(f"{chat_model.label}, {found.label},"))
 
 
 def _stamp(found: FoundModel) -> tuple[Any, ...]:

@@ -12,7 +12,6 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from filelock import BaseFileLock
@@ -46,7 +45,7 @@ class Holder:
     since: float | None = None
     run: str | None = None
 
-    def said(self) -> str:
+    def in_words(self) -> str:
         """In a sentence: 'the run “Pirate”', 'the chat with “SmolLM2”'."""
         return f"{_NAMES[self.kind]} “{self.label}”" if self.kind in _NAMES else "another process"
 
@@ -77,9 +76,7 @@ class Hold:
     def __enter__(self) -> Hold:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -134,9 +131,9 @@ def _wanted(workspace: Workspace) -> str | None:
 
 def _refusal(by: Holder) -> str:
     if by.kind == "run":
-        return f"The device is taken: {by.said()} trains on it. Wait until it has ended, or stop it."
+        return f"The device is taken: {by.in_words()} trains on it. Wait until it has ended, or stop it."
     if by.kind in _NAMES:
-        return f"The device is taken: {by.said()} holds it. End that first."
+        return f"The device is taken: {by.in_words()} holds it. End that first."
     return "The device is taken by another process of Nibble on this workspace. End that first."
 
 

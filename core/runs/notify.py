@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 from core.errors import NibbleError
 from core.runs.store import ENDED, Run
-from core.system.process import apart, child_environment, end_tree, process_started
-from core.workspace import ROOT, Workspace, read_json, write_json
+from core.system.process import apart, as_process, end_tree, process_started
+from core.workspace import Workspace, read_json, write_json
 
 LIMIT_SECONDS = 10.0
 MARK = "told"
@@ -87,13 +87,11 @@ def tell_end(run: Run) -> None:
         return
     with contextlib.suppress(OSError):
         subprocess.Popen(
-            [sys.executable, "-m", "core.runs.notify", str(run.dir)],
+            **as_process("core.runs.notify", str(run.dir)),
+            **apart(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=child_environment(),
-            **apart(),
         )
 
 
@@ -134,18 +132,18 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def tell(wanted: Wishes, said: dict[str, Any]) -> list[str]:
+def tell(wanted: Wishes, event: dict[str, Any]) -> list[str]:
     """Post and run what is `wanted`. Returns what went wrong, as sentences without a secret in them."""
     troubles = []
     if wanted.webhook:
-        troubles.append(_post(wanted.webhook, said))
+        troubles.append(_post(wanted.webhook, event))
     if wanted.command:
-        troubles.append(_run(wanted.command, said))
+        troubles.append(_run(wanted.command, event))
     return [trouble for trouble in troubles if trouble]
 
 
-def _post(webhook: str, said: dict[str, Any]) -> str:
-    body = json.dumps(said, ensure_ascii=False).encode()
+def _post(webhook: str, event: dict[str, Any]) -> str:
+    body = json.dumps(event, ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "Nibble"}
     try:
         request = urllib.request.Request(webhook, body, headers, method="POST")
@@ -159,8 +157,8 @@ def _post(webhook: str, said: dict[str, Any]) -> str:
         return f"The webhook could not be reached ({type(getattr(error, 'reason', error)).__name__})."
 
 
-def _run(command: tuple[str, ...], said: dict[str, Any]) -> str:
-    given = {f"NIBBLE_{key.upper()}": "" if value is None else str(value) for key, value in said.items()}
+def _run(command: tuple[str, ...], event: dict[str, Any]) -> str:
+    given = {f"NIBBLE_{key.upper()}": "" if value is None else str(value) for key, value in event.items()}
     try:
         child = subprocess.Popen(
             command,

@@ -124,9 +124,9 @@ class Supervisor:
         if run is not None:
             return f"It starts when “{run.name}” has ended."
         if by is not None and by.kind == "export":
-            return f"It starts when {by.said()} is done with the device."
+            return f"It starts when {by.in_words()} is done with the device."
         if by is not None and by.kind != "run":
-            return f"It starts when {by.said()} has given up the device. That has been asked for."
+            return f"It starts when {by.in_words()} has given up the device. That has been asked for."
         return "It starts in a moment."
 
     def stop(self, run: Run) -> str:
@@ -170,8 +170,8 @@ class Supervisor:
 
     def _write_last_word(self, run: Run, why: str) -> str:
         """What the worker of `run`, which is no more, could not write."""
-        pulse, status = read_heartbeat(run), run.status()
-        step = max(status.step, pulse.step if pulse is not None and pulse.pid == status.pid else 0)
+        heartbeat, status = read_heartbeat(run), run.status()
+        step = max(status.step, heartbeat.step if heartbeat is not None and heartbeat.pid == status.pid else 0)
         saved, _ = newest_valid(run.dir / "checkpoints")
         kept = "Nothing of it had been saved yet."
         if saved is not None:

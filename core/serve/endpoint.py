@@ -83,22 +83,22 @@ class Endpoint:
         name = request.path_params["name"]
         if not name:
             return await self._models(request)
-        await self._voice(name)
+        await self._find(name)
         return JSONResponse(model_card(name))
 
-    async def _voice(self, name: str) -> ChatModel:
-        voice = await asyncio.to_thread(self._served.find, name)
-        if voice is None:
+    async def _find(self, name: str) -> ChatModel:
+        chat_model = await asyncio.to_thread(self._served.find, name)
+        if chat_model is None:
             known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
             raise RequestError(404, f"There is no model {name!r} here. There are: {known}.", "model", "model_not_found")
-        return voice
+        return chat_model
 
     async def _complete(self, request: Request) -> Response:
         wanted = read_request(await _body(request))
-        voice = await self._voice(wanted.model)
+        chat_model = await self._find(wanted.model)
         if self._waiting >= self._most:
             raise RequestError(429, "Too many requests wait here already. Try again.", code="rate_limit_exceeded")
-        reply = _Reply(self._client, voice, wanted)
+        reply = _Reply(self._client, chat_model, wanted)
         self._waiting += 1
         try:
             first = await reply.first(request)
@@ -142,14 +142,14 @@ class Endpoint:
 class _Reply:
     """A reply that is made in a thread and heard in the server's loop."""
 
-    def __init__(self, client: ChatClient, voice: ChatModel, wanted: Wanted) -> None:
+    def __init__(self, client: ChatClient, chat_model: ChatModel, wanted: Wanted) -> None:
         self._pieces: asyncio.Queue[PartialReply | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._left = threading.Event()
-        threading.Thread(target=self._make, args=(client, voice, wanted), daemon=True).start()
+        threading.Thread(target=self._make, args=(client, chat_model, wanted), daemon=True).start()
 
-    def _make(self, client: ChatClient, voice: ChatModel, wanted: Wanted) -> None:
-        reply = client.stream(voice, wanted.messages, wanted.sampling, owner="endpoint", asked=wanted.asked)
+    def _make(self, client: ChatClient, chat_model: ChatModel, wanted: Wanted) -> None:
+        reply = client.stream(chat_model, wanted.messages, wanted.sampling, owner="endpoint", asked=wanted.asked)
         try:
             for piece in reply:
                 if self._left.is_set():

@@ -37,7 +37,7 @@ class EndpointServer:
         self,
         client: ChatClient,
         workspace: Workspace,
-        voice: ChatModel,
+        chat_model: ChatModel,
         key: str,
         port: int | None,
         address: str = LOCAL,
@@ -47,8 +47,8 @@ class EndpointServer:
 
         Raises NibbleError where the port is taken, or the address or a name is none.
         """
-        self.key, self.model = key, name_of(voice)
-        self.served = Served(workspace, voice)
+        self.key, self.model = key, name_of(chat_model)
+        self.served = Served(workspace, chat_model)
         names = CONTAINER_HOSTS | {_name(each) for each in also}
         self._socket = _bound(port, _address(address))
         own = int(self._socket.getsockname()[1])

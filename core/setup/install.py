@@ -175,25 +175,20 @@ def inherited(lock: int) -> tuple[int, ...]:
     return () if os.name == "nt" else (lock,)
 
 
-def check_space(needed: int, what: str) -> None:
-    """Refuse to begin what the disk cannot hold."""
-    free = shutil.disk_usage(ROOT).free
+def check_space(needed: int, what: str, folder: Path = ROOT) -> None:
+    """Refuse to begin what the disk of `folder` cannot hold."""
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise NibbleError(
-            f"the disk of {ROOT} has {free / 1e9:.1f} GB free, and {what} needs about {needed / 1e9:.1f} GB: make room."
+            f"the disk of {folder} has {free / 1e9:.1f} GB free, and {what} needs about {needed / 1e9:.1f} GB: make "
+            "room, or move Nibble to a larger disk."
         )
 
 
 def check_room(needed: int) -> None:
-    """Refuse to begin what the disk cannot hold. Where torch is in already, the bulk of it is there."""
-    if list(VENV.glob("[lL]ib/**/site-packages/torch-*")):
-        return
-    free = shutil.disk_usage(VENV).free
-    if free < needed:
-        raise NibbleError(
-            f"the disk of {ROOT} has {free / 1e9:.1f} GB free, and Nibble needs about {needed / 1e9:.1f} GB "
-            "to install: make room, or move it to a larger disk."
-        )
+    """Refuse to install what the disk cannot hold. Where torch is in already, the bulk of it is there."""
+    if not list(VENV.glob("[lL]ib/**/site-packages/torch-*")):
+        check_space(needed, "Nibble", VENV)
 
 
 def pip(lock: int, *what: str, index: str = "") -> None:
@@ -253,8 +248,8 @@ def explain(output: str, index: str = "") -> str:
         if any(sign in output for sign in signs):
             return cause
     errors = [line.partition("ERROR: ")[2] for line in output.splitlines() if "ERROR: " in line]
-    said = (errors or output.strip().splitlines() or ["it was ended from outside"])[-1]
-    return f"installing failed: {said} (log: {LOG})"
+    last = (errors or output.strip().splitlines() or ["it was ended from outside"])[-1]
+    return f"installing failed: {last} (log: {LOG})"
 
 
 CHECK = """

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import AskError, ChildError, NibbleError
-from core.system.process import child_environment
+from core.system.process import as_process
 from core.text.library_errors import telling_line
-from core.workspace import ROOT
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -56,12 +55,10 @@ class Child:
                 return
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self.module],
+                    **as_process(self.module),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=ROOT,
-                    env=child_environment(),
                     encoding="utf-8",
                 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 ENDING_SECONDS = 2.0
 HELD = "The machine is kept awake while this run trains. Closing a laptop's lid may put it to sleep all the same."
@@ -30,9 +29,7 @@ class KeptAwake:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(timeout=ENDING_SECONDS)
 
