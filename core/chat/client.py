@@ -20,7 +20,7 @@ USUAL_LOAD_SECONDS = 12
 
 
 def _silent(line: str) -> None:
-    """For whoever does not want to know how far loading is."""
+    """Ignores progress."""
 
 
 class ChatClient:
@@ -36,12 +36,12 @@ class ChatClient:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody waits for an answer, or is being answered."""
+        """Whether any request is waiting or being answered."""
         return bool(self._open)
 
     @property
     def loaded(self) -> str | None:
-        """Who spoke last and is still there, for a person; None where nothing is loaded."""
+        """The label of the model that is loaded, or None."""
         return self._loaded.label if self._loaded is not None and self._child.alive else None
 
     def load(self, chat_model: ChatModel, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
@@ -65,11 +65,10 @@ class ChatClient:
         owner: str = "",
         asked: Mapping[str, Any] | None = None,
     ) -> Iterator[PartialReply]:
-        """Reply to `messages` as `chat_model`, which is loaded first, piece by piece; whoever leaves ends the reply.
+        """Reply to `messages` as `chat_model`, which is loaded first, in parts; closing the iterator ends the reply.
 
-        A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it;
-        `asked` is what is wanted of the chat template. Raises NibbleError, AskError where that is
-        for how it was asked; the conversation is the caller's and is kept.
+        `seed` overrides the sampling's; `system` is put before the messages; `owner` is who may `stop` it; `asked` are
+        variables for the chat template. Raises NibbleError, and AskError where a setting of the request is why.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         drawn = sampling if seed is None else replace(sampling, seed=seed)
@@ -100,7 +99,7 @@ class ChatClient:
             self.used = time.monotonic()
 
     def stop(self, owner: str = "") -> None:
-        """End every reply that `owner` has asked for, within a token; those of others go on."""
+        """Stop all replies of `owner`, within a token; those of others go on."""
         mine = [number for number, asked_by in list(self._open.items()) if asked_by == owner]
         self._child.tell({"op": "stop", "numbers": mine})
 

@@ -1,4 +1,4 @@
-"""How each chat model is spoken to: with the tokenizer and the template that its adapter was trained with."""
+"""How each chat model is prompted: with the tokenizer and the template that its adapter was trained with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_KEPT = 16
 
 
 class ChatPrompt:
-    """One tokenizer with its template, and what becomes of a system prompt in it."""
+    """One tokenizer with its template, and what it does with system prompts."""
 
     def __init__(self, chat_model: ChatModel, found: FoundModel) -> None:
         """Raises ModelError: no tokenizer."""
@@ -34,9 +34,9 @@ class ChatPrompt:
             self.tokenizer.chat_template = own
 
     def ids(self, messages: list[Message], model: Any, asked: dict[str, Any] | None = None) -> list[int]:
-        """The tokens of the conversation, ready for a reply, and as `asked` of the template.
+        """The conversation's tokens with the generation prompt; `asked` are variables for the template.
 
-        Raises NibbleError: empty, refused, too long.
+        Raises NibbleError: an empty message, refused by the template, too long.
         """
         if not messages or not str(messages[-1]["content"]).strip():
             raise NibbleError("The message is empty. Say something to the model.")

@@ -1,4 +1,4 @@
-"""What an endpoint serves: every chat model over one base, by the names that clients ask for."""
+"""Which models an endpoint serves: every chat model over one base, by name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from core.workspace import Workspace
 
 
 class Served:
-    """The model that was asked for, and all others over the same base in the same bits: swapping costs no memory."""
+    """One chat model, and all others over the same base in the same bits: swapping them costs no memory."""
 
     def __init__(self, workspace: Workspace, chat_model: ChatModel) -> None:
         self._workspace, self.chat_model = workspace, chat_model
 
     def models(self) -> dict[str, ChatModel]:
-        """Models by the name that clients use; the one that was asked for comes first. Looked up anew each time."""
+        """The models by name, the endpoint's own first. Looked up on every call."""
         own = {name_of(self.chat_model): self.chat_model}
         base = base_chat_model(self.chat_model.model)
         others = [each for each in list_chat_models(self._workspace) if _same_base(each, self.chat_model)]
@@ -22,7 +22,7 @@ class Served:
         return own | {name_of(each): each for each in others if name_of(each) not in own}
 
     def find(self, name: str) -> ChatModel | None:
-        """The model of this name or key; None where there is none over this base."""
+        """The model with this name or key, None where there is none."""
         if name in (name_of(self.chat_model), self.chat_model.key):
             return self.chat_model
         models = self.models()
@@ -30,7 +30,7 @@ class Served:
 
 
 def name_of(chat_model: ChatModel) -> str:
-    """A model as clients name it: its key without the kind; of a base its name."""
+    """The name for clients: the model's key without its kind."""
     return chat_model.key.partition(":")[2]
 
 

@@ -1,6 +1,6 @@
-"""Bring `.venv` to what the requirements say, from whatever state it is in: none, half done, old or broken.
+"""Bring `.venv` up to the requirements, whatever state it is in: missing, half done, old or broken.
 
-pip and its progress go to standard error. What pip keeps of a run is in .venv/install.log.
+pip and its progress go to standard error. pip's log is .venv/install.log.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ GPU_BYTES = 9_000_000_000  # an estimate
 
 
 def run(dev: bool, reinstall: bool) -> None:
-    """Install, unless another launch is doing so: then wait for it, and install only what it left undone."""
+    """Install. If another launch is installing, wait for it, and install only what it left undone."""
     with InstallLock() as lock:
         if reinstall or not ready(dev):
             try:
@@ -47,7 +47,7 @@ def run(dev: bool, reinstall: bool) -> None:
 class InstallLock:
     """One install at a time. The system frees the lock when its holder ends, so none goes stale.
 
-    pip inherits it: a launch that was killed may leave a pip behind, and the next launch must wait for that.
+    pip inherits it: a killed launch may leave pip running, and the next launch must wait for that.
     """
 
     def __enter__(self) -> "InstallLock":
@@ -122,7 +122,7 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
 
 
 def check_machine(system: str, machine: str, largest: int) -> None:
-    """Refuse machines that no torch of our range exists for; better now than by pip in some minutes."""
+    """Refuse machines for which no torch of our range exists, rather than let pip fail minutes later."""
     if largest < 2**32:
         raise NibbleError("this is a 32-bit Python, and torch has no 32-bit build: install a 64-bit Python.")
     if (system, machine) == ("darwin", "x86_64"):
@@ -171,7 +171,7 @@ def make_venv(lock: int) -> None:
 
 
 def inherited(lock: int) -> tuple[int, ...]:
-    """What a child must hold on to, so that the lock outlives a launch that is killed. Windows cannot."""
+    """File descriptors that keep the lock held in a child when this launch is killed. Windows has no such thing."""
     return () if os.name == "nt" else (lock,)
 
 
@@ -210,9 +210,9 @@ def pip(lock: int, *what: str, index: str = "") -> None:
 
 
 def explain(output: str, index: str = "") -> str:
-    """What pip or venv ran into, in a sentence or two. Causes come before what follows from them.
+    """What went wrong in pip or venv, in a sentence or two. Causes are looked for before their effects.
 
-    `index` is where torch was looked for, if nowhere but there.
+    `index` is the only package index that torch was looked for in, if there is one.
     """
     again = "Start again afterwards: what is half done gets finished."
     which = f"{index}, where torch comes from," if index else "the package index"
@@ -264,7 +264,7 @@ for wanted in sys.argv[1:]:
 
 
 def import_problem(dev: bool) -> str:
-    """Import what was installed, once and for real; the first that fails and its error, or nothing."""
+    """Import what was installed. Returns the first package that fails with its error, or ''."""
     modules = {"nvidia-ml-py": "pynvml", "PyYAML": "yaml"}
     names = [name_of(line) for line in requirements(REQUIREMENTS)]
     wanted = [f"{name}={modules.get(name, name.replace('-', '_'))}" for name in names]

@@ -1,6 +1,6 @@
-"""What this machine has, and what stands in the way, each with the line that mends it.
+"""What this machine has, and its problems, each with what to do about it.
 
-python -m core.system.doctor      (prints JSON; `doctor()` runs it in a process of its own, for it imports torch)
+python -m core.system.doctor      (prints JSON; `doctor()` runs it as a process, since it imports torch)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LITTLE_DISK_BYTES = 5 * 10**9
 
 
 def doctor(workspace: Workspace) -> dict[str, Any]:
-    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their mends."""
+    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their fixes."""
     child = subprocess.run(**as_process("core.system.doctor"), capture_output=True, encoding="utf-8", errors="replace")
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
@@ -52,7 +52,7 @@ def _machine(workspace: Workspace) -> dict[str, Any]:
 
 
 def _constants() -> dict[str, Any]:
-    """What the card takes beside the tensors, measured now and kept for the plans; empty where that cannot be."""
+    """The card's memory use beside tensors, measured now and kept for plans; empty where it cannot be measured."""
     if device().kind != "cuda":
         return {}
     found = subprocess.run(**as_process("core.memory.measured_overhead"), capture_output=True, encoding="utf-8")
@@ -72,7 +72,7 @@ def _disk_problems(workspace: Workspace) -> list[dict[str, str]]:
 
 
 def examine_engine() -> dict[str, Any]:
-    """Import torch and bitsandbytes and really quantise something. Returns their state and the problems."""
+    """Import torch and bitsandbytes and quantise a matrix. Returns their state and the problems."""
     import torch
 
     problems = []

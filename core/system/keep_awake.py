@@ -1,4 +1,4 @@
-"""Keeps the machine awake while a run trains, where the system lets a program do so; that it does not is only told."""
+"""Keeps the machine awake while a run trains. Where the system does not allow that, the user is only told so."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NOT_HELD = (
 
 
 class KeptAwake:
-    """While in `with`, the machine does not go to sleep for want of a person; its screen may.
+    """Inside `with`, the machine does not go to sleep when nobody uses it; its screen may.
 
-    What came of it goes to `tell`. All of it happens in a thread of its own: a desktop that does not answer delays
-    nothing, and nothing that goes wrong there reaches the run. The system lets go by itself when the process ends.
+    The outcome goes to `tell`. This happens in a thread: a desktop that does not answer delays nothing, and no error
+    reaches the run. The system releases it when the process ends.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
