@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ HIGHEST_LOSS = 700.0
 class Best:
     """The step with the lowest held-out loss, in nats a token, and how many evaluations since brought nothing better.
 
-    Saved as a dict, so that a resumed run goes on from it.
+    A checkpoint holds its fields, so that a resumed run goes on from them.
     """
 
     step: int | None = None
@@ -34,11 +34,7 @@ class Best:
         self.since += 1
         return False
 
-    def as_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it; `Best(**values)` reads it back."""
-        return asdict(self)
-
-    def told(self) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any] | None:
         """As result.json names it; None where nothing was measured."""
         return None if self.step is None else {"step": self.step, "eval_loss": self.eval_loss}
 

@@ -77,7 +77,7 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
             "eval_loss": measured.loss,
             "eval_perplexity_before": perplexity(measured.first_loss),
             "eval_perplexity": perplexity(measured.loss),
-            "best": measured.best.told(),
+            "best": measured.best.summary(),
             "skipped_steps": watcher.health.lost,
             "ended_early": tally.ended_early,
             "seconds": round(watcher.seconds(), 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -63,7 +64,7 @@ class Evaluator:
     def as_dict(self) -> dict[str, Any]:
         """As a checkpoint holds it; `take_up` reads it back."""
         return {
-            "best": self.best.as_dict(),
+            "best": asdict(self.best),
             "first_loss": self.first_loss,
             "loss": self.loss,
             "tokens": self._tokens,

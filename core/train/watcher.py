@@ -103,7 +103,7 @@ class Watcher(TrainerCallback):
             "settled": self.settled,
             "way": asdict(fallback.strategy) if fallback else self.settled["way"],
             "tally": {**asdict(self.tally), "earlier_seconds": self.seconds()},
-            "health": self.health.as_dict(),
+            "health": asdict(self.health),
             "evaluator": self.evaluator.as_dict(),
             "recipe": self.recipe.model_dump(),
             "total": self.total,
