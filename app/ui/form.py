@@ -15,9 +15,10 @@ import gradio as gr
 from gradio.components import Component
 
 from app.ui.html import error_box, fault_box
+from core.data.formats.layouts import FORMATS
 from core.errors import NibbleError
 from core.memory.budget import Budget
-from core.recipe import Recipe, choices_of, help_text, make_recipe
+from core.recipe import Recipe, help_text, make_recipe
 from core.sizes import GIB
 from core.step.optimizer import OPTIMIZERS
 from core.system.hardware import device
@@ -138,20 +139,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "train.packing": {"auto": "Auto", "off": "Off"},
     "train.gradient_checkpointing": {"auto": "Auto", "on": "On", "off": "Off"},
-    "data.format": {
-        "auto": "Auto: recognise it",
-        "messages": "Messages (role, content)",
-        "sharegpt": "ShareGPT and chat exports (from, value)",
-        "alpaca": "Alpaca (instruction, output)",
-        "dolly": "Dolly (instruction, response)",
-        "prompt-completion": "Prompt and completion",
-        "question-answer": "Question and answer",
-        "preference": "Preference pairs (chosen, rejected)",
-        "kto": "KTO (labelled replies)",
-        "guanaco": "Turns marked in one text (### Human, <|im_start|>)",
-        "text": "Plain text",
-        "mapping": "Columns by hand",
-    },
+    "data.format": FORMATS,
     "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
     "data.named_splits": {
         "honour": "As named",
@@ -293,8 +281,7 @@ def build_field(field: Field) -> Component:
 
 
 def _choices(key: str) -> list[tuple[str, Any]]:
-    words = WORDS[key]
-    return [(words[value], value) for value in choices_of(key)]
+    return [(words, value) for value, words in WORDS[key].items()]
 
 
 def build_advanced() -> dict[str, Component]:

@@ -49,10 +49,11 @@ def _recipe(options: argparse.Namespace) -> Any:
 
 def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
+    from core.data.cache import PreparedCache
     from core.data.check import check
-    from core.data.check.training import training_for
     from core.data.locate import locate
     from core.model.load import load_tokenizer
+    from core.preflight.training import training_for
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
     found = find_model(recipe.model)
@@ -63,6 +64,7 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
         training_for(recipe, workspace, found),
         progress=_tell_progress(),
         exact=not options.sample,
+        cache=PreparedCache.of(workspace.path),
     ).as_json()
     if not options.json:
         _print(report)

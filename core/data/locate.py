@@ -7,7 +7,7 @@ from pathlib import Path
 from core.data.huggingface import fetch, looks_like_hub_id
 from core.data.samples import find_sample
 from core.data.store import find_dataset
-from core.recipe import DataSettings
+from core.settings import DataSettings
 from core.workspace import Workspace, as_path
 
 

@@ -13,9 +13,7 @@ from core.memory.strategy import Strategy, seconds, share_of, strategies_of
 from core.memory.trace import MicroBatch, Traced
 from core.memory.workload import Data, Work, work_of
 from core.recipe import Recipe
-
-# Tokens at once that keep a device busy; more gains little and takes memory.
-BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+from core.system.hardware import BUSY_TOKENS
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from core.runs.store import Run
 from core.runs.tail import Tail
 from core.train.watcher import Watcher
 from core.workspace import Workspace, write_json
-from tests.core.train.test_resume import _Queue
+from tests.core.queue_only import QueueOnly
 
 TAKEN = ("q_proj", "v_proj")
 
@@ -132,7 +132,7 @@ def _fresh(tiny: Path, rows_file: Path, workspace: Workspace, **settings: Any) -
         "evaluation.times": 1,
         "checkpoint.every_steps": 2,
     }
-    return submit(make_recipe({**values, **settings}), workspace, _Queue(workspace))
+    return submit(make_recipe({**values, **settings}), workspace, QueueOnly(workspace))
 
 
 def _losses(run: Run) -> list[float]:
@@ -191,7 +191,7 @@ def test_one_that_was_brought_in_goes_on_and_the_run_is_whole_without_it(
         assert loop.train(runs[0]) == "stopped"
     runs[0].write_status(state="stopped")
     shutil.rmtree(runs[0].start)
-    resume(runs[0], _Queue(workspace))
+    resume(runs[0], QueueOnly(workspace))
     for run in runs:
         _finish(run)
         assert _losses(run)[0] == _losses(first)[-1]

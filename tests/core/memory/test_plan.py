@@ -24,7 +24,7 @@ from core.memory.strategy import Strategy
 from core.memory.trace import MicroBatch
 from core.memory.workload import ConversationLength, Data, shape_of, work_of
 from core.recipe import Recipe, make_recipe
-from tests.core.data.test_batches import _rows
+from tests.core.data.rendered_rows import rendered_rows
 
 MODEL = "smollm2-135m"
 DRAW = random.Random(3)
@@ -106,7 +106,7 @@ def test_where_nothing_fits_it_says_what_would() -> None:
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_largest_micro_batch_is_the_largest_that_the_trainer_gets(packed: bool) -> None:
     lengths = [DRAW.randint(5, 300) for _ in range(40)]
-    rows = _rows(*lengths)
+    rows = rendered_rows(*lengths)
     order = data_order(40, 10, 8, seed=5)
     batches = MicroBatches(rows, order, 4, packed)
     real = [MicroBatch.of(batches[index]) for index in range(len(batches))]

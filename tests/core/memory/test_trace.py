@@ -20,7 +20,7 @@ from core.memory.tensor_counter import GRAIN, Counter
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings
 from core.step.optimizer import OPTIMIZERS
-from tests.core.data.test_batches import _rows
+from tests.core.data.rendered_rows import rendered_rows
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_a_storage_counts_once_and_until_its_last_view_is_gone() -> None:
 
 
 def test_the_shape_of_a_batch_is_read_off_the_batch() -> None:
-    assert MicroBatch.of(packed_batch(_rows(100))) == MicroBatch(1, 100, 99, True, plain=True)
-    assert MicroBatch.of(packed_batch(_rows(100, 90))) == MicroBatch(1, 190, 188, True, plain=False)
-    assert MicroBatch.of(padded_batch(_rows(9, 4))) == MicroBatch(2, 9, 11, False, plain=False)
-    assert MicroBatch.of(padded_batch(_rows(9, 9))) == MicroBatch(2, 9, 16, False, plain=True)
+    assert MicroBatch.of(packed_batch(rendered_rows(100))) == MicroBatch(1, 100, 99, True, plain=True)
+    assert MicroBatch.of(packed_batch(rendered_rows(100, 90))) == MicroBatch(1, 190, 188, True, plain=False)
+    assert MicroBatch.of(padded_batch(rendered_rows(9, 4))) == MicroBatch(2, 9, 11, False, plain=False)
+    assert MicroBatch.of(padded_batch(rendered_rows(9, 9))) == MicroBatch(2, 9, 16, False, plain=True)
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
+from core import settings
 from core.data.batches import MicroBatches, packed_batch, padded_batch
 from core.data.rendering.render import Rendered
 from core.errors import RecipeError
-from core.recipe import choices_of, make_recipe
+from core.recipe import make_recipe
 from core.step.loss import last_hidden
 from core.step.neftune import add_noise, lengths
 from core.step.optimizer import OPTIMIZERS
 from core.step.packing import packing_is_wanted
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import trainer_config
+from tests.core.model.tiny_adapted import adapted_to
 
 
 def rows(*sizes: int) -> list[Rendered]:
@@ -59,7 +61,7 @@ def test_on_a_gpu_the_paged_optimizers_are_paged_and_apples_has_no_lion() -> Non
 
 
 def test_a_recipe_can_name_what_the_table_has_and_nothing_else() -> None:
-    assert choices_of("train.optimizer") == ("auto", *OPTIMIZERS)
+    assert get_args(settings.Optimizer) == ("auto", *OPTIMIZERS)
     for each in OPTIMIZERS.values():
         assert each.smaller is None or OPTIMIZERS[each.smaller].bits < each.bits
 
@@ -126,7 +128,6 @@ def test_without_neftune_there_is_no_noise(adapted: Any, tokenizer: Any, tmp_pat
 )
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_the_trainer_trains_what_was_chosen(tiny: Path, tokenizer: Any, tmp_path: Path, lora: Any, bits: int) -> None:
-    from tests.core.model.test_choices import adapted_to
 
     if bits == 8 and "dora" in lora:
         return  # the recipe refuses it
