@@ -42,7 +42,7 @@ class Change:
     name: str
     what: str
 
-    def said(self, whose: str) -> str:
+    def sentence(self, whose: str) -> str:
         """For a person, with the way out; `whose` base it is: 'run 2026…'."""
         return (
             f"The base of {whose} has changed since the run began: {self.name} {self.what}. Put back what it was, or "

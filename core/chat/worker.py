@@ -262,7 +262,7 @@ def _held_to_its_run(voice: ChatModel, found: FoundModel) -> Iterator[Answer]:
         yield {"progress": f"Comparing {found.label} with what {voice.label} was trained over…"}
     change = change_of(found.folder, pinned, lambda said: None)
     if change is not None:
-        raise ModelError(change.said(f"{voice.label}, {found.label},"))
+        raise ModelError(change.sentence(f"{voice.label}, {found.label},"))
 
 
 def _stamp(found: FoundModel) -> tuple[Any, ...]:

@@ -105,7 +105,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
     return settled, start
 
 
-def bring_along(start: StartingAdapter, folder: Path) -> None:
+def copy_adapter(start: StartingAdapter, folder: Path) -> None:
     """Put the adapter into a new run's `folder`, and what is known of its base: its commit, or its files."""
     target = folder / "start"
     target.mkdir()
@@ -168,7 +168,7 @@ def _refuse_changed_base(source: ChatModel) -> None:
     found = find_model(source.model)
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
-        raise RecipeError(f"{SETTING}: {change.said(f'{source.label}, {found.label},')}")
+        raise RecipeError(f"{SETTING}: {change.sentence(f'{source.label}, {found.label},')}")
 
 
 def _refuse_kind(source: ChatModel, config: dict[str, Any]) -> None:

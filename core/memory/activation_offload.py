@@ -27,7 +27,7 @@ class Offloaded(saved_tensors_hooks):
         self._number = 0
         super().__init__(self._keep, self._fetch)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The backward pass is over: nothing is held any more."""
         self._leaving.clear()
         self._fetched.clear()

@@ -13,7 +13,7 @@ from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice, of_card, this_machine
-from core.memory.moe_active_share import share_met
+from core.memory.moe_active_share import active_share
 from core.memory.plan import Plan, plan
 from core.memory.problem import PlanningProblem
 from core.memory.traces import tracer
@@ -127,8 +127,8 @@ def planning_problem(
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
     trace_of = tracer(architecture.config, target.kind, target.dtype)
     budget = read_plan_budget(recipe, target, workspace)
-    met = share_met(architecture.config, architecture.parameters)
-    return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, met)
+    active = active_share(architecture.config, architecture.parameters)
+    return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, active)
 
 
 def target_for(card: str | None) -> PlanningDevice:

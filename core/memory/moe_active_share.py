@@ -8,7 +8,7 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 _CHOSEN = ("num_experts_per_tok", "moe_k", "num_experts_per_token")
 
 
-def share_met(config: dict[str, Any], parameters: int) -> float:
+def active_share(config: dict[str, Any], parameters: int) -> float:
     """The share of `parameters` that computes for one token: 1 where there are no experts, or they cannot be told.
 
     An expert is three matrices, (inner, hidden) or its transpose, as in all mixtures since Mixtral.

@@ -69,7 +69,7 @@ class PlanningProblem:
     trace_of: TraceOf
     assumed: tuple[str, ...] = ()
     # The share of the parameters that computes for one token.
-    met: float = 1.0
+    active: float = 1.0
     _work: dict[tuple[int, int], Work] = field(default_factory=dict)
 
     @cached_property
@@ -105,7 +105,9 @@ class PlanningProblem:
 
     def seconds(self, strategy: Strategy) -> float:
         """Roughly what an optimizer step takes."""
-        return seconds(strategy, self.recipe, self.target, self.parameters, self.work(strategy.micro_batch), self.met)
+        return seconds(
+            strategy, self.recipe, self.target, self.parameters, self.work(strategy.micro_batch), self.active
+        )
 
     def fits(self, strategy: Strategy) -> bool:
         """Whether the way is within the budget."""

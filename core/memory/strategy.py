@@ -89,16 +89,16 @@ def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
 
 
 def seconds(
-    strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, met: float = 1.0
+    strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, active: float = 1.0
 ) -> float:
     """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
 
-    `met` is the share of the parameters that computes for one token: less than 1 for mixtures.
+    `active` is the share of the parameters that computes for one token: less than 1 for mixtures.
     """
     again, objective = RECOMPUTED[strategy.checkpointing], objective_of(recipe)
     passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
     passes = share_of(recipe) / strategy.micro_batch * passes_a_row
-    arithmetic = 2 * passes_a_row * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
+    arithmetic = 2 * passes_a_row * parameters * active * work.tokens_a_step / recipe.train.devices / target.flops
     dequantised = passes * parameters * 2.5 / target.bandwidth
     slower = 1.0
     slower *= RETURNING if strategy.heap == "returned" else 1.0

@@ -227,7 +227,7 @@ def _step(
         with recomputed, values_unseen(shape.plain):
             loss.backward()
         if offloaded is not None:
-            offloaded.let_go()
+            offloaded.release()
         del loss, places, targets, weights
         yield phase(f"backward {number}")
     torch.nn.utils.clip_grad_norm_(trained, 1.0)

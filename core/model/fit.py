@@ -48,12 +48,12 @@ _known: dict[Any, ModelFit] = {}
 class ModelFit:
     """How a model's files suit its architecture: what does not, by the model's names, and what is passed over.
 
-    `wrong` is empty where all that text is computed with is there; else what is wrong, as sentences. `said` are
+    `wrong` is empty where all that text is computed with is there; else what is wrong, as sentences. `notes` are
     sentences on what does no harm. `undecided` says why nothing could be told, '' where it could.
     """
 
     wrong: str = ""
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     undecided: str = ""
 
 
@@ -92,13 +92,11 @@ def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> ModelFit:
     by_name, modules = {tensor.name: tensor for tensor in tensors}, dict(model.named_modules())
     foreign = [name for name in loaded.foreign if not _does_no_harm(name, by_name.get(name), modules, model.config)]
     unused = sorted(set(loaded.foreign) - set(foreign))
-    said = (
-        (f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)}).",)
-        if unused
-        else ()
-    )
+    notes: tuple[str, ...] = ()
+    if unused:
+        notes = (f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)}).",)
     wrong = _wrong(loaded, foreign, model)
-    return ModelFit(f"{found.label}: {wrong}" if wrong else "", said)
+    return ModelFit(f"{found.label}: {wrong}" if wrong else "", notes)
 
 
 def _load_on_meta(model: PreTrainedModel, tensors: Sequence[TensorShape]) -> _Loaded:
@@ -260,7 +258,7 @@ def main(model: str, revision: str | None = None) -> None:
     """Print `{"error": sentence or null, "said": [...]}` of a model."""
     try:
         fit = refuse_misfit(find_model(model, revision))
-        told: dict[str, Any] = {"error": None, "said": [*fit.said, *[fit.undecided] * bool(fit.undecided)]}
+        told: dict[str, Any] = {"error": None, "said": [*fit.notes, *[fit.undecided] * bool(fit.undecided)]}
     except NibbleError as error:
         told = {"error": str(error), "said": []}
     print(json.dumps(told))

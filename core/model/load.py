@@ -24,9 +24,9 @@ from core.model.generation_config import plain_generation
 from core.model.lora_config import lora_config
 from core.model.lora_init import (
     lora_layers,
-    start_from_main_directions,
-    start_from_trained,
-    start_from_what_was_lost,
+    start_from_adapter,
+    start_loftq,
+    start_pissa,
 )
 from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
@@ -202,21 +202,21 @@ def attach_lora(
     except ValueError as error:
         raise ModelError(f"No adapter can be attached to this model: {telling_line(error)}.") from None
     if settings.init == "pissa":
-        start_from_main_directions(adapted, settings.rank)
+        start_pissa(adapted, settings.rank)
     elif settings.init == "loftq" and model.device.type != "meta":
-        start_from_what_was_lost(adapted)
+        start_loftq(adapted)
     if start is not None:
-        start_from_trained(adapted, start)
+        start_from_adapter(adapted, start)
     fresh = settings.init == "default" and settings.start_from is None
     from_zero = fresh and not settings.dora and not settings.extra_modules
     cast_adapters(adapted, dtype if from_zero else torch.float32)
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):
-            _speak_to_the_model(module.modules_to_save["default"], computes_in)
+            _cast_at_the_border(module.modules_to_save["default"], computes_in)
     return adapted
 
 
-def _speak_to_the_model(trained: torch.nn.Module, dtype: torch.dtype) -> None:
+def _cast_at_the_border(trained: torch.nn.Module, dtype: torch.dtype) -> None:
     """Let a module that is trained in fp32 take what the model computes in `dtype`, and answer in it."""
 
     def cast(values: Any, to: torch.dtype) -> Any:

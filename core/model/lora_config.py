@@ -61,7 +61,7 @@ def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list
     return chosen(_linear(model), settings.targets, found.unreached)
 
 
-def tell_targets(model: PreTrainedModel, settings: LoraSettings) -> str:
+def targets_note(model: PreTrainedModel, settings: LoraSettings) -> str:
     """What to say of layers that cannot learn from text: those left out, or those asked for all the same; else ''."""
     beyond, linear = reach(model).unreached, _linear(model)
     left = [name for name in linear if name in beyond]

@@ -45,7 +45,7 @@ def lora_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
             yield name.removeprefix("base_model.model."), module
 
 
-def start_from_main_directions(model: torch.nn.Module, rank: int) -> None:
+def start_pissa(model: torch.nn.Module, rank: int) -> None:
     """PiSSA of `rank`, in fresh adapters of twice the rank. Raises ModelError where a layer is smaller than `rank`.
 
     On meta tensors only the halves are set apart: there is nothing to decompose.
@@ -77,7 +77,7 @@ def _only_the_first(rank: int, dim: int) -> Callable[[torch.Tensor], torch.Tenso
     return masked
 
 
-def start_from_what_was_lost(model: Any) -> None:
+def start_loftq(model: Any) -> None:
     """LoftQ: decompose what 4 bits lost of every layer, read one by one from the base's own files.
 
     Raises ModelError where the files do not hold a layer under its name.
@@ -104,7 +104,7 @@ def start_from_what_was_lost(model: Any) -> None:
         a.data, b.data = split(original - kept, a.shape[0], layer.scaling[ADAPTER])
 
 
-def start_from_trained(model: Any, folder: Path) -> None:
+def start_from_adapter(model: Any, folder: Path) -> None:
     """Go on from the adapter that is saved in `folder`. Raises ModelError where it is not of this model's shapes."""
     try:
         odd = put_weights(model, folder)

@@ -47,7 +47,7 @@ def beyond(ids: Sequence[int], rows: int | None) -> list[int]:
     return sorted({token for token in ids if token >= rows})
 
 
-def said_of(token: int, tokenizer: Any, rows: int) -> str:
+def unknown_token(token: int, tokenizer: Any, rows: int) -> str:
     """What is wrong with one, for a person: "the token '<tool>' has the id 32,000, and …"."""
     name = tokenizer.convert_ids_to_tokens(token)
     return f"the token {name!r} has the id {token:,}, and the model has embeddings for the ids 0 to {rows - 1:,} only"
@@ -58,8 +58,8 @@ def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> 
     odd = beyond(ids, rows)
     if odd:
         raise NibbleError(
-            f"{where} cannot be read by this model: {said_of(odd[0], tokenizer, rows)}. Leave that token out, or "
-            "choose the model that this tokenizer was made for."
+            f"{where} cannot be read by this model: {unknown_token(odd[0], tokenizer, rows)}. Leave that token out, "
+            "or choose the model that this tokenizer was made for."
         )
 
 

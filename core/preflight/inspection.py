@@ -92,7 +92,7 @@ class Inspection:
             self._before = None
 
     def row(self, number: int) -> dict[str, Any]:
-        """As `Desk.row`. Raises DataError where nothing can be shown yet."""
+        """As `DatasetSession.row`. Raises DataError where nothing can be shown yet."""
         parts, report = self._parts, self.report
         if parts is None:
             raise DataError(self._state["error"] or NOT_READ_YET)

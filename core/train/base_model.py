@@ -39,7 +39,7 @@ def _hold(run: Run, found: FoundModel) -> None:
     if pinned is not None:
         change = change_of(found.folder, pinned, lambda said: run.write_status(message=said))
         if change is not None:
-            raise ModelError(change.said(f"run {run.id}, {found.label},"))
+            raise ModelError(change.sentence(f"run {run.id}, {found.label},"))
         whole = {name: entry["sha256"] for name, entry in pinned.items()}
         pinned = pin_of(found.folder, pinned)
         for name, entry in pinned.items():  # touched, and the same: what was known of it still holds

@@ -66,8 +66,8 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
     """result.json: what the run came to. Losses in nats a token, sizes in bytes, seconds since it was started."""
     tally, measured, used = watcher.tally, watcher.evaluator, sampler.peaks()
     predicted = run.plan().get("peak_bytes")
-    _tell_memory(run, predicted, used["process"])
-    _tell_worse(watcher)
+    _report_memory(run, predicted, used["process"])
+    _warn_of_no_gain(watcher)
     write_json(
         run.dir / "result.json",
         {
@@ -92,7 +92,7 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
     )
 
 
-def tell_unlearned(run: Run, model: Any) -> None:
+def warn_of_unlearned(run: Run, model: Any) -> None:
     """Warn of adapters that are at the end as they began: no row has reached their layers. Of fresh ones, B is zero."""
     layers = [layer for _, layer in lora_layers(model)]
     still = sum(not bool(layer.lora_B[ADAPTER].weight.any()) for layer in layers)
@@ -104,14 +104,14 @@ def tell_unlearned(run: Run, model: Any) -> None:
         )
 
 
-def _tell_memory(run: Run, predicted: dict[str, int] | None, process: int | None) -> None:
+def _report_memory(run: Run, predicted: dict[str, int] | None, process: int | None) -> None:
     if predicted and process:
         off = process / predicted["process"] - 1
         sizes = f"predicted {show_size(predicted['process'])}, used {show_size(process)}"
         run.event("memory", f"Memory at its peak: {sizes} ({off:+.1%}).")
 
 
-def _tell_worse(watcher: Watcher) -> None:
+def _warn_of_no_gain(watcher: Watcher) -> None:
     before, best = watcher.evaluator.first_loss, watcher.evaluator.best.eval_loss
     if before is not None and best is not None and best > before:
         watcher.warn(

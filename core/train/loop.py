@@ -32,7 +32,7 @@ from core.model.load import (
     quantised,
     torch_device,
 )
-from core.model.lora_config import tell_targets
+from core.model.lora_config import targets_note
 from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
@@ -91,7 +91,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
     with MemorySampler(run, chosen, os.getpid()) as sampler:
         found = have_base(run, recipe)
         ranks.meet()
-        ranks.what_first_says(folder)
+        ranks.from_first(folder)
         budget = read_budget(recipe, found, chosen, ranks.count)
         for said in advice(recipe, found, chosen.kind) if start is None else []:
             run.event("warning", said)
@@ -120,7 +120,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
     run.event("adapter", "The adapter is saved.")
     fresh = recipe.lora.init == "default" and recipe.lora.start_from is None
     if fresh and watcher.tally.step and not ranks.sharded:
-        ending.tell_unlearned(run, prepared.model)
+        ending.warn_of_unlearned(run, prepared.model)
     ending.write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
 
@@ -149,26 +149,26 @@ def prepare(
     bits = recipe.quantization.bits
     dtype, because = dtype_for(chosen)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
-    tell_files(run, found)
+    report_files(run, found)
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are laid out by {require_template(tokenizer, recipe.data).source}.")
     rows = prepare_rows(run, recipe, tokenizer, embedding_rows(found))
     run.write_status(message=f"Loading {found.label} in {bits} bits.")
-    go_on_unless_stopped(run)
+    stop_if_asked(run)
     in_force = enforce(budget.bytes, chosen, 0)  # an optimizer has no states yet
     run.event("budget", f"Memory budget {budget.read_as}, {in_force}.")
     base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
-    go_on_unless_stopped(run)
+    stop_if_asked(run)
     held = quantised(base)
-    left_out = tell_targets(base, recipe.lora)
+    left_out = targets_note(base, recipe.lora)
     if left_out:
         run.event("adapter", left_out)
     adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
     goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
     if goes_on:
-        tell_start(run, recipe, tokenizer)
-    tell_model(run, found, bits, held, parameters_trained(model, recipe.lora))
+        report_start(run, recipe, tokenizer)
+    report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
         deal_out(model, ranks, torch_device(chosen))
     packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
@@ -191,16 +191,14 @@ def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budg
     return choices
 
 
-def tell_files(run: Run, found: FoundModel) -> None:
+def report_files(run: Run, found: FoundModel) -> None:
     """What of the model's files is not used, or could not be looked at. Raises ModelError where weights are missing."""
     fit = refuse_misfit(found)
-    for said in fit.said:
-        run.event("model", said)
-    if fit.undecided:
-        run.event("model", fit.undecided)
+    for note in (*fit.notes, *[fit.undecided] * bool(fit.undecided)):
+        run.event("model", note)
 
 
-def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
+def report_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
     """How large the model is, and how much of it is quantised: `held` of `core.model.load.quantised`."""
     few, layers = held
     quantised_part = f", {few:,} of them in {bits} bits" if bits < 16 else f" in {bits} bits"
@@ -215,7 +213,7 @@ def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], tr
         )
 
 
-def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
+def report_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
     """Which adapter is trained further; a warning where it was trained with another chat template."""
     lora = recipe.lora
     run.event("adapter", f"{lora.start_from} is trained further, as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
@@ -228,7 +226,7 @@ def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
         )
 
 
-def go_on_unless_stopped(run: Run) -> None:
+def stop_if_asked(run: Run) -> None:
     """Between the long stages before the first step: obey a stop."""
     if run.is_to_stop():
         raise StoppedBeforeLearning
@@ -247,7 +245,7 @@ def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartb
 def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
     # One way for all: with different optimizers their adapters would part.
-    choices = replace(prepared.choices, strategy=ranks.what_first_says(prepared.choices.strategy))
+    choices = replace(prepared.choices, strategy=ranks.from_first(prepared.choices.strategy))
     recipe = choices.settle(prepared.recipe, prepared.model)
     # Micro-batches are cut from steps that are dealt out for the plan's, also when they have become smaller since.
     now = prepared.start.strategy if prepared.start else choices.strategy
@@ -268,7 +266,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         run.event("optimizer", NO_PAGING)
     # Passes that all do together cannot be done again by one.
     kind, batch = prepared.device.kind, recipe.train.effective_batch
-    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
+    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
     if now.heap == "returned":
         return_memory()
     return NibbleTrainer(

@@ -86,13 +86,13 @@ class Ranks:
     def call_along(self) -> None:
         """Rank 0 is about to evaluate: where it cannot do so alone, the others do the same."""
         if self.sharded and self.first:
-            self.what_first_says(EVALUATE)
+            self.from_first(EVALUATE)
 
     def meet(self) -> None:
         """Wait until every process has come so far."""
-        self.what_first_says(None)
+        self.from_first(None)
 
-    def what_first_says(self, value: Any) -> Any:
+    def from_first(self, value: Any) -> Any:
         """Rank 0's `value`, in every process."""
         if self.count == 1:
             return value
@@ -104,7 +104,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-class InStep(TrainerCallback):
+class KeepInStep(TrainerCallback):
     """Starts all processes from the same adapter, and ends them after the same step. Comes behind the watcher.
 
     `watcher` evaluates along where this is not rank 0 (`call_along`).
@@ -125,7 +125,7 @@ class InStep(TrainerCallback):
 
     def _as_first_does(self, step: int, stop: bool) -> bool:
         """Evaluate along until rank 0 says whether to stop."""
-        while (said := self.ranks.what_first_says(stop)) == EVALUATE:
+        while (said := self.ranks.from_first(stop)) == EVALUATE:
             self.watcher.evaluate_along(step)
         return bool(said)
 

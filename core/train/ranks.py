@@ -55,7 +55,7 @@ def refuse_devices(recipe: Recipe) -> None:
         )
 
 
-class Others:
+class OtherProcesses:
     """The other processes of a run on this machine, from before the model is loaded until the run has ended.
 
     Sets this process' own place in the environment, for `core.train.parallel.join`. Where a launcher has set it, the
@@ -69,7 +69,7 @@ class Others:
         self._children: list[subprocess.Popen[bytes]] = []
         self._over = threading.Event()
 
-    def __enter__(self) -> Others:
+    def __enter__(self) -> OtherProcesses:
         if self.count == 1:
             return self
         port = str(free_port())

@@ -109,7 +109,7 @@ def _step_of(line: bytes) -> float | None:
         return None
 
 
-class GoOn(TrainerCallback):
+class RestoreState(TrainerCallback):
     """Puts a trainer where the checkpoint was. Comes before those that look at what it is about to do."""
 
     trainer: Any

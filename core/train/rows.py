@@ -14,7 +14,7 @@ from core.data.prepared import Prepared, prepare_data
 from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
 from core.errors import DataError
-from core.model.vocabulary import said_of
+from core.model.vocabulary import unknown_token
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.workspace import read_json, write_json
@@ -92,8 +92,8 @@ def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name
     place = int((ids >= rows).argmax())
     index = int(np.searchsorted(np.asarray(usable.starts), place, side="right")) - 1
     raise DataError(
-        f"{name}, row {usable.rows[index]:,}: {said_of(int(ids[place]), tokenizer, rows)}, so it cannot be trained on. "
-        "Take that token out of the data, or choose the model that this tokenizer was made for."
+        f"{name}, row {usable.rows[index]:,}: {unknown_token(int(ids[place]), tokenizer, rows)}, so it cannot be "
+        "trained on. Take that token out of the data, or choose the model that this tokenizer was made for."
     )
 
 

@@ -27,11 +27,11 @@ from core.system.allocator import return_memory
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
 from core.train.oom_retry import OomFallback, Shortage, attempt
-from core.train.parallel import ALONE, InStep, Ranks
-from core.train.resume import GoOn, ResumePoint
+from core.train.parallel import ALONE, KeepInStep, Ranks
+from core.train.resume import RestoreState, ResumePoint
 
 
-class _ThinOut(TrainerCallback):
+class _CheckpointSomeLayers(TrainerCallback):
     """transformers checkpoints every layer; this leaves it to those that the plan wants."""
 
     def __init__(self, mode: str) -> None:
@@ -98,13 +98,13 @@ class NibbleTrainer(SFTTrainer):
         values = [parameter.data for parameter in trained]
         # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
         shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
-        go_on = [GoOn(start)] if start else []
+        go_on = [RestoreState(start)] if start else []
         super().__init__(
             model=model,
             args=config,
             train_dataset=shape_only,
             processing_class=tokenizer,
-            callbacks=[_ThinOut(checkpointing), *go_on, watcher, InStep(ranks, watcher)],
+            callbacks=[_CheckpointSomeLayers(checkpointing), *go_on, watcher, KeepInStep(ranks, watcher)],
         )
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
         for each in go_on:

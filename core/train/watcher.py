@@ -223,7 +223,7 @@ class Watcher(TrainerCallback):
         """Tell the person what went wrong and was dealt with; the run's page shows it at the top."""
         self.run.event("warning", message)
 
-    def tell_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
+    def report_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
         """Memory ran out and the run goes on more frugally: say so, and note it beside what the plan chose."""
         step, batch = self.tally.step + 1, self.recipe.train.effective_batch
         asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was asked for)"

@@ -26,7 +26,7 @@ from core.system.keep_awake import KeptAwake
 from core.system.process import process_started
 from core.text.library_errors import telling_line
 from core.train.base_model import have_base
-from core.train.ranks import Others, forget_place
+from core.train.ranks import OtherProcesses, forget_place
 from core.workspace import Workspace
 
 HANDOVER_SECONDS = 3.0
@@ -61,7 +61,7 @@ def _work(run: Run, heartbeat: HeartbeatWriter) -> tuple[str, str]:
         claim_card(cards[0] if cards else None)
         heartbeat.device = device()
         rules = run.recipe().train
-        with Others(run, rules.devices, [card.index for card in cards]):
+        with OtherProcesses(run, rules.devices, [card.index for card in cards]):
             from core.train.loop import train
             from core.train.parallel import join
 
