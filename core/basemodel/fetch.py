@@ -1,8 +1,8 @@
-"""Fetches one file of the Hub into Hugging Face's cache: goes on from what is there, waits out faults, checks it.
+"""Fetches one file of the Hub into Hugging Face's cache: resumes, waits out faults, verifies the content.
 
-huggingface_hub 2.4 gives up what it has of a file when it is interrupted, so the bytes are asked for here, into
+huggingface_hub 2.4 discards a partial file when it is interrupted, so the bytes are fetched here, into
 `blobs/<etag>.incomplete`, where its earlier versions kept and continued them too, under the lock that they all
-share. The finished file is handed to huggingface_hub, which gives it its name in the cache. Imports no torch.
+share. huggingface_hub then gives the finished file its name in the cache. Imports no torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people type where a name or a path is taken, held against their reach: models, datasets, recipes, voices."""
+"""Checks names and paths that people type against what they may reach: models, datasets, recipes, chat models."""
 
 from __future__ import annotations
 

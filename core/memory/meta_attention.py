@@ -1,4 +1,4 @@
-"""Attention as the device will run it: on meta tensors torch would take the slow way, whose scores fill the memory."""
+"""Attention as the device will run it: on meta tensors torch would pick the slow kernel, which keeps all scores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def attention_of(kind: str) -> Iterator[None]:
 
 
 def _as_scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask as what is added to the scores: torch makes it before it calls a kernel."""
+    """A boolean mask turned into what is added to the scores, as torch does before it calls a kernel."""
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))

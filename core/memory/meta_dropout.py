@@ -1,4 +1,4 @@
-"""Dropout as the device will run it: a GPU keeps one byte for each number, where meta tensors keep a number."""
+"""Dropout as the device will run it: a GPU keeps a mask of one byte a number, where meta tensors keep numbers."""
 
 from __future__ import annotations
 

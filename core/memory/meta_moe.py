@@ -1,4 +1,4 @@
-"""A mixture's experts as the device will compute them: on meta tensors there is no device to ask."""
+"""The experts of a mixture as the device will compute them: meta tensors have no device to ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a mixture of experts one token meets, from its config alone."""
+"""The share of a mixture of experts that is active for one token, from its config alone."""
 
 from __future__ import annotations
 

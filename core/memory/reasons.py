@@ -78,7 +78,7 @@ def _packed(problem: PlanningProblem) -> Reason:
 def _saving(
     problem: PlanningProblem, strategy: Strategy, peak: Peak, setting: str, value: object, without: Strategy
 ) -> Reason:
-    """It saves so much, and takes so much more time, than `without` it."""
+    """How much memory it saves, and how much time it costs, against `without` it."""
     saved = show_size(problem.peak(without).process - peak.process)
     slower = problem.seconds(strategy) / problem.seconds(without) - 1
     cost = f"takes about {slower:.0%} more time" if slower >= 0.005 else "costs next to no time"

@@ -1,7 +1,7 @@
-"""One optimizer step of a run, traced on meta tensors: what it takes, byte by byte, before it is run.
+"""One optimizer step of a run, traced on meta tensors: what it takes, to the byte, before it is run.
 
-The model comes from meta_model.py, the loss, the fused layers and the shape of a micro-batch from the trainer's
-own code. Two steps are traced, for the optimizer's states exist from the second on.
+The model comes from meta_model.py; the loss, the fused layers and the shape of a micro-batch from the trainer's own
+code. Two steps are traced, since the optimizer's states exist from the second on.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ LOADING = "loading"
 
 @dataclass(frozen=True)
 class Traced:
-    """A step's phases in their order, on a GPU after the loading; and what stays between them, by category."""
+    """A step's phases in their order, on a GPU after loading; and what stays between steps, by category."""
 
     phases: tuple[Phase, ...]
     resting: dict[str, int]
-    # The input embeddings, where they are not the head as well: what a run could keep in ordinary memory.
+    # Bytes of the input embeddings, where a run could keep them in ordinary memory.
     embedding: int = 0
-    # The optimizer's states in managed memory, on top of it all: torch does not count them.
+    # The optimizer's states in managed memory, on top of the rest: torch does not count them.
     managed: int = 0
 
     def without_embeddings(self) -> Traced:
@@ -121,9 +121,9 @@ def trace(
     """Trace two steps of `model` (PEFT's, on meta tensors) as a run on a device of `device_kind` would do them.
 
     `checkpointing` is 'off', 'half' or 'full'; with `offload` what is kept for the backward pass waits in ordinary
-    memory. Gradients are added up from one micro-batch to the next, so where the
-    largest may come at any place of a step, give two of its size: the second finds the gradients there. Optimizer
-    states exist from the second step on, so that is the one that is told of.
+    memory. Gradients add up from one micro-batch to the next, so where the largest may come anywhere in a step, give
+    two of its size: the second meets the gradients of the first. The second step is returned, as optimizer states exist
+    from then on.
     """
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -142,10 +142,10 @@ def trace(
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
-    """The base as it is loaded: transformers quantises one matrix after the other, so one more is there unquantised.
+    """The base while it is loaded: transformers quantises one matrix after the other, so one more is there unquantised.
 
-    Of a layer's experts all are, and twice while they are put together from the files' matrices. Modelled, not run
-    (transformers 5, `convert_and_load_state_dict_in_model`); at worst the largest comes last.
+    Of experts a whole layer is, and twice while it is put together from the files' matrices. Modelled, not run
+    (transformers 5, `convert_and_load_state_dict_in_model`): in the worst case the largest comes last.
     """
     matrices = [each for each in model.modules() if isinstance(each, (Linear4bit, Linear8bitLt))]
     sizes = [each.in_features * each.out_features for each in matrices]
@@ -158,7 +158,7 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
 
 
 def prepare(model: Any, checkpointing: str) -> None:
-    """As trl's trainer and ours prepare it."""
+    """Prepare `model` as trl's trainer and ours do."""
     fuse(model)
     compute_in_input_dtype(model)
     model.train()
@@ -166,7 +166,7 @@ def prepare(model: Any, checkpointing: str) -> None:
 
 
 def own_model(counter: Counter, model: Any) -> None:
-    """Tell the counter of a model's own tensors, each in its category."""
+    """Count a model's own tensors, each in its category."""
     constants: list[torch.Tensor] = []
     weights: list[torch.Tensor] = list(model.buffers())
     adapters: list[torch.Tensor] = []

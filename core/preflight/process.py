@@ -1,4 +1,4 @@
-"""The warm helper: previews and checks for the server, in a process that may import torch. Both ends of it.
+"""The warm helper: previews and checks for the server in a process that may import torch. Both ends of it.
 
 python -m core.preflight.process      (started by `Helper`, speaks JSON lines)
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.preflight.dataset_session import DatasetSession
 
 IDLE_SECONDS = 15 * 60
-# So long a check waits for the data to be read; a page stays answered meanwhile.
+# How long a check waits for the data to be read; pages stay responsive meanwhile.
 PATIENCE_SECONDS = 3.0
 
 
@@ -177,7 +177,7 @@ _imports = threading.Thread(target=lambda: __import__("core.memory.estimate"), n
 
 
 def _wait_for_imports() -> None:
-    """Until what the helper's start imports is there: two threads amid transformers' import see halves of modules."""
+    """Wait for the imports of the helper's start: two threads importing transformers see half-made modules."""
     if _imports.is_alive():
         _imports.join()
 
@@ -192,7 +192,7 @@ def _tokenizer(model: str) -> Any:
 
 
 class _Idle:
-    """Ends the process when nothing was asked for a while: the memory is the person's."""
+    """Ends the process when nothing was asked for a while, to free its memory."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()

@@ -1,4 +1,4 @@
-"""What is allowed and yet likely to disappoint: said before a run and in its events, never in its way."""
+"""What is allowed and yet likely to disappoint: shown before a run and in its events, never refused."""
 
 from __future__ import annotations
 

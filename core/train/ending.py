@@ -1,4 +1,4 @@
-"""How a run ends: its result and adapter, and what is kept of it when it cannot go on."""
+"""How a run ends: its result and adapter, and what is saved when it cannot continue."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. What was 
 
 
 def save_adapter(run: Run, model: Any, tokenizer: Any) -> None:
-    """The result in PEFT's format, with the tokenizer and the template that it was trained with.
+    """Save the adapter in PEFT's format, with the tokenizer and the template that it was trained with.
 
-    Written beside and renamed, so that there is never a part of it. Raises DiskIsFull.
+    Written beside and renamed, so that it is never incomplete. Raises DiskIsFull.
     """
     _keep_adapter(run, model.save_pretrained, tokenizer)
 
@@ -53,8 +53,8 @@ def _keep_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> 
 
 
 def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoReturn:
-    """The last checkpoint found no room; the adapter alone is smaller and may. Raises DiskIsFull with what is kept."""
-    assert watcher is not None  # it is who saves
+    """There was no room for the last checkpoint: try the adapter alone. Raises DiskIsFull saying what was saved."""
+    assert watcher is not None  # there is a watcher, or nothing would have been saved
     try:
         save_adapter(run, watcher.trainer.model, watcher.trainer.processing_class)
     except DiskIsFull:
@@ -63,7 +63,7 @@ def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoRetur
 
 
 def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget) -> None:
-    """result.json: what the run came to. Losses in nats a token, sizes in bytes, seconds since it was started."""
+    """Write result.json. Losses are in nats a token, sizes in bytes, seconds since the run was started."""
     tally, measured, used = watcher.tally, watcher.evaluator, sampler.peaks()
     predicted = run.plan().get("peak_bytes")
     _report_memory(run, predicted, used["process"])
@@ -93,7 +93,7 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
 
 
 def warn_of_unlearned(run: Run, model: Any) -> None:
-    """Warn of adapters that are at the end as they began: no row has reached their layers. Of fresh ones, B is zero."""
+    """Warn of fresh adapters whose B is still zero at the end: no row reached their layers."""
     layers = [layer for _, layer in lora_layers(model)]
     still = sum(not bool(layer.lora_B[ADAPTER].weight.any()) for layer in layers)
     if still:
@@ -141,7 +141,7 @@ def out_of_memory(
 
 
 def _smallest_budget(run: Run, budget: Budget, error: BaseException) -> str:
-    """At least what the plan says, and what was asked for in vain on top of what was there."""
+    """At least what the plan says, and at least the budget plus the request that failed."""
     asked = error.shortage.asked_bytes if isinstance(error, OutOfRoom) else asked_bytes(str(error))
     smallest = max(run.plan().get("smallest_budget_bytes") or 0, budget.bytes + (asked or 0))
     said = show_size(smallest)

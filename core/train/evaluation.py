@@ -1,4 +1,4 @@
-"""How far a run has come: the loss on held-out rows, and what the model answers to the sample prompts."""
+"""Evaluations in a run: the loss on held-out rows, and the model's replies to the sample prompts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Evaluator:
-    """Measures, asks, and keeps the best adapter. Memory that runs out makes it more modest, never the run end."""
+    """Measures, prompts, and keeps the best adapter. Running out of memory makes it use less; it never ends the run."""
 
     def __init__(self, run: Run, recipe: Recipe, rows: Rows, packed: bool, training_tokens: int) -> None:
         self.run, self.recipe, self.rows, self.packed = run, recipe, rows, packed
@@ -48,9 +48,9 @@ class Evaluator:
         self._prompts_at_once = max(1, len(rows.prompts))
 
     def evaluate(self, trainer: Any, step: int, counts: bool = True) -> None:
-        """Measure and ask after `step`; step 0 is the base, whose adapter says nothing yet and cannot be the best.
+        """Measure the loss and prompt the model after `step`. Step 0 is the base alone, which cannot be the best.
 
-        One that was not planned, where a run is stopped, does not count against the patience that a resumed run has.
+        `counts` is false for the evaluation of a run that is stopped: it was not scheduled, and leaves patience alone.
         """
         trainer.ranks.call_along()
         since = self.best.since
@@ -72,12 +72,12 @@ class Evaluator:
         }
 
     def take_up(self, held: dict[str, Any]) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from what a checkpoint holds."""
         self.best, self.first_loss, self.loss = Best(**held["best"]), held["first_loss"], held["loss"]
         self._tokens, self._prompts_at_once = held["tokens"], held["prompts_at_once"]
 
     def out_of_patience(self) -> bool:
-        """Whether so many evaluations in a row brought nothing better that the run should stop."""
+        """Whether as many evaluations in a row as the recipe allows brought nothing better."""
         patience = self.recipe.evaluation.patience
         return patience is not None and self.best.since >= patience
 
@@ -144,7 +144,7 @@ class Evaluator:
 
 
 def _attempt(trainer: Any, work: Callable[[], T]) -> T | Shortage:
-    """As `attempt`, but one of several processes that compute together cannot try again alone. Raises BudgetError."""
+    """As `attempt`; but a sharded process cannot try again alone, so there it raises BudgetError."""
     done = attempt(work)
     if isinstance(done, Shortage) and trainer.ranks.sharded:
         raise BudgetError(TOGETHER)

@@ -1,4 +1,4 @@
-"""Whether a run is well: losses that are not numbers are counted, and a loss that jumps far away is noticed."""
+"""The health of a run: counts losses that are not numbers, and notices a loss that jumps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One training run from its recipe to its adapter, to be read from top to bottom.
 
-Covered: one device, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a held-out loss and the best adapter by
-it, stop, save and resume at any step, memory that runs out, a loss that is lost, several devices.
+Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a held-out loss and the best
+adapter by it, stop, save and resume at any step, running out of memory, and a loss that is not a number.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from core.train.parallel import ALONE, Ranks
 from core.train.resume import ResumePoint, find_resume_point, read_resume_point
 from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
-from core.train.sharding import deal_out
+from core.train.sharding import shard
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import trainer_config
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
@@ -83,7 +83,7 @@ class PreparedRun:
 def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = None) -> str:
     """Train `run` to its end, as rank 0 where there are several. Returns the state it ended in: 'finished', 'stopped'.
 
-    `heartbeat` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
+    `heartbeat` records what the run is doing. Raises NibbleError for what a person can fix; what was learned is saved.
     """
     recipe, chosen = run.recipe(), device()
     start = find_resume_point(run)
@@ -100,10 +100,12 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
             watcher = make_watcher(run, prepared, sampler, heartbeat or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
-            if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
+            if (
+                start is not None and start.step >= prepared.steps
+            ):  # it ended after its last step, before its adapter was saved
                 restore_adapter(start.folder, prepared.model)
             else:
-                (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier ending, which this run goes beyond
+                (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier end
                 with hashing_base(run, found):
                     watcher.trainer.train()
         except StoppedBeforeLearning:
@@ -126,7 +128,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
 
 
 def hashing_base(run: Run, found: FoundModel) -> AbstractContextManager[None]:
-    """While it lasts, what a base in a folder holds is hashed; one of the Hub is known by its commit."""
+    """A context in which a base in a folder is hashed in the background; one from the Hub is known by its commit."""
     if found.folder is None or found.revision is not None:
         return nullcontext()
     return hashing_meanwhile(run.dir / FILE, found.folder, Workspace(run.workspace).state / "base-hashes.json")
@@ -143,7 +145,7 @@ def prepare(
 ) -> PreparedRun:
     """Load the model, render the data, and decide what the recipe left open.
 
-    `resumed` is the checkpoint that the run goes on from: then it keeps to what was decided.
+    `resumed` is the checkpoint that the run continues from; its decisions are kept.
     """
     set_seed(recipe.train.seed)
     bits = recipe.quantization.bits
@@ -170,7 +172,7 @@ def prepare(
         report_start(run, recipe, tokenizer)
     report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
-        deal_out(model, ranks, torch_device(chosen))
+        shard(model, ranks, torch_device(chosen))
     packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
@@ -192,14 +194,14 @@ def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budg
 
 
 def report_files(run: Run, found: FoundModel) -> None:
-    """What of the model's files is not used, or could not be looked at. Raises ModelError where weights are missing."""
+    """Report which of the model's files are unused or unreadable. Raises ModelError where weights are missing."""
     fit = refuse_misfit(found)
     for note in (*fit.notes, *[fit.undecided] * bool(fit.undecided)):
         run.event("model", note)
 
 
 def report_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
-    """How large the model is, and how much of it is quantised: `held` of `core.model.load.quantised`."""
+    """Report the model's size, and how much of it is quantised: `held` comes from `core.model.load.quantised`."""
     few, layers = held
     quantised_part = f", {few:,} of them in {bits} bits" if bits < 16 else f" in {bits} bits"
     run.event(
@@ -214,7 +216,7 @@ def report_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], 
 
 
 def report_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
-    """Which adapter is trained further; a warning where it was trained with another chat template."""
+    """Report the adapter that is trained further, and warn if it was trained with another chat template."""
     lora = recipe.lora
     run.event("adapter", f"{lora.start_from} is trained further, as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
     template = run.start / TEMPLATE_FILE
@@ -227,13 +229,13 @@ def report_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
 
 
 def stop_if_asked(run: Run) -> None:
-    """Between the long stages before the first step: obey a stop."""
+    """Raise StoppedBeforeLearning where a stop was asked for, between the long stages before the first step."""
     if run.is_to_stop():
         raise StoppedBeforeLearning
 
 
 def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartbeat: HeartbeatWriter) -> Watcher:
-    """What happens between the steps."""
+    """The callback that acts between steps."""
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
     settled = {"way": asdict(choices.strategy), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
@@ -244,10 +246,10 @@ def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartb
 
 def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
-    # One way for all: with different optimizers their adapters would part.
+    # One strategy for all: with different optimizers their adapters would diverge.
     choices = replace(prepared.choices, strategy=ranks.from_first(prepared.choices.strategy))
     recipe = choices.settle(prepared.recipe, prepared.model)
-    # Micro-batches are cut from steps that are dealt out for the plan's, also when they have become smaller since.
+    # Steps are dealt out for the plan's micro-batches, also when these have become smaller since.
     now = prepared.start.strategy if prepared.start else choices.strategy
     dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
@@ -264,7 +266,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     )
     if prepared.device.kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
         run.event("optimizer", NO_PAGING)
-    # Passes that all do together cannot be done again by one.
+    # A pass that all processes do together cannot be repeated by one of them.
     kind, batch = prepared.device.kind, recipe.train.effective_batch
     fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
     if now.heap == "returned":

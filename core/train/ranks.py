@@ -152,7 +152,7 @@ def folder_of(run: Run, rank: int) -> Path:
 
 
 def forget_place() -> None:
-    """What another launcher may have left in the environment is not for a run that a person starts."""
+    """Remove what another launcher may have left in the environment: it is not meant for this run."""
     for name in PLACE:
         os.environ.pop(name, None)
 
