@@ -28,29 +28,9 @@ from core.workspace import Workspace
 # Architectures that take positions from `position_ids`, so that packing works; the trainer tests it again on the loaded
 # model, and pads where it does not.
 PACKED = {
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "gpt_neox",
-    "granite",
-    "smollm3",
-    "mixtral",
-    "qwen2_moe",
-    "qwen3_moe",
-    "olmoe",
-    "granitemoe",
-    "phimoe",
-    "deepseek_v3",
-    "glm4_moe",
-    "ernie4_5_moe",
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "gpt_neox", "granite", "smollm3"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "deepseek_v3", "glm4_moe", "ernie4_5_moe"),
 }
-
-
 NOT_PLANNED = ModelError("The memory of a base that is sharded over several devices cannot be planned yet.")
 
 # (tokens, of them trained on) of each conversation that a run would train on.

@@ -60,9 +60,7 @@ def _find(model: PreTrainedModel) -> TextReach:
 
     try:
         config = copy.deepcopy(model.config)
-        if (
-            config._attn_implementation == FLASH
-        ):  # its kernels do not support meta tensors; the layers reached are the same
+        if config._attn_implementation == FLASH:  # has no meta kernels, and reaches the same layers
             config._attn_implementation = "sdpa"
         with torch.device("meta"), no_init_weights():
             twin = type(model)(config).eval()

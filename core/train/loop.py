@@ -100,9 +100,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
             watcher = make_watcher(run, prepared, sampler, heartbeat or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
-            if (
-                start is not None and start.step >= prepared.steps
-            ):  # it ended after its last step, before its adapter was saved
+            if start is not None and start.step >= prepared.steps:  # only its adapter was not saved yet
                 restore_adapter(start.folder, prepared.model)
             else:
                 (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier end
