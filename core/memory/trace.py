@@ -18,9 +18,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 from core.data.batches import Batch
 from core.data.rendering.render import IGNORED
 from core.memory.activation_offload import Offloaded
-from core.memory.meta_attention import attention_of
-from core.memory.meta_dropout import dropout_of
-from core.memory.meta_moe import experts_on
+from core.memory.meta_kernels import kernels_of
 from core.memory.op_cache import OpCache
 from core.memory.optimizer_states import OptimizerStates
 from core.memory.tensor_counter import Counter
@@ -129,7 +127,7 @@ def trace(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates.of(optimizer, device_kind, model)
     counter = Counter(_made)
-    with counter, attention_of(device_kind), dropout_of(device_kind), experts_on(device_kind):
+    with counter, kernels_of(device_kind):
         own_model(counter, model)
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
