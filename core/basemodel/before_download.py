@@ -30,10 +30,10 @@ def refuse_misfit_online(found: FoundModel, stop: Callable[[], bool] = lambda: F
         **wanted, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         try:
-            said = _wait(child, stop)
+            output = _wait(child, stop)
         finally:
             child.kill()
-    lines = said.decode("utf-8", "replace").strip().splitlines()
+    lines = output.decode("utf-8", "replace").strip().splitlines()
     if child.returncode == 0 and lines and (error := json.loads(lines[-1])["error"]):
         raise ModelError(error)
 

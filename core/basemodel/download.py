@@ -132,7 +132,7 @@ class _Crew:
                 self._waiting.get_nowait().run()
             except (queue.Empty, Halted):
                 return
-            except Exception as error:  # told by the thread that waits for this one
+            except Exception as error:  # raised by the thread that waits for this one
                 self._failures.append(error)
 
     def raise_failure(self, model_id: str) -> None:

@@ -1,7 +1,7 @@
 """Holds a base in a folder to what it was when its run began, as a commit does for one of the Hub. Imports no torch.
 
 An adapter works over one base only, and replaced files would go unnoticed. The run's base.json keeps of each file: its
-size and times, which show cheaply that it was not touched; the hash of a sample, which tells other weights in
+size and times, which show cheaply that it was not touched; the hash of a sample, which detects other weights in
 milliseconds; and the hash of the whole file, which for large files is computed while the run trains. Times that differ
 prove nothing: then the contents decide.
 """
@@ -60,17 +60,17 @@ def pin_of(folder: Path, known: Pinned | None = None) -> Pinned:
 
 
 def stamp_of(folder: Path) -> tuple[Any, ...]:
-    """What tells cheaply whether any file of the base in `folder` was touched; empty where it is gone."""
+    """A cheap stamp that changes when any file of the base in `folder` is touched; empty where the folder is gone."""
     try:
         return tuple((name, *_stamp(file)) for name, file in _files(folder).items())
     except OSError:
         return ()
 
 
-def change_of(folder: Path, pinned: Pinned, say: Callable[[str], None] | None = None) -> Change | None:
+def change_of(folder: Path, pinned: Pinned, report: Callable[[str], None] | None = None) -> Change | None:
     """The first file of the base in `folder` that is not what was `pinned`; None where all are.
 
-    Large files are read whole only where somebody waits who is told so by `say`, and only if they were touched.
+    Large files are read whole only if they were touched, and where `report` can tell somebody who waits.
     """
     files = _files(folder)
     for name in sorted({*pinned, *files}):
@@ -78,7 +78,7 @@ def change_of(folder: Path, pinned: Pinned, say: Callable[[str], None] | None = 
             return Change(name, "is gone")
         if name not in pinned:
             return Change(name, "was not there")
-        change = _changed(files[name], pinned[name], say)
+        change = _changed(files[name], pinned[name], report)
         if change:
             return Change(name, change)
     return None
@@ -183,7 +183,7 @@ def _untouched(file: Path, pinned: dict[str, Any]) -> bool:
     return bool(_stamp(file) == pinned["stamp"])
 
 
-def _changed(file: Path, pinned: dict[str, Any], say: Callable[[str], None] | None) -> str:
+def _changed(file: Path, pinned: dict[str, Any], report: Callable[[str], None] | None) -> str:
     """What is otherwise about `file` than was `pinned`, as the end of a sentence; '' where nothing is."""
     stamp, was = _stamp(file), pinned["stamp"]
     if stamp == was:
@@ -193,9 +193,9 @@ def _changed(file: Path, pinned: dict[str, Any], say: Callable[[str], None] | No
     other = "holds something else than it did"
     if _sample(file) != pinned["sample"]:
         return other
-    if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or say is None:
+    if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or report is None:
         return ""
-    say(f"{file.name} was touched since the run began: comparing its content.")
+    report(f"{file.name} was touched since the run began: comparing its content.")
     return "" if _whole_at_once(file) == pinned["sha256"] else other
 
 

@@ -174,7 +174,7 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
     from core.runs.tail import Tail
 
     metrics, events = Tail(run.dir / "metrics.jsonl"), Tail(run.dir / "events.jsonl")
-    told, looked, line = "", 0.0, cli_download.ProgressLine()
+    shown, looked, line = "", 0.0, cli_download.ProgressLine()
     while True:
         status = run.status()
         if status.active and status.message.startswith("Downloading "):
@@ -190,25 +190,25 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
         if status.state not in OPEN:
             return str(status.state)
         if time.monotonic() - looked >= LOOK_EVERY_SECONDS:
-            looked, told = time.monotonic(), _look_after(run, supervisor, told)
+            looked, shown = time.monotonic(), _look_after(run, supervisor, shown)
         time.sleep(0.2)
 
 
-def _look_after(run: Any, supervisor: Any, told: str) -> str:
+def _look_after(run: Any, supervisor: Any, shown: str) -> str:
     """Start what can be started, and end what does not stop. Says what `run` waits for, or why it may hang.
 
-    Returns what that was about; what is about `told` is not said again.
+    Returns what that was about; nothing is printed about what was `shown` last.
     """
     from core.runs.heartbeat import hanging
 
     supervisor.advance()
-    about, said = "", ""
+    about, message = "", ""
     if run.status().state == "queued":
-        about = said = f"Queued. {supervisor.waits_for()}"
+        about = message = f"Queued. {supervisor.waits_for()}"
     elif why := hanging(run):
-        about, said = "hanging", f"· {why}"
-    if about and about != told:
-        print(said, file=sys.stderr)
+        about, message = "hanging", f"· {why}"
+    if about and about != shown:
+        print(message, file=sys.stderr)
     return about
 
 

@@ -91,14 +91,14 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
     if recipe.lora.start_from is None:
         return recipe, None
     start = find_starting_adapter(recipe.lora.start_from, workspace)
-    said = _said(recipe)
-    values = {key: value for key, value in start.settings.items() if key not in said}
+    given = _given(recipe)
+    values = {key: value for key, value in start.settings.items() if key not in given}
     settled = make_recipe({**recipe.model_dump(), **values})
     _refuse_other_base(settled, start)
     for key in ("lora.rank", "lora.alpha", "lora.scaling", "lora.dora", "lora.targets", "lora.extra_modules"):
-        if key in said and not _agree(key, said[key], start):
+        if key in given and not _agree(key, given[key], start):
             raise RecipeError(
-                f"{key}: {_shown(said[key])} is not possible: the adapter {start.source.label} has "
+                f"{key}: {_shown(given[key])} is not possible: the adapter {start.source.label} has "
                 f"{_shown(start.settings[key])}, and is trained further as it is. Set it to that, or choose a fresh "
                 f"adapter ({SETTING})."
             )
@@ -126,21 +126,21 @@ def _is_sound(config: dict[str, Any]) -> bool:
     return isinstance(rank, int) and isinstance(alpha, (int, float)) and isinstance(whole, (list, type(None)))
 
 
-def _said(recipe: Recipe) -> dict[str, Any]:
+def _given(recipe: Recipe) -> dict[str, Any]:
     """What the recipe itself says of the model and the adapter, by dotted key."""
     groups = {"lora": recipe.lora, "quantization": recipe.quantization}
-    said = {f"{name}.{key}": getattr(group, key) for name, group in groups.items() for key in group.model_fields_set}
-    return said | ({"model": recipe.model} if "model" in recipe.model_fields_set else {})
+    given = {f"{name}.{key}": getattr(group, key) for name, group in groups.items() for key in group.model_fields_set}
+    return given | ({"model": recipe.model} if "model" in recipe.model_fields_set else {})
 
 
-def _agree(key: str, said: Any, start: StartingAdapter) -> bool:
+def _agree(key: str, given: Any, start: StartingAdapter) -> bool:
     own = start.settings[key]
     if key == "lora.extra_modules":
-        return set(said) == set(own)
-    if key != "lora.targets" or said == own:
-        return bool(said == own)
+        return set(given) == set(own)
+    if key != "lora.targets" or given == own:
+        return bool(given == own)
     linear = _linear(start.source)
-    return bool(linear) and all(wanted(name, said) == wanted(name, own) for name in linear)
+    return bool(linear) and all(wanted(name, given) == wanted(name, own) for name in linear)
 
 
 def _refuse_other_base(recipe: Recipe, start: StartingAdapter) -> None:

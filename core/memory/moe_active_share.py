@@ -9,7 +9,7 @@ _CHOSEN = ("num_experts_per_tok", "moe_k", "num_experts_per_token")
 
 
 def active_share(config: dict[str, Any], parameters: int) -> float:
-    """The share of `parameters` that computes for one token: 1 where there are no experts, or they cannot be told.
+    """The share of `parameters` that computes for one token: 1 where there are no experts, or the config does not say.
 
     An expert is three matrices, (inner, hidden) or its transpose, as in all mixtures since Mixtral.
     """

@@ -258,10 +258,10 @@ def main(model: str, revision: str | None = None) -> None:
     """Print `{"error": sentence or null, "said": [...]}` of a model."""
     try:
         fit = refuse_misfit(find_model(model, revision))
-        told: dict[str, Any] = {"error": None, "said": [*fit.notes, *[fit.undecided] * bool(fit.undecided)]}
+        answer: dict[str, Any] = {"error": None, "said": [*fit.notes, *[fit.undecided] * bool(fit.undecided)]}
     except NibbleError as error:
-        told = {"error": str(error), "said": []}
-    print(json.dumps(told))
+        answer = {"error": str(error), "said": []}
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
             )
         model.tie_weights()
     except Exception as error:  # whatever an architecture's own code says to a config that it cannot use
-        said = telling_line(error)
-        if said.startswith("Unrecognized configuration class"):
+        reason = telling_line(error)
+        if reason.startswith("Unrecognized configuration class"):
             raise ModelError(
                 f"Models of the kind {kind!r} cannot be trained here: the installed transformers has no language model "
                 "of that kind that works on text alone. Choose another model."
             ) from None
         raise ModelError(
-            f"A model of the kind {kind!r} cannot be laid out from its config.json, so it cannot be loaded: {said}."
+            f"A model of the kind {kind!r} cannot be laid out from its config.json, so it cannot be loaded: {reason}."
         ) from None
     return model
 

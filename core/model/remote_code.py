@@ -29,8 +29,8 @@ def admit(found: FoundModel) -> None:
     try:
         _register(kind, read_settings(folder / RECORD)["classes"], str(folder))
     except Exception as error:  # whatever code of strangers does when it is loaded
-        said = telling_line(error)
-        raise ModelError(f"The code of {found.label} does not run with the installed transformers: {said}.") from None
+        reason = telling_line(error)
+        raise ModelError(f"The code of {found.label} does not run with the installed transformers: {reason}.") from None
     _registered[kind] = folder
 
 

@@ -1,4 +1,4 @@
-"""One look at a dataset: the check that goes on in a thread, and what can be asked of it meanwhile."""
+"""The inspection of a dataset: a check that runs in a thread, and what it can answer meanwhile."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class _Work:
     def _inspected(
         self, workspace: Workspace, recipe: dict[str, Any], until: tuple[str, ...] = ("done", "failed")
     ) -> Answer:
-        """How far the look at the recipe's data is, after a moment for it to come to one of the stages `until`."""
+        """The state of the recipe's dataset, after waiting a moment for one of the stages `until`."""
         session = self._on(workspace)
         state = session.open(recipe)
         deadline = time.monotonic() + PATIENCE_SECONDS

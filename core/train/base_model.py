@@ -14,7 +14,7 @@ from core.runs.store import Run
 from core.sizes import show_bytes, show_duration
 from core.workspace import write_json
 
-TOLD_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 
 def have_base(run: Run, recipe: Recipe, held: bool = True) -> FoundModel:
@@ -37,7 +37,7 @@ def _hold(run: Run, found: FoundModel) -> None:
     assert found.folder is not None  # what has no commit is a folder
     pinned = read_pin(run.dir / FILE)
     if pinned is not None:
-        change = change_of(found.folder, pinned, lambda said: run.write_status(message=said))
+        change = change_of(found.folder, pinned, lambda message: run.write_status(message=message))
         if change is not None:
             raise ModelError(change.sentence(f"run {run.id}, {found.label},"))
         whole = {name: entry["sha256"] for name, entry in pinned.items()}
@@ -54,16 +54,16 @@ def _hold(run: Run, found: FoundModel) -> None:
 def _download(run: Run, found: FoundModel) -> FoundModel:
     run.write_status(message="Looking at what the model's files hold.")
     refuse_misfit_online(found, run.is_to_stop)
-    began, needed, told = time.monotonic(), found.download_bytes, 0.0
+    began, needed, reported = time.monotonic(), found.download_bytes, 0.0
     last: Progress | None = None
     files = f"{show_bytes(needed)} in {len(found.files)} files, commit {str(found.revision)[:7]}"
     run.event("download", f"{found.label} is not on this machine and is downloaded from Hugging Face: {files}.")
 
     def tell(progress: Progress) -> None:
-        nonlocal last, told
+        nonlocal last, reported
         last = progress
-        if time.monotonic() - told >= TOLD_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
             run.write_status(message=progress.line(), heartbeat=time.time())
 
     try:

@@ -76,8 +76,8 @@ def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int)
         heap="kept",
         optimizer=optimizer_for(rules.optimizer).name,
     )
-    said = telling_line(error)
-    because = f"this model's step cannot be traced ({said}), so a frugal way is taken"
+    reason = telling_line(error)
+    because = f"this model's step cannot be traced ({reason}), so a frugal way is taken"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
     return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 

@@ -144,8 +144,8 @@ def _smallest_budget(run: Run, budget: Budget, error: BaseException) -> str:
     """At least what the plan says, and at least the budget plus the request that failed."""
     asked = error.shortage.asked_bytes if isinstance(error, OutOfRoom) else asked_bytes(str(error))
     smallest = max(run.plan().get("smallest_budget_bytes") or 0, budget.bytes + (asked or 0))
-    said = show_size(smallest)
-    return "more than that" if smallest <= budget.bytes or said == show_size(budget.bytes) else f"{said} or more"
+    shown = show_size(smallest)
+    return "more than that" if smallest <= budget.bytes or shown == show_size(budget.bytes) else f"{shown} or more"
 
 
 def loss_is_lost(run: Run, sampler: MemorySampler, budget: Budget, lost: LossIsLost) -> NoReturn:

@@ -115,19 +115,19 @@ class Evaluator:
         return None
 
     def _ask(self, trainer: Any, step: int) -> None:
-        said = self._answers(trainer)
-        if said is None:
+        replies = self._answers(trainer)
+        if replies is None:
             self.run.event("warning", NO_ANSWERS)
             return
-        for prompt, answer in zip(self.rows.prompts, said, strict=True):
+        for prompt, answer in zip(self.rows.prompts, replies, strict=True):
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
 
     def _answers(self, trainer: Any) -> list[str] | None:
         """In the order of the prompts; None where even one at once is too much."""
         while self._prompts_at_once:
-            said = _attempt(trainer, partial(self._asked, trainer))
-            if not isinstance(said, Shortage):
-                return said
+            replies = _attempt(trainer, partial(self._asked, trainer))
+            if not isinstance(replies, Shortage):
+                return replies
             if not renewed():
                 self._prompts_at_once //= 2
         return None
@@ -136,11 +136,11 @@ class Evaluator:
         model, prompts, size = trainer.model, self.rows.prompts, self._prompts_at_once
         most = self.recipe.evaluation.max_new_tokens
         model.eval()
-        said: list[str] = []
+        replies: list[str] = []
         for start in range(0, len(prompts), size):
-            said += answers(model, trainer.processing_class, prompts[start : start + size], most)
+            replies += answers(model, trainer.processing_class, prompts[start : start + size], most)
         model.train()
-        return said
+        return replies
 
 
 def _attempt(trainer: Any, work: Callable[[], T]) -> T | Shortage:

@@ -93,8 +93,8 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
         ranks.meet()
         ranks.from_first(folder)
         budget = read_budget(recipe, found, chosen, ranks.count)
-        for said in advice(recipe, found, chosen.kind) if start is None else []:
-            run.event("warning", said)
+        for sentence in advice(recipe, found, chosen.kind) if start is None else []:
+            run.event("warning", sentence)
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)

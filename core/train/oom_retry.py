@@ -49,9 +49,9 @@ def attempt(work: Callable[[], T]) -> T | Shortage:
     return shortage
 
 
-def asked_bytes(said: str) -> int | None:
+def asked_bytes(message: str) -> int | None:
     """The request that an out-of-memory error names, in bytes; torch says it differently on a CPU and on a GPU."""
-    found = _ASKED.search(said)
+    found = _ASKED.search(message)
     return round(float(found[1]) * _UNITS[found[2].lower()]) if found else None
 
 

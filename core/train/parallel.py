@@ -96,9 +96,9 @@ class Ranks:
         """Rank 0's `value`, in every process."""
         if self.count == 1:
             return value
-        said = [value]
-        dist.broadcast_object_list(said, src=0)
-        return said[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 ALONE = Ranks()
@@ -125,9 +125,9 @@ class KeepInStep(TrainerCallback):
 
     def _as_first_does(self, step: int, stop: bool) -> bool:
         """Evaluate along until rank 0 says whether to stop."""
-        while (said := self.ranks.from_first(stop)) == EVALUATE:
+        while (answer := self.ranks.from_first(stop)) == EVALUATE:
             self.watcher.evaluate_along(step)
-        return bool(said)
+        return bool(answer)
 
 
 def join(device: str, sharded: bool) -> Ranks:

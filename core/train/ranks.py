@@ -79,8 +79,8 @@ class OtherProcesses:
         threading.Thread(target=self._watch, daemon=True).start()
         on = "GPUs" if self.cards else "processes"
         what = "a part of the model" if self.run.recipe().train.sharded else "the whole model"
-        said = f"{self.count} {on} train together: each holds {what} and takes its share of every step."
-        self.run.event("devices", said)
+        sentence = f"{self.count} {on} train together: each holds {what} and takes its share of every step."
+        self.run.event("devices", sentence)
         return self
 
     def __exit__(

@@ -26,9 +26,9 @@ def shard(model: PeftModel, ranks: Ranks, device: torch.device) -> None:
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ModelError("This model's layers cannot be told apart, so not be dealt out. Leave train.sharded off.")
+        raise ModelError("This model's layers cannot be told apart, so it cannot be sharded. Leave train.sharded off.")
     if next(experts_of(model), None) is not None:
-        raise ModelError("A mixture of experts cannot be dealt out to several devices yet. Leave train.sharded off.")
+        raise ModelError("A mixture of experts cannot be sharded yet. Leave train.sharded off.")
     mesh = init_device_mesh(device.type, (ranks.count,))
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for layer in layers:

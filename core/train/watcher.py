@@ -57,7 +57,7 @@ class StepTally:
 
 
 class Watcher(TrainerCallback):
-    """transformers calls this between steps. `trainer` is set once there is one; `heartbeat` is told what happens."""
+    """transformers calls this between steps. `trainer` is set once there is one; `heartbeat` records what happens."""
 
     trainer: Any
 
@@ -234,7 +234,7 @@ class Watcher(TrainerCallback):
         write_json(self.run.dir / "plan.json", {**plan, "changed": [*plan.get("changed", []), change]})
 
     def save(self, step: int, last: bool = False) -> None:
-        """Write a checkpoint now. A full disk is told. Raises DiskIsFull where this is the run's `last` one."""
+        """Write a checkpoint now. A full disk is reported. Raises DiskIsFull where this is the run's `last` one."""
         self.save_asked = False
         with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)

@@ -43,7 +43,7 @@ def main(folder: str) -> int:
     with held:
         _take_over(run)
         signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
-        with HeartbeatWriter(run, os.getpid()) as heartbeat, KeptAwake(lambda said: run.event("awake", said)):
+        with HeartbeatWriter(run, os.getpid()) as heartbeat, KeptAwake(lambda message: run.event("awake", message)):
             state, message = _work(run, heartbeat)
     run.write_status(state=state, ended=time.time(), message=message)
     tell_end(run)
