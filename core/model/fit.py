@@ -175,10 +175,9 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
     missing, misshaped, total = loaded.missing, loaded.misshaped, len(model.state_dict())
     found = []
     if missing:
-        random = "they would be random" if len(missing) > 1 else "it would be random"
         found.append(
             f"its files lack {len(missing):,} of the {total:,} weights that its config.json asks for "
-            f"({_first(missing)}), and {random}"
+            f"({_first(missing)}), which would be random"
         )
     if misshaped:
         name, have, wants = misshaped[0]
@@ -187,9 +186,9 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
             f"than config.json asks for ({name} is {_by(have)} instead of {_by(wants)})"
         )
     if foreign:
-        left = "they would be left out" if len(foreign) > 1 else "it would be left out"
         found.append(
-            f"its files hold {_weights(foreign)} that config.json has no place for ({_first(foreign)}), and {left}"
+            f"its files hold {_weights(foreign)} that config.json has no place for ({_first(foreign)}), which would be "
+            "left out"
         )
     if not found:
         return ""
@@ -239,13 +238,12 @@ def refuse_random(model: PreTrainedModel, info: dict[str, Any], label: str) -> N
         held = module.weight if isinstance(module, (Linear4bit, Linear8bitLt)) else None
         if held is not None and _unpacked(held) != (module.out_features, module.in_features):
             misshaped.append(f"{name}.weight")
-    for names, what in ((missing, "are not in its files"), (misshaped, "have another shape in its files")):
+    for names, what in ((missing, "not in its files"), (misshaped, "of another shape in its files")):
         if names:
-            one = {"are": "is", "have": "has"}
-            does = " ".join(one.get(word, word) for word in what.split()) if len(names) == 1 else what
+            are = "is" if len(names) == 1 else "are"
             raise ModelError(
-                f"{label}: {_weights(names)} of the model {does} ({names[0]}), and would be random. Download the model "
-                "again, or take a copy whose weights and config.json belong together."
+                f"{label}: {_weights(names)} of the model {are} {what} ({names[0]}), and would be random. Download the "
+                "model again, or take a copy whose weights and config.json belong together."
             )
 
 
