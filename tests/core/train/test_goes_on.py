@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -402,8 +403,8 @@ def test_the_best_is_the_lowest_loss_and_patience_counts_what_comes_after(tmp_pa
     assert not evaluator.out_of_patience()
     best.take(20, math.nan)
     assert evaluator.out_of_patience()
-    assert best.told() == {"step": 10, "eval_loss": 1.5}
-    assert Best(**best.as_dict()) == best
+    assert best.summary() == {"step": 10, "eval_loss": 1.5}
+    assert Best(**asdict(best)) == best
 
 
 def test_perplexity_is_e_to_the_loss() -> None:
