@@ -52,6 +52,13 @@ def test_groups_that_do_not_fit_are_exchanged_or_overshot_by_least() -> None:
     assert len(split(ones_and_a_giant, 0.08, 100, 0)[1]) == 8
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_two_groups_remain_whatever_the_seed(seed: int) -> None:
+    keys = [0, 0, 0, 1, 2, 3]
+    train, held = split(keys, 0.5, 100, seed)
+    assert len(held) in (2, 3) and len({keys[index] for index in train}) >= 2
+
+
 @given(
     keys=st.lists(st.integers(0, 20), max_size=120),
     fraction=st.floats(0.0, 0.5),
@@ -67,8 +74,8 @@ def test_equal_keys_are_never_parted(keys: list[int], fraction: float, most: int
     wanted, smallest = min(most, round(len(keys) * fraction)), min(Counter(keys).values(), default=0)
     if held:
         assert abs(len(held) - wanted) <= max(Counter(keys).values())
-    elif len(set(keys)) > 2 and wanted >= smallest:
-        assert len(set(keys)) - 1 < 3 or wanted < max(Counter(keys).values())
+    else:
+        assert len(set(keys)) < 3 or wanted < smallest
 
 
 def test_copies_and_rows_that_ask_the_same_share_a_key() -> None:
