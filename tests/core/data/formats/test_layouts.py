@@ -24,8 +24,8 @@ def test_the_recipe_takes_every_layout(name: str) -> None:
 def test_a_layout_that_there_is_not_is_refused_with_all_that_there_are() -> None:
     with pytest.raises(RecipeError) as refused:
         make_recipe({"data.format": "word", "lora.rank": 0})
+    *others, last = (f"'{name}'" for name in FORMATS)
     assert str(refused.value) == (
-        "data.format: 'word' is not possible; allowed: 'auto', 'messages', 'sharegpt', 'dolly', 'alpaca', "
-        "'question-answer', 'prompt-completion', 'preference', 'kto', 'guanaco', 'text' or 'mapping'. "
+        f"data.format: 'word' is not possible; allowed: {', '.join(others)} or {last}. "
         "lora.rank: 0 is not possible; allowed: 1 to 512."
     )
