@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,11 +51,6 @@ def _part(message: Message) -> str:
     if message.keys() <= _PLAIN:
         return f"{message['role']}\x1f{message['content']}"
     return json.dumps({key: value for key, value in message.items() if key != "weight"}, sort_keys=True, default=str)
-
-
-def duplicate_keys(conversations: Iterable[Conversation]) -> array[int]:
-    """A key for each conversation; those that ask the same, exact copies among them, have the same key."""
-    return array("q", (keys_of(conversation).prompt for conversation in conversations))
 
 
 def keys_for_rows(rows: Iterable[int], conversations: Iterable[Conversation]) -> list[int]:

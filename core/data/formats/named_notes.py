@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from core.data.conversation import Finding
-from core.data.formats.row_reading import Severity, Worth
+from core.data.conversation import Finding, Severity
+from core.data.formats.row_reading import Worth
 
 # A finding names at most so many rows and so many names; the count goes on.
 MOST_ROWS = 1000

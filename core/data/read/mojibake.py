@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from ftfy.badness import is_bad
+
+from core.data.conversation import texts_in
 
 _REPLACED, *_READ_TWICE = (sign.encode() for sign in ("\N{REPLACEMENT CHARACTER}", "占쏙옙", "锟斤拷"))
 # A letter of UTF-8 that was read as Windows-1252 or Latin-1 begins with one of Â to ô, and one of what the bytes 80 to
@@ -33,16 +34,4 @@ def is_garbled_json(line: str) -> bool:
 
 def any_garbled(value: Any) -> bool:
     """Whether any text within `value`, lists and objects included, is garbled."""
-    return any(is_garbled(text) for text in _texts(value))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, dict):
-            waiting.extend(each.values())
-        elif isinstance(each, list):
-            waiting.extend(each)
+    return any(is_garbled(text) for text in texts_in(value))
