@@ -22,12 +22,13 @@ from core.export.destination import Broken
 from core.export.proof.checks import ProofCheck, Say
 from core.export.proof.compare_texts import PROMPTS, hold_texts, replies_of
 from core.export.proof.conversations import ProofConversation
-from core.export.proof.divergence import Answers, answers, held_together, logits
+from core.export.proof.divergence import Answers, answers, held_together, likelihoods, logits
 from core.export.proof.loaded_model import LoadedModel, place_for
-from core.export.proof.open_export import BY_LLAMA_CPP, open_export
+from core.export.proof.open_export import open_export
+from core.export.proof.readers.llama_cpp import LlamaCppReader
 from core.export.proof.readers.ollama import OllamaReader
 from core.export.proof.readers.reader import CannotRender, Reader
-from core.export.proof.readers.transformers import TransformersReader
+from core.export.proof.readers.transformers import TransformersReader, load_gguf
 from core.export.proof.reference import Reference
 from core.export.proof.report import NOT_OPENED
 from core.generation.generate import stop_ids
@@ -41,7 +42,12 @@ from core.workspace import Workspace, write_json
 
 LONGEST_TOKENS = 512
 ENDS = "what ends a reply"
+# So many of llama.cpp's likeliest tokens are compared.
+LIKELIEST = 64
+# Whatever the type of the tensors, llama.cpp rounds some of what it computes to fp16, such as Gemma's GELU.
+LLAMA_CPP_EPS = torch.finfo(torch.float16).eps
 Job = dict[str, Any]
+Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,22 +96,12 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     known = embedding_rows(find_model(job["reference"]["model"], job["reference"]["revision"]))
     asked = _asked(reference_of(job), reader, talks_in(job), job["most"], known)
     reference = _chat(job, asked, say)
-    checks: list[ProofCheck]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
-    if "over" in job["artefact"]:
-        if reader is None:
-            raise NibbleError(f"base and adapter apart are put together by llama.cpp alone: {MISSING}")
-        found = _by_llama_cpp(job, reader, asked, reference, eps, say)
-        checks = [answers(found, reader.name)]
-        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": _as_json(checks)}
-    told, by = _export(job, reader, asked, reference.replies, say)
-    eps = max(eps, torch.finfo(told.dtype).eps)
-    found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
-    of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
-    checks = [answers(found, by), of_logits]
-    if job["artefact"]["kind"] in BY_LLAMA_CPP and reader is not None:
-        found["llama_cpp"] = _by_llama_cpp(job, reader, asked, reference, eps, say)
-        checks.append(answers(found["llama_cpp"], reader.name))
+    if isinstance(reader, (LlamaCppReader, OllamaReader)):
+        found, checks = _by_llama_cpp(job, reader, asked, reference, max(eps, LLAMA_CPP_EPS), say)
+        found = {**found, "llama_cpp": found}
+    else:
+        found, checks = _by_transformers(job, reader, asked, reference, eps, say)
     return {**found, "checks": _as_json(checks)}
 
 
@@ -172,22 +168,25 @@ def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
     return lambda most: {**Sampling(greedy=True).as_arguments(), **ends, "max_new_tokens": most}
 
 
-def _export(
-    job: Job, reader: Reader | None, asked: ProofPrompts, given: list[list[int]], say: Say
-) -> tuple[Answers, str]:
-    """The export's replies and its logits of `given` ones, and by whom."""
-    if isinstance(reader, TransformersReader):
-        return _ask(lambda: reader.speaker, "the export", asked.export, job["new_tokens"], given, say), reader.name
-    from core.export.gguf.reader import load_gguf
+def _by_transformers(
+    job: Job, reader: Reader | None, asked: ProofPrompts, reference: Answers, eps: float, say: Say
+) -> tuple[Found, list[ProofCheck]]:
+    """The export's replies, and its logits of the reference's replies.
 
-    load = job["artefact"]
+    `reader` None: it is a GGUF, and llama.cpp is not here; transformers loads it.
+    """
+    by = reader.name if reader is not None else "transformers"
 
     def speaker() -> LoadedModel:
-        here = place_for(load["parameters"], packed=False)
-        model = load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
-        return LoadedModel(model.eval(), _as_the_chat(job["stop"]))
+        if isinstance(reader, TransformersReader):
+            return reader.speaker
+        return load_gguf(job["artefact"], _as_the_chat(job["stop"]))
 
-    return _ask(speaker, "the export", asked.export, job["new_tokens"], given, say), "transformers"
+    told = _ask(speaker, "the export", asked.export, job["new_tokens"], reference.replies, say)
+    eps = max(eps, torch.finfo(told.dtype).eps)
+    found: Found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
+    of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
+    return found, [answers(found, by), of_logits]
 
 
 def _ask(
@@ -215,19 +214,25 @@ def _ask(
 
 
 def _by_llama_cpp(
-    job: Job, reader: Reader, asked: ProofPrompts, reference: Answers, eps: float, say: Say
-) -> dict[str, Any]:
-    """The same of llama.cpp itself, as `reader` has it answer; for prompts that fit into the model's context."""
+    job: Job, reader: LlamaCppReader | OllamaReader, asked: ProofPrompts, reference: Answers, eps: float, say: Say
+) -> tuple[Found, list[ProofCheck]]:
+    """The same of llama.cpp, for prompts that fit into the model's context.
+
+    Likelihoods are those of the last token of the reference's reply, so that all of the prompt and the reply count.
+    """
     tokens, context = job["new_tokens"], job["artefact"]["context"]
-    pairs = zip(asked.export, reference.replies, reference.logits, strict=True)
-    fitting = [each for each in pairs if len(each[0]) + tokens <= context]
-    whole, replies = [], []
+    triples = zip(asked.export, reference.replies, reference.logits, strict=True)
+    fitting = [each for each in triples if len(each[0]) + tokens <= context]
+    whole, replies, likeliest = [], [], []
     for number, (prompt, reply, _) in enumerate(fitting, start=1):
         whole.append(reader.up_to_stop_words(reply) if isinstance(reader, OllamaReader) else reply)
         replies.append(reader.reply(prompt, tokens))
+        likeliest.append(reader.engine.likely(prompt + reply[:-1], LIKELIEST))
         say(f"Letting {reader.name} answer: {number} of {len(fitting)} prompts", number / len(fitting))
-    held = held_together(Answers(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
-    return {"prompts": len(fitting), **held}
+    rows = [logits for _, _, logits in fitting]
+    found: Found = {"prompts": len(fitting), **held_together(Answers(whole, rows, reference.dtype), replies, eps)}
+    of_logits, found["largest_logit_difference"] = likelihoods([each[-1] for each in rows], likeliest, eps, reader.name)
+    return found, [answers(found, reader.name), of_logits]
 
 
 def prove(jobs: list[Job], say: Say) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from core.system.process import as_process
 from core.text.library_errors import telling_line_of
 from core.workspace import read_json, write_json
 
-NEW_TOKENS, PROMPTS = 32, 20
+NEW_TOKENS, PROMPTS = 32, 12
 Say = Callable[[str, float | None], None]
 
 

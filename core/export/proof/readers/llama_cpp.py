@@ -38,7 +38,8 @@ class LlamaCppReader:
         return fed(self.engine, text)
 
     def reply(self, ids: list[int], most: int) -> list[int]:
-        """As Reader's: ended by the tokens that the file says end one, and by those that llama.cpp knows by name."""
+        """The greedy reply to these tokens, ended by the tokens that the file names and those that llama.cpp knows, or
+        after `most`."""
         return self.engine.reply(ids, most)
 
 

@@ -85,7 +85,7 @@ class OllamaReader:
         return fed(self.engine, text)
 
     def reply(self, ids: list[int], most: int) -> list[int]:
-        """As Reader's: ended by the GGUF's tokens, and by the Modelfile's stop words where they are plain text."""
+        """The greedy reply to these tokens, ended as by llama.cpp, and by the Modelfile's stop words of plain text."""
         return self.engine.reply(ids, most, self._stop_words)
 
     @property
