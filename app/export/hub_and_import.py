@@ -14,9 +14,9 @@ from app.export.events import newest
 from app.server.uploads import forget
 from app.ui import html, menus
 from core.errors import NibbleError
-from core.export.destination import ExportError
 from core.export.import_adapter import import_adapter
 from core.export.push_to_hub import plan_upload
+from core.export.shared.destination import ExportError
 
 Updates = dict[Any, Any]
 PACKED = [".zip", ".tar", ".gz", ".tgz"]

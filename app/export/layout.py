@@ -21,36 +21,28 @@ from app.ui import html as ui_html
 from app.ui.html import date
 from core.errors import NibbleError, RunError
 from core.export import jobs
-from core.export.destination import refuse_place
-from core.export.options import ExportOptions
-from core.export.source import export_name, parts_of
+from core.export.formats.registry import FORMATS, format_named
+from core.export.shared.destination import refuse_place
+from core.export.shared.options import SETTINGS, ExportOptions, ExportSetting
+from core.export.shared.source import export_name, parts_of
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 
 Updates = dict[Any, Any]
 EMPTY = "An adapter that you have trained goes out from here, for other programs. Train one first."
 PARTS = "As it was at the end, at the evaluation with the lowest held-out loss, or at a checkpoint."
-ONTO = [
-    ("The 4-bit weights it was trained over: answers as the chat does", "dequantised"),
-    ("The base's original weights: finer, but not what it was trained on", "original"),
-]
-PRECISIONS = [("The base's own", "auto"), ("bfloat16", "bfloat16"), ("float16", "float16"), ("float32", "float32")]
-TYPES = [("f16", "f16"), ("bf16", "bf16"), ("q8_0: half the size, a little coarser", "q8_0"), ("f32", "f32")]
 
 
 @dataclass(frozen=True)
 class ExportTab:
-    """The components of the tab that events touch. `made` is the id of the export that is shown."""
+    """The components of the tab that events touch; `settings` by the field of ExportOptions."""
 
     empty: gr.HTML
     run: gr.Dropdown
     part: gr.Dropdown
     to: gr.Radio
     gets: gr.HTML
-    onto: gr.Radio
-    precision: gr.Dropdown
-    gguf_type: gr.Dropdown
-    apart: gr.Checkbox
+    settings: dict[str, gr.Radio | gr.Dropdown | gr.Checkbox]
     llama_cpp: LlamaCppPart
     out: gr.Textbox
     make: gr.Button
@@ -62,12 +54,11 @@ class ExportTab:
 
     def inputs(self) -> set[Component]:
         """For an event's `inputs`: the callback gets one dict of values by component."""
-        return {self.run, self.part, self.to, self.onto, self.precision, self.gguf_type, self.apart, self.out}
+        return {self.run, self.part, self.to, *self.settings.values(), self.out}
 
     def choices(self) -> list[Component]:
         """What changes with the run and the format."""
-        kinds = [self.onto, self.precision, self.gguf_type, self.apart]
-        return [self.part, self.gets, *kinds, *self.llama_cpp.all(), self.out]
+        return [self.part, self.gets, *self.settings.values(), *self.llama_cpp.all(), self.out]
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
@@ -87,19 +78,10 @@ def build() -> ExportTab:
             with gr.Group(elem_classes="nb-part"):
                 run = gr.Dropdown(label="Run", choices=[], info="Those that have an adapter, newest first.")
                 part = gr.Dropdown(label="Which of its adapters", choices=[], info=PARTS, visible=False)
-                to = gr.Radio(
-                    [(told.title, name) for name, told in export_html.FORMATS.items()], value="adapter", label="As"
-                )
+                to = gr.Radio([(each.title, each.name) for each in FORMATS], value=FORMATS[0].name, label="As")
                 gets = gr.HTML(elem_classes="nb-slot")
             with gr.Group(elem_classes="nb-part"):
-                onto = gr.Radio(
-                    ONTO, value="dequantised", label="Merged onto", info="It is never rounded to 4 bits a second time."
-                )
-                precision = gr.Dropdown(PRECISIONS, value="auto", label="Numbers", info="Of the merged weights.")
-                gguf_type = gr.Dropdown(TYPES, value="f16", label="Tensors", info="How exactly the GGUF holds them.")
-                apart = gr.Checkbox(
-                    False, label="Base and adapter apart", info="The adapter as a GGUF of its own, for a base in GGUF."
-                )
+                settings = {each.field: _component(each) for each in SETTINGS}
                 llama_cpp = export_llama_cpp.build()
                 out = gr.Textbox(label="Folder", info="On the machine that Nibble runs on. It must be empty or new.")
             with gr.Row(elem_classes="nb-actions"):
@@ -113,7 +95,15 @@ def build() -> ExportTab:
             earlier = gr.HTML(elem_classes="nb-slot")
     more = More(*pushing, *taking)
     shown = (make, stop, said, state, earlier, more)
-    return ExportTab(empty, run, part, to, gets, onto, precision, gguf_type, apart, llama_cpp, out, *shown)
+    return ExportTab(empty, run, part, to, gets, settings, llama_cpp, out, *shown)
+
+
+def _component(setting: ExportSetting) -> gr.Radio | gr.Dropdown | gr.Checkbox:
+    if not setting.choices:
+        return gr.Checkbox(False, label=setting.label, info=setting.info)
+    choices = [(label, value) for value, label in setting.choices.items()]
+    kind = gr.Radio if len(choices) == 2 else gr.Dropdown
+    return kind(choices, value=choices[0][1], label=setting.label, info=setting.info)
 
 
 def wire(tab: ExportTab, context: Context) -> None:
@@ -127,8 +117,13 @@ def wire(tab: ExportTab, context: Context) -> None:
         tab.choices(),
         **quiet,
     )
-    kinds = [tab.precision.input, tab.gguf_type.input, tab.apart.input, tab.onto.input]
-    gr.on(kinds, partial(events.chosen, False), tab.inputs(), tab.choices(), **quiet)
+    gr.on(
+        [each.input for each in tab.settings.values()],
+        partial(events.chosen, False),
+        tab.inputs(),
+        tab.choices(),
+        **quiet,
+    )
     tab.make.click(events.make, tab.inputs(), tab.ticking(), trigger_mode="once", **quiet)
     hub_and_import.wire(tab.more, context)
     export_llama_cpp.wire(tab.llama_cpp, context)
@@ -155,9 +150,7 @@ class ExportEvents:
                 raise RunError("Choose a run to export first.")
             out = self.context.reach.write(given[tab.out] or "", "The export's folder", workspace.exports)
             refuse_place(out)
-            kinds = (given[tab.onto], given[tab.precision], given[tab.gguf_type], bool(given[tab.apart]))
-            order = ExportOptions(given[tab.to], out, *kinds, given[tab.part] or "")
-            jobs.start(workspace, run.id, order)
+            jobs.start(workspace, run.id, _options(tab, given, out, given[tab.part] or ""))
         except (NibbleError, OSError, ValueError) as error:
             return {tab.said: ui_html.error_box(str(error))}
         return {tab.said: "", **tick(tab, self.context, {})}
@@ -179,24 +172,29 @@ def _run(context: Context, run_id: str | None) -> Run | None:
 
 def chosen(tab: ExportTab, context: Context, run: Run | None, given: dict[Component, Any], renamed: bool) -> Updates:
     """The settings that count for the format, and what it gives."""
-    to, apart = given[tab.to], bool(given[tab.apart])
-    in_gguf = to in ("gguf", "ollama")
+    to, apart = format_named(given[tab.to]), bool(given[tab.settings["adapter_only"]])
     offered = [(told.capitalize(), part) for told, part in parts_of(run)] if run is not None else []
     parts = [part for _, part in offered]
     chosen_part = given[tab.part] if given[tab.part] in parts else next(iter(parts), None)
-    part = chosen_part or ""
+    out = context.workspace.exports / f"{export_name(run, chosen_part or '')}-{to.name}" if run is not None else Path()
+    options = _options(tab, given, out, chosen_part or "")
     updates: Updates = {
         tab.part: gr.Dropdown(choices=offered, value=chosen_part, visible=len(offered) > 1),
-        tab.gets: export_html.about(run, part, to, given[tab.gguf_type], apart and in_gguf, given[tab.precision]),
-        tab.onto: gr.Radio(visible=to == "merged" or (in_gguf and not apart)),
-        tab.precision: gr.Dropdown(visible=to == "merged"),
-        tab.gguf_type: gr.Dropdown(visible=in_gguf and not (apart and to == "gguf")),
-        tab.apart: gr.Checkbox(visible=in_gguf),
-        **export_llama_cpp.shown(tab.llama_cpp, context, in_gguf),
+        tab.gets: export_html.about(run, options),
+        **{tab.settings[each.field]: gr.update(visible=to.takes(each.field, apart)) for each in SETTINGS},
+        **export_llama_cpp.shown(tab.llama_cpp, context, to.needs_llama_cpp),
     }
     if renamed and run is not None:
-        updates[tab.out] = str(_free(context.workspace.exports / f"{export_name(run, part)}-{to}"))
+        updates[tab.out] = str(_free(out))
     return updates
+
+
+def _options(tab: ExportTab, given: dict[Component, Any], out: Path, part: str) -> ExportOptions:
+    """What is asked for; a setting that the format does not obey is left as it is usually."""
+    to = format_named(given[tab.to])
+    apart = bool(given[tab.settings["adapter_only"]])
+    values = {name: given[component] for name, component in tab.settings.items() if to.takes(name, apart)}
+    return ExportOptions(to.name, out, part=part, **values)
 
 
 def _free(folder: Path) -> Path:
@@ -214,8 +212,8 @@ def fill(tab: ExportTab, context: Context, run_id: str | None = None) -> Updates
     offered = [(f"{run.name} · {date(run.created)}", run.id) for run in runs]
     values = [value for _, value in offered]
     value = run_id if run_id in values else next(iter(values), None)
-    given: dict[Component, Any] = {tab.part: None, tab.to: "adapter", tab.apart: False}
-    given |= {tab.gguf_type: "f16", tab.precision: "auto"}
+    given: dict[Component, Any] = {tab.part: None, tab.to: FORMATS[0].name}
+    given |= {component: component.value for component in tab.settings.values()}
     return {
         tab.empty: "" if offered else ui_html.empty("Nothing to export yet", EMPTY),
         tab.run: gr.Dropdown(choices=offered, value=value),

@@ -14,8 +14,8 @@ import gguf
 import torch
 from gguf import MODEL_ARCH, GGUFWriter
 
-from core.export.destination import ExportError
 from core.export.gguf.settings import INSTEAD, refuse_settings, rope_of, write_settings
+from core.export.shared.destination import ExportError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gguf import MODEL_ARCH, GGUFWriter, RopeScalingType
 
-from core.export.destination import ExportError
+from core.export.shared.destination import ExportError
 
 INSTEAD = "Export the merged model or the adapter instead."
 GEMMAS = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)

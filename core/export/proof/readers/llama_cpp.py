@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.conversation import Message
-from core.export.gguf.llama_cpp import LlamaCpp, Refused
+from core.export.proof.llama_cpp import LlamaCpp, Refused
 from core.export.proof.readers.reader import CannotRender
 
 # It remembers in fp32 what it was given: of a large model a few hundred kilobytes a token.

@@ -14,8 +14,8 @@ from typing import Any
 from gguf import GGUFReader
 
 from core.data.conversation import Message
-from core.export.gguf.llama_cpp import LlamaCpp
 from core.export.proof.gotemplate import GoError
+from core.export.proof.llama_cpp import LlamaCpp
 from core.export.proof.readers.llama_cpp import LARGEST_CONTEXT, fed, with_first
 from core.export.proof.readers.modelfile import BadModelfile, Modelfile, read_modelfile
 from core.export.proof.readers.ollama_template import OllamaTemplate

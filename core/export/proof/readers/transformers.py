@@ -47,7 +47,7 @@ class TransformersReader:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @cached_property
-    def speaker(self) -> LoadedModel:
+    def loaded(self) -> LoadedModel:
         """The model."""
         return self._load()
 
@@ -84,8 +84,8 @@ def open_model(artefact: dict[str, Any]) -> TransformersReader:
 
 
 def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
-    """The adapter in `artefact["adapter"]`, over the base that its README names, in the bits that it was trained in."""
-    folder = Path(artefact["adapter"])
+    """The adapter in `artefact["folder"]`, over the base that its README names, in the bits that it was trained in."""
+    folder = Path(artefact["folder"])
 
     def load() -> LoadedModel:
         base = find_model(artefact["model"], artefact["revision"])

@@ -19,7 +19,7 @@ from core.export.proof.compare_texts import GOES_ON, PROMPTS, TOKENS, WHOLE, hol
 from core.export.proof.conversations import ProofConversation, shape_of
 from core.export.proof.readers.transformers import TransformersReader
 from core.export.proof.reference import Reference
-from core.export.tokenizer_files import write_tokenizer
+from core.export.shared.tokenizer_files import write_tokenizer
 from core.recipe import DataSettings
 from core.workspace import PRESETS
 from tests.tiny import tiny_model
@@ -91,8 +91,8 @@ def _no_model() -> Any:
 @pytest.mark.parametrize("file", [*TRLS, *OURS], ids=lambda file: file.stem)
 def test_the_exported_template_lays_out_what_was_trained(file: Path, base: FoundModel, tmp_path: Path) -> None:
     reference, reader = _exported(file.read_text("utf-8"), base, tmp_path)
-    talks = [ProofConversation(name, shape_of(*about), *about) for name, about in SHAPES.items()]
-    checks = {check.name: check for check in hold_texts(reference, reader, talks, lambda line, share: None)}
+    conversations = [ProofConversation(name, shape_of(*about), *about) for name, about in SHAPES.items()]
+    checks = {check.name: check for check in hold_texts(reference, reader, conversations, lambda line, share: None)}
     for name in (PROMPTS, WHOLE, GOES_ON, TOKENS):
         assert checks[name].equal == checks[name].of, checks[name].because
     assert checks[PROMPTS].of >= 2 and checks[WHOLE].of >= 2
