@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.run_view.drawings import Live
+from app.run_view.drawings import RunDrawings
 from app.runs.table_html import FRESH_SECONDS, RunsTable, TableView
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -43,7 +43,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
 
 def _of_ticks(workspace: Workspace, seed: int) -> list[dict[str, Any]]:
     runs = {steps: _training(workspace, steps, seed) for steps in LENGTHS}
-    live = Live("cpu")
+    live = RunDrawings("cpu")
     opened = {steps: _open(live, run) for steps, run in runs.items()}
     taken: dict[int, list[float]] = {steps: [] for steps in LENGTHS}
     for tick in range(ROUNDS):
@@ -108,7 +108,7 @@ def _memory(step: int, draw: random.Random) -> dict[str, Any]:
     return {"seconds": step / 2, "step": step, **columns, "device_bytes": used}
 
 
-def _open(live: Live, run: Run) -> tuple[float, float]:
+def _open(live: RunDrawings, run: Run) -> tuple[float, float]:
     """Seconds until the page of `run` shows something, and until it shows all."""
     began = time.perf_counter()
     live.parts(run)
@@ -118,7 +118,7 @@ def _open(live: Live, run: Run) -> tuple[float, float]:
     return shown, time.perf_counter() - began
 
 
-def _tick(live: Live, run: Run) -> float:
+def _tick(live: RunDrawings, run: Run) -> float:
     """Seconds of processor time."""
     began = time.process_time()
     json.dumps(live.parts(run))

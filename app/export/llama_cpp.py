@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
+from app.export.llama_cpp_install import LlamaCppInstall
 from app.ui import html as ui_html
+from app.ui.updates import ONCE, Seen, Updates, is_new
 from core.setup import llama_cpp
 
-Updates = dict[Any, Any]
 WHY = (
     "llama.cpp, which runs GGUFs, is not installed here: the file is then proved only as far as transformers reads it, "
     "and nobody has tried its template and tokens as llama.cpp reads them. It is about 60 MB."
@@ -45,36 +45,31 @@ def build() -> LlamaCppPart:
     return LlamaCppPart(place, said, install)
 
 
-def wire(part: LlamaCppPart, context: Context) -> None:
+def wire(part: LlamaCppPart, context: Context, install: LlamaCppInstall) -> None:
     """Attach the button's event."""
 
     def press() -> Updates:
         if not context.listening:
-            context.llama_cpp.press()
-        return _told(part, context)
+            install.press()
+        return _told(part, context, install)
 
-    part.install.click(
-        press, None, part.ticking(), trigger_mode="once", show_progress="hidden", api_visibility="private"
-    )
+    part.install.click(press, None, part.ticking(), **ONCE)
 
 
-def shown(part: LlamaCppPart, context: Context, wanted: bool) -> Updates:
+def shown(part: LlamaCppPart, context: Context, install: LlamaCppInstall, wanted: bool) -> Updates:
     """How it stands; `wanted`: a format is chosen that llama.cpp opens."""
-    told = _told(part, context)
+    told = _told(part, context, install)
     return {part.place: gr.Column(visible=wanted and told[part.said].visible), **told}
 
 
-def _told(part: LlamaCppPart, context: Context) -> Updates:
-    desk, missing = context.llama_cpp, not llama_cpp.installed()
-    html = desk.html() or (ui_html.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
-    offered = missing and not desk.busy and not context.listening
+def _told(part: LlamaCppPart, context: Context, install: LlamaCppInstall) -> Updates:
+    missing = not llama_cpp.installed()
+    html = install.html() or (ui_html.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
+    offered = missing and not install.busy and not context.listening
     return {part.said: gr.HTML(html, visible=bool(html)), part.install: gr.Button(visible=offered)}
 
 
-def tick(part: LlamaCppPart, context: Context, seen: dict[str, Any]) -> Updates:
+def tick(part: LlamaCppPart, context: Context, install: LlamaCppInstall, seen: Seen) -> Updates:
     """What changed since this browser last saw it."""
-    html = context.llama_cpp.html()
-    if seen.get("llama_cpp", "") == html:
-        return {}
-    seen["llama_cpp"] = html
-    return _told(part, context)
+    seen.setdefault("llama_cpp", "")
+    return _told(part, context, install) if is_new(seen, "llama_cpp", install.html()) else {}

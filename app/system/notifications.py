@@ -11,11 +11,11 @@ import gradio as gr
 
 from app.context import Context
 from app.ui import html
+from app.ui.updates import ONCE, QUIET, Updates
 from core.errors import NibbleError
 from core.runs import notify
 from core.workspace import Workspace
 
-Updates = dict[Any, Any]
 TRIAL = {
     "run": "trial",
     "name": "A trial",
@@ -60,10 +60,9 @@ def build() -> Away:
 
 def wire(away: Away, context: Context) -> None:
     """Attach the section's events."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     keep = partial(_keep, context)
-    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **quiet)
-    away.attempt.click(partial(_try, context), away.webhook, away.said, trigger_mode="once", **quiet)
+    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **QUIET)
+    away.attempt.click(partial(_try, context), away.webhook, away.said, **ONCE)
 
 
 def fill(away: Away, context: Context) -> Updates:

@@ -17,7 +17,7 @@ import torch
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
-from core.data.cache import sha256_of
+from core.data.changes import sha256_of
 from core.export.card.model_card import ModelCard, sample_prompt
 from core.export.merged.shards import Planned, into_shards, shard_name, write_shard
 from core.export.merged.weights import MergedWeights, Stored

@@ -29,13 +29,13 @@ def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tab() -> runs_layout.RunsTab:
+def tab() -> runs_layout.RunsLayout:
     with gr.Blocks():
         return runs_layout.build()
 
 
 @pytest.fixture
-def events(tab: runs_layout.RunsTab, context: Context) -> RunsEvents:
+def events(tab: runs_layout.RunsLayout, context: Context) -> RunsEvents:
     return RunsEvents(tab, context)
 
 
@@ -48,7 +48,7 @@ def _with_checkpoint(run: Run, step: int) -> Run:
     return run
 
 
-def _tick(tab: runs_layout.RunsTab, context: Context, opened: str, asked: TableView | None = None) -> dict[Any, Any]:
+def _tick(tab: runs_layout.RunsLayout, context: Context, opened: str, asked: TableView | None = None) -> dict[Any, Any]:
     return runs_tick.tick(tab, context, RunsTable(context.workspace), opened, asked or TableView(), {})
 
 
@@ -64,7 +64,7 @@ def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Contex
 
 
 def test_what_is_written_on_a_run_is_kept_and_shown(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert "Saved" in events.label(run.id, "  two ", "good, night ,, good", "a note")
@@ -78,7 +78,7 @@ def test_what_is_written_on_a_run_is_kept_and_shown(
 
 
 def test_a_run_with_a_checkpoint_can_be_resumed_longer(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(context.supervisor), "advance", lambda self: None)
     run = _with_checkpoint(ended_run(context.workspace, "one", steps=8), 8)
@@ -95,7 +95,7 @@ def test_a_run_with_a_checkpoint_can_be_resumed_longer(
 
 
 def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert not _tick(tab, context, run.id)[tab.resume].visible
@@ -103,7 +103,7 @@ def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
 
 
 def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run, other = ended_run(context.workspace, "one <b>"), ended_run(context.workspace, "two")
     _with_checkpoint(run, 8)
@@ -119,7 +119,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
 
 
 def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     events.ask_to_delete(run.id)
@@ -130,7 +130,9 @@ def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
         delete.remove(context.workspace, run)
 
 
-def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs_layout.RunsTab, context: Context) -> None:
+def test_nothing_but_an_opened_run_is_deleted(
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
+) -> None:
     run = ended_run(context.workspace, "one")
     half = context.workspace.runs / f".new-{run.id}"
     run.dir.rename(half)
@@ -144,7 +146,9 @@ def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs_layo
     assert half.exists() and context.workspace.datasets.exists()
 
 
-def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs_layout.RunsTab, context: Context) -> None:
+def test_runs_that_wait_are_moved_and_taken_out(
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
+) -> None:
     first, second = (ended_run(context.workspace, name, state="queued") for name in ("first", "second"))
     waiting = [run.id for run in queue.order(context.workspace)]
     assert (
@@ -159,7 +163,7 @@ def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs_la
 
 
 def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
-    tab: runs_layout.RunsTab, context: Context
+    tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     one, two = (ended_run(context.workspace, name) for name in ("one", "two"))
     table, seen = RunsTable(context.workspace), {}
