@@ -22,9 +22,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from core.cli import main as cli_main
-from core.export.adapter.write import write as adapter_write
+from core.export.adapter import write as adapter_write
+from core.export.merged import shards
 from core.export.merged.weights import MergedWeights
-from core.export.merged.write import shards, write_merged
+from core.export.merged.write import write_merged
 from core.export.pipeline import export
 from core.export.proof import verify
 from core.export.shared.destination import Broken, ExportError

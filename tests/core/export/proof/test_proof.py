@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from core.export.adapter.write import write, write_adapter
+from core.export.adapter import write
+from core.export.adapter.write import write_adapter
 from core.export.pipeline import export
 from core.export.proof import verify
 from core.export.proof.compare_texts import GOES_ON, PROMPTS, TOKENS, WHOLE
