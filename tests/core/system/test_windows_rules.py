@@ -11,8 +11,8 @@ import pytest
 
 from core import workspace
 from core.export import jobs
-from core.export.destination import partial_of
 from core.export.jobs import ExportJob
+from core.export.shared.destination import partial_of
 from core.runs import store
 from core.runs.store import Run
 from core.system import file_lock
