@@ -61,9 +61,9 @@ def build() -> Away:
 def wire(away: Away, context: Context) -> None:
     """Attach the section's events."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    keep = partial(_keep, context)
+    keep = partial(keep_webhook, context)
     gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **quiet)
-    away.attempt.click(partial(_try, context), away.webhook, away.said, trigger_mode="once", **quiet)
+    away.attempt.click(partial(try_webhook, context), away.webhook, away.said, trigger_mode="once", **quiet)
 
 
 def fill(away: Away, context: Context) -> Updates:
@@ -86,7 +86,8 @@ def _only_the_owner(workspace: Workspace) -> str:
     )
 
 
-def _keep(context: Context, webhook: str | None) -> str:
+def keep_webhook(context: Context, webhook: str | None) -> str:
+    """Keep the address on the screen; an empty one is taken away."""
     workspace = context.workspace
     if context.listening:
         return _only_the_owner(workspace)
@@ -99,7 +100,7 @@ def _keep(context: Context, webhook: str | None) -> str:
     return html.note_box(told) + _command(workspace, wanted)
 
 
-def _try(context: Context, webhook: str | None) -> Iterator[str]:
+def try_webhook(context: Context, webhook: str | None) -> Iterator[str]:
     """Tell the address on the screen, kept or not, and the command of the file."""
     workspace = context.workspace
     if context.listening:

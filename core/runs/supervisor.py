@@ -77,7 +77,7 @@ class Supervisor:
         failed: OSError | None = None
         for run in waiting:
             try:
-                self._start(run)
+                self.start_worker(run)
             except OSError as error:
                 failed = error
                 continue
@@ -86,7 +86,7 @@ class Supervisor:
         assert failed is not None
         raise failed
 
-    def _start(self, run: Run) -> None:
+    def start_worker(self, run: Run) -> None:
         """Start the worker of `run` in a process session of its own, its output in worker.log.
 
         The worker waits until it finds itself in status.json, and from then on it alone writes that file.
