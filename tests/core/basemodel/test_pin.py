@@ -204,7 +204,7 @@ def test_the_chat_loads_a_base_anew_where_its_folder_holds_another(run: Run) -> 
 def large(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A base whose weights count as large: hashed as a sample of few bytes at once, and whole in the background."""
     monkeypatch.setattr(pin, "WHOLE_BYTES", 20_000)
-    monkeypatch.setattr(pin, "_SAMPLE_BYTES", 16)
+    monkeypatch.setattr(pin, "SAMPLE_BYTES", 16)
     base = tmp_path / "large"
     shutil.copytree(pristine, base)
     return base
