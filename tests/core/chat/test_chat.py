@@ -201,7 +201,9 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
     chat = worker.Chat(worker._Stops())
     chat._hold = SimpleNamespace(release=lambda: given_back.append(True))
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
-    monkeypatch.setattr(worker.Voice, "from_request", lambda values: SimpleNamespace(adapter=tmp_path, label="Pirate"))
+    monkeypatch.setattr(
+        worker.ChatModel, "from_request", lambda values: SimpleNamespace(adapter=tmp_path, label="Pirate")
+    )
     monkeypatch.setattr(chat, "_have_base", lambda voice, request: iter(()))
     errors: list[Exception] = [ModelError("The adapter does not fit.")]
 
