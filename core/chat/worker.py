@@ -262,7 +262,7 @@ def _held_to_its_run(chat_model: ChatModel, found: FoundModel) -> Iterator[Answe
         yield {"progress": f"Comparing {found.label} with what {chat_model.label} was trained over…"}
     change = change_of(found.folder, pinned, lambda said: None)
     if change is not None:
-        raise ModelError(change.said(f"{chat_model.label}, {found.label},"))
+        raise ModelError(change.sentence(f"{chat_model.label}, {found.label},"))
 
 
 def _stamp(found: FoundModel) -> tuple[Any, ...]:

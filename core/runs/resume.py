@@ -123,4 +123,4 @@ def _refuse_other_base(run: Run, recipe: Recipe) -> None:
         raise RunError(f"The base of run {run.id} is not where it was. {error}") from None
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
-        raise RunError(change.said(f"run {run.id}, {found.label},"))
+        raise RunError(change.sentence(f"run {run.id}, {found.label},"))
