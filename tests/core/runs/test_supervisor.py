@@ -253,7 +253,7 @@ def test_on_a_cpu_the_chat_stays(workspace: Workspace, monkeypatch: pytest.Monke
 
 
 def _stop_command(workspace: Workspace, run: Run, capsys: Any, *more: str) -> dict[str, Any]:
-    assert cli_main.main(["stop", run.id, "--data-dir", str(workspace.path), "--json", *more]) == 0
+    assert cli_main(["stop", run.id, "--data-dir", str(workspace.path), "--json", *more]) == 0
     return dict(json.loads(capsys.readouterr().out))
 
 
