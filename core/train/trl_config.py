@@ -8,10 +8,7 @@ import torch
 from trl import SFTConfig
 
 from core.recipe import Recipe
-from core.step.optimizer import optimizer_name
-
-# As their authors have them: Loshchilov and Hutter, arXiv 1711.05101; Chen et al., arXiv 2302.06675.
-ADAMW_BETA2, LION_BETA2 = 0.999, 0.99
+from core.step.optimizer import optimizer_for
 
 
 def trainer_config(
@@ -29,7 +26,7 @@ def trainer_config(
     With `offload` what is kept for the backward pass waits in ordinary memory. transformers' own saving, evaluating
     and reporting are off: the files are ours.
     """
-    train = recipe.train
+    train, optimizer = recipe.train, optimizer_for(recipe.train.optimizer)
     return SFTConfig(
         output_dir=str(folder / "trainer"),
         max_steps=steps,
@@ -38,8 +35,8 @@ def trainer_config(
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=round(train.warmup_ratio * steps),
-        optim=optimizer_name(train.optimizer, device),
-        adam_beta2=train.beta2 or (LION_BETA2 if "lion" in train.optimizer else ADAMW_BETA2),
+        optim=optimizer.name_on(device),
+        adam_beta2=train.beta2 or optimizer.beta2,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         neftune_noise_alpha=train.neftune_alpha,

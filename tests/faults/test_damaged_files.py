@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.run_view.drawings import Live
+from app.run_view.drawings import RunDrawings
 from app.runs.table_html import RunsTable, TableView
 from core.errors import NibbleError, RunError
 from core.launch.submit import prepare
@@ -16,21 +16,9 @@ from core.runs.device_lock import holder
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
-from tests.faults.conftest import (
-    RECIPE,
-    Place,
-    WarmSupervisor,
-    at_step,
-    copy,
-    ended,
-    gone,
-    is_the_same,
-    last_checkpoint,
-    lines,
-    losses,
-    said,
-    wait_until,
-)
+from tests.faults.outcome import is_the_same, last_checkpoint, lines, losses, said
+from tests.faults.place import RECIPE, Place, WarmSupervisor, at_step, copy, gone
+from tests.waiting import ended, wait_until
 
 # What a crash, a disk or a person may leave in a file: nothing, half of it, zeros, noise, JSON of another kind.
 GARBAGE = {
@@ -56,7 +44,7 @@ def interrupted(place: Place) -> Run:
 def _look(place: Place, run: Run) -> str:
     """Everything that shows a run; returns what it shows."""
     assert run.id in {each.id for each in list_runs(place.workspace)}
-    parts = Live("cpu").parts(run)
+    parts = RunDrawings("cpu").parts(run)
     table = RunsTable(place.workspace)
     table.index.look_again(run.id)
     assert any(run.id in table.page(TableView(page=number), "").rows for number in range(1, 9))

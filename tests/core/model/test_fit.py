@@ -20,7 +20,7 @@ from core.model.fit import ModelFit, fit_of, refuse_misfit
 from core.model.load import load_base
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
-from tests.core.train.test_families import FAMILIES
+from tests.core.families import FAMILIES
 from tests.tiny import tiny_model
 
 Tensors = dict[str, torch.Tensor]
@@ -129,7 +129,7 @@ def test_what_transformers_loads_whole_answers_as_there(tiny: Path, tmp_path: Pa
     change, config, said = FINE[case]
     found = _changed(tiny, tmp_path / "model", change, **config)
     fit = refuse_misfit(found)
-    assert said in " ".join(fit.said) if said else not fit.said
+    assert said in " ".join(fit.notes) if said else not fit.notes
     plain = AutoModelForCausalLM.from_pretrained(found.folder, dtype=torch.float32).eval()
     ours = load_base(found, QuantizationSettings(bits=16), CPU).eval()
     ids = torch.arange(3, 40)[None]
