@@ -25,7 +25,7 @@ class Rule:
     def finding(self, code: str, rows: list[int], count: int, among: str = "", **details: object) -> Finding:
         """A finding with its sentences written out; `rows` are the first of `count`."""
         one = count == 1
-        words = {
+        words: dict[str, object] = {
             "rows": f"{count:,} {'row' if one else 'rows'}{among}",
             "they": "it" if one else "they",
             "them": "it" if one else "them",
@@ -35,7 +35,7 @@ class Rule:
             "es": "es" if one else "",
             "count": f"{count:,}",
         }
-        message, mend = (text.format(**words, **details) for text in (self.message, self.mend))
+        message, mend = (text.format(**words | details) for text in (self.message, self.mend))
         return Finding(code, self.severity, message, mend, rows, count)
 
 

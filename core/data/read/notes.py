@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.data.conversation import Finding, Severity
-
-ROWS_LISTED = 1000  # of a finding; its count goes on
+from core.data.findings import ROWS_LISTED
 
 _OF_ROWS: dict[str, tuple[Severity, str, str]] = {
     "mojibake": (
