@@ -59,14 +59,14 @@ FORMATS = {
 
 def about(run: Run | None, part: str, to: str, gguf_type: str, apart: bool, precision: str) -> str:
     """What one gets of `run`, of its adapter `part`, for whom, and how large."""
-    told = FORMATS[to]
+    format = FORMATS[to]
     size = ""
     if run is not None:
         try:
             size = f"<p><b>{text(_size(run, part, to, gguf_type, apart, precision))}</b></p>"
         except NibbleError as error:
             size = error_box(f"The base of this run is not where it was. {error}")
-    return f'<div class="nb-gets"><p>{text(told.what)}</p><p class="nb-muted">{text(told.whom)}</p>{size}</div>'
+    return f'<div class="nb-gets"><p>{text(format.what)}</p><p class="nb-muted">{text(format.whom)}</p>{size}</div>'
 
 
 def _size(run: Run, part: str, to: str, gguf_type: str, apart: bool, precision: str) -> str:
@@ -126,8 +126,8 @@ def _checks(verified: dict[str, Any]) -> str:
     for check in told_checks(verified):
         kind, mark = ("good", "✓") if is_equal(check) else ("bad", "!")
         kind, mark = (kind, mark) if check["of"] or kind == "bad" else ("none", "–")
-        said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
-        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'
+        message = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
+        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{message}</div></li>'
     return f'<ul class="nb-doctor">{rows}</ul>' if rows else ""
 
 

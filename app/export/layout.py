@@ -39,7 +39,7 @@ class ExportLayout:
     out: gr.Textbox
     make: gr.Button
     stop: gr.Button
-    said: gr.HTML
+    message: gr.HTML
     state: gr.HTML
     earlier: gr.HTML
     upload: UploadPart
@@ -57,7 +57,7 @@ class ExportLayout:
     def ticking(self) -> list[Component]:
         """What changes by itself."""
         beside = [*self.llama_cpp.ticking(), *self.upload.ticking()]
-        return [self.state, self.said, self.earlier, self.stop, self.make, *beside]
+        return [self.state, self.message, self.earlier, self.stop, self.make, *beside]
 
     def filled(self) -> list[Component]:
         """What is set whenever the tab is opened."""
@@ -73,7 +73,7 @@ def build() -> ExportLayout:
                 run = gr.Dropdown(label="Run", choices=[], info="Those that have an adapter, newest first.")
                 part = gr.Dropdown(label="Which of its adapters", choices=[], info=PARTS, visible=False)
                 to = gr.Radio(
-                    [(told.title, name) for name, told in export_html.FORMATS.items()], value="adapter", label="As"
+                    [(format.title, name) for name, format in export_html.FORMATS.items()], value="adapter", label="As"
                 )
                 gets = gr.HTML(elem_classes="nb-slot")
             with gr.Group(elem_classes="nb-part"):
@@ -90,11 +90,11 @@ def build() -> ExportLayout:
             with gr.Row(elem_classes="nb-actions"):
                 make = gr.Button("Export", variant="primary")
                 stop = gr.Button("Stop", variant="stop", visible=False)
-            said = gr.HTML(elem_classes="nb-slot nb-said")
+            message = gr.HTML(elem_classes="nb-slot nb-said")
             taking = hub_and_import.build_import()
         with gr.Column(scale=6, min_width=420):
             state = gr.HTML(export_html.NOTHING, elem_classes="nb-slot")
             upload = hub_and_import.build_upload()
             earlier = gr.HTML(elem_classes="nb-slot")
-    shown = (make, stop, said, state, earlier, upload, taking)
+    shown = (make, stop, message, state, earlier, upload, taking)
     return ExportLayout(empty, run, part, to, gets, onto, precision, gguf_type, apart, llama_cpp, out, *shown)

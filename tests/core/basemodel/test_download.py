@@ -470,7 +470,7 @@ def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -
     hub.bytes_per_second = 50_000
     stops = worker._Stops()
     voice = base_chat_model("org/model").as_request()
-    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": voice}
     answers = worker.Chat(stops).handle(request)
     assert next(answers)["progress"].startswith("Downloading model: ")
     stops.interrupt({"op": "stop", "numbers": [1]})

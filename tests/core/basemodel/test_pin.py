@@ -147,7 +147,7 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
 
 
 def _load(chat: Chat, workspace: Workspace, voice: Any) -> None:
-    request = {"op": "load", "number": 1, "workspace": str(workspace.path), "voice": voice.as_request()}
+    request = {"op": "load", "number": 1, "workspace": str(workspace.path), "chat_model": voice.as_request()}
     try:
         list(chat.handle(request))
     finally:

@@ -21,7 +21,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from core.cli.main import main as cli_main
+from core.cli import main as cli_main
 from core.export import pipeline, shards
 from core.export.destination import Broken, ExportError
 from core.export.merge_weights import MergedWeights

@@ -13,7 +13,7 @@ from gguf import GGUFWriter
 
 from core.export.destination import Broken
 from core.export.gguf import template as gguf_template
-from core.export.ollama.modelfile import modelfile
+from core.export.ollama import modelfile
 from core.export.options import ExportOptions
 from core.export.pipeline import export
 from core.export.proof import open_export
