@@ -71,7 +71,7 @@ def _trainer(
     recipe = make_recipe({"model": str(tiny), **settings, "lora.dropout": dropout})
     order = data_order(ROWS, STEPS, BATCH, seed=0)
     batches = MicroBatches(_conversations(), order, way.micro_batch, packed=True)
-    config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way.micro_batch, way.checkpointing)
+    config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way)
     losses, ways = _Losses(), []
     ladder = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
     tokenizer = load_tokenizer(find_model(str(tiny)))
