@@ -15,9 +15,9 @@ from app.ui import html
 from app.ui.updates import ONCE, QUIET, Seen, Updates, is_new
 from core.errors import NibbleError
 from core.export import jobs
-from core.export.destination import ExportError
 from core.export.import_adapter import import_adapter
 from core.export.push_to_hub import plan_upload
+from core.export.shared.destination import ExportError
 
 PACKED = [".zip", ".tar", ".gz", ".tgz"]
 WHAT = (

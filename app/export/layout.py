@@ -12,29 +12,22 @@ from app.export import hub_and_import
 from app.export import llama_cpp as export_llama_cpp
 from app.export.hub_and_import import ImportPart, UploadPart
 from app.export.llama_cpp import LlamaCppPart
+from core.export.formats.registry import FORMATS
+from core.export.shared.options import SETTINGS, ExportSetting
 
 PARTS = "As it was at the end, at the evaluation with the lowest held-out loss, or at a checkpoint."
-ONTO = [
-    ("The 4-bit weights it was trained over: answers as the chat does", "dequantised"),
-    ("The base's original weights: finer, but not what it was trained on", "original"),
-]
-PRECISIONS = [("The base's own", "auto"), ("bfloat16", "bfloat16"), ("float16", "float16"), ("float32", "float32")]
-TYPES = [("f16", "f16"), ("bf16", "bf16"), ("q8_0: half the size, a little coarser", "q8_0"), ("f32", "f32")]
 
 
 @dataclass(frozen=True)
 class ExportLayout:
-    """The components of the tab that events touch. `made` is the id of the export that is shown."""
+    """The components of the tab that events touch; `settings` by the field of ExportOptions."""
 
     empty: gr.HTML
     run: gr.Dropdown
     part: gr.Dropdown
     to: gr.Radio
     gets: gr.HTML
-    onto: gr.Radio
-    precision: gr.Dropdown
-    gguf_type: gr.Dropdown
-    apart: gr.Checkbox
+    settings: dict[str, gr.Radio | gr.Dropdown | gr.Checkbox]
     llama_cpp: LlamaCppPart
     out: gr.Textbox
     make: gr.Button
@@ -47,12 +40,11 @@ class ExportLayout:
 
     def inputs(self) -> set[Component]:
         """For an event's `inputs`: the callback gets one dict of values by component."""
-        return {self.run, self.part, self.to, self.onto, self.precision, self.gguf_type, self.apart, self.out}
+        return {self.run, self.part, self.to, *self.settings.values(), self.out}
 
     def choices(self) -> list[Component]:
         """What changes with the run and the format."""
-        kinds = [self.onto, self.precision, self.gguf_type, self.apart]
-        return [self.part, self.gets, *kinds, *self.llama_cpp.all(), self.out]
+        return [self.part, self.gets, *self.settings.values(), *self.llama_cpp.all(), self.out]
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
@@ -72,19 +64,10 @@ def build() -> ExportLayout:
             with gr.Group(elem_classes="nb-part"):
                 run = gr.Dropdown(label="Run", choices=[], info="Those that have an adapter, newest first.")
                 part = gr.Dropdown(label="Which of its adapters", choices=[], info=PARTS, visible=False)
-                to = gr.Radio(
-                    [(format.title, name) for name, format in export_html.FORMATS.items()], value="adapter", label="As"
-                )
+                to = gr.Radio([(each.title, each.name) for each in FORMATS], value=FORMATS[0].name, label="As")
                 gets = gr.HTML(elem_classes="nb-slot")
             with gr.Group(elem_classes="nb-part"):
-                onto = gr.Radio(
-                    ONTO, value="dequantised", label="Merged onto", info="It is never rounded to 4 bits a second time."
-                )
-                precision = gr.Dropdown(PRECISIONS, value="auto", label="Numbers", info="Of the merged weights.")
-                gguf_type = gr.Dropdown(TYPES, value="f16", label="Tensors", info="How exactly the GGUF holds them.")
-                apart = gr.Checkbox(
-                    False, label="Base and adapter apart", info="The adapter as a GGUF of its own, for a base in GGUF."
-                )
+                settings = {each.field: _component(each) for each in SETTINGS}
                 llama_cpp = export_llama_cpp.build()
                 out = gr.Textbox(label="Folder", info="On the machine that Nibble runs on. It must be empty or new.")
             with gr.Row(elem_classes="nb-actions"):
@@ -97,4 +80,12 @@ def build() -> ExportLayout:
             upload = hub_and_import.build_upload()
             earlier = gr.HTML(elem_classes="nb-slot")
     shown = (make, stop, message, state, earlier, upload, taking)
-    return ExportLayout(empty, run, part, to, gets, onto, precision, gguf_type, apart, llama_cpp, out, *shown)
+    return ExportLayout(empty, run, part, to, gets, settings, llama_cpp, out, *shown)
+
+
+def _component(setting: ExportSetting) -> gr.Radio | gr.Dropdown | gr.Checkbox:
+    if not setting.choices:
+        return gr.Checkbox(False, label=setting.label, info=setting.info)
+    choices = [(label, value) for value, label in setting.choices.items()]
+    kind = gr.Radio if len(choices) == 2 else gr.Dropdown
+    return kind(choices, value=choices[0][1], label=setting.label, info=setting.info)

@@ -14,8 +14,8 @@ from app.ui.updates import ONCE, Seen, Updates, is_new
 from core.setup import llama_cpp
 
 WHY = (
-    "llama.cpp, which runs GGUFs, is not installed here: the file is then proved by transformers alone, and nobody has "
-    "tried its template and tokens as llama.cpp reads them. It is about 60 MB."
+    "llama.cpp, which runs GGUFs, is not installed here: the file is then proved only as far as transformers reads it, "
+    "and nobody has tried its template and tokens as llama.cpp reads them. It is about 60 MB."
 )
 OWNER_ONLY = f"{WHY} Its owner installs it on the machine itself: {llama_cpp.COMMAND}."
 

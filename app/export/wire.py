@@ -41,8 +41,8 @@ class ExportTab(Tab):
         given, changed = layout.inputs(), layout.choices()
         renaming = [layout.run.input, layout.part.input, layout.to.input]
         gr.on(renaming, partial(events.chosen, True), given, changed, **QUIET)
-        kinds = [layout.precision.input, layout.gguf_type.input, layout.apart.input, layout.onto.input]
-        gr.on(kinds, partial(events.chosen, False), given, changed, **QUIET)
+        settings = [each.input for each in layout.settings.values()]
+        gr.on(settings, partial(events.chosen, False), given, changed, **QUIET)
         layout.make.click(events.make, given, layout.ticking(), **ONCE)
         layout.stop.click(events.stop, None, layout.ticking(), **QUIET)
         hub_and_import.wire_upload(layout.upload, self.context, self.session.uploads)

@@ -60,9 +60,9 @@ def build() -> Away:
 
 def wire(away: Away, context: Context) -> None:
     """Attach the section's events."""
-    keep = partial(_keep, context)
+    keep = partial(keep_webhook, context)
     gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.message, **QUIET)
-    away.attempt.click(partial(_try, context), away.webhook, away.message, **ONCE)
+    away.attempt.click(partial(try_webhook, context), away.webhook, away.message, **ONCE)
 
 
 def fill(away: Away, context: Context) -> Updates:
@@ -85,7 +85,8 @@ def _only_the_owner(workspace: Workspace) -> str:
     )
 
 
-def _keep(context: Context, webhook: str | None) -> str:
+def keep_webhook(context: Context, webhook: str | None) -> str:
+    """Keep the address on the screen; an empty one is taken away."""
     workspace = context.workspace
     if context.listening:
         return _only_the_owner(workspace)
@@ -98,7 +99,7 @@ def _keep(context: Context, webhook: str | None) -> str:
     return html.note_box(kept) + _command(workspace, wanted)
 
 
-def _try(context: Context, webhook: str | None) -> Iterator[str]:
+def try_webhook(context: Context, webhook: str | None) -> Iterator[str]:
     """Tell the address on the screen, kept or not, and the command of the file."""
     workspace = context.workspace
     if context.listening:

@@ -27,7 +27,7 @@ FILE = "base.json"
 Pinned = dict[str, dict[str, Any]]
 # Up to here a file is hashed whole at once: a tenth of a second. Of larger ones a sample is.
 WHOLE_BYTES = 64 * 2**20
-_SAMPLES, _SAMPLE_BYTES = 64, 2**16
+_SAMPLES, SAMPLE_BYTES = 64, 2**16
 _BLOCK = 2**22
 # While a run trains, hashing rests three times as long as it works.
 _REST = 3.0
@@ -212,8 +212,8 @@ def _sample(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as content:
         for number in range(_SAMPLES):
-            content.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-            digest.update(content.read(_SAMPLE_BYTES))
+            content.seek((size - SAMPLE_BYTES) * number // (_SAMPLES - 1))
+            digest.update(content.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 

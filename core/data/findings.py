@@ -16,7 +16,7 @@ _DIFFERENT_EXAMPLES = 50
 
 @dataclass(frozen=True)
 class Rule:
-    """One code: its sentences take `{rows}` ("12 rows") and verbs to agree with it (`{are}`, `{have}`, `{s}`, `{es}`)."""
+    """One code: its sentences take `{rows}` ("12 rows") and verbs that agree: `{are}`, `{have}`, `{s}`, `{es}`."""
 
     severity: Severity
     message: str

@@ -77,7 +77,7 @@ class Supervisor:
         failed: OSError | None = None
         for run in waiting:
             try:
-                self._start(run)
+                self.start_worker(run)
             except OSError as error:
                 failed = error
                 continue
@@ -86,8 +86,8 @@ class Supervisor:
         assert failed is not None
         raise failed
 
-    def _start(self, run: Run) -> None:
-        """Start the worker of `run` in its own process session, with its output in worker.log.
+    def start_worker(self, run: Run) -> None:
+        """Start the worker of `run` in a process session of its own, its output in worker.log.
 
         The worker waits until its PID is in status.json, and from then on it alone writes that file.
         """

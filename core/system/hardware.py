@@ -35,7 +35,7 @@ class Device:
 
 
 @cache
-def _nvml() -> Any:
+def nvml_module() -> Any:
     """The NVML module, initialised once; None on a machine without an NVIDIA driver."""
     import pynvml
 
@@ -48,7 +48,7 @@ def _nvml() -> Any:
 
 def cuda_devices() -> list[Device]:
     """The NVIDIA cards that this process may use and the installed torch can use, freest first, read through NVML."""
-    nvml = _nvml()
+    nvml = nvml_module()
     if nvml is None or not torch_has_cuda():
         return []
     allowed = _allowed_cards(nvml)
@@ -58,7 +58,7 @@ def cuda_devices() -> list[Device]:
 
 def unused_card() -> str | None:
     """The name of an NVIDIA card that is there but that the installed torch cannot use; None where there is none."""
-    nvml = _nvml()
+    nvml = nvml_module()
     if nvml is None or torch_has_cuda() or not nvml.nvmlDeviceGetCount():
         return None
     return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0)))
@@ -173,14 +173,14 @@ def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple
 
 def cuda_capability(index: int) -> tuple[int, int]:
     """CUDA compute capability of the card at `index`, through NVML."""
-    nvml = _nvml()
+    nvml = nvml_module()
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(nvml.nvmlDeviceGetHandleByIndex(index))
     return int(major), int(minor)
 
 
 def cuda_driver() -> str:
     """The NVIDIA driver's version."""
-    return str(_nvml().nvmlSystemGetDriverVersion())
+    return str(nvml_module().nvmlSystemGetDriverVersion())
 
 
 class ReadingError(Exception):
@@ -210,7 +210,7 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
             return Used(int(psutil.Process(pid).memory_info().rss), int(psutil.virtual_memory().used))
         except psutil.Error as error:
             raise ReadingError(str(error)) from None
-    nvml = _nvml()
+    nvml = nvml_module()
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
         used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
@@ -230,7 +230,7 @@ def temperature_and_power(chosen: Device) -> dict[str, float | None]:
     """`temperature_celsius` and `power_watts` of an NVIDIA card, None where unknown; empty for other devices."""
     if chosen.kind != "cuda":
         return {}
-    nvml = _nvml()
+    nvml = nvml_module()
 
     def read(of: Callable[[Any], float]) -> float | None:
         with contextlib.suppress(nvml.NVMLError):

@@ -134,7 +134,7 @@ class Watcher(TrainerCallback):
             return
         step = state.global_step
         self.heartbeat.stepped(step)
-        self._write_step(step, logs)
+        self.write_step(step, logs)
         self._look_after(step)
         self._obey(control)
         ending = self.stop_asked or step == self.total
@@ -149,7 +149,8 @@ class Watcher(TrainerCallback):
             self.heartbeat.turn_to("saving")  # the adapter, and what came of the run
         self._step_began = time.perf_counter()
 
-    def _write_step(self, step: int, logs: dict[str, float]) -> None:
+    def write_step(self, step: int, logs: dict[str, float]) -> None:
+        """The line of a finished step, and its share of what the run has come to."""
         loss, tokens = self.trainer.outcome.loss, self.trainer.real_tokens - self.tally.tokens
         seconds = time.perf_counter() - self._step_began
         self.tally.step = step

@@ -38,7 +38,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class InThisProcess(Supervisor):
     """Runs the worker where it stands: its start alone would take most of the time."""
 
-    def _start(self, run: Any) -> None:
+    def start_worker(self, run: Any) -> None:
         from core.train.loop import train
 
         with contextlib.redirect_stdout(sys.stderr):  # a worker's goes to its log

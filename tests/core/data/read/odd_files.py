@@ -112,7 +112,7 @@ BROKEN_JSON = [
 
 SHAPES_OF_JSON = [
     Odd("several.json", "several arrays", '{"cats": [{"a": 1}], "dogs": [{"a": 2}]}', ("several arrays: cats, dogs",)),
-    Odd("splits.json", "an array a split", '{"train": [{"a": 1}], "test": [{"a": 2}]}', rows=2),
+    Odd("splits.json", "an array a split", '{"train": [{"a": 1}], "test": [{"a": 2}]}', rows=2, dropped=2),
     Odd("columns.json", "an array a column", json.dumps(COLUMNS), ("several arrays: prompt, completion",)),
     Odd(
         "wrapped.json",
@@ -471,7 +471,7 @@ PLACES = [
     Odd("bare", "a folder without files", folder_of({}), ("folder without data files",)),
     Odd("outer", "a folder of folders", folder_of({"cats/a.jsonl": LINES, "dogs/a.jsonl": LINES}), ("cats, dogs",)),
     Odd("lone", "a folder of a test folder", folder_of({"test/a.jsonl": LINES}), ("only folders: test",)),
-    Odd("split", "a folder a split", folder_of({"train/a.jsonl": LINES, "test/a.jsonl": LINES}), rows=6),
+    Odd("split", "a folder a split", folder_of({"train/a.jsonl": LINES, "test/a.jsonl": LINES}), rows=6, dropped=3),
     Odd("wrapped", "a folder as on the Hub", folder_of({"README.md": "#", "data/train-0.jsonl": LINES}), rows=3),
     Odd(
         "weights",

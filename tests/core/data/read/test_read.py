@@ -289,7 +289,7 @@ def test_letters_read_in_a_wrong_encoding_are_garbled(text: str, tmp_path: Path)
 
 
 def test_progress_rises_to_the_size_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "_BATCH_ROWS", 10)
+    monkeypatch.setattr(columns, "BATCH_ROWS", 10)
     rows = [{"prompt": os.urandom(500).hex(), "completion": "b"} for _ in range(4000)]
     for kind in ("jsonl", "csv", "parquet", "arrow"):
         _write(tmp_path, f"rows.{kind}", _as(kind, rows))
