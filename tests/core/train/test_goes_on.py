@@ -73,9 +73,9 @@ def _trainer(
     batches = MicroBatches(_conversations(), order, way.micro_batch, packed=True)
     config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way)
     losses, ways = _Losses(), []
-    ladder = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
+    fallback = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
     tokenizer = load_tokenizer(find_model(str(tiny)))
-    trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, ladder)
+    trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, fallback)
     losses.trainer = trainer
     return trainer, losses, ways
 
