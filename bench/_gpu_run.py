@@ -162,9 +162,7 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     way, rows, timer = planned.strategy, _rows(job.lengths), _Timer()
     order = data_order(len(rows), steps, recipe.train.effective_batch, recipe.train.seed)
     with tempfile.TemporaryDirectory() as folder:
-        config = trainer_config(
-            settled, Path(folder), card.kind, dtype, steps, way.micro_batch, way.checkpointing, way.offload
-        )
+        config = trainer_config(settled, Path(folder), card.kind, dtype, steps, way)
         batches = MicroBatches(rows, order, way.micro_batch, packed)
         tokenizer = load_tokenizer(find_model("starter"))
         trainer = NibbleTrainer(model, tokenizer, batches, config, timer.callback(), way.checkpointing)

@@ -130,6 +130,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
 
     from core.basemodel.find import find_model
     from core.data.batches import MicroBatches, data_order, evaluation_batches
+    from core.memory.strategy import Strategy
     from core.model.load import dtype_for, load_tokenizer
     from core.system.hardware import device
     from core.train.trainer import NibbleTrainer
@@ -143,7 +144,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
     model = _model(recipe, arm.full)
     order = data_order(len(rows), steps, batch, seed)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        config = trainer_config(recipe, Path(folder), chosen.kind, dtype_for(chosen)[0], steps, batch, "off")
+        config = trainer_config(recipe, Path(folder), chosen.kind, dtype_for(chosen)[0], steps, Strategy(batch, "off"))
         config.logging_steps = steps
         batches = MicroBatches(rows, order, batch, packed=True)
         trainer = NibbleTrainer(model, tokenizer, batches, config, TrainerCallback(), "off")

@@ -150,6 +150,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     from core.basemodel.find import FoundModel, find_model
     from core.data.batches import MicroBatches
     from core.data.rendering.render import Rendered
+    from core.memory.strategy import Strategy
     from core.memory.tensor_counter import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.model.load import attach_lora, load_base, load_tokenizer
@@ -174,7 +175,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     effective = case.recipe.train.effective_batch
     batches = MicroBatches(rows, [list(range(effective))] * 2, case.micro_batch, packed)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
-    config = trainer_config(case.recipe, folder, "cpu", computing, 2, case.micro_batch, checkpointing)
+    config = trainer_config(case.recipe, folder, "cpu", computing, 2, Strategy(case.micro_batch, checkpointing))
     trainer = NibbleTrainer(model, load_tokenizer(find_model("starter")), batches, config, TrainerCallback())
     gc.collect()
     counter = Counter()

@@ -186,7 +186,7 @@ class _Ours:
         choices = choose(recipe, found, rows, budget, packing_is_exact(model))
         order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
         size, checkpointing = choices.strategy.micro_batch, choices.strategy.checkpointing
-        config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, size, checkpointing)
+        config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, choices.strategy)
 
         self.timer = step_timer()
         batches = MicroBatches(rows, order, size, choices.packed)

@@ -253,13 +253,13 @@ def _unpacked(weight: Any) -> tuple[int, ...]:
 
 
 def main(model: str, revision: str | None = None) -> None:
-    """Print `{"error": sentence or null, "said": [...]}` of a model."""
+    """Print `{"error": sentence or null}` of a model."""
+    error = None
     try:
-        fit = refuse_misfit(find_model(model, revision))
-        answer: dict[str, Any] = {"error": None, "said": [*fit.notes, *[fit.undecided] * bool(fit.undecided)]}
-    except NibbleError as error:
-        answer = {"error": str(error), "said": []}
-    print(json.dumps(answer))
+        refuse_misfit(find_model(model, revision))
+    except NibbleError as refused:
+        error = str(refused)
+    print(json.dumps({"error": error}))
 
 
 if __name__ == "__main__":

@@ -252,20 +252,11 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
     batches = MicroBatches(prepared.rows.train, order, choices.strategy.micro_batch, choices.packed)
-    config = trainer_config(
-        recipe,
-        run.dir,
-        prepared.device.kind,
-        dtype,
-        prepared.steps,
-        now.micro_batch,
-        now.checkpointing,
-        now.offload,
-    )
-    if prepared.device.kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
+    kind, batch = prepared.device.kind, recipe.train.effective_batch
+    config = trainer_config(recipe, run.dir, kind, dtype, prepared.steps, now)
+    if kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
         run.event("optimizer", NO_PAGING)
     # A pass that all processes do together cannot be repeated by one of them.
-    kind, batch = prepared.device.kind, recipe.train.effective_batch
     fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
     if now.heap == "returned":
         return_memory()

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl
 
 from core.memory.strategy import Strategy
 from core.recipe import Recipe
@@ -113,9 +113,7 @@ class Watcher(TrainerCallback):
         """The time since the run was started, and what it took before it was resumed."""
         return self.tally.earlier_seconds + time.monotonic() - self._began
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Measure the base before the first step: step 0."""
         if self.resumed:
             self.trainer.real_tokens = self.tally.tokens
@@ -130,14 +128,7 @@ class Watcher(TrainerCallback):
         self.heartbeat.turn_to("step")
         self._step_began = time.perf_counter()
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **named: Any) -> None:
         """A step is done: write its line, then evaluate, save or stop where it is time to."""
         if not logs or "loss" not in logs:
             return

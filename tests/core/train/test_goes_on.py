@@ -71,11 +71,11 @@ def _trainer(
     recipe = make_recipe({"model": str(tiny), **settings, "lora.dropout": dropout})
     order = data_order(ROWS, STEPS, BATCH, seed=0)
     batches = MicroBatches(_conversations(), order, way.micro_batch, packed=True)
-    config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way.micro_batch, way.checkpointing)
+    config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way)
     losses, ways = _Losses(), []
-    ladder = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
+    fallback = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
     tokenizer = load_tokenizer(find_model(str(tiny)))
-    trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, ladder)
+    trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, fallback)
     losses.trainer = trainer
     return trainer, losses, ways
 
