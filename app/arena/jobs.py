@@ -113,8 +113,8 @@ class ArenaJobs:
     def _left_over(self) -> str:
         if self.unfinished() is None:
             return ""
-        said = "Preparing was interrupted when Nibble ended. Press the button: what is there is not made again."
-        return arena_html.job(False, 0, 0, "", said, "")
+        message = "Preparing was interrupted when Nibble ended. Press the button: what is there is not made again."
+        return arena_html.job(False, 0, 0, "", message, "")
 
     def judging_html(self, bias: Bias | None) -> str:
         """How far the judge is, and how much it leans towards a place."""

@@ -11,7 +11,6 @@ from app.export import html as export_html
 from app.export import hub_and_import
 from app.export import llama_cpp as export_llama_cpp
 from app.export.layout import ExportLayout
-from app.export.newest import newest
 from app.export.session import ExportSession
 from app.ui import html as ui_html
 from app.ui import menus
@@ -50,15 +49,15 @@ class ExportEvents:
             refuse_place(out)
             jobs.start(workspace, run.id, self._options(given, out, given[layout.part] or ""))
         except (NibbleError, OSError, ValueError) as error:
-            return {layout.said: ui_html.error_box(str(error))}
-        return {layout.said: "", **self.tick({})}
+            return {layout.message: ui_html.error_box(str(error))}
+        return {layout.message: "", **self.tick({})}
 
     def stop(self) -> Updates:
         """End the export that is at work."""
-        shown = newest(self.context)
+        shown = jobs.newest(self.context.workspace)
         if shown is not None:
             jobs.stop(shown)
-        return {self.layout.said: ui_html.note_box("Stopping…")}
+        return {self.layout.message: ui_html.note_box("Stopping…")}
 
     def about(self, run: Run | None, given: Given, renamed: bool) -> Updates:
         """The settings that count for the format, and what it gives."""
@@ -111,7 +110,7 @@ class ExportEvents:
         if seen.get("mark") == mark and not seen.get("working"):
             return self._beside(seen)
         seen["mark"] = mark
-        shown = newest(self.context)
+        shown = jobs.newest(self.context.workspace)
         working = shown is not None and shown.read()["state"] == "working"
         updates: Updates = {}
         for name, component, html in (
@@ -124,7 +123,7 @@ class ExportEvents:
         if was_working != working:
             seen["working"] = working
             updates |= {layout.stop: gr.Button(visible=working), layout.make: gr.Button(interactive=not working)}
-            updates |= {layout.said: ""} if was_working else {}  # "Stopping…" is over
+            updates |= {layout.message: ""} if was_working else {}  # "Stopping…" is over
         return updates | self._beside(seen)
 
     def _beside(self, seen: Seen) -> Updates:

@@ -72,8 +72,8 @@ def _checks(verified: dict[str, Any]) -> str:
     for check in told_checks(verified):
         kind, mark = ("good", "✓") if is_equal(check) else ("bad", "!")
         kind, mark = (kind, mark) if check["of"] or kind == "bad" else ("none", "–")
-        said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
-        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'
+        message = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
+        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{message}</div></li>'
     return f'<ul class="nb-doctor">{rows}</ul>' if rows else ""
 
 

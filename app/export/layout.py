@@ -32,7 +32,7 @@ class ExportLayout:
     out: gr.Textbox
     make: gr.Button
     stop: gr.Button
-    said: gr.HTML
+    message: gr.HTML
     state: gr.HTML
     earlier: gr.HTML
     upload: UploadPart
@@ -49,7 +49,7 @@ class ExportLayout:
     def ticking(self) -> list[Component]:
         """What changes by itself."""
         beside = [*self.llama_cpp.ticking(), *self.upload.ticking()]
-        return [self.state, self.said, self.earlier, self.stop, self.make, *beside]
+        return [self.state, self.message, self.earlier, self.stop, self.make, *beside]
 
     def filled(self) -> list[Component]:
         """What is set whenever the tab is opened."""
@@ -73,13 +73,13 @@ def build() -> ExportLayout:
             with gr.Row(elem_classes="nb-actions"):
                 make = gr.Button("Export", variant="primary")
                 stop = gr.Button("Stop", variant="stop", visible=False)
-            said = gr.HTML(elem_classes="nb-slot nb-said")
+            message = gr.HTML(elem_classes="nb-slot nb-said")
             taking = hub_and_import.build_import()
         with gr.Column(scale=6, min_width=420):
             state = gr.HTML(export_html.NOTHING, elem_classes="nb-slot")
             upload = hub_and_import.build_upload()
             earlier = gr.HTML(elem_classes="nb-slot")
-    shown = (make, stop, said, state, earlier, upload, taking)
+    shown = (make, stop, message, state, earlier, upload, taking)
     return ExportLayout(empty, run, part, to, gets, settings, llama_cpp, out, *shown)
 
 

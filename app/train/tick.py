@@ -76,7 +76,7 @@ def _held(context: Context) -> str:
     by = holder(context.workspace)
     if by is None or by.kind == "run":
         return ""
-    who = by.said()
+    who = by.in_words()
     return html.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
 
 

@@ -88,6 +88,11 @@ def jobs(workspace: Workspace) -> list[ExportJob]:
     return [ExportJob(file) for file in sorted(folder(workspace).glob("*.json"), reverse=True)]
 
 
+def newest(workspace: Workspace) -> ExportJob | None:
+    """The one that was started last, whoever started it; None before there is one."""
+    return next(iter(jobs(workspace)), None)
+
+
 def start(workspace: Workspace, run_id: str, options: ExportOptions) -> ExportJob:
     """Start an export in a process of its own; returns at once."""
     for old in jobs(workspace)[KEPT:]:

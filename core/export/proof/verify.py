@@ -85,7 +85,7 @@ def verify(
     jobs = [job(source, artefact, onto, precision)]
     if onto == "original":
         jobs.append(job(source, artefact, "dequantised", precision))
-    found = _in_a_new_process(jobs, say)
+    found = in_a_new_process(jobs, say)
     if "broken" in found:
         raise Broken(
             f"The export would not say to other programs what was trained ({found['broken']}), so it is not handed "
@@ -116,7 +116,8 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
             )
 
 
-def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
+def in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
+    """What `prove` finds of `jobs`, in a process that has the device to itself."""
     from accelerate.utils.memory import clear_device_cache
 
     clear_device_cache(garbage_collection=True)  # what this process keeps of the device, the other one needs

@@ -154,7 +154,7 @@ def find_export_source(run: Run, part: str = "", say: Callable[[str], None] = la
     pinned = read_pin(run.dir / FILE) if base.revision is None else None
     change = change_of(base.folder, pinned, say) if pinned is not None and base.folder is not None else None
     if change is not None:
-        raise ExportError(change.said(f"run {run.id}, {base.label},"))
+        raise ExportError(change.sentence(f"run {run.id}, {base.label},"))
     config = read_json(folder / "adapter_config.json")
     if not isinstance(config, dict):
         raise ExportError(f"The adapter of run {run.id} is damaged: its adapter_config.json cannot be read.")

@@ -165,13 +165,13 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
 
 
 def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
-    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_said]
+    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
 
 
 def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaLayout, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
-    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_said]
+    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
     assert not [
         file for file in context.workspace.path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()
     ]

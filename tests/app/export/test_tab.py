@@ -87,9 +87,9 @@ def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(
     tab: ExportTab, context: Context, run: Run, tmp_path: Path
 ) -> None:
     events = tab.events
-    assert "Choose a run" in events.make(_given(tab, None))[tab.layout.said]
+    assert "Choose a run" in events.make(_given(tab, None))[tab.layout.message]
     (tmp_path / "mine").write_text("thesis")
-    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.layout.said]
+    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.layout.message]
     assert jobs.jobs(context.workspace) == []
 
 
@@ -165,8 +165,8 @@ def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
 def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
     _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
-    assert tab.tick(seen)[tab.layout.said] == ""
-    assert tab.layout.said not in tab.tick(seen)
+    assert tab.tick(seen)[tab.layout.message] == ""
+    assert tab.layout.message not in tab.tick(seen)
 
 
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:

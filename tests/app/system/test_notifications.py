@@ -24,16 +24,16 @@ def section() -> notifications.Away:
 
 
 def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.Away) -> None:
-    said = notifications._keep(context, f"https://example.org/{SECRET}")
+    said = notifications.keep_webhook(context, f"https://example.org/{SECRET}")
     assert "Kept" in said and SECRET not in said
     shown = notifications.fill(section, context)
     assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.said]
-    assert "No webhook is told" in notifications._keep(context, " ")
+    assert "No webhook is told" in notifications.keep_webhook(context, " ")
     assert notifications.fill(section, context)[section.webhook] == ""
 
 
 def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
-    said = notifications._keep(context, f"ftp://example.org/{SECRET}")
+    said = notifications.keep_webhook(context, f"ftp://example.org/{SECRET}")
     assert "begins with https://" in said and SECRET not in said
     assert notify.wishes(context.workspace) == notify.Wishes()
 
@@ -51,10 +51,10 @@ def test_it_can_be_tried_before_it_is_kept(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(notify, "tell", lambda wanted, facts: told.append((wanted.webhook, facts["run"])) or troubles)
-    *_, last = notifications._try(context, "https://example.org/x")
+    *_, last = notifications.try_webhook(context, "https://example.org/x")
     assert said in last and told == [("https://example.org/x", "trial")]
     assert notify.wishes(context.workspace) == notify.Wishes()
-    assert "nobody to tell" in list(notifications._try(context, ""))[-1]
+    assert "nobody to tell" in list(notifications.try_webhook(context, ""))[-1]
 
 
 def test_where_others_reach_the_app_it_is_the_owners_alone(
@@ -67,8 +67,8 @@ def test_where_others_reach_the_app_it_is_the_owners_alone(
     shown = notifications.fill(section, shared)
     for said in (
         shown[section.said],
-        notifications._keep(shared, "https://evil.example"),
-        *notifications._try(shared, "https://evil.example"),
+        notifications.keep_webhook(shared, "https://evil.example"),
+        *notifications.try_webhook(shared, "https://evil.example"),
     ):
         assert "Others can reach this page" in said and SECRET not in said
     assert shown[section.webhook] == ""

@@ -162,12 +162,12 @@ def test_a_way_becomes_a_setting_and_a_budget_is_never_rounded_down(change: str,
 
 
 def test_a_way_is_set_on_the_form_and_kept(train_tab: TrainTab, context: Context) -> None:
-    events = plan_events.PlanEvents(train_tab.form, train_tab.layout.form.said, context, train_tab.session.plans)
+    events = plan_events.PlanEvents(train_tab.form, train_tab.layout.form.message, context, train_tab.session.plans)
     updates = events.use(gr.EventData(None, {"change": "lora.rank=8"}))
     assert updates[train_tab.form.fields["lora.rank"]] == 8
     assert read_json(context.form_file)["lora.rank"] == 8
     for change in ("nonsense=1", "budget=none", "lora", "lora=3"):
-        assert "nb-error" in events.use(gr.EventData(None, {"change": change}))[train_tab.layout.form.said]
+        assert "nb-error" in events.use(gr.EventData(None, {"change": change}))[train_tab.layout.form.message]
 
 
 def test_a_browser_gets_the_plan_once_and_again_after_a_look(

@@ -147,7 +147,7 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
 
 
 def _load(chat: Chat, workspace: Workspace, voice: Any) -> None:
-    request = {"op": "load", "number": 1, "workspace": str(workspace.path), "voice": voice.as_request()}
+    request = {"op": "load", "number": 1, "workspace": str(workspace.path), "chat_model": voice.as_request()}
     try:
         list(chat.handle(request))
     finally:
@@ -204,7 +204,7 @@ def test_the_chat_loads_a_base_anew_where_its_folder_holds_another(run: Run) -> 
 def large(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A base whose weights count as large: hashed as a sample of few bytes at once, and whole in the background."""
     monkeypatch.setattr(pin, "WHOLE_BYTES", 20_000)
-    monkeypatch.setattr(pin, "_SAMPLE_BYTES", 16)
+    monkeypatch.setattr(pin, "SAMPLE_BYTES", 16)
     base = tmp_path / "large"
     shutil.copytree(pristine, base)
     return base

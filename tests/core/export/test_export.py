@@ -63,7 +63,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
         return read_json(file.with_suffix(".result.json"))
 
     monkeypatch.setattr(proof_worker, "trust_only", lambda workspace: None)  # it would count for all tests after
-    monkeypatch.setattr(verify, "_in_a_new_process", in_this_process)
+    monkeypatch.setattr(verify, "in_a_new_process", in_this_process)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from core.cli import main as cli_main
 from core.cli import run as cli_run
-from core.cli.main import main as cli_main
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs import heartbeat, supervisor
@@ -135,7 +135,7 @@ def test_a_server_that_dies_right_after_a_start_leaves_one_worker(workspace: Wor
 def test_a_worker_that_comes_too_late_puts_its_run_back(workspace: Workspace) -> None:
     run, server = _run(workspace, "steps"), Supervisor(workspace)
     with hold(workspace, "run", "another", "another-id"):
-        server._start(run)
+        server.start_worker(run)
         assert run.status().state == "preparing"
         _until(lambda: run.status().state == "queued")
         assert run.status().pid is None and server.advance() is None

@@ -65,14 +65,14 @@ def _is_the_same(run: Run, other: Run) -> None:
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    write = Watcher._write_step
+    write = Watcher.write_step
 
     def and_stop(self: Watcher, at: int, logs: dict[str, float]) -> None:
         write(self, at, logs)
         if at == step:
             self.run.request("stop")
 
-    monkeypatch.setattr(Watcher, "_write_step", and_stop)
+    monkeypatch.setattr(Watcher, "write_step", and_stop)
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +161,11 @@ class _KilledAtStep7(PatchedSupervisor):
     lines = """
 import os, signal
 from core.train.watcher import Watcher
-write = Watcher._write_step
+write = Watcher.write_step
 def and_die(self, step, logs):
     write(self, step, logs)
     if step == 7: os.kill(os.getpid(), signal.SIGKILL)
-Watcher._write_step = and_die
+Watcher.write_step = and_die
 """
 
 

@@ -258,7 +258,7 @@ def test_an_export_with_a_wrong_text_is_not_handed_over_and_says_where(
         _in_template("'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant\\n\\n' }}")(folder)
 
     monkeypatch.setattr(write, "write_adapter", spoilt)
-    monkeypatch.setattr(verify, "_in_a_new_process", prove)
+    monkeypatch.setattr(verify, "in_a_new_process", prove)
     with pytest.raises(
         Broken, match=r"would not say to other programs what was trained \(prompts as text, the prompt of"
     ):

@@ -41,7 +41,7 @@ def _few_answers_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mend that a test undoes is undone in this process alone, and 20 answers would say no more than three."""
     from core.export.proof import verify
 
-    monkeypatch.setattr(verify, "_in_a_new_process", lambda jobs, say: prove(jobs, say))
+    monkeypatch.setattr(verify, "in_a_new_process", lambda jobs, say: prove(jobs, say))
     monkeypatch.setattr(verify, "PROMPTS", 3)
     monkeypatch.setattr(verify, "job", lambda *given: job(*given, **QUICK))
 
