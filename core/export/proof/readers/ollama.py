@@ -49,10 +49,10 @@ class OllamaReader:
         """As Reader's, with the first token that llama.cpp adds."""
         if not prompt:
             raise CannotRender("Ollama lays conversations out only to answer them")
-        if tools and "tools" not in self._template.names:
+        if tools:
             raise CannotRender("the Modelfile's template takes no tools")
         try:
-            text = self._template.render(self._whole([dict(each) for each in messages]), tools)
+            text = self._template.render(self._whole([dict(each) for each in messages]))
         except GoError as error:
             raise CannotRender(str(error)) from None
         return with_first(self.engine, text)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from core.export.gguf import families
 from core.export.gguf import template as gguf_template
+from core.export.gguf.families import TensorLayout
 from core.export.ollama import modelfile
 from core.export.pipeline import export
 from core.export.proof import llama_cpp
@@ -155,9 +155,9 @@ def test_what_transformers_does_not_read_of_a_gguf_is_not_proved_by_it(
 def test_weights_that_are_laid_out_wrongly_are_found_out_by_transformers_alone(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of queries and keys as transformers has them: llama.cpp turns others."""
+    """The rows of each matrix in the opposite order: what was written is read back, and is not the model."""
     monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
-    monkeypatch.setattr(families, "_in_pairs", lambda tensor, heads: tensor)
+    monkeypatch.setattr(TensorLayout, "arranged", lambda self, name, tensor: tensor.flip(0))
     verified = export(Workspace(run.workspace), run, ExportOptions("gguf", tmp_path / "out", gguf_type="q8_0"), _say)
     (logits,) = (check for check in verified["verified"]["checks"] if check["name"] == LOGITS)
     assert logits["equal"] < logits["of"], logits
