@@ -22,7 +22,7 @@ from core.errors import NibbleError
 from core.runs.delete import clear_away
 from core.system.addresses import Names, lan_address
 from core.system.event_loop import go_on_listening
-from core.system.file_lock import locked
+from core.system.file_lock import file_lock
 from core.untrusted.paths import Reach
 from core.workspace import ROOT, Workspace
 
@@ -96,7 +96,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     instance = Instance(workspace)
-    with locked(workspace.state / "server.lock"):
+    with file_lock(workspace.state / "server.lock"):
         url = instance.running()
         if url is not None:
             print(f"Nibble is running already: {url}", flush=True)

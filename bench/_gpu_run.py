@@ -97,15 +97,16 @@ def main(job: Job) -> Outcome:
         import torch
 
         from bench._random_model import load_random
-        from core.model.load import adapter_dtype, attach_lora, dtype_for
-        from core.train.trl_config import optimizer_name
+        from core.model.load import attach_lora, dtype_for
+        from core.step.adapter_dtype import adapter_dtype
+        from core.step.optimizer import optimizer_for
 
         card = device()
         recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
         dtype, _ = dtype_for(card)
         base = load_random(job.config, recipe.quantization, card)
         parameters = sum(each.numel() for each in _sketched(job.config).parameters())
-        adapters = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, card.kind))
+        adapters = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), card.kind)
         model = base if job.reference else attach_lora(base, recipe.lora, adapters)
         learn = _theirs if job.reference else _ours
         chosen, predicted, speed, losses = learn(job, recipe, model, parameters)
@@ -148,17 +149,17 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
 
     card = device()
     packed = packing_is_exact(model)
-    planned = plan(_question(job, recipe, parameters, packed))
-    if planned.way is None:
+    planned = plan(_problem(job, recipe, parameters, packed))
+    if planned.strategy is None:
         raise RuntimeError(f"does not fit: {planned.reasons[0]['because']}")
     conversations = [ConversationLength(length, length - 1) for length in job.lengths]
     if job.budget_bytes is not None:
         enforce(job.budget_bytes, card, planned.peak.traced.managed)
-    choices = Choices(planned.way, packed, planned, planned.reasons, max(each.length for each in conversations))
+    choices = Choices(planned.strategy, packed, planned, planned.reasons, max(each.length for each in conversations))
     settled = choices.settle(recipe, model)
     steps = recipe.train.max_steps or 1
     dtype, _ = dtype_for(card)
-    way, rows, timer = planned.way, _rows(job.lengths), _Timer()
+    way, rows, timer = planned.strategy, _rows(job.lengths), _Timer()
     order = data_order(len(rows), steps, recipe.train.effective_batch, recipe.train.seed)
     with tempfile.TemporaryDirectory() as folder:
         config = trainer_config(
@@ -174,19 +175,19 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     return chosen, planned.peak.as_json(), timer.tokens_per_second(), losses
 
 
-def _question(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
+def _problem(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
     """What the plan is asked: this job on this machine's device within its budget."""
     from dataclasses import replace
 
     from core.memory.budget import Budget
-    from core.memory.estimate import Architecture, question, target_for
+    from core.memory.estimate import Architecture, planning_problem, target_for
     from core.memory.workload import ConversationLength
 
     conversations = [ConversationLength(length, length - 1) for length in job.lengths]
-    asked = question(
+    problem = planning_problem(
         recipe, target_for(None), Architecture("random", job.config, parameters, True), conversations, packed
     )
-    return asked if job.budget_bytes is None else replace(asked, budget=Budget(job.budget_bytes, "the job's", 0))
+    return problem if job.budget_bytes is None else replace(problem, budget=Budget(job.budget_bytes, "the job's", 0))
 
 
 def _rows(lengths: list[int]) -> list[Any]:

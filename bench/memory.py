@@ -130,15 +130,16 @@ def measure(case: Case, computing: str = "float32", adapters: str = "float32") -
     """Run a case for real and traced: on the CPU, computing in that dtype, the adapters in theirs."""
     import torch
 
-    from core.memory.meta_model import sketch
+    from core.memory.meta_model import meta_model
     from core.memory.trace import trace
+    from core.step.optimizer import OPTIMIZERS
 
     dtypes = getattr(torch, computing), getattr(torch, adapters)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         counted, counted_model, shapes = _run(case, Path(folder), *dtypes)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
-    model = sketch(case.config, case.recipe.quantization, case.recipe.lora, *dtypes)
-    traced = trace(model, shapes, "cpu", "adamw_torch_fused", checkpointing)
+    model = meta_model(case.config, case.recipe.quantization, case.recipe.lora, *dtypes)
+    traced = trace(model, shapes, "cpu", OPTIMIZERS["adamw"], checkpointing)
     return Measured(counted, counted_model, traced.peak, traced.resting)
 
 

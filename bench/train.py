@@ -167,25 +167,25 @@ class _Ours:
         from core.data.batches import MicroBatches, data_order
         from core.data.rendering.render import render_all
         from core.memory.budget import read_budget
-        from core.model.load import adapter_dtype, attach_lora, dtype_for, load_base, load_tokenizer
+        from core.model.load import attach_lora, dtype_for, load_base, load_tokenizer
+        from core.step.adapter_dtype import adapter_dtype
+        from core.step.optimizer import optimizer_for
         from core.step.packing import packing_is_exact
         from core.system.hardware import device
         from core.train.decide import choose
         from core.train.trainer import NibbleTrainer
-        from core.train.trl_config import optimizer_name, trainer_config
+        from core.train.trl_config import trainer_config
 
         found, chosen = find_model(recipe.model), device()
         tokenizer = load_tokenizer(found)
         rows = render_all(tokenizer, load(file, recipe.data), recipe.data).usable
         dtype, _ = dtype_for(chosen)
         base = load_base(found, recipe.quantization, chosen)
-        model = attach_lora(
-            base, recipe.lora, adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
-        )
+        model = attach_lora(base, recipe.lora, adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind))
         budget = read_budget(recipe, found, chosen)
         choices = choose(recipe, found, rows, budget, packing_is_exact(model))
         order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
-        size, checkpointing = choices.way.micro_batch, choices.way.checkpointing
+        size, checkpointing = choices.strategy.micro_batch, choices.strategy.checkpointing
         config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, size, checkpointing)
 
         self.timer = step_timer()

@@ -2,11 +2,18 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.run import ENVIRONMENT, find_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 os.environ.update(ENVIRONMENT)
 os.environ.setdefault("NIBBLE_DATA_DIR", tempfile.mkdtemp(prefix="nibble-test-"))
@@ -48,3 +55,15 @@ def chromium() -> str:
     path = find_chromium()
     assert path, "no Chromium, Chrome or Edge: `python launch.py test` installs it on Debian and Ubuntu"
     return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator["Browser"]:
+    """It, running: one for a file's tests."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=30_000)  # ms; on two cores that train beside it a page has to wait its turn
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        yield found
+        found.close()

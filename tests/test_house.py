@@ -51,3 +51,15 @@ def test_what_the_server_imports_brings_no_torch(module: str) -> None:
 @pytest.mark.parametrize("file", _sources("app", "core", "presets", "bench"), ids=lambda file: file.name)
 def test_every_file_says_its_purpose_first(file: Path) -> None:
     assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda file: file.name)
+def test_what_tests_share_lies_in_no_test_file(file: Path) -> None:
+    """Nor in a conftest.py, whose fixtures come by themselves."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            named = [str(node.module), *(f"{node.module}.{each.name}" for each in node.names)]
+        else:
+            named = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        parts = [name.rpartition(".")[2] for name in named if name.startswith("tests")]
+        assert not [part for part in parts if part.startswith("test_") or part == "conftest"]

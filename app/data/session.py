@@ -10,6 +10,7 @@ from typing import Any
 from app.data import html as data_html
 from app.data import row_html
 from app.ui.background_job import BackgroundJob
+from core.data.changes import fingerprint
 from core.errors import NibbleError
 from core.recipe import Recipe
 from core.workspace import as_path
@@ -202,12 +203,10 @@ def _with_known(report: Report, known: Report) -> Report:
 
 
 def _what_matters(recipe: Recipe) -> tuple[Any, ...]:
-    """What the report depends on, the dataset first: its file may be written anew under the same name."""
-    file = as_path(recipe.data.path)
-    changed = file.stat().st_mtime_ns if file is not None else 0
-    train = recipe.train
+    """What the report depends on, the dataset first: its files may be written anew under the same names."""
+    files, train = fingerprint(as_path(recipe.data.path)), recipe.train
     return (
-        (recipe.data.path, changed, recipe.data.split, recipe.data.config),
+        (recipe.data.path, files, recipe.data.split, recipe.data.config),
         recipe.model,
         recipe.data.model_dump_json(),
         (train.seed, train.effective_batch, train.micro_batch),

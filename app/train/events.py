@@ -21,7 +21,7 @@ from app.ui.updates import Given, Updates
 from app.ui.upload import keep_files
 from core.data.samples import find_sample
 from core.errors import NibbleError
-from core.launch.start_from import find_start
+from core.launch.start_from import find_starting_adapter
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset, recipe_presets
 from core.runs.resume import resume
 from core.runs.store import Run
@@ -144,12 +144,13 @@ class TrainEvents:
         if not key:
             return {self.parts.message: ""}
         try:
-            start = find_start(key, self.context.workspace)
+            start = find_starting_adapter(key, self.context.workspace)
         except NibbleError as error:
             return {self.parts.message: explain(error)}
         values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
         self._remember(values)
-        message = f"“{start.voice.label}” is trained further as it is: {start.said()}, over {start.voice.model}."
+        adapter = start.source
+        message = f"“{adapter.label}” is trained further as it is: {start.summary()}, over {adapter.model}."
         menu = gr.Dropdown(choices=menus.starts(self.context.workspace), value=key)
         shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
         return {**shown, self.parts.message: ui_html.note_box(message)}

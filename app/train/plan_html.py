@@ -8,6 +8,7 @@ from typing import Any
 from app.ui.form import ADVANCED, QUICK, as_on_screen
 from app.ui.html import duration, figure, number, text
 from core.sizes import MIB, parse_size, show_size
+from core.step.optimizer import OPTIMIZERS
 
 Found = dict[str, Any]
 
@@ -34,7 +35,7 @@ SETTINGS = {
     "heap": "Freed memory",
     "budget": "Memory budget",
 }
-VALUES = {
+VALUES: dict[tuple[str, Any], str] = {
     ("checkpointing", "off"): "off",
     ("checkpointing", "half"): "every second layer",
     ("checkpointing", "full"): "every layer",
@@ -43,8 +44,7 @@ VALUES = {
     ("activation_offload", True): "on",
     ("embeddings_in_ram", True): "in ordinary memory",
     ("heap", "returned"): "given back to the system at once",
-    ("train.optimizer", "paged_adamw_32bit"): "paged AdamW, 32 bits",
-    ("train.optimizer", "paged_adamw_8bit"): "paged AdamW, 8 bits",
+    **{("train.optimizer", each.name): f"{each.label[:1].lower()}{each.label[1:]}" for each in OPTIMIZERS.values()},
 }
 WAYS = {
     "budget": ("Memory budget of {}", "nothing else changes"),

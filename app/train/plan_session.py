@@ -8,6 +8,7 @@ from typing import Any
 
 from app.train import plan_html
 from app.ui.background_job import BackgroundJob
+from core.data.changes import fingerprint
 from core.recipe import Recipe
 from core.workspace import as_path
 
@@ -92,7 +93,5 @@ class PlanSession(BackgroundJob):
 
 
 def _what_matters(recipe: Recipe) -> tuple[Any, ...]:
-    """What a plan depends on; the dataset's file may be written anew under the same name."""
-    file = as_path(recipe.data.path)
-    changed = file.stat().st_mtime_ns if file is not None else 0
-    return recipe.model_dump_json(exclude=INDIFFERENT), changed
+    """What a plan depends on; the dataset's files may be written anew under the same names."""
+    return recipe.model_dump_json(exclude=INDIFFERENT), fingerprint(as_path(recipe.data.path))

@@ -15,9 +15,12 @@ import gradio as gr
 from gradio.components import Component
 
 from app.ui.html import error_box, fault_box
+from core.data.formats.layouts import FORMATS
 from core.errors import NibbleError
-from core.recipe import Recipe, choices_of, help_text, make_recipe
-from core.sizes import GIB, parse_size
+from core.memory.budget import Budget
+from core.recipe import Recipe, help_text, make_recipe
+from core.sizes import GIB
+from core.step.optimizer import OPTIMIZERS
 from core.system.hardware import device
 from core.text.encodings import ENCODINGS
 from core.workspace import read_json, write_json
@@ -122,14 +125,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "quantization.bits": {4: "4 (QLoRA)", 8: "8 (LLM.int8)", 16: "16 (plain LoRA)"},
     "quantization.type": {"nf4": "NF4", "fp4": "FP4"},
-    "train.optimizer": {
-        "auto": "Auto",
-        "paged_adamw_32bit": "Paged AdamW, 32 bits",
-        "paged_adamw_8bit": "Paged AdamW, 8 bits",
-        "paged_lion_32bit": "Paged Lion, 32 bits",
-        "paged_lion_8bit": "Paged Lion, 8 bits",
-        "adamw": "Plain AdamW",
-    },
+    "train.optimizer": {"auto": "Auto", **{each.name: each.label for each in OPTIMIZERS.values()}},
     "train.schedule": {
         "constant": "Constant",
         "constant_with_warmup": "Constant after a warm-up",
@@ -144,20 +140,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "train.packing": {"auto": "Auto", "off": "Off"},
     "train.gradient_checkpointing": {"auto": "Auto", "on": "On", "off": "Off"},
-    "data.format": {
-        "auto": "Auto: recognise it",
-        "messages": "Messages (role, content)",
-        "sharegpt": "ShareGPT and chat exports (from, value)",
-        "alpaca": "Alpaca (instruction, output)",
-        "dolly": "Dolly (instruction, response)",
-        "prompt-completion": "Prompt and completion",
-        "question-answer": "Question and answer",
-        "preference": "Preference pairs (chosen, rejected)",
-        "kto": "KTO (labelled replies)",
-        "guanaco": "Turns marked in one text (### Human, <|im_start|>)",
-        "text": "Plain text",
-        "mapping": "Columns by hand",
-    },
+    "data.format": FORMATS,
     "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
     "data.named_splits": {
         "honour": "As named",
@@ -233,7 +216,8 @@ def gib(budget: str | None) -> Any:
     """A recipe's budget as the slider shows it; where there is none the slider stays as it is."""
     if budget is None or not any(digit in budget for digit in "123456789"):  # 0 was on the slider once
         return gr.skip()
-    return round(parse_size(budget, device().total_bytes) / GIB, 2)
+    here = device()
+    return round(Budget.of(budget, here.total_bytes, here.free_bytes).bytes / GIB, 2)
 
 
 def possible(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,8 +282,7 @@ def build_field(field: Field) -> Component:
 
 
 def _choices(key: str) -> list[tuple[str, Any]]:
-    words = WORDS[key]
-    return [(words[value], value) for value in choices_of(key)]
+    return [(words, value) for value, words in WORDS[key].items()]
 
 
 def build_advanced() -> dict[str, Component]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from core.errors import ModelError
 from core.sizes import show_bytes
+from core.untrusted.paths import is_plain
 
 TIMEOUT_SECONDS = 10
 INDEX = "model.safetensors.index.json"
@@ -43,11 +44,6 @@ _SETTINGS = (
 )
 _TEMPLATES = "additional_chat_templates/*.jinja"
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-def is_plain(name: str) -> bool:
-    """Whether a repository's file name stays below the folder it is put in, on any system."""
-    return not any(bad in name for bad in "\\:\0") and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from core.data.read.splits import Told
 from core.data.row_groups import Gatherer
 from core.data.spill import SpilledConversations
 from core.errors import DataError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # So many rows say how a file is laid out.
 _LOOKED_AT = 1000

@@ -13,7 +13,7 @@ import numpy as np
 from core.data.conversation import Finding, LeftAlone, Row, Unreadable
 from core.data.read import Source
 from core.data.read.splits import Told, Use, column_of_splits, is_split_name, use_of
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 _LISTED = 1000  # rows in a finding
 _NAMED = 8  # names of each use in a sentence

@@ -18,7 +18,7 @@ from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS
 from core.data.read.document import LONGEST_CONVERSATION
 from core.data.read.splits import Told, Use
 from core.errors import DataError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 _LOOKED_AT = 50
 _CONVERSATIONS = ("conversation_id", "conv_id", "conversationid", "convid", "dialogue_id", "dialog_id", "dialogueid",

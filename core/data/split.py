@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.data.conversation import Conversation, Message
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 _PLAIN = frozenset({"role", "content", "weight"})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from core.errors import NibbleError
 from core.runs.manifest import flush_all, flush_folder
 from core.sizes import show_bytes
-from core.system.file_lock import Lock
+from core.system.file_lock import remove_lock, try_lock
 from core.system.full_disk import is_disk_full
 from core.workspace import move
 
@@ -68,9 +68,9 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
     stopped or killed; any other begins with an empty folder. Raises ExportError where the disk is full.
     """
     partial = partial_of(out)
-    lock = Lock(out.with_name(f".{out.name}.lock"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    if not lock.take(0.0):
+    lock = try_lock(out.with_name(f".{out.name}.lock"))
+    if lock is None:
         raise ExportError(f"Another export is writing to {out}. Wait for it, or choose another folder.")
     if not goes_on:
         shutil.rmtree(partial, ignore_errors=True)
@@ -95,4 +95,4 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
             f"disk of {out.parent}, then export again."
         ) from None
     finally:
-        lock.remove()
+        remove_lock(lock)

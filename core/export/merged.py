@@ -18,7 +18,7 @@ import torch
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
-from core.data.cache import sha256_of
+from core.data.changes import sha256_of
 from core.export.merge_weights import MergedWeights, Onto, Stored
 from core.export.model_card import ModelCard
 from core.export.proof.verify import NEW_TOKENS

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
+from core.basemodel.find import TEMPLATE_FILE
 from core.data.rendering.template import require_template
 from core.export.names import without_paths
 from core.export.source import ExportSource
-from core.launch.start_from import TEMPLATE
 from core.model.generation_config import plain_generation
 from core.model.load import load_tokenizer
 from core.model.meta import without_pad_beyond
@@ -40,8 +40,8 @@ def write_companions(subject: ExportSource, folder: Path, dtype: torch.dtype) ->
 def write_tokenizer(subject: ExportSource, folder: Path) -> None:
     """The tokenizer and chat template that were trained with, the template without its marks for training."""
     for file in tokenizer_files(subject.tokenizer):
-        if file.name == TEMPLATE:
-            (folder / TEMPLATE).write_text(plain_template(file.read_text(encoding="utf-8")), encoding="utf-8")
+        if file.name == TEMPLATE_FILE:
+            (folder / TEMPLATE_FILE).write_text(plain_template(file.read_text(encoding="utf-8")), encoding="utf-8")
         elif file.name == "tokenizer_config.json":
             settings = without_paths(read_json(file))
             if isinstance(settings.get("chat_template"), str):

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.basemodel.find import FoundModel, find_model
+from core.basemodel.find import TEMPLATE_FILE, FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.basemodel.targets import wanted
 from core.errors import ModelError, NibbleError, RecipeError
@@ -24,7 +24,6 @@ from core.runs.store import Run
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json
 
-TEMPLATE = "chat_template.jinja"
 SETTING = "lora.start_from"
 ALLOWED = "allowed: adapter:<name of one that was brought in>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>"
 _A = ".lora_A.weight"
@@ -42,11 +41,11 @@ _CHANGES_THE_BASE = ("pissa", "olora", "corda")
 class StartingAdapter:
     """An adapter to train further: where it is, and the settings of a recipe that it has, by dotted key."""
 
-    voice: ChatModel
+    source: ChatModel
     folder: Path
     settings: dict[str, Any]
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """What it is, for a person: 'rank 8, alpha 16, on q_proj, v_proj'."""
         lora = self.settings
         targets = lora["lora.targets"]
@@ -55,33 +54,33 @@ class StartingAdapter:
         return f"rank {lora['lora.rank']}, alpha {lora['lora.alpha']:g}, on {layers}{''.join(kinds)}"
 
 
-def find_start(key: str, workspace: Workspace) -> StartingAdapter:
-    """The adapter that `key` names, a voice of the chat. Raises RecipeError for one that no run can go on with."""
+def find_starting_adapter(key: str, workspace: Workspace) -> StartingAdapter:
+    """The adapter that `key` names, something to chat with. Raises RecipeError for one that no run can go on with."""
     kind, _, name = key.strip().partition(":")
     brought = {path.name for path in workspace.adapters.iterdir() if path.is_dir()} if kind == "adapter" else set()
     if kind not in ("adapter", "run") or not name or (kind == "adapter" and name not in brought):
         raise RecipeError(f"{SETTING}: {key!r} is not possible; {ALLOWED}.")
-    voice = find_chat_model(workspace, key)
-    assert voice.adapter is not None  # neither a run nor an adapter is a base alone
-    config = read_json(voice.adapter / CONFIG)
+    source = find_chat_model(workspace, key)
+    assert source.adapter is not None  # neither a run nor an adapter is a base alone
+    config = read_json(source.adapter / CONFIG)
     if not (isinstance(config, dict) and _is_sound(config)):
-        raise RecipeError(f"{SETTING}: the adapter {voice.label} is damaged: its {CONFIG} cannot be read.")
+        raise RecipeError(f"{SETTING}: the adapter {source.label} is damaged: its {CONFIG} cannot be read.")
     settings = {
-        "model": voice.model,
+        "model": source.model,
         "lora.rank": config["r"],
         "lora.alpha": float(config["lora_alpha"]),
         "lora.scaling": "rank_stabilised" if config.get("use_rslora") else "standard",
         "lora.dora": bool(config.get("use_dora")),
     }
     if kind == "run":
-        lora = Run(workspace.runs / voice.key.removeprefix("run:").partition("/")[0]).recipe().lora
+        lora = Run(workspace.runs / source.key.removeprefix("run:").partition("/")[0]).recipe().lora
         settings |= {"lora.targets": lora.targets, "lora.extra_modules": lora.extra_modules}
-        settings |= {f"quantization.{name}": value for name, value in voice.quantization.items()}
+        settings |= {f"quantization.{name}": value for name, value in source.quantization.items()}
     else:
-        _refuse_kind(voice, config)
-        settings["lora.targets"] = _targets(_layers(voice, settings["lora.rank"]), _linear(voice))
+        _refuse_kind(source, config)
+        settings["lora.targets"] = _targets(_layers(source, settings["lora.rank"]), _linear(source))
         settings["lora.extra_modules"] = config.get("modules_to_save") or []
-    return StartingAdapter(voice, voice.adapter, settings)
+    return StartingAdapter(source, source.adapter, settings)
 
 
 def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAdapter | None]:
@@ -91,7 +90,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
     """
     if recipe.lora.start_from is None:
         return recipe, None
-    start = find_start(recipe.lora.start_from, workspace)
+    start = find_starting_adapter(recipe.lora.start_from, workspace)
     said = _said(recipe)
     values = {key: value for key, value in start.settings.items() if key not in said}
     settled = make_recipe({**recipe.model_dump(), **values})
@@ -99,7 +98,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
     for key in ("lora.rank", "lora.alpha", "lora.scaling", "lora.dora", "lora.targets", "lora.extra_modules"):
         if key in said and not _agree(key, said[key], start):
             raise RecipeError(
-                f"{key}: {_shown(said[key])} is not possible: the adapter {start.voice.label} has "
+                f"{key}: {_shown(said[key])} is not possible: the adapter {start.source.label} has "
                 f"{_shown(start.settings[key])}, and is trained further as it is. Set it to that, or choose a fresh "
                 f"adapter ({SETTING})."
             )
@@ -112,13 +111,13 @@ def bring_along(start: StartingAdapter, folder: Path) -> None:
     target.mkdir()
     for name in (CONFIG, WEIGHTS):
         shutil.copyfile(start.folder / name, target / name)
-    template = start.folder / TEMPLATE
+    template = start.folder / TEMPLATE_FILE
     if template.is_file():
-        (target / TEMPLATE).write_text(plain_template(template.read_text(encoding="utf-8")), encoding="utf-8")
-    if start.voice.pinned is not None and start.voice.pinned.is_file():
-        shutil.copyfile(start.voice.pinned, folder / FILE)
-    elif start.voice.revision:
-        write_json(folder / FILE, {"model": start.voice.model, "revision": start.voice.revision})
+        (target / TEMPLATE_FILE).write_text(plain_template(template.read_text(encoding="utf-8")), encoding="utf-8")
+    if start.source.pinned is not None and start.source.pinned.is_file():
+        shutil.copyfile(start.source.pinned, folder / FILE)
+    elif start.source.revision:
+        write_json(folder / FILE, {"model": start.source.model, "revision": start.source.revision})
 
 
 def _is_sound(config: dict[str, Any]) -> bool:
@@ -140,72 +139,72 @@ def _agree(key: str, said: Any, start: StartingAdapter) -> bool:
         return set(said) == set(own)
     if key != "lora.targets" or said == own:
         return bool(said == own)
-    linear = _linear(start.voice)
+    linear = _linear(start.source)
     return bool(linear) and all(wanted(name, said) == wanted(name, own) for name in linear)
 
 
 def _refuse_other_base(recipe: Recipe, start: StartingAdapter) -> None:
-    voice = start.voice
-    _refuse_changed_base(voice)
-    if recipe.model == voice.model:
+    source = start.source
+    _refuse_changed_base(source)
+    if recipe.model == source.model:
         return
     given = find_model(recipe.model)
     try:
-        same = given.source == find_model(voice.model).source
+        same = given.source == find_model(source.model).source
     except ModelError:  # its own is no longer to be found
         same = False
     if not same:
         raise RecipeError(
-            f"model: {recipe.model!r} is not possible: the adapter {voice.label} was trained over {voice.model}, and "
+            f"model: {recipe.model!r} is not possible: the adapter {source.label} was trained over {source.model}, and "
             "belongs to that base. Set model to it, or choose a fresh adapter."
         )
 
 
-def _refuse_changed_base(voice: ChatModel) -> None:
+def _refuse_changed_base(source: ChatModel) -> None:
     """At once what can be told at once; the run's worker compares the contents of large files that were touched."""
-    pinned = read_pin(voice.pinned) if voice.pinned is not None else None
+    pinned = read_pin(source.pinned) if source.pinned is not None else None
     if pinned is None:
         return
-    found = find_model(voice.model)
+    found = find_model(source.model)
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
-        raise RecipeError(f"{SETTING}: {change.said(f'{voice.label}, {found.label},')}")
+        raise RecipeError(f"{SETTING}: {change.said(f'{source.label}, {found.label},')}")
 
 
-def _refuse_kind(voice: ChatModel, config: dict[str, Any]) -> None:
+def _refuse_kind(source: ChatModel, config: dict[str, Any]) -> None:
     begun = config.get("init_lora_weights")
     changes = isinstance(begun, str) and begun.lower().startswith(_CHANGES_THE_BASE)
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or changes:
         what = "starts from a base that it changes itself" if changes else "is no plain LoRA"
-        raise RecipeError(f"{SETTING}: the adapter {voice.label} {what}, so it cannot be trained further here.")
+        raise RecipeError(f"{SETTING}: the adapter {source.label} {what}, so it cannot be trained further here.")
     odd = next((key for key in _UNKNOWN if config.get(key)), None)
     if odd is not None:
         raise RecipeError(
-            f"{SETTING}: the adapter {voice.label} has {odd}, which none that is brought in can be trained further "
+            f"{SETTING}: the adapter {source.label} has {odd}, which none that is brought in can be trained further "
             "with. Start from its run, or use the tool that made it."
         )
 
 
-def _layers(voice: ChatModel, rank: int) -> list[str]:
+def _layers(source: ChatModel, rank: int) -> list[str]:
     """The layers with an adapter, by their names in the base. Raises RecipeError where one is not of `rank`."""
-    assert voice.adapter is not None
+    assert source.adapter is not None
     try:
-        with safe_open(voice.adapter / WEIGHTS, framework="numpy") as opened:
+        with safe_open(source.adapter / WEIGHTS, framework="numpy") as opened:
             keys = list(opened.keys())
             ranks = {key: int(opened.get_slice(key).get_shape()[0]) for key in keys if key.endswith(_A)}
     except (SafetensorError, OSError):
-        raise RecipeError(f"{SETTING}: the adapter {voice.label} is damaged: {WEIGHTS} cannot be read.") from None
+        raise RecipeError(f"{SETTING}: the adapter {source.label} is damaged: {WEIGHTS} cannot be read.") from None
     odd = next((key for key in keys if "lora_embedding" in key), None)
     if odd is not None or set(ranks.values()) != {rank}:
         what = "an adapter on the embeddings" if odd else "layers of different ranks" if ranks else "no LoRA weights"
-        raise RecipeError(f"{SETTING}: the adapter {voice.label} has {what}, and cannot be trained further here.")
+        raise RecipeError(f"{SETTING}: the adapter {source.label} has {what}, and cannot be trained further here.")
     return [key.removeprefix("base_model.model.").removesuffix(_A) for key in ranks]
 
 
-def _linear(voice: ChatModel) -> list[str]:
+def _linear(source: ChatModel) -> list[str]:
     """The linear layers of the base without its head, as its files name them; empty while it is only online."""
     try:
-        found: FoundModel = find_model(voice.model, voice.revision)
+        found: FoundModel = find_model(source.model, source.revision)
     except NibbleError:
         return []
     return [shape.name.rpartition(".")[0] for shape in found.tensors if shape.quantised]

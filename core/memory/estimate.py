@@ -11,7 +11,6 @@ from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.batches import steps_for
 from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
-from core.launch.start_from import take_over
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice, of_card, this_machine
 from core.memory.moe_active_share import share_met
@@ -22,7 +21,6 @@ from core.memory.workload import ConversationLength, Data
 from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_free import device_for_a_run
-from core.sizes import parse_size, show_size
 from core.step.packing import packing_is_wanted
 from core.system.hardware import cuda_capability, device
 from core.workspace import Workspace
@@ -70,11 +68,10 @@ class Architecture:
 
 
 def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> Plan:
-    """The plan of `recipe` for a card of presets/cards, or for this machine.
+    """The plan of `recipe`, its adapter to start from settled, for a card of presets/cards or for this machine.
 
     Raises ModelError, DataError, RecipeError or NibbleError, in one sentence.
     """
-    recipe, _ = take_over(recipe, workspace)
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
     return _plan(recipe, workspace, target_for(card), architecture, units, why_not)
@@ -108,14 +105,14 @@ def _plan(
     packed = packing_is_wanted(recipe.train) and architecture.config.get("model_type") in PACKED
     if units:
         conversations = [ConversationLength(*unit) for unit in units]
-        return plan(question(recipe, target, architecture, conversations, packed, workspace=workspace))
+        return plan(planning_problem(recipe, target, architecture, conversations, packed, workspace=workspace))
     longest = recipe.data.max_length
     conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
     assumed = f"data.max_length: {why_not}; each conversation is taken to have {longest:,} tokens"
-    return plan(question(recipe, target, architecture, conversations, packed, (assumed,), workspace))
+    return plan(planning_problem(recipe, target, architecture, conversations, packed, (assumed,), workspace))
 
 
-def question(
+def planning_problem(
     recipe: Recipe,
     target: PlanningDevice,
     architecture: Architecture,
@@ -157,13 +154,10 @@ def architecture_of(model: str) -> Architecture:
 
 def read_plan_budget(recipe: Recipe, target: PlanningDevice, workspace: Workspace | None = None) -> Budget:
     """What the recipe's budget means on `target`; without one, what is free here, or the whole card."""
-    if recipe.budget is not None:
-        size = parse_size(recipe.budget, target.total_bytes)
-        return Budget(size, f"{recipe.budget} = {show_size(size)}", 0)
-    if not target.is_this_machine:
-        return Budget(target.total_bytes, f"{show_size(target.total_bytes)}, all of the card", 0)
+    if recipe.budget is not None or not target.is_this_machine:
+        return Budget.of(recipe.budget, target.total_bytes, target.total_bytes, "all of the card")
     here = device() if workspace is None else device_for_a_run(workspace)
-    return Budget(here.free_bytes, f"{show_size(here.free_bytes)}, what is free for this run", 0)
+    return Budget.of(None, here.total_bytes, here.free_bytes)
 
 
 def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> tuple[Units | None, str]:
@@ -185,8 +179,8 @@ def conversation_of(rendered: Rendered) -> ConversationLength:
 
 def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
     from core.data.cache import PreparedCache
+    from core.data.locate import locate
     from core.data.prepared import prepare_data
-    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))

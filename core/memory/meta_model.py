@@ -48,7 +48,7 @@ def meta_base(
     return model
 
 
-def sketch(
+def meta_model(
     config: dict[str, Any],
     quantization: QuantizationSettings,
     lora: LoraSettings,

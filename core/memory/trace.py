@@ -28,8 +28,11 @@ from core.model.moe import experts_of, fused_weights, numbers_in
 from core.model.text_reach import values_unseen
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint
+from core.step.embedding_offload import movable_embedding
 from core.step.fused_lora import fuse
-from core.step.loss import last_hidden, loss_at
+from core.step.loss import last_hidden
+from core.step.objective import SUPERVISED, Objective
+from core.step.optimizer import Optimizer
 
 _made = OpCache()
 
@@ -110,9 +113,10 @@ def trace(
     model: Any,
     micro_batches: Sequence[MicroBatch],
     device_kind: str,
-    optimizer: str,
+    optimizer: Optimizer,
     checkpointing: str,
     offload: bool = False,
+    objective: Objective = SUPERVISED,
 ) -> Traced:
     """Trace two steps of `model` (PEFT's, on meta tensors) as a run on a device of `device_kind` would do them.
 
@@ -123,14 +127,14 @@ def trace(
     """
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = OptimizerStates.of(optimizer, model, on_gpu=device_kind == "cuda")
+    states = OptimizerStates.of(optimizer, device_kind, model)
     counter = Counter(_made)
     with counter, attention_of(device_kind), dropout_of(device_kind), experts_on(device_kind):
         own_model(counter, model)
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
-            phases = tuple(_step(model, trained, states, shapes, counter, offload))
+            phases = tuple(_step(model, trained, states, shapes, counter, offload, objective))
             del held
     if device_kind == "cuda":
         phases = (_loading(model, counter.by_category), *phases)
@@ -151,17 +155,6 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
     itemsize = next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
     there = {**dict.fromkeys(resting, 0), **{key: resting[key] for key in ("weights", "quant_constants")}}
     return Phase(LOADING, {**there, "workspace": largest * itemsize})
-
-
-def movable_embedding(model: Any) -> int:
-    """Bytes of the input embeddings where they are frozen, not tied to the head, and nothing but looked up; else 0."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    inside = embedding.weight
-    if type(embedding).forward is not torch.nn.Embedding.forward:  # such as Gemma's, which scales what it has looked up
-        return 0
-    if inside.requires_grad or (head is not None and head.weight is inside):
-        return 0
-    return int(inside.nbytes)
 
 
 def prepare(model: Any, checkpointing: str) -> None:
@@ -205,6 +198,7 @@ def _step(
     micro_batches: Sequence[MicroBatch],
     counter: Counter,
     offload: bool,
+    objective: Objective,
 ) -> Iterator[Phase]:
     """One optimizer step, phase by phase."""
 
@@ -226,7 +220,7 @@ def _step(
             with values_unseen(shape.plain):
                 hidden = last_hidden(base, **inputs)
             with counter.during("logits"):
-                loss = loss_at(base, hidden, places, targets, weights) / targets.shape[0]
+                loss = objective.loss_at(base, hidden, places, targets, weights) / targets.shape[0]
             del hidden, inputs
         yield phase(f"forward {number}")
         recomputed = counter.during(lambda: "activations" if torch.is_grad_enabled() else "workspace")

@@ -12,14 +12,15 @@ import torch
 from core.errors import ModelError
 from core.memory.activation_offload import ON_THEIR_WAY
 from core.memory.extrapolate import traced_at_depth
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.problem import TraceOf
 from core.memory.trace import MicroBatch, Traced, trace
-from core.model.load import adapter_dtype
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
+from core.step.adapter_dtype import adapter_dtype
 from core.step.checkpointing import EVERY
+from core.step.objective import Objective, objective_of
+from core.step.optimizer import Optimizer, optimizer_for
 from core.text.library_errors import telling_line
-from core.train.trl_config import optimizer_name
 
 
 def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
@@ -27,9 +28,19 @@ def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
-        optimizer = optimizer_name(recipe.train.optimizer, device_kind)
+        optimizer = optimizer_for(recipe.train.optimizer)
         settings = (recipe.quantization.model_dump_json(), recipe.lora.model_dump_json(), recipe.train.attention)
-        return _trace(known, device_kind, dtype, settings, optimizer, tuple(micro_batches), checkpointing, offload)
+        return _trace(
+            known,
+            device_kind,
+            dtype,
+            settings,
+            optimizer,
+            tuple(micro_batches),
+            checkpointing,
+            offload,
+            objective_of(recipe),
+        )
 
     return of
 
@@ -40,19 +51,20 @@ def _trace(
     device_kind: str,
     dtype: str,
     settings: tuple[str, str, str],
-    optimizer: str,
+    optimizer: Optimizer,
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
     offload: bool,
+    objective: Objective,
 ) -> Traced:
     quantization = QuantizationSettings.model_validate_json(settings[0])
     lora = LoraSettings.model_validate_json(settings[1])
     computing: torch.dtype = getattr(torch, dtype)
-    adapters_in = adapter_dtype(computing, optimizer)
+    adapters_in = adapter_dtype(computing, optimizer, device_kind)
 
     def whole(one: dict[str, Any]) -> Traced:
-        model = sketch(one, quantization, lora, computing, adapters_in, settings[2])
-        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload)
+        model = meta_model(one, quantization, lora, computing, adapters_in, settings[2])
+        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective)
 
     try:
         least = ON_THEIR_WAY if offload else 1

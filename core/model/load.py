@@ -187,16 +187,6 @@ def keep_quantisation_exact(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def adapter_dtype(compute: torch.dtype, optimizer: str) -> torch.dtype:
-    """The dtype to train adapters in: bf16 as QLoRA does, where the model computes in it and the states stay fp32.
-
-    torch's AdamW keeps its states in the parameters' dtype, and in bf16 its second moment (beta2 0.999) would never
-    decay; bitsandbytes' keeps them in fp32. fp16 needs fp32 parameters under its gradient scaler.
-    """
-    states_are_fp32 = optimizer.startswith("paged")
-    return torch.bfloat16 if compute == torch.bfloat16 and states_are_fp32 else torch.float32
-
-
 def attach_lora(
     model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype, start: Path | None = None
 ) -> PeftModel:

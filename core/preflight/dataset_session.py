@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.data.changes import fingerprint
 from core.errors import NibbleError
-from core.preflight.inspection import NOT_READ_YET, Inspection, TokenizerFor, changed
+from core.preflight.inspection import NOT_READ_YET, Inspection, TokenizerFor
 from core.preflight.save import save_cleaned, save_report
 from core.recipe import Recipe, make_recipe
 from core.workspace import Workspace, as_path
@@ -115,7 +116,6 @@ class DatasetSession:
 
 
 def _what_matters(recipe: Recipe) -> tuple[Any, ...]:
-    """What a report depends on, the file's time of writing with it."""
-    file, rules = as_path(recipe.data.path), recipe.train
-    written = changed(file) if file is not None else 0
-    return (recipe.model, recipe.data.model_dump(), written, rules.seed, rules.effective_batch, rules.micro_batch)
+    """What a report depends on, the dataset's files with it."""
+    files, rules = fingerprint(as_path(recipe.data.path)), recipe.train
+    return (recipe.model, recipe.data.model_dump(), files, rules.seed, rules.effective_batch, rules.micro_batch)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from core.basemodel.code_consent import CodeNotAgreed, require_agreed, trust_only
+from core.basemodel.code_consent import CodeNotAgreed, trust_only
 from core.errors import BudgetError, DataError, ModelError, NibbleError, RecipeError
 from core.recipe import Recipe, make_recipe
 from core.system.child_process import Answer, Child, Request, serve
@@ -93,11 +93,10 @@ class _Work:
         """
         from core.basemodel.find import find_model
         from core.data.batches import steps_for
+        from core.data.locate import locate
         from core.launch.start_from import take_over
-        from core.launch.submit import locate, refuse_length
-        from core.memory.budget import read_budget
+        from core.launch.submit import refuse
         from core.model.fit import refuse_misfit
-        from core.runs.device_free import device_for_a_run
         from core.system.hardware import compute_dtype, cuda_capability, device
         from core.train.advice import advice
 
@@ -114,11 +113,10 @@ class _Work:
                 "parameters": found.parameters,
                 "download_bytes": found.download_bytes,
             }
-            require_agreed(workspace, found)
+            answer["advice"] = advice(recipe, found, chosen.kind)
+            budget = refuse(recipe, found, workspace)
+            assert budget is not None  # there is one machine
             refuse_misfit(found)
-            refuse_length(recipe, found)
-            answer["advice"] = advice(recipe, found)
-            budget = read_budget(recipe, found, device_for_a_run(workspace))
             answer |= {"budget_bytes": budget.bytes, "budget_read": budget.read_as, "floor_bytes": budget.floor_bytes}
             answer["source"] = str(locate(recipe.data, workspace))
             answer["data"] = state = self._looked(workspace, recipe.model_dump())

@@ -17,9 +17,8 @@ from core.basemodel.pin import FILE
 from core.errors import NibbleError, RunError
 from core.recipe import QuantizationSettings, Recipe
 from core.runs.find import find_run, list_runs
-from core.runs.manifest import MANIFEST, named_checkpoints
+from core.runs.manifest import BEST, MANIFEST, named_checkpoints
 from core.runs.store import Run
-from core.train.best_adapter import FOLDER as BEST
 from core.workspace import ROOT, Workspace, as_path, read_json
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"

@@ -11,7 +11,7 @@ from core.errors import RunError
 from core.runs.manifest import named_checkpoints
 from core.runs.store import ENDED, Run
 from core.sizes import show_bytes
-from core.system.file_lock import locked
+from core.system.file_lock import file_lock
 from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, move
 
@@ -53,7 +53,7 @@ def remove(workspace: Workspace, run: Run) -> None:
     queue stays. Raises RunError.
     """
     away = run.dir.with_name(f".deleted-{run.id}")
-    with locked(workspace.state / "start.lock"):
+    with file_lock(workspace.state / "start.lock"):
         if not is_run(workspace, run.id) or run.dir.parent != workspace.runs:
             raise RunError(f"The run “{run.name}” is gone already: it was deleted elsewhere.")
         state = run.status().state
@@ -70,7 +70,7 @@ def remove(workspace: Workspace, run: Run) -> None:
 
 def clear_away(workspace: Workspace) -> None:
     """Finish deletions that were cut short, and take away what was never made whole: neither is in any list."""
-    with locked(workspace.state / "start.lock"):
+    with file_lock(workspace.state / "start.lock"):
         deleted = list(workspace.runs.glob(".deleted-*"))
         begun = [folder for folder in workspace.runs.glob(".new-*") if _age_seconds(folder) > LEFT_BEHIND_SECONDS]
         for folder in [*deleted, *begun]:

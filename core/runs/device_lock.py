@@ -15,9 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from filelock import BaseFileLock
+
 from core.errors import RunError
 from core.runs.store import Run
-from core.system.file_lock import Lock
+from core.system.file_lock import try_lock
 from core.system.hardware import device
 from core.system.process import is_alive, process_started
 from core.untrusted.paths import is_run_id
@@ -52,7 +54,7 @@ class Holder:
 class Hold:
     """The device, held until `release` or the end of this process. Where it is shared, there is nothing to hold."""
 
-    def __init__(self, workspace: Workspace, kind: Kind, lock: Lock | None) -> None:
+    def __init__(self, workspace: Workspace, kind: Kind, lock: BaseFileLock | None) -> None:
         self.workspace, self.kind, self._lock = workspace, kind, lock
 
     @property
@@ -70,7 +72,7 @@ class Hold:
         if lock is not None:
             with contextlib.suppress(PermissionError):  # on Windows, while another reads it
                 _line(self.workspace).unlink(missing_ok=True)
-            lock.free()
+            lock.release()
 
     def __enter__(self) -> Hold:
         return self
@@ -88,8 +90,8 @@ def hold(workspace: Workspace, kind: Kind, label: str, run: str | None = None) -
     """
     if shares(kind):
         return Hold(workspace, kind, None)
-    lock = Lock(workspace.state / "device.lock")
-    if not lock.take(MOMENT_SECONDS):
+    lock = try_lock(workspace.state / "device.lock", MOMENT_SECONDS)
+    if lock is None:
         raise DeviceHeld(_refusal(_read_line(workspace)))
     me = Holder(kind, label, os.getpid(), process_started(os.getpid()), time.time(), run)
     try:
@@ -101,9 +103,9 @@ def hold(workspace: Workspace, kind: Kind, label: str, run: str | None = None) -
 
 def holder(workspace: Workspace) -> Holder | None:
     """Who holds the device at this moment; None where it is free, whatever a holder that died has left behind."""
-    lock = Lock(workspace.state / "device.lock")
-    if lock.take(0.0):
-        lock.free()
+    lock = try_lock(workspace.state / "device.lock")
+    if lock is not None:
+        lock.release()
         return None
     line = _read_line(workspace)
     # Somebody else who looks has it for a moment too, and what the line then says is of one that is gone.

@@ -9,10 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.basemodel.hub import is_plain
+from core.untrusted.paths import is_plain
 from core.workspace import move
 
 MANIFEST = "manifest.json"
+BEST = "best"  # the folder of a run that holds the best of its adapters
 
 
 def write_manifest(folder: Path, step: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import RunError
 from core.runs.store import ACTIVE, ENDED, OPENED, Run
-from core.system.file_lock import locked
+from core.system.file_lock import file_lock
 from core.workspace import Workspace, read_json, write_json
 
 Mark = tuple[int, int, int]
@@ -61,7 +61,7 @@ def move(workspace: Workspace, run_id: str, places: int) -> None:
 
     Raises RunError where the run does not wait (any more).
     """
-    with locked(workspace.state / "start.lock"):
+    with file_lock(workspace.state / "start.lock"):
         ids = [run.id for run in order(workspace)]
         if run_id not in ids:
             raise RunError(f"Run {run_id} does not wait in the queue: it has started, or was taken out.")

@@ -6,13 +6,13 @@ from typing import Any
 
 from core.basemodel.find import find_model
 from core.basemodel.pin import FILE, change_of, read_pin
-from core.data.store import content_hash
+from core.data.changes import content_hash
 from core.errors import ModelError, RunError
 from core.recipe import Recipe, make_recipe, recipe_of_run, with_overrides
 from core.runs.manifest import newest_valid
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
-from core.system.file_lock import locked
+from core.system.file_lock import file_lock
 from core.workspace import read_json
 
 # What may be asked for anew: how long, how fast, and what it may take. Anything else would make it another run.
@@ -27,7 +27,7 @@ def resume(run: Run, supervisor: Supervisor, overrides: list[str] | None = None)
 
     `overrides` are `key=value`, of MAY_CHANGE only. Raises RunError or RecipeError; then nothing has been changed.
     """
-    with locked(supervisor.workspace.state / "start.lock"):
+    with file_lock(supervisor.workspace.state / "start.lock"):
         _queue(run, overrides)
     supervisor.advance()
     return run

@@ -21,7 +21,7 @@ from core.runs.notify import forget, tell_end
 from core.runs.queue import at_work, leave, newest, order
 from core.runs.store import Run
 from core.sizes import show_duration
-from core.system.file_lock import locked
+from core.system.file_lock import file_lock
 from core.system.process import apart, child_environment, end_tree, process_started
 from core.workspace import ROOT, Workspace, write_json
 
@@ -59,7 +59,7 @@ class Supervisor:
         self.watch()
         if not self.queued():
             return None
-        with locked(self._deciding):
+        with file_lock(self._deciding):
             waiting = self.queued()
             if not waiting or self.current() is not None or not self._has_device(waiting[0]):
                 return None
@@ -134,7 +134,7 @@ class Supervisor:
 
         It is ended where that takes too long (`advance`). Raises RunError where there is nothing to stop.
         """
-        with locked(self._deciding):
+        with file_lock(self._deciding):
             status = run.status()
             if status.state == "queued":
                 run.write_status(state="stopped", ended=time.time(), message="Stopped before it started.")
@@ -154,7 +154,7 @@ class Supervisor:
         Nothing is lost but what came after the last checkpoint. `why` begins the run's last word, which is returned.
         Raises RunError where there is nothing to end, or the system does not let go of it.
         """
-        with locked(self._deciding):
+        with file_lock(self._deciding):
             status = run.status()
             if not status.active or status.pid is None or status.pid_started is None:
                 raise RunError(f"Run {run.id} is not running: it is {status.state}.")

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from core.memory.trace import movable_embedding
-
 
 def keep_embeddings_in_ram(model: Any) -> int:
     """Move the input embeddings of `model` to ordinary memory: token ids go there, what is looked up comes back.
@@ -33,3 +31,14 @@ def keep_embeddings_in_ram(model: Any) -> int:
     embedding.register_forward_pre_hook(to_ram)
     embedding.register_forward_hook(to_device)
     return int(weight.nbytes)
+
+
+def movable_embedding(model: Any) -> int:
+    """Bytes of the input embeddings where they are frozen, not tied to the head, and nothing but looked up; else 0."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    inside = embedding.weight
+    if type(embedding).forward is not torch.nn.Embedding.forward:  # such as Gemma's, which scales what it has looked up
+        return 0
+    if inside.requires_grad or (head is not None and head.weight is inside):
+        return 0
+    return int(inside.nbytes)

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.runs.manifest import is_valid, put_in_place, write_manifest
+from core.runs.manifest import BEST, is_valid, put_in_place, write_manifest
 from core.workspace import move
 
-FOLDER = "best"
 # Above it a float cannot hold the perplexity.
 HIGHEST_LOSS = 700.0
 
@@ -84,4 +83,4 @@ def _put_back(run_folder: Path) -> None:
 
 
 def _places(run_folder: Path) -> tuple[Path, Path, Path]:
-    return run_folder / FOLDER, run_folder / f".{FOLDER}.partial", run_folder / f".{FOLDER}.old"
+    return run_folder / BEST, run_folder / f".{BEST}.partial", run_folder / f".{BEST}.old"

@@ -15,16 +15,14 @@ from typing import Any
 from peft import PeftModel
 from transformers import set_seed
 
-from core.basemodel.find import FoundModel
+from core.basemodel.find import TEMPLATE_FILE, FoundModel
 from core.basemodel.pin import FILE, hashing_meanwhile
 from core.data.batches import MicroBatches, data_order, steps_for
 from core.data.rendering.template import require_template
-from core.launch.start_from import TEMPLATE
 from core.memory.budget import Budget, read_budget
 from core.memory.optimizer_states import OptimizerStates
 from core.model.fit import refuse_misfit
 from core.model.load import (
-    adapter_dtype,
     attach_lora,
     dtype_for,
     is_out_of_memory,
@@ -39,6 +37,9 @@ from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Run
+from core.step.adapter_dtype import adapter_dtype
+from core.step.objective import objective_of
+from core.step.optimizer import OPTIMIZERS, optimizer_for
 from core.step.packing import packing_is_exact, packing_is_wanted
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
@@ -52,12 +53,12 @@ from core.train.memory_limit import enforce
 from core.train.memory_sampler import MemorySampler
 from core.train.oom_retry import OomFallback
 from core.train.parallel import ALONE, Ranks
-from core.train.resume import ResumePoint, find_start, read_start
+from core.train.resume import ResumePoint, find_resume_point, read_resume_point
 from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
 from core.train.sharding import deal_out
 from core.train.trainer import NibbleTrainer
-from core.train.trl_config import optimizer_name, trainer_config
+from core.train.trl_config import trainer_config
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json
@@ -79,25 +80,25 @@ class PreparedRun:
     start: ResumePoint | None = None
 
 
-def train(run: Run, ranks: Ranks = ALONE, heart: HeartbeatWriter | None = None) -> str:
+def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = None) -> str:
     """Train `run` to its end, as rank 0 where there are several. Returns the state it ended in: 'finished', 'stopped'.
 
-    `heart` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
+    `heartbeat` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
     """
     recipe, chosen = run.recipe(), device()
-    start = find_start(run)
+    start = find_resume_point(run)
     folder = start.folder if start else None
     with MemorySampler(run, chosen, os.getpid()) as sampler:
         found = have_base(run, recipe)
         ranks.meet()
         ranks.what_first_says(folder)
         budget = read_budget(recipe, found, chosen, ranks.count)
-        for said in advice(recipe, found) if start is None else []:
+        for said in advice(recipe, found, chosen.kind) if start is None else []:
             run.event("warning", said)
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
-            watcher = make_watcher(run, prepared, sampler, heart or HeartbeatWriter(run))
+            watcher = make_watcher(run, prepared, sampler, heartbeat or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
             if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
                 restore_adapter(start.folder, prepared.model)
@@ -162,7 +163,7 @@ def prepare(
     left_out = tell_targets(base, recipe.lora)
     if left_out:
         run.event("adapter", left_out)
-    adapters_in = adapter_dtype(dtype, optimizer_name(recipe.train.optimizer, chosen.kind))
+    adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
     goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
     if goes_on:
@@ -171,10 +172,10 @@ def prepare(
     if ranks.sharded:
         deal_out(model, ranks, torch_device(chosen))
     packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
-    rules, start = recipe.train, read_start(resumed)
+    rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    states = OptimizerStates.of(optimizer_name(choices.way.optimizer, chosen.kind), model, chosen.kind == "cuda")
+    states = OptimizerStates.of(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
@@ -218,7 +219,7 @@ def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
     """Which adapter is trained further; a warning where it was trained with another chat template."""
     lora = recipe.lora
     run.event("adapter", f"{lora.start_from} is trained further, as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
-    template = run.start / TEMPLATE
+    template = run.start / TEMPLATE_FILE
     if template.is_file() and template.read_text(encoding="utf-8") != plain_template(str(tokenizer.chat_template)):
         run.event(
             "warning",
@@ -233,26 +234,26 @@ def go_on_unless_stopped(run: Run) -> None:
         raise StoppedBeforeLearning
 
 
-def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heart: HeartbeatWriter) -> Watcher:
+def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartbeat: HeartbeatWriter) -> Watcher:
     """What happens between the steps."""
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
-    settled = {"way": asdict(choices.way), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
+    settled = {"way": asdict(choices.strategy), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
     watcher = Watcher(run, recipe, rows, prepared.steps, sampler, evaluator, settled, prepared.start)
-    watcher.heart = heart
+    watcher.heartbeat = heartbeat
     return watcher
 
 
 def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
     # One way for all: with different optimizers their adapters would part.
-    choices = replace(prepared.choices, way=ranks.what_first_says(prepared.choices.way))
+    choices = replace(prepared.choices, strategy=ranks.what_first_says(prepared.choices.strategy))
     recipe = choices.settle(prepared.recipe, prepared.model)
     # Micro-batches are cut from steps that are dealt out for the plan's, also when they have become smaller since.
-    now = prepared.start.way if prepared.start else choices.way
+    now = prepared.start.strategy if prepared.start else choices.strategy
     dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
-    batches = MicroBatches(prepared.rows.train, order, choices.way.micro_batch, choices.packed)
+    batches = MicroBatches(prepared.rows.train, order, choices.strategy.micro_batch, choices.packed)
     config = trainer_config(
         recipe,
         run.dir,
@@ -263,11 +264,11 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         now.checkpointing,
         now.offload,
     )
-    if prepared.device.kind != "cuda" and recipe.train.optimizer != "adamw":
+    if prepared.device.kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
         run.event("optimizer", NO_PAGING)
     # Passes that all do together cannot be done again by one.
     kind, batch = prepared.device.kind, recipe.train.effective_batch
-    ladder = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
+    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
     if now.heap == "returned":
         return_memory()
     return NibbleTrainer(
@@ -277,7 +278,8 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
         config,
         watcher,
         now.checkpointing,
-        ladder,
+        fallback,
         ranks,
         prepared.start,
+        objective_of(recipe),
     )

@@ -55,21 +55,21 @@ def asked_bytes(said: str) -> int | None:
     return round(float(found[1]) * _UNITS[found[2].lower()]) if found else None
 
 
-def more_frugal(way: Strategy, effective_batch: int, device_kind: str) -> Strategy | None:
+def more_frugal(strategy: Strategy, effective_batch: int, device_kind: str) -> Strategy | None:
     """The next way down: half the micro-batch, more checkpointing, then what the device has; None where there is none.
 
     A micro-batch always divides `effective_batch`, so a step keeps its conversations.
     """
-    if way.micro_batch > 1:
-        halves = range(1, way.micro_batch // 2 + 1)
-        return replace(way, micro_batch=max(size for size in halves if effective_batch % size == 0))
-    stronger = CHECKPOINTING[CHECKPOINTING.index(way.checkpointing) + 1 :]
+    if strategy.micro_batch > 1:
+        halves = range(1, strategy.micro_batch // 2 + 1)
+        return replace(strategy, micro_batch=max(size for size in halves if effective_batch % size == 0))
+    stronger = CHECKPOINTING[CHECKPOINTING.index(strategy.checkpointing) + 1 :]
     if stronger:
-        return replace(way, checkpointing=stronger[0])
-    if device_kind == "cuda" and not way.offload:
-        return replace(way, offload=True)
-    if device_kind == "cpu" and way.heap == "kept" and heap_can_return():
-        return replace(way, heap="returned")
+        return replace(strategy, checkpointing=stronger[0])
+    if device_kind == "cuda" and not strategy.offload:
+        return replace(strategy, offload=True)
+    if device_kind == "cpu" and strategy.heap == "kept" and heap_can_return():
+        return replace(strategy, heap="returned")
     return None
 
 
@@ -78,18 +78,18 @@ class OomFallback:
 
     def __init__(
         self,
-        way: Strategy,
+        strategy: Strategy,
         effective_batch: int,
         tell: Callable[[Strategy, Strategy, Shortage], None],
         device_kind: str,
     ) -> None:
-        self.way, self.effective_batch, self.device_kind, self._tell = way, effective_batch, device_kind, tell
+        self.strategy, self.effective_batch, self.device_kind, self._tell = strategy, effective_batch, device_kind, tell
 
     def step_down(self, shortage: Shortage) -> Strategy:
         """Take the next way down, and tell it. Raises OutOfRoom where there is none."""
-        way = more_frugal(self.way, self.effective_batch, self.device_kind)
-        if way is None:
+        strategy = more_frugal(self.strategy, self.effective_batch, self.device_kind)
+        if strategy is None:
             raise OutOfRoom(shortage)
-        self._tell(self.way, way, shortage)
-        self.way = way
-        return way
+        self._tell(self.strategy, strategy, shortage)
+        self.strategy = strategy
+        return strategy

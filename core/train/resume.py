@@ -37,7 +37,7 @@ class ResumePoint:
     progress: dict[str, Any]
 
     @property
-    def way(self) -> Strategy:
+    def strategy(self) -> Strategy:
         """How the run went last: the plan's way, or a more frugal one where memory had run out."""
         return Strategy(**self.progress["way"])
 
@@ -47,8 +47,8 @@ class ResumePoint:
         return Choices(Strategy(**settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
 
 
-def read_start(folder: Path | None) -> ResumePoint | None:
-    """The start from the checkpoint in `folder`; None for none. Raises RunError where it is of another make."""
+def read_resume_point(folder: Path | None) -> ResumePoint | None:
+    """The checkpoint in `folder`; None for none. Raises RunError where it was not made by this version of Nibble."""
     if folder is None:
         return None
     progress = read_json(folder / PROGRESS)
@@ -57,7 +57,7 @@ def read_start(folder: Path | None) -> ResumePoint | None:
     return ResumePoint(folder, int(folder.name), progress)
 
 
-def find_start(run: Run) -> ResumePoint | None:
+def find_resume_point(run: Run) -> ResumePoint | None:
     """Where a run that is resumed goes on; None for a new one. Its files are cut back to that step.
 
     Checkpoints that are passed over are named in the events. Raises RunError where none is whole.
@@ -67,7 +67,7 @@ def find_start(run: Run) -> ResumePoint | None:
     folder, passed_over = newest_valid(run.dir / "checkpoints")
     for step, wrong in passed_over:
         run.event("warning", f"The checkpoint of step {int(step):,} is passed over: {wrong}.")
-    start = read_start(folder)
+    start = read_resume_point(folder)
     if start is None:
         raise RunError(f"Run {run.id} cannot be resumed: none of its checkpoints is whole.")
     for file in CUT_BACK:

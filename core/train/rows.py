@@ -39,8 +39,8 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
     """
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
-    pantry = PreparedCache.beside(file)
-    prepared = prepare_data(file, data, tokenizer, pantry, lambda message: run.write_status(message=message))
+    cache = PreparedCache.beside(file)
+    prepared = prepare_data(file, data, tokenizer, cache, lambda message: run.write_status(message=message))
     rendered = prepared.rendered
     for finding in prepared.findings:
         run.event("data", finding)

@@ -57,7 +57,7 @@ class StepTally:
 
 
 class Watcher(TrainerCallback):
-    """transformers calls this between steps. `trainer` is set once there is one; `heart` is told what happens."""
+    """transformers calls this between steps. `trainer` is set once there is one; `heartbeat` is told what happens."""
 
     trainer: Any
 
@@ -78,7 +78,7 @@ class Watcher(TrainerCallback):
         self.tally, self.health = StepTally(), Health()
         self.settled, self.resumed = settled or {}, start is not None
         self.saver = Saver(run, recipe.checkpoint, start.step if start else 0)
-        self.heart = HeartbeatWriter(run)
+        self.heartbeat = HeartbeatWriter(run)
         self.stop_asked = self.save_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
@@ -98,10 +98,10 @@ class Watcher(TrainerCallback):
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint says of the run besides the trainer's state; `_take_up` and `ResumePoint` read it back."""
-        ladder = self.trainer.ladder
+        fallback = self.trainer.fallback
         return {
             "settled": self.settled,
-            "way": asdict(ladder.way) if ladder else self.settled["way"],
+            "way": asdict(fallback.strategy) if fallback else self.settled["way"],
             "tally": {**asdict(self.tally), "earlier_seconds": self.seconds()},
             "health": self.health.as_dict(),
             "evaluator": self.evaluator.as_dict(),
@@ -120,14 +120,14 @@ class Watcher(TrainerCallback):
         if self.resumed:
             self.trainer.real_tokens = self.tally.tokens
         else:
-            with self.heart.at("evaluating"):
+            with self.heartbeat.at("evaluating"):
                 self.evaluator.evaluate(self.trainer, 0)
         if self.run.is_to_stop():
             raise StoppedBeforeLearning
         step = self.tally.step
         self.run.write_status(state="training", step=step, total=self.total, heartbeat=time.time(), message="")
-        self.heart.saved(self.saver.saved_step)
-        self.heart.turn_to("step")
+        self.heartbeat.saved(self.saver.saved_step)
+        self.heartbeat.turn_to("step")
         self._step_began = time.perf_counter()
 
     def on_log(
@@ -142,20 +142,20 @@ class Watcher(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         step = state.global_step
-        self.heart.stepped(step)
+        self.heartbeat.stepped(step)
         self._write_step(step, logs)
         self._look_after(step)
         self._obey(control)
         ending = self.stop_asked or step == self.total
         if step in self._evaluate_at or self.stop_asked:
-            with self.heart.at("evaluating"):
+            with self.heartbeat.at("evaluating"):
                 self.evaluator.evaluate(self.trainer, step, step in self._evaluate_at)
             ending |= self._end_early(step, control)
         if ending or self.save_asked or self.saver.is_due(step):
             self.save(step, ending)
         self._tell(step, ending)
         if ending:
-            self.heart.turn_to("saving")  # the adapter, and what came of the run
+            self.heartbeat.turn_to("saving")  # the adapter, and what came of the run
         self._step_began = time.perf_counter()
 
     def _write_step(self, step: int, logs: dict[str, float]) -> None:
@@ -236,9 +236,9 @@ class Watcher(TrainerCallback):
     def save(self, step: int, last: bool = False) -> None:
         """Write a checkpoint now. A full disk is told. Raises DiskIsFull where this is the run's `last` one."""
         self.save_asked = False
-        with self.heart.at("saving"):
+        with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)
-        self.heart.saved(self.saver.saved_step)
+        self.heartbeat.saved(self.saver.saved_step)
 
     def _tell(self, step: int, ending: bool) -> None:
         """Keep status.json fresh, but not more often than a person can see."""

@@ -43,29 +43,29 @@ def main(folder: str) -> int:
     with held:
         _take_over(run)
         signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
-        with HeartbeatWriter(run, os.getpid()) as heart, KeptAwake(lambda said: run.event("awake", said)):
-            state, message = _work(run, heart)
+        with HeartbeatWriter(run, os.getpid()) as heartbeat, KeptAwake(lambda said: run.event("awake", said)):
+            state, message = _work(run, heartbeat)
     run.write_status(state=state, ended=time.time(), message=message)
     tell_end(run)
     return int(state == "failed")
 
 
-def _work(run: Run, heart: HeartbeatWriter) -> tuple[str, str]:
+def _work(run: Run, heartbeat: HeartbeatWriter) -> tuple[str, str]:
     """Train. Returns the state that the run ended in, and its last word."""
     try:
-        heart.turn_to("downloading")
+        heartbeat.turn_to("downloading")
         have_base(run, run.recipe())  # before torch is imported: a download needs neither it nor its memory
-        heart.turn_to("loading")
+        heartbeat.turn_to("loading")
         run.write_status(message="Starting the engine.")
         cards = cuda_devices()  # read once: a moment later another may be the freest
         claim_card(cards[0] if cards else None)
-        heart.device = device()
+        heartbeat.device = device()
         rules = run.recipe().train
         with Others(run, rules.devices, [card.index for card in cards]):
             from core.train.loop import train
             from core.train.parallel import join
 
-            state = train(run, join(device().kind, rules.sharded), heart)
+            state = train(run, join(device().kind, rules.sharded), heartbeat)
     except DownloadStopped:
         state = "stopped"
     except NibbleError as error:

@@ -16,7 +16,7 @@ from core.arena.prompts import shipped
 from core.arena.votes import VoteBook
 from core.generation.sampling import Sampling
 from core.workspace import ROOT, Workspace
-from tests.browser.conftest import App, end, serve
+from tests.app_process import App, end, serve
 from tests.core.arena.speaking import Speaker, voice
 
 pytestmark = pytest.mark.browser

@@ -14,7 +14,8 @@ from core.runs.create import create_run
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace
-from tests.browser.conftest import App, wait_until
+from tests.app_process import App
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.full
 # What the page tells stays where the test can read it; a permission is given on the first request.

@@ -14,7 +14,8 @@ from core.basemodel.find import find_model
 from core.recipe import Recipe
 from core.runs.create import create_run
 from core.workspace import read_json, write_json
-from tests.browser.conftest import App, wait_until
+from tests.app_process import App
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from core.workspace import read_json
-from tests.browser.conftest import App
+from tests.app_process import App
 
 pytestmark = pytest.mark.browser
 

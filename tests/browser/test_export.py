@@ -19,7 +19,7 @@ from core.runs.create import create_run
 from core.runs.manifest import write_manifest
 from core.runs.store import Run
 from core.workspace import write_json
-from tests.browser.conftest import App
+from tests.app_process import App
 
 pytestmark = pytest.mark.full
 PATIENCE = 240_000  # ms; the proof loads the libraries in a process of its own

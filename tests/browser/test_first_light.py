@@ -9,7 +9,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from core.data.samples import find_sample
 from core.runs.find import list_runs
-from tests.browser.conftest import App, wait_until
+from tests.app_process import App
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

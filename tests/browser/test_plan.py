@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from core.workspace import Workspace, read_json, write_json
-from tests.browser.conftest import App, end, serve
+from tests.app_process import App, end, serve
 
 pytestmark = pytest.mark.browser
 

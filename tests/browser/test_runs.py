@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from core.runs.find import list_runs
 from core.runs.store import Run
 from core.workspace import Workspace
-from tests.browser.conftest import App, end, serve
+from tests.app_process import App, end, serve
 from tests.ended import ended_run
 
 pytestmark = pytest.mark.browser

@@ -8,7 +8,9 @@ import pytest
 
 from core.runs.heartbeat import hanging
 from core.runs.supervisor import Supervisor
-from tests.faults.conftest import Place, at_step, ended, is_the_same, last_checkpoint, lines, said
+from tests.faults.outcome import is_the_same, last_checkpoint, lines, said
+from tests.faults.place import Place, at_step
+from tests.waiting import ended
 
 HOUR = 3600.0
 

@@ -8,7 +8,9 @@ import pytest
 
 from core.recipe import CheckpointSettings
 from core.runs.store import Run
-from tests.faults.conftest import Place, ended, lines, said
+from tests.faults.outcome import lines, said
+from tests.faults.place import Place
+from tests.waiting import ended
 
 BAR = 0.02
 SAVED = re.compile(r"Saved step [\d,]+: [\d.]+ MB in ([\d.]+) s\.")

@@ -16,21 +16,9 @@ from core.runs.device_lock import holder
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
-from tests.faults.conftest import (
-    RECIPE,
-    Place,
-    WarmSupervisor,
-    at_step,
-    copy,
-    ended,
-    gone,
-    is_the_same,
-    last_checkpoint,
-    lines,
-    losses,
-    said,
-    wait_until,
-)
+from tests.faults.outcome import is_the_same, last_checkpoint, lines, losses, said
+from tests.faults.place import RECIPE, Place, WarmSupervisor, at_step, copy, gone
+from tests.waiting import ended, wait_until
 
 # What a crash, a disk or a person may leave in a file: nothing, half of it, zeros, noise, JSON of another kind.
 GARBAGE = {

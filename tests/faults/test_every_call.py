@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
 
 import pytest
 
 from core.runs.store import Run
-from tests.faults.conftest import SEED, Place, gone, is_the_same, last_checkpoint, said, weights
+from tests.faults.outcome import is_the_same, last_checkpoint, said, weights
+from tests.faults.place import SEED, Place, crashes, distinct, gone
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 LAST_WORD = "The worker ended without a last word: killed, out of memory, or the machine went down."
-
-
-def crashes(place: Place, run: Run) -> list[tuple[str, Run]]:
-    """What each of the crashes of `run` has left behind, with the call that it came at."""
-    gone(run)
-    calls = [json.loads(line) for line in (run.dir.parent / f"calls-{run.id}").read_text("utf-8").splitlines()]
-    return [(f"{kind} {path}", Run(run.dir.with_name(f"{run.id}.{number}"))) for number, kind, path in calls]
-
-
-def _left(run: Run) -> str:
-    """What a crash left of what counts, in one number: what is only beside its place is not looked at by anyone."""
-    files = [file for file in sorted(run.dir.rglob("*")) if file.is_file() and file.name != "worker.log"]
-    shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(run.dir).parts)]
-    digests = [f"{file.relative_to(run.dir)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in shown]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def distinct(runs: list[tuple[str, Run]]) -> list[Run]:
-    """One for each thing that is left behind."""
-    return list({_left(run): run for _, run in runs}.values())
 
 
 def _is_whole(run: Run, undisturbed: Run, steps: set[int | None]) -> None:

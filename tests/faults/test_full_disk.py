@@ -18,9 +18,10 @@ from core.runs.create import create_run
 from core.runs.find import list_runs
 from core.runs.store import Run
 from core.workspace import Workspace
-from tests.faults.conftest import Place, Warm, at_step, ended, is_the_same, last_checkpoint, losses, said
 from tests.faults.files import no_space
-from tests.faults.test_every_call import crashes, distinct
+from tests.faults.outcome import is_the_same, last_checkpoint, losses, said
+from tests.faults.place import Place, Warm, at_step, crashes, distinct
+from tests.waiting import ended
 
 FREE = "Free some space on the disk of {}, such as by deleting old runs."
 

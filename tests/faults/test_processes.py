@@ -23,20 +23,9 @@ from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.system.process import process_started
 from core.workspace import ROOT, Workspace
-from tests.faults.conftest import (
-    RECIPE,
-    SEED,
-    Place,
-    WarmSupervisor,
-    at_step,
-    end,
-    ended,
-    gone,
-    is_the_same,
-    kill,
-    last_checkpoint,
-    wait_until,
-)
+from tests.faults.outcome import is_the_same, last_checkpoint
+from tests.faults.place import RECIPE, SEED, Place, WarmSupervisor, at_step, end, gone, kill
+from tests.waiting import ended, wait_until
 
 LAST_WORD = "The worker ended without a last word: killed, out of memory, or the machine went down."
 

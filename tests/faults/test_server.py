@@ -18,8 +18,10 @@ from core.recipe import make_recipe
 from core.runs.find import list_runs
 from core.runs.store import OPEN, Run
 from core.workspace import ROOT, Workspace
-from tests.browser.conftest import browser, serve  # noqa: F401
-from tests.faults.conftest import RECIPE, SEED, Place, end, ended, is_the_same, wait_until
+from tests.app_process import serve
+from tests.faults.outcome import is_the_same
+from tests.faults.place import RECIPE, SEED, Place, end
+from tests.waiting import ended, wait_until
 
 pytestmark = [pytest.mark.full, pytest.mark.browser]
 
@@ -58,7 +60,7 @@ def _step(page: Page) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def _tab(browser: Browser, url: str) -> Page:  # noqa: F811
+def _tab(browser: Browser, url: str) -> Page:
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
     page.goto(url)
     return page
@@ -66,7 +68,7 @@ def _tab(browser: Browser, url: str) -> Page:  # noqa: F811
 
 def test_two_tabs_a_closed_browser_and_a_killed_server(
     tmp_path: Path,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     servers: list[subprocess.Popen[str]],
     long_undisturbed: Run,
 ) -> None:

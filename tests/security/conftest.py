@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -13,12 +11,10 @@ from app.main import Server, Serving, launch
 from app.server.guard import Door, Guard
 from app.server.instance import choose_port
 from app.server.keys import workspace_token
-from core.runs.delete import remove
-from core.runs.find import list_runs
-from core.runs.store import OPEN
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
+from tests.security.watched_ground import Watch
 
 
 @pytest.fixture(scope="session")
@@ -34,27 +30,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     os.environ.update(before)
 
 
-@contextmanager
-def undone(server: Server) -> Iterator[None]:
-    """Take out of the queue, and away, what is put into the served workspace meanwhile by pressing everything.
-
-    While the queue is kept from starting: once that is lifted, what waits in it would be trained.
-    """
-    workspace = server.context.workspace
-    runs, data = {run.id for run in list_runs(workspace)}, set(workspace.datasets.iterdir())
-    yield
-    for run in list_runs(workspace):
-        if run.id not in runs:
-            if run.status().state in OPEN:
-                server.context.supervisor.stop(run)
-            remove(workspace, run)
-    for each in set(workspace.datasets.iterdir()) - data:
-        shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
-
-
 @pytest.fixture(scope="session")
 def guard(server: Server) -> Guard:
     """What stands in front of everything that the server serves."""
     found = server.demo.app.middleware_stack
     assert isinstance(found, Guard)
     return found
+
+
+@pytest.fixture(scope="session")
+def watch() -> Watch:
+    """One for all: such a hook stays as long as the process."""
+    return Watch()

@@ -16,7 +16,7 @@ from core.basemodel.find import find_model
 from core.errors import NibbleError
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
-from tests.core.basemodel.test_find import _folder
+from tests.core.basemodel.model_folder import model_folder
 from tests.security.canaries import own_code, program
 
 
@@ -30,7 +30,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def model(workspace: Workspace, tmp_path: Path) -> Path:
     """One with code of its own."""
     (workspace.path / "models").mkdir(parents=True)
-    folder = _folder(workspace.path / "models" / "theirs")
+    folder = model_folder(workspace.path / "models" / "theirs")
     own_code(folder, program(tmp_path / "canary"))
     return folder
 

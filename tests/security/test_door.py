@@ -13,9 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from core.system.addresses import lan_address
 from core.workspace import Workspace
-from tests.browser.conftest import browser as browser  # the same Chromium as the browser tests'
+from tests.app_process import next_line, start
 from tests.ended import ended_run
-from tests.security.test_environment import first_line, start
 
 pytestmark = [pytest.mark.browser, pytest.mark.full]
 
@@ -37,10 +36,10 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     folder = tmp_path_factory.mktemp("listening")
     ended_run(Workspace.open(folder), "A run with curves", steps=40)
     process = start(folder, "--port", "0", "--listen")
-    url = first_line(process).split()[-1]
-    told = first_line(process)
+    url = next_line(process).split()[-1]
+    told = next_line(process)
     while not told.startswith("Sign in as:"):
-        told = first_line(process)
+        told = next_line(process)
     password = told.partition("password ")[2].split()[0]
     yield Listening(folder, url, int(url.rstrip("/").rpartition(":")[2]), password, process)
     process.terminate()

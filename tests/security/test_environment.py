@@ -5,10 +5,8 @@ The variables are read off the installed Gradio's source, so that one it learns 
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ import uvicorn
 
 from app.server.keys import SCRUBBED
 from core.workspace import ROOT
+from tests.app_process import next_line, start
 
 # Read by Gradio, but the system's own; a process without them is not what a person has.
 SYSTEM = {"PATH", "DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "CI", "HF_TOKEN", "HF_HUB_DISABLE_TELEMETRY"}
@@ -97,29 +96,12 @@ def status(request: urllib.request.Request | str) -> tuple[int, str]:
         return error.code, error.read().decode(errors="replace")
 
 
-def start(folder: Path, *options: str, **variables: str) -> subprocess.Popen[str]:
-    """The app on `folder`, in an environment that wishes it ill."""
-    command = [sys.executable, "-m", "core.cli", "ui", "--no-browser", "--data-dir", str(folder), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    """What it says first: its address."""
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    assert line, process.stderr.read() if process.stderr else ""
-    return line
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """An app in the most hostile of environments."""
     folder = tmp_path_factory.mktemp("started")
     process = start(folder, "--port", "0", **dict.fromkeys(read_by_gradio(), "true") | OPENING)
-    line = first_line(process)
+    line = next_line(process)
     yield Started(folder, line.split()[-1], process)
     process.kill()
     process.wait()
@@ -194,5 +176,5 @@ def test_no_page_is_served_that_nobody_asked_for(started: Started, page: str) ->
 
 def test_a_second_start_on_the_same_workspace_finds_the_first(started: Started) -> None:
     second = start(started.folder)
-    assert first_line(second).endswith(started.url)
+    assert next_line(second).endswith(started.url)
     assert second.wait(timeout=60) == 0

@@ -37,7 +37,6 @@ from core.runs.create import create_run
 from core.runs.store import Run
 from core.system.process import process_started
 from core.workspace import Workspace
-from tests.browser.conftest import browser, wait_until  # noqa: F401
 
 Result = TypeVar("Result")
 EVERY = 0.1
@@ -216,7 +215,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path, browser: Browser) -> Iterator[Watched]:  # noqa: F811
+def watched(tmp_path: Path, browser: Browser) -> Iterator[Watched]:
     with served(tmp_path) as (process, url), _training(Workspace(tmp_path.resolve())) as training:
         context = browser.new_context(viewport={"width": 1400, "height": 1000})
         page = context.new_page()

@@ -31,12 +31,10 @@ from core.system.child_process import Child
 from core.untrusted.paths import Reach
 from core.workspace import ROOT
 from tests.ended import ended_run
-from tests.security.conftest import undone
 from tests.security.path_tricks import SAMPLE, TRICKS, Trick
-from tests.security.test_paths import SECRET, Ground, Watch, lay, watch
-from tests.security.test_routes import _routes as routes_of
-
-__all__ = ["watch"]
+from tests.security.routes import routes_of as routes_of
+from tests.security.undone import undone
+from tests.security.watched_ground import SECRET, Ground, Watch, lay
 
 # The presses that name something which is looked up: a run, a dataset.
 ACTS = ("open", "sample")
@@ -92,6 +90,7 @@ class Client:
         """Send these events, a hundred at a time, and wait for their ends. Returns all that came back."""
         came = []
         for start in range(0, len(calls), AT_ONCE):
+            self.wire.close()  # the server ends a connection that is idle for 5 s, as this one is while events end
             joined = [self._join(call) for call in calls[start : start + AT_ONCE]]
             came += [text for _, text in joined]
             waiting = {json.loads(text)["event_id"] for status, text in joined if status == 200}
@@ -157,7 +156,7 @@ def as_value(component: Any, text: str) -> Any:
 
 
 @pytest.fixture
-def ground(server: Server, tmp_path: Path, watch: Watch) -> Iterator[Ground]:  # noqa: F811
+def ground(server: Server, tmp_path: Path, watch: Watch) -> Iterator[Ground]:
     """Links in the served workspace, to what lies outside of it and to its keys."""
     laid = lay(tmp_path, server.context.workspace, watch)
     yield laid

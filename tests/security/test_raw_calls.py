@@ -17,8 +17,8 @@ from core.errors import NibbleError
 from core.runs.supervisor import Supervisor
 from core.system.child_process import Child
 from core.workspace import Workspace, read_json
-from tests.security.conftest import undone
 from tests.security.raw import HUGE, NO_NUMBERS, ODD, TOLD, Caller, Event
+from tests.security.undone import undone
 
 # What the page's settings are kept in: a text that a field can hold may be kept there.
 DRAFTS = {"state/form.json", "state/chat.json", "state/arena.json", "state/talk.json", "state/compare.json"}

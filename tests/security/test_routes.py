@@ -27,6 +27,7 @@ from app.server.login import Login
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
+from tests.security.routes import routes_of
 
 LAN, TUNNEL = "192.168.1.7", "a1b2c3.gradio.live"
 NAMES = ("127.0.0.1", "localhost")
@@ -42,7 +43,7 @@ REFUSED = (401, 403, 421)
 def asked(server: Server, guard: Guard) -> list[tuple[str, str]]:
     """Path and method of every route that the running app has, parameters filled in, and a preflight of each."""
     app = server.demo.app
-    found = {(re.sub(r"\{[^}]*\}", "x", path), method) for path, method in _routes(app.routes)}
+    found = {(re.sub(r"\{[^}]*\}", "x", path), method) for path, method in routes_of(app.routes)}
     for path in ("/nothing/is/here", login.PATH, *_answered_before_any_route(guard)):
         found |= {(path, method) for method in METHODS}
     return sorted(found | {(path, "OPTIONS") for path, _ in found})
@@ -56,15 +57,6 @@ def _answered_before_any_route(guard: Guard) -> Iterator[str]:
         ours = module.__name__.startswith("app.")
         yield from (getattr(module, name) for name in ("PREFIX", "ADDRESS") if ours and hasattr(module, name))
         part = getattr(part, "app", None)
-
-
-def _routes(routes: list[Any]) -> Iterator[tuple[str, str]]:
-    for route in routes:
-        below = getattr(route, "original_router", route)
-        if getattr(below, "routes", None):
-            yield from _routes(below.routes)
-        elif getattr(route, "path", None):
-            yield from ((route.path, method) for method in route.methods or ("GET",))
 
 
 @dataclass

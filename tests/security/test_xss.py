@@ -3,7 +3,6 @@
 In a real Chromium, without our content security policy: that nothing runs is not to be its merit alone.
 """
 
-# ruff: noqa: F811 (a fixture that is imported is named again by each test)
 from __future__ import annotations
 
 import csv
@@ -34,7 +33,6 @@ from core.preflight.process import Helper
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
-from tests.browser.conftest import browser  # noqa: F401
 from tests.security.hostile import HostileHelper, fill
 from tests.security.payloads import BAD, HTML, MARKDOWN, NO_HTML, PAYLOADS, SAMPLE, moments
 from tests.security.screen import ALIVE, CANARY, Watched

@@ -11,7 +11,7 @@ from core.data.conversation import Row, Unreadable
 from core.data.read import open_source
 from core.data.row_groups import Gatherer
 from core.errors import DataError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 LONGEST_SHOWN = 20_000
 FIRST_ROWS = 1000

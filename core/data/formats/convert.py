@@ -11,7 +11,7 @@ from core.data.formats.row import read_row, roles_of
 from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, plain_row
 from core.data.spill import SpilledConversations
 from core.errors import DataError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 _TOO_DEEP = "it is nested too deeply to be a conversation"
 

@@ -63,13 +63,17 @@ class Reading:
 class DatasetLayout:
     """One way to lay out a row. Both functions get it with plain column names.
 
+    `name` is what data.format calls it, `label` what the screen does, `columns` its usual columns in a few words.
     `sign` says in words how a row shows this layout, or None; it never raises. `read` fills a Reading or raises
-    Unusable.
+    Unusable. `takes_precedence` over the others where its rows show another layout as well.
     """
 
     name: str
+    label: str
     sign: Callable[[Row], str | None]
     read: Callable[[Row, Reading], None]
+    columns: str = ""
+    takes_precedence: bool = False
 
 
 @lru_cache(maxsize=4096)

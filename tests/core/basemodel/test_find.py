@@ -2,7 +2,6 @@
 
 import json
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -12,26 +11,11 @@ from core.memory.budget import floor_bytes, read_budget
 from core.recipe import make_recipe
 from core.system.hardware import Device
 from core.workspace import Workspace
-
-
-def _weights(path: Path, shape: tuple[int, ...] = (2, 2), whole: bool = True) -> None:
-    size = 4
-    for side in shape:
-        size *= side
-    header = json.dumps({"a.weight": {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * (size if whole else size - 1))
-
-
-def _folder(path: Path, config: object = None, files: tuple[str, ...] = ("model.safetensors",)) -> Path:
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps({"model_type": "llama"} if config is None else config))
-    for name in files:
-        _weights(path / name)
-    return path
+from tests.core.basemodel.model_folder import model_folder, write_weights
 
 
 def test_a_folder_with_weights_is_found(tmp_path) -> None:
-    found = find_model(str(_folder(tmp_path / "my model")))
+    found = find_model(str(model_folder(tmp_path / "my model")))
     assert found.label == "my model"
     assert found.parameters == 4
 
@@ -91,7 +75,7 @@ def test_a_file_is_no_model(tmp_path) -> None:
 )
 def test_a_folder_without_safe_weights_is_refused(tmp_path, files: tuple[str, ...], said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        find_model(str(_folder(tmp_path / "m", files=files)))
+        find_model(str(model_folder(tmp_path / "m", files=files)))
 
 
 @pytest.mark.parametrize(
@@ -104,33 +88,33 @@ def test_a_folder_without_safe_weights_is_refused(tmp_path, files: tuple[str, ..
 )
 def test_a_config_that_cannot_be_trained_is_refused(tmp_path, config: object, said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        find_model(str(_folder(tmp_path / "m", config)))
+        find_model(str(model_folder(tmp_path / "m", config)))
 
 
 def test_a_damaged_config_is_refused(tmp_path) -> None:
-    folder = _folder(tmp_path / "m")
+    folder = model_folder(tmp_path / "m")
     (folder / "config.json").write_text('{"model_type": ')
     with pytest.raises(ModelError, match="not readable JSON"):
         find_model(str(folder))
 
 
 def test_weights_cut_short_are_refused(tmp_path) -> None:
-    folder = _folder(tmp_path / "m", files=())
-    _weights(folder / "model.safetensors", whole=False)
+    folder = model_folder(tmp_path / "m", files=())
+    write_weights(folder / "model.safetensors", whole=False)
     with pytest.raises(ModelError, match="cut short"):
         find_model(str(folder))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64, struct.pack("<Q", 10**12)])
 def test_damaged_weights_are_refused(tmp_path, content: bytes) -> None:
-    folder = _folder(tmp_path / "m", files=())
+    folder = model_folder(tmp_path / "m", files=())
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="cannot be read"):
         find_model(str(folder))
 
 
 def test_a_half_downloaded_model_is_refused(tmp_path) -> None:
-    folder = _folder(tmp_path / "m", files=("model-00001-of-00002.safetensors",))
+    folder = model_folder(tmp_path / "m", files=("model-00001-of-00002.safetensors",))
     names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(ModelError, match="1 of 2 weight files are missing"):
@@ -143,15 +127,15 @@ def test_an_adapter_is_no_base(tmp_path) -> None:
         find_model(str(tmp_path))
 
 
-def test_a_length_beyond_the_model_is_refused() -> None:
-    from core.launch.submit import refuse_length
+def test_a_length_beyond_the_model_is_refused(tmp_path) -> None:
+    from core.launch.submit import refuse
 
     with pytest.raises(RecipeError, match="data.max_length: 4,096 is not possible with .*; allowed: 16 to 1,024"):
-        refuse_length(make_recipe({"data.max_length": 4096}), find_model("starter"))
+        refuse(make_recipe({"data.max_length": 4096}), find_model("starter"), Workspace.open(tmp_path))
 
 
 def test_weights_that_stand_there_twice_are_counted_once(tmp_path) -> None:
-    folder = _folder(tmp_path / "m", files=("model-00001-of-00001.safetensors", "consolidated.safetensors"))
+    folder = model_folder(tmp_path / "m", files=("model-00001-of-00001.safetensors", "consolidated.safetensors"))
     names = {"a": "model-00001-of-00001.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     assert find_model(str(folder)).parameters == 4
@@ -160,7 +144,7 @@ def test_weights_that_stand_there_twice_are_counted_once(tmp_path) -> None:
 def test_the_menu_offers_presets_and_local_folders(tmp_path) -> None:
     workspace = Workspace.open(tmp_path)
     (tmp_path / "models").mkdir()
-    _folder(tmp_path / "models" / "mine")
+    model_folder(tmp_path / "models" / "mine")
     kinds = {choice.kind: choice for choice in model_choices(workspace) if choice.kind != "cache"}
     assert kinds["preset"].value == "starter"
     assert kinds["local"].label == "mine (folder)"

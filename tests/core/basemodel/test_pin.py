@@ -29,15 +29,10 @@ from core.runs.resume import resume
 from core.runs.store import Run
 from core.train.base_model import have_base
 from core.workspace import Workspace
-from tests.core.train.test_families import NotYet
+from tests.core.queue_only import QueueOnly
 from tests.tiny import tiny_model
 
 WEIGHTS = "model.safetensors"
-
-
-class _Queue(NotYet):
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +55,7 @@ def trained(pristine: Path, rows_file: Path, tmp_path_factory: pytest.TempPathFa
     workspace = Workspace.open(tmp_path_factory.mktemp("workspace"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        run = submit(make_recipe(values), workspace, _Queue(workspace))  # type: ignore[arg-type]
+        run = submit(make_recipe(values), workspace, QueueOnly(workspace))  # type: ignore[arg-type]
         assert loop.train(run) == "finished"
     run.write_status(state="finished")
     if limits is not None:
@@ -139,7 +134,7 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
     workspace, whole = Workspace(run.workspace), f"has changed since the run began: {said}. Put back what it was, or st"
     before = {path: path.read_bytes() for path in run.dir.iterdir() if path.is_file()}
     with pytest.raises(RunError, match=whole):
-        resume(run, _Queue(workspace), ["train.max_steps=6"])  # type: ignore[arg-type]
+        resume(run, QueueOnly(workspace), ["train.max_steps=6"])  # type: ignore[arg-type]
     assert {path: path.read_bytes() for path in run.dir.iterdir() if path.is_file()} == before
     with pytest.raises(ModelError, match=whole):
         have_base(run, run.recipe())
@@ -162,7 +157,7 @@ def _load(chat: Chat, workspace: Workspace, voice: Any) -> None:
 def test_a_base_that_was_copied_is_the_same(run: Run, pristine: Path) -> None:
     _put(pristine, _base(run))
     workspace = Workspace(run.workspace)
-    resume(run, _Queue(workspace), ["train.max_steps=6"])  # type: ignore[arg-type]
+    resume(run, QueueOnly(workspace), ["train.max_steps=6"])  # type: ignore[arg-type]
     kept = read_pin(run.dir / "base.json")
     assert have_base(run, run.recipe()).folder == _base(run)
     now = read_pin(run.dir / "base.json")
@@ -176,7 +171,7 @@ def test_a_base_that_was_copied_is_the_same(run: Run, pristine: Path) -> None:
 def test_what_does_not_train_may_change(run: Run) -> None:
     (_base(run) / "README.md").write_text("hello")
     (_base(run) / "generation_config.json").write_text('{"temperature": 0.5}')
-    resume(run, _Queue(Workspace(run.workspace)), ["train.max_steps=6"])  # type: ignore[arg-type]
+    resume(run, QueueOnly(Workspace(run.workspace)), ["train.max_steps=6"])  # type: ignore[arg-type]
 
 
 def test_a_run_that_trains_it_further_is_held_to_the_same_base(run: Run) -> None:
@@ -191,7 +186,7 @@ def test_a_run_that_trains_it_further_is_held_to_the_same_base(run: Run) -> None
 
 def test_a_run_from_before_there_were_pins_goes_on_and_says_so(run: Run) -> None:
     (run.dir / "base.json").unlink()
-    resume(run, _Queue(Workspace(run.workspace)), ["train.max_steps=6"])  # type: ignore[arg-type]
+    resume(run, QueueOnly(Workspace(run.workspace)), ["train.max_steps=6"])  # type: ignore[arg-type]
     have_base(run, run.recipe())
     assert "is not known: an earlier Nibble began it" in (run.dir / "events.jsonl").read_text()
 

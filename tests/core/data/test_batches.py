@@ -22,11 +22,8 @@ from core.data.conversation import Conversation
 from core.data.rendering.render import IGNORED, Rendered, Renderer
 from core.recipe import DataSettings
 from core.step.packing import packing_is_exact
+from tests.core.data.rendered_rows import rendered_rows
 from tests.tiny import chat_rows, tiny_model
-
-
-def _rows(*lengths: int) -> list[Rendered]:
-    return [Rendered(i, list(range(3, 3 + n)), [False] + [True] * (n - 1), n) for i, n in enumerate(lengths)]
 
 
 def test_every_conversation_lies_in_one_pack_once() -> None:
@@ -48,7 +45,7 @@ def test_packs_are_as_few_as_they_can_be_and_even() -> None:
 
 
 def test_a_pack_holds_the_tokens_positions_and_targets_of_its_conversations() -> None:
-    batch = packed_batch(_rows(4, 3, 300))
+    batch = packed_batch(rendered_rows(4, 3, 300))
     assert int(batch["real_tokens"]) == 307
     assert batch["input_ids"].shape == batch["labels"].shape == batch["position_ids"].shape
     assert batch["position_ids"][1, :7].tolist() == [0, 1, 2, 3, 0, 1, 2]
@@ -65,7 +62,7 @@ def test_the_order_is_seeded_and_goes_through_all_rows_before_any_twice() -> Non
 
 
 def test_padded_conversations_of_like_length_lie_together_and_stay_in_their_step() -> None:
-    rows = _rows(4, 90, 5, 80, 70, 6, 60, 7)
+    rows = rendered_rows(4, 90, 5, 80, 70, 6, 60, 7)
     order = [[0, 1, 2, 3], [4, 5, 6, 7], [7, 1, 0, 2]]
     assert MicroBatches(rows, order, 2, packed=True).order == order
     padded = MicroBatches(rows, order, 2, packed=False)
@@ -89,7 +86,7 @@ def test_packed_conversations_lie_together_only_where_that_saves_room_and_takes_
 
 @pytest.mark.parametrize("collate", [packed_batch, padded_batch])
 def test_weights_lie_where_their_tokens_lie(collate) -> None:
-    rows = _rows(4, 3)
+    rows = rendered_rows(4, 3)
     assert "weights" not in collate(rows)
     weighted = Rendered(3, [7, 8, 9], [False, True, True], 3, [0.0, 0.5, 0.25])
     batch = collate([*rows, weighted])
@@ -159,6 +156,6 @@ def test_what_the_proof_says_holds_for_real_architectures(architecture: str, tmp
 
 
 def test_what_is_counted_is_of_one_dtype_so_that_devices_can_add_it_up() -> None:
-    plain, weighted = _rows(20, 30)
+    plain, weighted = rendered_rows(20, 30)
     weighted = replace(weighted, weights=[0.5] * 30)
     assert {counted(packed_batch([each])).dtype for each in (plain, weighted)} == {torch.float32}

@@ -17,10 +17,9 @@ from core.model.load import attach_lora, attention_implementation, load_adapter,
 from core.model.lora_init import lora_layers, split, weight_of
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
 from core.step.fused_lora import fuse
-from core.system.hardware import Device
+from tests.core.model.tiny_adapted import CPU, adapted_to, base_of
 from tests.tiny import tiny_model
 
-CPU = Device("cpu", "CPU", 2**34, 2**33)
 IDS = torch.randint(3, 300, (2, 21), generator=torch.Generator().manual_seed(3))
 
 
@@ -34,15 +33,6 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.tie_word_embeddings = True
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
-
-
-def base_of(folder: Path, bits: int = 4, **settings: Any) -> Any:
-    return load_base(find_model(str(folder)), QuantizationSettings(bits=bits, **settings), CPU)
-
-
-def adapted_to(folder: Path, bits: int = 4, **lora: Any) -> Any:
-    torch.manual_seed(0)
-    return attach_lora(base_of(folder, bits), LoraSettings(**{"rank": 4, "alpha": 8, **lora}), torch.float32)
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -220,7 +210,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_targets_are_found_in_every_family_and_never_the_head(family: str, bits: int) -> None:
-    from core.memory.meta_model import sketch
+    from core.memory.meta_model import meta_model
 
     more, attention, queries_and_values = FAMILIES[family]
     config = {"model_type": family, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, **more}
@@ -228,7 +218,7 @@ def test_targets_are_found_in_every_family_and_never_the_head(family: str, bits:
 
     def found(targets: Any) -> set[str]:
         lora = LoraSettings(rank=2, targets=targets)
-        return names_trained(sketch(config, QuantizationSettings(bits=bits), lora, torch.float32, torch.float32))
+        return names_trained(meta_model(config, QuantizationSettings(bits=bits), lora, torch.float32, torch.float32))
 
     assert found("q_v") == queries_and_values
     assert found("attention") == attention

@@ -20,7 +20,7 @@ from core.model.fit import ModelFit, fit_of, refuse_misfit
 from core.model.load import load_base
 from core.recipe import QuantizationSettings
 from core.system.hardware import Device
-from tests.core.train.test_families import FAMILIES
+from tests.core.families import FAMILIES
 from tests.tiny import tiny_model
 
 Tensors = dict[str, torch.Tensor]

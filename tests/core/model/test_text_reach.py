@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from core.basemodel.find import find_model
 from core.errors import ModelError
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.model.fit import refuse_misfit
 from core.model.load import attach_lora, load_base
 from core.model.lora_config import target_modules, tell_targets
@@ -96,7 +96,7 @@ def test_a_layer_outside_is_adapted_where_it_is_asked_for_by_name() -> None:
 
 def test_the_plan_counts_the_adapters_that_are_trained(tmp_path: Path) -> None:
     model = tiny_of_pictures("gemma3")
-    planned = sketch(
+    planned = meta_model(
         model.config.to_dict(), QuantizationSettings(bits=16), LoraSettings(rank=4), torch.float32, torch.float32
     )
     real = attach_lora(model, LoraSettings(rank=4), torch.float32)

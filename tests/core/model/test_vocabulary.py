@@ -13,18 +13,19 @@ import torch
 import core.train.loop as loop
 from core.basemodel.find import find_model
 from core.chat.prompts import ChatPrompt
-from core.data.check import check, training_for
+from core.data.check import check
 from core.errors import DataError, NibbleError
 from core.generation.generate import answers
 from core.launch.submit import submit
 from core.model.load import load_base, load_tokenizer
 from core.model.vocabulary import embedding_rows, pad_of
+from core.preflight.training import training_for
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
 from core.runs.chat_models import base_chat_model
 from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.workspace import Workspace
-from tests.core.train.test_families import NotYet
+from tests.core.queue_only import QueueOnly
 from tests.tiny import chat_rows, tiny_tokenizer, write_jsonl
 
 CPU = Device("cpu", "CPU", 2**34, 2**33)
@@ -84,7 +85,7 @@ def test_the_check_names_the_token_and_the_rows(tmp_path: Path) -> None:
 def test_a_run_is_refused_before_its_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "load_base", lambda *args, **named: pytest.fail("it was loaded"))
     recipe = _recipe(_model(tmp_path / "m"), _rows(tmp_path, 17))
-    run = submit(recipe, Workspace.open(tmp_path / "w"), NotYet())  # type: ignore[arg-type]
+    run = submit(recipe, Workspace.open(tmp_path / "w"), QueueOnly())  # type: ignore[arg-type]
     with pytest.raises(
         DataError, match=rf"row 17: the token '{TOOL}' has the id \d+, and the model has embeddings for"
     ):
@@ -98,7 +99,7 @@ def test_a_padding_token_without_an_embedding_trains_and_answers(
 ) -> None:
     """Packed (llama) and padded (opt); the sample prompts are of different lengths, so one of them is padded."""
     recipe = _recipe(_model(tmp_path / "m", architecture), _rows(tmp_path))
-    run = submit(recipe, Workspace.open(tmp_path / "w"), NotYet())  # type: ignore[arg-type]
+    run = submit(recipe, Workspace.open(tmp_path / "w"), QueueOnly())  # type: ignore[arg-type]
     assert loop.train(run) == "finished"
     assert len([row for row in Tail(run.dir / "samples.jsonl").read() if row["step"] == 2]) == 2
 

@@ -16,7 +16,7 @@ from core.export.jobs import ExportJob
 from core.runs import store
 from core.runs.store import Run
 from core.system import file_lock
-from core.system.file_lock import Lock
+from core.system.file_lock import remove_lock, try_lock
 from core.system.process import process_started
 from core.workspace import move, patiently, read_json, write_json
 
@@ -64,18 +64,18 @@ def test_a_lock_is_closed_before_its_file_goes_only_where_it_must_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: SimpleNamespace, was_open: bool
 ) -> None:
     monkeypatch.setattr(file_lock, "sys", system)
-    held, seen, unlink = Lock(tmp_path / "lock"), [], Path.unlink
-    held.take()
+    held, seen, unlink = try_lock(tmp_path / "lock"), [], Path.unlink
+    assert held is not None
 
     def look(path: Path, missing_ok: bool = False) -> None:
-        seen.append(held.held)
+        seen.append(held.is_locked)
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", look)
-    held.remove()
+    remove_lock(held)
     assert seen == [was_open]
-    assert not held.held
-    assert not held.path.exists()
+    assert not held.is_locked
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_lock_whose_file_another_has_opened_is_given_back_all_the_same(
@@ -86,10 +86,10 @@ def test_a_lock_whose_file_another_has_opened_is_given_back_all_the_same(
 
     monkeypatch.setattr(file_lock, "sys", WINDOWS)
     monkeypatch.setattr(Path, "unlink", refuse)
-    held = Lock(tmp_path / "lock")
-    held.take()
-    held.remove()
-    assert Lock(tmp_path / "lock").take(0.0)
+    held = try_lock(tmp_path / "lock")
+    assert held is not None
+    remove_lock(held)
+    assert try_lock(tmp_path / "lock") is not None
 
 
 @pytest.mark.parametrize(("to", "kept"), [("adapter", False), ("merged", True)])

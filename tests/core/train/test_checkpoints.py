@@ -25,7 +25,7 @@ from core.train import checkpoints, ending, saving
 from core.train.checkpoints import random_states, restore_random_states, save_checkpoint
 from core.train.saving import DiskIsFull, Saver
 from core.workspace import Workspace
-from tests.core.train.test_resume import _fresh
+from tests.core.train.sixteen_steps import sixteen_steps
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
@@ -163,7 +163,9 @@ def test_a_disk_that_is_full_to_the_end_fails_the_run_and_keeps_what_it_can(
 ) -> None:
     """Training goes on without room; the last save is an error; freed, the run is resumed from its checkpoint."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    run = _fresh(tiny, rows_file, Workspace.open(tmp_path), **{"train.max_steps": 4, "checkpoint.every_steps": 2})
+    run = sixteen_steps(
+        tiny, rows_file, Workspace.open(tmp_path), **{"train.max_steps": 4, "checkpoint.every_steps": 2}
+    )
     write = checkpoints._write
     monkeypatch.setattr(checkpoints, "_write", lambda *given: write(*given) if given[1] == 1 else _raising(NO_SPACE)())
     with pytest.raises(DiskIsFull) as ended:

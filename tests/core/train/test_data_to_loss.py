@@ -18,8 +18,8 @@ from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.workspace import Workspace
-from tests.core.train.test_engine import _wait
 from tests.tiny import write_jsonl
+from tests.waiting import ended
 
 ROW = {
     "messages": [
@@ -63,6 +63,6 @@ def test_the_trainers_loss_is_the_one_over_what_data_tokens_shows(
     run = submit(
         make_recipe({"model": str(tiny), "data.path": str(file), **settings}), workspace, Supervisor(workspace)
     )
-    assert _wait(run) == "finished", run.log_tail()
+    assert ended(run) == "finished", run.log_tail()
     losses = [row["loss"] for row in Tail(run.dir / "metrics.jsonl").read() if "loss" in row]
     assert losses == [pytest.approx(expected, abs=1e-5)]

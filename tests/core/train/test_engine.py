@@ -21,6 +21,7 @@ from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.workspace import ROOT, Workspace
+from tests.waiting import ended
 
 
 def _recipe(tiny: Path, rows: Path, **settings: Any) -> Recipe:
@@ -38,13 +39,6 @@ def _recipe(tiny: Path, rows: Path, **settings: Any) -> Recipe:
     return make_recipe({**values, **settings})
 
 
-def _wait(run: Run, seconds: float = 120) -> str:
-    end = time.monotonic() + seconds
-    while run.status().state in OPEN and time.monotonic() < end:
-        time.sleep(0.1)
-    return run.status().state
-
-
 def _lines(run: Run, file: str) -> list[dict[str, Any]]:
     return Tail(run.dir / file).read()
 
@@ -58,7 +52,7 @@ def workspace(tmp_path_factory) -> Workspace:
 def finished(workspace, tiny, rows_file) -> Run:
     """A run that went through to its end."""
     run = submit(_recipe(tiny, rows_file), workspace, Supervisor(workspace))
-    assert _wait(run) == "finished", run.log_tail()
+    assert ended(run) == "finished", run.log_tail()
     return run
 
 
@@ -134,7 +128,7 @@ def test_a_stop_saves_the_checkpoint_and_the_adapter(workspace, tiny, rows_file)
     while run.status().step < 2 and run.status().state in OPEN:
         time.sleep(0.05)
     supervisor.stop(run)
-    assert _wait(run) == "stopped", run.log_tail()
+    assert ended(run) == "stopped", run.log_tail()
     step = run.status().step
     assert 2 <= step < 5000
     assert [path.name for path in valid_checkpoints(run.dir / "checkpoints")] == [str(step), "1"]
@@ -147,7 +141,7 @@ def test_a_worker_that_is_killed_leaves_an_interrupted_run_and_its_log(workspace
     while run.status().state == "preparing":
         time.sleep(0.05)
     supervisor.kill(run)
-    assert _wait(run) in ("interrupted", "stopped")
+    assert ended(run) in ("interrupted", "stopped")
     assert run.status().message
 
 
@@ -159,7 +153,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_run_and_says_why(workspace, tin
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps({**config, "hidden_act": "nonesuch"}))
     run = submit(_recipe(broken, rows_file), workspace, Supervisor(workspace))
-    assert _wait(run) == "failed"
+    assert ended(run) == "failed"
     assert "cannot be loaded" in run.status().message
     assert not run.has_adapter
 
@@ -255,7 +249,7 @@ def test_the_best_adapter_is_kept_and_a_run_without_progress_stops_early(workspa
     often = {"evaluation.times": 40, "evaluation.patience": 3, "evaluation.prompts": [], "checkpoint.every_steps": 1}
     recipe = _recipe(tiny, rows_file, **settings, **often, **{"checkpoint.keep": 50})
     run = submit(recipe, workspace, Supervisor(workspace))
-    assert _wait(run) == "finished", run.log_tail()
+    assert ended(run) == "finished", run.log_tail()
     measured = {row["step"]: row["eval_loss"] for row in _lines(run, "metrics.jsonl") if "eval_loss" in row}
     best = run.result()["best"]
     assert best == {"step": min(list(measured)[1:], key=measured.__getitem__), "eval_loss": best["eval_loss"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -18,44 +18,11 @@ from core.runs.store import Run
 from core.runs.tail import Tail
 from core.step.packing import packing_is_exact
 from core.workspace import Workspace
+from tests.core.families import FAMILIES, Facts
+from tests.core.queue_only import QueueOnly
 from tests.tiny import tiny_model
 
 QUESTION = "hello there"
-
-
-class Facts(NamedTuple):
-    """What is so with two layers of an architecture: layers in 4 bits, modules adapted, conversations packed."""
-
-    in_four_bits: int
-    adapted: int
-    packed: bool
-
-
-# Two times q, k, v, o, gate, up, down. phi3 joins q, k, v and gate, up; gpt_neox joins q, k, v and has no gate, nor has
-# opt. transformers 5.23 does not quantise Falcon's layers, which are of a class of its own, which
-# peft adapts all the same. A mixture's experts lie fused in two tensors a layer, which are ours to quantise and to
-# adapt; its routers stay as they are.
-# opt takes positions from the attention mask, and falcon masks without regard to them: these two are padded.
-FAMILIES = {
-    "llama": Facts(14, 14, packed=True),
-    "mistral": Facts(14, 14, packed=True),
-    "qwen2": Facts(14, 14, packed=True),
-    "qwen3": Facts(14, 14, packed=True),
-    "gemma2": Facts(14, 14, packed=True),
-    "gemma3_text": Facts(14, 14, packed=True),
-    "phi3": Facts(8, 8, packed=True),
-    "gpt_neox": Facts(8, 8, packed=True),
-    "opt": Facts(12, 12, packed=False),
-    "falcon": Facts(0, 8, packed=False),
-    "qwen3_moe": Facts(12, 12, packed=True),
-}
-
-
-class NotYet:
-    """Stands where the supervisor stands, and starts no worker: the test is the worker."""
-
-    def advance(self) -> None:
-        """Leave the run in the queue."""
 
 
 def _train(base: Path, rows_file: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Any]:
@@ -73,7 +40,7 @@ def _train(base: Path, rows_file: Path, workspace: Workspace, monkeypatch: pytes
             "evaluation.max_new_tokens": 4,
         }
     )
-    run = submit(recipe, workspace, NotYet())  # type: ignore[arg-type]
+    run = submit(recipe, workspace, QueueOnly())  # type: ignore[arg-type]
     made: list[Any] = []
     attach = loop.attach_lora
     monkeypatch.setattr(loop, "attach_lora", lambda *args, **named: made.append(attach(*args, **named)) or made[0])

@@ -186,7 +186,7 @@ def test_the_heap_gives_memory_back_when_that_is_all_that_is_left(tiny, tmp_path
     given_back = []
     monkeypatch.setattr("core.train.trainer.return_memory", lambda: given_back.append(True))
     trainer, losses, ways = _trainer(tiny, tmp_path, Strategy(1, "full"))
-    trainer.ladder.device_kind = "cpu"
+    trainer.fallback.device_kind = "cpu"
     _fails_when(trainer, lambda step, number, labels: step == 2 and not given_back)
     trainer.train()
     assert ways == [Strategy(1, "full", heap="returned")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,11 @@ from core.runs.resume import resume
 from core.runs.store import OPEN, Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
-from core.system.process import process_started
 from core.train.parallel import Ranks
 from core.train.ranks import free_port, refuse_devices
 from core.workspace import ROOT, Workspace
-from tests.core.train.test_families import NotYet
+from tests.core.queue_only import QueueOnly
+from tests.core.train.patched_supervisor import PatchedSupervisor
 
 STEPS = 8
 
@@ -69,20 +68,7 @@ def _steps(run: Run, key: str) -> list[float]:
     return [row[key] for row in Tail(run.dir / "metrics.jsonl").read() if key in row and row["step"]][:STEPS]
 
 
-class _Patched(Supervisor):
-    """Starts its worker, and not the other process, with these lines run first."""
-
-    lines: str
-
-    def _start(self, run: Run) -> None:
-        head, foot = "import sys; import core.train.loop as loop", "from core.train.worker import main"
-        script = "\n".join([head, self.lines, foot, "sys.exit(main(sys.argv[1]))"])
-        with (run.dir / "worker.log").open("wb") as log:
-            child = subprocess.Popen([sys.executable, "-c", script, str(run.dir)], cwd=ROOT, stdout=log, stderr=log)
-        run.write_status(state="preparing", pid=child.pid, pid_started=process_started(child.pid), started=time.time())
-
-
-class _ShortOfMemory(_Patched):
+class _ShortOfMemory(PatchedSupervisor):
     """It finds no room for two conversations at once in step 3."""
 
     lines = """
@@ -94,7 +80,7 @@ loop.NibbleTrainer.summed_loss = short
 """
 
 
-class _Weighed(_Patched):
+class _Weighed(PatchedSupervisor):
     """It says in an event how many bytes of quantised layers it holds, before and after they are dealt out."""
 
     lines = """
@@ -118,7 +104,7 @@ def test_two_processes_go_the_way_of_one_and_stop_after_the_same_step(
     """Also where one of them runs out of memory on the way, and does its share of that step again."""
     # At a rate three times as high the fifth step's gradient is steep, and shows what was rounded otherwise before it.
     calm = {"train.learning_rate": 0.003}
-    one = _run(tiny, rows_file, tmp_path / "one", lambda _: NotYet(), **calm, **{"train.max_steps": STEPS})
+    one = _run(tiny, rows_file, tmp_path / "one", lambda _: QueueOnly(), **calm, **{"train.max_steps": STEPS})
     assert loop.train(one) == "finished"
 
     two = _run(tiny, rows_file, tmp_path / "two", _ShortOfMemory, **calm, **{"train.devices": 2})
@@ -144,7 +130,7 @@ def test_two_processes_go_the_way_of_one_and_stop_after_the_same_step(
 def test_a_base_that_is_dealt_out_goes_the_same_way(tiny: Path, rows_file: Path, tmp_path: Path) -> None:
     """Each process holds half of every layer; both evaluate and answer together, also when the run is stopped."""
     settings = {"evaluation.times": 1000, "train.effective_batch": 4, "train.micro_batch": 1}
-    one = _run(tiny, rows_file, tmp_path / "one", lambda _: NotYet(), **settings, **{"train.max_steps": STEPS})
+    one = _run(tiny, rows_file, tmp_path / "one", lambda _: QueueOnly(), **settings, **{"train.max_steps": STEPS})
     assert loop.train(one) == "finished"
 
     two = _run(tiny, rows_file, tmp_path / "two", _Weighed, **settings, **{"train.devices": 2, "train.sharded": True})

@@ -15,8 +15,6 @@ from safetensors.torch import load_file
 import core.train.loop as loop
 from core.cli.main import main
 from core.errors import RecipeError, RunError
-from core.launch.submit import submit
-from core.recipe import make_recipe
 from core.runs.manifest import MANIFEST, newest_valid, valid_checkpoints
 from core.runs.resume import resume
 from core.runs.store import OPEN, Run
@@ -24,15 +22,9 @@ from core.runs.tail import Tail
 from core.train.resume import cut_back
 from core.train.watcher import Watcher
 from core.workspace import Workspace
-from tests.core.train.test_families import NotYet
-from tests.core.train.test_parallel import _Patched
-
-STEPS = 16
-
-
-class _Queue(NotYet):
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+from tests.core.queue_only import QueueOnly
+from tests.core.train.patched_supervisor import PatchedSupervisor
+from tests.core.train.sixteen_steps import STEPS, sixteen_steps
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +36,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch, unlimited_afterwards: None) -> None:
     """Also where there is a GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-
-def _fresh(tiny: Path, rows_file: Path, workspace: Workspace, supervisor: Any = None, **settings: Any) -> Run:
-    """Sixteen steps over ten steps' rows, dropout on: the first pass over the data ends in mid-way."""
-    values = {
-        "model": str(tiny),
-        "data.path": str(rows_file),
-        "data.eval_fraction": 0.1,
-        "lora.rank": 4,
-        "lora.dropout": 0.2,
-        "train.effective_batch": 4,
-        "train.learning_rate": 0.01,
-        "train.max_steps": STEPS,
-        "train.neftune_alpha": 5,
-        "evaluation.prompts": ["hello there"],
-        "evaluation.max_new_tokens": 2,
-        "checkpoint.every_steps": 4,
-        "checkpoint.keep": 3,
-    }
-    return submit(make_recipe({**values, **settings}), workspace, supervisor or _Queue(workspace))
 
 
 def _lines(run: Run, file: str) -> list[dict[str, Any]]:
@@ -108,7 +80,7 @@ def undisturbed(tiny: Path, rows_file: Path, workspace: Workspace) -> Run:
     """The run in which nothing goes wrong."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        run = _fresh(tiny, rows_file, workspace)
+        run = sixteen_steps(tiny, rows_file, workspace)
         assert loop.train(run) == "finished"
         run.write_status(state="finished")
     return run
@@ -117,12 +89,12 @@ def undisturbed(tiny: Path, rows_file: Path, workspace: Workspace) -> Run:
 @pytest.mark.parametrize("step", [4, 6, 12])
 def test_a_stopped_run_goes_on_as_if_it_had_not(tiny, rows_file, workspace, undisturbed, monkeypatch, step) -> None:
     """In the middle of the first pass over the data, at an evaluation and between two; and in the second pass."""
-    run = _fresh(tiny, rows_file, workspace)
+    run = sixteen_steps(tiny, rows_file, workspace)
     with monkeypatch.context() as patch:
         _stop_after(patch, step)
         assert loop.train(run) == "stopped"
     assert run.status().step == step
-    resume(run, _Queue(workspace))
+    resume(run, QueueOnly(workspace))
     assert run.status().state == "queued"
     assert loop.train(run) == "finished"
     assert run.status().resumed_from_step == step
@@ -142,13 +114,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tiny, rows_file, workspace, undi
 def test_states_of_bitsandbytes_optimizers_come_back(tiny, rows_file, workspace, monkeypatch, optimizer) -> None:
     # Tensors of fewer than 4,096 numbers have no 8-bit states.
     settings = {"train.optimizer": optimizer, "lora.rank": 64, "evaluation.prompts": [], "data.eval_fraction": 0.0}
-    whole = _fresh(tiny, rows_file, workspace, **settings)
+    whole = sixteen_steps(tiny, rows_file, workspace, **settings)
     assert loop.train(whole) == "finished"
-    run = _fresh(tiny, rows_file, workspace, **settings)
+    run = sixteen_steps(tiny, rows_file, workspace, **settings)
     with monkeypatch.context() as patch:
         _stop_after(patch, 8)
         assert loop.train(run) == "stopped"
-    resume(run, _Queue(workspace))
+    resume(run, QueueOnly(workspace))
     assert loop.train(run) == "finished"
     ours, theirs = (load_file(each.adapter / "adapter_model.safetensors") for each in (run, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -169,13 +141,13 @@ def test_a_run_that_had_become_more_frugal_stays_so(tiny, rows_file, workspace, 
 
     monkeypatch.setattr(loop.NibbleTrainer, "summed_loss", short)
     settings = {"train.micro_batch": 2, "evaluation.prompts": []}
-    whole = _fresh(tiny, rows_file, workspace, **settings)
+    whole = sixteen_steps(tiny, rows_file, workspace, **settings)
     assert loop.train(whole) == "finished"
-    run = _fresh(tiny, rows_file, workspace, **settings)
+    run = sixteen_steps(tiny, rows_file, workspace, **settings)
     with monkeypatch.context() as patch:
         _stop_after(patch, 8)
         assert loop.train(run) == "stopped"
-    resume(run, _Queue(workspace))
+    resume(run, QueueOnly(workspace))
     assert loop.train(run) == "finished"
     assert [(each["step"], each["micro_batch"]) for each in run.plan()["changed"]] == [(3, 1)]
     _is_the_same(run, whole)
@@ -185,7 +157,7 @@ def _extra(row: dict[str, Any], step: int) -> bool:
     return row["step"] == step and "loss" not in row
 
 
-class _KilledAtStep7(_Patched):
+class _KilledAtStep7(PatchedSupervisor):
     lines = """
 import os, signal
 from core.train.watcher import Watcher
@@ -199,7 +171,7 @@ Watcher._write_step = and_die
 
 def test_a_worker_that_was_killed_goes_on_where_it_was_saved(tiny, rows_file, workspace, undisturbed, capsys) -> None:
     """With -9, in mid-run; through the command."""
-    run = _fresh(tiny, rows_file, workspace, _KilledAtStep7(workspace))
+    run = sixteen_steps(tiny, rows_file, workspace, _KilledAtStep7(workspace))
     while run.status().state in OPEN:
         time.sleep(0.02)
     assert run.status().state == "interrupted", run.log_tail()
@@ -224,7 +196,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(undisturbed, workspace) -
     file.write_bytes(data)
     with (run.dir / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 17, "lo')
-    resume(run, _Queue(workspace))
+    resume(run, QueueOnly(workspace))
     assert loop.train(run) == "finished"
     assert run.status().resumed_from_step == 12
     said = [each["message"] for each in _lines(run, "events.jsonl") if each["kind"] == "warning"]
@@ -236,14 +208,14 @@ def test_a_run_that_ended_between_its_last_step_and_its_adapter_gets_its_adapter
     run = _copy(undisturbed, "20200101-000001-cut-short")
     shutil.rmtree(run.adapter)
     run.write_status(state="failed")
-    resume(run, _Queue(workspace))
+    resume(run, QueueOnly(workspace))
     assert loop.train(run) == "finished"
     _is_the_same(run, undisturbed)
 
 
 def test_more_steps_at_another_rate_are_taken_and_told(undisturbed, workspace) -> None:
     run = _copy(undisturbed, "20200101-000002-longer")
-    resume(run, _Queue(workspace), ["train.max_steps=18", "train.learning_rate=0.5"])
+    resume(run, QueueOnly(workspace), ["train.max_steps=18", "train.learning_rate=0.5"])
     assert loop.train(run) == "finished"
     rows = [row for row in _lines(run, "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, 19))
@@ -259,15 +231,15 @@ def test_more_steps_at_another_rate_are_taken_and_told(undisturbed, workspace) -
 def test_a_finished_run_goes_on_for_more_epochs(tiny, rows_file, workspace) -> None:
     """Its first steps are those that the longer run would have had, of the same rows."""
     settings = {"train.max_steps": None, "evaluation.prompts": [], "train.schedule": "constant"}
-    run = _fresh(tiny, rows_file, workspace, **settings, **{"train.epochs": 0.5})
+    run = sixteen_steps(tiny, rows_file, workspace, **settings, **{"train.epochs": 0.5})
     assert loop.train(run) == "finished"
     run.write_status(state="finished")
     with pytest.raises(RunError, match="is finished"):
-        resume(run, _Queue(workspace))
+        resume(run, QueueOnly(workspace))
     done = run.status().step
-    resume(run, _Queue(workspace), ["train.epochs=1"])
+    resume(run, QueueOnly(workspace), ["train.epochs=1"])
     assert loop.train(run) == "finished"
-    longer = _fresh(tiny, rows_file, workspace, **settings, **{"train.epochs": 1})
+    longer = sixteen_steps(tiny, rows_file, workspace, **settings, **{"train.epochs": 1})
     assert loop.train(longer) == "finished"
     losses = [[row["loss"] for row in _lines(each, "metrics.jsonl") if "loss" in row] for each in (run, longer)]
     assert done < len(losses[0]) and losses[0] == losses[1]
@@ -285,7 +257,7 @@ def test_a_finished_run_goes_on_for_more_epochs(tiny, rows_file, workspace) -> N
 def test_what_cannot_be_resumed_is_refused_and_nothing_is_changed(undisturbed, workspace, overrides, said) -> None:
     before = {path.name: path.read_bytes() for path in undisturbed.dir.glob("*.*") if path.is_file()}
     with pytest.raises(RunError, match=said):
-        resume(undisturbed, _Queue(workspace), overrides)
+        resume(undisturbed, QueueOnly(workspace), overrides)
     assert {path.name: path.read_bytes() for path in undisturbed.dir.glob("*.*") if path.is_file()} == before
 
 
@@ -294,14 +266,14 @@ def test_a_recipe_or_dataset_that_changed_since_is_refused(undisturbed, workspac
     text = (run.dir / "recipe.yaml").read_text()
     (run.dir / "recipe.yaml").write_text(text.replace("rank: 4", "rank: 6"))
     with pytest.raises(RunError, match="lora.rank: run .* was trained with 4, and 6 would"):
-        resume(run, _Queue(workspace), ["train.max_steps=20"])
+        resume(run, QueueOnly(workspace), ["train.max_steps=20"])
     other = run.dataset_file().with_name("rows.jsonl")
     other.write_bytes(run.dataset_file().read_bytes() + b"\n")
     (run.dir / "recipe.yaml").write_text(text.replace(run.dataset()["file"], str(other)))
     with pytest.raises(RunError, match="rows.jsonl, has changed since the run began: its content was"):
-        resume(run, _Queue(workspace), ["train.max_steps=20"])
+        resume(run, QueueOnly(workspace), ["train.max_steps=20"])
     with pytest.raises(RecipeError):
-        resume(run, _Queue(workspace), ["train.max_steps=0"])
+        resume(run, QueueOnly(workspace), ["train.max_steps=0"])
 
 
 def _truncated(folder: Path) -> None:

@@ -8,7 +8,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.untrusted.template_marks import has_marks, plain_template
-from tests.core.data.rendering.test_masks import TEMPLATES
+from tests.chat_templates import TEMPLATES
 
 MARKED = {
     "plain": "a {% generation %}b{% endgeneration %} c",

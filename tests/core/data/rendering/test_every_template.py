@@ -17,38 +17,39 @@ from core.data.conversation import Conversation, Message
 from core.data.rendering.template import Template, Unrenderable
 from core.recipe import DataSettings
 from core.untrusted.template_marks import plain_template
-from tests.core.data.rendering.test_masks import CALL, TEMPLATES, TOOL
+from tests.chat_templates import TEMPLATES
+from tests.core.data.rendering.marked import CALL, TOOL
 from tests.tiny import tiny_tokenizer
 
 
-def _user(text: str) -> Message:
+def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _reply(text: str, **more: Any) -> Message:
+def reply(text: str, **more: Any) -> Message:
     return {"role": "assistant", "content": text, **more}
 
 
 SHAPES: dict[str, list[Message]] = {
-    "one turn": [_user("What is red?"), _reply("A ball, perhaps.")],
-    "turns": [_user("One?"), _reply("Two."), _user("Three?"), _reply("Four, I think."), _user("Five"), _reply("Six")],
-    "system": [{"role": "system", "content": "Be brief."}, _user("Hello?"), _reply("Hello there.")],
+    "one turn": [user("What is red?"), reply("A ball, perhaps.")],
+    "turns": [user("One?"), reply("Two."), user("Three?"), reply("Four, I think."), user("Five"), reply("Six")],
+    "system": [{"role": "system", "content": "Be brief."}, user("Hello?"), reply("Hello there.")],
     "tools": [
-        _user("2*3?"),
-        _reply("", tool_calls=[CALL], reasoning_content="A product."),
+        user("2*3?"),
+        reply("", tool_calls=[CALL], reasoning_content="A product."),
         {"role": "tool", "name": "multiply", "content": "6"},
-        _reply("It is six."),
-        _user("Sure?"),
-        _reply("Yes."),
+        reply("It is six."),
+        user("Sure?"),
+        reply("Yes."),
     ],
     "reasoning": [
-        _user("2*3?"),
-        _reply("Six.", reasoning_content="Two threes."),
-        _user("Sure?"),
-        _reply("Yes.", reasoning_content="I counted."),
+        user("2*3?"),
+        reply("Six.", reasoning_content="Two threes."),
+        user("Sure?"),
+        reply("Yes.", reasoning_content="I counted."),
     ],
-    "begins with the assistant": [_reply("Welcome in."), _user("Hi"), _reply("What now?")],
-    "two questions in a row": [_user("Hello?"), _user("Are you there?"), _reply("I am.")],
+    "begins with the assistant": [reply("Welcome in."), user("Hi"), reply("What now?")],
+    "two questions in a row": [user("Hello?"), user("Are you there?"), reply("I am.")],
 }
 MOST_REFUSED = {"begins with the assistant", "two questions in a row", "tools", "system"}
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from core.data.conversation import Conversation, Conversations
 from core.data.rendering.render import Renderer, render_all
 from core.recipe import DataSettings
-from tests.core.data.rendering.test_masks import TEMPLATES, _expected, _special, _tokenizer, _trained_runs
+from tests.chat_templates import TEMPLATES
+from tests.core.data.rendering.marked import expected, special_tokens, stand_in, trained_runs
 
 # Any text but half characters, which the formats drop, and the private use area, by which the reference marks.
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Co")), max_size=60)
@@ -37,7 +38,7 @@ def _messages(talk: Any) -> list[dict[str, Any]]:
 @settings(max_examples=40, deadline=None)
 @given(talks=st.lists(TALK, min_size=1, max_size=3))
 def test_random_conversations_break_neither_the_sum_nor_the_mask(name: str, kind: str, talks: list[Any]) -> None:
-    tokenizer = _tokenizer(kind, _special(TEMPLATES[name]))
+    tokenizer = stand_in(kind, special_tokens(TEMPLATES[name]))
     tokenizer.chat_template = TEMPLATES[name]
     rows = [Conversation(number, _messages(talk)) for number, talk in enumerate(talks, start=1)]
     chosen = DataSettings(max_length=100_000)
@@ -48,11 +49,11 @@ def test_random_conversations_break_neither_the_sum_nor_the_mask(name: str, kind
         talk = rows[rendered.row - 1]
         layout = renderer.lay_out(talk)
         assert tokenizer.decode(rendered.ids, skip_special_tokens=False) == layout.text
-        assert _joined(_trained_runs(tokenizer, rendered)) == _joined(
+        assert _joined(trained_runs(tokenizer, rendered)) == _joined(
             [layout.text[s.start : s.end] for s in layout.spans]
         )
         if renderer.template.marked and all(message.get("weight", 1.0) > 0 for message in talk.messages):
-            assert _expected(renderer, talk) == (layout.text, _trained_runs(tokenizer, rendered))
+            assert expected(renderer, talk) == (layout.text, trained_runs(tokenizer, rendered))
 
 
 def _joined(runs: list[str]) -> str:

@@ -12,7 +12,7 @@ from core.data.conversation import Conversation, Message
 from core.data.rendering.render import Renderer
 from core.data.rendering.template import Template, TextLayout, Unrenderable, require_template
 from core.recipe import DataSettings
-from tests.core.data.rendering.test_masks import TEMPLATES
+from tests.chat_templates import TEMPLATES
 from tests.tiny import tiny_tokenizer
 
 END = "<|im_end|>"

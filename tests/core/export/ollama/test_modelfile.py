@@ -19,8 +19,9 @@ from core.export.proof.readers.modelfile import parse_modelfile
 from core.export.proof.readers.ollama_template import OllamaTemplate
 from core.export.source import ExportSource
 from core.model.load import load_tokenizer
-from tests.core.export.made import source_with_adapter
-from tests.core.export.templates import LONG, ONE, PADDED, SEVERAL, SYSTEM, TEMPLATES, by_jinja
+from tests.chat_templates import TEMPLATES
+from tests.core.export.made import run_with_adapter, source_with_adapter
+from tests.core.export.prompts import LONG, ONE, PADDED, SEVERAL, SYSTEM, by_jinja
 
 # As their authors' templates lay conversations out, in a few words.
 GEMMA = (
@@ -85,7 +86,7 @@ def test_every_template_of_trls_and_ours_is_written_for_ollama_and_says_there_wh
     name: str, tokenizer: Any
 ) -> None:
     tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>"})
-    tokenizer.chat_template = TEMPLATES[name].read_text("utf-8")
+    tokenizer.chat_template = TEMPLATES[name]
     turns = find_turns(tokenizer)
     template = OllamaTemplate(go_template(turns))
     for talk in (ONE, SEVERAL, LONG, [*SYSTEM, *ONE], [*SYSTEM, *LONG], PADDED, [*SYSTEM, *PADDED]):
@@ -113,8 +114,8 @@ def test_a_date_is_left_to_the_day_on_which_ollama_is_asked(tokenizer: Any) -> N
 
 def test_thoughts_that_the_template_drops_are_handed_out_apart_by_ollama(tokenizer: Any) -> None:
     """Ollama looks for `.Thinking` between two texts, within a range over .Messages (its thinking/template.go)."""
-    for name, dropped in (("qwen3.jinja", True), ("qwen2_5.jinja", False)):
-        tokenizer.chat_template = TEMPLATES[name].read_text("utf-8")
+    for name, dropped in (("qwen3", True), ("qwen2_5", False)):
+        tokenizer.chat_template = TEMPLATES[name]
         turns = find_turns(tokenizer)
         assert turns.drops_thoughts == dropped
         assert ("<think>{{ .Thinking }}</think>" in go_template(turns)) == dropped
@@ -167,7 +168,6 @@ def test_base_and_adapter_for_ollama_are_proved_by_llama_cpp(tiny: Path, tmp_pat
     from core.export.options import ExportOptions
     from core.export.pipeline import export
     from core.workspace import Workspace
-    from tests.core.export.made import run_with_adapter
 
     workspace = Workspace.open(tmp_path / "workspace")
     run = run_with_adapter(workspace, str(tiny))

@@ -6,7 +6,6 @@ And what was trained goes on from what the exported template asks.
 from __future__ import annotations
 
 import shutil
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +20,9 @@ from core.export.proof.readers.transformers import TransformersReader
 from core.export.proof.reference import Reference
 from core.export.tokenizer_files import write_tokenizer
 from core.recipe import DataSettings
-from core.workspace import PRESETS
+from tests.chat_templates import OURS, TEMPLATES, TRLS
 from tests.tiny import tiny_model
 
-TRLS = sorted(Path(str(files("trl") / "chat_templates")).glob("*.jinja"))
-OURS = sorted((PRESETS / "templates").glob("*.jinja"))
 # Words of several templates' own; where a tokenizer has no such token, it is text like any other.
 SPECIAL = {"bos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 
@@ -88,13 +85,13 @@ def _no_model() -> Any:
     raise AssertionError("texts need no model")
 
 
-@pytest.mark.parametrize("file", [*TRLS, *OURS], ids=lambda file: file.stem)
-def test_the_exported_template_lays_out_what_was_trained(file: Path, base: FoundModel, tmp_path: Path) -> None:
-    reference, reader = _exported(file.read_text("utf-8"), base, tmp_path)
-    talks = [ProofConversation(name, shape_of(*about), *about) for name, about in SHAPES.items()]
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_exported_template_lays_out_what_was_trained(name: str, base: FoundModel, tmp_path: Path) -> None:
+    reference, reader = _exported(TEMPLATES[name], base, tmp_path)
+    talks = [ProofConversation(shape, shape_of(*about), *about) for shape, about in SHAPES.items()]
     checks = {check.name: check for check in hold_texts(reference, reader, talks, lambda line, share: None)}
-    for name in (PROMPTS, WHOLE, GOES_ON, TOKENS):
-        assert checks[name].equal == checks[name].of, checks[name].because
+    for each in (PROMPTS, WHOLE, GOES_ON, TOKENS):
+        assert checks[each].equal == checks[each].of, checks[each].because
     assert checks[PROMPTS].of >= 2 and checks[WHOLE].of >= 2
     assert "generation -%" not in (tmp_path / "out" / "chat_template.jinja").read_text("utf-8").replace("endgen", "gen")
 

@@ -23,8 +23,8 @@ from core.export.proof.report import NOT_OPENED, is_proved, lines
 from core.export.proof.verify import job
 from core.runs.store import Run
 from core.workspace import Workspace
+from tests.core.export.llama_3 import llama_3
 from tests.core.export.made import run_with_adapter
-from tests.core.export.proof.readers.test_readers import llama_3
 from tests.tiny import SHAPES, tiny_model
 
 QUICK = {"most": 3, "new_tokens": 6}

@@ -28,19 +28,12 @@ from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
 from core.untrusted.template_marks import plain_template
+from tests.chat_templates import TEMPLATES
+from tests.core.export.llama_3 import llama_3
 from tests.core.export.made import source_with_adapter
-from tests.core.export.templates import LONG, ONE, PADDED, SYSTEM, TEMPLATES, by_jinja
-from tests.tiny import TEMPLATE, TEXTS, tiny_model
+from tests.core.export.prompts import LONG, ONE, PADDED, SYSTEM, by_jinja
+from tests.tiny import TEMPLATE, tiny_model
 
-# As Llama 3.2's: the first token, a system turn with the date whatever comes, and what is said trimmed.
-LLAMA_3_2 = (
-    "{{- bos_token }}{%- if messages[0].role == 'system' %}{%- set system = messages[0].content | trim %}"
-    "{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}"
-    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: ' }}"
-    "{{- strftime_now('%d %b %Y') + '\n\n' + system + '<|eot_id|>' }}{%- for m in messages %}"
-    "{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
-)
 TALKS = [
     [{"role": "user", "content": " Hello there,  ünï 日本!\n"}],
     [
@@ -50,26 +43,6 @@ TALKS = [
     ],
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
 ]
-
-
-def llama_3(folder: Path, template: str = LLAMA_3_2) -> Path:
-    """A tiny model whose tokenizer puts a first token before every text, as Llama 3's does."""
-    from tokenizers import ByteLevelBPETokenizer, processors
-    from transformers import PreTrainedTokenizerFast
-
-    tiny_model(folder)
-    raw = ByteLevelBPETokenizer()
-    named = ["end_of_text", "begin_of_text", "eot_id", "start_header_id", "end_header_id"]
-    special = [f"<|{each}|>" for each in named]
-    raw.train_from_iterator([*TEXTS, "12345 12345"] * 20, vocab_size=320, special_tokens=special, show_progress=False)
-    begin = processors.TemplateProcessing(single=f"{special[1]} $A", special_tokens=[(special[1], 1)])
-    raw._tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), begin])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw._tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[0]
-    )
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def _write(subject: ExportSource, folder: Path, adapter: bool = True) -> Path:
@@ -136,7 +109,7 @@ def test_a_first_token_that_the_template_leaves_out_is_not_added(
 
 
 # Told by llama.cpp that the model may think, or which day it is, these would say what the chat does not.
-QUICK = ("gemma4_v5.jinja", "qwen3_5_nothink.jinja", "llama3_1.jinja", "qwen3.jinja", "gptoss.jinja")
+QUICK = ("gemma4_v5", "qwen3_5_nothink", "llama3_1", "qwen3", "gptoss")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +121,7 @@ def test_llama_cpps_own_template_engine_says_what_the_chat_says_with_every_templ
     folder = tmp_path / "tokenizer"
     shutil.copytree(llama.tokenizer, folder)
     tokenizer = load_tokenizer(llama.base, folder)
-    tokenizer.chat_template = plain_template(TEMPLATES[name].read_text("utf-8"))  # its comments are tried elsewhere
+    tokenizer.chat_template = plain_template(TEMPLATES[name])  # its comments are tried elsewhere
     tokenizer.save_pretrained(folder)
     reader = _llama_cpp(replace(llama, tokenizer_at=folder), tmp_path / "out")
     for talk in (ONE, LONG, [*SYSTEM, *LONG], PADDED):

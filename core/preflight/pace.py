@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from core.data.check.training import Pace
 from core.errors import NibbleError
 from core.runs.find import list_runs
 from core.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Tokens a second, None where nothing is known, and in words where the figure comes from."""
-
-    tokens_per_second: float | None
-    basis: str
 
 
 def pace_of(workspace: Workspace, model: str) -> Pace:

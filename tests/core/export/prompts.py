@@ -1,19 +1,11 @@
-"""The templates that trl ships and ours, and conversations to try them with."""
+"""Conversations to try chat templates with, and what transformers makes of them."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from core.untrusted.chat_templates import TEMPLATE_ERRORS
-from core.workspace import ROOT
 
-TEMPLATES = {
-    path.name: path
-    for folder in (Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates", ROOT / "presets/templates")  # type: ignore[union-attr,index]
-    for path in sorted(folder.glob("*.jinja"))
-}
 SYSTEM = [{"role": "system", "content": "Be\nbrief."}]
 ONE = [{"role": "user", "content": "Hi there"}]
 SEVERAL = [*ONE, {"role": "assistant", "content": "Yo\n\nyo"}, {"role": "user", "content": "again"}]
