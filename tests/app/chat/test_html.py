@@ -20,7 +20,7 @@ from tests.app.data.canned import HOSTILE
     ],
 )
 def test_a_thought_is_told_from_what_is_said(content: str, thought: str, said: str, thinks: bool) -> None:
-    assert apart(content) == (thought, said, thinks)
+    assert split_thought(content) == (thought, said, thinks)
 
 
 def test_a_thought_is_a_folded_message_and_a_place_leads_back_to_its_turn() -> None:
