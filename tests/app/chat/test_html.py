@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.chat.conversation import Turn
-from app.chat.html import apart, context_meter, differences, messages, reply, turn_at
+from app.chat.html import context_meter, differences, messages, reply, split_thought, turn_at
 from tests.app.data.canned import HOSTILE
 
 
