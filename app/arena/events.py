@@ -10,13 +10,14 @@ import gradio as gr
 
 from app.arena import html as arena_html
 from app.arena.layout import ArenaLayout
-from app.arena.match import PREPARED, RUN, SHIPPED, TYPED, sampling_of
+from app.arena.match import PREPARED, RUN, SHIPPED, TYPED
 from app.arena.session import ArenaSession
 from app.context import Context
 from app.server.uploads import folder_to_send, forget
 from app.ui import html as ui_html
 from app.ui import menus as ui_menus
 from app.ui.background_job import follow
+from app.ui.sampling import sampling_of
 from app.ui.updates import Given, Updates
 from core.arena.contestants import ITS_BASE
 from core.arena.match import Match

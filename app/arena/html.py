@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.chat.html import apart
+from app.chat.html import split_thought
 from app.ui.html import busy, empty, error_box, note_box, number, text
 from app.ui.markdown import literal
 from core.arena.judge import Bias
@@ -59,7 +59,7 @@ def reply_text(match: Match | None, side: int) -> str:
     """One reply as Markdown in which HTML is text; what the model thought is folded."""
     if match is None:
         return ""
-    thought, answer, _ = apart((match.left, match.right)[side].side.text)
+    thought, answer, _ = split_thought((match.left, match.right)[side].side.text)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
     return f"{fold}{literal(answer)}"
 

@@ -14,7 +14,7 @@ _THOUGHT = re.compile(r"<think>(.*?)(</think>|\Z)", re.DOTALL)
 NEARLY_FULL = 0.85
 
 
-def apart(content: str) -> tuple[str, str, bool]:
+def split_thought(content: str) -> tuple[str, str, bool]:
     """(what the model thought, what it says, whether it still thinks).
 
     Where the template opens the thought itself, the reply begins within it.
@@ -41,7 +41,7 @@ def turn_at(turns: list[Turn], shown: int) -> int | None:
 def _messages(turn: Turn) -> list[dict[str, Any]]:
     if turn.role != "assistant":
         return [{"role": turn.role, "content": literal(turn.content)}]
-    thought, answer, thinks = apart(turn.content)
+    thought, answer, thinks = split_thought(turn.content)
     note = f"\n\n<small>{plain(turn.note)}</small>" if turn.note else ""
     message = {"role": turn.role, "content": f"{literal(answer) or '…'}{note}"}
     if not thought:
@@ -52,7 +52,7 @@ def _messages(turn: Turn) -> list[dict[str, Any]]:
 
 def reply(content: str, note: str) -> str:
     """A reply in a column of its own, as Markdown: the thought folded over it, the note under it."""
-    thought, answer, _ = apart(content)
+    thought, answer, _ = split_thought(content)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
     return f"{fold}{literal(answer) or '…'}\n\n<small>{plain(note)}</small>"
 

@@ -138,7 +138,7 @@ class DataEvents:
 
     def _put(self, values: dict[str, Any], keep: bool = False) -> Updates:
         """Show these settings on both tabs and look at their dataset; with `keep` they survive a reload."""
-        updates: Updates = {component: _shown(key, values[key]) for key, component in self.layout.fields.items()}
+        updates: Updates = Form(self.layout.fields).updates(values)
         updates |= self.layout.mapping.updates(values["data.mapping"])
         updates[self.layout.mapping.group] = gr.Group(visible=values["data.format"] == "mapping")
         updates[self.layout.hub] = gr.Row(visible=looks_like_hub_id(values["data.path"]))
@@ -156,11 +156,10 @@ class DataEvents:
             self.session.forget()
             return ""
         if values["data.format"] == "mapping" and not is_enough(values["data.mapping"]):
-            message = (
+            return ui_html.note_box(
                 "Choose the columns with the question and the reply, or the list of turns, or plain text; where each "
+                "row is one turn, also the column that names its conversation."
             )
-            message += "row is one turn, also the column that names its conversation."
-            return ui_html.note_box(message)
         try:
             self.session.look(self.context.recipe(values))
         except NibbleError as error:
@@ -169,7 +168,3 @@ class DataEvents:
 
     def _head(self) -> str:
         return self.session.parts()["head"]
-
-
-def _shown(key: str, value: Any) -> Any:
-    return "" if value is None and key in EMPTY_IS_NONE else value

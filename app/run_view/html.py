@@ -142,7 +142,7 @@ def _hanging(run: Run) -> str:
 
 
 def _box(kind: str, message: str) -> str:
-    """As those of `pieces`, but not spoken: its words change every second."""
+    """As those of app/ui/html.py, but not spoken: its words change every second."""
     return f'<div class="nb-box nb-{kind} nb-beneath">{text(message)}</div>'
 
 

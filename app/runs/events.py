@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import gradio as gr
@@ -53,15 +54,16 @@ class RunsEvents:
 
     def stop(self, opened: str) -> str:
         """Ask the run to stop, or take it out of the queue."""
-        try:
-            return html.note_box(self.context.supervisor.stop(find_run(self.context.workspace, opened)))
-        except NibbleError as error:
-            return explain(error)
+        return self._say(opened, self.context.supervisor.stop)
 
     def end_now(self, opened: str) -> str:
         """End a run without waiting for it."""
+        return self._say(opened, self.context.supervisor.kill)
+
+    def _say(self, opened: str, act: Callable[[Run], str]) -> str:
+        """What `act` says of the run, or why it cannot be done, as HTML."""
         try:
-            return html.note_box(self.context.supervisor.kill(find_run(self.context.workspace, opened)))
+            return html.note_box(act(find_run(self.context.workspace, opened)))
         except NibbleError as error:
             return explain(error)
 

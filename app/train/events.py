@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,13 @@ class TrainEvents:
 
         run = submit(recipe, self.context.workspace, self.context.supervisor, self._checked(recipe))
         shown = {self.layout.side: gr.Tabs(selected="run"), self.layout.welcome: gr.Group(visible=False)}
-        return {self.parts.message: self._started(run), **shown}
+        return {self.parts.message: ui_html.note_box(self._started(run)), **shown}
 
     def _started(self, run: Run) -> str:
         """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
-            return ui_html.note_box(f"Queued. {self.context.supervisor.waits_for()}")
-        return ui_html.note_box("Started. It goes on when you close this page.")
+            return f"Queued. {self.context.supervisor.waits_for()}"
+        return "Started. It goes on when you close this page."
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""
@@ -82,30 +82,24 @@ class TrainEvents:
 
     def stop(self) -> Updates:
         """Ask the run on the screen to stop."""
-        run = shown_run(self.context)
-        try:
-            message = self.context.supervisor.stop(run) if run is not None else "Nothing is running."
-        except NibbleError as error:
-            message = str(error)
-        return {self.parts.message: ui_html.note_box(message), self.run.stop: gr.Button("Stopping…", interactive=False)}
+        message = self._say(self.context.supervisor.stop)
+        return {self.parts.message: message, self.run.stop: gr.Button("Stopping…", interactive=False)}
 
     def end_now(self) -> Updates:
         """End the run on the screen without waiting for it."""
-        run = shown_run(self.context)
-        try:
-            message = ui_html.note_box(self.context.supervisor.kill(run)) if run is not None else ""
-        except NibbleError as error:
-            message = ui_html.error_box(str(error))
-        return {self.parts.message: message}
+        return {self.parts.message: self._say(self.context.supervisor.kill)}
 
     def resume(self) -> Updates:
         """Let the run on the screen go on from its last checkpoint."""
+        return {self.parts.message: self._say(lambda run: self._started(resume(run, self.context.supervisor)))}
+
+    def _say(self, act: Callable[[Run], str]) -> str:
+        """What `act` says of the run on the screen, or why it cannot be done, as HTML."""
         run = shown_run(self.context)
         try:
-            message = self._started(resume(run, self.context.supervisor)) if run is not None else ""
+            return ui_html.note_box(act(run)) if run is not None else ""
         except NibbleError as error:
-            message = ui_html.error_box(str(error))
-        return {self.parts.message: message}
+            return explain(error)
 
     def download(self) -> Updates:
         """Begin to download the model, or stop that."""
@@ -149,7 +143,8 @@ class TrainEvents:
             return {self.parts.message: explain(error)}
         values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
         self._remember(values)
-        message = f"“{start.source.label}” is trained further as it is: {start.summary()}, over {start.source.model}."
+        adapter = start.source
+        message = f"“{adapter.label}” is trained further as it is: {start.summary()}, over {adapter.model}."
         menu = gr.Dropdown(choices=menus.starts(self.context.workspace), value=key)
         shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
         return {**shown, self.parts.message: ui_html.note_box(message)}

@@ -27,7 +27,7 @@ def test_an_address_is_kept_and_taken_back(context: Context, section: notificati
     said = notifications.keep_webhook(context, f"https://example.org/{SECRET}")
     assert "Kept" in said and SECRET not in said
     shown = notifications.fill(section, context)
-    assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.said]
+    assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.message]
     assert "No webhook is told" in notifications.keep_webhook(context, " ")
     assert notifications.fill(section, context)[section.webhook] == ""
 
@@ -40,9 +40,9 @@ def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
 
 def test_a_command_can_only_be_seen_here(context: Context, section: notifications.Away) -> None:
     write_json(notify.file_of(context.workspace), {"command": ["ring", "<b>"]})
-    assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.said]
+    assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.message]
     notify.file_of(context.workspace).write_text("{half")
-    assert "is not JSON as it should be" in notifications.fill(section, context)[section.said]
+    assert "is not JSON as it should be" in notifications.fill(section, context)[section.message]
 
 
 @pytest.mark.parametrize(("troubles", "said"), [([], "It has been told"), (["It answered 500."], "It answered 500.")])
@@ -66,7 +66,7 @@ def test_where_others_reach_the_app_it_is_the_owners_alone(
     monkeypatch.setattr(notify, "tell", lambda *_: pytest.fail("somebody was told"))
     shown = notifications.fill(section, shared)
     for said in (
-        shown[section.said],
+        shown[section.message],
         notifications.keep_webhook(shared, "https://evil.example"),
         *notifications.try_webhook(shared, "https://evil.example"),
     ):
