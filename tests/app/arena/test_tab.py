@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -19,6 +17,7 @@ from core.arena.games import Game
 from core.arena.leaderboard import board
 from core.arena.votes import Side, Vote
 from tests.core.arena.speaking import Speaker
+from tests.waiting import until
 
 HOSTILE = "<script>document.title='run'</script>"
 BASES = {"first": "base:starter", "second": "base:other"}
@@ -47,13 +46,6 @@ def _given(tab: arena_layout.ArenaTab, question: str = "", **changes: Any) -> di
     values = {component: component.value for component in tab.form().values()}
     chosen = {tab.form()[name]: value for name, value in {**BASES, **changes}.items()}
     return {**values, **chosen, tab.question: question}
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 def _vote(left: str, right: str, winner: str = "left", label: str = "") -> Vote:
@@ -119,12 +111,12 @@ def test_answers_are_text_whatever_is_in_them(tab: arena_layout.ArenaTab, events
 def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
     seen: dict[str, str] = {}
     assert tab.board in arena_layout.tick(tab, context, seen)
-    _until(lambda: not context.arena.standing.busy)
+    until(lambda: not context.arena.standing.busy)
     arena_layout.tick(tab, context, seen)
     assert "No votes yet" in seen["board"]
     assert arena_layout.tick(tab, context, seen) == {}
     context.arena.desk.votes.add([_vote("a", "b")])
-    _until(lambda: "data-voice" in arena_layout.tick(tab, context, seen).get(tab.board, ""))
+    until(lambda: "data-voice" in arena_layout.tick(tab, context, seen).get(tab.board, ""))
     assert arena_layout.tick(tab, context, seen) == {}
     assert "data-voice" in arena_layout.tick(tab, context, {})[tab.board]
 
@@ -132,10 +124,10 @@ def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaTab, context: Cont
 def test_whose_votes_count_is_chosen(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
     context.arena.desk.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
-    _until(lambda: 'data-voice="c"' in context.arena.standing.look())
+    until(lambda: 'data-voice="c"' in context.arena.standing.look())
     assert 'data-voice="a"' not in context.arena.standing.html
     events.count([])
-    _until(lambda: "No votes to count" in context.arena.standing.look())
+    until(lambda: "No votes to count" in context.arena.standing.look())
 
 
 def test_answers_are_prepared_and_what_was_begun_is_offered_again(
@@ -144,13 +136,13 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
     given = _given(tab, bulk_voices=["base:starter", "base:other"], bulk_source="shipped:talk")
     speaker.after_each = lambda: context.arena.work.stop() if len(speaker.heard) == 5 else None
     events.prepare(given)
-    _until(lambda: not context.arena.work.preparing.running)
+    until(lambda: not context.arena.work.preparing.running)
     assert "4 of 16 answers are there" in context.arena.work.preparing_html()
     again = Context.open(context.workspace)
     assert "interrupted" in again.arena.work.preparing_html()
     speaker.after_each = lambda: None
     events.prepare(given)
-    _until(lambda: not context.arena.work.preparing.running)
+    until(lambda: not context.arena.work.preparing.running)
     assert "16 of 16" in context.arena.work.preparing_html()
     assert Context.open(context.workspace).arena.work.preparing_html() == ""
     assert context.arena.desk.waiting() == 8
