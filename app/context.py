@@ -1,4 +1,4 @@
-"""What every tab works with: the workspace, who starts runs, who looks at data, and who chats."""
+"""What every tab works with: the workspace, who starts runs, who looks at data, and who speaks for a model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.arena.session import Arena
-from app.chat.compare import SideBySide
-from app.chat.conversation import ChatConversation
-from app.chat.serving import ServingSession
-from app.data.session import DataSession
-from app.export.llama_cpp_install import LlamaCppInstall
-from app.export.upload_session import UploadSession
-from app.run_view.drawings import Live
+from app.run_view.drawings import RunDrawings
 from app.server.downloads import SharedFiles
 from app.server.feed import Feed
-from app.train.download import DownloadSession
-from app.train.plan_session import PlanSession
 from core.chat.client import ChatClient
 from core.launch.typed_input import typed_chat_model, typed_recipe
 from core.preflight.process import Helper
@@ -37,41 +28,22 @@ class Context:
     reach: Reach
     supervisor: Supervisor
     helper: Helper
-    talk: ChatConversation
-    sides: SideBySide
-    serving: ServingSession
-    arena: Arena
-    live: Live
-    data: DataSession
-    plans: PlanSession
-    downloads: DownloadSession
-    shelf: SharedFiles
-    pushes: UploadSession
-    llama_cpp: LlamaCppInstall
+    chat: ChatClient
+    drawings: RunDrawings
+    shared_files: SharedFiles
     feed: Feed
 
     @classmethod
     def open(cls, workspace: Workspace, reach: Reach | None = None) -> Context:
         """The context of one workspace; without `reach` it is that of a person at the machine."""
-        helper, found = Helper(workspace), device()
-        data = DataSession(helper.call)
-        talk = ChatConversation.open(workspace, ChatClient(workspace))
         return cls(
             workspace=workspace,
             reach=reach or Reach.of(workspace),
             supervisor=Supervisor(workspace),
-            helper=helper,
-            talk=talk,
-            sides=SideBySide.open(workspace, talk.client),
-            serving=ServingSession(workspace, talk.client),
-            arena=Arena.open(workspace, talk),
-            live=Live(found.kind),
-            data=data,
-            plans=PlanSession(data.beside, found.total_bytes),
-            downloads=DownloadSession(),
-            shelf=SharedFiles(),
-            pushes=UploadSession(),
-            llama_cpp=LlamaCppInstall(),
+            helper=Helper(workspace),
+            chat=ChatClient(workspace),
+            drawings=RunDrawings(device().kind),
+            shared_files=SharedFiles(),
             feed=Feed(),
         )
 
@@ -84,8 +56,8 @@ class Context:
         """The recipe of these settings, every path in it allowed. Raises NibbleError."""
         return typed_recipe(self.reach, self.workspace, make_recipe(dict(values)))
 
-    def voice(self, key: str) -> str:
-        """The key of somebody to talk to, any path in it allowed. Raises NibbleError."""
+    def chat_model(self, key: str) -> str:
+        """The key of a model to talk to, any path in it allowed. Raises NibbleError."""
         return typed_chat_model(self.reach, self.workspace, key)
 
     @property

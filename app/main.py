@@ -22,7 +22,7 @@ from core.errors import NibbleError
 from core.runs.delete import clear_away
 from core.system.addresses import Names, lan_address
 from core.system.event_loop import go_on_listening
-from core.system.file_lock import locked
+from core.system.file_lock import file_lock
 from core.untrusted.paths import Reach
 from core.workspace import ROOT, Workspace
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     import gradio as gr
 
     from app.context import Context
+    from app.ui.tab import Tab
 
-HOUSE_SECONDS = 2.0
+QUEUE_SECONDS = 2.0
 LARGEST_UPLOAD = "4gb"
 
 
@@ -56,14 +57,15 @@ class Server:
 
     demo: gr.Blocks
     context: Context
+    tabs: tuple[Tab, ...]
     uploads: Uploads
     ended: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
         """End it. Pages that are open are cut off, not waited for, and that is no error worth a traceback."""
         self.ended.set()
-        self.context.arena.work.stop()
-        self.context.talk.unload()
+        for tab in self.tabs:
+            tab.close()
         self.context.helper.close()
         self.context.feed.close()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -94,7 +96,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     instance = Instance(workspace)
-    with locked(workspace.state / "server.lock"):
+    with file_lock(workspace.state / "server.lock"):
         url = instance.running()
         if url is not None:
             print(f"Nibble is running already: {url}", flush=True)
@@ -150,7 +152,7 @@ def launch(workspace: Workspace, serving: Serving) -> Server:
         server = _start(workspace, serving, uploads)
     serving.door.names.tunnel = urlsplit(server.demo.share_url or "").netloc.lower() or None
     serving.door.starting = False
-    threading.Thread(target=_keep_house, args=(server.context, server.ended), daemon=True).start()
+    threading.Thread(target=_keep_going, args=(server,), daemon=True).start()
     return server
 
 
@@ -159,17 +161,18 @@ def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
     go_on_listening()
     # Only now: gradio reads the environment when it is imported, and a second start needs none of it.
     from app.context import Context
-    from app.page.build import build_page
-    from app.server.asgi import house
+    from app.page.build import build_page, open_tabs
+    from app.server.asgi import gradio_server
     from app.server.load_limits import MOST_SESSIONS, MOST_WAITING, calm
     from app.ui import theme
 
     context = Context.open(workspace, serving.reach)
-    demo = build_page(context).queue(api_open=False, max_size=MOST_WAITING)
+    tabs = open_tabs(context)
+    demo = build_page(context, tabs).queue(api_open=False, max_size=MOST_WAITING)
     calm(demo._queue)
     names = serving.door.names
     demo.launch(
-        _app=house(context, serving.door),
+        _app=gradio_server(context.shared_files, context.feed, serving.door),
         server_name="0.0.0.0" if names.listen else "127.0.0.1",
         server_port=names.port,
         share=serving.share,
@@ -195,16 +198,17 @@ def _start(workspace: Workspace, serving: Serving, uploads: Uploads) -> Server:
         js=theme.SCRIPT,
     )
     demo.share = False  # else Gradio's page for links would fetch its scripts from another site
-    return Server(demo, context, uploads)
+    return Server(demo, context, tabs, uploads)
 
 
-def _keep_house(context: Context, finished: threading.Event) -> None:
-    """What needs no page to be open: start the next queued run when the device is free, let an idle chat go."""
+def _keep_going(server: Server) -> None:
+    """What needs no page to be open: start the next queued run when the device is free, let an idle model go."""
     with contextlib.suppress(OSError):
-        clear_away(context.workspace)
-    while not finished.wait(HOUSE_SECONDS):
+        clear_away(server.context.workspace)
+    while not server.ended.wait(QUEUE_SECONDS):
         try:
-            context.supervisor.advance()
-            context.talk.rest()
+            server.context.supervisor.advance()
+            for tab in server.tabs:
+                tab.rest()
         except Exception as error:  # a full disk, no memory for a process, a damaged file: it must not end for good
             print(f"The queue could not go on: {error}. It is tried again.", file=sys.stderr)

@@ -1,7 +1,8 @@
-"""Live pages: what one tick costs at 100, 10,000 and 1,000,000 steps, and how long a list of ten thousand runs takes.
+"""Live pages: the cost of one tick at 100, 10,000 and 1,000,000 steps, and the time to list ten thousand runs.
 
-A tick is what the server does for a page every second while a run trains: new lines are appended, read, drawn, and
-what changed is put into JSON. The three lengths take turns, so that a machine that others use too slows all alike.
+A tick is what the server does for a page every second while a run trains: it reads the lines that were appended,
+draws them, and puts what changed into JSON. The three lengths take turns, so other load on the machine slows all
+alike.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.run_view.drawings import Live
+from app.run_view.drawings import RunDrawings
 from app.runs.table_html import FRESH_SECONDS, RunsTable, TableView
 from core.recipe import make_recipe
 from core.runs.create import create_run
@@ -43,7 +44,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
 
 def _of_ticks(workspace: Workspace, seed: int) -> list[dict[str, Any]]:
     runs = {steps: _training(workspace, steps, seed) for steps in LENGTHS}
-    live = Live("cpu")
+    live = RunDrawings("cpu")
     opened = {steps: _open(live, run) for steps, run in runs.items()}
     taken: dict[int, list[float]] = {steps: [] for steps in LENGTHS}
     for tick in range(ROUNDS):
@@ -79,7 +80,7 @@ def _row(name: str, value: float, unit: str, reference: float | None, bar: float
 
 
 def _training(workspace: Workspace, steps: int, seed: int) -> Run:
-    """A run that this process is at, so far along."""
+    """A run that this process trains, at some step."""
     recipe = make_recipe({"name": f"{steps} steps", "data.path": "pirate"})
     run = create_run(workspace, recipe, {"file": "x", "sha256": "0", "name": "pirate"})
     _append(run, range(1, steps + 1), seed)
@@ -89,7 +90,7 @@ def _training(workspace: Workspace, steps: int, seed: int) -> Run:
 
 
 def _append(run: Run, steps: range, seed: int) -> None:
-    """What a worker writes in these steps of half a second: a line each of metrics and of memory."""
+    """What a worker writes in these steps of half a second each: a line of metrics and a line of memory."""
     draw = random.Random(f"{seed} {steps.start}")
     with (run.dir / "metrics.jsonl").open("a") as metrics, (run.dir / "memory.jsonl").open("a") as memory:
         metrics.writelines(json.dumps(_metrics(step, draw)) + "\n" for step in steps)
@@ -108,7 +109,7 @@ def _memory(step: int, draw: random.Random) -> dict[str, Any]:
     return {"seconds": step / 2, "step": step, **columns, "device_bytes": used}
 
 
-def _open(live: Live, run: Run) -> tuple[float, float]:
+def _open(live: RunDrawings, run: Run) -> tuple[float, float]:
     """Seconds until the page of `run` shows something, and until it shows all."""
     began = time.perf_counter()
     live.parts(run)
@@ -118,7 +119,7 @@ def _open(live: Live, run: Run) -> tuple[float, float]:
     return shown, time.perf_counter() - began
 
 
-def _tick(live: Live, run: Run) -> float:
+def _tick(live: RunDrawings, run: Run) -> float:
     """Seconds of processor time."""
     began = time.process_time()
     json.dumps(live.parts(run))
@@ -126,7 +127,7 @@ def _tick(live: Live, run: Run) -> float:
 
 
 def _list(workspace: Workspace) -> tuple[float, float]:
-    """Seconds for a server that has just started to list the runs, and for it to find and sort them anew."""
+    """Seconds until a server that has just started has listed the runs, and to find and sort them again."""
     index_of.cache_clear()
     table, taken = RunsTable(workspace), []
     for asked in (TableView(), *[TableView(words="run 9", sort=column) for column in ("eval", "name", "memory")]):
@@ -138,7 +139,7 @@ def _list(workspace: Workspace) -> tuple[float, float]:
 
 
 def _many(workspace: Workspace, seed: int) -> None:
-    """Ten thousand runs that ended an hour ago, as their files say it."""
+    """Ten thousand runs that, according to their files, ended an hour ago."""
     draw = random.Random(seed)
     recipe = make_recipe({"data.path": "pirate"})
     first = create_run(workspace, recipe, {"file": "x", "sha256": "0", "name": "pirate"}, state="finished")

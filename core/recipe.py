@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from core.data.formats.layouts import FORMATS
 from core.errors import RecipeError
 from core.settings import (
     CheckpointSettings,
@@ -46,6 +47,14 @@ class Recipe(Settings):
         if isinstance(values, dict) and isinstance(values.get("budget"), (int, float)):
             values = {**values, "budget": str(values["budget"])}
         return values
+
+    @field_validator("data")
+    @classmethod
+    def _layout_is_known(cls, data: DataSettings) -> DataSettings:
+        if data.format not in FORMATS:
+            *others, last = map(repr, FORMATS)
+            raise ValueError(f"data.format: {data.format!r} is not possible; allowed: {', '.join(others)} or {last}")
+        return data
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Recipe:
@@ -192,12 +201,6 @@ def limits(key: str) -> tuple[float | None, float | None]:
         low = getattr(rule, "ge", getattr(rule, "gt", low))
         high = getattr(rule, "le", getattr(rule, "lt", high))
     return low, high
-
-
-def choices_of(key: str) -> tuple[Any, ...]:
-    """The words that a setting takes, by its dotted key; of one that takes names as well, its own words."""
-    allowed = get_args(_field(key).annotation)
-    return get_args(allowed[0]) or allowed
 
 
 def _field(key: str) -> Any:

@@ -7,75 +7,6 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-Format = Literal[
-    "auto",
-    "messages",
-    "sharegpt",
-    "alpaca",
-    "dolly",
-    "prompt-completion",
-    "question-answer",
-    "preference",
-    "kto",
-    "guanaco",
-    "text",
-    "mapping",
-]
-Encoding = Literal[
-    "auto",
-    "utf-8",
-    "utf-16",
-    "utf-32",
-    "windows-1252",
-    "windows-1250",
-    "windows-1251",
-    "windows-1253",
-    "windows-1254",
-    "windows-1255",
-    "windows-1256",
-    "windows-1257",
-    "windows-1258",
-    "windows-874",
-    "koi8-r",
-    "koi8-u",
-    "iso-8859-2",
-    "iso-8859-5",
-    "iso-8859-6",
-    "iso-8859-7",
-    "iso-8859-8",
-    "iso-8859-9",
-    "iso-8859-13",
-    "iso-8859-3",
-    "iso-8859-4",
-    "iso-8859-15",
-    "iso-8859-16",
-    "mac-roman",
-    "mac-latin2",
-    "mac-cyrillic",
-    "mac-greek",
-    "mac-turkish",
-    "mac-croatian",
-    "mac-romanian",
-    "mac-iceland",
-    "cp850",
-    "cp437",
-    "cp852",
-    "cp866",
-    "cp855",
-    "cp775",
-    "cp857",
-    "cp737",
-    "cp862",
-    "cp865",
-    "cp860",
-    "cp720",
-    "cp949",
-    "gb18030",
-    "big5",
-    "shift_jis",
-    "euc-jp",
-    "iso-2022-jp",
-]
 Role = Literal["system", "user", "assistant", "tool", "leave out"]
 Optimizer = Literal["auto", "paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
 # What `lora.targets` may be instead of a list of names.
@@ -117,11 +48,11 @@ class MappingSettings(Settings):
 
 class DataSettings(Settings):
     path: str = Field("pirate", description="A sample's name, a file, a folder of files, or a Hugging Face dataset id.")
-    format: Format = Field("auto", description="How the rows are laid out. 'auto' looks at them.")
+    format: str = Field("auto", description="How the rows are laid out. 'auto' looks at them.")
     mapping: MappingSettings = Field(
         default_factory=MappingSettings, description="Which column is what, where the format is 'mapping'."
     )
-    encoding: Encoding | str = Field(
+    encoding: str = Field(
         "auto",
         description="How the file's letters are stored. 'auto' looks at them. Or any encoding that Python knows.",
     )
@@ -182,11 +113,9 @@ class DataSettings(Settings):
     @classmethod
     def _encoding_is_known(cls, value: str) -> str:
         """One of ours, or any other that Python reads text by."""
-        if value in get_args(Encoding):
-            return value
         from core.text.encodings import is_encoding
 
-        if not is_encoding(value):
+        if value != "auto" and not is_encoding(value):
             raise ValueError(
                 f"data.encoding: no encoding of text is called {value[:40]!r}; windows-1250 is one, or auto"
             )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from core.setup.install import name_of, requirements
 from core.workspace import ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets"}
@@ -51,6 +53,16 @@ def test_what_the_server_imports_brings_no_torch(module: str) -> None:
 @pytest.mark.parametrize("file", _sources("app", "core", "presets", "bench"), ids=lambda file: file.name)
 def test_every_file_says_its_purpose_first(file: Path) -> None:
     assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def test_every_package_that_is_imported_is_listed() -> None:
+    """A package that another brings along goes, or changes, when that one does."""
+    files = [ROOT / name for name in ("requirements.txt", "requirements-llama-cpp.txt")]
+    listed = {name_of(line).lower() for file in files for line in requirements(file)}
+    ours = {"core", "app", "tests"} | sys.stdlib_module_names
+    imported = {name for file in _sources("core", "app") for name in _imported(file)} - ours
+    distributions = packages_distributions()
+    assert [name for name in sorted(imported) if not listed & {each.lower() for each in distributions[name]}] == []
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda file: file.name)

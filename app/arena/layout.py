@@ -1,4 +1,4 @@
-"""Arena: blind matches between two voices, and the leaderboard that the votes come to."""
+"""What stands on the Arena tab: the match, what is prepared and judged beside it, and the leaderboard."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ import gradio as gr
 from gradio.components import Component
 
 from app.arena import html as arena_html
-from app.arena.events import PRESS_EXPORT, ArenaEvents
 from app.arena.match import PREPARED, SHIPPED, TYPED
-from app.context import Context
 from core.arena.contestants import ITS_BASE
 from core.arena.votes import CHOICES, KINDS
 
-Updates = dict[Any, Any]
 VOTES = {"left": "Left is better (1)", "right": "Right is better (2)", "tie": "Tie (3)", "both_bad": "Both bad (4)"}
 WHOSE = dict(zip(KINDS, ("People", "The judge", "Imported"), strict=True))
 SOURCES = {TYPED: "A question of my own", PREPARED: "Prepared answers", SHIPPED: "Nibble's set, all of it"}
 
 
 @dataclass(frozen=True)
-class ArenaTab:
+class ArenaLayout:
     """The components of the tab that events touch."""
 
     first: gr.Dropdown
@@ -46,15 +43,15 @@ class ArenaTab:
     export: gr.Button
     download: gr.DownloadButton
     exchanged: gr.HTML
-    bulk_voices: gr.Dropdown
+    bulk_models: gr.Dropdown
     bulk_source: gr.Dropdown
     bulk: gr.Button
     bulk_stop: gr.Button
-    bulk_said: gr.HTML
+    bulk_message: gr.HTML
     judge: dict[str, gr.Textbox]
     judge_go: gr.Button
     judge_stop: gr.Button
-    judge_said: gr.HTML
+    judge_message: gr.HTML
 
     def form(self) -> dict[str, Component]:
         """What is kept over a reload, by name. The judge's key is not."""
@@ -62,7 +59,7 @@ class ArenaTab:
             "first": self.first,
             "second": self.second,
             "source": self.source,
-            "bulk_voices": self.bulk_voices,
+            "bulk_voices": self.bulk_models,
             "bulk_source": self.bulk_source,
             "judge_url": self.judge["url"],
             "judge_model": self.judge["model"],
@@ -75,29 +72,21 @@ class ArenaTab:
 
     def match(self) -> list[Component]:
         """What shows the present match."""
-        pieces = [self.status, self.asked, *self.heads, *self.replies, *self.votes.values(), self.decided, self.duel]
-        return [*pieces, self.stop, self.go]
+        replies = [*self.heads, *self.replies, *self.votes.values(), self.decided, self.duel]
+        return [self.status, self.asked, *replies, self.stop, self.go]
 
     def watched(self) -> list[Component]:
         """What the tick brings up to date."""
-        jobs = [self.bulk_said, self.bulk_stop, self.judge_said, self.judge_stop]
-        return [
-            *self.match(),
-            self.to_train,
-            self.board,
-            *jobs,
-            self.first,
-            self.second,
-            self.source,
-            *self.bulk_menus(),
-        ]
+        jobs = [self.bulk_message, self.bulk_stop, self.judge_message, self.judge_stop]
+        menus = [self.first, self.second, self.source, self.bulk_models, self.bulk_source]
+        return [*self.match(), self.to_train, self.board, *jobs, *menus]
 
-    def bulk_menus(self) -> list[Component]:
-        """The menus of what is prepared."""
-        return [self.bulk_voices, self.bulk_source]
+    def filled(self) -> list[Component]:
+        """What is set when the page is opened."""
+        return [*self.form().values(), self.question, self.whose, *self.match()]
 
 
-def build() -> ArenaTab:
+def build() -> ArenaLayout:
     """Lay the tab out."""
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes="nb-arena"):
@@ -119,7 +108,7 @@ def build() -> ArenaTab:
             )
             with gr.Accordion("Take votes in and out (CSV)", open=False):
                 _build_exchange(parts)
-    return ArenaTab(**parts)
+    return ArenaLayout(**parts)
 
 
 def _slot(**how: Any) -> gr.HTML:
@@ -195,14 +184,14 @@ def _build_bulk(parts: dict[str, Any]) -> None:
         elem_classes="nb-slot nb-muted",
     )
     with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
-        parts["bulk_voices"] = gr.Dropdown(label="Voices", choices=[], multiselect=True, min_width=220)
+        parts["bulk_models"] = gr.Dropdown(label="Voices", choices=[], multiselect=True, min_width=220)
         parts["bulk_source"] = gr.Dropdown(
             label="Questions", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
         )
     with gr.Row(elem_classes="nb-actions"):
         parts["bulk"] = gr.Button("Prepare answers", variant="primary")
         parts["bulk_stop"] = gr.Button("Stop preparing", variant="stop", visible=False)
-    parts["bulk_said"] = _slot()
+    parts["bulk_message"] = _slot()
 
 
 def _build_judge(parts: dict[str, Any]) -> None:
@@ -226,7 +215,7 @@ def _build_judge(parts: dict[str, Any]) -> None:
     with gr.Row(elem_classes="nb-actions"):
         parts["judge_go"] = gr.Button("Judge the prepared answers", variant="primary")
         parts["judge_stop"] = gr.Button("Stop judging", variant="stop", visible=False)
-    parts["judge_said"] = _slot()
+    parts["judge_message"] = _slot()
 
 
 def _build_exchange(parts: dict[str, Any]) -> None:
@@ -238,36 +227,3 @@ def _build_exchange(parts: dict[str, Any]) -> None:
         parts["export"] = gr.Button("Export the votes", size="sm")
         parts["download"] = gr.DownloadButton("Download", visible="hidden", elem_id="nb-arena-download")
     parts["exchanged"] = _slot()
-
-
-def wire(tab: ArenaTab, context: Context) -> None:
-    """Attach the tab's events."""
-    events = ArenaEvents(tab, context)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    asking: dict[str, Any] = {"trigger_mode": "once", **quiet}
-    gr.on([tab.go.click, tab.question.submit], events.ask, tab.inputs(), [*tab.match(), tab.question], **asking)
-    tab.stop.click(events.stop, None, tab.status, queue=False, **quiet)
-    for choice in CHOICES:
-        tab.votes[choice].click(events.voter(choice), None, tab.match(), **asking)
-    tab.source.change(events.choose_source, tab.source, [tab.question, tab.go, tab.status], queue=False, **quiet)
-    kept = [component.input for component in tab.form().values()]
-    gr.on(kept, events.remember, tab.inputs(), None, trigger_mode="always_last", **quiet)
-    tab.whose.input(events.count, tab.whose, tab.board, trigger_mode="always_last", **quiet)
-    tab.upload.upload(events.take_in, tab.upload, [tab.upload, tab.exchanged, tab.board], **quiet)
-    written = tab.export.click(events.export, None, [tab.download, tab.exchanged], **asking)
-    written.success(None, None, None, js=PRESS_EXPORT, **quiet)
-    tab.bulk.click(events.prepare, tab.inputs(), [tab.bulk_said, tab.bulk_stop], **asking)
-    tab.bulk_stop.click(events.stop_preparing, None, tab.bulk_said, queue=False, **quiet)
-    judging = [tab.judge["url"], tab.judge["model"], tab.judge["key"]]
-    tab.judge_go.click(events.judge, judging, [tab.judge_said, tab.judge_stop, tab.judge["key"]], **asking)
-    tab.judge_stop.click(events.stop_judging, None, tab.judge_said, queue=False, **quiet)
-
-
-def fill(tab: ArenaTab, context: Context) -> Updates:
-    """What the tab shows when the page is opened: menus, the last settings, the match as it stands."""
-    return ArenaEvents(tab, context).fill()
-
-
-def tick(tab: ArenaTab, context: Context, seen: dict[str, str]) -> Updates:
-    """What changed on the Arena tab since this browser last saw it."""
-    return ArenaEvents(tab, context).tick(seen)

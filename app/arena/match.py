@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.ui.background_job import BackgroundJob
 from core.arena.answers import AnswerBook
 from core.arena.contestants import contestants
 from core.arena.held_out import held_out
-from core.arena.match import Match, MatchStopped, Speaker, new_match, prepared_match, waiting
+from core.arena.match import Match, Speaker, new_match, prepared_match, waiting
 from core.arena.prompts import ArenaPrompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.errors import NibbleError
@@ -26,40 +26,23 @@ LOOKS_EVERY = 3.0  # seconds
 TYPED, PREPARED, SHIPPED, RUN = "typed", "prepared", "shipped", "run"
 
 
-def unforeseen(error: Exception) -> str:
-    """What a thread says of an error that nobody foresaw; the log gets its traceback."""
-    traceback.print_exception(error)
-    return f"This should not have happened ({type(error).__name__}: {error}). Please report it."
-
-
 @dataclass
-class MatchSession:
-    """`version` grows with every change of the match. `in_use` keeps the voices loaded while they are asked."""
+class MatchSession(BackgroundJob):
+    """The match on the screen and the work on it; `chat` is who speaks for the models."""
 
     workspace: Workspace
-    speaker: Speaker
-    in_use: Callable[[], None]
+    chat: Speaker
     votes: VoteBook
     answers: AnswerBook
     chance: random.Random = field(default_factory=random.Random)
     match: Match | None = None
-    state: str = ""
-    error: str = ""
-    version: int = 0
     _trained: tuple[float, list[Run]] = (float("-inf"), [])
     _asked: set[ArenaPrompt] = field(default_factory=set)
-    _worker: threading.Thread | None = None
-    _stopping: bool = False
 
     @classmethod
-    def open(cls, workspace: Workspace, speaker: Speaker, in_use: Callable[[], None]) -> MatchSession:
-        """The desk of a workspace, with its votes and the answers that were prepared."""
-        return cls(workspace, speaker, in_use, VoteBook(workspace), AnswerBook(workspace))
-
-    @property
-    def busy(self) -> bool:
-        """Whether a match is being answered."""
-        return self._worker is not None and self._worker.is_alive()
+    def open(cls, workspace: Workspace, chat: Speaker) -> MatchSession:
+        """No match yet; the votes and prepared answers of a workspace."""
+        return cls(workspace, chat, VoteBook(workspace), AnswerBook(workspace))
 
     def ask(self, source: str, question: str, system: str, keys: Sequence[str], sampling: Sampling) -> None:
         """Begin the next match; what is asked comes from `source`. Raises NibbleError where it cannot be one."""
@@ -71,21 +54,15 @@ class MatchSession:
         if source == TYPED and not question.strip():
             raise NibbleError("The question is empty. Write one, or take one of the set.")
         first, second = contestants(self.workspace, keys)[:2]
-        self.match, self.error, self._stopping = None, "", False
+        self.match = None
 
-        def work() -> None:
+        def work(stopping: threading.Event) -> None:
             prompt = self._prompt(source, question.strip(), system)
             self.match = new_match(prompt, first, second, sampling, self.chance)
-            self._show("They are getting ready; a model that is not on this machine is downloaded first.")
-            self.match.play(self.speaker, self._grown, lambda: self._stopping)
+            self.show("They are getting ready; a model that is not on this machine is downloaded first.")
+            self.match.play(self.chat, lambda: self.show(""), stopping.is_set)
 
-        self._show("Choosing a question…" if source != TYPED else "They are getting ready…")
-        self._worker = threading.Thread(target=self._guarded, args=(work,), daemon=True)
-        self._worker.start()
-
-    def stop(self) -> None:
-        """End the replies under way, within a token."""
-        self._stopping = True
+        self.start(work, "Choosing a question…" if source != TYPED else "They are getting ready…")
 
     def vote(self, choice: Choice) -> None:
         """Keep the vote on the present match. Raises NibbleError where there is nothing to vote on."""
@@ -127,29 +104,6 @@ class MatchSession:
         chosen = self.chance.choice(fresh or found)
         self._asked.add(chosen)
         return chosen
-
-    def _grown(self) -> None:
-        if self.state:
-            self.state = ""
-        self.in_use()
-        self.version += 1
-
-    def _show(self, state: str) -> None:
-        self.state = state
-        self.version += 1
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except MatchStopped:
-            self.error = ""
-        except NibbleError as error:
-            self.error = str(error)
-        except Exception as error:  # a thread's last word: else the page would wait in silence
-            self.error = unforeseen(error)
-        finally:
-            self.in_use()
-            self._show("")
 
 
 def prompts_of(workspace: Workspace, source: str, system: str = "") -> list[ArenaPrompt]:

@@ -1,31 +1,25 @@
-"""What the Arena works with: the match on the desk, what the votes come to, and the jobs beside."""
+"""What the server remembers for the Arena: the match, the leaderboard, and the jobs beside."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from app.arena.jobs import ArenaJobs
-from app.arena.leaderboard import Standing
+from app.arena.leaderboard import Leaderboard
 from app.arena.match import MatchSession
-from app.chat.conversation import ChatConversation
-from core.workspace import Workspace
+from app.context import Context
 
 
 @dataclass(frozen=True)
-class Arena:
-    """One workspace's arena. Its voices speak from the chat's own process, so that a base is loaded once for both."""
+class ArenaSession:
+    """One workspace's arena. Its models answer from the chat's own process, so that a base is loaded once for both."""
 
-    desk: MatchSession
-    standing: Standing
-    work: ArenaJobs
+    matches: MatchSession
+    leaderboard: Leaderboard
+    jobs: ArenaJobs
 
     @classmethod
-    def open(cls, workspace: Workspace, talk: ChatConversation) -> Arena:
-        """The arena of a workspace, beside its chat."""
-
-        def in_use() -> None:
-            talk.used = time.monotonic()
-
-        desk = MatchSession.open(workspace, talk.client, in_use)
-        return cls(desk, Standing(desk.votes), ArenaJobs(desk))
+    def open(cls, context: Context) -> ArenaSession:
+        """The arena of a workspace."""
+        matches = MatchSession.open(context.workspace, context.chat)
+        return cls(matches, Leaderboard(matches.votes), ArenaJobs(matches))

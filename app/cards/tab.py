@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import gradio as gr
 
 from app.cards import html as cards_html
-from app.context import Context
+from app.ui.tab import Tab
+from app.ui.updates import QUIET
 from core.catalogue.facts import Card, cards, find_card
 from core.catalogue.what_fits import nearest_card, what_fits
 from core.system.hardware import Device, device
@@ -17,51 +15,40 @@ EXAMPLE_CARD = "rtx-3060-12gb"
 EXAMPLE_MODEL = "llama-3.1-8b"
 
 
-@dataclass(frozen=True)
-class CardsTab:
-    """The components of the tab that events touch."""
+class CardsTab(Tab):
+    """The tab. All of it is known when it is built."""
 
-    card: gr.Dropdown
-    models: gr.HTML
-    model: gr.Dropdown
-    fitting: gr.HTML
+    name, title = "cards", "Cards"
 
-
-def build() -> CardsTab:
-    """Lay the tab out, with this machine's card chosen where it has one."""
-    table, known, here = what_fits(), cards(), device()
-    shown, is_same = first_card(here)
-    by_size = sorted(known.values(), key=lambda each: each.memory_bytes)
-    small_first = sorted(table.models.values(), key=lambda each: each.parameters)
-    gr.HTML(cards_html.how(table), elem_classes="nb-slot")
-    with gr.Row(elem_classes="nb-system"):
-        with gr.Column(scale=1, min_width=320):
-            gr.HTML("<h3>What can my card train?</h3>", elem_classes="nb-slot")
-            card = gr.Dropdown(
-                cards_html.choices({each.name: each.title for each in by_size}),
-                value=shown.name,
-                label="Card",
-                info="All models that were traced, the smallest first.",
-            )
-            gr.HTML(cards_html.machine(here, shown, is_same), elem_classes="nb-slot")
-            models = gr.HTML(_models(shown.name), elem_classes="nb-slot")
-        with gr.Column(scale=1, min_width=320):
-            gr.HTML("<h3>Which card does a model need?</h3>", elem_classes="nb-slot")
-            model = gr.Dropdown(
-                cards_html.choices({each.name: each.title for each in small_first}),
-                value=EXAMPLE_MODEL,
-                label="Model",
-                info="All cards of the list, the one with the least memory first.",
-            )
-            fitting = gr.HTML(_fitting(EXAMPLE_MODEL), elem_classes="nb-slot")
-    return CardsTab(card, models, model, fitting)
-
-
-def wire(tab: CardsTab, context: Context) -> None:
-    """Attach the tab's events."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    tab.card.change(_models, tab.card, tab.models, **quiet)
-    tab.model.change(_fitting, tab.model, tab.fitting, **quiet)
+    def build(self) -> None:
+        """Lay the tab out, with this machine's card chosen where it has one."""
+        table, known, here = what_fits(), cards(), device()
+        shown, is_same = first_card(here)
+        by_size = sorted(known.values(), key=lambda each: each.memory_bytes)
+        small_first = sorted(table.models.values(), key=lambda each: each.parameters)
+        gr.HTML(cards_html.how(table), elem_classes="nb-slot")
+        with gr.Row(elem_classes="nb-system"):
+            with gr.Column(scale=1, min_width=320):
+                gr.HTML("<h3>What can my card train?</h3>", elem_classes="nb-slot")
+                card = gr.Dropdown(
+                    cards_html.choices({each.name: each.title for each in by_size}),
+                    value=shown.name,
+                    label="Card",
+                    info="All models that were traced, the smallest first.",
+                )
+                gr.HTML(cards_html.machine(here, shown, is_same), elem_classes="nb-slot")
+                models = gr.HTML(models_of(shown.name), elem_classes="nb-slot")
+            with gr.Column(scale=1, min_width=320):
+                gr.HTML("<h3>Which card does a model need?</h3>", elem_classes="nb-slot")
+                model = gr.Dropdown(
+                    cards_html.choices({each.name: each.title for each in small_first}),
+                    value=EXAMPLE_MODEL,
+                    label="Model",
+                    info="All cards of the list, the one with the least memory first.",
+                )
+                fitting = gr.HTML(cards_of(EXAMPLE_MODEL), elem_classes="nb-slot")
+        card.change(models_of, card, models, **QUIET)
+        model.change(cards_of, model, fitting, **QUIET)
 
 
 def first_card(here: Device) -> tuple[Card, bool]:
@@ -71,9 +58,11 @@ def first_card(here: Device) -> tuple[Card, bool]:
     return nearest_card(here.name, here.total_bytes)
 
 
-def _models(card: str) -> str:
+def models_of(card: str) -> str:
+    """What a card can train, as a table."""
     return cards_html.on_card(what_fits().on_card(card))
 
 
-def _fitting(model: str) -> str:
+def cards_of(model: str) -> str:
+    """The cards that can train a model, as a table."""
     return cards_html.of_model(what_fits().of_model(model))

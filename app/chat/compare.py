@@ -1,17 +1,18 @@
-"""One question, several voices: their replies one after another, drawn with the same seed, kept over a reload."""
+"""One question, several models: their replies one after another, drawn with the same seed, kept over a reload."""
 
 from __future__ import annotations
 
 import secrets
 import threading
-import traceback
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from app.chat.conversation import note
+from app.ui.background_job import BackgroundJob
 from app.ui.form import flat
+from app.ui.html import unforeseen
 from core.chat.client import ChatClient
-from core.errors import NibbleError
+from core.errors import NibbleError, RunError
 from core.generation.sampling import Sampling
 from core.runs.chat_models import ChatModel, find_chat_model
 from core.runs.find import find_run
@@ -25,7 +26,7 @@ LEFT_OUT = ("version", "name", "budget", "checkpoint.", "evaluation.")
 
 @dataclass
 class Column:
-    """One voice and what it says."""
+    """One model and what it says."""
 
     key: str
     label: str
@@ -35,8 +36,8 @@ class Column:
 
 
 @dataclass
-class SideBySide:
-    """The question, the columns, and the work on them. `version` grows with every change."""
+class Comparison(BackgroundJob):
+    """The question, the columns, and the work on them."""
 
     workspace: Workspace
     client: ChatClient
@@ -44,15 +45,9 @@ class SideBySide:
     seed: int = 0
     columns: list[Column] = field(default_factory=list)
     differs: list[tuple[str, list[str]]] = field(default_factory=list)
-    state: str = ""
-    error: str = ""
-    version: int = 0
-    _worker: threading.Thread | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, workspace: Workspace, client: ChatClient) -> SideBySide:
+    def open(cls, workspace: Workspace, client: ChatClient) -> Comparison:
         """The last comparison, as it was left."""
         kept = read_json(workspace.state / "compare.json") or {}
         try:
@@ -62,81 +57,67 @@ class SideBySide:
         except (TypeError, ValueError, AttributeError):  # of another version, or damaged
             return cls(workspace, client)
 
-    @property
-    def busy(self) -> bool:
-        """Whether replies are being made."""
-        return self._worker is not None and self._worker.is_alive()
-
     def ask(self, prompt: str, keys: list[str], sampling: Sampling, system: str) -> None:
-        """Have `prompt` answered by each of the voices. What cannot be is refused in a sentence."""
-        with self._turn:
-            self.error = self._refusal(prompt, keys)
-            self.version += 1
-            if self.error:
-                return
+        """Have `prompt` answered by each of the models. What cannot be is refused in a sentence."""
+        with self._lock:
             try:
-                voices = [find_chat_model(self.workspace, key) for key in keys]
+                self._refuse(prompt, keys)
+                models = [find_chat_model(self.workspace, key) for key in keys]
             except NibbleError as error:
                 self.error = str(error)
+                self.version += 1
                 return
             self.prompt = prompt.strip()
             self.seed = secrets.randbelow(2**31) if sampling.seed is None else sampling.seed
-            self.columns = [Column(voice.key, voice.label) for voice in voices]
-            self.differs = _differences(self.workspace, voices)
-            self._stop = threading.Event()
-            work = (voices, replace(sampling, seed=self.seed), system, self._stop)
-            self._worker = threading.Thread(target=self._answer, args=work, daemon=True)
-            self._worker.start()
+            self.columns = [Column(model.key, model.label) for model in models]
+            self.differs = _differences(self.workspace, models)
+            drawn = replace(sampling, seed=self.seed)
+            self.start(lambda stopping: self._answer(models, drawn, system, stopping))
 
     def stop(self) -> None:
         """End the reply under way, and do not begin those that wait."""
-        self._stop.set()
+        super().stop()
         self.client.stop(OWNER)
 
-    def _refusal(self, prompt: str, keys: list[str]) -> str:
+    def _refuse(self, prompt: str, keys: list[str]) -> None:
         if self.busy:
-            return "It is still answering. Press Stop to end that first."
+            raise RunError("It is still answering. Press Stop to end that first.")
         if not prompt.strip():
-            return "The question is empty. Write one, then press Compare."
+            raise RunError("The question is empty. Write one, then press Compare.")
         if not FEWEST <= len(set(keys)) == len(keys) <= MOST:
-            return f"Choose {FEWEST} to {MOST} different voices to compare."
-        return ""
+            raise RunError(f"Choose {FEWEST} to {MOST} different voices to compare.")
 
-    def _answer(self, voices: list[ChatModel], sampling: Sampling, system: str, stop: threading.Event) -> None:
-        pairs = list(zip(voices, self.columns, strict=True))
-        # Voices over one base one after another: each base is loaded once.
-        for voice, column in sorted(pairs, key=lambda pair: (pair[0].model, str(pair[0].quantization))):
-            if stop.is_set():
+    def _answer(self, models: list[ChatModel], sampling: Sampling, system: str, stopping: threading.Event) -> None:
+        pairs = list(zip(models, self.columns, strict=True))
+        # Models over one base one after another: each base is loaded once.
+        for model, column in sorted(pairs, key=lambda pair: (pair[0].model, str(pair[0].quantization))):
+            if stopping.is_set():
                 break
             try:
-                self._say(voice, column, sampling, system, stop)
+                self._reply(model, column, sampling, system, stopping)
             except NibbleError as error:
-                column.error = "" if stop.is_set() else str(error)
-            except Exception as error:  # a thread's last word: else the column would stay empty in silence
-                traceback.print_exc()
-                column.error = f"This should not have happened ({type(error).__name__}: {error}). Please report it."
-        self._show("")
+                column.error = "" if stopping.is_set() else str(error)
+            except Exception as error:  # the other columns are still asked
+                column.error = unforeseen(error)
         kept: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "differs": self.differs}
         write_json(self.workspace.state / "compare.json", {**kept, "columns": [asdict(each) for each in self.columns]})
 
-    def _say(self, voice: ChatModel, column: Column, sampling: Sampling, system: str, stop: threading.Event) -> None:
-        self._show(f"{voice.label} is asked…")
+    def _reply(
+        self, model: ChatModel, column: Column, sampling: Sampling, system: str, stopping: threading.Event
+    ) -> None:
+        self.show(f"{model.label} is asked…")
         asked = [{"role": "user", "content": self.prompt}]
-        how: dict[str, Any] = {"system": system, "progress": self._show, "owner": OWNER}
-        for piece in self.client.stream(voice, asked, sampling, **how):
-            if stop.is_set() and not piece.done:
+        how: dict[str, Any] = {"system": system, "progress": self.show, "owner": OWNER}
+        for reply in self.client.stream(model, asked, sampling, **how):
+            if stopping.is_set() and not reply.done:
                 self.client.stop(OWNER)
-            column.text, column.note = piece.text, note(voice, piece)
+            column.text, column.note = reply.text, note(model, reply)
             self.version += 1
 
-    def _show(self, state: str) -> None:
-        self.state = state
-        self.version += 1
 
-
-def _differences(workspace: Workspace, voices: list[ChatModel]) -> list[tuple[str, list[str]]]:
+def _differences(workspace: Workspace, models: list[ChatModel]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each column) where adapters' settings are not all the same; '–' where there is none."""
-    settings = [_settings(workspace, voice) for voice in voices]
+    settings = [_settings(workspace, model) for model in models]
     rows = []
     for key in dict.fromkeys(key for each in settings for key in each):
         values = [each.get(key, "–") for each in settings]
@@ -145,12 +126,12 @@ def _differences(workspace: Workspace, voices: list[ChatModel]) -> list[tuple[st
     return rows
 
 
-def _settings(workspace: Workspace, voice: ChatModel) -> dict[str, str]:
-    own = {"model": voice.model, "quantization.bits": str(voice.quantization["bits"]), "adapter": "none"}
-    own |= {"adapter": voice.label} if voice.adapter is not None else {}
-    if not voice.key.startswith("run:"):
+def _settings(workspace: Workspace, model: ChatModel) -> dict[str, str]:
+    own = {"model": model.model, "quantization.bits": str(model.quantization["bits"]), "adapter": "none"}
+    own |= {"adapter": model.label} if model.adapter is not None else {}
+    if not model.key.startswith("run:"):
         return own
-    name, _, part = voice.key.partition(":")[2].partition("/")
+    name, _, part = model.key.partition(":")[2].partition("/")
     values = flat(find_run(workspace, name).recipe())
     known = {key: str(value) for key, value in values.items() if not key.startswith(LEFT_OUT) and value is not None}
     return {**own, **known, "step": part.rpartition("/")[2] or "last"}

@@ -24,15 +24,15 @@ class ServingSession:
         return self._server is not None
 
     def toggle(self, key: str) -> None:
-        """Serve this voice and those over the same base; or end it, where it is there."""
+        """Serve this model and those over the same base; or end it, where it is there."""
         self._error = ""
         if self._server is not None:
             self._server.stop()
             self._server = None
             return
         try:
-            voice = find_chat_model(self._workspace, key)
-            self._server = EndpointServer(self._client, self._workspace, voice, given_key(None) or new_key(), None)
+            model = find_chat_model(self._workspace, key)
+            self._server = EndpointServer(self._client, self._workspace, model, given_key(None) or new_key(), None)
             self._server.start()
         except NibbleError as error:
             self._error = str(error)

@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import gradio as gr
 
 from app.chat import html as chat_html
-from app.chat.compare import SideBySide
+from app.chat.compare import Comparison
 from app.chat.conversation import ChatConversation
+from app.chat.layout import ChatLayout, ComparePart
 from app.ui import html
-
-if TYPE_CHECKING:
-    from app.chat.layout import ChatTab
-
-Updates = dict[Any, Any]
+from app.ui.updates import Updates
 
 
-def render(tab: ChatTab, talk: ChatConversation) -> Updates:
+def render(layout: ChatLayout, conversation: ChatConversation) -> Updates:
     """The conversation as it stands."""
-    status = html.busy(talk.state) if talk.state else html.error_box(talk.error) if talk.error else ""
-    free = not talk.answering
-    replied = any(turn.role == "assistant" for turn in talk.turns)
+    turns, free = conversation.turns, not conversation.answering
+    replied = any(turn.role == "assistant" for turn in turns)
     return {
-        tab.chatbot: chat_html.messages(talk.turns),
-        tab.status: status,
-        tab.stop: gr.Button(visible=talk.busy),
-        tab.again: gr.Button(interactive=bool(talk.turns) and free),
-        tab.undo: gr.Button(interactive=bool(talk.turns) and free),
-        tab.send: gr.Button(interactive=free),
-        tab.to_data: gr.Button(interactive=replied and free),
-        tab.context: chat_html.context_meter(*talk.context),
+        layout.chatbot: chat_html.messages(turns),
+        layout.status: conversation.html(),
+        layout.stop: gr.Button(visible=conversation.busy),
+        layout.again: gr.Button(interactive=bool(turns) and free),
+        layout.undo: gr.Button(interactive=bool(turns) and free),
+        layout.send: gr.Button(interactive=free),
+        layout.to_data: gr.Button(interactive=replied and free),
+        layout.context: chat_html.context_meter(*conversation.context),
     }
 
 
-def render_sides(tab: ChatTab, sides: SideBySide) -> Updates:
+def render_comparison(part: ComparePart, comparison: Comparison) -> Updates:
     """The columns as they stand."""
-    part = tab.compare
-    status = html.busy(sides.state) if sides.state else html.error_box(sides.error) if sides.error else ""
-    names = [column.label for column in sides.columns]
+    names = [column.label for column in comparison.columns]
     updates: Updates = {
-        part.status: status,
-        part.stop: gr.Button(visible=sides.busy),
-        part.ask: gr.Button(interactive=not sides.busy),
-        part.differs: chat_html.differences(names, sides.differs),
+        part.status: comparison.html(),
+        part.stop: gr.Button(visible=comparison.busy),
+        part.ask: gr.Button(interactive=not comparison.busy),
+        part.differs: chat_html.differences(names, comparison.differs),
     }
-    for at, column in enumerate(part.columns):
-        there = sides.columns[at] if at < len(sides.columns) else None
-        updates[column] = gr.Column(visible=there is not None)
-        said = there is not None and (there.text or there.note)
-        head = html.error_box(there.error) if there is not None and there.error else ""
-        updates[part.heads[at]] = f"<h4>{html.text(there.label)}</h4>{head}" if there is not None else ""
-        updates[part.replies[at]] = chat_html.reply(there.text, there.note) if there is not None and said else ""
+    for at, place in enumerate(part.columns):
+        there = comparison.columns[at] if at < len(comparison.columns) else None
+        updates |= {place.column: gr.Column(visible=there is not None), place.head: "", place.reply: ""}
+        if there is not None:
+            error = html.error_box(there.error) if there.error else ""
+            updates[place.head] = f"<h4>{html.text(there.label)}</h4>{error}"
+            updates[place.reply] = chat_html.reply(there.text, there.note) if there.text or there.note else ""
     return updates

@@ -6,15 +6,11 @@ import json
 from typing import Any
 
 from app.data.findings_html import error_in_words
-from app.train.check_html import SHOWN_TOKENS, token
 from app.ui.html import number, text
+from app.ui.tokens import KEYS, tokens_html
 
 SHOWN_CHARACTERS = 20_000
 SPEAKERS = {"system": "System", "user": "Question", "assistant": "Reply", "tool": "Tool"}
-KEYS = (
-    '<span class="nb-keys"><span class="nb-key nb-c-trained"><i></i>trained on</span>'
-    '<span class="nb-key nb-c-given"><i></i>only read</span></span>'
-)
 
 
 def row(found: dict[str, Any] | None) -> str:
@@ -28,10 +24,12 @@ def row(found: dict[str, Any] | None) -> str:
             f'<section class="nb-card nb-row"><header><span class="nb-state nb-failed">Left out</span><div>{title}'
             f"</div></header>{why}<h4>As it stands in the file</h4>{raw(found)}</section>"
         )
+    tokens = found.get("tokens")
+    shown = tokens_html(tokens) if tokens else '<p class="nb-muted">The tokens are not known yet.</p>'
     return (
         f'<section class="nb-card nb-row"><header><div>{title}<small>{_counts(found)}</small></div>'
         f'{_codes(found)}</header><div class="nb-two"><div><header><h4>As chat</h4></header>{chat(found)}</div>'
-        f"<div><header><h4>As tokens</h4>{KEYS}</header>{tokens(found)}</div></div>"
+        f"<div><header><h4>As tokens</h4>{KEYS}</header>{shown}</div></div>"
         '<details class="nb-more"><summary>As it stands in the file</summary>'
         f"{raw(found)}</details></section>"
     )
@@ -71,16 +69,6 @@ def _bubble(message: dict[str, Any]) -> str:
     calls = f"{_json(message['tool_calls'])}" if message.get("tool_calls") else ""
     content = f"<p>{_long(message['content'])}</p>" if message.get("content") else ""
     return f'<article class="nb-said-{text(role)}"><b>{text(who)}</b>{name}{aside}{reasoning}{content}{calls}</article>'
-
-
-def tokens(found: dict[str, Any]) -> str:
-    """The row token by token; trained ones are coloured, white space can be seen."""
-    shown = found.get("tokens")
-    if not shown:
-        return '<p class="nb-muted">The tokens are not known yet.</p>'
-    rest = len(shown) - SHOWN_TOKENS
-    more = f'<p class="nb-muted">… and {number(rest)} more tokens.</p>' if rest > 0 else ""
-    return f'<p class="nb-tokens" tabindex="0">{"".join(token(each) for each in shown[:SHOWN_TOKENS])}</p>{more}'
 
 
 def raw(found: dict[str, Any]) -> str:

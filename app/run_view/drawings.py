@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from app.run_view import html as run_view_html
 from app.run_view import samples_html
+from app.run_view.charts import loss_chart, memory_chart
 from app.run_view.series import PATIENCE_SECONDS, Curves
-from app.ui.charts import Ink, loss_chart, memory_chart
+from app.ui.charts import Ink
 from app.ui.html import busy
 from core.runs.store import OPEN, Run, Status
 
@@ -27,7 +28,7 @@ class Drawn:
     inks: dict[str, Ink] = field(default_factory=lambda: {"loss": Ink(), "memory": Ink()})
 
 
-class Live:
+class RunDrawings:
     """Draws runs. A part is drawn again only when its file grew."""
 
     def __init__(self, device_kind: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.run_view.series import Curves, Point, Series
+from app.run_view.series import Curves
 from app.ui.charts import Axes, padded, path, places, svg
 from app.ui.form import flat, on_screen
 from app.ui.html import duration, number, state_badge, text
+from app.ui.series import Point, Series
 from core.errors import NibbleError
 from core.runs.index import Row, best_of
 from core.runs.store import Run

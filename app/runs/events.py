@@ -1,17 +1,18 @@
-"""What happens on a press on the Runs tab."""
+"""What happens on a press on the Runs layout."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app.context import Context
+from app.runs.layout import RunsLayout
 from app.runs.table_html import TableView
 from app.server.event_validation import pressed
 from app.ui import html
 from app.ui.form import explain
+from app.ui.updates import Updates
 from core.errors import NibbleError, RunError
 from core.runs.delete import is_run, remove, what_is_lost
 from core.runs.find import find_run
@@ -20,10 +21,6 @@ from core.runs.queue import move
 from core.runs.resume import resume
 from core.runs.store import ENDED, Run
 
-if TYPE_CHECKING:
-    from app.runs.layout import RunsTab
-
-Updates = dict[Any, Any]
 MOST_TAGS = 12
 # The fields of a resume and what they set, in their order on the screen.
 MAY_ASK = ("train.epochs", "train.max_steps", "train.learning_rate")
@@ -37,9 +34,8 @@ def opened_run(context: Context, opened: str) -> Run | None:
 class RunsEvents:
     """Each method parses, calls the engine once, and renders."""
 
-    def __init__(self, tab: RunsTab, context: Context) -> None:
-        self.tab = tab
-        self.context = context
+    def __init__(self, layout: RunsLayout, context: Context) -> None:
+        self.layout, self.context = layout, context
 
     def press(self, asked: TableView, opened: str, event: gr.EventData) -> tuple[TableView, str]:
         """A press in the table: open a run, sort, turn the page, pick."""
@@ -93,25 +89,25 @@ class RunsEvents:
 
     def ask_to_resume(self, opened: str) -> Updates:
         """Show how the run would go on: with the settings that it has."""
-        tab, run = self.tab, opened_run(self.context, opened)
+        layout, run = self.layout, opened_run(self.context, opened)
         try:
             rules = run.recipe().train if run is not None else None
         except NibbleError as error:
-            return {tab.said: explain(error)}
+            return {layout.message: explain(error)}
         if rules is None:
-            return {tab.said: html.error_box("This run is gone: it was deleted elsewhere.")}
+            return {layout.message: html.error_box("This run is gone: it was deleted elsewhere.")}
         return {
-            tab.longer: gr.Group(visible=True),
-            tab.sure: gr.Row(visible=False),
-            tab.epochs: gr.Number(rules.epochs),
-            tab.steps: gr.Number(rules.max_steps),
-            tab.rate: gr.Number(rules.learning_rate),
-            tab.said: "",
+            layout.longer: gr.Group(visible=True),
+            layout.sure: gr.Row(visible=False),
+            layout.epochs: gr.Number(rules.epochs),
+            layout.steps: gr.Number(rules.max_steps),
+            layout.rate: gr.Number(rules.learning_rate),
+            layout.message: "",
         }
 
     def resume(self, opened: str, epochs: float | None, steps: float | None, rate: float | None) -> Updates:
         """Put the run back into the queue, to go on from its last checkpoint."""
-        tab = self.tab
+        layout = self.layout
         try:
             run = find_run(self.context.workspace, opened)
             rules = run.recipe().train
@@ -120,42 +116,42 @@ class RunsEvents:
             changed = [f"{key}={'null' if new is None else f'{new:.12g}'}" for key, new, old in pairs if new != old]
             resume(run, self.context.supervisor, changed)
         except Exception as error:  # whatever it is, the person is looking here
-            return {tab.said: explain(_in_the_app(error, opened))}
+            return {layout.message: explain(_in_the_app(error, opened))}
         waits = run.status().state == "queued"
-        said = "It waits in the queue." if waits else "It goes on from its last checkpoint."
-        return {tab.said: html.note_box(said), tab.longer: gr.Group(visible=False)}
+        message = "It waits in the queue." if waits else "It goes on from its last checkpoint."
+        return {layout.message: html.note_box(message), layout.longer: gr.Group(visible=False)}
 
     def ask_to_delete(self, opened: str) -> Updates:
         """Ask, and say what it frees and what is lost."""
-        tab, run = self.tab, opened_run(self.context, opened)
+        layout, run = self.layout, opened_run(self.context, opened)
         if run is None or run.status().state not in ENDED:
-            return {tab.said: html.error_box("Only a run that has ended can be deleted. Stop it first.")}
+            return {layout.message: html.error_box("Only a run that has ended can be deleted. Stop it first.")}
         question = f"Delete “{html.text(run.name)}” for good? {what_is_lost(run)}"
         return {
-            tab.sure: gr.Row(visible=True),
-            tab.longer: gr.Group(visible=False),
-            tab.question: question,
-            tab.said: "",
+            layout.sure: gr.Row(visible=True),
+            layout.longer: gr.Group(visible=False),
+            layout.question: question,
+            layout.message: "",
         }
 
     def delete(self, opened: str, asked: TableView) -> Updates:
         """Delete the run; it leaves the comparison too."""
-        tab, run = self.tab, opened_run(self.context, opened)
+        layout, run = self.layout, opened_run(self.context, opened)
         try:
             if run is None:
                 raise RunError("This run is gone already: it was deleted elsewhere.")
             remove(self.context.workspace, run)
         except NibbleError as error:
-            return {tab.said: explain(error), tab.sure: gr.Row(visible=False)}
+            return {layout.message: explain(error), layout.sure: gr.Row(visible=False)}
         index_of(self.context.workspace).look_again(run.id)
         picked, compared = (tuple(each for each in ids if each != run.id) for ids in (asked.picked, asked.compared))
-        away: Updates = {tab.opened: "", tab.pane: gr.Column(visible=False), tab.sure: gr.Row(visible=False)}
-        return {**away, tab.said: "", tab.asked: replace(asked, picked=picked, compared=compared)}
+        away: Updates = {layout.opened: "", layout.pane: gr.Column(visible=False), layout.sure: gr.Row(visible=False)}
+        return {**away, layout.message: "", layout.asked: replace(asked, picked=picked, compared=compared)}
 
 
 def _in_the_app(error: Exception, opened: str) -> Exception:
     """A refusal that speaks of the command line, as one that speaks of the run and the fields in sight."""
     if not isinstance(error, NibbleError):
         return error
-    said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
-    return RunError(said.replace(f"Run {opened}", "This run").replace(f"run {opened}", "this run"))
+    why = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
+    return RunError(why.replace(f"Run {opened}", "This run").replace(f"run {opened}", "this run"))

@@ -1,20 +1,15 @@
-"""Runs: every training, which was best, each one opened again, and several laid over each other."""
+"""What stands on the Runs tab: the table, the comparison, and the run that is open."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from app.context import Context
 from app.run_view.layout import RunView, build_body, build_head
-from app.runs.events import RunsEvents
 from app.runs.table_html import STATES, TableView
-from app.ui import html
 
-Updates = dict[Any, Any]
 ACROSS = [("Steps", "step"), ("Time", "seconds"), ("Tokens", "tokens")]
 # A press is marked at once by the page itself; the server's answer follows.
 ACT = """
@@ -55,7 +50,7 @@ COME_INTO_SIGHT = """
 
 
 @dataclass(frozen=True)
-class RunsTab:
+class RunsLayout:
     """The components of the tab that events touch. `opened` holds the id of the run below the table."""
 
     search: gr.Textbox
@@ -79,7 +74,7 @@ class RunsTab:
     end_now: gr.Button
     chat: gr.Button
     export: gr.Button
-    further: gr.Button
+    train_further: gr.Button
     resume: gr.Button
     reuse: gr.Button
     sooner: gr.Button
@@ -95,7 +90,7 @@ class RunsTab:
     question: gr.HTML
     delete_now: gr.Button
     keep: gr.Button
-    said: gr.HTML
+    message: gr.HTML
     noted: gr.HTML
     name: gr.Textbox
     tags: gr.Textbox
@@ -107,14 +102,14 @@ class RunsTab:
     def drawn(self) -> list[Any]:
         """What a tick may change."""
         written = [self.noted, self.name, self.tags, self.note]
-        buttons = [self.stop, self.end_now, self.chat, self.export, self.further, self.resume, self.sooner]
+        buttons = [self.stop, self.end_now, self.chat, self.export, self.train_further, self.resume, self.sooner]
         buttons += [self.later, self.delete]
         picks = [self.picks, self.compare, self.compared, self.comparison]
-        places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.said]
+        places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.message]
         return [*self.view.components(), *places, *buttons, *picks, *written, self.to_train, self.recipe, self.log]
 
 
-def build() -> RunsTab:
+def build() -> RunsLayout:
     """Lay the tab out."""
     parts: dict[str, Any] = {"asked": gr.State(TableView()), "opened": gr.State("")}
     parts |= _build_list()
@@ -137,7 +132,7 @@ def build() -> RunsTab:
         with gr.Accordion("The log's last lines", open=False):
             parts["log"] = gr.HTML(elem_classes="nb-slot")
         parts["recipe"] = gr.HTML(elem_classes="nb-slot nb-papers")
-    return RunsTab(**parts)
+    return RunsLayout(**parts)
 
 
 def _build_list() -> dict[str, Any]:
@@ -170,7 +165,7 @@ def _build_actions() -> dict[str, Any]:
         parts["end_now"] = gr.Button("End it now", variant="stop", visible=False)
         parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["export"] = gr.Button("Export", visible=False)
-        parts["further"] = gr.Button("Train further", visible=False)
+        parts["train_further"] = gr.Button("Train further", visible=False)
         parts["resume"] = gr.Button("Resume…", visible=False)
         parts["reuse"] = gr.Button("Use these settings")
         parts["sooner"] = gr.Button("Sooner", visible=False)
@@ -193,39 +188,5 @@ def _build_actions() -> dict[str, Any]:
         parts["question"] = gr.HTML(elem_classes="nb-slot")
         parts["delete_now"] = gr.Button("Delete for good", variant="stop")
         parts["keep"] = gr.Button("Keep it")
-    parts["said"] = gr.HTML(elem_classes="nb-slot")
+    parts["message"] = gr.HTML(elem_classes="nb-slot")
     return parts
-
-
-def wire(tab: RunsTab, context: Context) -> None:
-    """Attach the tab's events. Those that lead to other tabs are attached where both are known."""
-    events = RunsEvents(tab, context)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    # One after the other: each changes a part of what is asked, and none may undo another's.
-    asking: dict[str, Any] = {**quiet, "outputs": tab.asked, "concurrency_id": "asked", "concurrency_limit": 1}
-    pressed = {**asking, "outputs": [tab.asked, tab.opened], "trigger_mode": "multiple"}
-    tab.table.click(events.press, [tab.asked, tab.opened], **pressed)
-    found = [tab.search, tab.state, tab.asked]
-    gr.on([tab.search.change, tab.state.change], events.find, found, trigger_mode="always_last", **asking)
-    tab.compare.click(lambda asked: replace(asked, compared=asked.picked), tab.asked, **asking)
-    tab.unpick.click(lambda asked: replace(asked, picked=()), tab.asked, **asking)
-    tab.close.click(lambda asked: replace(asked, compared=()), tab.asked, **asking)
-    tab.along.input(lambda along, asked: replace(asked, along=along), [tab.along, tab.asked], **asking)
-    for button, answer in ((tab.go_on, "Looking at its last checkpoint…"), (tab.delete_now, "Deleting…")):
-        button.click(None, None, tab.said, js=f"() => {json.dumps(html.busy(answer))}", **quiet)
-    tab.stop.click(events.stop, tab.opened, tab.said, **quiet)
-    tab.end_now.click(events.end_now, tab.opened, tab.said, trigger_mode="once", **quiet)
-    tab.sooner.click(lambda opened: events.move(opened, -1), tab.opened, tab.said, **quiet)
-    tab.later.click(lambda opened: events.move(opened, 1), tab.opened, tab.said, **quiet)
-    terms = [tab.longer, tab.sure, tab.epochs, tab.steps, tab.rate, tab.said]
-    tab.resume.click(events.ask_to_resume, tab.opened, terms, **quiet)
-    tab.not_now.click(lambda: gr.Group(visible=False), None, tab.longer, queue=False, **quiet)
-    wanted = [tab.opened, tab.epochs, tab.steps, tab.rate]
-    tab.go_on.click(events.resume, wanted, [tab.said, tab.longer], trigger_mode="once", **quiet)
-    tab.delete.click(events.ask_to_delete, tab.opened, [tab.sure, tab.longer, tab.question, tab.said], **quiet)
-    tab.keep.click(lambda: gr.Row(visible=False), None, tab.sure, queue=False, **quiet)
-    gone = [tab.said, tab.opened, tab.asked, tab.pane, tab.sure]
-    asking["outputs"] = gone
-    tab.delete_now.click(events.delete, [tab.opened, tab.asked], trigger_mode="once", **asking)
-    written = [tab.opened, tab.name, tab.tags, tab.note]
-    gr.on([tab.save.click, tab.name.submit, tab.tags.submit], events.label, written, tab.said, **quiet)

@@ -8,8 +8,7 @@ from gradio.routes import App, ORJSONResponse
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from app.context import Context
-from app.server.downloads import Downloads
+from app.server.downloads import Downloads, SharedFiles
 from app.server.feed import Broadcast, Feed
 from app.server.guard import Door, Guard
 from app.server.load_limits import LoadLimits
@@ -17,7 +16,7 @@ from app.server.prefill import Prefilled
 from app.server.request_body import Intake
 
 
-class House(App):
+class GradioServer(App):
     """What launch() serves. Gradio puts its own middleware before any that it is given, so the guard goes around."""
 
     door: Door
@@ -29,10 +28,10 @@ class House(App):
         return Guard(LoadLimits(inside, lambda: len(self.get_blocks()._queue)), self.door)
 
 
-def house(context: Context, door: Door) -> House:
-    """The server of `context` behind `door`, with our own routes; Gradio's are added by launch()."""
-    ours: list[Any] = [Middleware(Downloads, shelf=context.shelf), Middleware(Intake)]
+def gradio_server(shared_files: SharedFiles, feed: Feed, door: Door) -> GradioServer:
+    """The server behind `door`, with our own routes; Gradio's are added by launch()."""
+    ours: list[Any] = [Middleware(Downloads, shared_files=shared_files), Middleware(Intake)]
     kinds: dict[str, Any] = {"default_response_class": ORJSONResponse}  # as Gradio has it where it makes the server
-    built = House(middleware=ours, docs_url=None, redoc_url=None, openapi_url=None, **kinds)
-    built.door, built.feed = door, context.feed
+    built = GradioServer(middleware=ours, docs_url=None, redoc_url=None, openapi_url=None, **kinds)
+    built.door, built.feed = door, feed
     return built

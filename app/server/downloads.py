@@ -41,16 +41,16 @@ class SharedFiles:
 
 
 class Downloads:
-    """ASGI middleware behind the guard: answers the shelf's addresses, and hands on everything else."""
+    """ASGI middleware behind the guard: answers the addresses of shared files, and hands on everything else."""
 
-    def __init__(self, app: ASGIApp, shelf: SharedFiles) -> None:
-        self.app, self.shelf = app, shelf
+    def __init__(self, app: ASGIApp, shared_files: SharedFiles) -> None:
+        self.app, self.shared_files = app, shared_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file as an attachment, in pieces, or say that it has gone."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             return await self.app(scope, receive, send)
-        file = self.shelf.file(scope["path"])
+        file = self.shared_files.file(scope["path"])
         answer: Response = PlainTextResponse(GONE, 404)
         if file is not None and scope["method"] in ("GET", "HEAD"):
             answer = FileResponse(file, media_type="application/octet-stream", filename=file.name)

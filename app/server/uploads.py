@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.system.file_lock import Lock
+from core.system.file_lock import file_lock, try_lock
 
 PREFIX, OWNER = "nibble-uploads-", "owner.lock"
 # Between the making of a folder and the taking of its lock.
@@ -28,14 +28,14 @@ class Uploads:
         """Make it, and take away what servers that were killed have left. Raises OSError where there is no room."""
         clear_left()
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = Lock(self._folder / OWNER)
-        self._lock.take()
+        self._lock = file_lock(self._folder / OWNER)
+        self._lock.acquire()
         self.files = self._folder / "files"
         self.files.mkdir(mode=0o700)
 
     def clear(self) -> None:
         """Take all of it away."""
-        self._lock.free()
+        self._lock.release()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -54,10 +54,10 @@ def _is_left(folder: Path) -> bool:
             return False
         if not (folder / OWNER).is_file():
             return time.time() - found.st_mtime > BEING_MADE_SECONDS
-        lock = Lock(folder / OWNER)
-        if not lock.take(0.0):
+        lock = try_lock(folder / OWNER)
+        if lock is None:
             return False
-        lock.free()
+        lock.release()
     except OSError:
         return False
     return True

@@ -11,11 +11,11 @@ import gradio as gr
 
 from app.context import Context
 from app.ui import html
+from app.ui.updates import ONCE, QUIET, Updates
 from core.errors import NibbleError
 from core.runs import notify
 from core.workspace import Workspace
 
-Updates = dict[Any, Any]
 TRIAL = {
     "run": "trial",
     "name": "A trial",
@@ -34,11 +34,11 @@ class Away:
     webhook: gr.Textbox
     keep: gr.Button
     attempt: gr.Button
-    said: gr.HTML
+    message: gr.HTML
 
     def shown(self) -> list[Any]:
         """What is filled when the tab is opened."""
-        return [self.webhook, self.said]
+        return [self.webhook, self.message]
 
 
 def build() -> Away:
@@ -54,28 +54,27 @@ def build() -> Away:
     with gr.Row(elem_classes="nb-actions"):
         keep = gr.Button("Keep", variant="primary")
         attempt = gr.Button("Try it")
-    said = gr.HTML(elem_classes="nb-slot")
-    return Away(webhook, keep, attempt, said)
+    message = gr.HTML(elem_classes="nb-slot")
+    return Away(webhook, keep, attempt, message)
 
 
 def wire(away: Away, context: Context) -> None:
     """Attach the section's events."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     keep = partial(keep_webhook, context)
-    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **quiet)
-    away.attempt.click(partial(try_webhook, context), away.webhook, away.said, trigger_mode="once", **quiet)
+    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.message, **QUIET)
+    away.attempt.click(partial(try_webhook, context), away.webhook, away.message, **ONCE)
 
 
 def fill(away: Away, context: Context) -> Updates:
     """What is kept, and how a command is set. Where others reach the app, the address is nobody's but the owner's."""
     workspace = context.workspace
     if context.listening:
-        return {away.webhook: "", away.said: _only_the_owner(workspace)}
+        return {away.webhook: "", away.message: _only_the_owner(workspace)}
     try:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
-        return {away.webhook: "", away.said: html.error_box(str(error))}
-    return {away.webhook: wanted.webhook, away.said: _command(workspace, wanted)}
+        return {away.webhook: "", away.message: html.error_box(str(error))}
+    return {away.webhook: wanted.webhook, away.message: _command(workspace, wanted)}
 
 
 def _only_the_owner(workspace: Workspace) -> str:
@@ -96,8 +95,8 @@ def keep_webhook(context: Context, webhook: str | None) -> str:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
         return html.error_box(str(error))
-    told = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
-    return html.note_box(told) + _command(workspace, wanted)
+    kept = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
+    return html.note_box(kept) + _command(workspace, wanted)
 
 
 def try_webhook(context: Context, webhook: str | None) -> Iterator[str]:

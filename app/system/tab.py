@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from app.context import Context
 from app.run_view import predicted_html
 from app.system import html as system_html
 from app.system import notifications
 from app.ui import html
+from app.ui.tab import PageParts, Tab
+from app.ui.updates import ONCE, QUIET, Updates
 from core.errors import NibbleError
 from core.runs.find import list_runs
 
-Updates = dict[Any, Any]
-
 
 @dataclass(frozen=True)
-class SystemTab:
+class SystemLayout:
     """The components of the tab that events touch."""
 
     findings: gr.HTML
@@ -36,8 +37,16 @@ class SystemTab:
     sign_out: gr.Button
     away: notifications.Away
 
+    def signing(self) -> list[Component]:
+        """What shows who is signed in."""
+        return [self.who, self.token, self.sign_in, self.sign_out]
 
-def build() -> SystemTab:
+    def filled(self) -> list[Component]:
+        """What is set when the tab comes into sight."""
+        return [*self.signing(), self.versions, self.record, self.disk, *self.away.shown()]
+
+
+def build() -> SystemLayout:
     """Lay the tab out."""
     with gr.Row(elem_classes="nb-system"):
         with gr.Column(scale=6, min_width=380):
@@ -63,22 +72,50 @@ def build() -> SystemTab:
             with gr.Row(elem_classes="nb-actions"):
                 sign_in = gr.Button("Sign in", variant="primary")
                 sign_out = gr.Button("Sign out", visible=False)
-            told = notifications.build()
+            away = notifications.build()
             gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
             versions = gr.Textbox(
                 label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
             )
-    return SystemTab(findings, look, versions, record, disk, who, token, sign_in, sign_out, told)
+    return SystemLayout(findings, look, versions, record, disk, who, token, sign_in, sign_out, away)
 
 
-def wire(tab: SystemTab, context: Context) -> None:
-    """Attach the tab's events."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    shown = [tab.who, tab.token, tab.sign_in, tab.sign_out]
-    tab.look.click(partial(_look, context), None, tab.findings, trigger_mode="once", **quiet)
-    gr.on([tab.sign_in.click, tab.token.submit], lambda token: _sign_in(tab, token), tab.token, shown, **quiet)
-    tab.sign_out.click(lambda: _sign_out(tab), None, shown, **quiet)
-    notifications.wire(tab.away, context)
+class SystemTab(Tab):
+    """The tab. It is filled whenever it comes into sight, and changes by nothing else."""
+
+    name, title = "system", "System"
+    layout: SystemLayout
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def build(self) -> None:
+        """Lay the tab out."""
+        self.layout = build()
+
+    def wire(self, page: PageParts) -> None:
+        """Attach the events."""
+        layout, signing = self.layout, self.layout.signing()
+        layout.look.click(partial(_look, self.context), None, layout.findings, **ONCE)
+        sign_in = [layout.sign_in.click, layout.token.submit]
+        gr.on(sign_in, partial(_sign_in, layout), layout.token, signing, **QUIET)
+        layout.sign_out.click(partial(_sign_out, layout), None, signing, **QUIET)
+        notifications.wire(layout.away, self.context)
+
+    def selected(self, item: gr.Tab, page: PageParts) -> Callable[..., Any]:
+        """It is looked at anew."""
+        return item.select(self.open, None, self.layout.filled(), **QUIET).then
+
+    def open(self) -> Updates:
+        """What is known without waiting."""
+        runs = list_runs(self.context.workspace)
+        return {
+            **who(self.layout),
+            **notifications.fill(self.layout.away, self.context),
+            self.layout.versions: system_html.versions(),
+            self.layout.record: predicted_html.record(runs),
+            self.layout.disk: system_html.disk(runs),
+        }
 
 
 def _look(context: Context) -> Iterator[str]:
@@ -91,29 +128,29 @@ def _look(context: Context) -> Iterator[str]:
         yield html.error_box(str(error))
 
 
-def _sign_in(tab: SystemTab, token: str | None) -> Updates:
+def _sign_in(layout: SystemLayout, token: str | None) -> Updates:
     """Hand the token to Hugging Face's own store; it is neither kept nor logged here."""
     from huggingface_hub import errors, login
 
     if not (token or "").strip():
-        return {tab.who: html.error_box("Paste an access token first.")}
+        return {layout.who: html.error_box("Paste an access token first.")}
     try:
         login(token=(token or "").strip(), add_to_git_credential=False)
     except (errors.HfHubHTTPError, ValueError) as error:
-        return {tab.who: html.error_box("Hugging Face does not take this token.", type(error).__name__)}
+        return {layout.who: html.error_box("Hugging Face does not take this token.", type(error).__name__)}
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
-        return {tab.who: html.error_box("Hugging Face cannot be reached from here.", type(error).__name__)}
-    return who(tab)
+        return {layout.who: html.error_box("Hugging Face cannot be reached from here.", type(error).__name__)}
+    return who(layout)
 
 
-def _sign_out(tab: SystemTab) -> Updates:
+def _sign_out(layout: SystemLayout) -> Updates:
     from huggingface_hub import logout
 
     logout()
-    return who(tab)
+    return who(layout)
 
 
-def who(tab: SystemTab) -> Updates:
+def who(layout: SystemLayout) -> Updates:
     """Whether somebody is signed in, read from Hugging Face's own store without asking the network."""
     from huggingface_hub import get_token
     from huggingface_hub.utils import get_stored_tokens
@@ -121,26 +158,14 @@ def who(tab: SystemTab) -> Updates:
     token = get_token()
     fixed = bool(os.environ.get("HF_TOKEN"))
     name = next((name for name, stored in get_stored_tokens().items() if stored == token), "")
-    said = "Not signed in. Only gated and private models need it."
+    message = "Not signed in. Only gated and private models need it."
     if token:
-        said = f"Signed in with the token “{name}”." if name else "Signed in."
+        message = f"Signed in with the token “{name}”." if name else "Signed in."
     if fixed:
-        said = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
+        message = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
     return {
-        tab.who: html.note_box(said),
-        tab.sign_in: gr.Button(visible=not token),
-        tab.sign_out: gr.Button(visible=bool(token) and not fixed),
-        tab.token: gr.Textbox(value="", visible=not token),
-    }
-
-
-def fill(tab: SystemTab, context: Context) -> Updates:
-    """What is known without waiting."""
-    runs = list_runs(context.workspace)
-    return {
-        **who(tab),
-        **notifications.fill(tab.away, context),
-        tab.versions: system_html.versions(),
-        tab.record: predicted_html.record(runs),
-        tab.disk: system_html.disk(runs),
+        layout.who: html.note_box(message),
+        layout.sign_in: gr.Button(visible=not token),
+        layout.sign_out: gr.Button(visible=bool(token) and not fixed),
+        layout.token: gr.Textbox(value="", visible=not token),
     }

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from app.ui.form import as_on_screen
 from app.ui.html import error_box, figure, note_box, number, text
+from app.ui.tokens import KEYS, tokens_html
 from core.sizes import show_bytes
-
-SHOWN_TOKENS = 1500
-_BLANK = re.compile(r"[ \n\t\r]")
-_VISIBLE = {
-    " ": '<i class="nb-space"> </i>',
-    "\n": '<i class="nb-newline"></i>\n',
-    "\t": '<i class="nb-tab">\t</i>',
-    "\r": '<i class="nb-return"></i>',
-}
 
 
 def preview(found: dict[str, Any]) -> str:
     """One row of the data as the model will see it, token by token; trained ones are coloured."""
-    tokens = found["tokens"]
     cut = "" if not found.get("truncated_here") else f", cut at {number(found['max_length'])}"
-    rest = len(tokens) - SHOWN_TOKENS
-    more = f'<p class="nb-muted">… and {number(rest)} more tokens.</p>' if rest > 0 else ""
     return (
         '<section class="nb-card nb-preview"><header><div><h3>What it will train on</h3>'
         f"<small>row {number(found['row'])} of {number(found['rows'])} · {number(found['length'])} tokens{cut} · "
-        f"{number(found['trained'])} count in the loss</small></div>"
-        '<span class="nb-keys"><span class="nb-key nb-c-trained"><i></i>trained on</span>'
-        '<span class="nb-key nb-c-given"><i></i>only read</span></span></header>'
-        f'<p class="nb-tokens">{"".join(token(each) for each in tokens[:SHOWN_TOKENS])}</p>{more}</section>'
+        f"{number(found['trained'])} count in the loss</small></div>{KEYS}</header>"
+        f"{tokens_html(found['tokens'])}</section>"
     )
-
-
-def token(found: dict[str, Any]) -> str:
-    """One token; its white space is made visible by the style sheet, so that copied text stays as it was."""
-    shown = _BLANK.sub(lambda blank: _VISIBLE[blank[0]], text(found["text"]))
-    kind = "nb-t" if found["trained"] else "nb-r"
-    share = f", counts {found['weight']:g}" if "weight" in found else ""
-    return f'<span class="{kind}" title="token {text(found["id"])}{share}">{shown}</span>'
 
 
 def check(found: dict[str, Any]) -> str:
     """What the check found, good or bad, for the place above the preview."""
     errors = "".join(error_box(as_on_screen(problem["message"])) for problem in found["errors"])
-    advice = "".join(note_box(as_on_screen(said)) for said in found.get("advice") or [])
+    advice = "".join(note_box(as_on_screen(message)) for message in found.get("advice") or [])
     figures = [*_model_figures(found), *_data_figures(found)]
     body = f'<div class="nb-figures">{"".join(figures)}</div>' if figures else ""
     word = '<span class="nb-state nb-finished">Ready</span>' if found["ok"] else state_bad()

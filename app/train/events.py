@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.data import row_html
 from app.train import check_html, code_consent
 from app.train import download as train_download
+from app.train.layout import TrainLayout
+from app.train.session import TrainSession, shown_run
 from app.ui import html as ui_html
 from app.ui import menus
 from app.ui.form import AS_RECOGNISED, DEFAULTS, explain, flat
+from app.ui.updates import Given, Updates
 from app.ui.upload import keep_files
 from core.data.samples import find_sample
 from core.errors import NibbleError
-from core.launch.start_from import find_start
+from core.launch.start_from import find_starting_adapter
 from core.recipe import Recipe, about_preset, load_recipe, make_recipe, named_in_preset, recipe_presets
 from core.runs.resume import resume
 from core.runs.store import Run
 from core.workspace import write_json
 
-if TYPE_CHECKING:
-    from app.train.layout import TrainTab
-
-Updates = dict[Any, Any]
 # What a recipe leaves as it stands on the form where its file does not name it.
 KEPT = ("model", "data.path", "budget")
 
@@ -36,17 +34,18 @@ KEPT = ("model", "data.path", "budget")
 class TrainEvents:
     """Each method parses, calls the engine once, and renders."""
 
-    def __init__(self, tab: TrainTab, context: Context) -> None:
-        self.tab = tab
-        self.context = context
-        self.consents = code_consent.Consents(tab.consent, context)
+    def __init__(self, layout: TrainLayout, context: Context, session: TrainSession) -> None:
+        self.layout, self.context, self.session = layout, context, session
+        self.parts, self.form = layout.form, layout.form.form
+        self.preview, self.run = layout.preview, layout.run
+        self.consents = code_consent.Consents(layout.preview.consent, context)
 
-    def start(self, given: dict[Component, Any]) -> Updates:
+    def start(self, given: Given) -> Updates:
         """Check the settings, make the run and queue it; what cannot work is said beside the button."""
         try:
-            return self._submit(self.context.recipe(self.tab.form.values(given)))
+            return self._submit(self.context.recipe(self.form.values(given)))
         except Exception as error:  # whatever it is, the person is looking here
-            return {self.tab.said: explain(error)}
+            return {self.parts.message: explain(error)}
 
     def try_it(self) -> Updates:
         """The first visit's one press: the quickstart recipe, started."""
@@ -54,16 +53,16 @@ class TrainEvents:
             recipe = load_recipe("quickstart")
             values = flat(recipe)
             write_json(self.context.form_file, values)
-            return {**self.tab.form.updates(values), **self._submit(recipe)}
+            return {**self.form.updates(values), **self._submit(recipe)}
         except Exception as error:  # whatever it is, the person is looking here
-            return {self.tab.said: explain(error)}
+            return {self.parts.message: explain(error)}
 
     def _submit(self, recipe: Recipe) -> Updates:
         from core.launch.submit import submit
 
         run = submit(recipe, self.context.workspace, self.context.supervisor, self._checked(recipe))
-        shown = {self.tab.side: gr.Tabs(selected="run"), self.tab.welcome: gr.Group(visible=False)}
-        return {self.tab.said: self._started(run), **shown}
+        shown = {self.layout.side: gr.Tabs(selected="run"), self.layout.welcome: gr.Group(visible=False)}
+        return {self.parts.message: self._started(run), **shown}
 
     def _started(self, run: Run) -> str:
         """What becomes of a run that has been handed over."""
@@ -85,103 +84,103 @@ class TrainEvents:
         """Ask the run on the screen to stop."""
         run = shown_run(self.context)
         try:
-            said = self.context.supervisor.stop(run) if run is not None else "Nothing is running."
+            message = self.context.supervisor.stop(run) if run is not None else "Nothing is running."
         except NibbleError as error:
-            said = str(error)
-        return {self.tab.said: ui_html.note_box(said), self.tab.stop: gr.Button("Stopping…", interactive=False)}
+            message = str(error)
+        return {self.parts.message: ui_html.note_box(message), self.run.stop: gr.Button("Stopping…", interactive=False)}
 
     def end_now(self) -> Updates:
         """End the run on the screen without waiting for it."""
         run = shown_run(self.context)
         try:
-            said = ui_html.note_box(self.context.supervisor.kill(run)) if run is not None else ""
+            message = ui_html.note_box(self.context.supervisor.kill(run)) if run is not None else ""
         except NibbleError as error:
-            said = ui_html.error_box(str(error))
-        return {self.tab.said: said}
+            message = ui_html.error_box(str(error))
+        return {self.parts.message: message}
 
     def resume(self) -> Updates:
         """Let the run on the screen go on from its last checkpoint."""
         run = shown_run(self.context)
         try:
-            said = self._started(resume(run, self.context.supervisor)) if run is not None else ""
+            message = self._started(resume(run, self.context.supervisor)) if run is not None else ""
         except NibbleError as error:
-            said = ui_html.error_box(str(error))
-        return {self.tab.said: said}
+            message = ui_html.error_box(str(error))
+        return {self.parts.message: message}
 
     def download(self) -> Updates:
         """Begin to download the model, or stop that."""
-        self.context.downloads.press()
-        return train_download.updates(self.context.downloads, self.tab.download)
+        self.session.downloads.press()
+        return train_download.updates(self.session.downloads, self.parts.download)
 
     def keep(self, paths: list[str] | None) -> Updates:
         """Copy the uploaded files into the workspace at once, and choose them."""
-        data = self.tab.form.fields["data.path"]
+        data = self.form.fields["data.path"]
         try:
             kept = keep_files(self.context.workspace, paths)
         except NibbleError as error:
-            return {self.tab.said: explain(error), self.tab.upload: None}
+            return {self.parts.message: explain(error), self.parts.upload: None}
         self._remember({**AS_RECOGNISED, "data.path": kept})
         offered = menus.datasets(self.context.workspace)
-        chosen = {data: gr.Dropdown(choices=offered, value=kept), self.tab.upload: None, self.tab.said: ""}
+        chosen = {data: gr.Dropdown(choices=offered, value=kept), self.parts.upload: None, self.parts.message: ""}
         return {**chosen, **self.read_anew()}
 
     def read_anew(self) -> Updates:
         """Another dataset: what was corrected by hand was meant for the one before."""
-        return self.tab.form.updates(AS_RECOGNISED)
+        return self.form.updates(AS_RECOGNISED)
 
     def fill_from(self, name: str | None) -> Updates:
         """Put a recipe's settings on the screen, and what it is for; model and data only where it names them."""
         if name not in recipe_presets():
-            return {self.tab.about: ""}
+            return {self.parts.about: ""}
         own = named_in_preset(name)
         values = {key: value for key, value in flat(load_recipe(name)).items() if key in own or key not in KEPT}
         self._remember(values)
         about = ui_html.note_box(about_preset(name))
-        return {**self.tab.form.updates(values), self.tab.about: about, self.tab.said: ""}
+        return {**self.form.updates(values), self.parts.about: about, self.parts.message: ""}
 
     def begin_from(self, key: str | None) -> Updates:
         """Put the settings of the adapter that is to be trained further on the screen, and say which they are."""
-        form = self.tab.form
+        form = self.form
         if not key:
-            return {self.tab.said: ""}
+            return {self.parts.message: ""}
         try:
-            start = find_start(key, self.context.workspace)
+            start = find_starting_adapter(key, self.context.workspace)
         except NibbleError as error:
-            return {self.tab.said: explain(error)}
+            return {self.parts.message: explain(error)}
         values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
         self._remember(values)
-        said = f"“{start.voice.label}” is trained further as it is: {start.said()}, over {start.voice.model}."
+        message = f"“{start.source.label}” is trained further as it is: {start.summary()}, over {start.source.model}."
         menu = gr.Dropdown(choices=menus.starts(self.context.workspace), value=key)
         shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
-        return {**shown, self.tab.said: ui_html.note_box(said)}
+        return {**shown, self.parts.message: ui_html.note_box(message)}
 
-    def remember(self, given: dict[Component, Any]) -> None:
+    def remember(self, given: Given) -> None:
         """Keep what stands on the screen, so that a reload finds it again."""
-        self._remember(self.tab.form.values(given))
+        self._remember(self.form.values(given))
 
     def _remember(self, values: dict[str, Any]) -> None:
-        self.tab.form.keep(self.context.form_file, values)
+        self.form.keep(self.context.form_file, values)
 
-    def look(self, given: dict[Component, Any]) -> Iterator[Updates]:
+    def look(self, given: Given) -> Iterator[Updates]:
         """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""
-        yield {self.tab.check: ui_html.busy("Looking at the model and the data…")}
+        yield {self.preview.check: ui_html.busy("Looking at the model and the data…")}
         try:
-            recipe = self.context.recipe(self.tab.form.values(given)).model_dump()
+            recipe = self.context.recipe(self.form.values(given)).model_dump()
         except NibbleError as error:
-            yield {self.tab.check: explain(error)}
+            yield {self.preview.check: explain(error)}
             return
-        html, _ = self._preview(recipe, given[self.tab.row])
-        yield {self.tab.preview: html}
+        html, _ = self._preview(recipe, given[self.preview.pager.row])
+        yield {self.preview.row: html}
         try:
-            found = self.context.data.beside("check", recipe=recipe)
-            self.context.downloads.offer(recipe["model"], found.get("model", {}).get("download_bytes", 0))
+            found = self.session.data.beside("check", recipe=recipe)
+            self.session.downloads.offer(recipe["model"], found.get("model", {}).get("download_bytes", 0))
             if found["ok"] and found["data"]["stage"] != "done":  # large: `tick` goes on from here
-                self.context.data.await_report(make_recipe(recipe))
-            yield {self.tab.check: check_html.check(found), **self._consent(recipe["model"], found)}
+                self.session.data.await_report(make_recipe(recipe))
+            yield {self.preview.check: check_html.check(found), **self._consent(recipe["model"], found)}
             if found["ok"] and not html:  # it was being read
-                yield {self.tab.preview: self._preview(recipe, given[self.tab.row])[0]}
+                yield {self.preview.row: self._preview(recipe, given[self.preview.pager.row])[0]}
         except Exception as error:  # whatever it is, the person is looking here
-            yield {self.tab.check: explain(error)}
+            yield {self.preview.check: explain(error)}
 
     def _consent(self, model: str, found: dict[str, Any]) -> Updates:
         return self.consents.show(model) if found.get("needs_consent") else self.consents.hide()
@@ -189,32 +188,26 @@ class TrainEvents:
     def agree(self) -> Updates:
         """Let the code that was shown run; then everything is looked at anew."""
         try:
-            return {self.tab.read: f"agreed {self.consents.agree()}", **self.consents.hide()}
+            return {self.layout.read: f"agreed {self.consents.agree()}", **self.consents.hide()}
         except Exception as error:  # whatever it is, the person is looking here
-            return {self.tab.check: explain(error)}
+            return {self.preview.check: explain(error)}
 
-    def turn(self, given: dict[Component, Any]) -> Updates:
+    def turn(self, given: Given) -> Updates:
         """Show another row."""
         try:
-            recipe = self.context.recipe(self.tab.form.values(given)).model_dump()
+            recipe = self.context.recipe(self.form.values(given)).model_dump()
         except NibbleError as error:
-            return {self.tab.check: explain(error)}
-        html, row = self._preview(recipe, given[self.tab.row])
-        return {self.tab.preview: html, self.tab.row: row}
+            return {self.preview.check: explain(error)}
+        html, row = self._preview(recipe, given[self.preview.pager.row])
+        return {self.preview.row: html, self.preview.pager.row: row}
 
     def _preview(self, recipe: dict[str, Any], row: float | None) -> tuple[str, int]:
         wanted = int(row or 1)
         try:
-            found = self.context.data.beside("preview", recipe=recipe, row=wanted)
+            found = self.session.data.beside("preview", recipe=recipe, row=wanted)
         except NibbleError:  # the check above says the same sentence, once
             return "", wanted
         if "waiting" in found:
             return "", wanted
         shown = row_html.row if found.get("reason") else check_html.preview
         return shown(found), int(found["row"])
-
-
-def shown_run(context: Context) -> Run | None:
-    """The run that the Train tab shows: the one at work, else the one that waits, else the one that ended last."""
-    runs = context.supervisor
-    return runs.current() or next(iter(runs.queued()), None) or runs.ended_last()

@@ -10,7 +10,8 @@ from gradio.components import Component
 from app.train import code_consent
 from app.train import download as train_download
 from app.ui import html
-from app.ui.form import DEFAULTS, QUICK, build_advanced, build_field
+from app.ui.form import DEFAULTS, QUICK, Form, build_advanced, build_field
+from app.ui.pager import RowPager, build_pager
 from app.ui.upload import drop_area
 from core.recipe import help_text
 
@@ -19,12 +20,12 @@ SMALLEST_BUDGET = 0.1
 
 @dataclass(frozen=True)
 class FormParts:
-    """The form's components: fields by setting, the recipes' menu and what it is about, what is said below Start.
+    """What stands on the form: the settings, the recipes' menu and what it is about, what is said below Start.
 
     `scale` is the strip under the budget's slider.
     """
 
-    fields: dict[str, Component]
+    form: Form
     download: train_download.DownloadParts
     upload: gr.File
     preset: gr.Dropdown
@@ -32,7 +33,7 @@ class FormParts:
     scale: gr.HTML
     start: gr.Button
     held: gr.HTML
-    said: gr.HTML
+    message: gr.HTML
 
 
 def build_form() -> FormParts:
@@ -78,17 +79,21 @@ def build_form() -> FormParts:
         scale = gr.HTML(elem_classes="nb-slot")
     start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
     held = gr.HTML(elem_classes="nb-slot nb-said")
-    said = gr.HTML(elem_classes="nb-slot nb-said")
-    return FormParts(fields, download, upload, preset, about, scale, start, held, said)
+    message = gr.HTML(elem_classes="nb-slot nb-said")
+    return FormParts(Form(fields), download, upload, preset, about, scale, start, held, message)
 
 
-def build_preview() -> tuple[gr.HTML, code_consent.ConsentParts, gr.HTML, gr.Number, gr.Button, gr.Button]:
-    """What the check found, the code that a model wants to run, the row, and how to turn to another."""
+@dataclass(frozen=True)
+class PreviewParts:
+    """What the check found, the code that a model wants to run, and a row of the data with how to turn to another."""
+
+    check: gr.HTML
+    consent: code_consent.ConsentParts
+    row: gr.HTML
+    pager: RowPager
+
+
+def build_preview() -> PreviewParts:
+    """Lay it out."""
     check = gr.HTML(html.busy("Looking at the model and the data…"), elem_classes="nb-slot")
-    asked = code_consent.build()
-    preview = gr.HTML(elem_classes="nb-slot")
-    with gr.Row(elem_classes="nb-pager"):
-        before = gr.Button("‹ Row before", size="sm")
-        row = gr.Number(1, label="Row", show_label=False, container=False, precision=0, min_width=80, scale=0)
-        after = gr.Button("Next row ›", size="sm")
-    return check, asked, preview, row, before, after
+    return PreviewParts(check, code_consent.build(), gr.HTML(elem_classes="nb-slot"), build_pager())

@@ -1,24 +1,23 @@
-"""What the form and the plan do to one another: a change is planned, and a way of the plan is set on the form."""
+"""What the form and the plan do to one another: a change is planned, and what the plan offers is set on the form."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.server.event_validation import pressed
+from app.train.plan_session import PlanSession
 from app.ui.form import Form, explain
+from app.ui.updates import Given, Seen, Updates, is_new
 from core.errors import NibbleError, RecipeError
 from core.recipe import make_recipe, with_overrides
 from core.sizes import GIB, parse_size
 from core.system.hardware import device
 
-Updates = dict[Any, Any]
 # No more of YAML than a plan ever offers: 'lora.rank=16', 'budget=7.5GiB', 'lora.targets=q_v'.
 _CHANGE = re.compile(r"[a-z_.]{1,60}=[\w.%-]{1,60}", re.ASCII)
 
@@ -26,21 +25,19 @@ _CHANGE = re.compile(r"[a-z_.]{1,60}=[\w.%-]{1,60}", re.ASCII)
 class PlanEvents:
     """What happens when a setting changes, and on a press in the plan. `said` is where a refusal is told."""
 
-    def __init__(self, form: Form, said: gr.HTML, context: Context) -> None:
-        self.form = form
-        self.said = said
-        self.context = context
+    def __init__(self, form: Form, message: gr.HTML, context: Context, plans: PlanSession) -> None:
+        self.form, self.message, self.context, self.plans = form, message, context, plans
 
-    def look(self, given: Mapping[Component, Any]) -> str:
+    def look(self, given: Given) -> str:
         """Have what stands on the form planned. Returns at once, with the last plan greyed; `tick` brings the next."""
         try:
-            self.context.plans.look(self.context.recipe(self.form.values(given)))
+            self.plans.look(self.context.recipe(self.form.values(given)))
         except NibbleError as error:
-            self.context.plans.refuse(str(error))
-        return self.context.plans.html()
+            self.plans.refuse(str(error))
+        return self.plans.html()
 
     def use(self, event: gr.EventData) -> Updates:
-        """Set on the form what a way changes, and keep it."""
+        """Set on the form what the plan offers to change, and keep it."""
         try:
             change = pressed(event, "change")
             if not _CHANGE.fullmatch(change):
@@ -50,9 +47,9 @@ class PlanEvents:
                 raise RecipeError(f"{key}: there is no such setting.")
             make_recipe({key: value})
         except NibbleError as error:
-            return {self.said: explain(error)}
+            return {self.message: explain(error)}
         self.form.keep(self.context.form_file, {key: value})
-        return {**self.form.updates({key: value}), self.said: ""}
+        return {**self.form.updates({key: value}), self.message: ""}
 
 
 def setting(change: str) -> tuple[str, Any]:
@@ -70,10 +67,7 @@ def setting(change: str) -> tuple[str, Any]:
     return key, value
 
 
-def tick(shown: gr.HTML, context: Context, seen: dict[str, str]) -> Updates:
+def tick(shown: gr.HTML, plans: PlanSession, seen: Seen) -> Updates:
     """The plan, where this browser has not seen it as it is. A look draws by itself: after one it is due."""
-    mark = f"{context.plans.turn} {context.plans.html()}"
-    if seen.get("plan") == mark:
-        return {}
-    seen["plan"] = mark
-    return {shown: context.plans.html()}
+    html = plans.html()
+    return {shown: html} if is_new(seen, "plan", (plans.turn, html)) else {}

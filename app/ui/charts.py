@@ -13,12 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.run_view.series import Curves, Point, Series
 from app.ui.html import duration, text
-from core.sizes import GIB, MIB
+from app.ui.series import Point, Series
 
 WIDTH, HEIGHT = 480, 264
-FAR_BUDGET, HEADROOM = 3.0, 1.08
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
 _ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
@@ -87,67 +85,6 @@ def _points(points: Sequence[Point], axes: Axes) -> str:
     return "".join([f"L{_x(x, axes):.1f} {_y(y, axes):.1f}" for x, y in points])
 
 
-def loss_chart(curves: Curves, ink: Ink | None = None, total: int | None = None) -> str:
-    """Training loss, raw and smoothed, with the evaluations as points. Empty text before there is a value.
-
-    `total` is the number of steps of a run that goes on.
-    """
-    series = (curves.loss, curves.smooth, curves.evaluation)
-    found = [each for each in series if each.points]
-    if not found:
-        return ""
-    lines = [
-        Line.of("train", "raw", curves.loss),
-        Line.of("train, smoothed", "smooth", curves.smooth),
-        Line.of("evaluation", "eval", curves.evaluation),
-    ]
-    last = max(1.0, max(each.all()[-1][0] for each in found))
-    end = last if total is None else min(round_up(last), max(float(total), last))
-    heights = padded(min(each.low for each in found), max(each.high for each in found))
-    return _figure("Loss", lines, Axes("step", "loss (nats per token)", (0.0, end), heights), ink)
-
-
-def memory_chart(
-    curves: Curves,
-    kind: str,
-    budget_bytes: int | None,
-    predicted_bytes: int | None = None,
-    ink: Ink | None = None,
-    goes_on: bool = False,
-) -> str:
-    """Memory over time, with the predicted peak and the budget as lines.
-
-    `kind` is the device's; a CPU has resident memory only.
-    """
-    names = {
-        "allocated_bytes": ("tensors", "allocated"),
-        "reserved_bytes": ("reserved by torch", "reserved"),
-        "process_bytes": ("resident memory" if kind == "cpu" else "used by the process", "used"),
-    }
-    found = {column: curves.memory[column] for column in names if column in curves.memory}
-    if not found:
-        return ""
-    top = max([*(series.high for series in found.values()), predicted_bytes or 0])
-    unit, name = (GIB, "GiB") if top >= GIB / 2 else (MIB, "MiB")
-    top = round_up(top / unit) * unit
-    lines = [Line.of(*names[column], series) for column, series in found.items()]
-    last = max(1.0, max(series.all()[-1][0] for series in found.values()))
-    end = round_up_time(last) if goes_on else last
-    ceiling = top * 1.6
-    far = False
-    if predicted_bytes:
-        level = float(predicted_bytes)
-        lines.append(Line(f"predicted {level / unit:.3g} {name}", "predicted", (), ((0.0, level), (end, level))))
-    if budget_bytes:
-        # A budget far above the use would press the curve flat: then its line is put at the top, and says so.
-        far = budget_bytes > FAR_BUDGET * top
-        shown = ceiling / HEADROOM if far else float(budget_bytes)
-        ceiling = shown * HEADROOM
-        lines.append(Line(f"budget {budget_bytes / unit:.3g} {name}", "budget", (), ((0.0, shown), (end, shown))))
-    axes = Axes("time since the start", f"memory ({name})", (0.0, end), (0.0, ceiling), x_kind="time", y_unit=unit)
-    return _figure("Memory", lines, axes, ink, "the budget is above this scale" if far else "")
-
-
 def tick_step(span: float, about: int = 5) -> float:
     """A round number that goes into `span` some `about` times."""
     rough = span / about
@@ -197,7 +134,8 @@ def padded(low: float, high: float) -> Point:
     return bottom, math.ceil((high + room) / step) * step
 
 
-def _figure(title: str, lines: Sequence[Line], axes: Axes, ink: Ink | None, remark: str = "") -> str:
+def figure(title: str, lines: Sequence[Line], axes: Axes, ink: Ink | None, remark: str = "") -> str:
+    """A chart with its title and a key for each of `lines` that has points."""
     drawn = [line for line in lines if line.settled or line.unsettled]
     keys = "".join(f'<span class="nb-key nb-c-{line.style}"><i></i>{text(line.name)}</span>' for line in drawn)
     return (

@@ -15,9 +15,12 @@ import gradio as gr
 from gradio.components import Component
 
 from app.ui.html import error_box, fault_box
+from core.data.formats.layouts import FORMATS
 from core.errors import NibbleError
-from core.recipe import Recipe, choices_of, help_text, make_recipe
-from core.sizes import GIB, parse_size
+from core.memory.budget import Budget
+from core.recipe import Recipe, help_text, make_recipe
+from core.sizes import GIB
+from core.step.optimizer import OPTIMIZERS
 from core.system.hardware import device
 from core.text.encodings import ENCODINGS
 from core.workspace import read_json, write_json
@@ -105,6 +108,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("evaluation.prompts", "Sample prompts", "lines"),
     ),
 }
+FIELDS = {field.key: field for fields in (QUICK, *ADVANCED.values()) for field in fields}
 # Texts that may be left empty, which the recipe calls None.
 EMPTY_IS_NONE = {"name", "data.split", "data.config", "lora.start_from"}
 WORDS: dict[str, dict[Any, str]] = {
@@ -121,14 +125,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "quantization.bits": {4: "4 (QLoRA)", 8: "8 (LLM.int8)", 16: "16 (plain LoRA)"},
     "quantization.type": {"nf4": "NF4", "fp4": "FP4"},
-    "train.optimizer": {
-        "auto": "Auto",
-        "paged_adamw_32bit": "Paged AdamW, 32 bits",
-        "paged_adamw_8bit": "Paged AdamW, 8 bits",
-        "paged_lion_32bit": "Paged Lion, 32 bits",
-        "paged_lion_8bit": "Paged Lion, 8 bits",
-        "adamw": "Plain AdamW",
-    },
+    "train.optimizer": {"auto": "Auto", **{each.name: each.label for each in OPTIMIZERS.values()}},
     "train.schedule": {
         "constant": "Constant",
         "constant_with_warmup": "Constant after a warm-up",
@@ -143,20 +140,7 @@ WORDS: dict[str, dict[Any, str]] = {
     },
     "train.packing": {"auto": "Auto", "off": "Off"},
     "train.gradient_checkpointing": {"auto": "Auto", "on": "On", "off": "Off"},
-    "data.format": {
-        "auto": "Auto: recognise it",
-        "messages": "Messages (role, content)",
-        "sharegpt": "ShareGPT and chat exports (from, value)",
-        "alpaca": "Alpaca (instruction, output)",
-        "dolly": "Dolly (instruction, response)",
-        "prompt-completion": "Prompt and completion",
-        "question-answer": "Question and answer",
-        "preference": "Preference pairs (chosen, rejected)",
-        "kto": "KTO (labelled replies)",
-        "guanaco": "Turns marked in one text (### Human, <|im_start|>)",
-        "text": "Plain text",
-        "mapping": "Columns by hand",
-    },
+    "data.format": FORMATS,
     "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
     "data.named_splits": {
         "honour": "As named",
@@ -232,7 +216,8 @@ def gib(budget: str | None) -> Any:
     """A recipe's budget as the slider shows it; where there is none the slider stays as it is."""
     if budget is None or not any(digit in budget for digit in "123456789"):  # 0 was on the slider once
         return gr.skip()
-    return round(parse_size(budget, device().total_bytes) / GIB, 2)
+    here = device()
+    return round(Budget.of(budget, here.total_bytes, here.free_bytes).bytes / GIB, 2)
 
 
 def possible(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,8 +282,7 @@ def build_field(field: Field) -> Component:
 
 
 def _choices(key: str) -> list[tuple[str, Any]]:
-    words = WORDS[key]
-    return [(words[value], value) for value in choices_of(key)]
+    return [(words, value) for value, words in WORDS[key].items()]
 
 
 def build_advanced() -> dict[str, Component]:
@@ -311,8 +295,7 @@ def build_advanced() -> dict[str, Component]:
     return made
 
 
-_LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for field in fields}
-_LABELS["data.mapping.roles"] = "Speakers' names"
+_LABELS = {key: field.label for key, field in FIELDS.items()} | {"data.mapping.roles": "Speakers' names"}
 _DOTTED = "|".join(rf"\b{re.escape(key)}\b" for key in sorted(_LABELS, key=len, reverse=True) if "." in key)
 # A setting, and the value that a sentence gives to it: 'set data.named_splits to ignore'.
 _KEYS = re.compile(rf"({_DOTTED}|^budget(?=:))(?:( to | is )([a-z0-9_-]+)\b)?")

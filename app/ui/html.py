@@ -38,11 +38,20 @@ def error_box(message: str, details: str = "") -> str:
     return f'<div class="nb-box nb-error" role="alert"><span>{text(message)}</span>{more}</div>'
 
 
-def fault_box(error: Exception) -> str:
-    """An error that nobody foresaw: it is shown with its traceback folded, which is printed for the log too."""
+def unforeseen(error: Exception) -> str:
+    """The sentence for an error that nobody foresaw. Its traceback is printed for the log."""
     traceback.print_exception(error)
-    said = f"This should not have happened ({telling_line(error, kind=True)}). Please report it with the details."
-    return error_box(said, "".join(traceback.format_exception(error)))
+    return f"This should not have happened ({telling_line(error, kind=True)}). Please report it."
+
+
+def traceback_of(error: Exception) -> str:
+    """An error's traceback as text."""
+    return "".join(traceback.format_exception(error))
+
+
+def fault_box(error: Exception) -> str:
+    """An error that nobody foresaw, with its traceback folded."""
+    return error_box(unforeseen(error), traceback_of(error))
 
 
 def note_box(message: str) -> str:

@@ -9,7 +9,7 @@ from core.basemodel.find import model_choices
 from core.data.samples import samples
 from core.data.store import kept_datasets
 from core.recipe import load_recipe, recipe_presets
-from core.runs.chat_models import voices
+from core.runs.chat_models import list_chat_models
 from core.runs.find import list_runs
 from core.workspace import Workspace
 
@@ -44,14 +44,14 @@ def starts(workspace: Workspace) -> Choices:
     """What a run can start from: a fresh adapter, or one that there is, by the keys of core/runs/chat_models.py."""
     return [
         ("A fresh adapter", ""),
-        *((label, key) for label, key in talkers(workspace) if not key.startswith("base:")),
+        *((label, key) for label, key in chat_models(workspace) if not key.startswith("base:")),
     ]
 
 
-def talkers(workspace: Workspace) -> Choices:
+def chat_models(workspace: Workspace) -> Choices:
     """Whom one can talk to, by the keys of core/runs/chat_models.py; runs also with when they were made."""
     made = {f"run:{run.id}": date(run.created) for run in list_runs(workspace)}
     return [
-        (f"{voice.label} · {made[voice.key]}" if voice.key in made else voice.label, voice.key)
-        for voice in voices(workspace)
+        (f"{model.label} · {made[model.key]}" if model.key in made else model.label, model.key)
+        for model in list_chat_models(workspace)
     ]

@@ -13,12 +13,14 @@ import yaml
 
 from core.basemodel.architectures import needs_code
 from core.basemodel.headers import TensorShape, read_header
-from core.basemodel.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, is_plain, look_up
+from core.basemodel.hub import INDEX, SINGLE, HubFile, bytes_here, cache_folder, fetch_small, look_up
 from core.catalogue.facts import model_facts
 from core.errors import ModelError
 from core.untrusted.model_files import read_settings, refuse_config, refuse_oversized
+from core.untrusted.paths import is_plain
 from core.workspace import PRESETS, ROOT, Workspace, as_path
 
+TEMPLATE_FILE = "chat_template.jinja"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.safetensors")
 _TOKENIZER = re.compile(r"tokenizer|tekken|vocab|spiece|sentencepiece|spm|merges")

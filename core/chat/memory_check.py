@@ -1,10 +1,10 @@
-"""Whether a base finds room before it is loaded: said in a sentence, not by running out. Imports no torch."""
+"""Checks that a base fits into memory before it is loaded; an error says what to do. Imports no torch."""
 
 from __future__ import annotations
 
 from core.basemodel.find import FoundModel
 from core.errors import ModelError
-from core.memory.budget import CUDA_CONTEXT_BYTES, NF4_BITS, NF4_DOUBLE_BITS
+from core.memory.budget import CUDA_CONTEXT_BYTES, weight_bytes
 from core.recipe import QuantizationSettings
 from core.runs.queue import at_work
 from core.runs.store import Run
@@ -13,17 +13,11 @@ from core.system.hardware import Device
 from core.workspace import Workspace
 
 
-def needed_bytes(found: FoundModel, settings: QuantizationSettings, compute_bytes: int) -> int:
-    """Bytes of the weights as they are held; what is not quantised takes `compute_bytes` a number."""
-    bits = {4: NF4_DOUBLE_BITS if settings.double else NF4_BITS, 8: 8.0, 16: 8.0 * compute_bytes}[settings.bits]
-    return int(sum(each.elements * (bits / 8 if each.quantised else compute_bytes) for each in found.tensors))
-
-
 def refuse_without_room(
     found: FoundModel, settings: QuantizationSettings, compute_bytes: int, device: Device, workspace: Workspace
 ) -> None:
-    """Raise ModelError where `device` has too little free for the base, with what a run at work will yet take."""
-    needed = needed_bytes(found, settings, compute_bytes) + (CUDA_CONTEXT_BYTES if device.kind == "cuda" else 0)
+    """Raise ModelError where `device` has too little free for the base and for what an active run will still take."""
+    needed = weight_bytes(found, settings, compute_bytes) + (CUDA_CONTEXT_BYTES if device.kind == "cuda" else 0)
     run = at_work(workspace)
     free = max(0, device.free_bytes - (_still_to_come(run, device) if run else 0))
     if needed > free:
@@ -31,7 +25,7 @@ def refuse_without_room(
 
 
 def no_room(label: str, free_bytes: int, run: Run | None, what: str = "takes more memory than there is") -> ModelError:
-    """The sentence: what it takes, what is free, and what to do. `run` is the one at work beside it."""
+    """The error: what it takes, what is free, and what to do. `run` is the one that trains meanwhile."""
     beside = f" beside the run “{run.name}”, which trains" if run else ""
     do = "Wait until that has ended, stop it" if run else "Close what else uses the memory"
     return ModelError(
@@ -40,6 +34,6 @@ def no_room(label: str, free_bytes: int, run: Run | None, what: str = "takes mor
 
 
 def _still_to_come(run: Run, device: Device) -> int:
-    """What `run` is predicted to take at its peak beyond all that is used now, in bytes."""
+    """Bytes that `run` is predicted to take at its peak beyond what is used now."""
     predicted = (run.plan().get("peak_bytes") or {}).get("process") or 0
     return max(0, int(predicted) - (device.total_bytes - device.free_bytes))

@@ -49,10 +49,11 @@ def _recipe(options: argparse.Namespace) -> Any:
 
 def _check(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
+    from core.data.cache import PreparedCache
     from core.data.check import check
-    from core.data.check.training import training_for
-    from core.launch.submit import locate
+    from core.data.locate import locate
     from core.model.load import load_tokenizer
+    from core.preflight.training import training_for
 
     workspace, recipe = Workspace.open(options.data_dir), _recipe(options)
     found = find_model(recipe.model)
@@ -63,6 +64,7 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
         training_for(recipe, workspace, found),
         progress=_tell_progress(),
         exact=not options.sample,
+        cache=PreparedCache.of(workspace.path),
     ).as_json()
     if not options.json:
         _print(report)
@@ -72,11 +74,11 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
 def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     from core.basemodel.find import find_model
     from core.data.dataset import load
+    from core.data.locate import locate
     from core.data.preview import show_row
     from core.data.rendering.render import Renderer
     from core.data.rendering.template import Unrenderable
     from core.errors import DataError
-    from core.launch.submit import locate
     from core.model.load import load_tokenizer
 
     recipe = _recipe(options)
@@ -100,13 +102,13 @@ def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _tell_progress() -> Callable[[str, float], None]:
-    told = [""]
+    shown = [""]
 
     def tell(stage: str, share: float) -> None:
         line = f"{'Reading' if stage == 'reading' else 'Counting tokens'}: {share:.0%}"
-        if line != told[0] and sys.stderr.isatty():
+        if line != shown[0] and sys.stderr.isatty():
             print(f"\r{line}  ", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
-        told[0] = line
+        shown[0] = line
 
     return tell
 

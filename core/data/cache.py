@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -12,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from core.data.changes import sha256_of
 
 # All entries together; those that were used longest ago go first.
 MOST_BYTES = 5 * 2**30
@@ -100,12 +101,3 @@ class PreparedCache:
 
 def _size(entry: Path) -> int:
     return sum(file.stat().st_size for file in entry.iterdir())
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,22 +8,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.data.cache import PreparedCache, sha256_of
+from core.data.cache import PreparedCache
+from core.data.changes import content_hash, sha256_of_all
 from core.data.conversation import Conversation, Dropped
-from core.data.dataset import load
+from core.data.dataset import Loaded, load
 from core.data.rendering.render import RenderedRows, RenderedSet, render_all
 from core.data.rendering.template import Template
 from core.data.split import keys_for_rows
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # What was made in less is made anew each time: nobody waits for it.
 KEPT_FROM_SECONDS = 1.0
 LONGEST_QUESTION = 200
+# What decides how rows are read and rendered, below the folder `core`.
+_DECIDING = ("data", "text", "untrusted")
 # Settings that name the data, whose content counts, or come after rendering.
 _NOT_IN_KEY = {"path", "eval_fraction", "eval_max_rows"}
 _ABOUT = b"nibble"
@@ -31,7 +35,7 @@ _ABOUT = b"nibble"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset's rendered rows, and what is told of its file.
+    """A dataset's rendered rows, and what a run is told about them.
 
     For each of `rendered.usable` its conversation's key (core/data/split.py), whether the data itself holds it out
     (`named`), and its first question, where that is short. `seconds` is how long it took to read it back; None where
@@ -50,24 +54,25 @@ def prepare_data(
     file: Path,
     settings: DataSettings,
     tokenizer: Any,
-    pantry: PreparedCache | None,
+    kept: PreparedCache | None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Prepared:
-    """The dataset at `file` ready for `tokenizer`: from `pantry`, if it was made before; else made, and kept there.
+    """The dataset at `file` ready for `tokenizer`: from `kept`, if it was made before; else made, and kept there.
 
     `tokenizer` gets the template of the settings. Raises DataError as `load` does.
     """
     started = time.monotonic()
     Template(tokenizer, settings)
-    key = key_of(file, settings, tokenizer) if pantry is not None else None
-    if pantry is not None and key is not None:
-        batch = pantry.take(key)
-        if batch is not None:
-            return _unpack(batch, started)
-    made = _make(file, settings, tokenizer, say)
-    slow = time.monotonic() - started >= KEPT_FROM_SECONDS
-    if pantry is not None and key is not None and slow and len(made.rendered.usable):
-        _keep(pantry, key, made)
+    key = key_of(file, settings, tokenizer) if kept is not None else None
+    batch = kept.take(key) if kept is not None and key is not None else None
+    if batch is not None:
+        return _unpack(batch, started)
+    say("Reading the data.")
+    loaded = load(file, settings)
+    say("Turning the data into tokens.")
+    made = prepared_from(loaded, render_all(tokenizer, loaded, settings))
+    if kept is not None and key is not None:
+        keep(kept, key, made, time.monotonic() - started)
     return made
 
 
@@ -81,7 +86,7 @@ def key_of(file: Path, settings: DataSettings, tokenizer: Any) -> str | None:
     import transformers
 
     try:
-        content, spelt = _hash_of(file), tokenizer.backend_tokenizer.to_str()
+        content, spelt = [file.name, content_hash(file)], tokenizer.backend_tokenizer.to_str()
     except Exception:  # a file that cannot be read; of a tokenizer with parts of its own the library says no more
         return None
     template = str(tokenizer.chat_template)
@@ -91,33 +96,29 @@ def key_of(file: Path, settings: DataSettings, tokenizer: Any) -> str | None:
         hashlib.sha256(spelt.encode()).hexdigest(),
         [type(tokenizer).__name__, template, str(tokenizer.special_tokens_map)],
         date.today().isoformat() if "strftime_now" in template else "",
-        [tokenizers.__version__, transformers.__version__, _hash_of(Path(__file__).parent, "*.py")],
+        [tokenizers.__version__, transformers.__version__, _code_hash()],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _hash_of(path: Path, pattern: str = "*") -> str:
-    """Of the names and contents of a file, or of all files below a folder."""
-    files = sorted(each for each in path.rglob(pattern) if each.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for each in files:
-        digest.update(f"{each.relative_to(path.parent).as_posix()}\n{sha256_of(each)}\n".encode())
-    return digest.hexdigest()
+@cache
+def _code_hash() -> str:
+    """Of the code, and of the data that it reads, by which rows become tokens."""
+    core = Path(__file__).parent.parent
+    files = [each for name in _DECIDING for each in (core / name).rglob("*") if each.is_file()]
+    return sha256_of_all((each, each.relative_to(core).as_posix()) for each in files if each.suffix != ".pyc")
 
 
-def _make(file: Path, settings: DataSettings, tokenizer: Any, say: Callable[[str], None]) -> Prepared:
-    say("Reading the data.")
-    conversations = load(file, settings)
-    say("Turning the data into tokens.")
-    rendered = render_all(tokenizer, conversations, settings)
+def prepared_from(loaded: Loaded, rendered: RenderedSet) -> Prepared:
+    """What a run asks of a dataset, once it is read and rendered."""
     rows = rendered.usable.rows
-    problem_of = {each.row: _question(each) for each in conversations.usable}
+    question_of = {each.row: _question(each) for each in loaded.usable}
     return Prepared(
         rendered,
-        [f"{finding.message} {finding.mend}".strip() for finding in conversations.findings],
-        keys_for_rows(rows, conversations.usable),
-        conversations.held_out.holds(rows).tolist(),
-        [problem_of[row] for row in rows],
+        [f"{finding.message} {finding.mend}".strip() for finding in loaded.findings],
+        keys_for_rows(rows, loaded.usable),
+        loaded.held_out.holds(rows).tolist(),
+        [question_of[row] for row in rows],
     )
 
 
@@ -126,8 +127,12 @@ def _question(conversation: Conversation) -> str | None:
     return asked if 0 < len(asked) <= LONGEST_QUESTION else None
 
 
-def _keep(pantry: PreparedCache, key: str, made: Prepared) -> None:
+def keep(kept: PreparedCache, key: str, made: Prepared, seconds: float) -> None:
+    """Keep under `key` what took so many seconds to make; nothing where that was little, or no row is usable."""
     import pyarrow as pa
+
+    if seconds < KEPT_FROM_SECONDS or not made.rendered.usable:
+        return
 
     def lists(values: Sequence[Any]) -> Any:
         return pa.LargeListArray.from_arrays(pa.array(np.asarray(usable.starts)), pa.array(np.asarray(values)))
@@ -150,7 +155,7 @@ def _keep(pantry: PreparedCache, key: str, made: Prepared) -> None:
         "findings": made.findings,
     }
     batch = pa.RecordBatch.from_pydict(columns)
-    pantry.put(key, batch.replace_schema_metadata({_ABOUT: json.dumps(about)}))
+    kept.put(key, batch.replace_schema_metadata({_ABOUT: json.dumps(about)}))
 
 
 def _unpack(batch: Any, started: float) -> Prepared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.cache import sha256_of
+from core.data.changes import sha256_of, sha256_of_all
 from core.data.read.folders import files_below
 from core.data.samples import find_sample
 from core.errors import DataError
@@ -74,29 +73,16 @@ def keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) 
     named = _apart([(file, "/".join(safe_name(part) for part in each.split("/"))) for file, each in files])
     name = safe_name(name)
     try:
-        sha256 = _sha256_of_all(named)
+        sha256 = sha256_of_all(named)
         return StoredDataset(_copied(workspace, sha256, name, named), sha256, name)
     except OSError as error:
         raise _not_copied(name, error) from None
-
-
-def keep_upload(workspace: Workspace, path: str, original_name: str) -> str:
-    """Keep an uploaded file under the name it had on the person's machine; returns the copy's path."""
-    return str(keep(workspace, Path(path), Path(original_name).name).path)
 
 
 def kept_datasets(workspace: Workspace) -> list[Path]:
     """Every dataset that is kept, a file or a folder of several, newest first."""
     kept = [each for each in workspace.datasets.glob("[!.]*/*") if not each.name.startswith(".")]
     return sorted(kept, key=lambda each: each.lstat().st_mtime, reverse=True)
-
-
-def content_hash(kept: Path) -> str:
-    """The SHA-256 of a kept dataset as it is now, as `StoredDataset` has it. Raises OSError where it cannot be read."""
-    if not kept.is_dir():
-        return sha256_of(kept)
-    files = [file for file in kept.rglob("*") if not file.is_dir()]
-    return _sha256_of_all([(file, file.relative_to(kept).as_posix()) for file in files])
 
 
 def safe_name(name: str) -> str:
@@ -154,9 +140,3 @@ def _replace(made: Path, kept: Path) -> None:
 
 def _not_copied(name: str, error: OSError) -> DataError:
     return DataError(f"{name} cannot be copied into the workspace: {error.strerror or error}.")
-
-
-def _sha256_of_all(named: list[tuple[Path, str]]) -> str:
-    """Of several files' names and contents, in the order of their names."""
-    contents = [f"{sha256_of(file)} {name}" for file, name in sorted(named, key=lambda each: each[1])]
-    return hashlib.sha256("\n".join(contents).encode()).hexdigest()

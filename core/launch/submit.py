@@ -9,14 +9,14 @@ from pathlib import Path
 from core.basemodel.code_consent import require_agreed
 from core.basemodel.find import FoundModel, find_model
 from core.data.dataset import load
-from core.data.huggingface import fetch, looks_like_hub_id
+from core.data.locate import locate
 from core.data.samples import find_sample
-from core.data.store import find_dataset, keep
+from core.data.store import keep
 from core.errors import RecipeError
-from core.launch.start_from import bring_along, take_over
-from core.memory.budget import read_budget
+from core.launch.start_from import copy_adapter, take_over
+from core.memory.budget import Budget, read_budget
 from core.model.attention import refuse_attention
-from core.recipe import DataSettings, Recipe
+from core.recipe import Recipe
 from core.runs.create import create_run
 from core.runs.device_free import device_for_a_run
 from core.runs.store import Run
@@ -26,35 +26,23 @@ from core.train.ranks import refuse_devices
 from core.workspace import Workspace, as_path
 
 
-def check(recipe: Recipe, workspace: Workspace, machines: int = 1) -> FoundModel:
-    """The model that `recipe` names, found, and its budget read. Raises ModelError, RecipeError, BudgetError.
+def refuse(recipe: Recipe, model: FoundModel, workspace: Workspace, machines: int = 1) -> Budget | None:
+    """All that a run of `recipe` over `model` is refused for before it starts, its data aside. Imports no torch.
 
-    Of several `machines` this one need not be like the others: what it has does not count then.
+    Asked by the check before the start and by the start itself. Returns the budget as it was read; None for several
+    `machines`, since this one need not be like the others. Raises CodeNotAgreed, RecipeError or BudgetError.
     """
-    model = find_model(recipe.model)
-    refuse_length(recipe, model)
-    if machines == 1:
-        refuse_devices(recipe)
-        refuse_attention(recipe.train.attention, device().kind)
-        read_budget(recipe, model, device_for_a_run(workspace))
-    return model
-
-
-def locate(data: DataSettings, workspace: Workspace) -> Path:
-    """The file or folder that `data.path` means; a dataset of the Hugging Face hub is fetched first."""
-    is_here = find_sample(data.path) is not None or as_path(data.path) is not None
-    if not is_here and looks_like_hub_id(data.path):
-        return fetch(workspace, data.path, data.config, data.split, validation=data.named_splits == "honour")
-    return find_dataset(data.path)
-
-
-def refuse_length(recipe: Recipe, model: FoundModel) -> None:
-    """Refuse conversations longer than the model was made for. Raises RecipeError."""
+    require_agreed(workspace, model)
     most = model.context_length
     if most is not None and recipe.data.max_length > most:
         raise RecipeError(
             f"data.max_length: {recipe.data.max_length:,} is not possible with {model.label}; allowed: 16 to {most:,}."
         )
+    if machines > 1:
+        return None
+    refuse_devices(recipe)
+    refuse_attention(recipe.train.attention, device().kind)
+    return read_budget(recipe, model, device_for_a_run(workspace))
 
 
 def submit(recipe: Recipe, workspace: Workspace, supervisor: Supervisor, source: Path | None = None) -> Run:
@@ -73,7 +61,7 @@ def prepare(
     Raises NibbleError for anything that cannot work; then nothing has been written.
     """
     recipe, start = take_over(recipe, workspace)
-    require_agreed(workspace, check(recipe, workspace, machines))
+    refuse(recipe, find_model(recipe.model), workspace, machines)
     if source is None:
         source = locate(recipe.data, workspace)
         load(source, recipe.data)
@@ -86,4 +74,4 @@ def prepare(
         recipe.data.path = str(source)
     folder = os.path.relpath(kept.path, workspace.runs / "run")
     dataset = {"file": folder, "sha256": kept.sha256, "name": kept.name}
-    return create_run(workspace, recipe, dataset, state, partial(bring_along, start) if start else None)
+    return create_run(workspace, recipe, dataset, state, partial(copy_adapter, start) if start else None)

@@ -1,45 +1,55 @@
 """The memory budget: what was asked for, and the least that a recipe can need. Imports no torch.
 
-The floor counts what must be there whatever the settings: quantised weights with their constants, adapters with
-gradients and optimizer states, and the process itself. Activations are not in it, so a budget above the floor may
-still be too small; then the worker meets the budget's limit, saves, and says so.
+That floor counts what every strategy needs: quantised weights with their constants, adapters with gradients and
+optimizer states, and the process itself. Activations are not included, so a budget above the floor may still be too
+small; then the worker runs into its limit, saves, and says so.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.basemodel.find import FoundModel
 from core.basemodel.headers import TensorShape
 from core.basemodel.targets import is_called, wanted
 from core.errors import BudgetError
-from core.recipe import LoraSettings, Recipe
+from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.sizes import parse_size, show_size
+from core.step.optimizer import candidates
 from core.system.hardware import Device
 
 # Bits a parameter: 4 for NF4, the 8-bit scales of blocks of 64, their fp32 scales of blocks of 256 (QLoRA, section 3).
 NF4_DOUBLE_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 NF4_BITS = 4 + 32 / 64
-# Resident memory of a worker less its tensors, measured while it trains on Linux with torch 2.13; on a GPU the CUDA
-# context instead, as NVML shows it on cards of compute capability 8 and 9.
+# A worker's resident memory without its tensors, measured in training on Linux with torch 2.13; on a GPU the CUDA
+# context, as NVML shows it on cards of compute capability 8 and 9.
 CPU_PROCESS_BYTES = 620_000_000
 CUDA_CONTEXT_BYTES = 500_000_000
-# Bytes of an optimizer's states a trained parameter: AdamW's two moments or Lion's one, in fp32 or in 8 bits. For
-# 'auto' the least that it may choose.
-STATES = {"auto": 2, "paged_adamw_8bit": 2, "paged_lion_32bit": 4, "paged_lion_8bit": 1}
-ADAMW_STATES = 8
 _EMBEDDINGS = re.compile(r"embed_tokens|word_embeddings|wte|embed_in")
 _HEAD = re.compile(r"lm_head|embed_out")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The budget in bytes, how it was read, and the least that the recipe needs."""
+    """The budget in bytes, how it was read, and the least that the recipe needs, where that was asked."""
 
     bytes: int
     read_as: str
-    floor_bytes: int
+    floor_bytes: int = 0
+
+    @classmethod
+    def of(
+        cls, asked: str | None, total_bytes: int, rest_bytes: int, rest: str = "what is free for this run"
+    ) -> Budget:
+        """What a recipe's budget means on a device of `total_bytes`; where it names none, `rest_bytes`.
+
+        Raises RecipeError where it is no size.
+        """
+        if asked is None:
+            return cls(rest_bytes, f"{show_size(rest_bytes)}, {rest}")
+        size = parse_size(asked, total_bytes)
+        return cls(size, f"{asked} = {show_size(size)}")
 
 
 def adapter_parameters(found: FoundModel, lora: LoraSettings) -> int:
@@ -51,7 +61,7 @@ def adapter_parameters(found: FoundModel, lora: LoraSettings) -> int:
 
 
 def extra_parameters(found: FoundModel, lora: LoraSettings) -> int:
-    """Parameters of the modules that are trained whole. Embeddings and head are found by their usual names."""
+    """Parameters of the modules that are trained in full. Embeddings and head are found by their usual names."""
     return sum(shape.elements for shape in found.tensors if any(_is(shape, each) for each in lora.extra_modules))
 
 
@@ -65,46 +75,39 @@ def _is(shape: TensorShape, extra: str) -> bool:
 
 
 def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: int | None = None) -> int:
-    """The least memory that `recipe` can take on each `device`; see the file's first lines for what is counted."""
+    """The least memory that `recipe` can take on each `device`, as the module's docstring counts it."""
     wide = 2 if device.kind == "cuda" else 4
-    bytes_each = _weight_bytes(recipe, wide)
-    weights = sum(shape.elements * bytes_each if shape.quantised else shape.elements * wide for shape in found.tensors)
+    weights = weight_bytes(found, recipe.quantization, wide)
     if recipe.train.sharded:
         weights /= processes or recipe.train.devices
     trained = adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora)
-    states = STATES.get(recipe.train.optimizer, ADAMW_STATES)
     # Paged states leave the GPU when it is full, so only what cannot leave is counted there.
-    moving = states if device.kind != "cuda" or recipe.train.optimizer == "adamw" else 0
+    states = [0 if each.pages_on(device.kind) else each.state_bytes for each in candidates(recipe.train.optimizer)]
     process = CUDA_CONTEXT_BYTES if device.kind == "cuda" else CPU_PROCESS_BYTES
-    return int(weights + trained * (wide + wide + moving) + process)
+    return int(weights + trained * (wide + wide + min(states)) + process)
 
 
-def _weight_bytes(recipe: Recipe, wide: int) -> float:
-    """Bytes that a parameter of a linear layer takes; `wide` where it is not quantised."""
-    base = recipe.quantization
-    if base.bits != 4:
-        return 1 if base.bits == 8 else wide
-    return (NF4_DOUBLE_BITS if base.double else NF4_BITS) / 8
+def weight_bytes(found: FoundModel, settings: QuantizationSettings, wide: int) -> float:
+    """Bytes of a base's weights as they are held; a number that is not quantised takes `wide` of them."""
+    four = NF4_DOUBLE_BITS if settings.double else NF4_BITS
+    each = {4: four / 8, 8: 1.0, 16: float(wide)}[settings.bits]
+    return sum(shape.elements * (each if shape.quantised else wide) for shape in found.tensors)
 
 
 def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: int | None = None) -> Budget:
-    """The budget of `recipe` on each `device`, of as many as `processes` or its own setting says.
+    """The budget of `recipe` on each `device`, of which there are `processes`, or as many as the recipe says.
 
-    Raises BudgetError where it is below the floor, or above the device.
+    Raises BudgetError where it is below the floor or above what the device has.
     """
-    if recipe.budget is None:
-        size, read_as = device.free_bytes, f"{show_size(device.free_bytes)}, what is free for this run"
-    else:
-        size = parse_size(recipe.budget, device.total_bytes)
-        read_as = f"{recipe.budget} = {show_size(size)}"
+    budget = Budget.of(recipe.budget, device.total_bytes, device.free_bytes)
     least = floor_bytes(found, recipe, device, processes)
-    if size < least:
+    if budget.bytes < least:
         raise BudgetError(
-            f"budget: {read_as} is below what {found.label} with rank {recipe.lora.rank} needs at the very least. "
-            f"Allowed: {show_size(least)} or more, plus some for the activations."
+            f"budget: {budget.read_as} is below what {found.label} with rank {recipe.lora.rank} needs at the very "
+            f"least. Allowed: {show_size(least)} or more, plus some for the activations."
         )
-    if size > device.total_bytes:
+    if budget.bytes > device.total_bytes:
         raise BudgetError(
-            f"budget: {read_as} is more than {device.name} has. Allowed: up to {show_size(device.total_bytes)}."
+            f"budget: {budget.read_as} is more than {device.name} has. Allowed: up to {show_size(device.total_bytes)}."
         )
-    return Budget(size, read_as, least)
+    return replace(budget, floor_bytes=least)

@@ -7,39 +7,41 @@ from typing import Any
 
 import torch
 
+from core.step.optimizer import TORCH_ADAMW, Optimizer
+
 # bitsandbytes keeps no smaller tensor's states in managed memory, nor in 8 bits (0.50.2, `get_state_buffer`,
 # `min_8bit_size`).
 SMALLEST_PAGED, SMALLEST_8BIT = 100_000, 4096
 
 
 class OptimizerStates:
-    """The states that an optimizer keeps, made at its first step: AdamW's two moments or Lion's one, in its own way.
+    """The states that an optimizer keeps on a device of one kind; they are made at its first step.
 
     transformers has bitsandbytes keep those of `embeddings` in fp32, whatever the optimizer's bits. On a GPU a paged
-    optimizer keeps the large ones in managed memory: those are not made, but told of by `managed_bytes`.
+    optimizer keeps the large ones in managed memory: those are not made, but counted by `managed_bytes`.
     """
 
     def __init__(
-        self, name: str, parameters: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = (), on_gpu: bool = False
+        self, optimizer: Optimizer, device: str, parameters: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = ()
     ) -> None:
-        self.name, self.parameters = name, parameters
-        self.paged = on_gpu and name.startswith("paged")
-        self.moments = 1 if "lion" in name else 2
+        self.optimizer, self.parameters = optimizer, parameters
+        self.paged = optimizer.pages_on(device)
+        self.by_torch = optimizer.name_on(device) == TORCH_ADAMW
         self.wide = {id(parameter) for parameter in embeddings}
         self.made: list[torch.Tensor] = []
 
     @classmethod
-    def of(cls, name: str, model: Any, on_gpu: bool) -> OptimizerStates:
+    def of(cls, optimizer: Optimizer, device: str, model: Any) -> OptimizerStates:
         """Those for what is trained of `model`."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-        return cls(name, trained, embeddings, on_gpu)
+        return cls(optimizer, device, trained, embeddings)
 
     @property
     def managed_bytes(self) -> int:
         """What is kept in managed memory, which torch does not count."""
         managed = filter(self._is_managed, self.parameters)
-        return sum(self.moments * each.numel() * self._dtype(each).itemsize for each in managed)
+        return sum(self.optimizer.moments * each.numel() * self._dtype(each).itemsize for each in managed)
 
     def step(self) -> None:
         """What `optimizer.step()` allocates and keeps."""
@@ -50,17 +52,17 @@ class OptimizerStates:
         return self.paged and parameter.numel() >= SMALLEST_PAGED
 
     def _dtype(self, parameter: torch.Tensor) -> torch.dtype:
-        if "torch" in self.name:
+        if self.by_torch:
             return parameter.dtype
-        narrow = "8bit" in self.name and parameter.numel() >= SMALLEST_8BIT and id(parameter) not in self.wide
+        narrow = self.optimizer.bits == 8 and parameter.numel() >= SMALLEST_8BIT and id(parameter) not in self.wide
         return torch.uint8 if narrow else torch.float32
 
     def _of(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
         dtype = self._dtype(parameter)
-        if "torch" in self.name:  # torch's own counts its steps in a tensor
+        if self.by_torch:  # torch's own counts its steps in a tensor
             yield torch.zeros((), device=parameter.device)
         if not self._is_managed(parameter):
-            yield from (torch.zeros_like(parameter, dtype=dtype) for _ in range(self.moments))
+            yield from (torch.zeros_like(parameter, dtype=dtype) for _ in range(self.optimizer.moments))
         if dtype == torch.uint8:  # a scale for each block
             blocks = -(-parameter.numel() // 256)
-            yield from (torch.zeros(blocks, device=parameter.device) for _ in range(self.moments))
+            yield from (torch.zeros(blocks, device=parameter.device) for _ in range(self.optimizer.moments))

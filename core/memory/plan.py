@@ -1,7 +1,7 @@
-"""The budget's autopilot: of all ways to run the same training, the fastest that fits, with a reason for each choice.
+"""Spends a budget: of all strategies for the same training, the fastest that fits, with a reason for each choice.
 
-What changes the result (length, rank, effective batch) is never touched; what would make it fit is offered. Ways are
-tried from the fastest on, so a bigger budget never gives a slower plan, and a smaller one never a bigger peak.
+What changes the result (length, rank, effective batch) is never touched; what would make it fit is suggested.
+Strategies are tried from the fastest on, so a bigger budget never gives a slower plan, nor a smaller one a bigger peak.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from core.memory.reasons import reasons_for
 from core.memory.strategy import Strategy, most_frugal, share_of
 from core.recipe import Recipe
 from core.sizes import show_size
+from core.step.optimizer import OPTIMIZERS
 
-# The same optimizer with smaller states, for a person to allow where another was fixed.
-SMALLER = {"paged_adamw_32bit": "paged_adamw_8bit", "paged_lion_32bit": "paged_lion_8bit", "adamw": "paged_adamw_8bit"}
 # A shorter length limit is offered in these parts of the present one.
 LENGTH_PARTS = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was chosen, and why; `way` is None where nothing fits, and `peak` is then that of the most frugal way."""
+    """What was chosen, and why. Where nothing fits, `strategy` is None and `peak` that of the most frugal one."""
 
-    way: Strategy | None
+    strategy: Strategy | None
     peak: Peak
     budget_bytes: int
     read_as: str
@@ -36,90 +35,79 @@ class Plan:
     reasons: list[dict[str, Any]]
     assumed: list[str]
     smallest_budget_bytes: int
-    ways: list[dict[str, Any]]
+    suggestions: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """As `plan --json` prints it and plan.json keeps it."""
-        way = self.way
+        chosen = self.strategy
         return {
-            "fits": way is not None,
+            "fits": chosen is not None,
             "budget_bytes": self.budget_bytes,
             "budget_read": self.read_as,
             "peak_bytes": self.peak.as_json(),
             "breakdown": self.peak.breakdown,
-            "chosen": None if way is None else way.as_json(self.accumulation * way.micro_batch),
+            "chosen": None if chosen is None else chosen.as_json(self.accumulation * chosen.micro_batch),
             "reasons": self.reasons,
             "assumed": self.assumed,
             "seconds_per_step": round(self.seconds_per_step, 4),
             "smallest_budget_bytes": self.smallest_budget_bytes,
-            "ways": self.ways,
+            "ways": self.suggestions,
         }
 
 
-def plan(question: PlanningProblem) -> Plan:
-    """The fastest way that fits, or what would be needed."""
-    frugal = most_frugal(question.ways)
-    smallest = question.peak(frugal)
-    if smallest.process > question.budget.bytes:
-        return _refused(question, frugal, smallest)
-    way = _fastest(question)
-    peak = question.peak(way)
+def plan(problem: PlanningProblem) -> Plan:
+    """The fastest strategy that fits, or what would be needed."""
+    frugal = most_frugal(problem.strategies)
+    smallest = problem.peak(frugal)
+    fits = smallest.process <= problem.budget.bytes
+    strategy = _fastest(problem) if fits else frugal
+    peak = problem.peak(strategy)
     return Plan(
-        way,
+        strategy if fits else None,
         peak,
-        question.budget.bytes,
-        question.budget.read_as,
-        question.seconds(way),
-        -(-share_of(question.recipe) // way.micro_batch),
-        reasons_for(question, way, peak),
-        list(question.assumed),
+        problem.budget.bytes,
+        problem.budget.read_as,
+        problem.seconds(strategy),
+        -(-share_of(problem.recipe) // strategy.micro_batch),
+        reasons_for(problem, strategy, peak) if fits else [_too_small(problem, smallest)],
+        list(problem.assumed),
         min(smallest.process, peak.process),
-        [],
+        [] if fits else _suggestions(problem, frugal, smallest),
     )
 
 
-def _fastest(question: PlanningProblem) -> Strategy:
+def _fastest(problem: PlanningProblem) -> Strategy:
     """The fastest way that fits; there is one. A larger micro-batch is taken to need no less than a smaller."""
     best: Strategy | None = None
-    for levers in question.levers:
-        ways = sorted((replace(levers, micro_batch=size) for size in question.sizes), key=question.seconds)
-        if best is not None and question.seconds(ways[0]) >= question.seconds(best):
+    for levers in problem.levers:
+        strategies = sorted((replace(levers, micro_batch=size) for size in problem.sizes), key=problem.seconds)
+        if best is not None and problem.seconds(strategies[0]) >= problem.seconds(best):
             continue
-        found = ways[0] if question.fits(ways[0]) else _fastest_of(question, ways)
-        if found is not None and (best is None or question.seconds(found) < question.seconds(best)):
+        found = strategies[0] if problem.fits(strategies[0]) else _fastest_of(problem, strategies)
+        if found is not None and (best is None or problem.seconds(found) < problem.seconds(best)):
             best = found
-    return best or most_frugal(question.ways)
+    return best or most_frugal(problem.strategies)
 
 
-def _fastest_of(question: PlanningProblem, ways: list[Strategy]) -> Strategy | None:
-    """Of `ways`, the fastest first, that differ in their micro-batch alone: the first that fits."""
-    by_size = sorted(ways, key=lambda way: way.micro_batch)
-    fitting = set(by_size[: bisect_left(by_size, True, key=lambda way: not question.fits(way))])
-    return next((way for way in ways if way in fitting and question.fits(way)), None)
+def _fastest_of(problem: PlanningProblem, strategies: list[Strategy]) -> Strategy | None:
+    """Of `strategies`, the fastest first, that differ in their micro-batch alone: the first that fits."""
+    by_size = sorted(strategies, key=lambda strategy: strategy.micro_batch)
+    fitting = set(by_size[: bisect_left(by_size, True, key=lambda strategy: not problem.fits(strategy))])
+    return next((strategy for strategy in strategies if strategy in fitting and problem.fits(strategy)), None)
 
 
-def _refused(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> Plan:
-    wanting = smallest.process - question.budget.bytes
-    why = f"even the most frugal way takes {show_size(smallest.process)}, {show_size(wanting)} more than the budget"
-    return Plan(
-        None,
-        smallest,
-        question.budget.bytes,
-        question.budget.read_as,
-        question.seconds(frugal),
-        -(-share_of(question.recipe) // frugal.micro_batch),
-        [{"setting": "budget", "value": question.budget.read_as, "because": why}],
-        list(question.assumed),
-        smallest.process,
-        _cheapest_ways(question, frugal, smallest),
-    )
+def _too_small(problem: PlanningProblem, smallest: Peak) -> dict[str, Any]:
+    missing = show_size(smallest.process - problem.budget.bytes)
+    why = f"even the most frugal way takes {show_size(smallest.process)}, {missing} more than the budget"
+    return {"setting": "budget", "value": problem.budget.read_as, "because": why}
 
 
-def _cheapest_ways(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> list[dict[str, Any]]:
+def _suggestions(problem: PlanningProblem, frugal: Strategy, smallest: Peak) -> list[dict[str, Any]]:
     """Up to three changes that a person could allow, those first that fit, then by how little they change."""
-    budget = question.budget.bytes
+    budget = problem.budget.bytes
     found = [
-        (change, question.peak(way, recipe).process) for change, recipe, way in _changes(question, frugal, smallest)
+        (change, problem.peak(strategy, recipe).process)
+        for change, recipe, strategy in _changes(problem, frugal, smallest)
     ]
     saving = [(change, peak) for change, peak in found if peak < smallest.process]
     fitting = [each for each in saving if each[1] <= budget]
@@ -131,30 +119,30 @@ def _cheapest_ways(question: PlanningProblem, frugal: Strategy, smallest: Peak) 
     ]
 
 
-def _changes(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> Iterator[tuple[str, Recipe, Strategy]]:
+def _changes(problem: PlanningProblem, frugal: Strategy, smallest: Peak) -> Iterator[tuple[str, Recipe, Strategy]]:
     """What a person could allow, each with the recipe and the way that it makes."""
-    recipe = question.recipe
-    smaller = SMALLER.get(recipe.train.optimizer)
-    if smaller is not None:
-        yield f"train.optimizer={smaller}", recipe, replace(frugal, optimizer=smaller)
-    length = _longest_that_fits(question, frugal, smallest)
+    recipe = problem.recipe
+    fixed = OPTIMIZERS.get(recipe.train.optimizer)
+    if fixed is not None and fixed.smaller is not None:
+        yield f"train.optimizer={fixed.smaller}", recipe, replace(frugal, optimizer=fixed.smaller)
+    length = _longest_that_fits(problem, frugal, smallest)
     yield f"data.max_length={length}", with_settings(recipe, "data", max_length=length), frugal
     for rank in (recipe.lora.rank // 2, recipe.lora.rank // 4):
         if rank >= 4 and recipe.lora.start_from is None:
             yield f"lora.rank={rank}", with_settings(recipe, "lora", rank=rank), frugal
 
 
-def _longest_that_fits(question: PlanningProblem, frugal: Strategy, smallest: Peak) -> int:
+def _longest_that_fits(problem: PlanningProblem, frugal: Strategy, smallest: Peak) -> int:
     """The longest length limit, in eighths of the present one, that fits the budget; an eighth where none does."""
-    recipe = question.recipe
+    recipe = problem.recipe
     part = recipe.data.max_length / LENGTH_PARTS
     lengths = [max(16, int(part * parts) // 8 * 8) for parts in range(1, LENGTH_PARTS)]
 
-    if sum(smallest.traced.resting.values()) > question.budget.bytes:  # what no length changes is too much already
+    if sum(smallest.traced.resting.values()) > problem.budget.bytes:  # what no length changes is too much already
         return lengths[0]
 
     def fits(length: int) -> bool:
         shorter = with_settings(recipe, "data", max_length=length)
-        return question.peak(frugal, shorter).process <= question.budget.bytes
+        return problem.peak(frugal, shorter).process <= problem.budget.bytes
 
     return lengths[max(0, bisect_left(lengths, True, key=lambda length: not fits(length)) - 1)]

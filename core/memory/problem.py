@@ -1,4 +1,4 @@
-"""What is asked of the plan: a recipe on a device within a budget, what each way takes and how long a step is."""
+"""The planning problem: a recipe on a device within a budget; what each strategy takes, and how long its step is."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice
-from core.memory.strategy import Strategy, seconds, share_of, ways_of
+from core.memory.strategy import Strategy, seconds, share_of, strategies_of
 from core.memory.trace import MicroBatch, Traced
 from core.memory.workload import Data, Work, work_of
 from core.recipe import Recipe
-
-# Tokens at once that keep a device busy; more gains little and takes memory.
-BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+from core.system.hardware import BUSY_TOKENS
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,12 @@ class Peak:
 
     @property
     def tensors(self) -> int:
-        """What torch counts: tensors and what the GPU's libraries work in, but no states in managed memory."""
+        """What torch counts: tensors and the GPU libraries' workspace, but no states in managed memory."""
         return self.traced.peak + self.target.workspace_bytes
 
     @property
     def reserved(self) -> int:
-        """With the allocator's blocks, which it keeps from the highest moment on."""
+        """With the allocator's blocks, which it keeps after the peak."""
         return self.target.reserved(self.tensors, self.heap)
 
     @property
@@ -60,7 +58,7 @@ TraceOf = Callable[[Recipe, Sequence[MicroBatch], str, bool], Traced]
 
 @dataclass(frozen=True)
 class PlanningProblem:
-    """What is asked: a recipe on a device within a budget, over data whose lengths are known or assumed."""
+    """A recipe on a device within a budget, over data whose lengths are known or assumed."""
 
     recipe: Recipe
     target: PlanningDevice
@@ -71,12 +69,12 @@ class PlanningProblem:
     trace_of: TraceOf
     assumed: tuple[str, ...] = ()
     # The share of the parameters that computes for one token.
-    met: float = 1.0
+    active: float = 1.0
     _work: dict[tuple[int, int], Work] = field(default_factory=dict)
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Micro-batches to choose from: those that a person fixed, or every divisor that keeps the device no busier."""
+        """Micro-batches to choose from: the one that was set, or every divisor up to what keeps the device busy."""
         rules = self.recipe.train
         if rules.micro_batch is not None:
             return [rules.micro_batch]
@@ -87,46 +85,50 @@ class PlanningProblem:
         return [size for size in divisors if size == 1 or size * mean <= BUSY_TOKENS[self.target.kind]]
 
     @cached_property
-    def ways(self) -> list[Strategy]:
+    def strategies(self) -> list[Strategy]:
         """All of them, the fastest first."""
-        return sorted(ways_of(self.recipe, self.target, self.sizes), key=self.seconds)
+        return sorted(strategies_of(self.recipe, self.target, self.sizes), key=self.seconds)
 
     @cached_property
     def levers(self) -> list[Strategy]:
-        """What ways can differ in besides their micro-batch, as ways of the largest one, the fastest first."""
+        """What strategies differ in besides the micro-batch, each with the largest one, the fastest first."""
         most = max(self.sizes)
-        return [way for way in self.ways if way.micro_batch == most]
+        return [strategy for strategy in self.strategies if strategy.micro_batch == most]
 
     def work(self, size: int, max_length: int | None = None) -> Work:
-        """The largest micro-batch, and a step's tokens, where `size` conversations are at once on the device."""
+        """The largest micro-batch and a step's tokens, with `size` conversations at once on the device."""
         length = max_length or self.recipe.data.max_length
         if (size, length) not in self._work:
             parts, steps = self.data.parts(size, length, self.packed)
             self._work[size, length] = work_of(parts, steps, self.packed)
         return self._work[size, length]
 
-    def seconds(self, way: Strategy) -> float:
+    def seconds(self, strategy: Strategy) -> float:
         """Roughly what an optimizer step takes."""
-        return seconds(way, self.recipe, self.target, self.parameters, self.work(way.micro_batch), self.met)
+        return seconds(
+            strategy, self.recipe, self.target, self.parameters, self.work(strategy.micro_batch), self.active
+        )
 
-    def fits(self, way: Strategy) -> bool:
-        """Whether the way is within the budget."""
-        if way.optimizer != self.ways[0].optimizer:  # not worth a trace where even no states at all would not do
-            peak = self.peak(replace(way, optimizer=self.ways[0].optimizer))
+    def fits(self, strategy: Strategy) -> bool:
+        """Whether the strategy is within the budget."""
+        if (
+            strategy.optimizer != self.strategies[0].optimizer
+        ):  # not worth a trace if even without any states it would not fit
+            peak = self.peak(replace(strategy, optimizer=self.strategies[0].optimizer))
             stateless = peak.tensors - peak.traced.resting["optimizer"]
-            if self.target.reserved(stateless, way.heap) + self.target.context_bytes > self.budget.bytes:
+            if self.target.reserved(stateless, strategy.heap) + self.target.context_bytes > self.budget.bytes:
                 return False
-        return self.peak(way).process <= self.budget.bytes
+        return self.peak(strategy).process <= self.budget.bytes
 
-    def peak(self, way: Strategy, recipe: Recipe | None = None) -> Peak:
-        """What the step takes that way."""
-        recipe = with_settings(recipe or self.recipe, "train", optimizer=way.optimizer)
-        largest = self.work(way.micro_batch, recipe.data.max_length).largest
-        several = share_of(recipe) > way.micro_batch
-        traced = self.trace_of(recipe, [largest] * (2 if several else 1), way.checkpointing, way.offload)
-        if way.embeddings_in_ram:
+    def peak(self, strategy: Strategy, recipe: Recipe | None = None) -> Peak:
+        """What the step takes with this strategy."""
+        recipe = with_settings(recipe or self.recipe, "train", optimizer=strategy.optimizer)
+        largest = self.work(strategy.micro_batch, recipe.data.max_length).largest
+        several = share_of(recipe) > strategy.micro_batch
+        traced = self.trace_of(recipe, [largest] * (2 if several else 1), strategy.checkpointing, strategy.offload)
+        if strategy.embeddings_in_ram:
             traced = traced.without_embeddings()
-        return Peak(traced, self.target, way.heap)
+        return Peak(traced, self.target, strategy.heap)
 
 
 def with_settings(recipe: Recipe, group: str, **values: Any) -> Recipe:

@@ -1,4 +1,4 @@
-"""The ways in which one and the same training can be run, and roughly how long a step of each takes."""
+"""The strategies for running the same training, and roughly how long a step of each takes."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 from core.memory.device import PlanningDevice
 from core.memory.workload import Work
 from core.recipe import Recipe
+from core.step.objective import objective_of
+from core.step.optimizer import OPTIMIZERS, candidates, optimizer_for
 
 CHECKPOINTING = ("off", "half", "full")
 # Share of the forward pass that is computed again in the backward pass.
 RECOMPUTED = {"off": 0.0, "half": 0.5, "full": 1.0}
-# What 'auto' may choose, by preference: QLoRA's own first.
-OPTIMIZERS = ("paged_adamw_32bit", "paged_adamw_8bit")
 # Seconds that each pass of a micro-batch takes whatever its size, for launching its operators.
 PASS_SECONDS = {"cpu": 0.004, "mps": 0.01, "cuda": 0.01}
-# A heap that gives each freed tensor back pays for fresh pages: 1.35 to 1.8 times the time, measured with the starter.
+# A heap that returns each freed tensor pays for fresh pages: 1.35 to 1.8 times the time, measured with the starter.
 RETURNING = 1.5
 # Moving what the layers keep to ordinary memory and back, overlapped with computing. Not measured by us yet.
 OFFLOADING = 1.1
-# These two cost next to nothing; the numbers only say which is preferred where both would do.
+# These two cost next to nothing; the numbers only rank them where both would do.
 EMBEDDINGS_IN_RAM = 1.003
 EIGHT_BIT_STATES = 1.006
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to run the training: what the plan decides.
+    """What the plan decides about how the training is run; none of it changes the result.
 
-    `offload`: what the layers keep for the backward pass waits in ordinary memory. `embeddings_in_ram`: so do the
+    `offload`: what the layers save for the backward pass is kept in ordinary memory. `embeddings_in_ram`: so are the
     input embeddings. `heap` is 'kept' (fast) or 'returned' (each freed tensor goes back to the system at once).
     """
 
     micro_batch: int
     checkpointing: str
-    optimizer: str = OPTIMIZERS[0]
+    optimizer: str = optimizer_for("auto").name
     offload: bool = False
     embeddings_in_ram: bool = False
     heap: str = "kept"
@@ -55,11 +55,11 @@ class Strategy:
         }
 
 
-def ways_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Iterator[Strategy]:
-    """All ways that leave as it is what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
+def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Iterator[Strategy]:
+    """All strategies that respect what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
-    optimizers = OPTIMIZERS if rules.optimizer == "auto" else (rules.optimizer,)
+    optimizers = [each.name for each in candidates(rules.optimizer)]
     moving = (False, True) if target.kind == "cuda" else (False,)
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
@@ -73,35 +73,36 @@ def share_of(recipe: Recipe) -> int:
     return -(-recipe.train.effective_batch // recipe.train.devices)
 
 
-def most_frugal(ways: Sequence[Strategy]) -> Strategy:
+def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
     """The one that takes the least memory."""
     return min(
-        ways,
-        key=lambda way: (
-            way.micro_batch,
-            -CHECKPOINTING.index(way.checkpointing),
-            not way.offload,
-            "8bit" not in way.optimizer,
-            not way.embeddings_in_ram,
-            way.heap == "kept",
+        strategies,
+        key=lambda strategy: (
+            strategy.micro_batch,
+            -CHECKPOINTING.index(strategy.checkpointing),
+            not strategy.offload,
+            OPTIMIZERS[strategy.optimizer].bits,
+            not strategy.embeddings_in_ram,
+            strategy.heap == "kept",
         ),
     )
 
 
 def seconds(
-    way: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, met: float = 1.0
+    strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, active: float = 1.0
 ) -> float:
     """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
 
-    `met` is the share of the parameters that computes for one token: less than 1 for mixtures.
+    `active` is the share of the parameters that computes for one token: less than 1 for mixtures.
     """
-    again = RECOMPUTED[way.checkpointing]
-    passes = share_of(recipe) / way.micro_batch * (2 + again)
-    arithmetic = (4 + 2 * again) * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
+    again, objective = RECOMPUTED[strategy.checkpointing], objective_of(recipe)
+    passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
+    passes = share_of(recipe) / strategy.micro_batch * passes_a_row
+    arithmetic = 2 * passes_a_row * parameters * active * work.tokens_a_step / recipe.train.devices / target.flops
     dequantised = passes * parameters * 2.5 / target.bandwidth
     slower = 1.0
-    slower *= RETURNING if way.heap == "returned" else 1.0
-    slower *= OFFLOADING if way.offload else 1.0
-    slower *= EMBEDDINGS_IN_RAM if way.embeddings_in_ram else 1.0
-    slower *= EIGHT_BIT_STATES if "8bit" in way.optimizer else 1.0
+    slower *= RETURNING if strategy.heap == "returned" else 1.0
+    slower *= OFFLOADING if strategy.offload else 1.0
+    slower *= EMBEDDINGS_IN_RAM if strategy.embeddings_in_ram else 1.0
+    slower *= EIGHT_BIT_STATES if OPTIMIZERS[strategy.optimizer].bits == 8 else 1.0
     return slower * (arithmetic + dequantised + passes * PASS_SECONDS[target.kind])

@@ -1,4 +1,4 @@
-"""One look at a dataset: the check that goes on in a thread, and what can be asked of it meanwhile."""
+"""The inspection of a dataset: a check that runs in a thread, and what it can answer meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from core.basemodel.find import find_model
-from core.data.check import Check, Report, training_for
+from core.data.cache import PreparedCache
+from core.data.changes import fingerprint
+from core.data.check import Check, Report
 from core.data.check.columns import names_within
 from core.data.check.raw import RawRows
 from core.data.check.reading import DECIDE, ReadRows
@@ -23,6 +25,7 @@ from core.data.read import encodings_offered
 from core.data.rendering.render import Renderer
 from core.data.rendering.template import Unrenderable
 from core.errors import DataError, NibbleError
+from core.preflight.training import training_for
 from core.recipe import Recipe
 from core.text.library_errors import telling_line
 from core.workspace import Workspace
@@ -40,12 +43,12 @@ class _Cancelled(Exception):
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a look works with once file and model are found. `read_as` says what was read, and how."""
+    """What an inspection works with once file and model are found. `read_as` says what was read, and how."""
 
     read_as: tuple[Any, ...]
     raw: RawRows
     check: Check
-    renderer: Renderer  # one of its own for single rows: they need not wait for the check's
+    renderer: Renderer  # a separate one for single rows, so that they need not wait for the check
 
 
 class Inspection:
@@ -89,7 +92,7 @@ class Inspection:
             self._before = None
 
     def row(self, number: int) -> dict[str, Any]:
-        """As `Desk.row`. Raises DataError where nothing can be shown yet."""
+        """As `DatasetSession.row`. Raises DataError where nothing can be shown yet."""
         parts, report = self._parts, self.report
         if parts is None:
             raise DataError(self._state["error"] or NOT_READ_YET)
@@ -122,21 +125,29 @@ class Inspection:
 
     def _prepare(self) -> _Parts:
         """Find file and model. Raises NibbleError."""
-        from core.launch.submit import locate
+        from core.data.locate import locate
 
         recipe, workspace = self.recipe, self._workspace
         path = locate(recipe.data, workspace)
-        read_as = (recipe.model, str(path), changed(path), recipe.data.model_dump(include=DECIDE))
+        read_as = (recipe.model, str(path), fingerprint(path), recipe.data.model_dump(include=DECIDE))
         self._tell(encodings=_encodings(path))
         raw = RawRows(path, recipe.data)
         self._tell(**names_within(raw.first()))
         tokenizer = self._tokenizer_for(recipe.model)
         training = training_for(recipe, workspace, find_model(recipe.model))
-        check = Check(path, recipe.data, tokenizer, training, progress=self._progress, read=self._read_before(read_as))
+        check = Check(
+            path,
+            recipe.data,
+            tokenizer,
+            training,
+            progress=self._progress,
+            read=self._read_before(read_as),
+            cache=PreparedCache.of(workspace.path),
+        )
         return _Parts(read_as, raw, check, Renderer(copy.deepcopy(tokenizer), recipe.data))
 
     def _read_before(self, read_as: tuple[Any, ...]) -> ReadRows | None:
-        """What the look before this one has read, where that is the same."""
+        """The rows that the inspection before this one has read, if they are the same."""
         parts = self._before._parts if self._before is not None else None
         return parts.check.read if parts is not None and parts.read_as == read_as else None
 
@@ -146,19 +157,13 @@ class Inspection:
         self._tell(stage=stage, progress=share)
 
     def _tell(self, **news: Any) -> None:
-        """Put news into the state, as a new object: who holds the old one keeps it as it was."""
+        """Update the state by a new object: whoever holds the old one keeps it unchanged."""
         self._state = {**self._state, **news}
 
     def _row_of_unread(self, parts: _Parts, number: int) -> dict[str, Any]:
         """A row of a file that cannot be used, or is not read yet: as it stands there."""
         reason = self._state["error"] or NOT_READ_YET
         return {"row": number, "rows": number, "raw": parts.raw.show(number), "findings": [], "reason": reason}
-
-
-def changed(path: Path) -> int:
-    """When a file, or the newest file in a folder, was last written, in nanoseconds."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return max((file.stat().st_mtime_ns for file in files), default=0)
 
 
 def _encodings(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files to take away from a look at a dataset: its report, and its usable rows as `messages` jsonl."""
+"""Files that a dataset's check can save: its report, and the usable rows as `messages` jsonl."""
 
 from __future__ import annotations
 

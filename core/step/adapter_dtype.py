@@ -1,9 +1,9 @@
-"""Adapters that are kept in fp32 over a model that computes in 16 bits: their products are made in those 16 bits.
+"""The dtype that adapters are trained in, and how those in fp32 go with a model that computes in 16 bits.
 
 PEFT would make a copy in fp32 of what comes into every layer, and keep it for the backward pass. Under autocast there
 is none, but then other layers answer in another dtype than the model's own, and meta tensors know no autocast, so that
-a trace would count a step that never runs. Here the weights, which are small, are what is cast, in the step and in its
-trace alike; their gradients are in fp32, as they are. Where all is of one dtype nothing changes.
+a trace would count a step that never runs. Here the weights, which are small, are cast to the 16 bits, in the step and
+in its trace alike; their gradients are in fp32, as they are. Where all is of one dtype nothing changes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,17 @@ from typing import Any
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
+
+from core.step.optimizer import Optimizer
+
+
+def adapter_dtype(compute: torch.dtype, optimizer: Optimizer, device: str) -> torch.dtype:
+    """The dtype to train adapters in: bf16 as QLoRA does, where the model computes in it and the states stay fp32.
+
+    torch's AdamW keeps its states in the parameters' dtype, and in bf16 its second moment (beta2 0.999) would never
+    decay; bitsandbytes' keeps them in fp32. fp16 needs fp32 parameters under its gradient scaler.
+    """
+    return torch.bfloat16 if compute == torch.bfloat16 and optimizer.pages_on(device) else torch.float32
 
 
 def compute_in_input_dtype(model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What a GPU's memory is too dear for: the input embeddings, looked up in ordinary memory."""
+"""Keeps the input embeddings in ordinary memory, where they are looked up, to free that much of a GPU's."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from typing import Any
 
 import torch
 
-from core.memory.trace import movable_embedding
-
 
 def keep_embeddings_in_ram(model: Any) -> int:
-    """Move the input embeddings of `model` to ordinary memory: token ids go there, what is looked up comes back.
+    """Move the input embeddings of `model` to ordinary memory: token ids go there, the vectors come back.
 
-    Embeddings that are trained, or are the head as well, stay. Returns the bytes that the device was freed of.
+    Embeddings that are trained or tied to the head stay. Returns how many bytes that frees on the device.
     """
     embedding = model.get_input_embeddings()
     if not movable_embedding(model):
         return 0
     home = embedding.weight.device
     weight = embedding.weight.detach().to("cpu")
-    # No parameter any more: accelerate moves those to the device once more, all of them, before it trains, and
-    # transformers takes the first for the device that a model computes on.
+    # No longer a parameter: accelerate would move it back to the device before training, and transformers takes the
+    # first parameter's device for the one that the model computes on.
     del embedding.weight
     embedding.weight = weight
 
@@ -33,3 +31,14 @@ def keep_embeddings_in_ram(model: Any) -> int:
     embedding.register_forward_pre_hook(to_ram)
     embedding.register_forward_hook(to_device)
     return int(weight.nbytes)
+
+
+def movable_embedding(model: Any) -> int:
+    """Bytes of the input embeddings where they are frozen, not tied to the head, and nothing but looked up; else 0."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    inside = embedding.weight
+    if type(embedding).forward is not torch.nn.Embedding.forward:  # such as Gemma's, which scales what it has looked up
+        return 0
+    if inside.requires_grad or (head is not None and head.weight is inside):
+        return 0
+    return int(inside.nbytes)

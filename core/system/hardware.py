@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 
 import psutil
 
+# Tokens at once that keep a device busy; more gains little and takes memory. By `Device.kind`.
+BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+
 
 @dataclass(frozen=True)
 class Device:
-    """The device that runs train on. Sizes in bytes; `kind` is 'cuda', 'mps' or 'cpu'."""
+    """A device to train on. Sizes in bytes; `kind` is 'cuda', 'mps' or 'cpu'."""
 
     kind: str
     name: str
@@ -95,7 +98,7 @@ def _card(nvml: Any, index: int) -> Device:
 
 
 def device() -> Device:
-    """The device that a run would take now: the freest NVIDIA card, Apple's GPU, else the CPU."""
+    """The device that a run would use now: the freest NVIDIA card, Apple's GPU, else the CPU."""
     cards = cuda_devices()
     if cards:
         return cards[0]
@@ -107,10 +110,10 @@ def device() -> Device:
 
 
 def claim_card(card: Device | None = None) -> None:
-    """Make `card`, or else the freest, this process' only one. Call it before torch looks.
+    """Make `card`, or else the freest, the only one that this process sees. Call it before torch is imported.
 
-    A single card that the person has named already, by number or UUID, is left as it is; the number is nvidia-smi's,
-    unless CUDA_DEVICE_ORDER says otherwise.
+    A single card that the user has chosen already, by number or UUID, is kept; the number is nvidia-smi's, unless
+    CUDA_DEVICE_ORDER says otherwise.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     chosen = card or device()
@@ -129,7 +132,7 @@ def cpu_cores() -> int:
 
 
 def _cgroup_limit() -> int:
-    """The memory limit of the container that we are in, in bytes; very large where there is none."""
+    """The container's memory limit in bytes; very large where there is none."""
     try:
         text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:
@@ -148,7 +151,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple[str, str]:
-    """The dtype to compute in on a device of `kind`, and the reason, as a person reads it.
+    """The dtype to compute in on a device of `kind`, and the reason, for the user.
 
     `capability` is CUDA's compute capability. On a CPU without AMX, bf16 was measured up to 30 times slower
     than fp32, adapters included. ONEDNN_MAX_CPU_ISA may keep torch off AMX (oneDNN, "CPU Dispatcher Control").
@@ -181,7 +184,7 @@ def cuda_driver() -> str:
 
 
 class ReadingError(Exception):
-    """A live reading that the driver does not give."""
+    """The driver does not give this reading."""
 
 
 class Used(NamedTuple):
@@ -197,7 +200,7 @@ class Used(NamedTuple):
 
 
 def device_used_bytes(chosen: Device, pid: int) -> Used:
-    """What the process `pid` uses of the device, and all together, read now.
+    """The device memory that the process `pid` uses now, and that all processes use.
 
     On a CPU that is resident memory. A driver hides what processes use in containers, on Windows and in WSL.
     Raises ReadingError where the driver or the process does not answer.
@@ -224,7 +227,7 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
 
 
 def temperature_and_power(chosen: Device) -> dict[str, float | None]:
-    """`temperature_celsius` and `power_watts` of an NVIDIA card now, None for what it does not tell; else nothing."""
+    """`temperature_celsius` and `power_watts` of an NVIDIA card, None where unknown; empty for other devices."""
     if chosen.kind != "cuda":
         return {}
     nvml = nvml_module()

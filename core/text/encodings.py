@@ -127,9 +127,11 @@ def is_ascii_based(codec: str) -> bool:
 
 
 def is_encoding(name: str) -> bool:
-    """Whether `name` is an encoding of text that Python knows."""
+    """Whether `name` is one of ours, or another encoding of text that Python knows."""
+    if name in _BY_NAME:
+        return True
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         return False
-    return name in _BY_NAME or (found._is_text_encoding and found.name.replace("-", "_") not in _NO_TEXT)
+    return found._is_text_encoding and found.name.replace("-", "_") not in _NO_TEXT

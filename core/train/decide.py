@@ -1,4 +1,4 @@
-"""How a run goes about its training: what the traced plan chose, or the careful way where no trace can be had."""
+"""How a run trains: the strategy that the plan chose, or a frugal one where its step cannot be traced."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from core.basemodel.find import FoundModel
 from core.data.rendering.render import Rendered
 from core.errors import BudgetError, ModelError
 from core.memory.budget import Budget
-from core.memory.estimate import NOT_PLANNED, Architecture, conversation_of, question, target_for
+from core.memory.estimate import NOT_PLANNED, Architecture, conversation_of, planning_problem, target_for
 from core.memory.plan import Plan, plan
 from core.memory.problem import with_settings
-from core.memory.strategy import OPTIMIZERS, Strategy, most_frugal, share_of, ways_of
+from core.memory.strategy import Strategy, most_frugal, share_of, strategies_of
 from core.recipe import Recipe
 from core.sizes import show_size
 from core.step.embedding_offload import keep_embeddings_in_ram
+from core.step.optimizer import optimizer_for
 from core.system.allocator import return_memory
 from core.text.library_errors import telling_line
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided: the way, whether conversations share rows, and the plan it comes from (None: no trace).
+    """What was decided: the strategy, whether conversations share rows, and the plan behind it (None: no trace).
 
     `tokens_at_once` are those of the run's largest micro-batch.
     """
 
-    way: Strategy
+    strategy: Strategy
     packed: bool
     plan: Plan | None
     reasons: list[dict[str, Any]]
@@ -38,50 +39,52 @@ class Choices:
         """As plan.json holds it."""
         if self.plan is not None:
             return self.plan.as_json()
-        chosen = self.way.as_json(share_of(recipe))
+        chosen = self.strategy.as_json(share_of(recipe))
         return {"fits": None, "chosen": chosen, "reasons": self.reasons, "peak_bytes": None}
 
     def settle(self, recipe: Recipe, model: Any) -> Recipe:
-        """Do what was chosen to the process and to `model`; the recipe with the optimizer that was chosen."""
-        if self.way.heap == "returned":
+        """Apply the choices to the process and to `model`. Returns the recipe with the chosen optimizer."""
+        if self.strategy.heap == "returned":
             return_memory()
-        if self.way.embeddings_in_ram:
+        if self.strategy.embeddings_in_ram:
             keep_embeddings_in_ram(model)
-        return with_settings(recipe, "train", optimizer=self.way.optimizer)
+        return with_settings(recipe, "train", optimizer=self.strategy.optimizer)
 
 
 def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: Budget, packed: bool) -> Choices:
-    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, with what would."""
+    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would."""
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [conversation_of(each) for each in rows]
     if recipe.train.sharded:
-        return _carefully(recipe, packed, NOT_PLANNED, max(each.length for each in lengths))
+        return _without_trace(recipe, packed, NOT_PLANNED, max(each.length for each in lengths))
     try:
-        asked = question(recipe, target_for(None), architecture, lengths, packed)
-        planned = plan(replace(asked, budget=budget))
+        problem = planning_problem(recipe, target_for(None), architecture, lengths, packed)
+        planned = plan(replace(problem, budget=budget))
     except ModelError as error:
-        return _carefully(recipe, packed, error, max(each.length for each in lengths))
-    if planned.way is None:
+        return _without_trace(recipe, packed, error, max(each.length for each in lengths))
+    if planned.strategy is None:
         raise BudgetError(_does_not_fit(planned))
-    largest = asked.work(planned.way.micro_batch).largest
-    return Choices(planned.way, packed, planned, planned.reasons, largest.packs * largest.width)
+    largest = problem.work(planned.strategy.micro_batch).largest
+    return Choices(planned.strategy, packed, planned, planned.reasons, largest.packs * largest.width)
 
 
-def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
+def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
     rules = recipe.train
     target = target_for(None)
-    way = replace(most_frugal(list(ways_of(recipe, target, [rules.micro_batch or 1]))), heap="kept")
-    if rules.optimizer == "auto":
-        way = replace(way, optimizer=OPTIMIZERS[0])
-    said = telling_line(error)
-    because = f"this model's step cannot be traced ({said}), so a frugal way is taken"
-    reasons = [{"setting": "micro_batch", "value": way.micro_batch, "because": because}]
-    return Choices(replace(way, embeddings_in_ram=False), packed, None, reasons, way.micro_batch * longest)
+    strategy = replace(
+        most_frugal(list(strategies_of(recipe, target, [rules.micro_batch or 1]))),
+        heap="kept",
+        optimizer=optimizer_for(rules.optimizer).name,
+    )
+    reason = telling_line(error)
+    because = f"this model's step cannot be traced ({reason}), so a frugal way is taken"
+    reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
+    return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 
 
 def _does_not_fit(planned: Plan) -> str:
-    ways = ", or ".join(f"{each['change']} ({show_size(each['peak_bytes'])})" for each in planned.ways)
+    strategies = ", or ".join(f"{each['change']} ({show_size(each['peak_bytes'])})" for each in planned.suggestions)
     return (
         f"budget: {planned.read_as} is too small: {planned.reasons[0]['because']}. "
-        f"What would help: {ways}. Allowed: {show_size(planned.smallest_budget_bytes)} or more."
+        f"What would help: {strategies}. Allowed: {show_size(planned.smallest_budget_bytes)} or more."
     )

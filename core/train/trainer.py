@@ -1,4 +1,4 @@
-"""trl's SFTTrainer, fed our own micro-batches in our own order, with a loss measured on every held-out token."""
+"""trl's SFTTrainer with our own micro-batches in our own order, and a loss measured on every held-out token."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from core.data.batches import Batch, MicroBatches, counted, parts_of
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint, thin_out
 from core.step.fused_lora import fuse
-from core.step.loss import head_is_exact, summed_loss
+from core.step.loss import head_is_exact
 from core.step.neftune import add_noise
+from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
 from core.train.oom_retry import OomFallback, Shortage, attempt
-from core.train.parallel import ALONE, InStep, Ranks
-from core.train.resume import GoOn, ResumePoint
+from core.train.parallel import ALONE, KeepInStep, Ranks
+from core.train.resume import RestoreState, ResumePoint
 
 
-class _ThinOut(TrainerCallback):
+class _CheckpointSomeLayers(TrainerCallback):
     """transformers checkpoints every layer; this leaves it to those that the plan wants."""
 
     def __init__(self, mode: str) -> None:
@@ -44,7 +45,7 @@ class _ThinOut(TrainerCallback):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the forward and backward passes of one optimizer step came to.
+    """The result of one optimizer step's forward and backward passes.
 
     `loss` in nats a trained token; `suspects` are the rows, by their number in the file, among which a loss that is
     not a number came up, or all of the step's where it is only the gradient.
@@ -69,9 +70,9 @@ class NibbleTrainer(SFTTrainer):
     """SFTTrainer with its fused loss, its optimizer and schedule; batches, order and evaluation are ours.
 
     To transformers an optimizer step is one batch; `training_step` splits it into micro-batches itself, so that a step
-    for which memory runs out can be begun again in smaller ones (where there is a `ladder`). The gradient of a step is
+    that runs out of memory can be begun again in smaller ones (where there is a `fallback`). The gradient of a step is
     the mean over its trained tokens, however it is split. A step whose loss or gradient is not a number changes
-    nothing but the schedule. Covered: one process, or several that hold the whole model each (`ranks`).
+    nothing but the schedule. Covered: one process, or several that each hold the whole model (`ranks`).
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class NibbleTrainer(SFTTrainer):
         config: SFTConfig,
         watcher: TrainerCallback,
         checkpointing: str = "full",
-        ladder: OomFallback | None = None,
+        fallback: OomFallback | None = None,
         ranks: Ranks = ALONE,
         start: ResumePoint | None = None,
+        objective: Objective = SUPERVISED,
     ) -> None:
-        self.batches, self.ladder, self.ranks = batches, ladder, ranks
+        self.objective = objective
+        self.batches, self.fallback, self.ranks = batches, fallback, ranks
         self.steps_done = start.step if start else 0
         self.real_tokens = 0
         self.outcome = Outcome(math.nan)
@@ -95,13 +98,13 @@ class NibbleTrainer(SFTTrainer):
         values = [parameter.data for parameter in trained]
         # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
         shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
-        go_on = [GoOn(start)] if start else []
+        go_on = [RestoreState(start)] if start else []
         super().__init__(
             model=model,
             args=config,
             train_dataset=shape_only,
             processing_class=tokenizer,
-            callbacks=[_ThinOut(checkpointing), *go_on, watcher, InStep(ranks, watcher)],
+            callbacks=[_CheckpointSomeLayers(checkpointing), *go_on, watcher, KeepInStep(ranks, watcher)],
         )
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
         for each in go_on:
@@ -114,8 +117,8 @@ class NibbleTrainer(SFTTrainer):
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
             self.neftune_noise_alpha = None  # transformers' own would size it by the batch
-        self.own_loss = head_is_exact(causal)
-        if not self.own_loss:
+        self.own_head = head_is_exact(causal)
+        if not self.own_head:
             add_fused_lm_head(causal, outputs=("log_probs",))
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[int]]]:
@@ -126,9 +129,9 @@ class NibbleTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The forward and backward passes of one optimizer step. Returns its loss, in nats a trained token.
 
-        Where several processes train, each does its share, and all get the same sums. A share that fails for want of
-        memory is begun again a way that takes less, from where it began: no gradient of the failed passes is left, and
-        dropout draws the same numbers. Raises OutOfRoom where no such way is left.
+        Where several processes train, each does its share, and all get the same sums. A share that runs out of memory
+        is begun again with a more frugal strategy: no gradient of the failed passes is left, and dropout draws the
+        same numbers. Raises OutOfRoom where no such strategy is left.
         """
         rows, ranks = inputs["rows"], self.ranks
         share = ranks.share(rows, lambda row: len(self.batches.conversations[row].ids))
@@ -142,18 +145,18 @@ class NibbleTrainer(SFTTrainer):
         return loss if math.isfinite(self.outcome.loss) else torch.zeros_like(loss)
 
     def _share(self, model: Any, rows: Sequence[int], trained: torch.Tensor) -> _Share:
-        if self.ladder is None:
+        if self.fallback is None:
             return self._accumulate(model, rows, trained)
         before = random_states()
         while isinstance(done := attempt(partial(self._accumulate, model, rows, trained)), Shortage):
             self.model.zero_grad(set_to_none=True)
             restore_random_states(before)
             if not renewed():
-                self._step_down(self.ladder, done)
+                self._step_down(self.fallback, done)
         return done
 
-    def _step_down(self, ladder: OomFallback, shortage: Shortage) -> None:
-        before, now = ladder.way, ladder.step_down(shortage)
+    def _step_down(self, fallback: OomFallback, shortage: Shortage) -> None:
+        before, now = fallback.strategy, fallback.step_down(shortage)
         if before.checkpointing == "off" and now.checkpointing != "off":
             checkpoint(self.model, now.checkpointing)
         elif before.checkpointing != now.checkpointing:
@@ -165,8 +168,8 @@ class NibbleTrainer(SFTTrainer):
             renewed()
 
     def _accumulate(self, model: Any, rows: Sequence[int], trained: torch.Tensor) -> _Share:
-        """One pass forward and back over each micro-batch of `rows`, of a step with `trained` tokens in all."""
-        parts = parts_of(rows, self.ladder.way.micro_batch if self.ladder else self.batches.micro_batch)
+        """A forward and backward pass over each micro-batch of `rows`, in a step with `trained` tokens in all."""
+        parts = parts_of(rows, self.fallback.strategy.micro_batch if self.fallback else self.batches.micro_batch)
         batches = [self.batches.made_of(part) for part in parts]
         tokens = sum(int(batch.pop("real_tokens")) for batch in batches)
         # What a mixture's own loss is divided by: it is a mean over all passes of the step.
@@ -181,7 +184,7 @@ class NibbleTrainer(SFTTrainer):
         return Outcome(loss, sorted(self.batches.conversations[row].row for row in named or rows), lost=lost)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Clip as transformers does; without a usable loss and gradient, drop the gradient: there is no step to take.
+        """Clip as transformers does; if loss or gradient is not a number, drop the gradient: there is no step to take.
 
         A gradient that only overflowed fp16 is the scaler's to handle: it lowers its scale, as it does at the start of
         every such run.
@@ -205,14 +208,9 @@ class NibbleTrainer(SFTTrainer):
         return self.summed_loss(inputs) / torch.as_tensor(items).clamp(min=1e-6)
 
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
-        """Summed loss in nats of one micro-batch, by our own head or trl's."""
+        """The objective's loss of one micro-batch, summed, in nats."""
         causal = self.model.get_base_model()  # around PEFT's wrapper accelerate has put autocast, which no trace has
-        if self.own_loss:
-            return summed_loss(causal, **inputs)
-        weights = inputs.get("weights")
-        plain = {key: value for key, value in inputs.items() if key != "weights"}
-        each = causal(**plain, use_cache=False, fused_lm_head=True).log_probs.float()
-        return -(each if weights is None else each * weights[:, 1:]).sum()
+        return self.objective.loss(causal, inputs, self.own_head)
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""

@@ -7,33 +7,8 @@ from pathlib import Path
 import torch
 from trl import SFTConfig
 
-from core.errors import RecipeError
 from core.recipe import Recipe
-
-# What stands in for the paged optimizers where there is no unified memory: the same AdamW in one fused kernel, or the
-# same optimizer in ordinary memory.
-UNPAGED = {
-    "paged_adamw_32bit": "adamw_torch_fused",
-    "paged_adamw_8bit": "adamw_8bit",
-    "paged_lion_32bit": "lion_32bit",
-    "paged_lion_8bit": "lion_8bit",
-}
-# As their authors have them: Loshchilov and Hutter, arXiv 1711.05101; Chen et al., arXiv 2302.06675.
-ADAMW_BETA2, LION_BETA2 = 0.999, 0.99
-
-
-def optimizer_name(wanted: str, device: str) -> str:
-    """transformers' name for the optimizer `wanted` on `device`. Raises RecipeError where there is none like it."""
-    if wanted == "adamw":
-        return "adamw_torch_fused"
-    if wanted == "auto":  # what it means until a plan has chosen: the adapters' dtype is the same for its choices
-        wanted = "paged_adamw_32bit"
-    if device == "cuda":
-        return wanted
-    if device == "mps" and "lion" in wanted:
-        raise RecipeError("train.optimizer: there is no Lion for Apple's GPU. Choose adamw, or auto.")
-    # bitsandbytes has no 8-bit optimizer for Apple's GPU.
-    return "adamw_torch_fused" if device == "mps" else UNPAGED[wanted]
+from core.step.optimizer import optimizer_for
 
 
 def trainer_config(
@@ -51,7 +26,7 @@ def trainer_config(
     With `offload` what is kept for the backward pass waits in ordinary memory. transformers' own saving, evaluating
     and reporting are off: the files are ours.
     """
-    train = recipe.train
+    train, optimizer = recipe.train, optimizer_for(recipe.train.optimizer)
     return SFTConfig(
         output_dir=str(folder / "trainer"),
         max_steps=steps,
@@ -60,8 +35,8 @@ def trainer_config(
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=round(train.warmup_ratio * steps),
-        optim=optimizer_name(train.optimizer, device),
-        adam_beta2=train.beta2 or (LION_BETA2 if "lion" in train.optimizer else ADAMW_BETA2),
+        optim=optimizer.name_on(device),
+        adam_beta2=train.beta2 or optimizer.beta2,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         neftune_noise_alpha=train.neftune_alpha,

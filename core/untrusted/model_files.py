@@ -15,8 +15,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.basemodel.hub import is_plain
 from core.errors import ModelError
+from core.untrusted.paths import is_plain
 from core.untrusted.patterns import refuse_endless_patterns
 
 MOST_BYTES, DEEPEST = 50_000_000, 40

@@ -217,3 +217,8 @@ def _token_files() -> list[Path]:
 def _shown(given: object) -> str:
     text = str(given)
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a repository's file name stays below the folder it is put in, on any system."""
+    return not any(bad in name for bad in "\\:\0") and all(part not in ("", ".", "..") for part in name.split("/"))

@@ -9,7 +9,8 @@ import gradio as gr
 import pytest
 
 from app.context import Context
-from app.train import layout as train_layout
+from app.data.session import DataSession
+from app.train.wire import TrainTab
 from core.workspace import Workspace
 
 
@@ -20,14 +21,16 @@ def context(tmp_path: Path) -> Context:
 
 
 @pytest.fixture
-def train_tab() -> train_layout.TrainTab:
-    """The Train tab's components."""
+def train_tab(context: Context) -> TrainTab:
+    """The Train tab, laid out."""
+    tab = TrainTab(context, DataSession(context.helper.call))
     with gr.Blocks():
-        return train_layout.build()
+        tab.build()
+    return tab
 
 
 @pytest.fixture
-def given(train_tab: train_layout.TrainTab) -> dict[Any, Any]:
+def given(train_tab: TrainTab) -> dict[Any, Any]:
     """What stands on the Train tab's form when nobody has touched it, with a budget."""
     values = {component: component.value for component in train_tab.form.inputs()}
-    return {**values, train_tab.form.fields["budget"]: 2.0, train_tab.row: 1}
+    return {**values, train_tab.form.fields["budget"]: 2.0, train_tab.layout.preview.pager.row: 1}

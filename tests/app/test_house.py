@@ -35,8 +35,9 @@ def test_a_page_that_is_built_has_imported_none_of_them(root: Path, tmp_path: Pa
         "import sys\n"
         "from core.workspace import Workspace\n"
         "from app.context import Context\n"
-        "from app.page.build import build_page\n"
-        f"build_page(Context.open(Workspace.open({str(tmp_path)!r})))\n"
+        "from app.page.build import build_page, open_tabs\n"
+        f"context = Context.open(Workspace.open({str(tmp_path)!r}))\n"
+        "build_page(context, open_tabs(context))\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)))\n"
     )
     child = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

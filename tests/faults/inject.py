@@ -53,7 +53,7 @@ def slowly(folder: Path, seconds: float) -> None:
 WINDOWS: dict[str, tuple[Any, str]] = {
     "checkpoint": (saving, "save_checkpoint"),
     "adapter": (ending, "save_adapter"),
-    "cutting back": (loop, "find_start"),
+    "cutting back": (loop, "find_resume_point"),
     "the rest of the run": (Watcher, "write_step"),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.run_view.drawings import Live
+from app.run_view.drawings import RunDrawings
 from app.runs.table_html import RunsTable, TableView
 from core.errors import NibbleError, RunError
 from core.launch.submit import prepare
@@ -44,7 +44,7 @@ def interrupted(place: Place) -> Run:
 def _look(place: Place, run: Run) -> str:
     """Everything that shows a run; returns what it shows."""
     assert run.id in {each.id for each in list_runs(place.workspace)}
-    parts = Live("cpu").parts(run)
+    parts = RunDrawings("cpu").parts(run)
     table = RunsTable(place.workspace)
     table.index.look_again(run.id)
     assert any(run.id in table.page(TableView(page=number), "").rows for number in range(1, 9))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.cli.main import main as cli_main
+from core.cli import main as cli_main
 from core.recipe import about_preset, load_recipe, named_in_preset, recipe_presets
 from core.runs.find import find_run
 from core.runs.supervisor import Supervisor

@@ -118,7 +118,7 @@ def _exports(workspace: Workspace, said: list[str]) -> None:
     write_json(folder / "20260102-000000-x.json", {"state": "failed", "message": said[0], "order": order})
 
 
-class HostileDesk(canned.CannedDesk):
+class HostileHelper(canned.CannedHelper):
     """What the helper would find in hostile data: every word of its answers is a payload."""
 
     def __init__(self, said: list[str]) -> None:
@@ -133,7 +133,7 @@ class HostileDesk(canned.CannedDesk):
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
         """`desk` as the real one; what else is asked has gone wrong, and says so in the payloads."""
-        if op == "desk":
+        if op == "dataset":
             return super().__call__(op, **arguments)
         if op == "plan":
             raise NibbleError(self.said)

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ import httpx
 import pytest
 from gradio.utils import get_type_hints
 
+from app.arena.wire import ArenaTab
+from app.chat.wire import ChatTab
 from app.main import Server
 from app.server.downloads import PREFIX
 from app.server.guard import Guard
@@ -87,6 +90,7 @@ class Client:
         """Send these events, a hundred at a time, and wait for their ends. Returns all that came back."""
         came = []
         for start in range(0, len(calls), AT_ONCE):
+            self.wire.close()  # the server ends a connection that is idle for 5 s, as this one is while events end
             joined = [self._join(call) for call in calls[start : start + AT_ONCE]]
             came += [text for _, text in joined]
             waiting = {json.loads(text)["event_id"] for status, text in joined if status == 200}
@@ -122,7 +126,7 @@ class Client:
         """Where the files lie that other processes were told to use."""
         found = []
         for request in self.handed:
-            recipe, voice = request.get("recipe") or {}, request.get("voice") or {}
+            recipe, voice = request.get("recipe") or {}, request.get("chat_model") or {}
             paths = [recipe.get("model"), recipe.get("data", {}).get("path"), request.get("out")]
             paths += [voice.get(name) for name in ("model", "adapter", "tokenizer")]
             found += [(ROOT / Path(path).expanduser()).resolve() for path in paths if path and "\0" not in path]
@@ -157,8 +161,9 @@ def ground(server: Server, tmp_path: Path, watch: Watch) -> Iterator[Ground]:
     laid = lay(tmp_path, server.context.workspace, watch)
     yield laid
     watch.folders = ()
-    if server.context.serving.serves:
-        server.context.serving.toggle("")
+    serving = _session(server, ChatTab).serving
+    if serving.serves:
+        serving.toggle("")
     laid.targets[1].unlink()
     shutil.rmtree(server.context.workspace.datasets / "links")
 
@@ -212,10 +217,15 @@ def _refuse_traces(client: Client, ground: Ground, came: list[str], listening: b
 
 def _settle(client: Client) -> None:
     """Wait for what the events have left to threads."""
-    context = client.server.context
-    for worker in (context.talk._worker, context.sides._worker, context.arena.desk._worker):
-        if worker is not None:
-            worker.join(20)
+    chat, arena = _session(client.server, ChatTab), _session(client.server, ArenaTab)
+    ends = time.monotonic() + 20
+    while any(job.busy for job in (chat.conversation, chat.comparison, arena.matches)) and time.monotonic() < ends:
+        time.sleep(0.02)
+
+
+def _session(server: Server, kind: type[Any]) -> Any:
+    """What the server remembers for the tab of that kind."""
+    return next(tab.session for tab in server.tabs if isinstance(tab, kind))
 
 
 def _calls(client: Client, text: str) -> list[Call]:

@@ -19,12 +19,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Error as PlaywrightError
 
-from app.chat import events as chat_events
 from app.chat.conversation import Turn
 from app.main import Server, Serving, launch
 from app.server.guard import Door
 from app.server.instance import choose_port
 from app.server.keys import workspace_token
+from app.ui import background_job
 from core.arena.votes import Side, Vote
 from core.arena.votes_csv import write_table
 from core.chat.client import ChatClient
@@ -33,7 +33,7 @@ from core.preflight.process import Helper
 from core.system.addresses import Names
 from core.untrusted.paths import Reach
 from core.workspace import Workspace, write_json
-from tests.security.hostile import HostileDesk, fill
+from tests.security.hostile import HostileHelper, fill
 from tests.security.payloads import BAD, HTML, MARKDOWN, NO_HTML, PAYLOADS, SAMPLE, moments
 from tests.security.screen import ALIVE, CANARY, Watched
 
@@ -186,7 +186,7 @@ def _hostile(folder: Path, payloads: dict[str, str], patch: pytest.MonkeyPatch) 
     fill(Workspace.open(folder), payloads)
     patch.setattr(Helper, "warm", lambda self: None)
     patch.setattr(Helper, "call", lambda self, op, **asked: desk(op, **asked))
-    desk = HostileDesk(list(payloads.values()))
+    desk = HostileHelper(list(payloads.values()))
     return _serve(folder)
 
 
@@ -288,7 +288,7 @@ def test_a_reply_is_text_while_it_grows(
     voice = Growing(moments(payloads))
     monkeypatch.setattr(Helper, "warm", lambda self: None)
     monkeypatch.setattr(ChatClient, "stream", voice.stream)
-    monkeypatch.setattr(chat_events, "LOOKS_A_SECOND", 100)  # so that it does not take minutes
+    monkeypatch.setattr(background_job, "LOOKS_A_SECOND", 100)  # so that it does not take minutes
     server = _serve(tmp_path)
     try:
         watched = _watched(server, browser)

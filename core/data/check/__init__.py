@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from core.data.cache import PreparedCache
 from core.data.check.job import SAMPLE_ABOVE_BYTES, Check
 from core.data.check.reading import Progress
 from core.data.check.report import Figures, Report
-from core.data.check.training import Training, training_for
-from core.recipe import DataSettings
+from core.data.check.training import Training
+from core.settings import DataSettings
 
-__all__ = ["Check", "Figures", "Report", "Training", "check", "training_for"]
+__all__ = ["Check", "Figures", "Report", "Training", "check"]
 
 
 def check(
@@ -24,11 +25,13 @@ def check(
     progress: Progress | None = None,
     exact: bool = True,
     sample_above_bytes: int = SAMPLE_ABOVE_BYTES,
+    cache: PreparedCache | None = None,
 ) -> Report:
     """Check the dataset at `path` (a file, or a folder of files) for the model of `tokenizer`.
 
     `progress` gets the stage ('reading', 'tokens') and the share of it that is done. With `exact` false, a file above
-    `sample_above_bytes` is judged by a seeded sample. Raises DataError, ModelError.
+    `sample_above_bytes` is judged by a seeded sample. What was rendered is kept in `cache`, for a run to
+    take. Raises DataError, ModelError.
     """
     job = Check(
         path,
@@ -38,8 +41,9 @@ def check(
         name=name,
         sample_above_bytes=sample_above_bytes,
         progress=progress,
+        cache=cache,
     )
     for report in job.reports():
-        if report.stage == "done" or (report.figures is not None and not exact):
-            return report
-    raise RuntimeError("a check ends with its report")
+        if report.figures is not None and not exact:
+            break
+    return report

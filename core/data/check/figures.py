@@ -15,7 +15,7 @@ from core.data.check.tally import TokenTally
 from core.data.check.training import Training
 from core.data.named_splits import Ranges
 from core.data.split import split_rows
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from core.data.cache import PreparedCache
+from core.data.changes import fingerprint
 from core.data.check import sample
 from core.data.check.figures import exact_figures, part, sampled_figures
-from core.data.check.findings import ROWS_LISTED, make_finding, merged
+from core.data.check.findings import make_finding, merged
 from core.data.check.lengths import advice
 from core.data.check.reading import Progress, ReadRows, read_rows
 from core.data.check.report import Report
 from core.data.check.tally import TokenTally
 from core.data.check.training import Training
 from core.data.conversation import Dropped, Finding
-from core.data.rendering.render import Renderer
+from core.data.dataset import Loaded
+from core.data.findings import ROWS_LISTED
+from core.data.prepared import keep, key_of, prepared_from
+from core.data.rendering.render import RenderedSet, Renderer
 from core.data.split import in_both
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 SAMPLE_ABOVE_BYTES = 100_000_000
 
@@ -29,7 +35,7 @@ class Check:
     """A dataset on its way to a report: `reports()` does the work, the rest can be asked of another thread meanwhile.
 
     `read` is None until every row is read; a check that read the same file may hand its own on. `findings` and
-    `dropped` are those of the newest report.
+    `dropped` are those of the newest report. What was rendered is kept in `cache` for the run that comes next.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class Check:
         sample_above_bytes: int = SAMPLE_ABOVE_BYTES,
         progress: Progress | None = None,
         read: ReadRows | None = None,
+        cache: PreparedCache | None = None,
     ) -> None:
         self.path, self.settings, self.training, self.name = path, settings, training, name
         self.renderer = Renderer(copy.deepcopy(tokenizer), settings)
@@ -51,7 +58,10 @@ class Check:
         self.train_units: list[tuple[int, int]] | None = None
         self.sample_above_bytes, self.sample_rows = sample_above_bytes, sample.SAMPLE_ROWS
         self._progress = progress or (lambda stage, share: None)
-        self._tally = TokenTally(self.renderer, settings, training.stops, training.embedding_rows)
+        self._tally = TokenTally(
+            self.renderer, settings, training.stops, training.embedding_rows, keep_rendered=cache is not None
+        )
+        self._cache, self._started, self._files = cache, time.monotonic(), fingerprint(path)
 
     def reports(self) -> Iterator[Report]:
         """A report when all rows are read, one when a sample of a large file is counted, the exact one at the end.
@@ -67,6 +77,7 @@ class Check:
             yield self._sampled(read, report)
             counted = self.sample_rows
         yield self._exact(read, report, counted)
+        self._keep_rendered(read.loaded)
 
     def rows_of(self, code: str) -> Sequence[int]:
         """Every row that a finding stands in, rising."""
@@ -132,6 +143,17 @@ class Check:
             findings.append(_nothing_usable(done.dropped))
         self.findings = merged(findings)
         return replace(done, findings=self.findings)
+
+    def _keep_rendered(self, loaded: Loaded) -> None:
+        """Put the rows into the cache, unless they are too many or their files were written to meanwhile."""
+        usable, self._tally.rendered = self._tally.rendered, None
+        seconds = time.monotonic() - self._started
+        if self._cache is None or not usable or self._files != fingerprint(self.path):
+            return
+        key = key_of(self.path, self.settings, self.renderer.tokenizer)
+        if key is not None:
+            dropped = sorted([*loaded.dropped, *self._tally.refused], key=lambda each: each.row)
+            keep(self._cache, key, prepared_from(loaded, RenderedSet(loaded.rows, usable, dropped)), seconds)
 
     def _with_drops(self, report: Report, dropped: list[Dropped]) -> Report:
         """`report` with those rows moved from usable to dropped."""

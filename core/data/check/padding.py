@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.system.hardware import BUSY_TOKENS
+
 # An epoch of more micro-batches than this is judged by its first ones; they are shuffled.
 MOST_BATCHES = 1000
 
@@ -29,7 +31,5 @@ def padding_shares(lengths: Sequence[int], effective_batch: int, micro_batch: in
 
 def likely_micro_batch(mean_length: float, effective_batch: int, device_kind: str) -> int:
     """The micro-batch that the trainer takes where memory is no limit: as many as keep the device busy."""
-    from core.memory.problem import BUSY_TOKENS
-
     divisors = [size for size in range(1, effective_batch + 1) if effective_batch % size == 0]
     return max((size for size in divisors if size * mean_length <= BUSY_TOKENS[device_kind]), default=1)

@@ -11,7 +11,7 @@ from core.data.conversation import Row, Unreadable
 from core.data.read import open_source
 from core.data.row_groups import Gatherer
 from core.errors import DataError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 LONGEST_SHOWN = 20_000
 FIRST_ROWS = 1000
@@ -48,8 +48,8 @@ class RawRows:
         return [row for row in rows if not isinstance(row, Unreadable)]
 
     def _open(self) -> Iterator[Row | Unreadable]:
-        told = open_source(self._path, self._settings.encoding).split_rows()
-        return (row for row, _, _ in Gatherer(self._settings).rows(told))
+        split_rows = open_source(self._path, self._settings.encoding).split_rows()
+        return (row for row, _, _ in Gatherer(self._settings).rows(split_rows))
 
     def _find(self, number: int) -> Row | Unreadable | None:
         if number in self._kept:

@@ -12,7 +12,7 @@ import numpy as np
 from core.data.check.lint_rows import RowLint
 from core.data.conversation import Conversation, Finding
 from core.data.dataset import Loaded, load, size_of
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # The settings that decide what is read; with the same ones, and the same model, a file need not be read again.
 DECIDE = {"path", "format", "mapping", "encoding", "split", "config", "named_splits", "system", "join_turns"}

@@ -15,16 +15,22 @@ from core.data.check.lint_tokens import TokenLint
 from core.data.conversation import Conversation, Dropped, Finding, Message
 from core.data.formats.train_detail import DETAIL_KEY
 from core.data.formats.valid import joined
-from core.data.rendering.render import Renderer
+from core.data.rendering.render import RenderedRows, Renderer
 from core.data.rendering.template import TextLayout
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # Conversations between two looks at whether anybody still wants the answer.
 BATCH = 256
+# Of a dataset with more tokens, none are kept: five bytes each.
+MOST_KEPT = 40_000_000
 
 
 class TokenTally:
-    """What rendering some or all conversations of a dataset gives: 16 bytes a row are kept, and no token."""
+    """What rendering some or all conversations of a dataset gives.
+
+    `rendered` are the rows themselves, so that they need not be rendered again; None where they are too many to keep
+    or not wanted. `refused` are the dropped ones as the renderer says it, `dropped` with what would mend them.
+    """
 
     def __init__(
         self,
@@ -32,12 +38,15 @@ class TokenTally:
         settings: DataSettings,
         stops: Collection[int],
         embedding_rows: int | None = None,
+        keep_rendered: bool = False,
     ) -> None:
         self._renderer, self._settings = renderer, settings
         self._layouts = LayoutLint(renderer.template.dropped)
         self._tokens = TokenLint(renderer.tokenizer, stops, embedding_rows)
         self._columns = [array("i") for _ in range(4)]
         self.dropped: list[Dropped] = []
+        self.refused: list[Dropped] = []
+        self.rendered = RenderedRows() if keep_rendered else None
 
     def take(self, conversations: Iterable[Conversation], progress: Callable[[int], None]) -> None:
         """Render and count `conversations`, rows rising; `progress` gets how many are done, and may raise to end it."""
@@ -58,6 +67,7 @@ class TokenTally:
             if layout is not None and conversation.text is None:
                 layouts.append(layout)
             if isinstance(result, Dropped):
+                self.refused.append(result)
                 mended_by = self._mended_by(conversation) if layout is None else ""
                 if mended_by == "same-speaker-refused":
                     result = replace(result, reason=f"{result.reason}; data.join_turns joins turns of one speaker")
@@ -69,6 +79,9 @@ class TokenTally:
             values = (result.row, len(result.ids), result.full_length, sum(result.trained))
             for column, value in zip(self._columns, values, strict=True):
                 column.append(value)
+            if self.rendered is not None:
+                self.rendered.append(result)
+                self.rendered = self.rendered if self.rendered.tokens <= MOST_KEPT else None
         if layouts:
             self._layouts.add(by_row[layouts[0].row], layouts)
 

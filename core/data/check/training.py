@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from core.basemodel.find import FoundModel
-from core.data.check.pace import Pace, pace_of
-from core.recipe import Recipe
-from core.system.hardware import device
-from core.workspace import Workspace, read_json
+
+@dataclass(frozen=True)
+class Pace:
+    """Tokens a second, None where nothing is known, and in words where the figure comes from."""
+
+    tokens_per_second: float | None
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,3 @@ class Training:
     longest: int | None = None
     stops: Collection[int] = ()
     embedding_rows: int | None = None
-
-
-def training_for(recipe: Recipe, workspace: Workspace, found: FoundModel) -> Training:
-    """What a recipe means for its report on this machine; `found` is its model."""
-    from core.model.vocabulary import embedding_rows  # torch, which whoever has the tokenizer has too
-
-    rules = recipe.train
-    return Training(
-        seed=rules.seed,
-        effective_batch=rules.effective_batch,
-        micro_batch=rules.micro_batch,
-        device_kind=device().kind,
-        pace=pace_of(workspace, recipe.model),
-        longest=found.context_length,
-        stops=_stops(found),
-        embedding_rows=embedding_rows(found),
-    )
-
-
-def _stops(found: FoundModel) -> set[int]:
-    """The tokens that end what this model generates, as its files say; empty where they do not."""
-    settings = (read_json(found.folder / "generation_config.json") if found.folder else None) or {}
-    own = settings.get("eos_token_id", found.config.get("eos_token_id"))
-    return {token for token in (own if isinstance(own, list) else [own]) if isinstance(token, int)}

@@ -12,7 +12,7 @@ from core.data.formats.row import read_row, roles_of
 from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, plain_name
 from core.data.formats.turn import TEXT_KEYS
 from core.data.formats.unused import is_empty, named_worth
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 # So many usable rows are read to see what is left out, and so many of those that fill a column of such a name.
 _ENOUGH = 10

@@ -55,7 +55,7 @@ def _turns(mapping: MappingSettings) -> DatasetLayout:
         read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 
-    return DatasetLayout("mapping", sign, read)
+    return DatasetLayout("mapping", "Columns by hand", sign, read)
 
 
 def _pair(mapping: MappingSettings) -> DatasetLayout:
@@ -69,7 +69,7 @@ def _pair(mapping: MappingSettings) -> DatasetLayout:
     def read(row: Row, reading: Reading) -> None:
         read_pair(row, reading, prompt, reply, context, _system(mapping))
 
-    return DatasetLayout("mapping", sign, read)
+    return DatasetLayout("mapping", "Columns by hand", sign, read)
 
 
 def _text(mapping: MappingSettings) -> DatasetLayout:
@@ -85,4 +85,4 @@ def _text(mapping: MappingSettings) -> DatasetLayout:
         reading.used.add(column)
         reading.text = text
 
-    return DatasetLayout("mapping", sign, read)
+    return DatasetLayout("mapping", "Columns by hand", sign, read)

@@ -139,5 +139,5 @@ def _read_text(row: Row, reading: Reading) -> None:
     reading.text = row[name]
 
 
-GUANACO = DatasetLayout("guanaco", _guanaco_sign, _read_guanaco)
-TEXT = DatasetLayout("text", _text_sign, _read_text)
+GUANACO = DatasetLayout("guanaco", "Turns marked in one text (### Human, <|im_start|>)", _guanaco_sign, _read_guanaco)
+TEXT = DatasetLayout("text", "Plain text", _text_sign, _read_text, "text")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from core.data.conversation import Finding
-from core.data.formats.row_reading import Severity, Worth
+from core.data.conversation import Finding, Severity
+from core.data.formats.row_reading import Worth
 
 # A finding names at most so many rows and so many names; the count goes on.
 MOST_ROWS = 1000
-MOST_NAMES = 100
+MOST_NAMES = 12
 # Rows that hold the same names are counted together; beyond so many different sets all others are counted as one.
 _MOST_SETS = 2000
 _THE_REST = "other names"

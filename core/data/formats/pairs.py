@@ -229,7 +229,11 @@ def read_prompt_completion(row: Row, reading: Reading) -> None:
     read_pair(row, reading, *found, context_of(row, found[0]))
 
 
-ALPACA = DatasetLayout("alpaca", _alpaca_sign, _read_alpaca)
-DOLLY = DatasetLayout("dolly", _dolly_sign, _read_dolly)
-QUESTION_ANSWER = DatasetLayout("question-answer", _question_sign, _read_question)
-PROMPT_COMPLETION = DatasetLayout("prompt-completion", _pair_sign, read_prompt_completion)
+ALPACA = DatasetLayout("alpaca", "Alpaca (instruction, output)", _alpaca_sign, _read_alpaca, "instruction/output")
+DOLLY = DatasetLayout("dolly", "Dolly (instruction, response)", _dolly_sign, _read_dolly)
+QUESTION_ANSWER = DatasetLayout(
+    "question-answer", "Question and answer", _question_sign, _read_question, "question/answer"
+)
+PROMPT_COMPLETION = DatasetLayout(
+    "prompt-completion", "Prompt and completion", _pair_sign, read_prompt_completion, "prompt/completion"
+)

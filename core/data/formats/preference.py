@@ -117,5 +117,13 @@ def _read_kto(row: Row, reading: Reading) -> None:
         read_prompt_completion(row, reading)
 
 
-PREFERENCE = DatasetLayout("preference", _preference_sign, _read_preference)
-KTO = DatasetLayout("kto", _kto_sign, _read_kto)
+PREFERENCE = DatasetLayout(
+    "preference",
+    "Preference pairs (chosen, rejected)",
+    _preference_sign,
+    _read_preference,
+    "chosen/rejected",
+    takes_precedence=True,
+)
+# A few rows without a label must not turn all of them into prompts and completions.
+KTO = DatasetLayout("kto", "KTO (labelled replies)", _kto_sign, _read_kto, takes_precedence=True)

@@ -8,22 +8,13 @@ from dataclasses import dataclass
 
 from core.data.conversation import Row
 from core.data.formats.ignored import ignored_answers, what_to_do, why_not
+from core.data.formats.layouts import BY_PRECEDENCE, LAYOUTS
 from core.data.formats.mapping import mapped_layout
-from core.data.formats.markers import GUANACO, TEXT
-from core.data.formats.pairs import ALPACA, DOLLY, PROMPT_COMPLETION, QUESTION_ANSWER
-from core.data.formats.preference import KTO, PREFERENCE
 from core.data.formats.row_reading import DatasetLayout, missing, plain_name, plain_row, short
-from core.data.formats.turns import MESSAGES, SHAREGPT
 from core.errors import DataError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
-# The more particular come first: of layouts that fit about as many rows, the first is taken. A few KTO rows without
-# a label must not turn all of them into prompts and completions.
-LAYOUTS = (PREFERENCE, KTO, MESSAGES, SHAREGPT, DOLLY, ALPACA, QUESTION_ANSWER, PROMPT_COMPLETION, GUANACO, TEXT)
-_WANTED = (
-    "messages (role/content), conversations (from/value), instruction/output, prompt/completion, question/answer, "
-    "chosen/rejected, or text"
-)
+# Of layouts that fit about as many rows, the first is taken.
 _ABOUT_AS_MANY = 0.9
 _OR = "If that is meant to be left out, choose the format"
 
@@ -50,8 +41,8 @@ def recognise_layout(rows: list[Row], settings: DataSettings, file: str) -> Reco
     """
     plain = [plain_row(row) for row in rows]
     columns = _columns(rows)
-    signs = {layout.name: _count(layout, plain) for layout in LAYOUTS}
-    layout = _wanted(settings, signs, columns, file, rows)
+    signs = {layout.name: _count(layout, plain) for layout in BY_PRECEDENCE}
+    layout = _layout_of(settings, signs, columns, file, rows)
     evidence = _evidence(signs.get(layout.name) or _count(layout, plain), len(rows), columns)
     if settings.format != "auto":
         evidence = f"chosen by hand; {evidence}"
@@ -67,19 +58,19 @@ def other_layout(row: Row, layout: DatasetLayout) -> str | None:
     """The name of another layout that a row (with plain names) shows, where it does not show `layout`."""
     if layout.sign(row) is not None:
         return None
-    return next((other.name for other in LAYOUTS if other is not layout and other.sign(row) is not None), None)
+    return next((other.name for other in BY_PRECEDENCE if other is not layout and other.sign(row) is not None), None)
 
 
 def _count(layout: DatasetLayout, rows: list[Row]) -> Counter[str]:
     return Counter(sign for row in rows if (sign := layout.sign(row)) is not None)
 
 
-def _wanted(
+def _layout_of(
     settings: DataSettings, signs: dict[str, Counter[str]], columns: list[dict[str, str]], file: str, rows: list[Row]
 ) -> DatasetLayout:
     if settings.format == "mapping":
         layout = mapped_layout(settings.mapping)
-        _refuse_strange_columns(settings, columns, file)
+        _refuse_unknown_columns(settings, columns, file)
         return layout
     if settings.format != "auto":
         return next(layout for layout in LAYOUTS if layout.name == settings.format)
@@ -87,8 +78,8 @@ def _wanted(
     if most == 0:
         names = ", ".join(column["name"] for column in columns[:12])
         found = f"Its columns are {names}" if columns else "Its rows are not objects with named values"
-        raise DataError(f"{file}: its layout is not known. {found}; wanted are {_WANTED}. {what_to_do(rows)}")
-    fitting = [layout for layout in LAYOUTS if signs[layout.name].total() >= _ABOUT_AS_MANY * most]
+        raise DataError(f"{file}: its layout is not known. {found}; wanted are {_wanted_columns()}. {what_to_do(rows)}")
+    fitting = [layout for layout in BY_PRECEDENCE if signs[layout.name].total() >= _ABOUT_AS_MANY * most]
     ignored: dict[str, list[str]] = {}
     for layout in fitting:
         ignored[layout.name] = ignored_answers(rows, layout, settings)
@@ -99,7 +90,12 @@ def _wanted(
     raise DataError(f"{file}: it could be {name} ({evidence}), but {why_not(ignored[name], rows)} {_OR} {name}.")
 
 
-def _refuse_strange_columns(settings: DataSettings, columns: list[dict[str, str]], file: str) -> None:
+def _wanted_columns() -> str:
+    *others, last = (layout.columns for layout in LAYOUTS if layout.columns)
+    return f"{', '.join(others)}, or {last}"
+
+
+def _refuse_unknown_columns(settings: DataSettings, columns: list[dict[str, str]], file: str) -> None:
     known = {plain_name(column["name"]) for column in columns}
     mapping = settings.mapping
     for key in ("turns", "prompt", "context", "reply", "system", "text"):

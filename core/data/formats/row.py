@@ -13,7 +13,7 @@ from core.data.formats.turn import ROLES
 from core.data.formats.unused import note, unused_of
 from core.data.formats.valid import valid_messages, valid_text
 from core.data.formats.weights import row_weight
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 
 def roles_of(settings: DataSettings) -> Mapping[str, str]:

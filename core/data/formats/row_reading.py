@@ -14,8 +14,6 @@ from core.data.conversation import Message, Row
 
 SYSTEM_NAMES = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
 
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # What an unused key is taken for: what the row is about (the answer, the speaker, the label); something to read; or a
 # detail such as an id.
 Worth = Literal["unused-answer", "unused-text", "unused-detail"]
@@ -63,13 +61,17 @@ class Reading:
 class DatasetLayout:
     """One way to lay out a row. Both functions get it with plain column names.
 
+    `name` is what data.format calls it, `label` what the screen does, `columns` its usual columns in a few words.
     `sign` says in words how a row shows this layout, or None; it never raises. `read` fills a Reading or raises
-    Unusable.
+    Unusable. `takes_precedence` over the others where its rows show another layout as well.
     """
 
     name: str
+    label: str
     sign: Callable[[Row], str | None]
     read: Callable[[Row, Reading], None]
+    columns: str = ""
+    takes_precedence: bool = False
 
 
 @lru_cache(maxsize=4096)

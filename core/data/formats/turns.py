@@ -180,5 +180,7 @@ def _add_thought(row: Row, reading: Reading) -> None:
         reading.used.add(name)
 
 
-MESSAGES = DatasetLayout("messages", _messages_sign, _read)
-SHAREGPT = DatasetLayout("sharegpt", _sharegpt_sign, _read)
+MESSAGES = DatasetLayout("messages", "Messages (role, content)", _messages_sign, _read, "messages (role/content)")
+SHAREGPT = DatasetLayout(
+    "sharegpt", "ShareGPT and chat exports (from, value)", _sharegpt_sign, _read, "conversations (from/value)"
+)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
-from core.data.conversation import Finding
+from core.data.conversation import Finding, Severity
 
 ROWS_LISTED = 1000  # of a finding; its count goes on
-
-Severity = Literal["error", "warning", "note"]
 
 _OF_ROWS: dict[str, tuple[Severity, str, str]] = {
     "mojibake": (

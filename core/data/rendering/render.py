@@ -18,7 +18,7 @@ from typing import Any, overload
 from core.data.conversation import Conversation, Conversations, Dropped
 from core.data.rendering.template import Span, Template, TextLayout, Unrenderable
 from core.data.rendering.token_ends import TokenEnds
-from core.recipe import DataSettings
+from core.settings import DataSettings
 
 IGNORED = -100
 # Conversations that are tokenised together: enough for the tokenizer to use every core.
@@ -110,11 +110,6 @@ class RenderedRows(Sequence[Rendered]):
     def tokens(self) -> int:
         """Tokens in all."""
         return len(self.ids)
-
-    @property
-    def trained_tokens(self) -> int:
-        """Tokens that count in the loss."""
-        return sum(self.trained)
 
 
 class PickedRows(Sequence[Rendered]):

@@ -21,7 +21,7 @@ from core.data.rendering.reply_spans import Lead, joined, leads_of, stops_of, ta
 from core.data.rendering.special_tokens import Signs
 from core.data.rendering.training_template import give_template, own_template
 from core.errors import ModelError
-from core.recipe import DataSettings
+from core.settings import DataSettings
 from core.untrusted.chat_templates import bound_templates
 from core.untrusted.template_marks import has_marks
 

@@ -62,9 +62,29 @@ def answers(found: dict[str, Any], by: str) -> ProofCheck:
 
 def logits(reference: Answers, artefact: Answers, eps: float, by: str) -> tuple[ProofCheck, float]:
     """The line of the logits: equal where rounding alone explains the difference; and the largest one."""
+    pairs = zip(reference.logits, artefact.logits, strict=True)
+    return _within_rounding([(float((own - other).abs().max()), own) for own, other in pairs], eps, by)
+
+
+def likelihoods(
+    reference: list[torch.Tensor], found: list[dict[int, float]], eps: float, by: str
+) -> tuple[ProofCheck, float]:
+    """The same for a program that gives the logarithms of the probabilities of its likeliest tokens, no more.
+
+    `reference` has the logits (vocabulary) of the place where each was `found`.
+    """
+    compared = []
+    for own, likeliest in zip(reference, found, strict=True):
+        logarithms = own.log_softmax(-1)
+        difference = max(abs(float(logarithms[token]) - value) for token, value in likeliest.items())
+        compared.append((difference, own))
+    return _within_rounding(compared, eps, by)
+
+
+def _within_rounding(compared: list[tuple[float, torch.Tensor]], eps: float, by: str) -> tuple[ProofCheck, float]:
+    """Of each prompt the largest difference, with the logits that it is a difference of."""
     check, largest = ProofCheck(LOGITS, by), 0.0
-    for own, other in zip(reference.logits, artefact.logits, strict=True):
-        difference = float((own - other).abs().max())
+    for difference, own in compared:
         check.of += 1
         check.equal += difference <= max(ROUNDINGS_THROUGH * eps, LEAST_SHARE) * float(own.abs().max())
         largest = max(largest, difference)

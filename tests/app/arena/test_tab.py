@@ -11,6 +11,7 @@ from app.arena import html as arena_html
 from app.arena import layout as arena_layout
 from app.arena import leaderboard_html
 from app.arena.events import ArenaEvents
+from app.arena.wire import ArenaTab
 from app.context import Context
 from core.arena.contestants import ITS_BASE
 from core.arena.games import Game
@@ -24,25 +25,33 @@ BASES = {"first": "base:starter", "second": "base:other"}
 
 
 @pytest.fixture
-def speaker(context: Context) -> Speaker:
-    """Voices that speak without a model, in the context's arena."""
-    context.arena.desk.speaker = found = Speaker()
+def arena(tab: arena_layout.ArenaLayout, context: Context) -> ArenaTab:
+    """The tab of a workspace."""
+    found = ArenaTab(context)
+    found.layout, found.events = tab, ArenaEvents(tab, context, found.session)
+    return found
+
+
+@pytest.fixture
+def speaker(arena: ArenaTab) -> Speaker:
+    """Models that answer without being loaded."""
+    arena.session.matches.chat = found = Speaker()
     return found
 
 
 @pytest.fixture(scope="module")
-def tab() -> arena_layout.ArenaTab:
+def tab() -> arena_layout.ArenaLayout:
     """The tab's components."""
     with gr.Blocks():
         return arena_layout.build()
 
 
 @pytest.fixture
-def events(tab: arena_layout.ArenaTab, context: Context, speaker: Speaker) -> ArenaEvents:
-    return ArenaEvents(tab, context)
+def events(arena: ArenaTab, speaker: Speaker) -> ArenaEvents:
+    return arena.events
 
 
-def _given(tab: arena_layout.ArenaTab, question: str = "", **changes: Any) -> dict[Any, Any]:
+def _given(tab: arena_layout.ArenaLayout, question: str = "", **changes: Any) -> dict[Any, Any]:
     values = {component: component.value for component in tab.form().values()}
     chosen = {tab.form()[name]: value for name, value in {**BASES, **changes}.items()}
     return {**values, **chosen, tab.question: question}
@@ -52,7 +61,7 @@ def _vote(left: str, right: str, winner: str = "left", label: str = "") -> Vote:
     return Vote(Side(left, label or left), Side(right, right), winner)  # type: ignore[arg-type]
 
 
-def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaTab, events: ArenaEvents) -> None:
+def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
     *_, shown = events.ask(_given(tab, "Hello", source="typed"))
     assert "Hello" in shown[tab.asked]
     assert shown[tab.go].interactive
@@ -63,7 +72,7 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaTa
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
     assert "starter (base)" in heads and "other (base)" in heads
     assert not any(shown[button].interactive for button in tab.votes.values())
-    assert len(events.desk.votes.refresh()) == 1
+    assert len(events.matches.votes.refresh()) == 1
     assert "decided" in events.voter("left")()[tab.status]
 
 
@@ -79,15 +88,15 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaTa
     ],
 )
 def test_what_cannot_be_a_match_is_said_in_place(
-    tab: arena_layout.ArenaTab, events: ArenaEvents, changes: dict[str, str], said: str
+    tab: arena_layout.ArenaLayout, events: ArenaEvents, changes: dict[str, str], said: str
 ) -> None:
     *_, shown = events.ask(_given(tab, **changes))
     assert said in shown[tab.status] and "nb-error" in shown[tab.status]
-    assert events.desk.match is None
+    assert events.matches.match is None
 
 
 def test_a_refusal_while_answering_is_said_and_the_question_stays(
-    tab: arena_layout.ArenaTab, events: ArenaEvents
+    tab: arena_layout.ArenaLayout, events: ArenaEvents
 ) -> None:
     *_, shown = events.ask(_given(tab, "This is broken", source="typed"))
     assert "The template refuses that." in shown[tab.status]
@@ -95,67 +104,66 @@ def test_a_refusal_while_answering_is_said_and_the_question_stays(
 
 
 def test_questions_of_the_set_do_not_come_twice_before_all_were_asked(
-    tab: arena_layout.ArenaTab, events: ArenaEvents, speaker: Speaker
+    tab: arena_layout.ArenaLayout, events: ArenaEvents, speaker: Speaker
 ) -> None:
     for _ in range(8):
         list(events.ask(_given(tab, source="shipped:talk")))
     assert len({str(messages) for _, messages, _ in speaker.heard}) == 8
 
 
-def test_answers_are_text_whatever_is_in_them(tab: arena_layout.ArenaTab, events: ArenaEvents) -> None:
+def test_answers_are_text_whatever_is_in_them(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
     *_, shown = events.ask(_given(tab, HOSTILE, source="typed"))
     for part in (shown[tab.asked], *(shown[reply] for reply in tab.replies)):
         assert "<script" not in part and "script" in part
 
 
-def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
-    seen: dict[str, str] = {}
-    assert tab.board in arena_layout.tick(tab, context, seen)
-    until(lambda: not context.arena.standing.busy)
-    arena_layout.tick(tab, context, seen)
-    assert "No votes yet" in seen["board"]
-    assert arena_layout.tick(tab, context, seen) == {}
-    context.arena.desk.votes.add([_vote("a", "b")])
-    until(lambda: "data-voice" in arena_layout.tick(tab, context, seen).get(tab.board, ""))
-    assert arena_layout.tick(tab, context, seen) == {}
-    assert "data-voice" in arena_layout.tick(tab, context, {})[tab.board]
+def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: ArenaTab, events: ArenaEvents) -> None:
+    seen: dict[str, Any] = {}
+    assert tab.board in arena.tick(seen)
+    until(lambda: not arena.session.leaderboard.busy)
+    arena.tick(seen)
+    assert "No votes yet" in arena.session.leaderboard.result
+    assert arena.tick(seen) == {}
+    arena.session.matches.votes.add([_vote("a", "b")])
+    until(lambda: "data-voice" in arena.tick(seen).get(tab.board, ""))
+    assert arena.tick(seen) == {}
+    assert "data-voice" in arena.tick({})[tab.board]
 
 
-def test_whose_votes_count_is_chosen(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
-    context.arena.desk.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
+def test_whose_votes_count_is_chosen(arena: ArenaTab, events: ArenaEvents) -> None:
+    arena.session.matches.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
-    until(lambda: 'data-voice="c"' in context.arena.standing.look())
-    assert 'data-voice="a"' not in context.arena.standing.html
+    until(lambda: 'data-voice="c"' in arena.session.leaderboard.look())
+    assert 'data-voice="a"' not in arena.session.leaderboard.result
     events.count([])
-    until(lambda: "No votes to count" in context.arena.standing.look())
+    until(lambda: "No votes to count" in arena.session.leaderboard.look())
 
 
 def test_answers_are_prepared_and_what_was_begun_is_offered_again(
-    tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents, speaker: Speaker
+    tab: arena_layout.ArenaLayout, arena: ArenaTab, context: Context, events: ArenaEvents, speaker: Speaker
 ) -> None:
     given = _given(tab, bulk_voices=["base:starter", "base:other"], bulk_source="shipped:talk")
-    speaker.after_each = lambda: context.arena.work.stop() if len(speaker.heard) == 5 else None
+    speaker.after_each = lambda: arena.session.jobs.stop() if len(speaker.heard) == 5 else None
     events.prepare(given)
-    until(lambda: not context.arena.work.preparing.running)
-    assert "4 of 16 answers are there" in context.arena.work.preparing_html()
-    again = Context.open(context.workspace)
-    assert "interrupted" in again.arena.work.preparing_html()
+    until(lambda: not arena.session.jobs.preparing.busy)
+    assert "4 of 16 answers are there" in arena.session.jobs.preparing_html()
+    assert "interrupted" in ArenaTab(context).session.jobs.preparing_html()
     speaker.after_each = lambda: None
     events.prepare(given)
-    until(lambda: not context.arena.work.preparing.running)
-    assert "16 of 16" in context.arena.work.preparing_html()
-    assert Context.open(context.workspace).arena.work.preparing_html() == ""
-    assert context.arena.desk.waiting() == 8
+    until(lambda: not arena.session.jobs.preparing.busy)
+    assert "16 of 16" in arena.session.jobs.preparing_html()
+    assert ArenaTab(context).session.jobs.preparing_html() == ""
+    assert arena.session.matches.waiting() == 8
 
 
-def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaTab, events: ArenaEvents) -> None:
-    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_said]
+def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
+    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
 
 
-def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaTab, context: Context, events: ArenaEvents) -> None:
+def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaLayout, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
-    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_said]
+    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
     assert not [
         file for file in context.workspace.path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()
     ]
@@ -164,7 +172,7 @@ def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaTab, context: C
 
 
 def test_a_file_that_is_no_table_is_refused_beside_it(
-    tab: arena_layout.ArenaTab, events: ArenaEvents, tmp_path: Any
+    tab: arena_layout.ArenaLayout, events: ArenaEvents, tmp_path: Any
 ) -> None:
     file = tmp_path / "votes.csv"
     file.write_text("name,age\nx,3\n", encoding="utf-8")

@@ -10,7 +10,6 @@ import pytest
 
 from app.cards import html as cards_html
 from app.cards import tab as cards_tab
-from app.context import Context
 from core.catalogue.facts import cards, find_card
 from core.catalogue.what_fits import what_fits
 from core.system.hardware import Device
@@ -117,10 +116,11 @@ def test_the_machines_own_card_is_chosen() -> None:
     assert "Apple" in cards_html.machine(apple, find_card("rtx-3060-12gb"), False)
 
 
-def test_the_tab_is_built_with_its_tables_filled(context: Context) -> None:
+def test_the_tab_is_built_with_its_tables_filled() -> None:
     with gr.Blocks() as demo:
-        tab = cards_tab.build()
-        cards_tab.wire(tab, context)
-    assert tab.card.value in cards() and tab.model.value in what_fits().models
-    assert "<table" in tab.models.value and "<table" in tab.fitting.value
-    assert len(demo.fns) == 2
+        cards_tab.CardsTab().build()
+    events = list(demo.fns.values())
+    (card, models), (model, fitting) = ((event.inputs[0], event.outputs[0]) for event in events)
+    assert card.value in cards() and model.value in what_fits().models
+    assert "<table" in models.value and "<table" in fitting.value
+    assert len(events) == 2

@@ -12,8 +12,8 @@ import gradio as gr
 import pytest
 
 from app.chat import layout as chat_layout
-from app.chat.compare import SideBySide
-from app.chat.conversation import Turn
+from app.chat.compare import Comparison
+from app.chat.conversation import ChatConversation, Turn
 from app.chat.events import conversation_file, key_of, sampling_of
 from app.context import Context
 from core.errors import NibbleError
@@ -24,17 +24,17 @@ from core.workspace import Workspace
 
 
 @pytest.fixture
-def tab() -> chat_layout.ChatTab:
+def tab() -> chat_layout.ChatLayout:
     """The tab's components."""
     with gr.Blocks():
         return chat_layout.build()
 
 
-def _given(tab: chat_layout.ChatTab, **changes: Any) -> dict[Any, Any]:
+def _given(tab: chat_layout.ChatLayout, **changes: Any) -> dict[Any, Any]:
     return {component: changes.get(key, component.value) for key, component in tab.settings.items()}
 
 
-def test_settings_are_the_papers_unless_they_are_changed(tab: chat_layout.ChatTab) -> None:
+def test_settings_are_the_papers_unless_they_are_changed(tab: chat_layout.ChatLayout) -> None:
     assert sampling_of(tab, _given(tab)) == Sampling()
     changed = _given(tab, seed="7", stop="### Human:\n\nEnd", top_k=5, repetition_penalty=1.2, greedy=True)
     assert sampling_of(tab, changed) == Sampling(
@@ -43,7 +43,7 @@ def test_settings_are_the_papers_unless_they_are_changed(tab: chat_layout.ChatTa
 
 
 @pytest.mark.parametrize(("changes", "said"), [({"seed": "-1"}, "Seed"), ({"temperature": 9}, "temperature: 9")])
-def test_a_setting_that_cannot_be_is_said(tab: chat_layout.ChatTab, changes: dict[str, Any], said: str) -> None:
+def test_a_setting_that_cannot_be_is_said(tab: chat_layout.ChatLayout, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(NibbleError, match=said):
         sampling_of(tab, _given(tab, **changes))
 
@@ -55,8 +55,9 @@ def test_a_folder_that_is_typed_is_an_adapter() -> None:
 
 
 def test_the_conversation_is_taken_away_as_messages(context: Context) -> None:
-    context.talk.turns = [Turn("user", "Hi"), Turn("assistant", "Hello – to you")]
-    file = conversation_file(context, " Be brief ")
+    conversation = ChatConversation.open(context.workspace, context.chat)
+    conversation.turns = [Turn("user", "Hi"), Turn("assistant", "Hello – to you")]
+    file = conversation_file(conversation, " Be brief ")
     assert file.suffix == ".jsonl"
     assert json.loads(file.read_text("utf-8"))["messages"] == [
         {"role": "system", "content": "Be brief"},
@@ -81,23 +82,27 @@ class FakeChat:
         """Nothing takes long here."""
 
 
-def _compare(tmp_path: Path, keys: list[str], question: str = "Who?") -> tuple[SideBySide, FakeChat]:
+def _compare(tmp_path: Path, keys: list[str], question: str = "Who?") -> tuple[Comparison, FakeChat]:
     fake = FakeChat()
-    sides = SideBySide.open(Workspace.open(tmp_path), fake)  # type: ignore[arg-type]
-    sides.ask(question, keys, Sampling(), "")
-    while sides.busy:
+    comparison = Comparison.open(Workspace.open(tmp_path), fake)  # type: ignore[arg-type]
+    comparison.ask(question, keys, Sampling(), "")
+    while comparison.busy:
         time.sleep(0.01)
-    return sides, fake
+    return comparison, fake
 
 
 def test_all_are_asked_with_one_seed_and_it_is_kept(tmp_path: Path) -> None:
-    sides, fake = _compare(tmp_path, ["base:b", "base:a", "base:broken"])
+    comparison, fake = _compare(tmp_path, ["base:b", "base:a", "base:broken"])
     assert fake.asked == ["a", "b"]
-    assert [column.text for column in sides.columns] == [f"b with seed {sides.seed}", f"a with seed {sides.seed}", ""]
-    assert sides.columns[2].error == "There is no model 'broken'."
-    assert ("model", ["b", "a", "broken"]) in sides.differs
-    again = SideBySide.open(Workspace.open(tmp_path), fake)  # type: ignore[arg-type]
-    assert (again.prompt, again.columns, again.differs) == ("Who?", sides.columns, sides.differs)
+    assert [column.text for column in comparison.columns] == [
+        f"b with seed {comparison.seed}",
+        f"a with seed {comparison.seed}",
+        "",
+    ]
+    assert comparison.columns[2].error == "There is no model 'broken'."
+    assert ("model", ["b", "a", "broken"]) in comparison.differs
+    again = Comparison.open(Workspace.open(tmp_path), fake)  # type: ignore[arg-type]
+    assert (again.prompt, again.columns, again.differs) == ("Who?", comparison.columns, comparison.differs)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,6 @@ def test_all_are_asked_with_one_seed_and_it_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_compared_is_said(tmp_path: Path, keys: list[str], question: str, said: str) -> None:
-    sides, fake = _compare(tmp_path, keys, question)
-    assert said in sides.error
+    comparison, fake = _compare(tmp_path, keys, question)
+    assert said in comparison.error
     assert fake.asked == []

@@ -94,7 +94,7 @@ def usable_row(number: int, said: str = "Hi  there\n") -> dict[str, Any]:
     }
 
 
-class CannedDesk:
+class CannedHelper:
     """Stands where `Helper.call` does. `states` are given in turn, the last one over and over."""
 
     def __init__(self, *states: dict[str, Any], said: str = "Hi  there\n") -> None:

@@ -1,4 +1,4 @@
-"""The Data tab shows what the desk knows, at each stage, and runs nothing that stands in the data."""
+"""The Data tab shows what the session knows, at each stage, and runs nothing that stands in the data."""
 
 from __future__ import annotations
 
@@ -14,43 +14,50 @@ from app.context import Context
 from app.data import html as data_html
 from app.data import layout as data_layout
 from app.data import row_html
+from app.data import wire as data_wire
 from app.data.events import DataEvents
 from app.data.lengths_chart import lengths_chart
 from app.data.mapping import ROLES, guess, is_enough
 from app.data.session import DataSession
-from app.train import layout as train_layout
+from app.train.wire import TrainTab
 from core.errors import NibbleError
 from core.recipe import make_recipe
 from core.settings import MappingSettings
 from core.workspace import read_json
-from tests.app.data.canned import HOSTILE, CannedDesk, finding, report, usable_row
+from tests.app.data.canned import HOSTILE, CannedHelper, finding, report, usable_row
 
 WORKING = {"progress": 0.34, "error": None, "name": "my talks.jsonl"}
 READING, COUNTING = {**WORKING, "stage": "reading"}, {**WORKING, "stage": "tokens"}
 
 
 @pytest.fixture
-def tab() -> data_layout.DataTab:
+def tab() -> data_layout.DataLayout:
     with gr.Blocks():
         return data_layout.build()
 
 
 @pytest.fixture
-def events(tab: data_layout.DataTab, train_tab: train_layout.TrainTab, context: Context) -> DataEvents:
-    desk = DataSession(CannedDesk())
-    return DataEvents(tab, train_tab.form, Context(**{**vars(context), "data": desk}))
+def events(tab: data_layout.DataLayout, train_tab: TrainTab, context: Context) -> DataEvents:
+    return DataEvents(tab, train_tab.form, context, DataSession(CannedHelper()))
+
+
+def _tab(events: DataEvents) -> data_wire.DataTab:
+    """The tab around these events."""
+    tab = data_wire.DataTab(events.context)
+    tab.layout, tab.session = events.layout, events.session
+    return tab
 
 
 @pytest.fixture
-def given_here(tab: data_layout.DataTab, given: dict[Any, Any]) -> dict[Any, Any]:
+def given_here(tab: data_layout.DataLayout, given: dict[Any, Any]) -> dict[Any, Any]:
     """What stands on both tabs when nobody has touched them."""
     return {**given, **{component: component.value for component in tab.inputs()}}
 
 
-def _wait(desk: DataSession, stage: str = "done", with_row: bool = True) -> None:
+def _wait(session: DataSession, stage: str = "done", with_row: bool = True) -> None:
     ends = time.monotonic() + 10
-    while not (desk.state["stage"] == stage and (desk.shown or not with_row)):
-        assert time.monotonic() < ends, desk.state
+    while not (session.report["stage"] == stage and (session.shown or not with_row)):
+        assert time.monotonic() < ends, session.report
         time.sleep(0.02)
 
 
@@ -182,32 +189,32 @@ def test_nothing_in_the_data_is_run() -> None:
 
 
 def test_a_look_goes_through_its_stages_and_asks_for_the_row() -> None:
-    canned = CannedDesk(READING, report(stage="tokens", progress=0.5), report())
-    desk = DataSession(canned)
-    desk.look(make_recipe({}))
-    assert desk.state["stage"] in ("starting", "reading")
-    _wait(desk)
+    canned = CannedHelper(READING, report(stage="tokens", progress=0.5), report())
+    session = DataSession(canned)
+    session.look(make_recipe({}))
+    assert session.report["stage"] in ("starting", "reading")
+    _wait(session)
     assert [asked["do"] for asked in canned.asked] == ["open", "state", "row", "state", "row"]
-    desk.look(make_recipe({}))  # the same again is on the desk already
-    assert desk.state["stage"] == "done"
+    session.look(make_recipe({}))  # the same again is on the session already
+    assert session.report["stage"] == "done"
 
 
 def test_the_last_report_stays_while_the_same_dataset_is_looked_at_anew() -> None:
-    desk = DataSession(CannedDesk())
-    desk.look(make_recipe({}))
-    _wait(desk)
-    desk._ask = CannedDesk(READING)
-    desk.look(make_recipe({"data.max_length": 64}))
-    head = desk.parts()["head"]
+    session = DataSession(CannedHelper())
+    session.look(make_recipe({}))
+    _wait(session)
+    session._ask = CannedHelper(READING)
+    session.look(make_recipe({"data.max_length": 64}))
+    head = session.parts()["head"]
     assert "nb-work" in head and "77 of 80" in head
-    assert "limit 64" in desk.parts()["lengths"]  # which is drawn at once
-    desk.look(make_recipe({"data.path": "toyshop"}))
-    assert "77 of 80" not in desk.parts()["head"]
-    desk.forget()
-    assert "No dataset yet" in desk.parts()["head"]
+    assert "limit 64" in session.parts()["lengths"]  # which is drawn at once
+    session.look(make_recipe({"data.path": "toyshop"}))
+    assert "77 of 80" not in session.parts()["head"]
+    session.forget()
+    assert "No dataset yet" in session.parts()["head"]
 
 
-class _SharedDesk(CannedDesk):
+class _SharedDesk(CannedHelper):
     """One that the Train tab's check puts another dataset on."""
 
     another = {"stage": "failed", "progress": 0.0, "error": "another.csv is empty."}
@@ -223,18 +230,18 @@ class _SharedDesk(CannedDesk):
 
 def test_what_the_train_tab_put_on_the_desk_meanwhile_is_not_taken_for_ones_own() -> None:
     canned = _SharedDesk(READING)
-    desk = DataSession(canned)
-    desk.look(make_recipe({}))
-    _wait(desk, "reading", with_row=False)
-    desk.beside("check", do="check")
-    _wait(desk)
+    session = DataSession(canned)
+    session.look(make_recipe({}))
+    _wait(session, "reading", with_row=False)
+    session.beside("check", do="check")
+    _wait(session)
     assert [asked["do"] for asked in canned.asked if asked["do"] != "state"] == ["open", "check", "open", "row"]
 
 
 def test_a_dataset_given_up_for_another_does_not_come_back_over_it() -> None:
     released = threading.Event()
 
-    class Slow(CannedDesk):
+    class Slow(CannedHelper):
         """The helper that is still starting: what is asked of it first need not be heard first."""
 
         def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -247,36 +254,36 @@ def test_a_dataset_given_up_for_another_does_not_come_back_over_it() -> None:
                 released.set()
             return super()._open(arguments)
 
-    desk = DataSession(Slow())
-    desk.look(make_recipe({"data.path": "pirate"}))
-    desk.look(make_recipe({"data.path": "toyshop"}))
-    _wait(desk)
-    assert desk.state["name"] == "the second"
+    session = DataSession(Slow())
+    session.look(make_recipe({"data.path": "pirate"}))
+    session.look(make_recipe({"data.path": "toyshop"}))
+    _wait(session)
+    assert session.report["name"] == "the second"
 
 
 def test_a_refusal_is_shown_where_the_figures_would_be() -> None:
     def refuse(op: str, **arguments: Any) -> dict[str, Any]:
         raise NibbleError(f"{HOSTILE} is empty.")
 
-    desk = DataSession(refuse)
-    desk.look(make_recipe({}))
-    _wait(desk, "failed", with_row=False)
-    assert "is empty." in desk.parts()["head"] and "<script" not in desk.parts()["head"]
+    session = DataSession(refuse)
+    session.look(make_recipe({}))
+    _wait(session, "failed", with_row=False)
+    assert "is empty." in session.parts()["head"] and "<script" not in session.parts()["head"]
 
 
 def test_opening_the_tab_shows_the_train_forms_settings(
-    events: DataEvents, tab: data_layout.DataTab, train_tab: train_layout.TrainTab, given: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, train_tab: TrainTab, given: dict[Any, Any]
 ) -> None:
     fields = train_tab.form.fields
     changed = {**given, fields["data.path"]: "toyshop", fields["data.max_length"]: 99}
-    shown = data_layout.fill(tab, train_tab.form, events.context, changed)
+    shown = _tab(events).open(train_tab.form, changed)
     assert shown[tab.fields["data.path"]].value == "toyshop"
     assert shown[tab.fields["data.max_length"]] == 99
     assert read_json(events.context.form_file) is None  # looking changes nothing
 
 
 def test_what_is_set_here_is_set_on_the_train_form_and_survives_a_reload(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     shown = events.change({**given_here, tab.fields["data.train_on"]: "everything"})
     assert shown[events.form.fields["data.train_on"]] == "everything"
@@ -284,7 +291,7 @@ def test_what_is_set_here_is_set_on_the_train_form_and_survives_a_reload(
 
 
 def test_another_dataset_is_read_as_it_is_recognised(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     fields = tab.fields
     shown = events.choose({**given_here, fields["data.path"]: "cards", fields["data.format"]: "sharegpt"})
@@ -294,12 +301,12 @@ def test_another_dataset_is_read_as_it_is_recognised(
 def test_a_suggestion_sets_the_limit(events: DataEvents, given_here: dict[Any, Any]) -> None:
     shown = events.press(given_here, gr.EventData(None, {"act": "limit", "value": "1024"}))
     assert shown[events.form.fields["data.max_length"]] == 1024
-    _wait(events.context.data)
-    assert events.context.data.state["max_length"] == 1024
+    _wait(events.session)
+    assert events.session.report["max_length"] == 1024
 
 
 def test_an_encoding_is_chosen_by_how_the_words_would_read(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     offered = [
         {"encoding": "windows-1250", "words": ["Kočka", "měsíc"]},
@@ -309,7 +316,7 @@ def test_an_encoding_is_chosen_by_how_the_words_would_read(
     assert 'data-act="encoding" data-value="windows-1250">Windows-1250 (Central Europe)' in html
     assert "Kočka · měsíc" in html and "&lt;b&gt;" in html
     assert "Choose where the words read right" in html
-    menu = data_layout._encoding_menu(offered)
+    menu = data_wire._encoding_menu(offered)
     assert [value for _, value in menu[:3]] == ["auto", "windows-1250", "windows-1252"]
     assert menu[1][0] == "Windows-1250 (Central Europe): Kočka · měsíc"
     assert len(menu) == len({value for _, value in menu})
@@ -317,37 +324,39 @@ def test_an_encoding_is_chosen_by_how_the_words_would_read(
     assert updates[tab.fields["data.encoding"]] == "windows-1250"
 
 
-def test_a_finding_leads_to_its_rows(events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]) -> None:
+def test_a_finding_leads_to_its_rows(
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
+) -> None:
     events.open(given_here)
-    _wait(events.context.data)
+    _wait(events.session)
     shown = events.press(given_here, gr.EventData(None, {"act": "row", "value": "12"}))
-    assert shown[tab.row] == 12 and "Row 12 of 80" in shown[tab.parts["row"]]
+    assert shown[tab.pager.row] == 12 and "Row 12 of 80" in shown[tab.parts["row"]]
     shown = events.press(given_here, gr.EventData(None, {"act": "more", "value": "duplicate"}))
     assert 'data-value="22"' in shown[tab.parts["findings"]]
-    assert events.show(900)[tab.row] == 80
+    assert events.show(900)[tab.pager.row] == 80
 
 
 def test_a_setting_that_cannot_be_is_said(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     shown = events.change({**given_here, tab.fields["data.max_length"]: 3})
-    assert "Length limit (tokens) (data.max_length): 3 is not possible" in shown[tab.said]
+    assert "Length limit (tokens) (data.max_length): 3 is not possible" in shown[tab.message]
 
 
 def test_without_a_dataset_the_tab_is_empty(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     shown = events.choose({**given_here, tab.fields["data.path"]: ""})
     assert "No dataset yet" in shown[tab.parts["head"]]
 
 
 def test_columns_by_hand_begin_with_a_guess(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     canned = report(columns=["Instruction", "output"], turn_columns={}, speakers=[])
-    events.context.data._ask = CannedDesk(canned)
+    events.session._ask = CannedHelper(canned)
     events.open(given_here)
-    _wait(events.context.data)
+    _wait(events.session)
     shown = events.correct(given_here)
     assert shown[tab.mapping.group].visible and shown[tab.fields["data.format"]] == "mapping"
     mapping = shown[events.form.fields["data.mapping"]]
@@ -356,10 +365,10 @@ def test_columns_by_hand_begin_with_a_guess(
         {**given_here, **{part: value for part, value in shown.items() if part in given_here}}
         | {tab.mapping.fields["reply"]: ""}
     )
-    assert "Choose the columns" in emptied[tab.said]
+    assert "Choose the columns" in emptied[tab.message]
 
 
-def test_a_mapping_on_the_screen_reads_back_as_the_same(tab: data_layout.DataTab) -> None:
+def test_a_mapping_on_the_screen_reads_back_as_the_same(tab: data_layout.DataLayout) -> None:
     mapping = MappingSettings(turns="talk", role="who", content="said", roles={"Ann": "user", "Bob": "leave out"})
     shown = {part: value or "" for part, value in tab.mapping.updates(mapping.model_dump()).items()}
     assert tab.mapping.values(shown) == mapping.model_dump()
@@ -387,45 +396,45 @@ def test_every_role_can_be_given_by_hand() -> None:
 
 def test_a_file_to_take_away_is_written_where_gradio_may_send_it_from(
     events: DataEvents,
-    tab: data_layout.DataTab,
+    tab: data_layout.DataLayout,
     given_here: dict[Any, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     events.open(given_here)
-    _wait(events.context.data)
+    _wait(events.session)
     saved = Path(events.saver("json")()[tab.download])
     assert saved.name == "my talks report.json" and saved.is_relative_to(tmp_path / "uploads")
     assert "The disk is full." in events.saver("cleaned")()[tab.saved]
 
 
 def test_the_tab_says_only_what_changed(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     events.open(given_here)
-    _wait(events.context.data)
-    seen: dict[str, str] = {}
-    first = data_layout.tick(tab, events.context, seen)
+    _wait(events.session)
+    seen: dict[str, Any] = {}
+    first = _tab(events).tick(seen)
     assert first[tab.viewer].visible and tab.parts["row"] in first
-    assert data_layout.tick(tab, events.context, seen) == {}
+    assert _tab(events).tick(seen) == {}
     events.show(7)
-    assert set(data_layout.tick(tab, events.context, seen)) == {tab.parts["row"], tab.parts["mapped"]}
+    assert set(_tab(events).tick(seen)) == {tab.parts["row"], tab.parts["mapped"]}
 
 
 def test_what_a_press_has_drawn_is_drawn_over_when_it_is_done(
-    events: DataEvents, tab: data_layout.DataTab, given_here: dict[Any, Any]
+    events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
-    desk = DataSession(CannedDesk(report(), COUNTING, report()))  # of the second look it is not done at once
-    events = DataEvents(tab, events.form, Context(**{**vars(events.context), "data": desk}))
+    session = DataSession(CannedHelper(report(), COUNTING, report()))  # of the second look it is not done at once
+    events = DataEvents(tab, events.form, events.context, session)
     events.open(given_here)
-    _wait(events.context.data)
-    seen: dict[str, str] = {}
-    done = data_layout.tick(tab, events.context, seen)[tab.parts["head"]]
+    _wait(events.session)
+    seen: dict[str, Any] = {}
+    done = _tab(events).tick(seen)[tab.parts["head"]]
     drawn = events.change({**given_here, tab.fields["data.system"]: "leave_out"})
-    _wait(events.context.data)
+    _wait(events.session)
     assert drawn[tab.parts["head"]] != done
-    assert data_layout.tick(tab, events.context, seen)[tab.parts["head"]] == done
+    assert _tab(events).tick(seen)[tab.parts["head"]] == done
 
 
 def test_a_setting_is_called_as_on_the_screen() -> None:
@@ -474,14 +483,14 @@ def test_of_one_turn_a_row_the_guess_leaves_the_conversation_to_be_named() -> No
     assert not is_enough(found)
 
 
-def test_the_speakers_names_are_unfolded_where_one_is_not_known(tab: data_layout.DataTab) -> None:
+def test_the_speakers_names_are_unfolded_where_one_is_not_known(tab: data_layout.DataLayout) -> None:
     state = {"columns": ["messages"], "speakers": ["Ann"], "error": "Say under data.mapping.roles what 'Ann' means."}
     assert tab.mapping.speakers in tab.mapping.choices(state)
     assert tab.mapping.speakers not in tab.mapping.choices({**state, "error": None})
 
 
 def test_splits_and_joined_turns_are_of_one_dataset(
-    events: DataEvents, tab: data_layout.DataTab, given_here: Any
+    events: DataEvents, tab: data_layout.DataLayout, given_here: Any
 ) -> None:
     set_here = {**given_here, tab.fields["data.named_splits"]: "ignore", tab.fields["data.join_turns"]: True}
     kept = events.change(set_here)

@@ -13,10 +13,10 @@ import pytest
 
 from app.context import Context
 from app.export import html as export_html
-from app.export import layout as export_layout
+from app.export.wire import ExportTab
 from app.server.downloads import PREFIX, Downloads, SharedFiles
 from core.export import jobs
-from core.export.options import ExportOptions
+from core.export.shared.options import ExportOptions
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -24,10 +24,12 @@ from core.setup import llama_cpp
 
 
 @pytest.fixture
-def tab() -> export_layout.ExportTab:
-    """The tab's components."""
+def tab(context: Context) -> ExportTab:
+    """The tab, laid out."""
+    made = ExportTab(context)
     with gr.Blocks():
-        return export_layout.build()
+        made.build()
+    return made
 
 
 @pytest.fixture
@@ -41,46 +43,53 @@ def run(context: Context) -> Run:
     return made
 
 
-def _given(tab: export_layout.ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
+def _given(tab: ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
     usual = {"run": run.id if run else None, "part": "", "to": "adapter", "onto": "dequantised", "precision": "auto"}
-    usual |= {"gguf_type": "f16", "apart": False, "out": "", **values}
-    return {getattr(tab, name): value for name, value in usual.items()}
+    usual |= {"gguf_type": "f16", "adapter_only": False, "out": "", **values}
+    return {tab.layout.settings.get(name) or getattr(tab.layout, name): value for name, value in usual.items()}
 
 
-def test_the_tab_says_what_one_gets_and_how_large(tab: export_layout.ExportTab, context: Context, run: Run) -> None:
-    filled = export_layout.fill(tab, context)
-    assert "About 2.1 MB in the folder, and as much in the zip." in filled[tab.gets]
-    assert filled[tab.out] == str(context.workspace.exports / "b-mine-b-adapter")
-    events = export_layout.ExportEvents(tab, context)
+def test_the_tab_says_what_one_gets_and_how_large(tab: ExportTab, context: Context, run: Run) -> None:
+    filled = tab.events.fill()
+    assert "About 2.1 MB in the folder, and as much in the zip." in filled[tab.layout.gets]
+    assert filled[tab.layout.out] == str(context.workspace.exports / "b-mine-b-adapter")
+    events = tab.events
     merged = events.chosen(True, _given(tab, run, to="merged"))
     assert (
-        "About 9.9 MB, in float16." in merged[tab.gets] and merged[tab.onto].visible and not merged[tab.apart].visible
+        "About 9.9 MB, in float16." in merged[tab.layout.gets]
+        and merged[tab.layout.settings["onto"]]["visible"]
+        and not merged[tab.layout.settings["adapter_only"]]["visible"]
     )
     quarter = events.chosen(False, _given(tab, run, to="gguf", gguf_type="q8_0"))
-    assert "About 5.3 MB, in q8_0." in quarter[tab.gets] and quarter[tab.apart].visible
+    assert (
+        "About 5.3 MB, in q8_0." in quarter[tab.layout.gets] and quarter[tab.layout.settings["adapter_only"]]["visible"]
+    )
 
 
-def test_the_best_and_the_checkpoints_can_be_chosen(tab: export_layout.ExportTab, context: Context, run: Run) -> None:
-    assert not export_layout.fill(tab, context)[tab.part].visible, "there is but one"
+def test_the_best_and_the_checkpoints_can_be_chosen(tab: ExportTab, context: Context, run: Run) -> None:
+    assert not tab.events.fill()[tab.layout.part].visible, "there is but one"
     kept = run.dir / "checkpoints" / "20"
     shutil.copytree(run.adapter, kept / "adapter")
     (kept / "adapter" / "adapter_model.safetensors").write_bytes(b"0" * 3_000_000)
     (kept / "manifest.json").write_text("{}")
-    filled = export_layout.fill(tab, context)
-    assert filled[tab.part].visible and filled[tab.part].choices == [("Its last", ""), ("Step 20", "checkpoint/20")]
-    chosen = export_layout.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/20"))
-    assert "About 3.1 MB" in chosen[tab.gets] and chosen[tab.out].endswith("b-mine-b-step-20-adapter")
-    gone = export_layout.ExportEvents(tab, context).chosen(True, _given(tab, run, part="checkpoint/7"))
-    assert gone[tab.part].value == "", "of another run, or gone meanwhile"
+    filled = tab.events.fill()
+    assert filled[tab.layout.part].visible and filled[tab.layout.part].choices == [
+        ("Its last", ""),
+        ("Step 20", "checkpoint/20"),
+    ]
+    chosen = tab.events.chosen(True, _given(tab, run, part="checkpoint/20"))
+    assert "About 3.1 MB" in chosen[tab.layout.gets] and chosen[tab.layout.out].endswith("b-mine-b-step-20-adapter")
+    gone = tab.events.chosen(True, _given(tab, run, part="checkpoint/7"))
+    assert gone[tab.layout.part].value == "", "of another run, or gone meanwhile"
 
 
 def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(
-    tab: export_layout.ExportTab, context: Context, run: Run, tmp_path: Path
+    tab: ExportTab, context: Context, run: Run, tmp_path: Path
 ) -> None:
-    events = export_layout.ExportEvents(tab, context)
-    assert "Choose a run" in events.make(_given(tab, None))[tab.said]
+    events = tab.events
+    assert "Choose a run" in events.make(_given(tab, None))[tab.layout.message]
     (tmp_path / "mine").write_text("thesis")
-    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.said]
+    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.layout.message]
     assert jobs.jobs(context.workspace) == []
 
 
@@ -98,7 +107,7 @@ def test_the_proof_the_use_and_the_download_are_shown_escaped(context: Context, 
     folder.mkdir()
     (folder / "made.zip").write_bytes(b"zip")
     (folder / "README.md").write_text("```python\nprint('<hello>')\n```")
-    html = export_html.state(_job(context, folder), context.shelf)
+    html = export_html.state(_job(context, folder), context.shared_files)
     assert (
         "Proved" in html and "20 of 20 &lt;i&gt;equal&lt;/i&gt;" in html and "print(&#x27;&lt;hello&gt;&#x27;)" in html
     )
@@ -120,7 +129,7 @@ def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(cont
     ]
     result = {"dir": str(tmp_path), "files": ["README.md"], "bytes": 5}
     result["verified"] = {"prompts": 20, "equal": 19, "ties": 1, "checks": checks}
-    html = export_html.state(_job(context, tmp_path, result=result), context.shelf)
+    html = export_html.state(_job(context, tmp_path, result=result), context.shared_files)
     assert "<b>Prompts as text</b><span>60 of 60 equal, by &lt;b&gt;peft&lt;/b&gt;.</span>" in html
     assert html.count('<li class="nb-good">') == 2, "an answer that parts where the model wavers is no fault"
     assert '<li class="nb-bad"><i>!</i><div><b>Training goes on from the prompt</b><span>4 of 9 equal' in html
@@ -136,33 +145,34 @@ def test_what_had_nothing_to_compare_is_ticked_off_by_nobody(context: Context, t
     for name in result["files"]:
         (tmp_path / name).write_text("x")
     result["verified"] = {"prompts": 20, "equal": 20, "ties": 0, "checks": checks}
-    html = export_html.state(_job(context, tmp_path, result=result), context.shelf)
+    order = {"to": "ollama", "out": str(tmp_path)}
+    html = export_html.state(_job(context, tmp_path, result=result, order=order), context.shared_files)
     assert "9 of 9 equal, by Ollama&#x27;s rules." in html, "Ollama itself was not run"
     assert '<li class="nb-none"><i>–</i>' in html and html.count("nb-good") == 1
     assert "Download a.gguf" in html and "Download Modelfile" in html and "Download README.md" not in html
 
 
 def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
-    tab: export_layout.ExportTab, context: Context, run: Run, monkeypatch: pytest.MonkeyPatch
+    tab: ExportTab, context: Context, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_cpp, "installed", lambda: False)
-    place = tab.llama_cpp.place
+    place = tab.layout.llama_cpp.place
     for to, wanted in (("gguf", True), ("ollama", True), ("adapter", False), ("merged", False)):
-        assert export_layout.chosen(tab, context, run, _given(tab, run, to=to), True)[place].visible is wanted
-    assert place not in export_layout.tick(tab, context, {}), "a clock does not bring it back"
+        assert tab.events.about(run, _given(tab, run, to=to), True)[place].visible is wanted
+    assert place not in tab.tick({}), "a clock does not bring it back"
 
 
-def test_stopping_is_said_until_it_has_stopped(tab: export_layout.ExportTab, context: Context, tmp_path: Path) -> None:
+def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
     _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
-    assert export_layout.tick(tab, context, seen)[tab.said] == ""
-    assert tab.said not in export_layout.tick(tab, context, seen)
+    assert tab.tick(seen)[tab.layout.message] == ""
+    assert tab.layout.message not in tab.tick(seen)
 
 
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:
     job = _job(context, tmp_path, state="working", message="Merging", share=0.5)
     job.file.with_suffix(".pid").write_text(json.dumps({"pid": 2**22 + 1, "started": 1.0}))
-    assert "ended without a last word" in export_html.state(job, context.shelf)
+    assert "ended without a last word" in export_html.state(job, context.shared_files)
 
 
 def _get(shelf: SharedFiles, path: str) -> tuple[int, bytes]:

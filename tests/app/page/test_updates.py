@@ -5,15 +5,14 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from app.chat import layout as chat_layout
+from app.chat.wire import ChatTab
 from app.context import Context
 from app.runs import layout as runs_layout
 from app.runs import table_html as runs_table_html
 from app.runs import tick as runs_tick
 from app.runs.events import opened_run
 from app.runs.table_html import RunsTable, TableView
-from app.train import layout as train_layout
-from app.train import tick as train_tick
+from app.train.wire import TrainTab
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.delete import remove
@@ -27,38 +26,38 @@ def _ended(context: Context, name: str = "try", state: str = "stopped") -> Run:
 
 
 @pytest.fixture
-def runs_tab() -> runs_layout.RunsTab:
+def runs_tab() -> runs_layout.RunsLayout:
     with gr.Blocks():
         return runs_layout.build()
 
 
-def test_the_train_tab_says_only_what_changed(train_tab: train_layout.TrainTab, context: Context) -> None:
+def test_the_train_tab_says_only_what_changed(train_tab: TrainTab, context: Context) -> None:
     run, seen = _ended(context), {}
-    first, drawn = train_tick.tick(train_tab, context, seen), train_tick.parts(context)
-    assert train_tab.again in first and train_tick.tick(train_tab, context, seen) == {}
+    first, drawn = train_tab.tick(seen), train_tab.parts()
+    assert train_tab.layout.run.again in first and train_tab.tick(seen) == {}
     run.append("metrics.jsonl", {"step": 1, "time": 1.0, "loss": 2.0})
-    again = train_tick.parts(context)
+    again = train_tab.parts()
     assert {name for name in again if again[name] != drawn[name]} - {"scale"} == {"loss"}
-    assert train_tick.tick(train_tab, context, seen) == {}
-    assert set(train_tick.tick(train_tab, context, {})) == set(first)
+    assert train_tab.tick(seen) == {}
+    assert set(train_tab.tick({})) == set(first)
 
 
-def test_what_all_browsers_share_is_no_part_of_a_tick(train_tab: train_layout.TrainTab, context: Context) -> None:
+def test_what_all_browsers_share_is_no_part_of_a_tick(train_tab: TrainTab, context: Context) -> None:
     _ended(context)
-    assert set(train_tick.shared(train_tab)) == set(train_tick.parts(context))
-    assert not set(train_tick.shared(train_tab).values()) & set(train_tick.outputs(train_tab))
-    assert set(train_tick.tick(train_tab, context, {})) <= set(train_tick.outputs(train_tab))
+    assert set(train_tab.shared) == set(train_tab.parts())
+    assert not set(train_tab.shared.values()) & set(train_tab.outputs)
+    assert set(train_tab.tick({})) <= set(train_tab.outputs)
 
 
-def test_before_the_first_run_it_says_what_will_be_here(train_tab: train_layout.TrainTab, context: Context) -> None:
-    shown = train_tick.parts(context)
+def test_before_the_first_run_it_says_what_will_be_here(train_tab: TrainTab, context: Context) -> None:
+    shown = train_tab.parts()
     assert "Start training" in shown["head"] and shown["loss"] == ""
-    assert train_layout.fill(train_tab, context)[train_tab.welcome].visible
+    assert train_tab.fill()[train_tab.layout.welcome].visible
     _ended(context)
-    assert not train_layout.fill(train_tab, context)[train_tab.welcome].visible
+    assert not train_tab.fill()[train_tab.layout.welcome].visible
 
 
-def test_the_runs_tab_says_only_what_changed(runs_tab: runs_layout.RunsTab, context: Context) -> None:
+def test_the_runs_tab_says_only_what_changed(runs_tab: runs_layout.RunsLayout, context: Context) -> None:
     run, table, asked, seen = _ended(context), RunsTable(context.workspace), TableView(), {}
     first = {runs_tab.table, runs_tab.patch, runs_tab.to_train, runs_tab.tools, runs_tab.picks, runs_tab.compare}
     assert set(runs_tick.tick(runs_tab, context, table, "", asked, seen)) == first
@@ -68,7 +67,7 @@ def test_the_runs_tab_says_only_what_changed(runs_tab: runs_layout.RunsTab, cont
 
 
 def test_of_the_table_only_the_rows_that_changed_are_sent(
-    runs_tab: runs_layout.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    runs_tab: runs_layout.RunsLayout, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs_table_html, "FRESH_SECONDS", 0.0)
     kept, named = _ended(context, "keep"), _ended(context, "before")
@@ -84,7 +83,7 @@ def test_of_the_table_only_the_rows_that_changed_are_sent(
     assert runs_tick.tick(runs_tab, context, table, "", asked, seen) == {}
 
 
-def test_what_a_person_is_writing_is_left_alone(runs_tab: runs_layout.RunsTab, context: Context) -> None:
+def test_what_a_person_is_writing_is_left_alone(runs_tab: runs_layout.RunsLayout, context: Context) -> None:
     run, table, seen = _ended(context), RunsTable(context.workspace), {}
     first = runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)
     assert first[runs_tab.name] == "try"
@@ -93,7 +92,7 @@ def test_what_a_person_is_writing_is_left_alone(runs_tab: runs_layout.RunsTab, c
     assert runs_tab.name not in runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)
 
 
-def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs_layout.RunsTab, context: Context) -> None:
+def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs_layout.RunsLayout, context: Context) -> None:
     run, table, seen = _ended(context), RunsTable(context.workspace), {}
     runs_tick.tick(runs_tab, context, table, run.id, TableView(), seen)
     remove(context.workspace, run)
@@ -102,11 +101,11 @@ def test_a_run_that_was_deleted_elsewhere_is_closed(runs_tab: runs_layout.RunsTa
 
 
 def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Context) -> None:
+    tab, seen = ChatTab(context), {}
     with gr.Blocks():
-        tab = chat_layout.build()
-    talk, seen = context.talk, {}
-    chat_layout.tick(tab, context, seen)
-    assert chat_layout.tick(tab, context, seen) == {}
-    talk.version += 1
-    assert tab.chatbot in chat_layout.tick(tab, context, seen)
-    assert chat_layout.tick(tab, context, seen) == {}
+        tab.build()
+    tab.tick(seen)
+    assert tab.tick(seen) == {}
+    tab.session.conversation.version += 1
+    assert tab.layout.chatbot in tab.tick(seen)
+    assert tab.tick(seen) == {}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.page import strip as page_strip
-from app.run_view.drawings import Live
+from app.run_view.drawings import RunDrawings
 from app.runs import table_html as runs_table_html
 from app.train import check_html
 from core.recipe import make_recipe
@@ -47,7 +47,7 @@ def test_while_it_trains_every_number_has_its_unit(workspace: Workspace) -> None
     run = _training(workspace, step=10, total=40)
     for step in range(1, 11):
         run.append("metrics.jsonl", {"step": step, "time": step * 2.0, "loss": 1.5, "tokens_per_second": 1234.4})
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     for said in (
         "Training",
         "10 of 40",
@@ -61,7 +61,7 @@ def test_while_it_trains_every_number_has_its_unit(workspace: Workspace) -> None
 
 
 def test_what_has_not_changed_is_the_same_text(workspace: Workspace) -> None:
-    run, live = _run(workspace, state="stopped"), Live("cpu")
+    run, live = _run(workspace, state="stopped"), RunDrawings("cpu")
     assert live.parts(run) == live.parts(run)
 
 
@@ -69,7 +69,7 @@ def test_afterwards_it_says_what_changed(workspace: Workspace) -> None:
     run = _run(workspace, state="finished", step=40, total=40)
     figures = {"eval_loss_before": 4.0, "eval_loss": 1.0, "seconds": 75, "tokens_per_second": 900, "steps": 40}
     write_json(run.dir / "result.json", {**figures, "peak_bytes": {"process": GIB}, "budget_bytes": 2 * GIB})
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     for said in ("4.000 → 1.000", "-75 %", "1 min 15 s", "900 tokens/s", "1.00 GiB", "of 2.00 GiB budget"):
         assert said in head
 
@@ -79,13 +79,13 @@ def test_an_evaluation_is_told_with_its_perplexity_while_it_learns_and_after(wor
     run.append("metrics.jsonl", {"step": 0, "time": 1.0, "eval_loss": 7.0, "eval_perplexity": 1096.6})
     run.append("metrics.jsonl", {"step": 2, "time": 2.0, "loss": 3.0})
     run.append("metrics.jsonl", {"step": 2, "time": 2.5, "eval_loss": 2.0, "eval_perplexity": 7.389})
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     assert "<b>2.000</b><small>perplexity 7.4</small>" in head
     figures = {"eval_loss_before": 7.0, "eval_loss": 2.5, "eval_perplexity_before": 1096.6, "eval_perplexity": 12.18}
     told = {"best": {"step": 2, "eval_loss": 2.0}, "ended_early": "Stopped early at step 4 of 9: <b>."}
     write_json(run.dir / "result.json", {**figures, **told, "steps": 4})
     run.write_status(state="finished", step=4, total=9)
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     for said in ("1,097 → 12.2", "<b>2.000</b><small>at step 2, kept too", "Stopped early at step 4 of 9: &lt;b&gt;."):
         assert said in head
 
@@ -97,7 +97,7 @@ def test_warnings_stand_where_the_person_is_looking(workspace: Workspace, state:
     for number in range(1, 6):
         run.event("warning", f"warning {number} {HOSTILE}")
         run.event("checkpoint", "nothing to warn of")
-    parts = Live("cpu").parts(run)
+    parts = RunDrawings("cpu").parts(run)
     head = parts["head"]
     assert head.index("warning 5") < head.index("warning 4") < head.index("warning 3")
     assert "warning 2" not in head and "2 more" in head and "nothing to warn of" not in head
@@ -109,7 +109,7 @@ def test_answers_are_shown_as_they_change_with_those_in_the_middle_folded(worksp
     run = _run(workspace, state="stopped")
     for step in range(0, 90, 10):
         run.append("samples.jsonl", {"step": step, "prompt": "Who?", "answer": f"answer {step}"})
-    says = Live("cpu").parts(run)["says"]
+    says = RunDrawings("cpu").parts(run)["says"]
     places = [says.index(f"<span>answer {step}<") for step in range(80, -1, -10)]
     assert places == sorted(places), "the newest on top, the base's at the bottom"
     folded = says[says.index("<details>") : says.index("</details>")]
@@ -121,21 +121,21 @@ def test_an_answer_that_stays_the_same_is_shown_once(workspace: Workspace) -> No
     run = _run(workspace, state="stopped")
     for step, answer in ((0, "Hello."), (5, "Ahoy."), (10, "Ahoy."), (15, "Ahoy."), (20, "Arr.")):
         run.append("samples.jsonl", {"step": step, "prompt": "Who?", "answer": answer})
-    says = Live("cpu").parts(run)["says"]
+    says = RunDrawings("cpu").parts(run)["says"]
     assert says.count("Ahoy.") == 1 and "<i>step 5 to 15</i><span>Ahoy." in says and "<i>step 20</i>" in says
 
 
 def test_a_failed_run_says_why_and_shows_the_logs_end(workspace: Workspace) -> None:
     run = _run(workspace, state="failed", message=f"Memory ran out. {HOSTILE}", step=3, total=9)
     (run.dir / "worker.log").write_text(f"first\nlast line {HOSTILE}\n")
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     assert "Memory ran out." in head and "last line" in head and "3 of 9 steps" in head
     assert HOSTILE not in head
 
 
 def test_a_worker_that_was_killed_is_interrupted(workspace: Workspace) -> None:
     run = _run(workspace, state="training", pid=2**22, pid_started=1.0)
-    assert "Interrupted" in Live("cpu").parts(run)["head"]
+    assert "Interrupted" in RunDrawings("cpu").parts(run)["head"]
 
 
 def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> None:
@@ -143,9 +143,9 @@ def test_what_the_model_says_is_shown_and_never_run(workspace: Workspace) -> Non
     run.append("samples.jsonl", {"step": 0, "prompt": HOSTILE, "answer": "no"})
     run.append("samples.jsonl", {"step": 5, "prompt": HOSTILE, "answer": HOSTILE})
     run.event("info", HOSTILE)
-    for html in [*Live("cpu").parts(run).values(), _table(workspace, run), runs_table_html.recipe(run)]:
+    for html in [*RunDrawings("cpu").parts(run).values(), _table(workspace, run), runs_table_html.recipe(run)]:
         assert "<script" not in html
-    says = Live("cpu").parts(run)["says"]
+    says = RunDrawings("cpu").parts(run)["says"]
     assert says.index("step 5") < says.index("before")  # the newest on top
 
 
@@ -201,31 +201,31 @@ def _pulse(run: Run, **changes: Any) -> None:
 def test_a_run_that_may_hang_says_so_and_what_to_do(workspace: Workspace) -> None:
     run = _training(workspace, step=57, total=200)
     _pulse(run, since=300.0)
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     assert "No step for 5 min" in head and "its last checkpoint (step 40)." in head
     _pulse(run)
-    assert "No step for" not in Live("cpu").parts(run)["head"]
+    assert "No step for" not in RunDrawings("cpu").parts(run)["head"]
 
 
 def test_the_time_is_the_workers_own_whatever_the_clock_says(workspace: Workspace) -> None:
     run = _training(workspace, step=57, total=200, started=time.time() + 9000)
-    assert "elapsed</label><b>0 s" in Live("cpu").parts(run)["head"]
+    assert "elapsed</label><b>0 s" in RunDrawings("cpu").parts(run)["head"]
     _pulse(run)
-    assert "elapsed</label><b>1 h 01 min" in Live("cpu").parts(run)["head"]
+    assert "elapsed</label><b>1 h 01 min" in RunDrawings("cpu").parts(run)["head"]
     _pulse(run, pid=1)
-    assert "elapsed</label><b>0 s" in Live("cpu").parts(run)["head"], "that was said by an earlier worker"
+    assert "elapsed</label><b>0 s" in RunDrawings("cpu").parts(run)["head"], "that was said by an earlier worker"
 
 
 def test_a_run_that_stops_says_since_when_and_how_long_it_may_take(workspace: Workspace) -> None:
     run = _training(workspace, step=57, total=200)
     _pulse(run)
     run.request("stop")
-    head = Live("cpu").parts(run)["head"]
+    head = RunDrawings("cpu").parts(run)["head"]
     assert "Stopping since" in head and "saves what was learned" in head
     assert "by itself in 1 min 0" in head and "it is ended" in head
     assert ">Stopping</span>" in head and "only what came after step 40 is lost" in head
     _pulse(run, saved_step=None)
-    assert "nothing of it has been saved yet" in Live("cpu").parts(run)["head"]
+    assert "nothing of it has been saved yet" in RunDrawings("cpu").parts(run)["head"]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_on_a_gpu_temperature_and_power_stand_with_the_rest(
 ) -> None:
     run = _training(workspace, step=57, total=200)
     _pulse(run, card=card)
-    head = Live("cuda").parts(run)["head"]
+    head = RunDrawings("cuda").parts(run)["head"]
     assert shown in head and (shown or "GPU" not in head)
 
 
@@ -249,5 +249,5 @@ def test_a_run_in_the_queue_says_what_it_waits_for(workspace: Workspace) -> None
     _training(workspace, name="at work")
     first, second = _run(workspace, "first"), _run(workspace, "second")
     os.utime(first.dir / "status.json", (1000, 1000))
-    assert "It starts when “at work” has ended." in Live("cpu").parts(first)["head"]
-    assert "1 run starts before it." in Live("cpu").parts(second)["head"]
+    assert "It starts when “at work” has ended." in RunDrawings("cpu").parts(first)["head"]
+    assert "1 run starts before it." in RunDrawings("cpu").parts(second)["head"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.run_view.series import CHUNK_BYTES, LIMIT, ROOM, Curves, Series, Thin, highest, mean, peaks
+from app.run_view.series import CHUNK_BYTES, Curves
+from app.ui.series import LIMIT, ROOM, Series, Thin, highest, mean, peaks
 from core.runs.store import Run
 
 

@@ -29,13 +29,13 @@ def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tab() -> runs_layout.RunsTab:
+def tab() -> runs_layout.RunsLayout:
     with gr.Blocks():
         return runs_layout.build()
 
 
 @pytest.fixture
-def events(tab: runs_layout.RunsTab, context: Context) -> RunsEvents:
+def events(tab: runs_layout.RunsLayout, context: Context) -> RunsEvents:
     return RunsEvents(tab, context)
 
 
@@ -48,7 +48,7 @@ def _with_checkpoint(run: Run, step: int) -> Run:
     return run
 
 
-def _tick(tab: runs_layout.RunsTab, context: Context, opened: str, asked: TableView | None = None) -> dict[Any, Any]:
+def _tick(tab: runs_layout.RunsLayout, context: Context, opened: str, asked: TableView | None = None) -> dict[Any, Any]:
     return runs_tick.tick(tab, context, RunsTable(context.workspace), opened, asked or TableView(), {})
 
 
@@ -64,7 +64,7 @@ def test_a_press_opens_sorts_turns_and_picks(events: RunsEvents, context: Contex
 
 
 def test_what_is_written_on_a_run_is_kept_and_shown(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert "Saved" in events.label(run.id, "  two ", "good, night ,, good", "a note")
@@ -78,7 +78,7 @@ def test_what_is_written_on_a_run_is_kept_and_shown(
 
 
 def test_a_run_with_a_checkpoint_can_be_resumed_longer(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context, monkeypatch: pytest.MonkeyPatch
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(context.supervisor), "advance", lambda self: None)
     run = _with_checkpoint(ended_run(context.workspace, "one", steps=8), 8)
@@ -87,23 +87,23 @@ def test_a_run_with_a_checkpoint_can_be_resumed_longer(
     assert (offered[tab.steps].value, offered[tab.rate].value) == (8, run.recipe().train.learning_rate)
     epochs = offered[tab.epochs].value
     refused = events.resume(run.id, epochs, 8, run.recipe().train.learning_rate)
-    assert "is finished: all of its 8 steps are done" in refused[tab.said] and "--set" not in refused[tab.said]
+    assert "is finished: all of its 8 steps are done" in refused[tab.message] and "--set" not in refused[tab.message]
     assert run.status().state == "finished"
-    assert "waits in the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.said]
+    assert "waits in the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.message]
     assert (run.recipe().train.max_steps, run.recipe().train.learning_rate) == (16, 1e-5)
     assert run.status().state == "queued"
 
 
 def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert not _tick(tab, context, run.id)[tab.resume].visible
-    assert "holds no whole checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.said]
+    assert "holds no whole checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.message]
 
 
 def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run, other = ended_run(context.workspace, "one <b>"), ended_run(context.workspace, "two")
     _with_checkpoint(run, 8)
@@ -115,27 +115,29 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
     assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))
     assert after[tab.opened] == "" and not run.dir.exists()
     assert [each.id for each in list_runs(context.workspace)] == [other.id]
-    assert "gone already" in events.delete(run.id, both)[tab.said]
+    assert "gone already" in events.delete(run.id, both)[tab.message]
 
 
 def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
-    events: RunsEvents, tab: runs_layout.RunsTab, context: Context
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     run = ended_run(context.workspace, "one")
     events.ask_to_delete(run.id)
     run.write_status(state="queued")
-    assert "may have been resumed" in events.delete(run.id, TableView())[tab.said]
+    assert "may have been resumed" in events.delete(run.id, TableView())[tab.message]
     assert run.dir.exists()
     with pytest.raises(RunError, match="has not ended"):
         delete.remove(context.workspace, run)
 
 
-def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs_layout.RunsTab, context: Context) -> None:
+def test_nothing_but_an_opened_run_is_deleted(
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
+) -> None:
     run = ended_run(context.workspace, "one")
     half = context.workspace.runs / f".new-{run.id}"
     run.dir.rename(half)
     for outside in ("", ".", "..", "../datasets", "../runs", half.name, str(half)):
-        assert "gone already" in events.delete(outside, TableView())[tab.said]
+        assert "gone already" in events.delete(outside, TableView())[tab.message]
         for act in ("open", "pick"):
             assert events.press(TableView(), "", gr.EventData(None, {"act": act, "value": outside})) == (
                 TableView(),
@@ -144,7 +146,9 @@ def test_nothing_but_an_opened_run_is_deleted(events: RunsEvents, tab: runs_layo
     assert half.exists() and context.workspace.datasets.exists()
 
 
-def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs_layout.RunsTab, context: Context) -> None:
+def test_runs_that_wait_are_moved_and_taken_out(
+    events: RunsEvents, tab: runs_layout.RunsLayout, context: Context
+) -> None:
     first, second = (ended_run(context.workspace, name, state="queued") for name in ("first", "second"))
     waiting = [run.id for run in queue.order(context.workspace)]
     assert (
@@ -159,7 +163,7 @@ def test_runs_that_wait_are_moved_and_taken_out(events: RunsEvents, tab: runs_la
 
 
 def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
-    tab: runs_layout.RunsTab, context: Context
+    tab: runs_layout.RunsLayout, context: Context
 ) -> None:
     one, two = (ended_run(context.workspace, name) for name in ("one", "two"))
     table, seen = RunsTable(context.workspace), {}

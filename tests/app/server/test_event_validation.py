@@ -7,13 +7,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app.arena import layout as arena_layout
-from app.chat import layout as chat_layout
 from app.context import Context
-from app.data import layout as data_layout
-from app.export import layout as export_layout
+from app.data.wire import DataTab
+from app.export.wire import ExportTab
+from app.page.build import open_tabs
 from app.server.event_validation import fault
-from app.train import layout as train_layout
+from app.train.wire import TrainTab
 from core.recipe import make_recipe
 from core.runs.create import create_run
 
@@ -22,15 +21,16 @@ MENUS = (gr.Dropdown, gr.Radio, gr.CheckboxGroup)
 
 def _filled(context: Context) -> dict[Any, Any]:
     """All that is set when a page and its tabs are opened."""
-    with gr.Blocks():
-        parts = {tab: tab.build() for tab in (train_layout, chat_layout, arena_layout, export_layout)}
-        looked_at = data_layout.build()
+    train, data, *others = tabs = open_tabs(context)
+    assert isinstance(train, TrainTab) and isinstance(data, DataTab)
     updates: dict[Any, Any] = {}
-    for tab, part in parts.items():
-        updates |= tab.fill(part, context)  # type: ignore[attr-defined]
-    updates |= train_layout.fill_starts(parts[train_layout], context)
-    given = {component: component.value for component in parts[train_layout].form.inputs()}
-    return updates | data_layout.fill(looked_at, parts[train_layout].form, context, given)
+    with gr.Blocks():
+        for tab in tabs:
+            tab.build()
+            updates |= {**tab.fill(), **tab.fill_later()}
+    (export,) = (tab for tab in others if isinstance(tab, ExportTab))
+    given = {component: component.value for component in train.form.inputs()}
+    return {**updates, **export.events.fill(), **data.open(train.form, given)}
 
 
 @pytest.mark.parametrize("with_a_run", [False, True])
@@ -47,10 +47,11 @@ def test_what_is_filled_in_may_be_sent_back(context: Context, with_a_run: bool) 
 
 
 def test_a_new_workspace_says_what_to_do_when_export_is_pressed(context: Context) -> None:
+    export = ExportTab(context)
     with gr.Blocks():
-        tab = export_layout.build()
-    filled = export_layout.fill(tab, context)
+        export.build()
+    tab, filled = export.layout, export.events.fill()
     assert "Nothing to export yet" in filled[tab.empty]
     given = {component: getattr(filled.get(component), "value", component.value) for component in tab.inputs()}
     assert not any(fault(component, given[component]) for component in (tab.run, tab.part, tab.to))
-    assert "Choose a run" in export_layout.ExportEvents(tab, context).make(given)[tab.said]
+    assert "Choose a run" in export.events.make(given)[tab.message]

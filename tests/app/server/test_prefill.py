@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.context import Context
-from app.page.build import build_page
+from app.page.build import build_page, open_tabs
 from app.server.event_validation import CheckedBlocks
 from app.server.prefill import Prefilled
 from core.recipe import make_recipe
@@ -22,7 +22,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedBlocks]:
     """The whole page, built once, on a workspace without runs; its context is its tests' to read."""
     context = Context.open(Workspace.open(tmp_path_factory.mktemp("workspace")))
-    built = build_page(context)
+    built = build_page(context, open_tabs(context))
     built.config = built.get_config_file()
     built.context = context  # type: ignore[attr-defined]
     yield built

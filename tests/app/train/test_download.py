@@ -13,9 +13,8 @@ import pytest
 
 from app.context import Context
 from app.train import check_html
-from app.train import layout as train_layout
-from app.train import tick as train_tick
 from app.train.download import DownloadSession
+from app.train.wire import TrainTab
 from tests.hub import Hub, stand_in_hub, use_hub
 
 
@@ -35,66 +34,64 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def _wait(desk: DownloadSession, until: Any) -> None:
+def _wait(downloads: DownloadSession, until: Any) -> None:
     deadline = time.monotonic() + 10
     while not until() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert until(), desk.html()
+    assert until(), downloads.html()
 
 
 def test_nothing_is_offered_for_a_model_that_is_here() -> None:
-    desk = DownloadSession()
-    desk.offer("starter", 0)
-    assert (desk.html(), desk.label()) == ("", "")
-    desk.press()
-    assert not desk.busy
+    downloads = DownloadSession()
+    downloads.offer("starter", 0)
+    assert (downloads.html(), downloads.label()) == ("", "")
+    downloads.press()
+    assert not downloads.busy
 
 
-def test_a_press_downloads_and_the_page_looks_anew(
-    hub: Hub, context: Context, train_tab: train_layout.TrainTab
-) -> None:
-    desk, seen = context.downloads, dict[str, str]()
-    place, button, said = train_tab.download.all()
-    desk.offer("org/model", 300_000)
-    shown = train_tick.tick(train_tab, context, seen)
+def test_a_press_downloads_and_the_page_looks_anew(hub: Hub, context: Context, train_tab: TrainTab) -> None:
+    downloads, seen = train_tab.session.downloads, dict[str, str]()
+    place, button, said = train_tab.layout.form.download.all()
+    downloads.offer("org/model", 300_000)
+    shown = train_tab.tick(seen)
     assert shown[place].visible and shown[button].visible and shown[button].value == "Download 300 kB now"
     assert "300 kB are downloaded when the training starts, or now" in shown[said]
     hub.bytes_per_second = 300_000
-    pressed = train_layout.TrainEvents(train_tab, context).download()
+    pressed = train_tab.events.download()
     assert pressed[button].value == "Stop the download"
-    _wait(desk, lambda: "Downloading model: " in desk.html() and "kB/s" in desk.html())
-    assert "nb-busy" in train_tick.tick(train_tab, context, seen)[said]
-    _wait(desk, lambda: not desk.busy)
-    ended = train_tick.tick(train_tab, context, seen)
+    _wait(downloads, lambda: "Downloading model: " in downloads.html() and "kB/s" in downloads.html())
+    assert "nb-busy" in train_tab.tick(seen)[said]
+    _wait(downloads, lambda: not downloads.busy)
+    ended = train_tab.tick(seen)
     assert "org/model is on this machine." in ended[said]
     assert not ended[button].visible
-    assert ended[train_tab.read] == "downloaded 1"
-    assert not {button, said, train_tab.read} & set(train_tick.tick(train_tab, context, seen))
+    assert ended[train_tab.layout.read] == "downloaded 1"
+    assert not {button, said, train_tab.layout.read} & set(train_tab.tick(seen))
 
 
 def test_a_second_press_stops_and_a_third_goes_on(hub: Hub) -> None:
     hub.bytes_per_second = 100_000
-    desk = DownloadSession()
-    desk.offer("org/model", 300_000)
-    desk.press()
-    _wait(desk, lambda: "kB/s" in desk.html())
-    desk.press()
-    _wait(desk, lambda: not desk.busy)
-    assert "What is there is kept" in desk.html()
-    assert desk.label() in {f"Download {left} kB now" for left in range(100, 300)}
+    downloads = DownloadSession()
+    downloads.offer("org/model", 300_000)
+    downloads.press()
+    _wait(downloads, lambda: "kB/s" in downloads.html())
+    downloads.press()
+    _wait(downloads, lambda: not downloads.busy)
+    assert "What is there is kept" in downloads.html()
+    assert downloads.label() in {f"Download {left} kB now" for left in range(100, 300)}
     hub.bytes_per_second = None
-    desk.press()
-    _wait(desk, lambda: desk.finished == 1)
+    downloads.press()
+    _wait(downloads, lambda: downloads.finished == 1)
 
 
 def test_what_fails_is_said_where_the_person_looks(hub: Hub) -> None:
-    desk = DownloadSession()
-    desk.offer("org/none", 1)
-    desk.press()
-    _wait(desk, lambda: not desk.busy)
-    assert "There is no model org/none on Hugging Face" in desk.html()
-    desk.offer("org/model", 300_000)
-    assert "Not on this machine yet" in desk.html()
+    downloads = DownloadSession()
+    downloads.offer("org/none", 1)
+    downloads.press()
+    _wait(downloads, lambda: not downloads.busy)
+    assert "There is no model org/none on Hugging Face" in downloads.html()
+    downloads.offer("org/model", 300_000)
+    assert "Not on this machine yet" in downloads.html()
 
 
 def test_the_check_shows_what_will_be_downloaded() -> None:

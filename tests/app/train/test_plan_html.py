@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from app.run_view import predicted_html
-from app.run_view.drawings import Live
+from app.run_view.charts import memory_chart
+from app.run_view.drawings import RunDrawings
 from app.run_view.series import Curves
 from app.train import plan_html
-from app.ui.charts import memory_chart
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -139,7 +139,7 @@ def _finish(run: Run, predicted: float, used: float) -> None:
 
 def test_the_chart_draws_predicted_used_and_budget_together(run: Run) -> None:
     run.append("memory.jsonl", {"seconds": 1.0, "step": 1, "process_bytes": 5 * GIB})
-    memory = Live("cuda").parts(run)["memory"]
+    memory = RunDrawings("cuda").parts(run)["memory"]
     for said in ("used by the process", "predicted 5.31 GiB", "budget 8 GiB", "memory (GiB)"):
         assert said in memory
     curves = Curves(run)
@@ -149,7 +149,7 @@ def test_the_chart_draws_predicted_used_and_budget_together(run: Run) -> None:
 
 def test_a_run_says_what_was_predicted_and_used(run: Run) -> None:
     _finish(run, 5.31, 5.36)
-    assert "predicted 5.31, used 5.36 GiB (+0.9 %)" in Live("cuda").parts(run)["head"]
+    assert "predicted 5.31, used 5.36 GiB (+0.9 %)" in RunDrawings("cuda").parts(run)["head"]
 
 
 def test_the_record_is_over_all_runs_with_the_median_error(run: Run, tmp_path: Path) -> None:

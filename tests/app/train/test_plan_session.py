@@ -10,9 +10,9 @@ import pytest
 
 from app.context import Context
 from app.train import budget_scale, plan_events, plan_session
-from app.train import layout as train_layout
 from app.train import tick as train_tick
 from app.train.plan_session import PlanSession
+from app.train.wire import TrainTab
 from core.errors import NibbleError
 from core.recipe import Recipe, make_recipe
 from core.sizes import GIB
@@ -49,7 +49,7 @@ def helper() -> FakeHelper:
 
 
 @pytest.fixture
-def desk(helper: FakeHelper, monkeypatch: pytest.MonkeyPatch) -> PlanSession:
+def plans(helper: FakeHelper, monkeypatch: pytest.MonkeyPatch) -> PlanSession:
     monkeypatch.setattr(plan_session, "QUIET_SECONDS", 0.05)
     return PlanSession(helper, 64 * GIB)
 
@@ -58,84 +58,86 @@ def _rank(rank: int, **values: Any) -> Recipe:
     return make_recipe({"lora.rank": rank, **values})
 
 
-def test_a_look_returns_at_once_and_the_plan_comes_after(desk: PlanSession, helper: FakeHelper) -> None:
+def test_a_look_returns_at_once_and_the_plan_comes_after(plans: PlanSession, helper: FakeHelper) -> None:
     helper.go.clear()
-    desk.look(_rank(16))
-    assert "Planning…" in desk.html()
+    plans.look(_rank(16))
+    assert "Planning…" in plans.html()
     helper.go.set()
-    until(lambda: not desk.planning)
-    assert "16.00 GiB" in desk.html() and "planning" not in desk.html()
+    until(lambda: not plans.busy)
+    assert "16.00 GiB" in plans.html() and "planning" not in plans.html()
 
 
-def test_the_last_plan_stays_greyed_and_only_the_latest_answer_counts(desk: PlanSession, helper: FakeHelper) -> None:
-    desk.look(_rank(16))
-    until(lambda: not desk.planning)
+def test_the_last_plan_stays_greyed_and_only_the_latest_answer_counts(plans: PlanSession, helper: FakeHelper) -> None:
+    plans.look(_rank(16))
+    until(lambda: not plans.busy)
     helper.go.clear()
-    desk.look(_rank(20))
+    plans.look(_rank(20))
     until(lambda: helper.asked == [16, 20])
-    desk.look(_rank(24))
-    assert "nb-stale" in desk.html() and "16.00 GiB" in desk.html()
+    plans.look(_rank(24))
+    assert "nb-stale" in plans.html() and "16.00 GiB" in plans.html()
     helper.go.set()
-    until(lambda: not desk.planning)
-    assert helper.asked == [16, 20, 24] and "24.00 GiB" in desk.html() and "nb-stale" not in desk.html()
+    until(lambda: not plans.busy)
+    assert helper.asked == [16, 20, 24] and "24.00 GiB" in plans.html() and "nb-stale" not in plans.html()
 
 
-def test_a_flurry_of_changes_is_one_question(desk: PlanSession, helper: FakeHelper) -> None:
+def test_a_flurry_of_changes_is_one_question(plans: PlanSession, helper: FakeHelper) -> None:
     for rank in range(15, 30):
-        desk.look(_rank(rank))
-    until(lambda: not desk.planning)
+        plans.look(_rank(rank))
+    until(lambda: not plans.busy)
     assert helper.asked == [29]
 
 
 def test_what_decides_nothing_is_not_planned_again_and_what_was_assumed_is(
-    desk: PlanSession, helper: FakeHelper
+    plans: PlanSession, helper: FakeHelper
 ) -> None:
-    desk.look(_rank(16))
-    until(lambda: not desk.planning)
-    before = desk.turn
-    desk.look(_rank(16, **{"name": "another", "train.learning_rate": 1e-4, "lora.alpha": 3}))
-    assert not desk.planning and desk.turn > before
+    plans.look(_rank(16))
+    until(lambda: not plans.busy)
+    before = plans.turn
+    plans.look(_rank(16, **{"name": "another", "train.learning_rate": 1e-4, "lora.alpha": 3}))
+    assert not plans.busy and plans.turn > before
     helper.assumed = ["data.max_length: each conversation has 512 tokens"]
-    desk.look(_rank(17))
-    until(lambda: not desk.planning)
-    desk.look(_rank(17))
-    until(lambda: not desk.planning)
+    plans.look(_rank(17))
+    until(lambda: not plans.busy)
+    plans.look(_rank(17))
+    until(lambda: not plans.busy)
     assert helper.asked == [16, 17, 17]
 
 
-def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(desk: PlanSession) -> None:
-    desk.look(_rank(13))
-    until(lambda: not desk.planning)
-    assert "There is no model &#x27;nobody&#x27;." in desk.html()
-    desk.look(_rank(16))
-    until(lambda: not desk.planning)
-    assert "nobody" not in desk.html() and "It fits" in desk.html()
-    desk.refuse("lora.rank: 0 is not possible; allowed: 1 to 512.")
-    assert "Rank (lora.rank): 0 is not possible" in desk.html()
-    desk.look(_rank(16))
-    until(lambda: not desk.planning)
-    assert "It fits" in desk.html()
+def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(plans: PlanSession) -> None:
+    plans.look(_rank(13))
+    until(lambda: not plans.busy)
+    assert "There is no model &#x27;nobody&#x27;." in plans.html()
+    plans.look(_rank(16))
+    until(lambda: not plans.busy)
+    assert "nobody" not in plans.html() and "It fits" in plans.html()
+    plans.refuse("lora.rank: 0 is not possible; allowed: 1 to 512.")
+    assert "Rank (lora.rank): 0 is not possible" in plans.html()
+    plans.look(_rank(16))
+    until(lambda: not plans.busy)
+    assert "It fits" in plans.html()
 
 
-def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(desk: PlanSession, helper: FakeHelper) -> None:
+def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(
+    plans: PlanSession, helper: FakeHelper
+) -> None:
     helper.go.clear()
-    desk.look(_rank(16))
+    plans.look(_rank(16))
     until(lambda: helper.asked == [16])
-    desk.refuse("lora.rank: 0 is not possible.")
+    plans.refuse("lora.rank: 0 is not possible.")
     helper.go.set()
-    until(lambda: not desk._working)
-    assert "0 is not possible" in desk.html()
+    until(lambda: not plans.busy)
+    assert "0 is not possible" in plans.html()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_nobody_foresaw_is_said_too_and_the_next_plan_comes(desk: PlanSession) -> None:
-    desk.look(_rank(14))
-    until(lambda: not desk.planning)
-    assert "should not have happened (KeyError" in desk.html()
-    until(lambda: not desk._working)
-    desk.look(_rank(16))
-    until(lambda: not desk.planning)
-    assert "It fits" in desk.html()
+def test_what_nobody_foresaw_is_said_too_and_the_next_plan_comes(plans: PlanSession) -> None:
+    plans.look(_rank(14))
+    until(lambda: not plans.busy)
+    assert "should not have happened (KeyError" in plans.html()
+    until(lambda: not plans.busy)
+    plans.look(_rank(16))
+    until(lambda: not plans.busy)
+    assert "It fits" in plans.html()
 
 
 @pytest.mark.parametrize(
@@ -151,25 +153,25 @@ def test_a_way_becomes_a_setting_and_a_budget_is_never_rounded_down(change: str,
     assert plan_events.setting(change) == (key, value)
 
 
-def test_a_way_is_set_on_the_form_and_kept(train_tab: train_layout.TrainTab, context: Context) -> None:
-    events = plan_events.PlanEvents(train_tab.form, train_tab.said, context)
+def test_a_way_is_set_on_the_form_and_kept(train_tab: TrainTab, context: Context) -> None:
+    events = plan_events.PlanEvents(train_tab.form, train_tab.layout.form.message, context, train_tab.session.plans)
     updates = events.use(gr.EventData(None, {"change": "lora.rank=8"}))
     assert updates[train_tab.form.fields["lora.rank"]] == 8
     assert read_json(context.form_file)["lora.rank"] == 8
     for change in ("nonsense=1", "budget=none", "lora", "lora=3"):
-        assert "nb-error" in events.use(gr.EventData(None, {"change": change}))[train_tab.said]
+        assert "nb-error" in events.use(gr.EventData(None, {"change": change}))[train_tab.layout.form.message]
 
 
 def test_a_browser_gets_the_plan_once_and_again_after_a_look(
-    train_tab: train_layout.TrainTab, context: Context, desk: PlanSession, monkeypatch: pytest.MonkeyPatch
+    train_tab: TrainTab, context: Context, plans: PlanSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serving, seen = Context(**{**vars(context), "plans": desk}), {}
+    shown, seen = train_tab.layout.plan, {}
     monkeypatch.setattr(train_tick, "device", lambda: Device("cpu", "CPU", 24 * 2**30, 20 * 2**30))
-    assert plan_events.tick(train_tab.plan, serving, seen) == {train_tab.plan: desk.html()}
-    assert "GiB free now" in train_tick.parts(serving)["scale"]
-    assert plan_events.tick(train_tab.plan, serving, seen) == {}
-    desk.refuse("no")
-    assert plan_events.tick(train_tab.plan, serving, seen) == {train_tab.plan: desk.html()}
+    assert plan_events.tick(shown, plans, seen) == {shown: plans.html()}
+    assert "GiB free now" in train_tab.parts()["scale"]
+    assert plan_events.tick(shown, plans, seen) == {}
+    plans.refuse("no")
+    assert plan_events.tick(shown, plans, seen) == {shown: plans.html()}
 
 
 def test_the_scale_marks_what_is_free_and_what_is_needed_within_the_slider() -> None:

@@ -11,19 +11,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.context import Context
-from app.train import layout as train_layout
-from app.train import tick as train_tick
+from app.train.wire import TrainTab
 from app.ui import menus
 from app.ui.form import DEFAULTS, flat
 from core.recipe import load_recipe, make_recipe, recipe_presets
 from core.runs.find import list_runs
 
 
-def _said_after_start(
-    tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any]
-) -> str:
+def _said_after_start(tab: TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any]) -> str:
     changed = {**given, **{tab.form.fields[key]: value for key, value in changes.items()}}
-    return str(train_layout.TrainEvents(tab, context).start(changed)[tab.said])
+    return str(tab.events.start(changed)[tab.layout.form.message])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +45,7 @@ def _said_after_start(
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any], said: str
+    train_tab: TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any], said: str
 ) -> None:
     shown = _said_after_start(train_tab, context, given, changes)
     assert "nb-error" in shown
@@ -56,16 +53,14 @@ def test_what_cannot_work_is_refused_in_one_sentence(
     assert list_runs(context.workspace) == []
 
 
-def test_an_error_shows_what_was_typed_as_text(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any]
-) -> None:
+def test_an_error_shows_what_was_typed_as_text(train_tab: TrainTab, context: Context, given: dict[Any, Any]) -> None:
     shown = _said_after_start(train_tab, context, given, {"model": "<img src=x onerror=alert(1)>"})
     assert "<img" not in shown
     assert "&lt;img" in shown
 
 
 def test_a_folder_without_weights_is_refused(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], tmp_path: Path
+    train_tab: TrainTab, context: Context, given: dict[Any, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow" / "config.json").write_text('{"model_type": "llama"}')
@@ -73,49 +68,45 @@ def test_a_folder_without_weights_is_refused(
     assert "no weights" in shown
 
 
-def test_an_upload_is_kept_and_chosen(train_tab: train_layout.TrainTab, context: Context, tmp_path: Path) -> None:
+def test_an_upload_is_kept_and_chosen(train_tab: TrainTab, context: Context, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "a", "completion": "b"}\n')
-    update = train_layout.TrainEvents(train_tab, context).keep([str(file)])
+    update = train_tab.events.keep([str(file)])
     file.unlink()  # Gradio's own copy goes away
     chosen = update[train_tab.form.fields["data.path"]]
     assert Path(chosen.value).read_text() == '{"prompt": "a", "completion": "b"}\n'
     assert ("mine.jsonl", chosen.value) in menus.datasets(context.workspace)
 
 
-def test_several_files_are_kept_as_one_dataset(
-    train_tab: train_layout.TrainTab, context: Context, tmp_path: Path
-) -> None:
+def test_several_files_are_kept_as_one_dataset(train_tab: TrainTab, context: Context, tmp_path: Path) -> None:
     files = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
     for file in files:
         file.write_text(f'{{"prompt": "{file.stem}", "completion": "b"}}\n')
-    update = train_layout.TrainEvents(train_tab, context).keep([str(file) for file in files])
+    update = train_tab.events.keep([str(file) for file in files])
     chosen = update[train_tab.form.fields["data.path"]].value
     assert sorted(file.name for file in Path(chosen).iterdir()) == ["first.jsonl", "second.jsonl"]
     assert chosen in [value for _, value in menus.datasets(context.workspace)]
 
 
-def test_what_was_corrected_by_hand_is_not_meant_for_another_dataset(
-    train_tab: train_layout.TrainTab, context: Context
-) -> None:
-    update = train_layout.TrainEvents(train_tab, context).read_anew()
+def test_what_was_corrected_by_hand_is_not_meant_for_another_dataset(train_tab: TrainTab, context: Context) -> None:
+    update = train_tab.events.read_anew()
     assert update[train_tab.form.fields["data.format"]] == "auto"
     assert update[train_tab.form.fields["data.mapping"]] == DEFAULTS["data.mapping"]
 
 
-def test_the_untouched_form_is_the_recipes_defaults(train_tab: train_layout.TrainTab, given: dict[Any, Any]) -> None:
+def test_the_untouched_form_is_the_recipes_defaults(train_tab: TrainTab, given: dict[Any, Any]) -> None:
     values = train_tab.form.values(given)
     assert {**flat(make_recipe(values)), "budget": None} == DEFAULTS
 
 
-def test_every_setting_of_a_recipe_has_its_field(train_tab: train_layout.TrainTab) -> None:
+def test_every_setting_of_a_recipe_has_its_field(train_tab: TrainTab) -> None:
     assert set(train_tab.form.fields) == set(DEFAULTS) - {"version"}
 
 
 def test_a_recipe_on_the_form_reads_back_as_the_same_recipe(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any]
+    train_tab: TrainTab, context: Context, given: dict[Any, Any]
 ) -> None:
-    update = train_layout.TrainEvents(train_tab, context).fill_from("quickstart")
+    update = train_tab.events.fill_from("quickstart")
     shown = {**given, **{part: value for part, value in update.items() if part in given}}
     shown[train_tab.form.fields["budget"]] = None
     assert make_recipe(train_tab.form.values(shown)) == load_recipe("quickstart")
@@ -123,25 +114,25 @@ def test_a_recipe_on_the_form_reads_back_as_the_same_recipe(
 
 @pytest.mark.parametrize("name", sorted(recipe_presets()))
 def test_every_recipe_goes_through_the_form_unchanged(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], name: str
+    train_tab: TrainTab, context: Context, given: dict[Any, Any], name: str
 ) -> None:
-    update = train_layout.TrainEvents(train_tab, context).fill_from(name)
+    update = train_tab.events.fill_from(name)
     shown = {**given, **{part: value for part, value in update.items() if part in given}}
     shown[train_tab.form.fields["budget"]] = None
     assert make_recipe(train_tab.form.values(shown)) == load_recipe(name)
-    assert "Source: " in update[train_tab.about]
+    assert "Source: " in update[train_tab.layout.form.about]
 
 
 def test_a_recipe_without_a_model_or_data_leaves_those_on_the_form(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any]
+    train_tab: TrainTab, context: Context, given: dict[Any, Any]
 ) -> None:
     fields = train_tab.form.fields
-    update = train_layout.TrainEvents(train_tab, context).fill_from("modern")
+    update = train_tab.events.fill_from("modern")
     assert fields["model"] not in update and fields["data.path"] not in update
     assert update[fields["lora.rank"]] == 32
 
 
-def test_names_are_typed_with_commas(train_tab: train_layout.TrainTab, given: dict[Any, Any]) -> None:
+def test_names_are_typed_with_commas(train_tab: TrainTab, given: dict[Any, Any]) -> None:
     fields = train_tab.form.fields
     typed = {fields["lora.targets"]: "q_proj, v_proj", fields["lora.extra_modules"]: "embeddings,head"}
     recipe = make_recipe(train_tab.form.values({**given, **typed}))
@@ -153,7 +144,7 @@ def test_names_are_typed_with_commas(train_tab: train_layout.TrainTab, given: di
 
 
 def test_what_contradicts_is_said_by_the_fields_names(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any]
+    train_tab: TrainTab, context: Context, given: dict[Any, Any]
 ) -> None:
     shown = _said_after_start(train_tab, context, given, {"lora.dora": True, "lora.init": "pissa"})
     assert (
@@ -162,7 +153,7 @@ def test_what_contradicts_is_said_by_the_fields_names(
 
 
 def test_an_adapter_to_be_trained_further_brings_its_settings(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any]
+    train_tab: TrainTab, context: Context, given: dict[Any, Any]
 ) -> None:
     fields, folder = train_tab.form.fields, context.workspace.adapters / "<b>mine"
     folder.mkdir()
@@ -170,23 +161,23 @@ def test_an_adapter_to_be_trained_further_brings_its_settings(
     (folder / "adapter_config.json").write_text(json.dumps(config))
     layers = [f"base_model.model.model.layers.{layer}.self_attn.q_proj" for layer in range(5)]
     save_file({f"{name}.lora_A.weight": np.ones((4, 8)) for name in layers}, folder / "adapter_model.safetensors")
-    events = train_layout.TrainEvents(train_tab, context)
+    events = train_tab.events
     shown = events.begin_from("adapter:<b>mine")
     assert (shown[fields["lora.rank"]], shown[fields["lora.alpha"]], shown[fields["lora.targets"]]) == (4, 12, "q_proj")
     assert (
         "“&lt;b&gt;mine” is trained further as it is: rank 4, alpha 12, on q_proj, rsLoRA, over starter."
-        in (shown[train_tab.said])
+        in (shown[train_tab.layout.form.message])
     )
     menu = shown[fields["lora.start_from"]]
     assert menu.value == "adapter:<b>mine" and [key for _, key in menu.choices] == ["", "adapter:<b>mine"]
-    assert "There are no runs yet" in events.begin_from("run:x")[train_tab.said]
+    assert "There are no runs yet" in events.begin_from("run:x")[train_tab.layout.form.message]
     otherwise = {"lora.start_from": "adapter:<b>mine", "lora.rank": 16}
     said = _said_after_start(train_tab, context, given, otherwise)
     assert "Rank (lora.rank): 16 is not possible: the adapter &lt;b&gt;mine has 4" in said
-    assert events.begin_from("") == {train_tab.said: ""}
+    assert events.begin_from("") == {train_tab.layout.form.message: ""}
 
 
-def _answers(context: Context, monkeypatch: pytest.MonkeyPatch, previews: list[dict[str, Any]], stage: str) -> None:
+def _answers(tab: TrainTab, monkeypatch: pytest.MonkeyPatch, previews: list[dict[str, Any]], stage: str) -> None:
     """Let the helper answer with these previews, and with a check of data that has come to `stage`."""
     data = {"stage": stage, "progress": 0.2, "rows": 1, "usable": 1}
 
@@ -195,57 +186,55 @@ def _answers(context: Context, monkeypatch: pytest.MonkeyPatch, previews: list[d
             return previews.pop(0)
         return {"errors": [], "ok": True, "data": data} if op == "check" else data
 
-    monkeypatch.setattr(context.data, "_ask", call)
+    monkeypatch.setattr(tab.session.data, "_ask", call)
 
 
 def test_a_row_that_was_still_being_read_is_shown_after_the_check(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+    train_tab: TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"row": 1, "rows": 1, "length": 1, "trained": 1, "tokens": [{"id": 7, "text": "Arr", "trained": True}]}
-    _answers(context, monkeypatch, [{"waiting": {}}, row], "done")
-    updates = list(train_layout.TrainEvents(train_tab, context).look(given))
-    assert "Arr" in updates[-1][train_tab.preview]
+    _answers(train_tab, monkeypatch, [{"waiting": {}}, row], "done")
+    updates = list(train_tab.events.look(given))
+    assert "Arr" in updates[-1][train_tab.layout.preview.row]
 
 
 def test_large_data_is_checked_again_when_it_is_read(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+    train_tab: TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _answers(context, monkeypatch, [{"waiting": {}}, {"waiting": {}}], "reading")
-    desk, seen = context.data, {}
-    list(train_layout.TrainEvents(train_tab, context).look(given))
-    desk.state = {"stage": "reading", "progress": 0.2}
-    assert "Reading… 20 %. You can start already" in train_tick.tick(train_tab, context, seen)[train_tab.check]
-    desk.state = {"stage": "done", "progress": 1.0}
-    assert train_tick.tick(train_tab, context, seen)[train_tab.read] == desk.turn
-    assert train_tab.read not in train_tick.tick(train_tab, context, seen)
-    desk.forget()
+    _answers(train_tab, monkeypatch, [{"waiting": {}}, {"waiting": {}}], "reading")
+    data, seen = train_tab.session.data, {}
+    list(train_tab.events.look(given))
+    data.report = {"stage": "reading", "progress": 0.2}
+    assert "Reading… 20 %. You can start already" in train_tab.tick(seen)[train_tab.layout.preview.check]
+    data.report = {"stage": "done", "progress": 1.0}
+    assert train_tab.tick(seen)[train_tab.layout.read] == data.turn
+    assert train_tab.layout.read not in train_tab.tick(seen)
+    data.forget()
 
 
-def test_the_settings_survive_a_reload(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any]
-) -> None:
+def test_the_settings_survive_a_reload(train_tab: TrainTab, context: Context, given: dict[Any, Any]) -> None:
     rank, prompts = train_tab.form.fields["lora.rank"], train_tab.form.fields["evaluation.prompts"]
-    train_layout.TrainEvents(train_tab, context).remember({**given, rank: 48, prompts: "Who are you?\n\nWhy?"})
-    filled = train_layout.fill(train_tab, context)
+    train_tab.events.remember({**given, rank: 48, prompts: "Who are you?\n\nWhy?"})
+    filled = train_tab.fill()
     assert filled[rank] == 48
     assert filled[prompts] == "Who are you?\nWhy?"
     assert filled[train_tab.form.fields["budget"]].value == 2.0
 
 
-def test_settings_of_another_version_do_not_hinder(train_tab: train_layout.TrainTab, context: Context) -> None:
+def test_settings_of_another_version_do_not_hinder(train_tab: TrainTab, context: Context) -> None:
     context.form_file.write_text('{"lora.rank": 8, "gone.setting": 1, "budget": "80%"}')
-    assert train_layout.fill(train_tab, context)[train_tab.form.fields["lora.rank"]] == 8
+    assert train_tab.fill()[train_tab.form.fields["lora.rank"]] == 8
     context.form_file.write_text("{half")
-    assert train_layout.TrainEvents(train_tab, context).context is context
-    assert train_layout.fill(train_tab, context)[train_tab.form.fields["lora.rank"]] == DEFAULTS["lora.rank"]
+    assert train_tab.events.context is context
+    assert train_tab.fill()[train_tab.form.fields["lora.rank"]] == DEFAULTS["lora.rank"]
 
 
-def test_a_first_visit_is_told_which_numbers_are_empty(train_tab: train_layout.TrainTab, context: Context) -> None:
-    assert train_layout.fill(train_tab, context)[train_tab.form.fields["train.max_steps"]] is None
+def test_a_first_visit_is_told_which_numbers_are_empty(train_tab: TrainTab, context: Context) -> None:
+    assert train_tab.fill()[train_tab.form.fields["train.max_steps"]] is None
 
 
 def test_what_nobody_foresaw_is_shown_too_with_its_traceback_folded(
-    train_tab: train_layout.TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+    train_tab: TrainTab, context: Context, given: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise AttributeError("no such thing <b>")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from app.run_view.charts import loss_chart, memory_chart
 from app.run_view.series import Curves
 from app.ui import charts
-from app.ui.charts import loss_chart, memory_chart, round_up, ticks, time_ticks
+from app.ui.charts import round_up, ticks, time_ticks
 from core.runs.store import Run
 from core.sizes import GIB
 

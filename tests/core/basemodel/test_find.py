@@ -127,11 +127,11 @@ def test_an_adapter_is_no_base(tmp_path) -> None:
         find_model(str(tmp_path))
 
 
-def test_a_length_beyond_the_model_is_refused() -> None:
-    from core.launch.submit import refuse_length
+def test_a_length_beyond_the_model_is_refused(tmp_path) -> None:
+    from core.launch.submit import refuse
 
     with pytest.raises(RecipeError, match="data.max_length: 4,096 is not possible with .*; allowed: 16 to 1,024"):
-        refuse_length(make_recipe({"data.max_length": 4096}), find_model("starter"))
+        refuse(make_recipe({"data.max_length": 4096}), find_model("starter"), Workspace.open(tmp_path))
 
 
 def test_weights_that_stand_there_twice_are_counted_once(tmp_path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.basemodel.hub import is_plain
+from core.untrusted.paths import is_plain
 from core.workspace import ROOT
 from tests.hub import COMMIT, stand_in_hub
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from core.data.changes import content_hash
 from core.data.check import Training, check
 from core.data.dataset import Loaded, load
 from core.data.read.splits import column_of_splits, uses_of_files
 from core.data.split import split_rows
-from core.data.store import content_hash, keep
+from core.data.store import keep
 from core.errors import DataError
 from core.preflight.save import save_cleaned
 from core.recipe import DataSettings, make_recipe

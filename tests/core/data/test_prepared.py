@@ -13,6 +13,7 @@ import pytest
 
 from core.data import prepared as module
 from core.data.cache import PreparedCache
+from core.data.check import Check, Training, check, tally
 from core.data.prepared import Prepared, key_of, prepare_data
 from core.recipe import DataSettings, make_recipe
 from core.runs.create import create_run
@@ -75,6 +76,43 @@ def test_a_run_gets_the_same_from_the_workspace(run: Callable[[], Run], tokenize
     assert len(list((tmp_path / "cache" / "prepared").iterdir())) == 1
 
 
+@pytest.mark.parametrize("settings", [{}, {"max_length": 64}, {"train_on": "everything"}])
+def test_a_run_gets_what_the_check_has_rendered(
+    settings: dict[str, Any], file: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    chosen, cache = DataSettings(**settings), PreparedCache.of(tmp_path)
+    check(file, chosen, deepcopy(tokenizer), cache=cache)
+    read = prepare_data(file, chosen, deepcopy(tokenizer), cache)
+    made = prepare_data(file, chosen, deepcopy(tokenizer), None)
+    assert read.seconds is not None and made.seconds is None and made.rendered.dropped
+    assert _same(read, made) and read.named == made.named
+
+
+def test_a_check_keeps_no_more_tokens_than_it_may(
+    file: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "MOST_KEPT", 1000)
+    check(file, DataSettings(), tokenizer, cache=PreparedCache.of(tmp_path))
+    assert prepare_data(file, DataSettings(), tokenizer, PreparedCache.of(tmp_path)).seconds is None
+
+
+def test_a_file_that_is_written_to_while_it_is_checked_is_not_kept(file: Path, tokenizer: Any, tmp_path: Path) -> None:
+    cache = PreparedCache.of(tmp_path)
+    job = Check(file, DataSettings(), tokenizer, Training(), cache=cache)
+    for report in job.reports():
+        if report.stage == "done":
+            write_jsonl(file, chat_rows(31))
+    assert not cache.folder.exists()
+
+
+def test_all_that_decides_the_rendering_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(module, "sha256_of_all", lambda files: str(hashed.extend(name for _, name in files)))
+    module._code_hash.__wrapped__()
+    assert {"data/read/languages.txt", "text/encodings.py", "untrusted/chat_templates.py"} <= set(hashed)
+    assert not [name for name in hashed if "__pycache__" in name]
+
+
 def test_the_pieces_of_a_plain_text_come_back(tokenizer: Any, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "texts.jsonl", [{"text": f"{number} sheep and " * 40} for number in range(5)])
     settings, pantry = DataSettings(max_length=64), PreparedCache.of(tmp_path)
@@ -82,7 +120,7 @@ def test_the_pieces_of_a_plain_text_come_back(tokenizer: Any, tmp_path: Path) ->
     assert made.seconds is None and read.seconds is not None
     assert len(read.rendered.usable) > 5 and _same(made, read)
     assert read.rendered.usable.tokens == made.rendered.usable.tokens
-    assert read.rendered.usable.trained_tokens == made.rendered.usable.trained_tokens
+    assert sum(read.rendered.usable.trained) == sum(made.rendered.usable.trained)
 
 
 def test_what_matters_makes_another_key_and_nothing_else_does(file: Path, tokenizer: Any, tmp_path: Path) -> None:

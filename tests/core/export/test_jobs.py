@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.export import jobs
-from core.export.options import ExportOptions
+from core.export.shared.options import ExportOptions
 from core.workspace import Workspace
 
 

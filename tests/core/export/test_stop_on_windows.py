@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.export import jobs
-from core.export.destination import partial_of
 from core.export.jobs import ExportJob
+from core.export.shared.destination import partial_of
 from core.system.process import process_started
 from core.workspace import write_json
 from tests.core.held_open import WINDOWS

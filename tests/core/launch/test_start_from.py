@@ -17,7 +17,7 @@ import core.train.loop as loop
 from core.basemodel.find import find_model
 from core.errors import ModelError, NibbleError, RecipeError
 from core.export.import_adapter import import_adapter
-from core.launch.start_from import find_start, take_over
+from core.launch.start_from import find_starting_adapter, take_over
 from core.launch.submit import submit
 from core.recipe import make_recipe
 from core.runs.resume import resume
@@ -71,7 +71,7 @@ def test_what_a_recipe_leaves_open_is_taken_from_the_adapter(tiny: Path, workspa
         False,
     )
     assert lora.targets == list(TAKEN) and lora.extra_modules == []
-    assert start is not None and start.said() == "rank 6, alpha 24, on q_proj, v_proj, rsLoRA"
+    assert start is not None and start.summary() == "rank 6, alpha 24, on q_proj, v_proj, rsLoRA"
     again, _ = take_over(make_recipe(recipe.model_dump()), workspace)
     assert again == recipe, "what has been taken over agrees with the adapter"
     assert take_over(make_recipe({"lora.targets": "q_v", "lora.start_from": key}), workspace)[0].lora.targets == "q_v"
@@ -119,7 +119,7 @@ def test_an_adapter_that_no_run_can_have_is_refused(
     config: dict[str, Any], weights: dict[str, Any], said: str, tiny: Path, workspace: Workspace
 ) -> None:
     with pytest.raises(RecipeError, match=said):
-        find_start(_brought(workspace, tiny, weights, **config), workspace)
+        find_starting_adapter(_brought(workspace, tiny, weights, **config), workspace)
 
 
 def _fresh(tiny: Path, rows_file: Path, workspace: Workspace, **settings: Any) -> Run:
@@ -203,7 +203,8 @@ def test_the_plan_traces_the_adapter_that_is_trained(tiny: Path, rows_file: Path
     from core.memory.estimate import make_plan
 
     values = {"data.path": str(rows_file), "data.max_length": 64, "train.effective_batch": 2, "train.max_steps": 1}
-    begun = make_plan(make_recipe({**values, "lora.start_from": _brought(workspace, tiny)}), workspace)
+    settled, _ = take_over(make_recipe({**values, "lora.start_from": _brought(workspace, tiny)}), workspace)
+    begun = make_plan(settled, workspace)
     alike = {"model": str(tiny), "lora.rank": 6, "lora.targets": "q_v"}
     assert begun.peak.breakdown == make_plan(make_recipe({**values, **alike}), workspace).peak.breakdown
 

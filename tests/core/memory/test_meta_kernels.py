@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.memory.meta_attention import attention_of
-from core.memory.meta_dropout import dropout_of
+from core.memory.meta_kernels import kernels_of
 
 
 class _Called(TorchDispatchMode):
@@ -42,7 +41,7 @@ def test_attention_is_traced_as_the_kernel_that_would_run(
     query = torch.empty(1, 8, 32, 64, dtype=dtype, device="meta")
     key = torch.empty(1, key_heads, 32, 64, dtype=dtype, device="meta")
     mask = torch.empty(1, 1, 32, 32, dtype=torch.bool, device="meta") if masked else None
-    with attention_of(kind), _Called() as called:
+    with kernels_of(kind), _Called() as called:
         answer = torch.nn.functional.scaled_dot_product_attention(
             query, key, key, attn_mask=mask, is_causal=not masked, enable_gqa=key_heads != 8
         )
@@ -59,11 +58,11 @@ def test_dropout_is_traced_as_the_kernel_that_would_run(kind: str, kept: torch.d
         saved.append(tensor.dtype)
         return tensor
 
-    with dropout_of(kind), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+    with kernels_of(kind), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         dropped = torch.nn.Dropout(0.1)(numbers)
     assert set(saved) == {kept}
     dropped.sum().backward()
     assert numbers.grad is not None and numbers.grad.shape == numbers.shape
-    with dropout_of(kind):
+    with kernels_of(kind):
         assert torch.nn.Dropout(0.0)(numbers).shape == torch.nn.Dropout(0.1).eval()(numbers).shape
         assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.0), torch.ones(3))

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from core.memory import trace as traces
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.op_cache import OpCache
 from core.memory.tensor_counter import Counter
 from core.memory.trace import MicroBatch, trace
 from core.recipe import make_recipe
+from core.step.optimizer import OPTIMIZERS
 
 SIZES = {"vocab_size": 640, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 
@@ -25,8 +26,10 @@ def test_the_trace_is_the_same_without_it(family: str, monkeypatch: pytest.Monke
     shapes = [MicroBatch(2, 40, 60), MicroBatch(2, 40, 60)]
 
     def traced():
-        model = sketch({"model_type": family, **SIZES}, recipe.quantization, recipe.lora, torch.float32, torch.float32)
-        return trace(model, shapes, "cpu", "adamw_torch_fused", "half")
+        model = meta_model(
+            {"model_type": family, **SIZES}, recipe.quantization, recipe.lora, torch.float32, torch.float32
+        )
+        return trace(model, shapes, "cpu", OPTIMIZERS["adamw"], "half")
 
     remembered = [traced(), traced()]
     monkeypatch.setattr(traces, "_made", _plainly)

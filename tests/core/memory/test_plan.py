@@ -17,8 +17,8 @@ from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
 from core.memory.budget import Budget
 from core.memory.device import of_card
-from core.memory.estimate import Architecture, architecture_of, question, read_plan_budget
-from core.memory.moe_active_share import share_met
+from core.memory.estimate import Architecture, architecture_of, planning_problem, read_plan_budget
+from core.memory.moe_active_share import active_share
 from core.memory.plan import Plan, plan
 from core.memory.strategy import Strategy
 from core.memory.trace import MicroBatch
@@ -39,21 +39,21 @@ def _few_layers(model: str) -> Architecture:
 
 def _plan(budget: int, **settings: object) -> Plan:
     recipe = make_recipe({"model": MODEL, "train.max_steps": 20, "train.effective_batch": 4, **settings})
-    asked = question(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers(MODEL), LENGTHS, True)
+    asked = planning_problem(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers(MODEL), LENGTHS, True)
     return plan(replace(asked, budget=Budget(budget, f"{budget} bytes", 0)))
 
 
 def test_a_bigger_budget_is_never_slower_and_a_smaller_one_never_takes_more() -> None:
     smallest = _plan(10**12).smallest_budget_bytes
     plans = [_plan(budget) for budget in range(smallest - 5 * 10**6, smallest + 3 * 10**8, 6 * 10**7)]
-    assert plans[0].way is None and plans[-1].way is not None
-    fitting = [found for found in plans if found.way is not None]
-    assert len({found.way for found in fitting}) > 2
+    assert plans[0].strategy is None and plans[-1].strategy is not None
+    fitting = [found for found in plans if found.strategy is not None]
+    assert len({found.strategy for found in fitting}) > 2
     for small, big in pairwise(fitting):
         assert big.seconds_per_step <= small.seconds_per_step
         assert small.peak.process <= big.peak.process <= big.budget_bytes
-    assert _plan(smallest).way is not None
-    assert _plan(smallest - 1).way is None
+    assert _plan(smallest).strategy is not None
+    assert _plan(smallest - 1).strategy is None
 
 
 def test_what_a_person_fixed_stays_fixed() -> None:
@@ -68,16 +68,16 @@ def test_what_a_person_fixed_stays_fixed() -> None:
 @pytest.mark.parametrize("fixed", ["paged_adamw_32bit", "adamw"])
 def test_an_optimizer_that_was_fixed_stays_and_auto_takes_8_bits_only_where_it_must(fixed: str) -> None:
     smallest = _plan(10**12).smallest_budget_bytes
-    assert _plan(smallest).way.optimizer == "paged_adamw_8bit"
-    assert _plan(10**12).way.optimizer == "paged_adamw_32bit"
-    assert _plan(10**12, **{"train.optimizer": fixed}).way.optimizer == fixed
-    assert _plan(smallest, **{"train.optimizer": fixed}).way is None
+    assert _plan(smallest).strategy.optimizer == "paged_adamw_8bit"
+    assert _plan(10**12).strategy.optimizer == "paged_adamw_32bit"
+    assert _plan(10**12, **{"train.optimizer": fixed}).strategy.optimizer == fixed
+    assert _plan(smallest, **{"train.optimizer": fixed}).strategy is None
 
 
 def test_each_lever_takes_less_memory_and_more_time() -> None:
     """Also on a model whose embeddings are not its head: they can wait in ordinary memory."""
     recipe = make_recipe({"model": "pythia-160m", "train.max_steps": 20, "train.effective_batch": 4})
-    asked = question(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers("pythia-160m"), LENGTHS, True)
+    asked = planning_problem(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers("pythia-160m"), LENGTHS, True)
     plain = Strategy(1, "full")
     for lever in ({"offload": True}, {"embeddings_in_ram": True}, {"optimizer": "paged_adamw_8bit"}):
         way = replace(plain, **lever)
@@ -100,7 +100,7 @@ def test_where_nothing_fits_it_says_what_would() -> None:
     assert 1 <= len(found["ways"]) <= 3
     enough = next(way for way in found["ways"] if way["change"].startswith("budget="))
     assert enough["fits"] and enough["peak_bytes"] == found["smallest_budget_bytes"]
-    assert _plan(found["smallest_budget_bytes"]).way is not None
+    assert _plan(found["smallest_budget_bytes"]).strategy is not None
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -170,9 +170,9 @@ def test_a_mixture_of_experts_is_planned_with_its_experts_in_four_bits(
 
 def test_a_token_meets_the_experts_that_are_chosen_for_it() -> None:
     known = model_facts()["qwen3-30b-a3b"]
-    met = share_met(known.config, known.parameters)
+    met = active_share(known.config, known.parameters)
     assert met * known.parameters == pytest.approx(3.3e9, rel=0.02), "as published"
-    assert share_met(model_facts()["smollm2-135m"].config, 1) == 1
+    assert active_share(model_facts()["smollm2-135m"].config, 1) == 1
 
 
 def test_what_cannot_be_traced_is_said_so(

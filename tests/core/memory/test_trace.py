@@ -15,10 +15,11 @@ from core.data.batches import packed_batch, padded_batch
 from core.errors import ModelError
 from core.memory.activation_offload import ON_THEIR_WAY
 from core.memory.extrapolate import traced_at_depth
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.tensor_counter import GRAIN, Counter
 from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings
+from core.step.optimizer import OPTIMIZERS
 from tests.core.data.rendered_rows import rendered_rows
 
 
@@ -54,8 +55,8 @@ def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: s
 
 def _trace(config: dict, checkpointing: str = "off", device: str = "cuda", offload: bool = False) -> Traced:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = sketch(config, QuantizationSettings(), LoraSettings(rank=256), dtype, dtype)
-    return trace(model, [MicroBatch(1, 128, 100)] * 2, device, "paged_adamw_32bit", checkpointing, offload)
+    model = meta_model(config, QuantizationSettings(), LoraSettings(rank=256), dtype, dtype)
+    return trace(model, [MicroBatch(1, 128, 100)] * 2, device, OPTIMIZERS["paged_adamw_32bit"], checkpointing, offload)
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "half", "full", "full, offloaded"])
@@ -149,7 +150,7 @@ def test_the_shape_of_a_batch_is_read_off_the_batch() -> None:
 )
 def test_a_config_that_cannot_be_built_is_refused_in_a_sentence(config: dict) -> None:
     with pytest.raises(ModelError, match="cannot be laid out"):
-        sketch(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32)
+        meta_model(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32)
 
 
 @pytest.mark.full

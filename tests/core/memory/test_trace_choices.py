@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from bench.memory import Case, measure
-from core.memory.meta_model import sketch
+from core.memory.meta_model import meta_model
 from core.memory.trace import MicroBatch, OptimizerStates, trace
 from core.memory.traces import tracer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
+from core.step.optimizer import OPTIMIZERS
 
 CONFIG = {
     "vocab_size": 600,
@@ -66,7 +67,7 @@ def test_an_optimizers_states_are_as_large_as_the_real_ones(name: str) -> None:
     real.step()
     states = [each for parameter in parameters for key, each in real.state[parameter].items() if "qmap" not in key]
     expected = sum(each.nbytes for each in states if torch.is_tensor(each))
-    traced = OptimizerStates(name, parameters)
+    traced = OptimizerStates(OPTIMIZERS[name], "cuda", parameters)
     traced.step()
     assert sum(each.nbytes for each in traced.made) == expected
 
@@ -74,8 +75,8 @@ def test_an_optimizers_states_are_as_large_as_the_real_ones(name: str) -> None:
 def test_eager_attention_keeps_its_scores_which_grow_with_the_square_of_the_length() -> None:
     def peak(attention: str, length: int) -> int:
         config = {"model_type": "llama", **CONFIG}
-        model = sketch(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32, attention)
-        return trace(model, [MicroBatch(1, length, 100)], "cpu", "adamw_torch_fused", "off").peak
+        model = meta_model(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32, attention)
+        return trace(model, [MicroBatch(1, length, 100)], "cpu", OPTIMIZERS["adamw"], "off").peak
 
     short, long = (peak("eager", length) - peak("auto", length) for length in (400, 800))
     assert short > 2 * 400 * 400 * 4  # heads x tokens x tokens x fp32, of one layer
@@ -87,8 +88,8 @@ def test_eager_attention_keeps_its_scores_which_grow_with_the_square_of_the_leng
 def test_fewer_bits_take_less(bits: int) -> None:
     def weights(bits: int) -> int:
         config = {"model_type": "llama", **CONFIG}
-        model = sketch(config, QuantizationSettings(bits=bits), LoraSettings(), torch.bfloat16, torch.bfloat16)
-        return trace(model, [MicroBatch(1, 32, 30)], "cuda", "paged_adamw_32bit", "off").resting["weights"]
+        model = meta_model(config, QuantizationSettings(bits=bits), LoraSettings(), torch.bfloat16, torch.bfloat16)
+        return trace(model, [MicroBatch(1, 32, 30)], "cuda", OPTIMIZERS["paged_adamw_32bit"], "off").resting["weights"]
 
     linear = 2 * (4 * 64 * 64 + 3 * 64 * 128)
     rest = weights(16) - 2 * linear

@@ -212,7 +212,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_targets_are_found_in_every_family_and_never_the_head(family: str, bits: int) -> None:
-    from core.memory.meta_model import sketch
+    from core.memory.meta_model import meta_model
 
     more, attention, queries_and_values = FAMILIES[family]
     config = {"model_type": family, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, **more}
@@ -220,7 +220,7 @@ def test_targets_are_found_in_every_family_and_never_the_head(family: str, bits:
 
     def found(targets: Any) -> set[str]:
         lora = LoraSettings(rank=2, targets=targets)
-        return names_trained(sketch(config, QuantizationSettings(bits=bits), lora, torch.float32, torch.float32))
+        return names_trained(meta_model(config, QuantizationSettings(bits=bits), lora, torch.float32, torch.float32))
 
     assert found("q_v") == queries_and_values
     assert found("attention") == attention

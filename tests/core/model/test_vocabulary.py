@@ -13,12 +13,13 @@ import torch
 import core.train.loop as loop
 from core.basemodel.find import find_model
 from core.chat.prompts import ChatPrompt
-from core.data.check import check, training_for
+from core.data.check import check
 from core.errors import DataError, NibbleError
 from core.generation.generate import answers
 from core.launch.submit import submit
 from core.model.load import load_base, load_tokenizer
 from core.model.vocabulary import embedding_rows, pad_of
+from core.preflight.training import training_for
 from core.recipe import DataSettings, QuantizationSettings, make_recipe
 from core.runs.chat_models import base_chat_model
 from core.runs.tail import Tail

@@ -68,7 +68,7 @@ def test_nothing_is_on_the_desk_at_first(desk: DatasetSession) -> None:
     assert desk.answer({"do": "state"})["stage"] == "idle"
     with pytest.raises(NibbleError, match="No dataset"):
         desk.answer({"do": "row", "number": 1})
-    with pytest.raises(NibbleError, match="knows no"):
+    with pytest.raises(NibbleError, match="no dataset command"):
         desk.answer({"do": "dance"})
 
 
@@ -240,7 +240,7 @@ def test_rows_are_shown_while_tokens_are_counted_and_a_newer_dataset_ends_that(
     desk: DatasetSession, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, ended = threading.Event(), threading.Event()
-    take = job.Tally.take
+    take = job.TokenTally.take
 
     def slow_take(self: Any, conversations: Any, progress: Any) -> None:
         go_on.wait(60)
@@ -250,7 +250,7 @@ def test_rows_are_shown_while_tokens_are_counted_and_a_newer_dataset_ends_that(
             ended.set()
             raise
 
-    monkeypatch.setattr(job.Tally, "take", slow_take)
+    monkeypatch.setattr(job.TokenTally, "take", slow_take)
     desk.open(recipe(model, write_jsonl(tmp_path / "slow.jsonl", chat_rows(2000))))
     state = finished(desk, "tokens")
     assert (state["stage"], state["rows"], state["tokens"]) == ("tokens", 2000, None)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.launch.submit import check
+from core.basemodel.find import find_model
+from core.launch.submit import refuse
 from core.memory.device import this_machine
 from core.memory.estimate import read_plan_budget
 from core.recipe import Recipe, make_recipe
@@ -56,4 +57,4 @@ def test_a_run_may_be_queued_while_the_chat_fills_the_device(tmp_path: Path, mon
     monkeypatch.setattr(device_free, "holder", lambda workspace: Holder("run", "Pirate", ME))
     monkeypatch.setattr(device_free, "device_used_bytes", lambda device, pid: Used(8 * 2**30, 2**33))
     recipe = make_recipe({"model": "starter", "data": {"path": "pirate"}})
-    assert check(recipe, Workspace.open(tmp_path)).label
+    assert refuse(recipe, find_model(recipe.model), Workspace.open(tmp_path))

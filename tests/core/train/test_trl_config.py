@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
+from core import settings
 from core.data.batches import MicroBatches, packed_batch, padded_batch
 from core.data.rendering.render import Rendered
 from core.errors import RecipeError
 from core.recipe import make_recipe
 from core.step.loss import last_hidden
 from core.step.neftune import add_noise, lengths
+from core.step.optimizer import OPTIMIZERS
 from core.step.packing import packing_is_wanted
 from core.train.trainer import NibbleTrainer
-from core.train.trl_config import optimizer_name, trainer_config
+from core.train.trl_config import trainer_config
 from tests.core.model.tiny_adapted import adapted_to
-
-OPTIMIZERS = ["paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
 
 
 def rows(*sizes: int) -> list[Rendered]:
@@ -37,7 +37,9 @@ def trainer(model: Any, tokenizer: Any, folder: Path, steps: int = 2, **settings
     return NibbleTrainer(model, tokenizer, batches, config, TrainerCallback())
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", ["paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
+)
 def test_the_optimizer_is_the_one_that_was_chosen(adapted: Any, tokenizer: Any, tmp_path: Path, name: str) -> None:
     made = trainer(adapted, tokenizer, tmp_path, **{"train.optimizer": name})
     made.train()
@@ -50,10 +52,18 @@ def test_the_optimizer_is_the_one_that_was_chosen(adapted: Any, tokenizer: Any, 
 
 
 def test_on_a_gpu_the_paged_optimizers_are_paged_and_apples_has_no_lion() -> None:
-    assert [optimizer_name(name, "cuda") for name in OPTIMIZERS] == [*OPTIMIZERS[:4], "adamw_torch_fused"]
-    assert optimizer_name("paged_adamw_8bit", "mps") == "adamw_torch_fused"
-    with pytest.raises(RecipeError, match="no Lion for Apple's GPU"):
-        optimizer_name("paged_lion_8bit", "mps")
+    for name in ("paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit"):
+        assert OPTIMIZERS[name].name_on("cuda") == name
+    assert OPTIMIZERS["adamw"].name_on("cuda") == "adamw_torch_fused"
+    assert OPTIMIZERS["paged_adamw_8bit"].name_on("mps") == "adamw_torch_fused"
+    with pytest.raises(RecipeError, match="Lion, 8 bits does not run on Apple's GPU"):
+        OPTIMIZERS["paged_lion_8bit"].name_on("mps")
+
+
+def test_a_recipe_can_name_what_the_table_has_and_nothing_else() -> None:
+    assert get_args(settings.Optimizer) == ("auto", *OPTIMIZERS)
+    for each in OPTIMIZERS.values():
+        assert each.smaller is None or OPTIMIZERS[each.smaller].bits < each.bits
 
 
 def test_a_beta_that_was_set_is_the_one_used(tmp_path: Path) -> None:
@@ -96,7 +106,7 @@ def test_the_noise_is_as_large_as_the_authors(adapted: Any, collate: Any) -> Non
 
 def test_noise_is_in_the_training_and_not_in_the_held_out_loss(adapted: Any, tokenizer: Any, tmp_path: Path) -> None:
     made = trainer(adapted, tokenizer, tmp_path, **{"train.neftune_alpha": 50.0})
-    assert made.own_loss
+    assert made.own_head
     batch = packed_batch(rows(20))
     held_out = [made.held_out_loss([batch]) for _ in range(2)]
     assert held_out[0] == held_out[1]
@@ -125,7 +135,7 @@ def test_without_neftune_there_is_no_noise(adapted: Any, tokenizer: Any, tmp_pat
 def test_the_trainer_trains_what_was_chosen(tiny: Path, tokenizer: Any, tmp_path: Path, lora: Any, bits: int) -> None:
 
     made = trainer(adapted_to(tiny, bits, **lora), tokenizer, tmp_path, steps=6, **{"train.learning_rate": 0.01})
-    assert made.own_loss
+    assert made.own_head
     batch = [packed_batch(rows(20, 30))]
     before = made.held_out_loss(batch)
     made.train()

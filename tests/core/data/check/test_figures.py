@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.basemodel.find import find_model
-from core.data.check.findings import RULES, Hits, make_finding, merged
+from core.data.check.findings import RULES, make_finding, merged
 from core.data.check.lengths import BINS, advice, histogram, percentile, suggestions
 from core.data.check.markdown import as_markdown
-from core.data.check.pace import pace_of
 from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.sample import choose, percentile_interval, total_interval
-from core.data.check.training import training_for
-from core.recipe import make_recipe
-from core.runs.create import create_run
-from core.runs.store import Run
-from core.workspace import Workspace, write_json
+from core.data.findings import Hits
 
 LENGTHS = st.lists(st.integers(2, 100_000), min_size=1, max_size=200).map(sorted).map(np.array)
 
@@ -118,34 +111,6 @@ def test_long_conversations_get_small_micro_batches() -> None:
     assert padding_shares([], 16, 4, 0) == {"packed": 0.0, "padded": 0.0}
 
 
-def _run(workspace: Workspace, model: str, state: str, speed: float) -> Run:
-    run = create_run(workspace, make_recipe({"model": model}), {"file": "x", "sha256": "x", "name": "x"})
-    run.write_status(state=state)
-    write_json(run.dir / "result.json", {"tokens_per_second": speed})
-    return run
-
-
-def test_the_pace_is_that_of_a_finished_run_of_the_same_model(tmp_path: Path) -> None:
-    workspace = Workspace.open(tmp_path)
-    assert pace_of(workspace, "starter").tokens_per_second is None
-    _run(workspace, "another/model", "finished", 5.0)
-    _run(workspace, "starter", "failed", 7.0)
-    assert "not known" in pace_of(workspace, "starter").basis
-    _run(workspace, "starter", "finished", 1234.0)
-    found = pace_of(workspace, "starter")
-    assert found.tokens_per_second == 1234.0
-    assert "1,234 tokens a second" in found.basis
-
-
-def test_what_a_model_says_of_its_end_and_its_length_is_known(tmp_path: Path) -> None:
-    recipe = make_recipe({"train.seed": 3, "train.effective_batch": 8, "train.micro_batch": 4})
-    found = find_model("starter")
-    training = training_for(recipe, Workspace.open(tmp_path), found)
-    assert (training.seed, training.effective_batch, training.micro_batch) == (3, 8, 4)
-    assert training.longest == found.context_length
-    assert training.stops
-
-
 def test_every_rule_makes_a_sentence_for_one_row_and_for_many() -> None:
     details = dict.fromkeys(("example", "examples", "limit", "times", "middle", "advice", "last"), "5")
     for code, rule in RULES.items():
@@ -168,7 +133,7 @@ def test_the_worst_come_first_and_a_code_is_said_once() -> None:
 
 
 def test_a_finding_names_the_first_thousand_rows_and_counts_all() -> None:
-    hits = Hits()
+    hits = Hits(RULES)
     for row in range(1, 3001):
         hits.add("placeholder", row, "{{name}}" if row % 3 else "{{city}}")
         hits.add("placeholder", row)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from core.data.conversation import Conversations, Unreadable
-from core.data.formats import convert, recognise_layout
+from core.data.formats.convert import convert
+from core.data.formats.recognise import recognise_layout
 from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.conversation import Conversation, Conversations, Unreadable
-from core.data.formats import convert, recognise_layout
+from core.data.formats.convert import convert
+from core.data.formats.recognise import recognise_layout
 from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.recipe import DataSettings

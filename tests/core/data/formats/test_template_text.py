@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from core.data.conversation import Conversations
-from core.data.formats import convert, recognise_layout
+from core.data.formats.convert import convert
 from core.data.formats.markers import split_text
+from core.data.formats.recognise import recognise_layout
 from core.data.spill import SpilledConversations
 from core.recipe import DataSettings
 

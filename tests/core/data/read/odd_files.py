@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -420,6 +421,14 @@ NO_DATASETS = [
     Odd("unnamed", "a file without a suffix", LINES, ("not a kind of file",)),
     Odd("zeros.jsonl", "nothing but zero bytes", bytes(5000), ("zeros.jsonl",)),
     Odd("binary.json", "bytes that are no text", b"\x00\x01\x02PK\x03\x04", ("not a text file",)),
+    Odd("random.jsonl", "random bytes", random.Random(0).randbytes(5000), ("not a text file",)),
+    Odd("few.jsonl", "a few random bytes", random.Random(0).randbytes(200), ("not a text file",)),
+    Odd(
+        "no zero.csv",
+        "random bytes, none of them zero",
+        random.Random(0).randbytes(5000).replace(b"\0", b""),
+        ("not a text file",),
+    ),
 ]
 
 OTHER_NAMES = [

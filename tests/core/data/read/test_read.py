@@ -267,7 +267,21 @@ def test_good_letters_are_not_called_garbled(text: str, tmp_path: Path) -> None:
     assert "mojibake" not in _findings(_write(tmp_path, "rows.jsonl", _as("jsonl", [{"prompt": text}])))
 
 
-@pytest.mark.parametrize("text", ["안녕하세요", "don’t", "Où?", "日本語", "Привет", "😀"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "안녕하세요",
+        "don’t",
+        "Où?",
+        "日本語",
+        "Привет",
+        "😀",
+        "مرحبا بكم",
+        "Šiandien saulėta",
+        "Καλημέρα",
+        "Dnes svítí slunce",
+    ],
+)
 def test_letters_read_in_a_wrong_encoding_are_garbled(text: str, tmp_path: Path) -> None:
     wrong = text.encode().decode("latin-1")
     for kind in ("jsonl", "json", "csv", "parquet"):

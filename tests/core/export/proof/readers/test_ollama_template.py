@@ -7,7 +7,7 @@ import pytest
 from core.export.proof.gotemplate import GoError
 from core.export.proof.readers.ollama_template import OllamaTemplate, collated
 
-TALK = [
+CONVERSATION = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Hi"},
     {"role": "assistant", "content": "Yo"},
@@ -33,29 +33,29 @@ TURNS = "{{ range $i, $_ := .Messages }}{{ $last := eq (len (slice $.Messages $i
 @pytest.mark.parametrize("template", [OLD, OLD + "{{ .Response }}", OLD + "{{ .Response }}</s>"])
 def test_a_template_of_one_prompt_is_executed_for_each_question_and_cut_at_the_reply(template: str) -> None:
     ends = "</s>" if template.endswith("</s>") else ""
-    said = OllamaTemplate(template).render(TALK)
+    said = OllamaTemplate(template).render(CONVERSATION)
     assert said == f"[INST] Be brief.\n\nHi[/INST] Yo{ends}[INST] again[/INST] "
 
 
 def test_the_last_cut_stands_within_branches_too_and_not_before_an_else() -> None:
     within = "{{ .Prompt }}{{ if .Response }}:{{ .Response }}!{{ end }}."
-    assert OllamaTemplate(within).render(TALK[1:2]) == "Hi"
+    assert OllamaTemplate(within).render(CONVERSATION[1:2]) == "Hi"
     with pytest.raises(GoError, match="cannot cut at a .Response"):
-        OllamaTemplate("{{ if .Response }}{{ .Response }}{{ else }}x{{ end }}").render(TALK)
+        OllamaTemplate("{{ if .Response }}{{ .Response }}{{ else }}x{{ end }}").render(CONVERSATION)
     with pytest.raises(GoError, match="currentDate is not known"):  # the tree that is cut has lost its functions
-        OllamaTemplate("{{ currentDate }}{{ .Prompt }}{{ .Response }}").render(TALK)
+        OllamaTemplate("{{ currentDate }}{{ .Prompt }}{{ .Response }}").render(CONVERSATION)
 
 
 def test_messages_of_a_role_that_follow_each_other_are_joined_and_system_prompts_gathered() -> None:
-    talk = [*TALK[:2], {"role": "user", "content": "two"}, {"role": "system", "content": "Mind."}]
-    system, joined = collated(talk)
+    conversation = [*CONVERSATION[:2], {"role": "user", "content": "two"}, {"role": "system", "content": "Mind."}]
+    system, joined = collated(conversation)
     assert system == "Be brief.\n\nMind."
     assert [each["content"] for each in joined] == [
         "Be brief.",
         "Hi\n\ntwo",
         "Mind.",
     ]
-    said = OllamaTemplate(TURNS + "{{ if $last }}<end>{{ end }}{{ end }}").render(TALK)
+    said = OllamaTemplate(TURNS + "{{ if $last }}<end>{{ end }}{{ end }}").render(CONVERSATION)
     assert said == "<system>Be brief.<user>Hi<assistant>Yo<user>again<end>"
 
 
@@ -66,7 +66,7 @@ def test_tools_and_calls_are_written_as_go_marshals_them() -> None:
         "{{ range .Messages }}{{ range .ToolCalls }}{{ .Function.Name }}{{ .Function.Arguments }}{{ end }}{{ end }}"
     )
     call = {"function": {"name": "weather", "arguments": '{"unit": "c", "city": "Rome", "days": 3}'}}
-    said = template.render([TALK[1], {"role": "assistant", "content": "", "tool_calls": [call]}], [TOOL])
+    said = template.render([CONVERSATION[1], {"role": "assistant", "content": "", "tool_calls": [call]}], [TOOL])
     function, tool, rest = said.split("|")
     properties = '{"city":{"type":"string"},"unit":{"type":["string","null"],"enum":["c"]}}'
     assert tool == (

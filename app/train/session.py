@@ -1,0 +1,32 @@
+"""What the server remembers for the Train tab: the plan, the download, and the dataset that the Data tab shows too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.context import Context
+from app.data.session import DataSession
+from app.train.download import DownloadSession
+from app.train.plan_session import PlanSession
+from core.runs.store import Run
+from core.system.hardware import device
+
+
+@dataclass(frozen=True)
+class TrainSession:
+    """One for all browsers, as there is one form."""
+
+    data: DataSession
+    plans: PlanSession
+    downloads: DownloadSession
+
+    @classmethod
+    def open(cls, data: DataSession) -> TrainSession:
+        """Nothing planned and nothing downloaded yet."""
+        return cls(data, PlanSession(data.beside, device().total_bytes), DownloadSession())
+
+
+def shown_run(context: Context) -> Run | None:
+    """The run that the Train tab shows: the one at work, else the one that waits, else the one that ended last."""
+    runs = context.supervisor
+    return runs.current() or next(iter(runs.queued()), None) or runs.ended_last()
