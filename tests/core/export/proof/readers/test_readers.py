@@ -18,8 +18,8 @@ from core.export.gguf import writer as gguf_writer
 from core.export.gguf.families import TensorLayout, family_of
 from core.export.gguf.writer import model_file, write_model
 from core.export.merged.weights import MergedWeights
+from core.export.ollama import modelfile as ollama_modelfile
 from core.export.ollama.modelfile import modelfile
-from core.export.ollama.modelfile import modelfile as ollama_modelfile
 from core.export.proof.readers.llama_cpp import LlamaCppReader
 from core.export.proof.readers.ollama import OllamaReader
 from core.export.proof.readers.reader import CannotRender, Reader
