@@ -10,8 +10,8 @@ from core.catalogue.what_fits import Fit, WhatFits
 from core.sizes import show_size
 from core.system.hardware import Device
 
-ON_CARD = ("Model", "Parameters", "", "Longest context", "It takes")
-OF_MODEL = ("Card", "Its memory", "", "Longest context", "It takes")
+ON_CARD = ("Model", "Parameters", "", "Longest context", "Memory needed")
+OF_MODEL = ("Card", "GPU memory", "", "Longest context", "Memory needed")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -20,7 +20,7 @@ def on_card(fits: Sequence[Fit]) -> str:
     card = fits[0].card
     rows = ((fit.model.title, parameters(fit.model.parameters), fit) for fit in fits)
     count = sum(fit.longest is not None for fit in fits)
-    said = f"{card.title}: {count} of {len(fits)} models fit. Programs can use {show_size(card.memory_bytes)} of it."
+    said = f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable."
     return _muted(said + beside(card)) + _table(ON_CARD, rows, f"Models on {card.title}")
 
 
@@ -29,7 +29,8 @@ def of_model(fits: Sequence[Fit]) -> str:
     model = fits[0].model
     rows = ((fit.card.title, show_size(fit.card.memory_bytes), fit) for fit in fits)
     smallest = next((fit.card.title for fit in fits if fit.longest is not None), None)
-    said = f"The smallest card that takes {model.title} is the {smallest}." if smallest else "It fits on none of them."
+    said = f"The smallest card that takes {model.title} is the {smallest}." if smallest else "It fits on none of "
+    "these cards."
     return _muted(said) + _table(OF_MODEL, rows, f"Cards for {model.title}")
 
 
@@ -47,7 +48,7 @@ def how(table: WhatFits) -> str:
         "conversation at a time, all activations computed again, paged 32-bit AdamW, and the whole card to itself: a "
         "screen on the same card takes some of it. The Train tab plans with yours. <b>Bold</b> is as far as was "
         f"traced: the model's own limit, or {max(made['lengths']):,} tokens.</p>"
-        f"<details><summary>Made with, and left out</summary><p>{text(made['date'])}: {text(with_these)}.</p>"
+        f"<details><summary>Versions, and models left out</summary><p>{text(made['date'])}: {text(with_these)}.</p>"
         f"<ul>{left_out}</ul></details>"
     )
 
@@ -58,12 +59,11 @@ def machine(found: Device, shown: Card, is_same: bool) -> str:
         return _muted(f"This machine has a {shown.title}.")
     if found.kind == "cuda":
         has = f"This machine's card ({found.name}, {show_size(found.total_bytes)}) is not in the list."
-        return _muted(f"{has} The {shown.title} is the nearest to it.")
+        return _muted(f"{has} The closest one listed is the {shown.title}.")
     if found.kind == "mps":
-        return _muted(f"This machine's GPU is Apple's, which is not in the list; the {shown.title} is an example.")
+        return _muted(f"Apple GPUs are not in the list; the {shown.title} is shown as an example.")
     return _muted(
-        f"This machine has no graphics card that Nibble can use: a run here would take the CPU. The {shown.title} is "
-        "an example."
+        f"Nibble found no usable GPU here, so a run would use the CPU. The {shown.title} is shown as an example."
     )
 
 
@@ -76,7 +76,8 @@ def beside(card: Card) -> str:
     """What else is to be known of a card; begins with a space."""
     said = f" It computes in {DTYPES[card.half_dtype]}."
     if card.kind != "cuda":
-        said += " It is not NVIDIA's: the numbers are those of an NVIDIA card with its memory, not tried on this one."
+        said += " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on "
+        "this one."
     return said
 
 

@@ -155,10 +155,8 @@ class DataEvents:
             self.session.forget()
             return ""
         if values["data.format"] == "mapping" and not is_enough(values["data.mapping"]):
-            said = (
-                "Choose the columns with the question and the reply, or the list of turns, or plain text; where each "
-            )
-            said += "row is one turn, also the column that names its conversation."
+            said = "Choose the columns with the prompt and the reply, the list of turns, or plain text. If each "
+            said += "row is one turn, also choose the column that names its conversation."
             return ui_html.note_box(said)
         try:
             self.session.look(self.context.recipe(values))

@@ -18,12 +18,12 @@ from core.recipe import help_text
 
 HUB = (Field("data.split", "Split", "text"), Field("data.config", "Configuration", "text"))
 ROWS_TOGETHER = (
-    Field("data.named_splits", "Train, validation, test", "choice"),
-    Field("data.join_turns", "Join turns of one speaker", "switch"),
+    Field("data.named_splits", "Named splits", "choice"),
+    Field("data.join_turns", "Merge consecutive turns", "switch"),
 )
 SEEN_BY_MODEL = (
-    Field("data.max_length", "Length limit (tokens)", "integer"),
-    Field("data.train_on", "Counts in the loss", "choice"),
+    Field("data.max_length", "Max length (tokens)", "integer"),
+    Field("data.train_on", "Train on", "choice"),
     Field("data.template", "Chat template", "choice"),
     Field("data.generation_prompt", "Generation prompt", "choice"),
     Field("data.system", "System prompts", "choice"),
@@ -102,7 +102,7 @@ def build() -> DataLayout:
                 parts["row"] = _slot()
             parts["lengths"] = _slot()
             with gr.Row(visible=False, elem_classes="nb-actions nb-save") as saving:
-                gr.HTML("<h3>Take it with you</h3>", elem_classes="nb-slot")
+                gr.HTML("<h3>Downloads</h3>", elem_classes="nb-slot")
                 saves = {key: gr.Button(save.label, size="sm") for key, save in SAVES.items()}
             saved = gr.HTML(elem_classes="nb-slot nb-said")
             download = gr.DownloadButton("Download", visible="hidden", elem_id="nb-download")
@@ -127,22 +127,22 @@ def build() -> DataLayout:
 def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr.Row, gr.File, gr.Button]:
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("1", "Which data"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("1", "Dataset"), elem_classes="nb-slot")
         fields["data.path"] = _menu("Dataset", "data.path")
         with gr.Row(visible=False, elem_classes="nb-fields") as hub:
             fields.update({field.key: build_field(field) for field in HUB})
         upload = drop_area()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("2", "How it is read"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("2", "Format"), elem_classes="nb-slot")
         fields["data.format"] = build_field(Field("data.format", "Format", "choice"))
         parts["evidence"] = _slot()
-        by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
+        by_hand = gr.Button("Map columns", size="sm", elem_classes="nb-narrow")
         fields["data.encoding"] = build_field(Field("data.encoding", "Encoding", "names"))
         parts["encoding"] = _slot()
         with gr.Row(elem_classes="nb-fields"):
             fields.update({field.key: build_field(field) for field in ROWS_TOGETHER})
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("3", "How the model sees it"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("3", "Model and template"), elem_classes="nb-slot")
         fields["model"] = _menu("Base model", "model")
         with gr.Row(elem_classes="nb-fields"):
             fields.update({field.key: build_field(field) for field in SEEN_BY_MODEL})

@@ -20,7 +20,10 @@ from core.sizes import show_bytes
 # Bytes a number, of what is written.
 _BYTES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
 FILES_BYTES = 100_000
-NOTHING = empty("Nothing exported yet", "The proof that it answers as it does here will be here, and what uses it.")
+NOTHING = empty(
+    "Nothing exported yet",
+    "The proof that the export replies as the chat does will appear here, with instructions for using it.",
+)
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,24 @@ class About:
 FORMATS = {
     "adapter": About(
         "Adapter",
-        "What was learned, and no more: a small folder and its zip in PEFT's format, with tokenizer, chat template, "
-        "settings and a model card. The base is loaded beside it.",
-        "For Python with transformers and peft, for servers that take adapters, and to come back to Nibble.",
+        "Only what was learned: a small folder and a zip in PEFT format, with tokenizer, chat template, settings and "
+        "model card. The base model is loaded separately.",
+        "For Python with transformers and peft, servers that load adapters, and Nibble itself.",
     ),
     "merged": About(
         "Merged model",
-        "Base and adapter as one whole model in safetensors, in 16 bits.",
-        "For everything that loads a Hugging Face model: transformers, vLLM, MLX, further training and quantising.",
+        "Base model and adapter merged into one 16-bit model, in safetensors.",
+        "For anything that loads a Hugging Face model: transformers, vLLM, MLX, more training or quantisation.",
     ),
     "gguf": About(
         "GGUF",
         "One file for llama.cpp, with tokenizer and chat template inside.",
-        "For llama.cpp, LM Studio, Jan, koboldcpp. Of the Llama, Mistral, Qwen 2 to 3 and Gemma families.",
+        "For llama.cpp, LM Studio, Jan, koboldcpp. Llama, Mistral, Qwen 2 to 3 and Gemma families only.",
     ),
     "ollama": About(
         "Ollama",
-        "A GGUF with a Modelfile: template, stop words and settings as in the chat, and one command that imports it.",
-        "For Ollama, and what talks to it.",
+        "A GGUF with a Modelfile: template, stop words and settings as in the chat, and one command to import it.",
+        "For Ollama and programs that use it.",
     ),
 }
 
@@ -65,7 +68,7 @@ def about(run: Run | None, part: str, to: str, gguf_type: str, apart: bool, prec
         try:
             size = f"<p><b>{text(_size(run, part, to, gguf_type, apart, precision))}</b></p>"
         except NibbleError as error:
-            size = error_box(f"The base of this run is not where it was. {error}")
+            size = error_box(f"The base model of this run is not where it was. {error}")
     return f'<div class="nb-gets"><p>{text(told.what)}</p><p class="nb-muted">{text(told.whom)}</p>{size}</div>'
 
 
@@ -107,16 +110,16 @@ def _done(values: dict[str, Any], shelf: SharedFiles) -> str:
     result, to = values["result"], values["order"]["to"]
     folder = Path(result["dir"])
     if not folder.is_dir():
-        return note_box(f"{folder.name} has been moved or deleted since it was made.")
+        return note_box(f"{folder.name} was moved or deleted after the export.")
     verified = result["verified"]
     whole = is_proved(verified)
-    heading = "Proved" if whole else "Made; read the proof"
+    heading = "Verified" if whole else "Exported; check the proof"
     return (
         f'<div class="nb-card nb-exported"><header><span class="nb-state nb-{"finished" if whole else "stopped"}">'
         f"{heading}</span><div><h3>{text(folder.name)}</h3><small>{text(show_bytes(result['bytes']))} in "
         f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>{_checks(verified)}"
         f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd>"
-        f"<dt>Use it</dt><dd><pre>{text(use(to, result))}</pre></dd></dl>{_links(result, folder, shelf)}</div>"
+        f"<dt>How to use it</dt><dd><pre>{text(use(to, result))}</pre></dd></dl>{_links(result, folder, shelf)}</div>"
     )
 
 
@@ -182,6 +185,6 @@ def earlier(jobs: list[ExportJob], shown: ExportJob | None) -> str:
     if not rows:
         return ""
     return (
-        "<details class='nb-earlier'><summary>Made earlier</summary><table class='nb-table'><tbody>"
+        "<details class='nb-earlier'><summary>Earlier exports</summary><table class='nb-table'><tbody>"
         f"{''.join(rows)}</tbody></table></details>"
     )

@@ -13,13 +13,18 @@ from app.export import llama_cpp as export_llama_cpp
 from app.export.hub_and_import import ImportPart, UploadPart
 from app.export.llama_cpp import LlamaCppPart
 
-PARTS = "As it was at the end, at the evaluation with the lowest held-out loss, or at a checkpoint."
+PARTS = "The final one, the best one by evaluation loss, or a checkpoint."
 ONTO = [
-    ("The 4-bit weights it was trained over: answers as the chat does", "dequantised"),
-    ("The base's original weights: finer, but not what it was trained on", "original"),
+    ("The 4-bit weights used in training: replies match the chat", "dequantised"),
+    ("The original weights: more precise, but not the ones used in training", "original"),
 ]
-PRECISIONS = [("The base's own", "auto"), ("bfloat16", "bfloat16"), ("float16", "float16"), ("float32", "float32")]
-TYPES = [("f16", "f16"), ("bf16", "bf16"), ("q8_0: half the size, a little coarser", "q8_0"), ("f32", "f32")]
+PRECISIONS = [
+    ("Same as the base model", "auto"),
+    ("bfloat16", "bfloat16"),
+    ("float16", "float16"),
+    ("float32", "float32"),
+]
+TYPES = [("f16", "f16"), ("bf16", "bf16"), ("q8_0: half the size, slightly less precise", "q8_0"), ("f32", "f32")]
 
 
 @dataclass(frozen=True)
@@ -70,23 +75,25 @@ def build() -> ExportLayout:
         with gr.Column(scale=5, min_width=420):
             empty = gr.HTML(elem_classes="nb-slot nb-said")
             with gr.Group(elem_classes="nb-part"):
-                run = gr.Dropdown(label="Run", choices=[], info="Those that have an adapter, newest first.")
-                part = gr.Dropdown(label="Which of its adapters", choices=[], info=PARTS, visible=False)
+                run = gr.Dropdown(label="Run", choices=[], info="Runs that have an adapter, newest first.")
+                part = gr.Dropdown(label="Adapter", choices=[], info=PARTS, visible=False)
                 to = gr.Radio(
                     [(told.title, name) for name, told in export_html.FORMATS.items()], value="adapter", label="As"
                 )
                 gets = gr.HTML(elem_classes="nb-slot")
             with gr.Group(elem_classes="nb-part"):
                 onto = gr.Radio(
-                    ONTO, value="dequantised", label="Merged onto", info="It is never rounded to 4 bits a second time."
+                    ONTO, value="dequantised", label="Merge into", info="The result is not quantised to 4 bits again."
                 )
-                precision = gr.Dropdown(PRECISIONS, value="auto", label="Numbers", info="Of the merged weights.")
-                gguf_type = gr.Dropdown(TYPES, value="f16", label="Tensors", info="How exactly the GGUF holds them.")
+                precision = gr.Dropdown(PRECISIONS, value="auto", label="Precision", info="Of the merged weights.")
+                gguf_type = gr.Dropdown(TYPES, value="f16", label="GGUF type", info="Precision of the GGUF's weights.")
                 apart = gr.Checkbox(
-                    False, label="Base and adapter apart", info="The adapter as a GGUF of its own, for a base in GGUF."
+                    False,
+                    label="Adapter only",
+                    info="A GGUF with the adapter alone, to load with a base model in GGUF.",
                 )
                 llama_cpp = export_llama_cpp.build()
-                out = gr.Textbox(label="Folder", info="On the machine that Nibble runs on. It must be empty or new.")
+                out = gr.Textbox(label="Folder", info="On the machine where Nibble runs. Must be new or empty.")
             with gr.Row(elem_classes="nb-actions"):
                 make = gr.Button("Export", variant="primary")
                 stop = gr.Button("Stop", variant="stop", visible=False)

@@ -14,10 +14,10 @@ from app.ui.updates import ONCE, Seen, Updates, is_new
 from core.setup import llama_cpp
 
 WHY = (
-    "llama.cpp, which runs GGUFs, is not installed here: the file is then proved by transformers alone, and nobody has "
-    "tried its template and tokens as llama.cpp reads them. It is about 60 MB."
+    "llama.cpp is not installed, so the GGUF is verified with transformers only, and its template and tokens are not "
+    "tested in llama.cpp. The download is about 60 MB."
 )
-OWNER_ONLY = f"{WHY} Its owner installs it on the machine itself: {llama_cpp.COMMAND}."
+OWNER_ONLY = f"{WHY} It can be installed on the machine itself with: {llama_cpp.COMMAND}."
 
 
 @dataclass(frozen=True)

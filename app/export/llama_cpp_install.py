@@ -18,5 +18,5 @@ class LlamaCppInstall(BackgroundJob):
 
     def _install(self) -> None:
         version = llama_cpp.install(lambda line: self.show(f"Installing llama.cpp… {line[:120]}"))
-        said = f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on."
+        said = f"llama.cpp ({version}) is installed. GGUF exports are now verified with it."
         self.result = html.note_box(said)

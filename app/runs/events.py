@@ -77,14 +77,14 @@ class RunsEvents:
         """Keep what the person has written on the run."""
         run = opened_run(self.context, opened)
         if run is None:
-            return html.error_box("This run is gone: it was deleted elsewhere.")
+            return html.error_box("This run no longer exists: it was deleted elsewhere.")
         words = list(dict.fromkeys(word.strip() for word in tags.split(",") if word.strip()))
         if len(words) > MOST_TAGS:
-            return html.error_box(f"{len(words)} tags are too many: keep {MOST_TAGS} at most.")
+            return html.error_box(f"{len(words)} tags are too many; the limit is {MOST_TAGS}.")
         try:
             run.write_labels(name.strip(), note.strip(), words)
         except OSError as error:
-            return html.error_box(f"It could not be saved: {error.strerror or error}. Free some space, then try again.")
+            return html.error_box(f"Could not save: {error.strerror or error}. Free some disk space and try again.")
         return html.note_box("Saved.")
 
     def ask_to_resume(self, opened: str) -> Updates:
@@ -95,7 +95,7 @@ class RunsEvents:
         except NibbleError as error:
             return {layout.said: explain(error)}
         if rules is None:
-            return {layout.said: html.error_box("This run is gone: it was deleted elsewhere.")}
+            return {layout.said: html.error_box("This run no longer exists: it was deleted elsewhere.")}
         return {
             layout.longer: gr.Group(visible=True),
             layout.sure: gr.Row(visible=False),
@@ -118,7 +118,7 @@ class RunsEvents:
         except Exception as error:  # whatever it is, the person is looking here
             return {layout.said: explain(_in_the_app(error, opened))}
         waits = run.status().state == "queued"
-        said = "It waits in the queue." if waits else "It goes on from its last checkpoint."
+        said = "Added to the queue." if waits else "Resuming from the last checkpoint."
         return {layout.said: html.note_box(said), layout.longer: gr.Group(visible=False)}
 
     def ask_to_delete(self, opened: str) -> Updates:
@@ -139,7 +139,7 @@ class RunsEvents:
         layout, run = self.layout, opened_run(self.context, opened)
         try:
             if run is None:
-                raise RunError("This run is gone already: it was deleted elsewhere.")
+                raise RunError("This run was already deleted elsewhere.")
             remove(self.context.workspace, run)
         except NibbleError as error:
             return {layout.said: explain(error), layout.sure: gr.Row(visible=False)}
@@ -153,5 +153,5 @@ def _in_the_app(error: Exception, opened: str) -> Exception:
     """A refusal that speaks of the command line, as one that speaks of the run and the fields in sight."""
     if not isinstance(error, NibbleError):
         return error
-    said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
+    said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs or a higher Max steps")
     return RunError(said.replace(f"Run {opened}", "This run").replace(f"run {opened}", "this run"))

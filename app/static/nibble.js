@@ -145,7 +145,7 @@
     window.localStorage.setItem("nibble-asked", "yes");
     Notification.requestPermission().then((answer) => {
       mayAsk();
-      if (answer === "granted") tell("Nibble", "You will be told here when the run has ended.", "asked");
+      if (answer === "granted") tell("Nibble", "You will be notified here when the run ends.", "asked");
     });
   });
   mayAsk();
@@ -209,7 +209,7 @@
     source.onerror = () => {
       behind = true;
       tries += 1;
-      if (tries > 1) lost.textContent = "Nibble does not answer. What is shown here may be old; it is asked again…";
+      if (tries > 1) lost.textContent = "Nibble is not responding. This page may be out of date; trying again…";
       rest();
       next = setTimeout(keepUp, Math.min(10, 2 ** tries / 2) * (500 + 500 * Math.random()));
     };

@@ -68,7 +68,7 @@ class TrainEvents:
         """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
             return ui_html.note_box(f"Queued. {self.context.supervisor.waits_for()}")
-        return ui_html.note_box("Started. It goes on when you close this page.")
+        return ui_html.note_box("Started. Training continues when you close this page.")
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""
@@ -149,7 +149,7 @@ class TrainEvents:
             return {self.parts.said: explain(error)}
         values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
         self._remember(values)
-        said = f"“{start.source.label}” is trained further as it is: {start.summary()}, over {start.source.model}."
+        said = f"“{start.source.label}” will be trained further as it is: {start.summary()}, on {start.source.model}."
         menu = gr.Dropdown(choices=menus.starts(self.context.workspace), value=key)
         shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
         return {**shown, self.parts.said: ui_html.note_box(said)}
@@ -163,7 +163,7 @@ class TrainEvents:
 
     def look(self, given: Given) -> Iterator[Updates]:
         """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""
-        yield {self.preview.check: ui_html.busy("Looking at the model and the data…")}
+        yield {self.preview.check: ui_html.busy("Checking the model and the data…")}
         try:
             recipe = self.context.recipe(self.form.values(given)).model_dump()
         except NibbleError as error:

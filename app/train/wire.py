@@ -121,8 +121,8 @@ class TrainTab(Tab):
 
     def _wire_run(self) -> None:
         layout, events, run, said = self.layout, self.events, self.layout.run, self.layout.form.said
-        say_at_once(run.stop.click, said, "Asking it to stop…")
-        say_at_once(run.end_now.click, said, "Ending it…")
+        say_at_once(run.stop.click, said, "Stopping…")
+        say_at_once(run.end_now.click, said, "Stopping now…")
         say_at_once(run.resume.click, said, "Starting…")
         run.stop.click(events.stop, None, [said, run.stop], queue=False, **QUIET)
         run.end_now.click(events.end_now, None, said, **ONCE)

@@ -10,7 +10,7 @@ from app.ui.html import number, text
 SHOWN_TOKENS = 1500
 KEYS = (
     '<span class="nb-keys"><span class="nb-key nb-c-trained"><i></i>trained on</span>'
-    '<span class="nb-key nb-c-given"><i></i>only read</span></span>'
+    '<span class="nb-key nb-c-given"><i></i>context only</span></span>'
 )
 _BLANK = re.compile(r"[ \n\t\r]")
 _VISIBLE = {

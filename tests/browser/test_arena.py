@@ -42,8 +42,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def _open_arena(page: Page) -> None:
     page.get_by_role("tab", name="Arena").click()
     expect(page.get_by_text("No votes yet")).to_be_visible()
-    page.get_by_label("Question from", exact=True).click()
-    page.get_by_role("option", name="Prepared answers").click()
+    page.get_by_label("Prompts", exact=True).click()
+    page.get_by_role("option", name="Prepared replies").click()
 
 
 def _vote_for(page: Page, wanted: str, by_key: bool) -> None:
@@ -85,9 +85,9 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     assert {vote.game.model_a for vote in votes} <= {PIRATE, BASE}
 
     # Out as CSV, and another file in.
-    page.get_by_role("button", name="Take votes in and out").click()
+    page.get_by_role("button", name="Import and export votes").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export the votes").click()
+        page.get_by_role("button", name="Export votes").click()
     assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == VOTES + 1
     file = tmp_path / "more.csv"
     file.write_text(f"model_a,model_b,winner\n{BASE},{PIRATE},model_a\n{BASE},{PIRATE},perhaps\n", encoding="utf-8")
@@ -121,9 +121,9 @@ def test_a_run_meets_its_base_and_answers_are_prepared(browser: Browser, trained
     page.set_default_timeout(PATIENCE)
     page.goto(trained.url)
     page.get_by_role("tab", name="Arena").click()
-    page.get_by_label("Question from", exact=True).click()
+    page.get_by_label("Prompts", exact=True).click()
     page.get_by_role("option", name="Held out by Pirate").click()
-    page.get_by_role("button", name="Next question").click()
+    page.get_by_role("button", name="Next prompt").click()
     expect(page.locator("#nb-vote-tie")).to_be_enabled(timeout=PATIENCE)
     expect(page.locator(".nb-duel")).not_to_contain_text("starter (base)")
     page.locator("#nb-vote-tie").click()
@@ -133,16 +133,16 @@ def test_a_run_meets_its_base_and_answers_are_prepared(browser: Browser, trained
 
     # Answers in advance: stopped, gone on with, voted on.
     page.get_by_role("button", name="Prepare answers now").click()
-    page.get_by_label("Questions", exact=True).click()
+    page.get_by_label("Prompts", exact=True).click()
     page.get_by_role("option", name="Small talk").click()
-    page.get_by_role("button", name="Prepare answers", exact=True).click()
+    page.get_by_role("button", name="Prepare replies", exact=True).click()
     expect(page.locator(".nb-arena")).to_contain_text("of 16 answers are there", timeout=PATIENCE)
     page.get_by_role("button", name="Stop preparing").click()
     expect(page.get_by_role("button", name="Stop preparing")).to_be_hidden(timeout=PATIENCE)
-    page.get_by_role("button", name="Prepare answers", exact=True).click()
+    page.get_by_role("button", name="Prepare replies", exact=True).click()
     expect(page.locator(".nb-arena")).to_contain_text("16 of 16 answers are there. Done.", timeout=PATIENCE)
-    page.get_by_label("Question from", exact=True).click()
-    page.get_by_role("option", name="Prepared answers").click()
+    page.get_by_label("Prompts", exact=True).click()
+    page.get_by_role("option", name="Prepared replies").click()
     expect(page.locator(".nb-arena")).to_contain_text("8 prepared pairs wait for your vote")
     page.get_by_role("button", name="Next pair").click()
     expect(page.locator("#nb-vote-left")).to_be_enabled()

@@ -243,12 +243,12 @@ def _calls(client: Client, text: str) -> list[Call]:
 def _ways(label: str, text: str) -> list[str]:
     """What is typed into a place so that it gets as far as it can: a folder, one that is new, a base to talk to."""
     folder = text.rpartition("/")[0]
-    ways = {"Talk to": [folder, f"base:{text}", f"adapter:{folder}"], "Folder": [f"{text}-new"]}
+    ways = {"Chat model": [folder, f"base:{text}", f"adapter:{folder}"], "Folder": [f"{text}-new"]}
     return [text, *ways.get(label, [folder])]
 
 
 # The fields that take a path, by their labels.
-PLACES = {"Base model", "Dataset", "Talk to", "Folder", "Or its folder", "Its base", "Start from"}
+PLACES = {"Base model", "Dataset", "Chat model", "Folder", "Or adapter folder", "Base model", "Start from"}
 
 
 def test_a_plain_path_in_any_text_of_any_event_leads_nowhere(client: Client, ground: Ground) -> None:

@@ -63,7 +63,7 @@ def test_a_models_table_has_a_row_for_every_card_the_smallest_first() -> None:
 
 def test_a_model_that_fits_on_no_card_is_said_so() -> None:
     html = cards_html.of_model(what_fits().of_model("llama-3.1-405b"))
-    assert "It fits on none of them." in html
+    assert "It fits on none of these cards." in html
     assert "nb-finished" not in html
 
 

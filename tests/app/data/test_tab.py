@@ -86,7 +86,7 @@ def test_before_any_token_is_counted_the_rows_are_shown_already() -> None:
         ("tokens", "truncated", "lengths", "padding", "steps_per_epoch", "seconds_per_epoch", "split")
     )
     parts = data_html.parts(report(stage="tokens", progress=0.1, suggestions=[], **unknown), {})
-    assert "77 of 80" in parts["head"] and "tokens in all" not in parts["head"]
+    assert "77 of 80" in parts["head"] and "tokens in total" not in parts["head"]
     assert "will not stop" in parts["findings"]
     assert parts["lengths"] == ""
 
@@ -131,7 +131,7 @@ def test_the_suggestions_are_buttons_except_the_one_that_is_set() -> None:
     html = data_html.lengths(report())
     assert 'data-act="limit" data-value="1024">Use 1,024</button>' in html
     assert "<b>1,024 is set</b>" in data_html.lengths(report(max_length=1024))
-    assert "each kept on one side" in html
+    assert "each kept in one split" in html
 
 
 def test_the_histogram_has_its_units_and_the_limit() -> None:
@@ -315,7 +315,7 @@ def test_an_encoding_is_chosen_by_how_the_words_would_read(
     html = data_html.encoding({"stage": "failed", "error": "not sure", "encodings": offered})
     assert 'data-act="encoding" data-value="windows-1250">Windows-1250 (Central Europe)' in html
     assert "Kočka · měsíc" in html and "&lt;b&gt;" in html
-    assert "Choose where the words read right" in html
+    assert "Choose the encoding in which the words read correctly" in html
     menu = data_wire._encoding_menu(offered)
     assert [value for _, value in menu[:3]] == ["auto", "windows-1250", "windows-1252"]
     assert menu[1][0] == "Windows-1250 (Central Europe): Kočka · měsíc"

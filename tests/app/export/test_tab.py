@@ -72,7 +72,7 @@ def test_the_best_and_the_checkpoints_can_be_chosen(tab: ExportTab, context: Con
     (kept / "manifest.json").write_text("{}")
     filled = tab.events.fill()
     assert filled[tab.layout.part].visible and filled[tab.layout.part].choices == [
-        ("Its last", ""),
+        ("Final", ""),
         ("Step 20", "checkpoint/20"),
     ]
     chosen = tab.events.chosen(True, _given(tab, run, part="checkpoint/20"))
@@ -107,7 +107,9 @@ def test_the_proof_the_use_and_the_download_are_shown_escaped(context: Context, 
     (folder / "README.md").write_text("```python\nprint('<hello>')\n```")
     html = export_html.state(_job(context, folder), context.shared_files)
     assert (
-        "Proved" in html and "20 of 20 &lt;i&gt;equal&lt;/i&gt;" in html and "print(&#x27;&lt;hello&gt;&#x27;)" in html
+        "Verified" in html
+        and "20 of 20 &lt;i&gt;equal&lt;/i&gt;" in html
+        and "print(&#x27;&lt;hello&gt;&#x27;)" in html
     )
     assert f'href="{PREFIX}' in html and "<i>made" not in html
 
@@ -131,7 +133,7 @@ def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(cont
     assert "<b>Prompts as text</b><span>60 of 60 equal, by &lt;b&gt;peft&lt;/b&gt;.</span>" in html
     assert html.count('<li class="nb-good">') == 2, "an answer that parts where the model wavers is no fault"
     assert '<li class="nb-bad"><i>!</i><div><b>Training goes on from the prompt</b><span>4 of 9 equal' in html
-    assert "Made; read the proof" in html
+    assert "Exported; check the proof" in html
 
 
 def test_what_had_nothing_to_compare_is_ticked_off_by_nobody(context: Context, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_run_that_stops_says_since_when_and_how_long_it_may_take(workspace: Wo
     assert "by itself in 1 min 0" in head and "it is ended" in head
     assert ">Stopping</span>" in head and "only what came after step 40 is lost" in head
     _pulse(run, saved_step=None)
-    assert "nothing of it has been saved yet" in RunDrawings("cpu").parts(run)["head"]
+    assert "nothing has been saved yet, so everything is lost" in RunDrawings("cpu").parts(run)["head"]
 
 
 @pytest.mark.parametrize(

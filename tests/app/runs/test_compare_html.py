@@ -44,7 +44,7 @@ def test_only_the_settings_that_differ_are_shown_as_the_form_calls_them(workspac
     one = ended_run(workspace, "one", **{"lora.rank": 8, "train.schedule": "cosine"})
     two = ended_run(workspace, "two", **{"lora.rank": 32})
     shown = _table(compare(_compared(workspace, one, two), "step"), "Settings that differ")
-    assert shown == {"Rank": ["8", "32"], "Rate over time": ["Cosine to zero", "Linear to zero"]}
+    assert shown == {"Rank": ["8", "32"], "LR schedule": ["Cosine decay", "Linear decay"]}
 
 
 def test_the_same_settings_say_so(workspace: Workspace) -> None:

@@ -72,7 +72,7 @@ def test_ending_says_what_came_of_it(train_tab: TrainTab, context: Context, monk
 def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
     updates = train_tab.tick(seen)
-    assert updates[train_tab.layout.run.stop].value == "Take out of the queue"
+    assert updates[train_tab.layout.run.stop].value == "Remove from queue"
     assert "Taken out" in train_tab.events.stop()[train_tab.layout.form.said]
     assert run.status().state == "stopped"
 

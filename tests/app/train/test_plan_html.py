@@ -63,7 +63,7 @@ def test_a_small_fill_is_enlarged_and_an_overfull_bar_is_the_peak() -> None:
 
 def test_choices_are_in_the_screens_words_with_their_reasons() -> None:
     html = plan_html.plan(memory_plan(), MOST)
-    assert "<dt>Conversations at once</dt><dd><b>4</b> <span>More would not be faster.</span>" in html
+    assert "<dt>Micro-batch</dt><dd><b>4</b> <span>More would not be faster.</span>" in html
     assert "<dt>Gradient checkpointing</dt><dd><b>every second layer</b>" in html and "takes 16 % more time." in html
     assert "<dt>Packing</dt><dd><b>on</b>" in html
 

@@ -117,7 +117,7 @@ def test_the_first_row_shown_is_one_that_can_be_used(desk: DatasetSession, model
     write_jsonl(folder / "train.jsonl", chat_rows(6))
     desk.open(recipe(model, folder))
     finished(desk)
-    assert desk.row(0)["row"] == 4 and "left alone" in desk.row(1)["reason"]
+    assert desk.row(0)["row"] == 4 and "not used" in desk.row(1)["reason"]
 
 
 def test_rows_may_be_turned_backwards_and_forwards(opened: DatasetSession) -> None:
