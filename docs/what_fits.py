@@ -74,7 +74,7 @@ CARDS_IN_README = {
 }
 HOW = (
     "These contexts were traced, not run: Nibble lays the real training step out without its weights and counts every "
-    "byte. No GPU has confirmed them yet."
+    "byte. Not yet confirmed on a GPU."
 )
 
 
@@ -215,7 +215,8 @@ def section(table: WhatFits) -> str:
     rank = table.made["settings"]["lora.rank"]
     return (
         "## What can my card train?\n\n" + "\n".join(lines) + "\n\n"
-        f"– does not fit; **bold** is as far as was traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 bits, rank "
+        f"– does not fit; **bold** is the longest length traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 "
+        f"bits, rank "
         f"{rank} on all linear layers, one conversation at a time, full gradient checkpointing, paged 32-bit AdamW, "
         "and nothing else on the card.\n\n"
         f"{HOW} Made by [docs/what_fits.py](docs/what_fits.py); [docs/what_fits.md](docs/what_fits.md) has "

@@ -109,7 +109,7 @@ def _row(place: int, board: Board, labels: dict[str, str], scale: _Scale) -> str
         number(rating.games),
         beside,
     ]
-    return f'<tr data-voice="{text(rating.model)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f'<tr data-model="{text(rating.model)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def _remarks(board: Board, labels: dict[str, str]) -> str:

@@ -29,8 +29,11 @@ def of_model(fits: Sequence[Fit]) -> str:
     model = fits[0].model
     rows = ((fit.card.title, show_size(fit.card.memory_bytes), fit) for fit in fits)
     smallest = next((fit.card.title for fit in fits if fit.longest is not None), None)
-    said = f"The smallest card that takes {model.title} is the {smallest}." if smallest else "It fits on none of "
-    "these cards."
+    said = (
+        f"The smallest card that takes {model.title} is the {smallest}."
+        if smallest
+        else "It fits on none of these cards."
+    )
     return _muted(said) + _table(OF_MODEL, rows, f"Cards for {model.title}")
 
 
@@ -41,13 +44,14 @@ def how(table: WhatFits) -> str:
     rank = made["settings"]["lora.rank"]
     left_out = "".join(f"<li>{text(title)}: {text(reason)}</li>" for title, reason in table.left_out.items())
     return (
-        '<div class="nb-box nb-note" role="note"><span>Contexts are in tokens. They were traced, not run: the real '
-        "training step is laid out without its weights, and every byte is counted. <b>No GPU has confirmed them "
-        "yet.</b></span></div>"
-        f'<p class="nb-say">Settings: 4 bits (NF4, double quantisation), rank {rank} on all linear layers, one '
-        "conversation at a time, all activations computed again, paged 32-bit AdamW, and the whole card to itself: a "
-        "screen on the same card takes some of it. The Train tab plans with yours. <b>Bold</b> is as far as was "
-        f"traced: the model's own limit, or {max(made['lengths']):,} tokens.</p>"
+        '<div class="nb-box nb-note" role="note"><span>Context lengths are in tokens. They were traced, not run: the '
+        "real training step was laid out without weights, and every byte was counted. "
+        "<b>Not yet confirmed on a GPU.</b></span></div>"
+        f'<p class="nb-say">Settings: 4 bits (NF4, double quantisation), rank {rank} on all linear layers, '
+        "micro-batch 1, full gradient checkpointing, paged 32-bit AdamW, and nothing else on the card; a display takes "
+        "some of it. The Train tab plans with your settings. "
+        "<b>Bold</b> is the longest length traced: the model's own limit, or"
+        f" {max(made['lengths']):,} tokens.</p>"
         f"<details><summary>Versions, and models left out</summary><p>{text(made['date'])}: {text(with_these)}.</p>"
         f"<ul>{left_out}</ul></details>"
     )
@@ -76,8 +80,10 @@ def beside(card: Card) -> str:
     """What else is to be known of a card; begins with a space."""
     said = f" It computes in {DTYPES[card.half_dtype]}."
     if card.kind != "cuda":
-        said += " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on "
-        "this one."
+        said += (
+            " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on "
+            "this one."
+        )
     return said
 
 

@@ -24,7 +24,10 @@ def findings(state: State, more: dict[str, list[int]]) -> str:
     order = list(SEVERITIES)
     found = sorted(state["warnings"], key=lambda each: (order.index(each["severity"]), -each.get("count", 0)))
     items = "".join(_finding(each, more) for each in found) + _left_out(state)
-    title = '<header><div><h3 id="nb-findings">Findings</h3><small>most severe first; open one to see its rows</small></div>'
+    title = (
+        '<header><div><h3 id="nb-findings">Findings</h3><small>most severe first; open one to see its rows'
+        "</small></div>"
+    )
     if not items and state["stage"] != "done":
         items = busy("Still looking…")
     elif not items:
@@ -50,8 +53,8 @@ def _more(code: str, shown: int, count: int) -> str:
     if shown >= count:
         return ""
     return (
-        f'<button type="button" class="nb-button" data-act="more" data-value="{text(code)}">'
-        f"More of the {number(count)} rows</button>"
+        f'<button type="button" class="nb-button" data-act="more" data-value="{text(code)}"'
+        f">Show more of the {number(count)} rows</button>"
     )
 
 

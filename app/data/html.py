@@ -65,9 +65,9 @@ def empty() -> str:
     )
     own = '<button type="button" class="nb-button nb-first" data-act="upload">Choose your own files</button>'
     return (
-        '<div class="nb-empty"><b>No dataset yet</b><p>Here you will see what is in your data: its format, what is '
-        "wrong with it, every row as the model will see it, and how long the rows are. Begin with a file of your own "
-        f'or with a sample.</p><div class="nb-offers">{own}{offers}</div></div>'
+        '<div class="nb-empty"><b>No dataset yet</b><p>Here you will see the format of your data, problems in it, '
+        "every row as the model sees it, and how long the rows are. Start with your own file or with a sample."
+        f'</p><div class="nb-offers">{own}{offers}</div></div>'
     )
 
 
@@ -150,7 +150,7 @@ def _token_figures(state: State) -> list[str]:
     shown.append(figure("cut", number(cut), f"longer than {number(state['max_length'])} tokens"))
     padding = state.get("padding")
     if padding:
-        unpacked = f"packed; {100 * padding['padded']:.0f} % if each row stood alone"
+        unpacked = f"packed; {100 * padding['padded']:.0f} % without packing"
         shown.append(figure("padding", f"{100 * padding['packed']:.1f} %", unpacked))
     if state.get("steps_per_epoch"):
         steps = state["steps_per_epoch"]

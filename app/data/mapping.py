@@ -12,7 +12,7 @@ from gradio.components import Component
 from core.settings import MappingSettings
 
 COLUMNS = {
-    "prompt": "Question",
+    "prompt": "Prompt",
     "context": "Context",
     "reply": "Reply",
     "system": "System prompt",

@@ -10,7 +10,7 @@ from app.ui.html import number, text
 from app.ui.tokens import KEYS, tokens_html
 
 SHOWN_CHARACTERS = 20_000
-SPEAKERS = {"system": "System", "user": "Question", "assistant": "Reply", "tool": "Tool"}
+SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
 def row(found: dict[str, Any] | None) -> str:
@@ -25,7 +25,7 @@ def row(found: dict[str, Any] | None) -> str:
             f"</div></header>{why}<h4>Raw row</h4>{raw(found)}</section>"
         )
     tokens = found.get("tokens")
-    shown = tokens_html(tokens) if tokens else '<p class="nb-muted">The tokens are not known yet.</p>'
+    shown = tokens_html(tokens) if tokens else '<p class="nb-muted">The tokens have not been counted yet.</p>'
     return (
         f'<section class="nb-card nb-row"><header><div>{title}<small>{_counts(found)}</small></div>'
         f'{_codes(found)}</header><div class="nb-two"><div><header><h4>As chat</h4></header>{chat(found)}</div>'

@@ -74,7 +74,7 @@ def build_import() -> ImportPart:
         gr.HTML(WHAT, elem_classes="nb-slot")
         file = gr.File(label="Adapter archive (zip or tar)", file_types=PACKED, height=90, elem_classes="nb-drop")
         place = gr.Textbox(label="Or adapter folder", info="On the machine where Nibble runs.")
-        name = gr.Textbox(label="Name", placeholder="Same as the folder or archive")
+        name = gr.Textbox(label="Adapter name", placeholder="Same as the folder or archive")
         base = gr.Dropdown(
             label="Base model",
             choices=[],
@@ -123,8 +123,9 @@ def wire_import(part: ImportPart, context: Context) -> None:
             forget([file] if file else [])
         except NibbleError as error:
             return {part.said: html.error_box(str(error))}
-        said = f"“{made.name}” is imported and available in Chat and Arena. Its base model is loaded at the first "
-        f"message."
+        said = (
+            f"“{made.name}” is imported and available in Chat and Arena. Its base model is loaded at the first message."
+        )
         emptied = {part.file: None, part.place: "", part.name: ""}
         further = {part.made: made.name, part.further: gr.Button(visible=True)}
         return {part.said: html.note_box(said), **emptied, **further}

@@ -76,9 +76,9 @@ def build() -> ExportLayout:
             empty = gr.HTML(elem_classes="nb-slot nb-said")
             with gr.Group(elem_classes="nb-part"):
                 run = gr.Dropdown(label="Run", choices=[], info="Runs that have an adapter, newest first.")
-                part = gr.Dropdown(label="Adapter", choices=[], info=PARTS, visible=False)
+                part = gr.Dropdown(label="Checkpoint", choices=[], info=PARTS, visible=False)
                 to = gr.Radio(
-                    [(told.title, name) for name, told in export_html.FORMATS.items()], value="adapter", label="As"
+                    [(told.title, name) for name, told in export_html.FORMATS.items()], value="adapter", label="Format"
                 )
                 gets = gr.HTML(elem_classes="nb-slot")
             with gr.Group(elem_classes="nb-part"):

@@ -132,8 +132,11 @@ def _stopping(asked: Stopping, pulse: Heartbeat | None) -> str:
     if asked.left_seconds > 0:
         then = f"If it has not stopped in {duration(asked.left_seconds)}, it will be killed."
     saved = pulse.saved_step if pulse is not None else None
-    lost = "nothing has been saved yet, so everything is lost" if saved is None else f"everything after step "
-    f"{number(saved)} is lost"
+    lost = (
+        "nothing has been saved yet, so everything is lost"
+        if saved is None
+        else f"everything after step {number(saved)} is lost"
+    )
     return _box("note", f"{since} {then} If you force it to stop now, {lost}.")
 
 

@@ -120,8 +120,8 @@ def _results(runs: Sequence[Compared]) -> str:
     remark = (
         ""
         if alike
-        else '<p class="nb-muted">They were evaluated on different rows or with different bases, so their evaluation '
-        "losses say little about each other.</p>"
+        else '<p class="nb-muted">These runs were evaluated on different rows or base models, so their evaluation '
+        "losses are not comparable.</p>"
     )
     return f"<h4>Results</h4>{_table(runs, rows)}{remark}"
 

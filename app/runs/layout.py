@@ -163,7 +163,7 @@ def _build_actions() -> dict[str, Any]:
     with gr.Row(elem_classes="nb-actions"):
         parts["stop"] = gr.Button("Stop", variant="stop", visible=False)
         parts["end_now"] = gr.Button("Force stop", variant="stop", visible=False)
-        parts["chat"] = gr.Button("Chat", variant="primary", visible=False)
+        parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["export"] = gr.Button("Export", visible=False)
         parts["further"] = gr.Button("Continue training", visible=False)
         parts["resume"] = gr.Button("Resume", visible=False)

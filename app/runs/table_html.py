@@ -161,7 +161,7 @@ def _evaluation(row: Row, best: bool) -> str:
     before = "" if row.before is None else f"<small>{row.before:.3f} → </small>"
     if not best:
         return f"{before}{row.after:.3f}"
-    kept = f"; its best adapter, kept beside the last, has {row.best:.3f}" if row.lowest != row.after else ""
+    kept = f"; its best adapter, also kept, has {row.best:.3f}" if row.lowest != row.after else ""
     return (
         f'<span title="{BEST}{kept}">{before}<b>{row.after:.3f}</b> <b class="nb-star" aria-label="best">★</b></span>'
     )
@@ -255,4 +255,4 @@ def _reasons(run: Run) -> str:
         f"<li><b>{text(reason.get('setting'))}</b> {text(reason.get('value'))}: {text(reason.get('because'))}</li>"
         for reason in reasons
     )
-    return f"<details><summary>Plan and reasons</summary><ul>{lines}</ul></details>" if lines else ""
+    return f"<details><summary>Choices and reasons</summary><ul>{lines}</ul></details>" if lines else ""

@@ -179,7 +179,7 @@ def _fault_of_chosen(component: Any, value: Any) -> str:
         return _fault_of_text(value, LONGEST_CHOICE)
     # True is 1 to Python, and 1.0 is 1: a menu knows its own words only.
     there = any(type(value) is type(choice) and value == choice for _, choice in component.choices)
-    return "" if there else "choose one from the menu. If it looks right, load the page again."
+    return "" if there else "choose one from the menu. If it looks right, reload the page."
 
 
 def _fault_of_files(value: Any, several: bool) -> str:

@@ -179,7 +179,7 @@ class Feed:
             try:
                 look = self.look()
             except Exception as error:  # a full disk, a damaged file, no memory
-                if said != (said := f"The pages could not be brought up to date: {error!r}. It is tried again."):
+                if said != (said := f"The pages could not be updated: {error!r}. Trying again."):
                     print(said, file=sys.stderr)
             else:
                 with contextlib.suppress(RuntimeError):  # the server has ended meanwhile

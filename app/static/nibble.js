@@ -85,7 +85,7 @@
     const said = event.target.closest?.(".nb-tokens span, [data-said]");
     if (!said) return false;
     if (said.title) {
-      const kind = said.classList.contains("nb-t") ? "trained on" : "only read";
+      const kind = said.classList.contains("nb-t") ? "trained on" : "context only";
       said.dataset.said = `${said.title} · “${said.textContent.replace(/[ \n\t\r]/g, (blank) => spell[blank])}” · ${kind}`;
       said.removeAttribute("title");
     }

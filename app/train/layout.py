@@ -75,7 +75,7 @@ def _build_run() -> RunParts:
         end_now = gr.Button("Force stop", variant="stop", visible=False)
         bell = gr.Button("Notify me when it ends", visible=False, elem_classes="nb-bell")
         resume = gr.Button("Resume", visible=False)
-        chat = gr.Button("Chat", variant="primary", visible=False)
+        chat = gr.Button("Chat with it", variant="primary", visible=False)
         export = gr.Button("Export", visible=False)
         again = gr.Button("New run", visible=False)
     return RunParts(build_body(head), stop, end_now, bell, resume, chat, export, again)

@@ -85,7 +85,7 @@ def first() -> str:
     """Before the first plan is there."""
     return (
         '<section class="nb-card nb-plan nb-plan-first"><header><span class="nb-state">Planning…</span><div>'
-        "<h3>Memory plan</h3><small>Counting what one step of this training takes.</small></div>"
+        "<h3>Memory plan</h3><small>Counting the memory of one training step.</small></div>"
         '<div class="nb-work" role="status"><i class="nb-spin"></i></div></header></section>'
     )
 
@@ -103,8 +103,9 @@ def verdict(found: Found) -> str:
     peak, budget = found["peak_bytes"]["process"], found["budget_bytes"]
     if found["fits"]:
         return f"It fits: {size(peak)} at peak, {size(budget - peak)} of the budget stays free."
-    return f"It does not fit: even the most frugal settings take {size(peak)}, {size(peak - budget)} more than the "
-    f"budget."
+    return (
+        f"It does not fit: even the most frugal settings take {size(peak)}, {size(peak - budget)} more than the budget."
+    )
 
 
 def size(count: float) -> str:
@@ -210,7 +211,7 @@ def _choices(reasons: list[Found]) -> str:
         f"<span>{text(_as_sentence(each['because']))}</span></dd></div>"
         for each in reasons
     )
-    return f'<h4>Plan and reasons</h4><dl class="nb-choices">{rows}</dl>' if rows else ""
+    return f'<h4>Choices and reasons</h4><dl class="nb-choices">{rows}</dl>' if rows else ""
 
 
 def _setting(name: str) -> str:

@@ -163,7 +163,7 @@ WORDS: dict[str, dict[Any, str]] = {
         "continued": "Keep, continue from it",
     },
     "data.system": {
-        "keep": "Save",
+        "keep": "Keep",
         "into_question": "Prepend to the prompt",
         "leave_out": "Leave out",
     },

@@ -32,5 +32,5 @@ def token(found: dict[str, Any]) -> str:
     """One token; its white space is made visible by the style sheet, so that copied text stays as it was."""
     shown = _BLANK.sub(lambda blank: _VISIBLE[blank[0]], text(found["text"]))
     kind = "nb-t" if found["trained"] else "nb-r"
-    share = f", counts {found['weight']:g}" if "weight" in found else ""
+    share = f", weight {found['weight']:g}" if "weight" in found else ""
     return f'<span class="{kind}" title="token {text(found["id"])}{share}">{shown}</span>'

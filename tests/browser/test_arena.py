@@ -68,12 +68,12 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     for number in range(VOTES):
         _vote_for(page, PIRATE, by_key=number % 2 == 1)
         if number == 0:
-            expect(page.locator(f'tr[data-voice="{PIRATE}"]')).to_contain_text("1016")
+            expect(page.locator(f'tr[data-model="{PIRATE}"]')).to_contain_text("1016")
         if number < VOTES - 1:
             page.get_by_role("button", name="Next pair").click()
-    best = page.locator("tr[data-voice]").first
+    best = page.locator("tr[data-model]").first
     expect(best).to_contain_text(str(VOTES))
-    expect(best).to_have_attribute("data-voice", PIRATE)
+    expect(best).to_have_attribute("data-model", PIRATE)
     expect(page.locator(".nb-board")).to_contain_text("has no upper limit yet")
 
     # Every pair is voted on; nothing of the answers was run; the votes are there.
@@ -98,7 +98,7 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
 
     page.reload()
     page.get_by_role("tab", name="Arena").click()
-    expect(best).to_have_attribute("data-voice", PIRATE)
+    expect(best).to_have_attribute("data-model", PIRATE)
     expect(page.get_by_role("button", name="Next pair")).to_be_visible()
 
 
@@ -129,7 +129,7 @@ def test_a_run_meets_its_base_and_answers_are_prepared(browser: Browser, trained
     page.locator("#nb-vote-tie").click()
     expect(page.locator(".nb-duel")).to_contain_text("starter (base)")
     expect(page.locator(".nb-duel")).to_contain_text("Pirate")
-    expect(page.locator("tr[data-voice]")).to_have_count(2)
+    expect(page.locator("tr[data-model]")).to_have_count(2)
 
     # Answers in advance: stopped, gone on with, voted on.
     page.get_by_role("button", name="Prepare answers now").click()

@@ -118,7 +118,7 @@ def test_a_file_of_no_known_layout_is_described_by_hand(data: Page, app: App) ->
     expect(error).to_contain_text("its layout is not known", timeout=PATIENCE)
     data.get_by_role("button", name="Map columns").click()
     expect(data.locator(".nb-mapped.block")).to_contain_text("Müller")  # the row as it stands in the file
-    for label, column in (("Question", "frage"), ("Reply", "antwort")):
+    for label, column in (("Prompt", "frage"), ("Reply", "antwort")):
         data.get_by_label(label, exact=True).locator("visible=true").click()
         data.get_by_role("option", name=column, exact=True).click()
         expect(data.get_by_role("option")).to_have_count(0)  # a menu fades: the next would be there beside it

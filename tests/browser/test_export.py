@@ -56,7 +56,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     expect(page.get_by_label("Run", exact=True)).to_have_value(re.compile(re.escape(run.name)))
 
     # Its best is chosen; the folder is named after it, and a folder that is taken is refused where one looks.
-    page.get_by_label("Adapter").click()
+    page.get_by_label("Checkpoint", exact=True).click()
     page.get_by_role("option", name="Best, step 7").click()
     folder = page.get_by_label("Folder", exact=True)
     expect(folder).to_have_value(str(app.workspace.exports / "Pirate-b-1-b-best-adapter"))
@@ -96,12 +96,12 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     # The same zip is brought in again, and goes on being trained with the settings that it has.
     page.get_by_role("button", name="Import an adapter").click()
     page.locator("input[type=file][accept*='.tgz']").set_input_files(zipped)
-    page.get_by_label("Name").fill("back again")
-    page.get_by_role("button", name="Import").click()
-    expect(page.get_by_text("“back-again” is here")).to_be_visible()
+    page.get_by_label("Adapter name", exact=True).fill("back again")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_text("“back-again” is imported")).to_be_visible()
     page.get_by_role("button", name="Continue training").click()
     expect(page.get_by_role("tab", name="Train", selected=True)).to_be_visible()
-    expect(page.get_by_text("“back-again” is trained further as it is: rank 4, alpha 8")).to_be_visible()
+    expect(page.get_by_text("“back-again” will be trained further as it is: rank 4, alpha 8")).to_be_visible()
     expect(page.get_by_label("Rank", exact=True)).to_have_value("4")
     page.get_by_role("button", name="Advanced").click()
     expect(page.get_by_label("Start from", exact=True)).to_have_value("back-again")

@@ -61,7 +61,7 @@ def upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
-    expect(page.get_by_role("button", name="Send a test")).to_be_visible()
+    expect(page.get_by_role("button", name="Try it")).to_be_visible()
 
     # A recipe fills the form; a file of one's own is kept, chosen, and shown token by token.
     page.get_by_role("button", name="Advanced").click()
@@ -111,7 +111,7 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
 
 def _chat_with_both(page: Page) -> None:
-    page.get_by_role("button", name="Chat").click()
+    page.get_by_role("button", name="Chat with it").click()
     page.get_by_role("button", name="Generation settings").click()
     page.get_by_label("Greedy").check()
     adapter = _ask(page, "What is the job of a vet?", replies=1)

@@ -98,7 +98,7 @@ def _train_and_data(watched: Watched) -> None:
     watched.open("Data")
     expect(page.locator(".nb-found .nb-tokens").first).to_contain_text("pwned")
     page.get_by_role("button", name="Map columns").click()
-    _menu(watched, "Question")
+    _menu(watched, "Prompt")
     page.get_by_role("button", name="Next row ›").locator("visible=true").click()
     watched.look("Data")
 

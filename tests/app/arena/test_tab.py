@@ -133,16 +133,16 @@ def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: Are
     assert "No votes yet" in arena.session.leaderboard.result
     assert arena.tick(seen) == {}
     arena.session.matches.votes.add([_vote("a", "b")])
-    _until(lambda: "data-voice" in arena.tick(seen).get(tab.board, ""))
+    _until(lambda: "data-model" in arena.tick(seen).get(tab.board, ""))
     assert arena.tick(seen) == {}
-    assert "data-voice" in arena.tick({})[tab.board]
+    assert "data-model" in arena.tick({})[tab.board]
 
 
 def test_whose_votes_count_is_chosen(arena: ArenaTab, events: ArenaEvents) -> None:
     arena.session.matches.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
-    _until(lambda: 'data-voice="c"' in arena.session.leaderboard.look())
-    assert 'data-voice="a"' not in arena.session.leaderboard.result
+    _until(lambda: 'data-model="c"' in arena.session.leaderboard.look())
+    assert 'data-model="a"' not in arena.session.leaderboard.result
     events.count([])
     _until(lambda: "No votes to count" in arena.session.leaderboard.look())
 

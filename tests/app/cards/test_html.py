@@ -90,7 +90,7 @@ def test_whatever_stands_in_a_title_is_shown_as_text() -> None:
 def test_the_method_is_said() -> None:
     html = cards_html.how(what_fits())
     parsed(html)
-    assert "traced, not run" in html and "No GPU has confirmed them yet." in html and "rank 16" in html
+    assert "traced, not run" in html and "Not yet confirmed on a GPU." in html and "rank 16" in html
     assert all(title in html for title in ("Llama 3 70B", "Llama 3 8B"))
 
 

@@ -17,7 +17,7 @@ from core.train.advice import advice
     [("quickstart", 7_000_000_000, 1), ("quickstart", 5_000_000, 0), ("modern", 7_000_000_000, 0)],
 )
 def test_the_starters_rate_is_no_rate_for_a_large_model(recipe: str, parameters: int, said: int) -> None:
-    """After "Send a test" the form holds the sample's settings, and another model is one click away."""
+    """After "Try it" the form holds the sample's settings, and another model is one click away."""
     found = replace(find_model("starter"), folder=None, parameters_online=parameters)
     sentences = advice(load_recipe(recipe), found, "cuda")
     assert len(sentences) == said
