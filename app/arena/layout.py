@@ -198,7 +198,7 @@ def _build_bulk(parts: dict[str, Any]) -> None:
     with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
         parts["bulk_models"] = gr.Dropdown(label="Models", choices=[], multiselect=True, min_width=220)
         parts["bulk_source"] = gr.Dropdown(
-            label="Prompts", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
+            label="Prompt set", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
         )
     with gr.Row(elem_classes="nb-actions"):
         parts["bulk"] = gr.Button("Prepare replies", variant="primary")

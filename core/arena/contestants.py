@@ -38,6 +38,6 @@ def _base_under(chosen: Sequence[ChatModel]) -> ChatModel:
 def _asked_alike(voice: ChatModel, all_of_them: Sequence[ChatModel]) -> ChatModel:
     if voice.adapter is not None:
         return voice
-    called = f"{PurePath(voice.model).name} (base)"
+    called = f"{PurePath(voice.model).name} (base model)"
     over = next((each for each in all_of_them if each.adapter is not None and each.model == voice.model), None)
     return replace(voice if over is None else without_adapter(over), key=voice.key, label=called)

@@ -133,14 +133,14 @@ def _tell_progress() -> Callable[[float], None]:
 def _seed(text: str) -> int:
     number = int(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 0 or more")
+        raise argparse.ArgumentTypeError(f"{number} is not valid; allowed: 0 or more")
     return number
 
 
 def _count(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 10_000_000:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 1 to 10,000,000")
+        raise argparse.ArgumentTypeError(f"{number} is not valid; allowed: 1 to 10,000,000")
     return number
 
 

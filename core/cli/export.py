@@ -21,7 +21,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         dest="part",
         default="last",
         metavar="last|best|STEP",
-        help="which of its adapters: its last (default), its best by the held-out loss, or a checkpoint's",
+        help="which of its adapters: its last (default), its best by the evaluation loss, or a checkpoint's",
     )
     command.add_argument("--out", metavar="DIR", help="a folder that is not there or empty; default: in the workspace")
     command.add_argument(

@@ -334,7 +334,7 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 1 or more")
+        raise argparse.ArgumentTypeError(f"{number} is not valid; allowed: 1 or more")
     return number
 
 

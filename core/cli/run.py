@@ -57,7 +57,7 @@ def train(options: argparse.Namespace) -> tuple[int, Result]:
     if options.name:
         recipe = make_recipe({**recipe.model_dump(), "name": options.name})
     if options.machines < 1:
-        raise RecipeError(f"--machines {options.machines} is not possible; allowed: 1 or more.")
+        raise RecipeError(f"--machines {options.machines} is not valid; allowed: 1 or more.")
     if options.machines > 1 and not options.address:
         raise RecipeError("--machines needs --address: the name or address at which the others find the first machine.")
     if options.machines > 1:
@@ -202,7 +202,7 @@ def _look_after(run: Any, supervisor: Any, told: str) -> str:
 
 def _metrics_line(row: dict[str, Any], total: int) -> str:
     if "eval_loss" in row:
-        return f"step {row['step']:>5}   held-out loss {_number(row['eval_loss'])}"
+        return f"step {row['step']:>5}   evaluation loss {_number(row['eval_loss'])}"
     speed = f"{row['tokens_per_second']:,.0f} tokens/s"
     return f"step {row['step']:>5} of {total}   loss {_number(row['loss'])}   {speed}"
 

@@ -124,7 +124,7 @@ def _losses(subject: ExportSource) -> list[tuple[str, str]]:
     result = subject.run.result()
     rows = [
         ("Last training loss", None if subject.part else result.get("final_loss")),
-        ("Held-out loss before", result.get("eval_loss_before")),
+        ("Evaluation loss before", result.get("eval_loss_before")),
         ("… and after", subject.eval_loss),
     ]
     return [(name, f"{loss:.4f}") for name, loss in rows if isinstance(loss, float)]

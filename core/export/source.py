@@ -89,7 +89,7 @@ class ExportSource:
 
     @property
     def eval_loss(self) -> float | None:
-        """The held-out loss at that step, in nats a token; None where it was not measured then."""
+        """The evaluation loss at that step, in nats a token; None where it was not measured then."""
         if not self.part:
             return self.run.result().get("eval_loss")
         rows = Tail(self.run.dir / "metrics.jsonl").read()
@@ -130,7 +130,7 @@ def part_named(typed: str) -> str:
         return "" if typed == "last" else typed
     if typed.isdecimal():
         return f"checkpoint/{int(typed)}"
-    raise ExportError(f"--from {typed!r} is not possible; allowed: last, best, or the step of a checkpoint.")
+    raise ExportError(f"--from {typed!r} is not valid; allowed: last, best, or the step of a checkpoint.")
 
 
 def find_export_source(run: Run, part: str = "", say: Callable[[str], None] = lambda line: None) -> ExportSource:

@@ -59,7 +59,7 @@ def find_starting_adapter(key: str, workspace: Workspace) -> StartingAdapter:
     kind, _, name = key.strip().partition(":")
     brought = {path.name for path in workspace.adapters.iterdir() if path.is_dir()} if kind == "adapter" else set()
     if kind not in ("adapter", "run") or not name or (kind == "adapter" and name not in brought):
-        raise RecipeError(f"{SETTING}: {key!r} is not possible; {ALLOWED}.")
+        raise RecipeError(f"{SETTING}: {key!r} is not valid; {ALLOWED}.")
     source = find_chat_model(workspace, key)
     assert source.adapter is not None  # neither a run nor an adapter is a base alone
     config = read_json(source.adapter / CONFIG)

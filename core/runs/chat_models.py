@@ -84,7 +84,7 @@ def base_chat_model(model: str, label: str | None = None) -> ChatModel:
     """The base `model` alone, in NF4."""
     preset = model_presets().get(model)
     shown = preset.title.partition(" · ")[0] if preset else label or model
-    return ChatModel(f"base:{model}", f"{shown}, without an adapter", model, None, _NF4, None)
+    return ChatModel(f"base:{model}", f"{shown} (base model)", model, None, _NF4, None)
 
 
 def without_adapter(voice: ChatModel) -> ChatModel:

@@ -19,7 +19,7 @@ from core.train.memory_limit import lifted, renewed
 from core.train.oom_retry import Shortage, attempt
 from core.train.rows import Rows
 
-# Tokens at once when the held-out loss is measured; fewer where a micro-batch of the training has fewer.
+# Tokens at once when the evaluation loss is measured; fewer where a micro-batch of the training has fewer.
 TOKENS_AT_ONCE = 2048
 # With fewer there is one conversation at once anyway.
 FEWEST_TOKENS = 16

@@ -1,6 +1,6 @@
 """One training run from its recipe to its adapter, to be read from top to bottom.
 
-Covered: one device, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a held-out loss and the best adapter by
+Covered: one device, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a evaluation loss and the best adapter by
 it, stop, save and resume at any step, memory that runs out, a loss that is lost, several devices.
 """
 

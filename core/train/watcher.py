@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: its files are written, requests obeyed, the held-out loss measured."""
+"""What happens between the steps of a run: its files are written, requests obeyed, the evaluation loss measured."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def _last_word(run: Run, state: str) -> str:
     if not result:
         return "Stopped before the first step: nothing had been learned."
     before, after = result.get("eval_loss_before"), result.get("eval_loss")
-    learned = f" Held-out loss {before:.3f} → {after:.3f}." if before is not None and after is not None else ""
+    learned = f" Evaluation loss {before:.3f} → {after:.3f}." if before is not None and after is not None else ""
     return f"{state.capitalize()} after {result['steps']:,} steps.{learned}"
 
 

@@ -182,7 +182,7 @@ def test_settings_that_cannot_work_are_refused_beside_the_button(page: Page, app
 
     _fill(page, "Rank", "0")
     _start(page)
-    expect(refused).to_contain_text("Rank (lora.rank): 0 is not possible; allowed: 1 to 512")
+    expect(refused).to_contain_text("Rank (lora.rank): 0 is not valid; allowed: 1 to 512")
     _fill(page, "Rank", "16")
 
     _fill(page, "Memory budget", "0.1")

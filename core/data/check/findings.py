@@ -108,7 +108,7 @@ RULES = {
     ),
     "train-and-eval": Rule(
         "warning",
-        "{rows} {are} both trained on and held out, so the held-out loss looks better than it is.",
+        "{rows} {are} both trained on and held out, so the evaluation loss looks better than it is.",
         "Delete the copies from one of the two.",
     ),
     "very-long": Rule(

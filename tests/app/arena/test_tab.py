@@ -74,11 +74,11 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaLa
     assert "Hello" in shown[tab.asked]
     assert shown[tab.go].interactive
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
-    assert "starter (base)" not in heads and "other (base)" not in heads
+    assert "starter (base model)" not in heads and "other (base)" not in heads
     assert all(shown[button].interactive for button in tab.votes.values())
     shown = events.voter("left")()
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
-    assert "starter (base)" in heads and "other (base)" in heads
+    assert "starter (base model)" in heads and "other (base)" in heads
     assert not any(shown[button].interactive for button in tab.votes.values())
     assert len(events.matches.votes.refresh()) == 1
     assert "decided" in events.voter("left")()[tab.status]

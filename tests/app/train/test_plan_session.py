@@ -118,7 +118,7 @@ def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(plans: PlanSess
     plans.look(_rank(16))
     _until(lambda: not plans.busy)
     assert "nobody" not in plans.html() and "It fits" in plans.html()
-    plans.refuse("lora.rank: 0 is not possible; allowed: 1 to 512.")
+    plans.refuse("lora.rank: 0 is not valid; allowed: 1 to 512.")
     assert "Rank (lora.rank): 0 is not possible" in plans.html()
     plans.look(_rank(16))
     _until(lambda: not plans.busy)

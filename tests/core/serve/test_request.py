@@ -63,7 +63,7 @@ def test_every_parameter_of_openais_own_schema_is_known() -> None:
 @pytest.mark.parametrize(
     ("body", "param", "code", "said"),
     [
-        ({"temperature": 3}, "temperature", "invalid_value", "temperature: 3 is not possible; allowed: 0 to 2"),
+        ({"temperature": 3}, "temperature", "invalid_value", "temperature: 3 is not valid; allowed: 0 to 2"),
         ({"temperature": "hot"}, "temperature", "invalid_type", "has to be a number"),
         ({"top_p": 1.5}, "top_p", "invalid_value", "allowed: 0 to 1"),
         ({"min_p": 2}, "min_p", "invalid_value", "allowed: 0 to 1"),
