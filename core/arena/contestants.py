@@ -24,14 +24,14 @@ def contestants(workspace: Workspace, keys: Sequence[str]) -> list[ChatModel]:
         voice = _base_under(list(found.values())) if key == ITS_BASE else find_chat_model(workspace, key)
         found.setdefault(voice.key, voice)
     if len(found) < 2:
-        raise NibbleError("That is one voice only. Choose a second one, or its base.")
+        raise NibbleError("That is only one model. Choose a second one, or the base model.")
     return [_asked_alike(voice, list(found.values())) for voice in found.values()]
 
 
 def _base_under(chosen: Sequence[ChatModel]) -> ChatModel:
     adapted = next((voice for voice in chosen if voice.adapter is not None), None)
     if adapted is None:
-        raise NibbleError("A base alone has no other base under it. Choose a run, or another voice to compare with.")
+        raise NibbleError("A base model has no base model of its own. Choose a run, or another model to compare with.")
     return without_adapter(adapted)
 
 

@@ -121,4 +121,4 @@ def _values(file: Path) -> dict[str, Any]:
 def _near(wanted: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.5)
-    return f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(names)}."
+    return f"Similar: {', '.join(near)}." if near else f"Known: {', '.join(names)}."

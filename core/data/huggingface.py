@@ -61,7 +61,7 @@ def fetch(
     )
     try:
         if constants.HF_HUB_OFFLINE:
-            raise _Unreachable(f"{name} is not on this machine, and HF_HUB_OFFLINE forbids to download it.")
+            raise _Unreachable(f"{name} is not on this machine, and HF_HUB_OFFLINE forbids downloading it.")
         revision = _revision(name)
     except _Unreachable:
         kept = _kept(workspace, record, None)

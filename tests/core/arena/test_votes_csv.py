@@ -59,7 +59,7 @@ def test_a_huge_name_is_one_row_not_read(tmp_path: Path) -> None:
         (b"", "empty"),
         (HEAD.encode(), "holds no rows. It should hold one vote a row"),
         (b"model_a,winner\na,tie\n", "no column 'model_b'"),
-        (b"model_a,model_b,winner\na,b,draw\n", "holds no vote that can be read. Row 1: the winner is 'draw'"),
+        (b"model_a,model_b,winner\na,b,draw\n", "contains no readable votes. Row 1: the winner is 'draw'"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "is really an image"),
     ],
 )

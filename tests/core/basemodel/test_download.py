@@ -190,7 +190,7 @@ def test_a_network_that_falls_silent_is_not_waited_for(hub: Hub, monkeypatch: py
 
     def progress(state: Progress) -> None:
         seen.append(state)
-        if "the connection broke off" in state.note:
+        if "the connection was lost" in state.note:
             hub.bytes_per_second = None
 
     assert download(find_model("org/model"), progress, lambda: False).parameters == 800_000
@@ -203,8 +203,8 @@ def test_too_many_requests_and_a_fault_of_the_hub_are_waited_out(hub: Hub) -> No
     seen: list[Progress] = []
     assert _get(find_model("org/model"), seen).parameters == 800_000
     lines = " ".join(state.line() for state in seen)
-    assert "Hugging Face asks to wait; trying again in 1 s" in lines
-    assert "Hugging Face has a fault (error 503)" in lines
+    assert "Hugging Face asks us to wait; trying again in 1 s" in lines
+    assert "Hugging Face has a server error ( 503)" in lines
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,9 @@ def test_a_run_is_stopped_while_it_downloads(hub: Hub, run: Run) -> None:
         have_base(run, run.recipe())
     assert time.monotonic() - began < 2.0
     assert _events(run)[-1].startswith("Stopped at ")
-    assert _events(run)[-1].endswith(" of 830 kB. What is there is kept, and the next start goes on from it.")
+    assert _events(run)[-1].endswith(
+        " of 830 kB. What was downloaded is kept, and the next start continues from there."
+    )
 
 
 def test_a_run_that_goes_on_has_the_weights_that_it_began_with(hub: Hub, run: Run, folder: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_half_downloaded_model_is_refused(tmp_path) -> None:
 
 def test_an_adapter_is_no_base(tmp_path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    with pytest.raises(ModelError, match="Its base is org/base"):
+    with pytest.raises(ModelError, match="Its base model is org/base"):
         find_model(str(tmp_path))
 
 

@@ -145,7 +145,7 @@ def test_an_adapter_that_was_written_anew_is_read_anew(
     shutil.copytree(made["dora"], folder, copy_function=shutil.copyfile)
     assert _say(over.use(folder), tokenizer).ids != first
     shutil.rmtree(folder)
-    with pytest.raises(NibbleError, match="is gone"):
+    with pytest.raises(NibbleError, match="is missing"):
         over.use(folder)
 
 
@@ -420,7 +420,7 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
         list(chat.stream(base_chat_model("no such"), ASK))
     with pytest.raises(NibbleError, match="The base of plain is missing. There is no model 'no such'"):
         list(chat.stream(replace(voice, model="no such"), ASK))
-    with pytest.raises(NibbleError, match="is gone"):
+    with pytest.raises(NibbleError, match="is missing"):
         list(chat.stream(replace(voice, adapter=tmp_path), ASK))
     assert [*chat.stream(voice, ASK, GREEDY)][-1].done
 
