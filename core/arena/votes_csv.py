@@ -49,7 +49,7 @@ class Table:
     def summary(self) -> str:
         """What was read, in a sentence."""
         told = f"{len(self.games):,} votes read"
-        return f"{told}, {self.unreadable:,} rows not." if self.unreadable else f"{told}."
+        return f"{told}, {self.unreadable:,} rows skipped." if self.unreadable else f"{told}."
 
 
 def read_table(path: Path) -> Table:
@@ -153,7 +153,7 @@ def as_votes(games: Sequence[Game], file: Path, known: Iterable[Vote]) -> list[V
     mark = f"import:{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
     counts = Counter(vote.judge for vote in known)
     if counts[mark]:
-        raise DataError(f"{file.name} was imported before: its {counts[mark]:,} votes are counted already.")
+        raise DataError(f"{file.name} was imported before: its {counts[mark]:,} votes are already counted.")
     chosen = {"model_a": "left", "model_b": "right", "tie": "tie", "both_bad": "both_bad"}
     return [
         Vote(

@@ -164,7 +164,7 @@ def _said_where() -> Iterator[None]:
         yield
     except OSError as error:
         folder = tempfile.gettempdir()
-        raise DataError(f"The conversations cannot be kept in {folder}: {error}. Free some space there.") from None
+        raise DataError(f"Could not save the conversations to {folder}: {error}. Free some space there.") from None
 
 
 def _batches(lines: list[bytes]) -> Iterator[tuple[int, int]]:

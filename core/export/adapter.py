@@ -75,8 +75,9 @@ def adapter_card(subject: ExportSource, question: str) -> ModelCard:
     """The README's own part: what the folder is and the lines that make it answer `question`."""
     return ModelCard(
         "an adapter",
-        f"A LoRA adapter for `{subject.base_name}` in PEFT's format, trained with Nibble by QLoRA. It holds what was "
-        f"learned, the tokenizer and the chat template; the base model is loaded beside it.{_of_experts(subject)}",
+        f"A LoRA adapter for `{subject.base_name}` in PEFT's format, trained with Nibble by QLoRA. It contains what "
+        f"was learned, the tokenizer and the chat template; the base model is loaded separately."
+        f"{_of_experts(subject)}",
         f"{_where_the_base_is(subject)}\n\n```python\n{_lines(subject, question)}```",
         "peft",
         ("lora", "peft"),

@@ -30,7 +30,7 @@ NOT_ASKED = {
     "equal": 0,
     "largest_logit_difference": None,
     "against": "the adapter that it was written from",
-    "because": "an adapter as GGUF answers only over a GGUF of its base",
+    "because": "an adapter GGUF works only with a GGUF of its base model",
 }
 
 
@@ -44,15 +44,15 @@ def export(workspace: Workspace, run: Run, order: ExportOptions, say: Say) -> di
     subject = find_export_source(run, order.part, lambda line: say(line, None))
     if subject.is_mixture and order.to != "adapter":
         raise ExportError(
-            f"{subject.base.label} is a mixture of experts, which is neither merged nor written as GGUF here: its "
-            "files keep the experts in another form than it computes with. Export the adapter, which carries all that "
-            "was learned, and is loaded over the same base."
+            f"{subject.base.label} is a mixture of experts, which cannot be merged or exported as GGUF here: its "
+            f"files store the experts in a different form than the model uses. Export the adapter, which contains "
+            f"all that was learned and loads on the same base model."
         )
     require_agreed(workspace, subject.base)
     if needs_code(subject.base.config) and order.to != "adapter":
         raise ExportError(
-            f"{subject.base.label} runs code of its own, which no other program would have beside a merged model or a "
-            "GGUF. Export the adapter, which carries all that was learned, and is loaded over the same base."
+            f"{subject.base.label} uses its own code, which other programs would lack for a merged model or a GGUF. "
+            f"Export the adapter, which contains all that was learned and loads on the same base model."
         )
     make = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[order.to]
     with hold(workspace, "export", run.name):  # on a GPU it needs the memory that a run or the chat may have
@@ -69,7 +69,7 @@ def export(workspace: Workspace, run: Run, order: ExportOptions, say: Say) -> di
 def _adapter(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str, Any]:
     packed = order.out.with_name(f"{order.out.name}.zip")
     if packed.exists():
-        raise ExportError(f"The file {packed} is there already. Choose another folder, or move it away first.")
+        raise ExportError(f"The file {packed} already exists. Choose another folder, or move the file first.")
     refuse_full_disk(order.out, adapter_bytes(subject))
     with writing(order.out) as folder:
         say("Writing the adapter.", None)
@@ -77,7 +77,7 @@ def _adapter(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str,
         artefact = {"kind": "peft", "adapter": str(folder)}
         verified = verify(subject, artefact, "dequantised", "float32", say, strict=not subject.is_mixture)
         write_card(subject, folder, adapter_card(subject, _question(subject)), verified)
-    say("Packing the zip.", None)
+    say("Creating the zip.", None)
     zip_folder(order.out, packed)
     return {"verified": verified, "zip": str(packed)}
 
@@ -89,14 +89,14 @@ def _merged(subject: ExportSource, order: ExportOptions, say: Say) -> dict[str, 
     from core.export.merged_read_back import read_back
     from core.system.hardware import device
 
-    say("Looking at base and adapter.", None)
+    say("Reading the base model and the adapter.", None)
     weights = MergedWeights(subject, order.onto, device())
     dtype, exact = precision_of(order.precision, weights.tensors), order.precision == "auto"
     refuse_full_disk(order.out, merged_bytes(weights, dtype, exact))
     with writing(order.out, goes_on=True) as folder:
         write_merged(subject, weights, folder, dtype, say, exact=exact)
         beside = bring_along(subject, folder)
-        say("Reading it back.", None)
+        say("Reading the export back.", None)
         tensors = read_back(weights, planned(weights, dtype, exact), folder)
         artefact = {"kind": "model", "folder": str(folder)}
         verified = verify(subject, artefact, order.onto, str(dtype).removeprefix("torch."), say)
@@ -148,7 +148,7 @@ def _gguf_written(
     from core.system.hardware import device
 
     family = family_of(subject.base.config)
-    say("Looking at base and adapter.", None)
+    say("Reading the base model and the adapter.", None)
     onto, apart = ("original" if order.adapter_only else order.onto), order.adapter_only
     weights = MergedWeights(subject, onto, device())
     layout = TensorLayout(family, weights.config)
@@ -168,7 +168,7 @@ def _gguf_written(
             artefact["over"] = adapter
         if needs_model:
             write_model(file, subject, folder / model, say)
-            say("Reading it back.", None)
+            say("Reading the export back.", None)
             read = read_back(folder / model, file)
             beside(folder, model, adapter if apart else None, layout.context)
             precision, strict = PRECISION[order.gguf_type], order.gguf_type != "q8_0"

@@ -92,7 +92,10 @@ def write_shard(path: Path, tensors: Sequence[Planned], value_of: Callable[[Plan
                 )
             data = memoryview(value.to(tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy())
             if len(data) != tensor.bytes:
-                raise ExportError(f"{tensor.key} has another size than the base's files say. Download the base again.")
+                raise ExportError(
+                    f"{tensor.key} does not have the size stated in the base model's files. Download "
+                    f"the base model again."
+                )
             file.write(data)
             digest.update(data)
         file.flush()

@@ -19,8 +19,8 @@ from core.runs.store import Run
 from core.workspace import Workspace
 
 PORT = 29500
-HOW = "In Nibble's folder, on each machine its own line, all within a quarter of an hour:"
-WAITS = "Waits to be started by hand, once on each machine; machines.txt in its folder says how."
+HOW = "In Nibble's folder, run one line on each machine, all within 15 minutes:"
+WAITS = "Waiting to be started manually on each machine; see machines.txt in the run's folder."
 
 
 def set_up(

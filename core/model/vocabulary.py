@@ -58,8 +58,8 @@ def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> 
     odd = beyond(ids, rows)
     if odd:
         raise NibbleError(
-            f"{where} cannot be read by this model: {said_of(odd[0], tokenizer, rows)}. Leave that token out, or "
-            "choose the model that this tokenizer was made for."
+            f"{where} cannot be read by this model: {said_of(odd[0], tokenizer, rows)}. Remove that token, or choose "
+            f"the model that this tokenizer was made for."
         )
 
 

@@ -19,4 +19,4 @@ def pace_of(workspace: Workspace, model: str) -> Pace:
         speed = run.result().get("tokens_per_second")
         if isinstance(speed, (int, float)) and speed > 0:
             return Pace(float(speed), f"at the {speed:,.0f} tokens a second of the run {run.name!r}")
-    return Pace(None, "no run of this model has finished here, so its speed is not known yet")
+    return Pace(None, "no run of this model has finished yet, so its speed is unknown")

@@ -71,4 +71,4 @@ def _replaced(path: Path) -> Iterator[IO[str]]:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise DataError(f"{path.name} cannot be written: {error.strerror}. Is there room on the disk?") from None
+        raise DataError(f"{path.name} cannot be written: {error.strerror}. Is there space on the disk?") from None

@@ -207,7 +207,7 @@ def _outside(workspace: Workspace, name: str) -> ChatModel:
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / PICKLED).is_file()
         why = f"only pickled weights ({PICKLED}), which can run any code when loaded" if pickled else "no weights"
-        raise NibbleError(f"The adapter {folder.name} has {why}. Take a copy of it with {WEIGHTS}.")
+        raise NibbleError(f"The adapter {folder.name} has {why}. Use a version with {WEIGHTS}.")
     if not _base_of(folder):
         raise NibbleError(f"The adapter {folder.name} does not say which base it is for: {CONFIG} names none.")
     return _of_folder(folder.resolve(), name if kept else str(folder.resolve()))

@@ -120,7 +120,7 @@ def _refuse_other_base(run: Run, recipe: Recipe) -> None:
     try:
         found = find_model(recipe.model)
     except ModelError as error:
-        raise RunError(f"The base of run {run.id} is not where it was. {error}") from None
+        raise RunError(f"The base model of run {run.id} is not where it was. {error}") from None
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
         raise RunError(change.said(f"run {run.id}, {found.label},"))

@@ -77,7 +77,7 @@ def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> 
         optimizer=optimizer_for(rules.optimizer).name,
     )
     said = telling_line(error)
-    because = f"this model's step cannot be traced ({said}), so a frugal way is taken"
+    because = f"this model's step cannot be traced ({said}), so frugal settings are used"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
     return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 

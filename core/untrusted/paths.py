@@ -117,8 +117,8 @@ class Reach:
             raise NibbleError(f"{what} {_shown(given)} leads to a device, not to a file. Choose another place.")
         if not self._is_open(path):
             raise NibbleError(
-                f"{what} {_shown(given)} lies outside of the folders that this app may {do}. As others can reach it, "
-                "these are its own, and those that it was started with: --allow-path FOLDER."
+                f"{what} {_shown(given)} is outside the folders that this app may {do}. Since others can reach it, "
+                f"it uses only its own folders and those given at the start with --allow-path FOLDER."
             )
         return path
 

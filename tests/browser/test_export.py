@@ -73,7 +73,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     # It is watched to its proof, and found again by a page that is opened anew.
     page.get_by_role("button", name="Export", exact=True).click()
     expect(page.get_by_text("Proving it: loading it afresh")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator(".nb-exported")).to_contain_text("answers equal", timeout=PATIENCE)
+    expect(page.locator(".nb-exported")).to_contain_text("replies equal", timeout=PATIENCE)
     page.reload()
     page.get_by_role("tab", name="Export").click()
     card = page.locator(".nb-exported")
@@ -91,7 +91,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     ours, theirs = (load_file(each / "adapter_model.safetensors") for each in (run.dir / "best", inside))
     assert ours.keys() == theirs.keys() and all(numpy.array_equal(ours[name], theirs[name]) for name in ours)
     assert json.loads((inside / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"] == "starter"
-    assert "answers equal" in (inside / "README.md").read_text("utf-8")
+    assert "replies equal" in (inside / "README.md").read_text("utf-8")
 
     # The same zip is brought in again, and goes on being trained with the settings that it has.
     page.get_by_role("button", name="Import an adapter").click()

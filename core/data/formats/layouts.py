@@ -15,5 +15,5 @@ BY_PRECEDENCE = tuple(sorted(LAYOUTS, key=lambda layout: not layout.takes_preced
 FORMATS = {
     "auto": "Auto: recognise it",
     **{layout.name: layout.label for layout in LAYOUTS},
-    "mapping": "Columns by hand",
+    "mapping": "Mapped columns",
 }

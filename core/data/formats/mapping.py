@@ -26,9 +26,9 @@ def mapped_layout(mapping: MappingSettings) -> DatasetLayout:
             "each row is one turn)."
         )
     if mapping.conversation and not (mapping.role and mapping.content):
-        raise DataError("data.mapping names a conversation, but not both role and content: who speaks, and what.")
+        raise DataError("data.mapping names a conversation, but not both role and content (the speaker and the text).")
     if mapping.reply and not (mapping.prompt or mapping.context):
-        raise DataError("data.mapping names a reply but no prompt: say which column holds the question.")
+        raise DataError("data.mapping names a reply but no prompt: set the column with the prompt.")
     makers = {"turns": _turns, "reply": _pair, "text": _text, "conversation": _turns}
     return makers[chosen[0]](mapping)
 
@@ -55,7 +55,7 @@ def _turns(mapping: MappingSettings) -> DatasetLayout:
         read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 
-    return DatasetLayout("mapping", "Columns by hand", sign, read)
+    return DatasetLayout("mapping", "Mapped columns", sign, read)
 
 
 def _pair(mapping: MappingSettings) -> DatasetLayout:
@@ -69,7 +69,7 @@ def _pair(mapping: MappingSettings) -> DatasetLayout:
     def read(row: Row, reading: Reading) -> None:
         read_pair(row, reading, prompt, reply, context, _system(mapping))
 
-    return DatasetLayout("mapping", "Columns by hand", sign, read)
+    return DatasetLayout("mapping", "Mapped columns", sign, read)
 
 
 def _text(mapping: MappingSettings) -> DatasetLayout:
@@ -85,4 +85,4 @@ def _text(mapping: MappingSettings) -> DatasetLayout:
         reading.used.add(column)
         reading.text = text
 
-    return DatasetLayout("mapping", "Columns by hand", sign, read)
+    return DatasetLayout("mapping", "Mapped columns", sign, read)

@@ -10,68 +10,68 @@ from core.data.formats.row_reading import SEVERITIES, Reading, Severity
 _WORDS: dict[str, tuple[Severity, str, str]] = {
     "mixed-layouts": (
         "warning",
-        "{rows} are laid out unlike the rest and are dropped.",
-        "Put them into a file of their own, or bring them into the layout of the rest.",
+        "{rows} are in a different layout from the rest and are dropped.",
+        "Move them to a separate file, or convert them to the layout of the rest.",
     ),
     "holds-media": (
         "warning",
-        "{rows} hold an image, audio, video or a file and are dropped: Nibble trains on text alone.",
-        "Leave those rows out, or put what they show into words.",
+        "{rows} contain an image, audio, video or a file and are dropped: Nibble trains on text only.",
+        "Remove those rows, or describe the content in text.",
     ),
     "unknown-role": (
         "warning",
-        "{rows} have a turn whose speaker is not known and are dropped.",
-        "Say under data.mapping.roles what the name means: system, user, assistant, tool, or leave out.",
+        "{rows} have a turn with an unknown speaker and are dropped.",
+        "Set data.mapping.roles to the role of that name: system, user, assistant, tool or leave out.",
     ),
     "kto-dropped": (
         "note",
-        "{rows} are labelled false and are dropped: nobody wants to learn them.",
-        "Nothing to do. To learn them all the same, choose the format prompt-completion.",
+        "{rows} are labelled false and are dropped, so that they are not learned.",
+        "Nothing to do. To train on them anyway, choose the format prompt-completion.",
     ),
     "user-turn-marked": (
         "note",
-        "{rows} mark a turn as trained on that is not a reply: only replies are trained on.",
-        "Nothing to do, unless the roles of those turns are wrong.",
+        "{rows} mark a turn for training that is not a reply: only replies are trained on.",
+        "Nothing to do unless the roles of those turns are wrong.",
     ),
     "number-as-text": (
         "note",
-        "{rows} have a number as reply: it is learned as its text.",
+        "{rows} have a number as reply: it is learned as text.",
         "Check that the column is the reply, and put quotes around the numbers if their form matters.",
     ),
     "empty-reply": (
         "warning",
         "{rows} have an empty reply among others: it is not trained on.",
-        "Fill in the reply, or take the turn out.",
+        "Fill in the reply, or remove the turn.",
     ),
     "assistant-first": (
         "warning",
         "{rows} begin with the assistant's turn.",
-        "Fine for greetings; some models' templates refuse it. Otherwise put the question in front.",
+        "Fine for greetings, but some templates refuse it. Otherwise put the prompt first.",
     ),
     "same-role-twice": (
         "warning",
         "{rows} have the same speaker twice in a row.",
-        "Some models' templates refuse them: data.join_turns joins them into one.",
+        "Some templates refuse them: data.join_turns merges them.",
     ),
     "turns-joined": (
         "note",
-        "{rows} have turns of one speaker in a row, which are joined into one.",
-        "Nothing to do. To keep them apart, switch data.join_turns off.",
+        "{rows} have consecutive turns of one speaker, which are merged.",
+        "Nothing to do. To keep them separate, switch off data.join_turns.",
     ),
     "after-last-reply": (
         "note",
-        "{rows} go on after the last reply that is trained on: that part is left out, for it can teach nothing.",
-        "Nothing to do, unless a reply is missing there.",
+        "{rows} continue after the last trained reply: that part is dropped, as nothing is learned from it.",
+        "Nothing to do unless a reply is missing there.",
     ),
     "nul-character": (
         "warning",
-        "{rows} hold a NUL character, which no person types.",
-        "Look at those rows: they were probably damaged when they were exported.",
+        "{rows} contain a NUL character.",
+        "Check those rows: they were probably damaged during export.",
     ),
     "weight-left-out": (
         "note",
-        "{rows} are plain text with a weight between 0 and 1: it is left out, and they count in full.",
-        "Weights work in conversations, on replies.",
+        "{rows} are plain text with a weight between 0 and 1: the weight is ignored, and they count in full.",
+        "Weights apply only to replies in conversations.",
     ),
 }
 
@@ -114,8 +114,8 @@ class NoteTally:
         return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
 
 
-_SINGULAR = {"{rows} are": "{rows} is", "{rows} have": "{rows} has", "{rows} hold": "{rows} holds",
-             "{rows} mark": "{rows} marks", "{rows} begin": "{rows} begins", "{rows} go": "{rows} goes",
+_SINGULAR = {"{rows} are": "{rows} is", "{rows} have": "{rows} has", "{rows} contain": "{rows} contains",
+             "{rows} mark": "{rows} marks", "{rows} begin": "{rows} begins", "{rows} continue": "{rows} continues",
              "are dropped": "is dropped", "they count": "it counts"}  # fmt: skip
 
 

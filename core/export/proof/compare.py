@@ -94,7 +94,7 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
     if "over" in job["artefact"]:
         if reader is None:
-            raise NibbleError(f"base and adapter apart are put together by llama.cpp alone: {MISSING}")
+            raise NibbleError(f"only llama.cpp can combine a base model and a separate adapter: {MISSING}")
         found = _by_llama_cpp(job, reader, asked, reference, eps, say)
         checks = [answers(found, reader.name)]
         return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": _as_json(checks)}
@@ -207,7 +207,7 @@ def _ask(
     for number, prompt in enumerate(prompts):
         replies.append(speaker.reply(prompt, most))
         logits.append(speaker.logits(prompt, (given or replies)[number]))
-        say(f"Letting {who} answer: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
+        say(f"Generating replies with {who}: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
     said = Answers(replies, logits, speaker.dtype)
     del speaker
     clear_device_cache(garbage_collection=True)
@@ -225,7 +225,7 @@ def _by_llama_cpp(
     for number, (prompt, reply, _) in enumerate(fitting, start=1):
         whole.append(reader.up_to_stop_words(reply) if isinstance(reader, OllamaReader) else reply)
         replies.append(reader.reply(prompt, tokens))
-        say(f"Letting {reader.name} answer: {number} of {len(fitting)} prompts", number / len(fitting))
+        say(f"Generating replies with {reader.name}: {number} of {len(fitting)} prompts", number / len(fitting))
     held = held_together(Answers(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
     return {"prompts": len(fitting), **held}
 
@@ -251,7 +251,7 @@ def prove(jobs: list[Job], say: Say) -> dict[str, Any]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        refusal = "there was not enough memory to ask it"
+        refusal = "not enough memory to run it"
     else:
         return found
     return {**found, "refusal": refusal}

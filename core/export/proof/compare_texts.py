@@ -53,7 +53,7 @@ def hold_texts(reference: Reference, reader: Reader, talks: list[ProofConversati
     found, refused = Texts(reader.name), dict[str, str]()
     for number, talk in enumerate(talks, 1):
         found.add(_held(reference, reader, talk, refused))
-        say(f"Laying conversations out in {reader.name}: {number} of {len(talks)}", number / len(talks))
+        say(f"Rendering conversations in {reader.name}: {number} of {len(talks)}", number / len(talks))
     if reader.name not in TAKE_LESS:
         added = reference.added_tokens
         found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")

@@ -56,7 +56,7 @@ def _wavers(logits: torch.Tensor, at: int, eps: float) -> bool:
 def answers(found: dict[str, Any], by: str) -> ProofCheck:
     """The line of the replies."""
     ties = found["ties"]
-    tied = f"{ties} part where the next two tokens are as likely but for rounding" if ties else ""
+    tied = f"{ties} differ only where the next two tokens are equally likely up to rounding" if ties else ""
     return ProofCheck("greedy answers", by, found["prompts"], found["equal"], tied, ties)
 
 

@@ -168,7 +168,7 @@ def test_a_validation_split_comes_with_it_and_is_held_out(answers: dict[Wanted, 
 def test_that_a_test_split_stays_on_the_hub_is_said(answers: dict[Wanted, str]) -> None:
     loaded = load(Path(answers["user/sft", None, None]), DataSettings())
     assert [f.message for f in loaded.findings if f.code == "splits-not-fetched"] == [
-        "Of the dataset's other splits nothing was fetched or is used: test_sft."
+        "Other splits of the dataset were not downloaded and are not used: test_sft."
     ]
 
 

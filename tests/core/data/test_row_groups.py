@@ -52,8 +52,8 @@ def test_a_conversation_that_goes_on_elsewhere_is_dropped_with_that_reason(tmp_p
     found = loaded(tmp_path, rows)
     assert [each.row for each in found.usable] == [1, 2]
     assert [drop.reason for drop in found.dropped] == [
-        "the conversation 1 goes on after others; sort the file by 'conversation_id'",
-        "its 'conversation_id' is empty, so it is not known which conversation it belongs to",
+        "the conversation 1 continues after others; sort the file by 'conversation_id'",
+        "its 'conversation_id' is empty, so its conversation is unknown",
     ]
 
 

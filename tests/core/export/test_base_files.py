@@ -97,7 +97,7 @@ def test_every_tensor_of_the_base_is_there_and_bit_for_bit_where_nothing_changed
     weights = MergedWeights(subject, "dequantised", device())
     told = read_back(weights, planned(weights, torch.bfloat16), merged[0])
     assert told["equal"] == told["of"] == len(base)
-    assert told["because"] == f"{len(untouched)} that were not changed are so bit for bit"
+    assert told["because"] == f"{len(untouched)} that were not changed are bit-identical"
 
 
 def test_a_tensor_that_is_gone_or_spoilt_is_found(

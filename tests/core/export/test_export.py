@@ -110,7 +110,7 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
     assert (settings["data"]["path"], settings["dataset"]["name"]) == ("rows.jsonl", "rows.jsonl")
     card = (out / "README.md").read_text("utf-8")
     assert (
-        f"{told['verified']['equal']} of {told['verified']['prompts']} answers equal" in card and "curves.svg" in card
+        f"{told['verified']['equal']} of {told['verified']['prompts']} replies equal" in card and "curves.svg" in card
     )
     checks = {check["name"]: check for check in told["verified"]["checks"]}
     ids = f"Token ids: {checks['token ids']['of']} of {checks['token ids']['of']} equal, by transformers and peft."

@@ -107,8 +107,8 @@ def test_what_contradicts_the_adapter_is_refused(
     ("config", "weights", "said"),
     [
         ({"rank_pattern": {"q_proj": 2}}, {}, "has rank_pattern, which none that is brought in can"),
-        ({"init_lora_weights": "pissa_niter_4"}, {}, "starts from a base that it changes itself"),
-        ({"bias": "all"}, {}, "is no plain LoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, {}, "changes its base model"),
+        ({"bias": "all"}, {}, "is not plain LoRA"),
         ({"r": "6"}, {}, "is damaged: its adapter_config.json"),
         ({"modules_to_save": 5}, {}, "is damaged: its adapter_config.json"),
         ({}, {"base_model.model.x.lora_A.weight": np.ones((2, 2), np.float32)}, "has layers of different ranks"),

@@ -150,7 +150,7 @@ def test_of_pissas_adapter_one_half_stands_still(tiny: Path) -> None:
 
 
 def test_a_rank_above_a_layers_directions_is_refused_for_pissa_only(tiny: Path) -> None:
-    with pytest.raises(ModelError, match=r"lora.rank 65 is too much for lora.init pissa: .* Allowed here: 1 to 64"):
+    with pytest.raises(ModelError, match=r"lora.rank 65 is too high for lora.init pissa: .* Allowed here: 1 to 64"):
         adapted_to(tiny, init="pissa", rank=65)
     assert torch.allclose(logits(adapted_to(tiny, rank=65)), logits(base_of(tiny)), atol=1e-6)
 

@@ -98,7 +98,7 @@ CAUSES: list[tuple[str, list[Row], str, dict[str, Any]]] = [
     (
         "question-fills-limit",
         [talk(LONG, "yes")],
-        "In 1 row the question alone fills the limit of 64",
+        "In 1 row the prompt alone fills the limit of 64",
         {"max_length": 64},
     ),
 ]
@@ -135,7 +135,7 @@ def test_rows_without_fault_have_no_finding(folder: Path) -> None:
         ("no-end-of-turn", ENDLESS, TEMPLATE, talk("a", "b"), "learned without <|im_end|>"),
         ("double-bos", TWICE_BEGUN, ONCE_BEGUN, talk("a", "b"), "begin"),
         ("reply-changed", TRIMMING, TEMPLATE, talk("a", " b "), "white space at its ends is trimmed (1)"),
-        ("reply-changed", THINKING, TEMPLATE, talk("a", "b"), "an empty think block is put before it"),
+        ("reply-changed", THINKING, TEMPLATE, talk("a", "b"), "an empty think block is added before it"),
         ("reply-dropped", SPEECHLESS, TEMPLATE, talk("a", "quick fox"), "leaves out what the reply says"),
         ("system-dropped", SYSTEMLESS, TEMPLATE, with_system(talk("a", "b")), "1 row has a system prompt"),
         ("system-refused", STRICT, TEMPLATE, with_system(talk("a", "b")), "1 row is dropped because"),

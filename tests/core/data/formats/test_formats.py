@@ -232,7 +232,7 @@ def test_a_kto_row_labelled_false_is_dropped_with_that_reason() -> None:
     found = converted([row | {"label": True}] * 9 + [row | {"label": False}, row | {"label": None}])
     assert found.format == "kto"
     assert [drop.reason for drop in found.dropped] == [
-        "it is labelled false, as a reply that nobody wants to learn",
+        "it is labelled false, as a reply not to learn",
         "laid out as prompt-completion, unlike the rest",
     ]
     assert codes(found) == ["mixed-layouts", "kto-dropped"]

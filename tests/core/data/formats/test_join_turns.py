@@ -55,7 +55,7 @@ def test_the_rows_that_it_would_win_are_counted_and_the_reason_names_it(tmp_path
     finding = next(each for each in report.findings if each.code == "same-speaker-refused")
     assert (finding.rows, finding.count) == ([2, 3], 2)
     assert "Switch data.join_turns on" in finding.mend
-    assert all("data.join_turns joins turns of one speaker" in drop.reason for drop in report.dropped)
+    assert all("data.join_turns merges consecutive turns" in drop.reason for drop in report.dropped)
     assert check(path, DataSettings(join_turns=True), tokenizer).usable == 3
 
 

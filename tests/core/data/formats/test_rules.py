@@ -51,8 +51,8 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
         ([{"role": "alien", "content": "x"}, REPLY], "it has a turn of the unknown role 'alien'"),
         ([ASK, "Hello!"], "a turn is not an object"),
         ([{"content": "Hi"}, REPLY], "a turn has no 'role'"),
-        ([ASK, said("cut \ud83d")], "it holds half a character, such as an emoji that was cut in two"),
-        ([ASK, said("x", name="\ud83d")], "it holds half a character, such as an emoji that was cut in two"),
+        ([ASK, said("cut \ud83d")], "it contains half a character, such as an emoji cut in two"),
+        ([ASK, said("x", name="\ud83d")], "it contains half a character, such as an emoji cut in two"),
         ([{"role": "user", "content": [{"type": "image"}]}, REPLY], "it holds an image; Nibble trains on text alone"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}, REPLY], "it holds audio; Nibble trains on text"),
         ([{"role": "user", "content": [{"type": "video_url"}]}, REPLY], "it holds a video; Nibble trains on text"),
@@ -69,10 +69,10 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
         ([ASK, said("x", weight=math.nan)], "a turn's 'weight' is not a number: nan"),
         ([ASK, said("x", weight=[1])], "a turn's 'weight' is not a number: [1]"),
         ([ASK, said("x", train="perhaps")], "a turn's 'train' is neither true nor false"),
-        ([ASK, said("x", weight=0)], "none of its replies is to be trained on"),
-        ([ASK, said("x", train=False)], "none of its replies is to be trained on"),
-        ([ASK, said("x", masked=True)], "none of its replies is to be trained on"),
-        ([ASK, said("x", weight=0), ASK, EMPTY], "none of its replies is to be trained on"),
+        ([ASK, said("x", weight=0)], "none of its replies is marked for training"),
+        ([ASK, said("x", train=False)], "none of its replies is marked for training"),
+        ([ASK, said("x", masked=True)], "none of its replies is marked for training"),
+        ([ASK, said("x", weight=0), ASK, EMPTY], "none of its replies is marked for training"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(turns: list[Any], reason: str) -> None:
@@ -93,7 +93,7 @@ def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(turns: list[Any], 
         ({"tools": [1]}, "its 'tools' are not descriptions of functions"),
         ({"functions": [{"parameters": {}}]}, "a description in its 'functions' has no name"),
         ({"weight": 3}, "its 'weight' is not between 0 and 1: 3"),
-        ({"weight": 0}, "none of its replies is to be trained on"),
+        ({"weight": 0}, "none of its replies is marked for training"),
         ({"system": 5}, "its 'system' is a number, not text"),
         ({"prompt": None}, "its 'prompt' is missing"),
         ({"prompt": 5}, "its 'prompt' is a number, not text"),
@@ -243,8 +243,8 @@ def test_plain_text_keeps_its_rules() -> None:
     assert [drop.reason for drop in found.dropped] == [
         "its text is empty",
         "it has no text",
-        "it holds half a character, such as an emoji that was cut in two",
-        "its weight is 0: none of it is to be trained on",
+        "it contains half a character, such as an emoji cut in two",
+        "its weight is 0, so it is not trained on",
     ]
     assert [each.code for each in found.findings] == ["weight-left-out"]
 
@@ -260,7 +260,7 @@ def test_a_call_nested_too_deeply_is_dropped() -> None:
         deep = {"a": deep}
     call = said("", tool_calls=[{"name": "f", "arguments": deep}])
     found = converted([{"messages": [ASK, REPLY]}, {"messages": [ASK, call]}])
-    assert found.dropped[0].reason == "it is nested too deeply to be a conversation"
+    assert found.dropped[0].reason == "it is nested too deeply for a conversation"
 
 
 def test_a_finding_lists_a_thousand_rows_and_counts_on() -> None:

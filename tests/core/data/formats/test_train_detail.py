@@ -66,7 +66,7 @@ def test_a_template_that_trims_the_reply_moves_the_ranges_with_it(tmp_path: Path
 
 def test_a_template_that_rewrites_the_reply_is_refused(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(tmp_path, BY_PREFIXES.replace("m['content']", "(m['content'] | upper)"))
-    with pytest.raises(Unrenderable, match="its 'train_detail' has no place in it"):
+    with pytest.raises(Unrenderable, match="its 'train_detail' does not match"):
         trained(tokenizer, TALK)
 
 

@@ -230,7 +230,7 @@ def test_unreadable_rows_name_their_line_and_their_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"a": "b",}', "column 11: a comma stands before the closing bracket; remove it"),
+        ('{"a": "b",}', "column 11: there is a comma before the closing bracket; remove it"),
         ("{'a': 1}", "double"),
         ('{"a": True}', "JSON writes null, true, false"),
         ('{"a": "b"} {"c": 1}', "more follows where the row should end"),
@@ -251,7 +251,7 @@ def test_what_is_wrong_with_a_line_is_said_in_plain_words(line: str, said: str, 
 
 def test_a_cut_last_line_is_told_from_a_broken_one(tmp_path: Path) -> None:
     cut = _rows(_write(tmp_path, "rows.jsonl", LINES + '{"prompt": "a", "comp'))[3]
-    assert cut == Unreadable("line 4: ends in the middle of a row; the file seems to be cut off")
+    assert cut == Unreadable("line 4: ends in the middle of a row; the file seems to be truncated")
 
 
 def test_findings_hold_the_rows_and_count_on(tmp_path: Path) -> None:
