@@ -269,7 +269,7 @@ def test_a_wrong_gpu_is_refused_as_a_wrong_call(house: House) -> None:
         ("NewConnectionError(...)\nERROR: No matching distribution found for gradio", "Check the network"),
         ("SSLError(... CERTIFICATE_VERIFY_FAILED ...)\nERROR: none found", "PIP_CERT"),
         ("ERROR: No matching distribution found for torch", "failed: No matching distribution found for torch"),
-        ("", "it was ended from outside"),
+        ("", "it was killed from outside"),
     ],
 )
 def test_what_pip_ran_into_becomes_a_sentence(output: str, sentence: str) -> None:

@@ -48,7 +48,7 @@ class DataEvents:
         return self._put(self._values(given), keep=True)
 
     def read_as(self, given: Given) -> Updates:
-        """Another format; 'mapping' is the one that has to be described."""
+        """Another format; 'mapping' is the one that must be described."""
         return self.correct(given) if given[self.layout.fields["data.format"]] == "mapping" else self.change(given)
 
     def correct(self, given: Given) -> Updates:

@@ -82,7 +82,7 @@ def at_work(state: State) -> str:
 
 
 def head(state: State) -> str:
-    """Whether this dataset can be used, and its figures."""
+    """Whether this dataset can be used, and its metrics."""
     if state["stage"] == "failed":
         return error_in_words(state["error"]) + (_BY_HAND if state.get("columns") else "")
     name = text(state.get("name") or "")

@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 10
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # What transformers reads beside the weights: settings, and the files that its tokenizers, chat templates and processors
-# are in; and what a merged model has to be passed on with.
+# are in; and what a merged model must be passed on with.
 _SETTINGS = (
     "config.json",
     "generation_config.json",

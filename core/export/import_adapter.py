@@ -48,13 +48,13 @@ def import_adapter(
 ) -> Path:
     """Copy the adapter in `source`, a folder or archive, to `workspace/adapters/<name>`; returns that folder.
 
-    `base` stands in for the base that the adapter names, which may be a path on another machine, and has to be within
+    `base` stands in for the base that the adapter names, which may be a path on another machine, and must be within
     `reach`. Raises NibbleError: not an adapter, pickled, unsafe or too large; a name that is taken; an unknown base.
     """
     called = safe_name(name or _PACKED.sub("", source.name), "adapter")
     target = workspace.adapters / called
     if target.exists():
-        raise ExportError(f"There is an adapter {called!r} already. Give this one another name.")
+        raise ExportError(f"An adapter {called!r} already exists. Choose another name.")
     try:
         if source.is_dir():
             parts = _folder_parts(source)
@@ -161,8 +161,8 @@ def _base(config: dict[str, Any], given: str, reach: Reach) -> str:
     foreign = plain.startswith((".", "/", "~")) or ":" in plain or plain.count("/") != 1
     if not found or (as_path(found) is None and foreign):
         raise ExportError(
-            f"The adapter was trained over {plain.rpartition('/')[2][:80]!r}, a folder of another machine. Choose "
-            "where that base is here, or its Hugging Face id."
+            f"The adapter was trained over {plain.rpartition('/')[2][:80]!r}, a folder on another machine. Choose "
+            f"that base model's folder here, or its Hugging Face id."
         )
     if as_path(found) is not None:
         try:

@@ -28,7 +28,7 @@ def read_back(weights: MergedWeights, written: list[Planned], folder: Path) -> d
     untouched = 0
     for stored in (*weights.tensors, *weights.others):
         if stored.key not in places:
-            raise Broken(f"The merged model lacks {stored.key}, which the base model has. The file was deleted.")
+            raise Broken(f"The merged model lacks {stored.key}, which the base model has. The export was deleted.")
         held = _read(places[stored.key], stored.key)
         same = held.shape == stored.shape and held.dtype == dtypes[stored.key]
         if same and not weights.is_changed(stored):
@@ -36,7 +36,7 @@ def read_back(weights: MergedWeights, written: list[Planned], folder: Path) -> d
             same = torch.equal(held, weights.merged(stored).to(held.dtype))
         if not same:
             raise Broken(
-                f"The merged model contains {stored.key} in a different form than the base model. The file was deleted."
+                f"The merged model contains {stored.key} unlike the base model. The export was deleted."
             )
         check.of += 1
         check.equal += 1

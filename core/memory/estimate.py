@@ -108,7 +108,7 @@ def _plan(
         return plan(planning_problem(recipe, target, architecture, conversations, packed, workspace=workspace))
     longest = recipe.data.max_length
     conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
-    assumed = f"data.max_length: {why_not}; each conversation is taken to have {longest:,} tokens"
+    assumed = f"data.max_length: {why_not}; each conversation is assumed to have {longest:,} tokens"
     return plan(planning_problem(recipe, target, architecture, conversations, packed, (assumed,), workspace))
 
 

@@ -185,8 +185,9 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
     if misshaped:
         name, have, wants = misshaped[0]
         found.append(
-            f"{_weights([each[0] for each in misshaped])} {'have' if len(misshaped) > 1 else 'has'} another shape "
-            f"than config.json asks for ({name} is {_by(have)} instead of {_by(wants)})"
+            f"{_weights([each[0] for each in misshaped])} {'have' if len(misshaped) > 1 else 'has'} a different "
+            f"shape from config.json"
+            f" ({name} is {_by(have)} instead of {_by(wants)})"
         )
     if foreign:
         left = "they would be left out" if len(foreign) > 1 else "it would be left out"

@@ -134,10 +134,10 @@ def _wanted(workspace: Workspace) -> str | None:
 
 def _refusal(by: Holder) -> str:
     if by.kind == "run":
-        return f"The device is taken: {by.said()} trains on it. Wait until it has ended, or stop it."
+        return f"The device is in use: {by.said()} is training. Wait until it ends, or stop it."
     if by.kind in _NAMES:
-        return f"The device is taken: {by.said()} holds it. End that first."
-    return "The device is taken by another process of Nibble on this workspace. End that first."
+        return f"The device is in use by {by.said()}. End that first."
+    return "The device is in use by another Nibble process on this workspace. End that first."
 
 
 def _read_line(workspace: Workspace) -> Holder:

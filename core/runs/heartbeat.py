@@ -188,14 +188,14 @@ def hanging(run: Run, now: float | None = None) -> str | None:
     pulse = read_heartbeat(run)
     saved = _saved(pulse)
     if _is_paused(status.pid, status.pid_started):
-        how = f" Let it go on with: kill -CONT {status.pid}. Or end it now{saved}."
-        return f"The worker has been paused from outside: nothing happens until it is told to go on.{how}"
+        how = f" Continue it with: kill -CONT {status.pid}. Or end it now{saved}."
+        return f"The worker was paused from outside and does nothing until it is continued.{how}"
     if pulse is None or pulse.pid != status.pid:  # it has only been started
         return None
     moment = time.monotonic() if now is None else now
     silent = pulse.silent(moment)
     if silent > SILENT_SECONDS:
-        return f"No sign of life from the worker for {_brief(silent)}. It may hang: you can end it now{saved}."
+        return f"The worker has not responded for {_brief(silent)}. It may be stuck; you can end it now{saved}."
     return _too_long(pulse, silent, saved)
 
 
@@ -209,7 +209,7 @@ def _too_long(pulse: Heartbeat, silent: float, saved: str) -> str | None:
     last = pulse.last_step_seconds if pulse.doing == "step" else usual
     before = "" if last is None else f"; the last one took {_brief(last)}"
     nothing = _NOTHING_FOR[pulse.doing].format(time=_brief(spent))
-    return f"{nothing}{before}. It may hang: you can end it now{saved}."
+    return f"{nothing}{before}. It may be stuck; you can end it now{saved}."
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ def _stop_limit(pulse: Heartbeat | None) -> float:
 
 def _saved(pulse: Heartbeat | None) -> str:
     if pulse is None or pulse.saved_step is None:
-        return "; nothing of it has been saved yet"
-    return f"; resumed, it goes on from its last checkpoint (step {pulse.saved_step:,})"
+        return "; nothing has been saved yet"
+    return f"; it can resume from its last checkpoint (step {pulse.saved_step:,})"
 
 
 def _brief(seconds: float) -> str:

@@ -66,7 +66,7 @@ def install(
     done = subprocess.run(asked, capture_output=True, text=True, errors="replace")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or output[-1:] or [f"ended with {done.returncode}"])[-1]
-        raise NibbleError(f"llama.cpp was installed but does not import: {last}")
+        raise NibbleError(f"llama.cpp was installed but cannot be imported: {last}")
     say(f"llama.cpp ({PACKAGE} {done.stdout.strip()}) is installed.")
     return done.stdout.strip()
 
@@ -124,4 +124,6 @@ def _explained(output: str) -> str:
         )
     if "No module named pip" in output:
         return f"This Python has no pip. Install {PACKAGE} into it yourself: {REQUIREMENTS.name} says which."
-    return setup.explain(output).replace("Start again afterwards: what is half done gets finished.", "Then try again.")
+    return setup.explain(output).replace(
+        "Then start again; the installation continues where it stopped.", "Then try again."
+    )

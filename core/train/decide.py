@@ -85,6 +85,6 @@ def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> 
 def _does_not_fit(planned: Plan) -> str:
     strategies = ", or ".join(f"{each['change']} ({show_size(each['peak_bytes'])})" for each in planned.suggestions)
     return (
-        f"budget: {planned.read_as} is too small: {planned.reasons[0]['because']}. "
-        f"What would help: {strategies}. Allowed: {show_size(planned.smallest_budget_bytes)} or more."
+        f"budget: {planned.read_as} is too small: {planned.reasons[0]['because']}. What would help: {strategies}."
+        f" Allowed: {show_size(planned.smallest_budget_bytes)} or more."
     )

@@ -26,9 +26,9 @@ def deal_out(model: PeftModel, ranks: Ranks, device: torch.device) -> None:
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ModelError("This model's layers cannot be told apart, so not be dealt out. Leave train.sharded off.")
+        raise ModelError("This model's layers cannot be identified, so it cannot be sharded. Turn off train.sharded.")
     if next(experts_of(model), None) is not None:
-        raise ModelError("A mixture of experts cannot be dealt out to several devices yet. Leave train.sharded off.")
+        raise ModelError("A mixture of experts cannot be sharded yet. Turn off train.sharded.")
     mesh = init_device_mesh(device.type, (ranks.count,))
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for layer in layers:

@@ -92,7 +92,7 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     file = tmp_path / "more.csv"
     file.write_text(f"model_a,model_b,winner\n{BASE},{PIRATE},model_a\n{BASE},{PIRATE},perhaps\n", encoding="utf-8")
     page.locator(".nb-arena input[type=file]").set_input_files(file)
-    expect(page.locator(".nb-arena")).to_contain_text("1 votes read, 1 rows not.")
+    expect(page.locator(".nb-arena")).to_contain_text("1 votes read, 1 rows skipped.")
     expect(best).to_contain_text(str(VOTES + 1))
     expect(page.locator(".nb-board")).not_to_contain_text("has no upper limit yet")
 

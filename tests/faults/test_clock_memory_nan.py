@@ -63,7 +63,7 @@ def test_a_loss_that_is_lost_is_told_and_the_checkpoint_before_goes_on(place, un
     run = place.start("no_number", step=6)
     assert ended(run) == "failed"
     message = run.status().message
-    assert "The loss was not a number three steps in a row, up to step 8." in message
+    assert "The loss was NaN or infinite in three steps in a row, up to step 8." in message
     assert "The adapter of the last checkpoint, step 4, is kept." in message
     assert "Try a lower train.learning_rate" in message and "of the data." in message
     assert last_checkpoint(run) == 4

@@ -133,7 +133,9 @@ def test_a_real_disk_that_fills_up(small_disk: Path, warm: Warm, undisturbed: Ru
     _fill(run.dir / "worker.log")
     assert ended(run) == "failed", (run.status(), run.log_tail())
     _failed(run, "step 12 could not be saved. The newest checkpoint is that of step 4.")
-    with pytest.raises(RunError, match="The disk is full: no run could be made. Free some space on the disk of"):
+    with pytest.raises(
+        RunError, match="The disk is full: the run could not be created. Free some space on the disk of"
+    ):
         create_run(place.workspace, make_recipe({}), {"file": "x", "sha256": "0", "name": "x" * 4096})
     assert [each.id for each in list_runs(place.workspace)] == [run.id]
     ballast.unlink()

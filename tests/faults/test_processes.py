@@ -27,7 +27,7 @@ from tests.faults.outcome import is_the_same, last_checkpoint
 from tests.faults.place import RECIPE, SEED, Place, WarmSupervisor, at_step, end, gone, kill
 from tests.waiting import ended, wait_until
 
-LAST_WORD = "The worker ended without a last word: killed, out of memory, or the machine went down."
+LAST_WORD = "The worker ended unexpectedly: it was killed, ran out of memory, or the machine went down."
 
 
 def _moments(count: int) -> list[tuple[int, float]]:

@@ -197,7 +197,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
     "a pattern without end": ({"target_modules": "(a+)+$"}, "cannot be matched in good time"),
     "many patterns": ({"target_modules": ".*a.*a.*a.*a.*a.*a.*b"}, "cannot be matched in good time"),
     "a pattern to leave out": ({"exclude_modules": "(.*)*x"}, "cannot be matched in good time"),
-    "a pattern that is none": ({"target_modules": "(("}, "by what is no pattern"),
+    "a pattern that is none": ({"target_modules": "(("}, "by an invalid pattern"),
     "a pattern of ranks": ({"rank_pattern": {"(a|a)*b": 4}}, "cannot be matched in good time"),
     "a rank without end": ({"r": 10**12}, "allowed: 1 to"),
     "a rank that is a word": ({"r": "many"}, "allowed: 1 to"),

@@ -71,7 +71,7 @@ def _conversation(
         other = other_layout(plain_row(row), layout) if error.code is None else None
         if other is None:
             raise
-        if settings.format != "auto":  # said by hand: then why it does not fit is what has to be known
+        if settings.format != "auto":  # said by hand: then why it does not fit is what must be known
             raise Unusable(f"{error}; its layout is {other}", "mixed-layouts") from None
         raise Unusable(f"its layout is {other}, unlike the rest", "mixed-layouts") from None
     except RecursionError:

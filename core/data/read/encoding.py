@@ -88,7 +88,7 @@ def find_encoding(blob: Blob, wanted: str, like: Collection[str] = ()) -> Encode
     """How the text in `blob` is stored: `wanted`, or found where that is 'auto'.
 
     `like` are codecs that files beside it are in: one of them is taken where it is not sure by itself. Raises
-    EncodingUnsure where it has to be chosen, DataError for no text.
+    EncodingUnsure where it must be chosen, DataError for no text.
     """
     head = blob.head(HEAD)
     encoded = _find(blob, head, like) if wanted == "auto" else _by_hand(head, wanted)

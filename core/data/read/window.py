@@ -58,7 +58,7 @@ class Window:
         return True
 
     def expect(self, wanted: str) -> None:
-        """Go over the next character, which has to be one of `wanted`. Raises DataError where it is not."""
+        """Go over the next character, which must be one of `wanted`. Raises DataError where it is not."""
         if not self.peek():
             raise self._cut_off()
         if self._text[self._at] not in wanted:

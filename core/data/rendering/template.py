@@ -170,7 +170,7 @@ class Template:
     def _by_marks(
         self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False
     ) -> TextLayout | None:
-        """By the marks; None where they do not show each reply, so that it has to be looked for."""
+        """By the marks; None where they do not show each reply, so that it must be looked for."""
         text, marked = self._template.marked(messages, tools)
         places = joined(marked)
         replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]

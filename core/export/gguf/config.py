@@ -35,7 +35,7 @@ class GgufSettings:
         name = self.value("general.architecture")
         known = {MODEL_ARCH_NAMES[arch]: arch for arch in KINDS}
         if name not in known:
-            raise Broken(f"The GGUF says that it is a {name} model. The file was deleted.")
+            raise Broken(f"The GGUF says that it is a {name} model. The export was deleted.")
         self.name, self.arch = str(name), known[str(name)]
 
     def value(self, key: str, otherwise: Any = None) -> Any:
@@ -47,7 +47,9 @@ class GgufSettings:
         """The value of the architecture's `key`. Raises Broken where there is none, and no `otherwise`."""
         found = self.value(f"{self.name}.{key}", otherwise)
         if found is None:
-            raise Broken(f"The GGUF does not say {key}, without which llama.cpp cannot load it. The file was deleted.")
+            raise Broken(
+                f"The GGUF does not say {key}, without which llama.cpp cannot load it. The export was deleted."
+            )
         return found
 
 
@@ -58,7 +60,7 @@ def config_of(settings: GgufSettings) -> Any:
     head_size = int(own("attention.key_length", hidden // heads))
     turned = int(own("rope.dimension_count", head_size))
     if (int(own("attention.value_length", head_size)), turned) != (head_size, head_size):
-        raise Broken("The GGUF gives its heads sizes that llama.cpp cannot compute with. The file was deleted.")
+        raise Broken("The GGUF gives its heads sizes that llama.cpp cannot compute with. The export was deleted.")
     values: dict[str, Any] = {
         "vocab_size": len(settings.value("tokenizer.ggml.tokens", ())),
         "hidden_size": hidden,

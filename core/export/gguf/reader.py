@@ -30,7 +30,9 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
     reader = GGUFReader(path)
     settings = GgufSettings(reader)
     if settings.arch != family_of(base.config).arch:
-        raise Broken(f"The GGUF says that it is a {settings.name} model, which its base is not. The file was deleted.")
+        raise Broken(
+            f"The GGUF says that it is a {settings.name} model, which its base is not. The export was deleted."
+        )
     config = config_of(settings)
     with torch_device(here):  # at once where it goes: RAM may be too small for it
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -40,7 +42,7 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
         for name, parameter in model.named_parameters():
             tensor = held.get(layout.name(name))
             if tensor is None:
-                raise Broken(f"The GGUF holds no {name}. The file was deleted.")
+                raise Broken(f"The GGUF holds no {name}. The export was deleted.")
             values = _values(tensor).reshape(parameter.shape)
             parameter.copy_(layout.as_before(name, values))
     if FACTORS in held:

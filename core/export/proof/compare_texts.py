@@ -19,7 +19,7 @@ from core.export.proof.reference import Reference
 PROMPTS, WHOLE = "prompts as text", "whole conversations as trained"
 GOES_ON, TOKENS = "training goes on from the prompt", "token ids"
 # Programs that may take less than the chat does: what they refuse is seen where it is asked, and is told here. One turn
-# they have to take, and of what they take each text and token has to be the chat's.
+# they have to take, and of what they take each text and token must be the chat's.
 TAKE_LESS = ("llama.cpp", "Ollama")
 # So often is a conversation laid out where the template writes the time.
 ANEW = 3

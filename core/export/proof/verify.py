@@ -92,7 +92,7 @@ def verify(
     if "broken" in found:
         raise Broken(
             f"Other programs would not see what was trained ({found['broken']}), so the export was rejected."
-            " The file was deleted. Please report it."
+            " The export was deleted. Please report it."
         )
     about = {"against": jobs[0]["against"], "source": jobs[0]["source"]}
     if not found["answers"]:
@@ -116,7 +116,7 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
             raise Broken(
                 f"Of {said['prompts']} prompts {who} answers {said['equal']} as {held_against} does, and the rest "
                 f"differently, so the export was rejected."
-                " The file was deleted. Please report it."
+                " The export was deleted. Please report it."
             )
 
 

@@ -109,7 +109,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
     _with_checkpoint(run, 8)
     (run.dir / "checkpoints" / "8" / "large").write_bytes(b"x" * 3_000_000)
     question = events.ask_to_delete(run.id)[tab.question]
-    assert "It frees 3.0 MB: 1 checkpoint and its figures." in question and "<b>" not in question
+    assert "It frees 3.0 MB: 1 checkpoint and its metrics." in question and "<b>" not in question
     both = TableView(picked=(run.id, other.id), compared=(run.id, other.id))
     after = events.delete(run.id, both)
     assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))

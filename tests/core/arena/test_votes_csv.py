@@ -32,7 +32,7 @@ def test_what_cannot_be_read_is_counted_with_its_reason(tmp_path: Path) -> None:
     assert table.unreadable == len(table.reasons) == 5
     for said in ("'unparsed'", "on both sides", "model_a is empty", "winner is empty", "2 cells"):
         assert any(said in reason for reason in table.reasons), said
-    assert table.summary == "3 votes read, 5 rows not."
+    assert table.summary == "3 votes read, 5 rows skipped."
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_a_rank_above_a_layers_directions_is_refused_for_pissa_only(tiny: Path) 
 
 
 def test_loftq_starts_nearer_the_original_model(tiny: Path) -> None:
-    """Alpha differs from the rank, so that what the adapter is scaled by has to be in the start too."""
+    """Alpha differs from the rank, so that what the adapter is scaled by must be in the start too."""
     original, quantised = base_of(tiny, 16), base_of(tiny)
     model = adapted_to(tiny, init="loftq", rank=16, alpha=40)
     base_off = (logits(quantised) - logits(original)).norm()

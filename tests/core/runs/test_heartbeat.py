@@ -42,8 +42,9 @@ def _says(run: Run, **changes: Any) -> None:
 def test_no_step_for_long_is_told_with_what_to_do(run: Run) -> None:
     _says(run, since=300.0)
     assert hanging(run, NOW) == (
-        "No step for 5 min; the last one took 2 s. It may hang: you can end it now; resumed, it goes on from its last "
-        "checkpoint (step 40)."
+        "No step for 5 min; the last one took 2 s. It may hang: you can end it now; it can resume from its last "
+        "checkpoint (step"
+        " 40)."
     )
 
 

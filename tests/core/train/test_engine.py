@@ -210,7 +210,7 @@ def test_when_nothing_more_can_be_saved_what_was_learned_is_kept_and_a_budget_na
     status = run.status()
     assert status.state == "failed"
     assert status.message == (
-        "Memory ran out within the budget of 2.00 GiB, even with one conversation at once and full checkpointing. "
+        "Memory ran out within the budget of 2.00 GiB, even with micro-batch 1 and full gradient checkpointing. "
         "What was learned up to step 3 is saved. Raise the budget to 66.00 GiB or more, or lower data.max_length or "
         "lora.rank."
     )
@@ -233,7 +233,7 @@ def test_a_loss_that_stays_lost_ends_the_run_at_its_last_checkpoint(workspace, t
     assert "train.learning_rate (it is 0.01; try 0.003), or look at rows " in status.message
     said = [event["message"] for event in _lines(run, "events.jsonl") if event["kind"] == "warning"]
     assert said == [
-        f"Step {step}: the loss was not a number; the step was skipped ({row} in a row)."
+        f"Step {step}: the loss was NaN or infinite; the step was skipped ({row} in a row)."
         for step, row in ((2, 1), (5, 1), (6, 2), (7, 3))
     ]
     losses = [row["loss"] is not None for row in _lines(run, "metrics.jsonl") if "loss" in row]

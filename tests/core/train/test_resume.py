@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(undisturbed, workspace) -
     assert loop.train(run) == "finished"
     assert run.status().resumed_from_step == 12
     said = [each["message"] for each in _lines(run, "events.jsonl") if each["kind"] == "warning"]
-    assert said == ["The checkpoint of step 16 is passed over: optimizer.pt is not what was written."]
+    assert said == ["The checkpoint of step 16 is passed over: optimizer.pt has been changed."]
     _is_the_same(run, undisturbed)
 
 
@@ -250,7 +250,7 @@ def test_a_finished_run_goes_on_for_more_epochs(tiny, rows_file, workspace) -> N
     [
         (["lora.rank=8"], "lora.rank: run .* was trained with 4, and 8 would make it another run"),
         (["train.max_steps=12"], "has 16 steps behind it, more than the 12 asked for"),
-        (["train.epochs=9"], "train.epochs has no effect, as train.max_steps is 16"),
+        (["train.epochs=9"], "train.epochs has no effect, because train.max_steps is 16"),
         ([], "is finished: all of its 16 steps are done. Ask for more"),
     ],
 )
@@ -288,9 +288,9 @@ def _flipped(folder: Path) -> None:
 
 DAMAGE = {
     "bytes instead of": _truncated,
-    "adapter/adapter_model.safetensors is not what was written": _flipped,
+    "adapter/adapter_model.safetensors has been changed": _flipped,
     "scheduler.pt is missing": lambda folder: (folder / "scheduler.pt").unlink(),
-    "it was not finished (it has no manifest)": lambda folder: (folder / MANIFEST).unlink(),
+    "it is incomplete (it has no manifest)": lambda folder: (folder / MANIFEST).unlink(),
     "its manifest cannot be read": lambda folder: (folder / MANIFEST).write_text('{"files": [1'),
 }
 
