@@ -110,7 +110,8 @@ class Recipe(Settings):
         both = sorted(set(lora.extra_modules) & set(lora.targets if isinstance(lora.targets, list) else ()))
         if both:
             raise ValueError(
-                f"{both[0]} is in lora.targets and in lora.extra_modules: it can have an adapter or be trained whole"
+                f"{both[0]} is in lora.targets and in lora.extra_modules: a module can have an adapter or be fully "
+                f"trained, not both"
             )
         return self
 

@@ -11,7 +11,7 @@ from gradio.components import Component
 from app.chat.compare import MOST
 from core.generation.sampling import RANGES
 
-EMPTY = "### Nothing said yet\nChoose what to talk to above, write a message below, and press Enter."
+EMPTY = "### Nothing said yet\nChoose a model above, write a message below, and press Enter."
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _outcome(run: Run, status: Status, curves: Curves) -> str:
     told = status.message and status.state != "finished"  # a finished run's figures say it all
     message = f'<p class="nb-say">{text(status.message)}</p>' if told else ""
     pair = predicted_html.pair(result)
-    memory = f'<p class="nb-say">Memory at its peak: {predicted_html.in_words(pair)}.</p>' if pair else ""
+    memory = f'<p class="nb-say">Peak memory: {predicted_html.in_words(pair)}.</p>' if pair else ""
     figures = f'<div class="nb-figures">{"".join(_result_figures(result, status))}</div>'
     early = f'<p class="nb-say">{text(result["ended_early"])}</p>' if result.get("ended_early") else ""
     return _card(run, status.state, f"{figures}{memory}{early}{message}{_warnings(curves)}")

@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.safetensors")
 _TOKENIZER = re.compile(r"tokenizer|tekken|vocab|spiece|sentencepiece|spm|merges")
 _COMMIT = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
-_FOLDER_HINT = "A model folder holds config.json, tokenizer files and *.safetensors."
+_FOLDER_HINT = "A model folder contains config.json, tokenizer files and *.safetensors."
 
 
 @dataclass(frozen=True)

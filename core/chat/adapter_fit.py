@@ -179,12 +179,13 @@ def _refuse_weight(name: str, shape: list[int], own: Any, folder: Path, found: F
     """Raise ModelError for a whole weight in an adapter's file that cannot take the place of the base's `own`."""
     if isinstance(own, (Params4bit, Int8Params)):
         raise ModelError(
-            f"The adapter {name_of(folder)} brings its own {name}, which {found.label} holds in 4 or 8 bits. Merge it"
+            f"The adapter {name_of(folder)} has its own {name}, which {found.label} holds in 4 or 8 bits. Merge it"
             " with the tool that made it, and choose the merged model."
         )
     if own is not None and list(own.shape) != shape:
         raise ModelError(
-            f"The adapter {name_of(folder)} holds {name} of {tuple(shape)}, and {found.label} has {tuple(own.shape)}: "
+            f"The adapter {name_of(folder)} has {name} of shape {tuple(shape)}, and {found.label} has "
+            f"{tuple(own.shape)}: "
             f"{_TOKENS}"
         )
 

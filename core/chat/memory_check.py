@@ -21,7 +21,7 @@ def refuse_without_room(
     run = at_work(workspace)
     free = max(0, device.free_bytes - (_still_to_come(run, device) if run else 0))
     if needed > free:
-        raise no_room(found.label, free, run, f"takes about {show_size(needed)}")
+        raise no_room(found.label, free, run, f"needs about {show_size(needed)}")
 
 
 def no_room(

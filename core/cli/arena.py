@@ -185,9 +185,9 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     finally:
         client.close()
     for reason in bulk.failed[:_TOLD]:
-        print(f"Not answered: {reason}", file=sys.stderr)
+        print(f"Failed: {reason}", file=sys.stderr)
     done = bulk.done == bulk.total
-    missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} answers could not be made."}
+    missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} replies could not be generated."}
     return int(not done), {"answers": bulk.done, "of": bulk.total, "failed": bulk.failed, **missing}
 
 

@@ -38,5 +38,6 @@ def agree_to_code(options: argparse.Namespace, workspace: Workspace, model: str,
         print(f"  {file.sha256}  {len(file.content):>9,} bytes  {file.name!r}", file=sys.stderr)
     agree(workspace, code)
     print(
-        f"They lie in {workspace.state / 'trust' / code.digest}. If they change, you are asked again.", file=sys.stderr
+        f"They are stored in {workspace.state / 'trust' / code.digest}. If they change, you are asked again.",
+        file=sys.stderr,
     )

@@ -68,7 +68,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     proof = "\n".join([sentence(answer["verified"]), *(f"  {line}" for line in lines(answer["verified"]))])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)
     if "command" in answer:
-        print(f"Use it: {answer['command']}", file=sys.stderr)
+        print(f"To use it: {answer['command']}", file=sys.stderr)
     return 0, answer
 
 

@@ -105,7 +105,7 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
         print(f"Computes   in {found['compute_dtype']}: {found['because']}")
         print(f"Disk       {found['disk']['free_bytes'] / 1e9:.0f} GB free")
         for problem in found["problems"]:
-            print(f"PROBLEM    {problem['what']}\n           Mend it: {problem['mend']}")
+            print(f"PROBLEM    {problem['what']}\n           Fix: {problem['mend']}")
         if not found["problems"]:
             print("No problems found.")
     return int(bool(found["problems"])), found

@@ -88,8 +88,8 @@ def _of_experts(subject: ExportSource) -> str:
     if not subject.is_mixture or subject.recipe.quantization.bits != 4:
         return ""
     return (
-        " It was trained with the base's experts in 4 bits, as Nibble loads them. transformers by itself keeps them in "
-        "16: that takes the memory of the whole model, and an answer can differ in places."
+        " It was trained with the base's experts in 4 bits, as Nibble loads them. transformers by itself keeps them "
+        "in 16 bits, which takes the memory of the whole model and can change replies slightly."
     )
 
 

@@ -161,7 +161,7 @@ def _base(config: dict[str, Any], given: str, reach: Reach) -> str:
     foreign = plain.startswith((".", "/", "~")) or ":" in plain or plain.count("/") != 1
     if not found or (as_path(found) is None and foreign):
         raise ExportError(
-            f"The adapter was trained over {plain.rpartition('/')[2][:80]!r}, a folder on another machine. Choose "
+            f"The adapter was trained on {plain.rpartition('/')[2][:80]!r}, a folder on another machine. Choose "
             f"that base model's folder here, or its Hugging Face id."
         )
     if as_path(found) is not None:

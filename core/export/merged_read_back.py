@@ -35,9 +35,7 @@ def read_back(weights: MergedWeights, written: list[Planned], folder: Path) -> d
             untouched += 1
             same = torch.equal(held, weights.merged(stored).to(held.dtype))
         if not same:
-            raise Broken(
-                f"The merged model contains {stored.key} unlike the base model. The export was deleted."
-            )
+            raise Broken(f"The merged model contains {stored.key} unlike the base model. The export was deleted.")
         check.of += 1
         check.equal += 1
     check.because = f"{untouched:,} that were not changed are bit-identical"

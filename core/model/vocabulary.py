@@ -50,9 +50,7 @@ def beyond(ids: Sequence[int], rows: int | None) -> list[int]:
 def said_of(token: int, tokenizer: Any, rows: int) -> str:
     """What is wrong with one, for a person: "the token '<tool>' has the id 32,000, and …"."""
     name = tokenizer.convert_ids_to_tokens(token)
-    return (
-        f"the token {name!r} has the id {token:,}, but the model has embeddings only for the ids 0 to {rows - 1:,} only"
-    )
+    return f"the token {name!r} has the id {token:,}, but the model has embeddings only for the ids 0 to {rows - 1:,}"
 
 
 def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> None:

@@ -201,7 +201,7 @@ def _outside(workspace: Workspace, name: str) -> ChatModel:
     kept = next((folder for folder in _adapter_folders(workspace) if folder.name == name), None)
     folder = kept or as_path(name)
     if folder is None or not folder.is_dir():
-        raise NibbleError(f"There is no adapter {name!r}: neither in the workspace nor as a folder.")
+        raise NibbleError(f"There is no adapter {name!r} in the workspace, and no folder of that name.")
     if not (folder / CONFIG).is_file():
         raise NibbleError(f"{folder.name} is not an adapter: it contains no {CONFIG}.")
     if not (folder / WEIGHTS).is_file():

@@ -99,7 +99,7 @@ def _refuse_nothing_to_do(run: Run, asked: Recipe, step: int, total: int, before
     steps = asked.train.max_steps or (total if before.train.max_steps else round(total * epochs / had))
     longer = "Set more: --set train.epochs=N or --set train.max_steps=N."
     if steps < step:
-        raise RunError(f"Run {run.id} has {step:,} steps behind it, more than the {steps:,} asked for. {longer}")
+        raise RunError(f"Run {run.id} has already done {step:,} steps, more than the {steps:,} requested. {longer}")
     if steps == step and run.status().state == "finished":
         raise RunError(f"Run {run.id} is finished: all of its {step:,} steps are done. {longer}")
 

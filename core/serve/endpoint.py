@@ -90,7 +90,7 @@ class Endpoint:
         voice = await asyncio.to_thread(self._served.find, name)
         if voice is None:
             known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
-            raise RequestError(404, f"There is no model {name!r} here. There are: {known}.", "model", "model_not_found")
+            raise RequestError(404, f"There is no model {name!r} here. Available: {known}.", "model", "model_not_found")
         return voice
 
     async def _complete(self, request: Request) -> Response:

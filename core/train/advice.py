@@ -19,7 +19,7 @@ def advice(recipe: Recipe, found: FoundModel, device: str) -> list[str]:
     rate, said = recipe.train.learning_rate, []
     if rate >= HIGH_RATE and found.parameters >= LARGE:
         said.append(
-            f"train.learning_rate: {rate:g} suits models as small as the starter. One of "
+            f"train.learning_rate: {rate:g} suits models as small as the starter. A model of "
             f"{found.parameters / 1e9:.1f}B parameters is likely to forget what it knows: QLoRA used 0.0002 up to "
             f"13B, and 0.0001 above."
         )

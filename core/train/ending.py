@@ -108,14 +108,14 @@ def _tell_memory(run: Run, predicted: dict[str, int] | None, process: int | None
     if predicted and process:
         off = process / predicted["process"] - 1
         sizes = f"predicted {show_size(predicted['process'])}, used {show_size(process)}"
-        run.event("memory", f"Memory at its peak: {sizes} ({off:+.1%}).")
+        run.event("memory", f"Peak memory: {sizes} ({off:+.1%}).")
 
 
 def _tell_worse(watcher: Watcher) -> None:
     before, best = watcher.evaluator.first_loss, watcher.evaluator.best.eval_loss
     if before is not None and best is not None and best > before:
         watcher.warn(
-            f"No evaluation was better than the one before the first step: {before:.3f} before, {best:.3f} at best. "
+            f"No evaluation was better than before the first step: {before:.3f} before, {best:.3f} at best. "
             "Try a lower learning rate, or more or cleaner data."
         )
 

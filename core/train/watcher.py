@@ -227,7 +227,7 @@ class Watcher(TrainerCallback):
     def tell_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
         """Memory ran out and the run goes on more frugally: say so, and note it beside what the plan chose."""
         step, batch = self.tally.step + 1, self.recipe.train.effective_batch
-        asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was asked for)"
+        asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was requested)"
         how = _how(before, now, batch)
         self.warn(f"Step {step:,}: memory ran out{asked}; the step is repeated, {how}. The result stays the same.")
         change = {"step": step, **now.as_json(batch), "because": "memory ran out"}

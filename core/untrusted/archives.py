@@ -115,7 +115,7 @@ def check_zip(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Archive
 def check_amount(members: list[zipfile.ZipInfo], packed_bytes: int, limits: ArchiveLimits) -> None:
     """Raise ArchiveError where a zip of `packed_bytes` holds too many entries, or unpacks too far."""
     if len(members) > limits.entries:
-        raise ArchiveError(f"The zip holds {len(members):,} files; at most {limits.entries:,} are possible.")
+        raise ArchiveError(f"The zip contains {len(members):,} files; at most {limits.entries:,} are allowed.")
     for member in members:
         _check_ratio(member.filename, member.file_size, member.compress_size, limits)
     # Entries may share their packed bytes: so all together are held against the whole file too.
@@ -129,7 +129,7 @@ def _tar_files(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry
         total = 0
         for number, member in enumerate(packed, start=1):
             if number > limits.entries:
-                raise ArchiveError(f"The tar holds more than {limits.entries:,} files, which is too many.")
+                raise ArchiveError(f"The tar contains more than {limits.entries:,} files, which is too many.")
             _check_name(member.name.removeprefix("./").removesuffix("/") or "here", limits)
             if member.isdir():
                 continue
@@ -228,7 +228,7 @@ def _check_size(unpacked: int, limits: ArchiveLimits) -> None:
 
 
 def _refused(name: str, why: str) -> ArchiveError:
-    return ArchiveError(f"The archive holds {re.sub(r'[^ -~]', '?', name)[:80]!r}, {why}. {_NOT_UNPACKED}")
+    return ArchiveError(f"The archive contains {re.sub(r'[^ -~]', '?', name)[:80]!r}, {why}. {_NOT_UNPACKED}")
 
 
 def _kind(path: Path) -> str:

@@ -173,7 +173,7 @@ def damaged_file(folder: Path) -> str | None:
             elif file.suffix == ".json":
                 json.loads(file.read_bytes())
         except (SafetensorError, ValueError, RecursionError, OSError):
-            return f"{file.name} is damaged or not downloaded whole"
+            return f"{file.name} is damaged or incomplete"
     return None
 
 

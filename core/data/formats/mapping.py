@@ -46,12 +46,12 @@ def _turns(mapping: MappingSettings) -> DatasetLayout:
     keys = (mapping.role or "role", mapping.content or "content") if mapping.role or mapping.content else None
 
     def sign(row: Row) -> str | None:
-        return f"`{column}` holds a list" if as_turns(row.get(column)) else None
+        return f"`{column}` contains a list" if as_turns(row.get(column)) else None
 
     def read(row: Row, reading: Reading) -> None:
         turns = as_turns(row.get(column))
         if not turns:
-            raise Unusable(f"its {column!r} is no list of turns")
+            raise Unusable(f"its {column!r} is not a list of turns")
         read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 
@@ -76,7 +76,7 @@ def _text(mapping: MappingSettings) -> DatasetLayout:
     column = plain_name(mapping.text or "")
 
     def sign(row: Row) -> str | None:
-        return f"`{column}` holds text" if isinstance(row.get(column), str) else None
+        return f"`{column}` contains text" if isinstance(row.get(column), str) else None
 
     def read(row: Row, reading: Reading) -> None:
         text = row.get(column)

@@ -36,7 +36,7 @@ def valid_messages(reading: Reading, system: System, join: bool = False) -> list
             reading.notes.add("turns-joined")
     last = _weigh(messages, reading)
     if not any(_asks(message) for message in messages[:last]):
-        raise Unusable("it has no question before the reply")
+        raise Unusable("it has no prompt before the reply")
     kept = messages[: last + 1]
     if len(kept) < len(messages):
         reading.notes.add("after-last-reply")

@@ -123,10 +123,10 @@ def explain(text: str, error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Extra data"):
         return "there is more after the end of the row; put each row on its own line"
     if error.msg.startswith("Expecting property name"):
-        return "a name in double quotes should stand here"
+        return "a name in double quotes is expected here"
     if error.msg.startswith("Expecting ':'"):
-        return "a colon should stand here, between a name and its value"
-    return f"a value should stand here, not {_shown(here)}" if here.strip() else "a value is missing here"
+        return "a colon is expected here, between a name and its value"
+    return f"a value is expected here, not {_shown(here)}" if here.strip() else "a value is missing here"
 
 
 def _shown(text: str) -> str:

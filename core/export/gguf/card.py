@@ -31,8 +31,9 @@ def adapter_card(subject: ExportSource, kind: str) -> ModelCard:
     name = gguf_name(subject, "adapter")
     return ModelCard(
         "a GGUF adapter for llama.cpp",
-        f"A LoRA adapter for a GGUF of `{subject.base_name}`, which is not in it. Trained with Nibble over the base in "
-        f"{subject.recipe.quantization.bits} bits; over a GGUF in other bits answers can differ a little.",
+        f"A LoRA adapter for a GGUF of `{subject.base_name}`, which is not in it. Trained with Nibble on the base "
+        f"model in {subject.recipe.quantization.bits} bits; with a GGUF in other precision, replies can differ "
+        f"slightly.",
         f"```\nllama-cli -m BASE.gguf --lora {name} -cnv\nllama-server -m BASE.gguf --lora {name}\n```",
         "gguf",
         (*_TAGS, "lora"),

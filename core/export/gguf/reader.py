@@ -42,7 +42,7 @@ def load_gguf(path: Path, base: FoundModel, here: Device) -> Any:
         for name, parameter in model.named_parameters():
             tensor = held.get(layout.name(name))
             if tensor is None:
-                raise Broken(f"The GGUF holds no {name}. The export was deleted.")
+                raise Broken(f"The GGUF contains no {name}. The export was deleted.")
             values = _values(tensor).reshape(parameter.shape)
             parameter.copy_(layout.as_before(name, values))
     if FACTORS in held:

@@ -17,7 +17,7 @@ from core.export.proof.readers.reader import CannotRender, Reader
 from core.export.proof.reference import Reference
 
 PROMPTS, WHOLE = "prompts as text", "whole conversations as trained"
-GOES_ON, TOKENS = "training goes on from the prompt", "token ids"
+GOES_ON, TOKENS = "training continues from the prompt", "token ids"
 # Programs that may take less than the chat does: what they refuse is seen where it is asked, and is told here. One turn
 # they have to take, and of what they take each text and token must be the chat's.
 TAKE_LESS = ("llama.cpp", "Ollama")

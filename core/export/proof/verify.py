@@ -25,7 +25,11 @@ Say = Callable[[str, float | None], None]
 def against(subject: ExportSource, onto: Onto) -> str:
     """What an export is held against, in words."""
     bits = subject.recipe.quantization.bits
-    return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
+    return (
+        f"the chat, with the base model in {bits} bits"
+        if onto == "dequantised"
+        else "base model and adapter in 16 bits"
+    )
 
 
 def job(
@@ -114,8 +118,9 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
         parted = said.pop("parted")
         if parted and strict:
             raise Broken(
-                f"Of {said['prompts']} prompts {who} answers {said['equal']} as {held_against} does, and the rest "
-                f"differently, so the export was rejected."
+                f"Of {said['prompts']} prompts, {who} replies to {said['equal']} as {held_against} does, and to the "
+                f"rest differently"
+                f", so the export was rejected."
                 " The export was deleted. Please report it."
             )
 

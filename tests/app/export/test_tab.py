@@ -118,14 +118,14 @@ def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(cont
     checks = [
         {"name": "prompts as text", "by": "<b>peft</b>", "of": 60, "equal": 60, "because": ""},
         {
-            "name": "greedy answers",
+            "name": "greedy replies",
             "by": "transformers",
             "of": 20,
             "equal": 19,
             "because": "1 parts by a hair",
             "ties": 1,
         },
-        {"name": "training goes on from the prompt", "by": "transformers", "of": 9, "equal": 4, "because": "row 3"},
+        {"name": "training continues from the prompt", "by": "transformers", "of": 9, "equal": 4, "because": "row 3"},
     ]
     result = {"dir": str(tmp_path), "files": ["README.md"], "bytes": 5}
     result["verified"] = {"prompts": 20, "equal": 19, "ties": 1, "checks": checks}

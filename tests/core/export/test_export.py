@@ -190,7 +190,7 @@ def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_
 ) -> None:
     told = export(workspace, run, ExportOptions("merged", tmp_path / "merged", onto="original"), _nothing)
     verified = told["verified"]
-    assert verified["against"] == "base and adapter in 16 bits"
+    assert verified["against"] == "base model and adapter in 16 bits"
     assert verified["equal"] + verified["ties"] == verified["prompts"]
     assert verified["chat"]["largest_logit_difference"] > 10 * verified["largest_logit_difference"]
     config = json.loads((tmp_path / "merged" / "config.json").read_text("utf-8"))

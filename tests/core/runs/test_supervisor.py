@@ -89,7 +89,7 @@ def test_the_next_one_starts_although_the_last_failed_or_was_killed(workspace: W
 
     _until(at_last)
     assert [run.status().state for run in (fails, dies, finishes)] == ["failed", "interrupted", "finished"]
-    assert fails.status().message == "It was meant to fail."
+    assert fails.status().message == "It was intended to fail."
 
 
 def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(workspace: Workspace) -> None:

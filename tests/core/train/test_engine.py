@@ -197,7 +197,7 @@ def test_memory_that_runs_out_in_mid_run_makes_the_micro_batch_smaller(workspace
     ]  # fmt: skip
     said = [event["message"] for event in _lines(run, "events.jsonl") if event["kind"] == "warning"]
     assert said[0] == (
-        "Step 4: memory ran out (64.00 GiB more was asked for); the step is done again, now with 2 at once, 2 times "
+        "Step 4: memory ran out (64.00 GiB more was requested); the step is done again, now with 2 at once, 2 times "
         "a step, instead of 4. The result stays the same."
     )
     assert [row["step"] for row in _lines(run, "metrics.jsonl") if row.get("loss")] == [1, 2, 3, 4, 5, 6]

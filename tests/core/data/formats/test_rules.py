@@ -36,8 +36,8 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
     [
         ([], "it holds no list of messages"),
         ([ASK], "it has no reply to learn from"),
-        ([REPLY], "it has no question before the reply"),
-        ([{"role": "user", "content": " "}, REPLY], "it has no question before the reply"),
+        ([REPLY], "it has no prompt before the reply"),
+        ([{"role": "user", "content": " "}, REPLY], "it has no prompt before the reply"),
         ([ASK, EMPTY], "its reply is empty"),
         ([ASK, said(None)], "its reply is empty"),
         ([ASK, said(math.nan)], "its reply is empty"),
@@ -100,7 +100,7 @@ def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(turns: list[Any], 
         ({"prompt": ["a"]}, "a turn is not an object"),
         ({"completion": {"a": 1}}, "its 'completion' is an object, not text"),
         ({"completion": None}, "its reply is empty"),
-        ({"prompt": "", "completion": "x"}, "it has no question before the reply"),
+        ({"prompt": "", "completion": "x"}, "it has no prompt before the reply"),
     ],
 )
 def test_a_pair_that_cannot_be_used_is_dropped_with_its_reason(extra: dict[str, Any], reason: str) -> None:
