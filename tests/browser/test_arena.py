@@ -74,11 +74,11 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     best = page.locator("tr[data-model]").first
     expect(best).to_contain_text(str(VOTES))
     expect(best).to_have_attribute("data-model", PIRATE)
-    expect(page.locator(".nb-board")).to_contain_text("has no upper limit yet")
+    expect(page.locator(".nb-board")).to_contain_text("has no upper bound yet")
 
     # Every pair is voted on; nothing of the answers was run; the votes are there.
     page.get_by_role("button", name="Next pair").click()
-    expect(page.locator(".nb-arena .nb-error")).to_contain_text("No prepared answers wait for a vote")
+    expect(page.locator(".nb-arena .nb-error")).to_contain_text("no prepared replies left to vote on")
     assert page.title() == "Nibble"
     votes = VoteBook(app.workspace).refresh()
     assert [vote.judge for vote in votes] == ["person"] * VOTES
@@ -94,7 +94,7 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     page.locator(".nb-arena input[type=file]").set_input_files(file)
     expect(page.locator(".nb-arena")).to_contain_text("1 votes read, 1 rows skipped.")
     expect(best).to_contain_text(str(VOTES + 1))
-    expect(page.locator(".nb-board")).not_to_contain_text("has no upper limit yet")
+    expect(page.locator(".nb-board")).not_to_contain_text("has no upper bound yet")
 
     page.reload()
     page.get_by_role("tab", name="Arena").click()
@@ -132,15 +132,15 @@ def test_a_run_meets_its_base_and_answers_are_prepared(browser: Browser, trained
     expect(page.locator("tr[data-model]")).to_have_count(2)
 
     # Answers in advance: stopped, gone on with, voted on.
-    page.get_by_role("button", name="Prepare answers now").click()
+    page.get_by_role("button", name="Prepare replies and vote later").click()
     page.get_by_label("Prompt set", exact=True).click()
     page.get_by_role("option", name="Small talk").click()
     page.get_by_role("button", name="Prepare replies", exact=True).click()
-    expect(page.locator(".nb-arena")).to_contain_text("of 16 answers are there", timeout=PATIENCE)
+    expect(page.locator(".nb-arena")).to_contain_text("of 16 replies are ready", timeout=PATIENCE)
     page.get_by_role("button", name="Stop preparing").click()
     expect(page.get_by_role("button", name="Stop preparing")).to_be_hidden(timeout=PATIENCE)
     page.get_by_role("button", name="Prepare replies", exact=True).click()
-    expect(page.locator(".nb-arena")).to_contain_text("16 of 16 answers are there. Done.", timeout=PATIENCE)
+    expect(page.locator(".nb-arena")).to_contain_text("16 of 16 replies are ready. Done.", timeout=PATIENCE)
     page.get_by_label("Prompts", exact=True).click()
     page.get_by_role("option", name="Prepared replies").click()
     expect(page.locator(".nb-arena")).to_contain_text("8 prepared pairs wait for your vote")

@@ -75,7 +75,7 @@ def test_the_title_and_a_notification_tell_of_a_run(app: App, visitor: BrowserCo
     ]
     page.reload()
     expect(page).to_have_title("Failed · Pirate <b> · Nibble")
-    assert page.evaluate("window.told") == [], "it has been told"
+    assert page.evaluate("window.told") == [], "the test was delivered"
 
 
 def test_a_run_that_another_follows_is_told_too(app: App, visitor: BrowserContext) -> None:

@@ -72,7 +72,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
 
     # It is watched to its proof, and found again by a page that is opened anew.
     page.get_by_role("button", name="Export", exact=True).click()
-    expect(page.get_by_text("Proving it: loading it afresh")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Verifying the export")).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".nb-exported")).to_contain_text("replies equal", timeout=PATIENCE)
     page.reload()
     page.get_by_role("tab", name="Export").click()

@@ -125,7 +125,7 @@ def _delete(page: Page, app: App, foot: Locator) -> None:
     run = _named(app, "Tame")
     opened = page.locator(".nb-opened")
     opened.get_by_role("button", name="Delete…").click()
-    expect(opened.locator(".nb-sure")).to_contain_text("Delete “Tame” for good? It frees")
+    expect(opened.locator(".nb-sure")).to_contain_text("Delete “Tame” for good? This frees")
     opened.get_by_role("button", name="Cancel").click()
     expect(opened.locator(".nb-sure")).to_be_hidden()
     opened.get_by_role("button", name="Delete…").click()

@@ -14,7 +14,7 @@ from core.sizes import GIB, parse_size
         ("lora.rank", -8, "allowed: 1 to 512"),
         ("lora.alpha", 0, "allowed: above 0 to 4,096"),
         ("train.beta2", 1.0, "allowed: above 0 and below 1"),
-        ("data", 3, "allowed: settings of its own"),
+        ("data", 3, "allowed: nested settings"),
         ("name", "x" * 81, "name: "),
         (7, "x", "7: there is no such setting"),
         ("lora.rank", "many", "lora.rank: 'many'"),
@@ -50,11 +50,14 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(key: str | int, value:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"lora.dora": True, "lora.init": "pissa"}, "it cannot go with lora.init pissa."),
-        ({"lora.dora": True, "lora.init": "loftq"}, "it cannot go with lora.init loftq."),
+        ({"lora.dora": True, "lora.init": "pissa"}, "it cannot be combined with lora.init pissa."),
+        ({"lora.dora": True, "lora.init": "loftq"}, "it cannot be combined with lora.init loftq."),
         ({"lora.dora": True, "quantization.bits": 8}, "lora.dora needs the base in 4 or 16 bits"),
-        ({"lora.init": "loftq", "quantization.bits": 16}, "mends what 4 bits lose, but quantization.bits is 16"),
-        ({"lora.init": "pissa", "train.weight_decay": 0.1}, "set train.weight_decay to 0"),
+        (
+            {"lora.init": "loftq", "quantization.bits": 16},
+            "corrects 4-bit quantisation error, but quantization.bits is 16",
+        ),
+        ({"lora.init": "pissa", "train.weight_decay": 0.1}, "needs train.weight_decay 0"),
         ({"quantization.type": "fp4", "quantization.bits": 8}, "fp4 is a 4-bit format, but quantization.bits is 8"),
         ({"lora.targets": ["head"], "lora.extra_modules": ["head"]}, "head is in lora.targets and in lora.extra_mod"),
     ],

@@ -52,7 +52,7 @@ def _goes_on(place: Place, run: Run, undisturbed: Run) -> None:
     if run.status().state == "finished":
         pass
     elif last_checkpoint(run) is None:
-        with pytest.raises(RunError, match="cannot be resumed: it holds no whole checkpoint. Start it again from"):
+        with pytest.raises(RunError, match="cannot be resumed: it has no complete checkpoint. Start it again from"):
             place.resume(run)
         return
     else:

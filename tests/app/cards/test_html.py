@@ -102,7 +102,7 @@ def test_a_card_that_is_not_nvidias_says_so() -> None:
 def test_a_machine_without_a_card_is_told_so_and_shown_an_example() -> None:
     shown, is_same = cards_tab.first_card(CPU)
     assert (shown.name, is_same) == ("rtx-3060-12gb", False)
-    assert "no graphics card that Nibble can use" in cards_html.machine(CPU, shown, is_same)
+    assert "found no usable GPU" in cards_html.machine(CPU, shown, is_same)
 
 
 def test_the_machines_own_card_is_chosen() -> None:

@@ -132,7 +132,7 @@ def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(cont
     html = export_html.state(_job(context, tmp_path, result=result), context.shared_files)
     assert "<b>Prompts as text</b><span>60 of 60 equal, by &lt;b&gt;peft&lt;/b&gt;.</span>" in html
     assert html.count('<li class="nb-good">') == 2, "an answer that parts where the model wavers is no fault"
-    assert '<li class="nb-bad"><i>!</i><div><b>Training goes on from the prompt</b><span>4 of 9 equal' in html
+    assert '<li class="nb-bad"><i>!</i><div><b>Training continues from the prompt</b><span>4 of 9 equal' in html
     assert "Exported; check the proof" in html
 
 
@@ -163,7 +163,7 @@ def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
 
 def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
-    _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
+    _job(context, tmp_path, state="stopped", message="Stopped. Nothing was kept.")
     assert tab.tick(seen)[tab.layout.said] == ""
     assert tab.layout.said not in tab.tick(seen)
 

@@ -52,7 +52,7 @@ def test_the_best_of_the_runs_that_were_measured_alike_has_a_star_and_says_why(w
     worse, better = _run(workspace, "worse", 0.9), _run(workspace, "better", 0.4)
     rows = RunsTable(workspace).page(TableView(), "").rows
     assert "★" in rows[better.id] and "<b>0.400</b>" in rows[better.id]
-    assert "The lowest evaluation loss among comparable runs" in rows[better.id]
+    assert "Lowest evaluation loss among runs with the same base model" in rows[better.id]
     assert "★" not in rows[worse.id]
 
 

@@ -35,7 +35,7 @@ def _does_not_fit(**changes: Any) -> dict[str, Any]:
 
 def test_what_fits_says_so_with_units_and_time() -> None:
     html = plan_html.plan(memory_plan(), MOST)
-    assert "It fits: 6.00 GiB at its peak, 2.00 GiB of the budget stay free." in html
+    assert "It fits: 6.00 GiB at peak, 2.00 GiB of the budget stays free." in html
     assert ">Fits<" in html and "planning" not in html
     assert "about 4 min" in html and "120 steps of 2.1 s" in html
     assert 'aria-label="6.00 GiB needed of a budget of 8.00 GiB"' in html

@@ -57,7 +57,7 @@ def test_a_huge_name_is_one_row_not_read(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"", "empty"),
-        (HEAD.encode(), "holds no rows. It should hold one vote a row"),
+        (HEAD.encode(), "contains no rows. It should have one vote per row"),
         (b"model_a,winner\na,tie\n", "no column 'model_b'"),
         (b"model_a,model_b,winner\na,b,draw\n", "contains no readable votes. Row 1: the winner is 'draw'"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "is really an image"),

@@ -83,7 +83,7 @@ def test_a_folder_without_safe_weights_is_refused(tmp_path, files: tuple[str, ..
     [
         ({}, "names no model_type"),
         ([1], "holds no settings"),
-        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "is quantised already"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "is already quantised"),
     ],
 )
 def test_a_config_that_cannot_be_trained_is_refused(tmp_path, config: object, said: str) -> None:

@@ -93,7 +93,7 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
     told = json.loads(captured.out)
     assert told["dir"] == str(out) and told["bytes"] == sum(file.stat().st_size for file in out.iterdir())
     assert told["verified"]["prompts"] > 0 and told["verified"]["equal"] == told["verified"]["prompts"]
-    assert told["verified"]["against"] == "the chat, over the base in 4 bits"
+    assert told["verified"]["against"] == "the chat, with the base model in 4 bits"
     names = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "curves.svg",
         "generation_config.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
@@ -208,7 +208,7 @@ def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_o
     ]
     assert told["equal"] == told["prompts"] and told["largest_logit_difference"] < 0.1
     last = told["prompts"]
-    assert any(line.startswith("Laying conversations out in transformers: 3 of ") for line, _ in said)
+    assert any(line.startswith("Rendering conversations in transformers: 3 of ") for line, _ in said)
     assert (f"Letting the chat answer: {last} of {last} prompts", 1.0) in said
     assert (f"Letting the export answer: 1 of {last} prompts", 1 / last) in said
     assert [check["by"] for check in told["checks"]] == ["transformers"] * 7 + ["safetensors"]
@@ -225,7 +225,7 @@ def test_an_export_that_answers_otherwise_is_not_handed_over(
 
     write = pipeline.write_adapter
     monkeypatch.setattr(pipeline, "write_adapter", other)
-    with pytest.raises(Broken, match="not the others, so it is not handed over"):
+    with pytest.raises(Broken, match="to the rest differently, so the export was rejected"):
         export(workspace, run, ExportOptions("adapter", tmp_path / "adapter"), _nothing)
     assert _names(tmp_path) == []
 

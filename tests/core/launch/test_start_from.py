@@ -88,9 +88,9 @@ def test_what_a_recipe_leaves_open_is_taken_from_the_adapter(tiny: Path, workspa
         ({"lora.scaling": "rank_stabilised"}, "lora.scaling: rank_stabilised"),
         ({"lora.targets": "all-linear"}, "lora.targets: all-linear is not possible: the adapter theirs has q_proj, v_"),
         ({"lora.extra_modules": ["head"]}, "lora.extra_modules: head is not possible: the adapter theirs has none"),
-        ({"model": "starter"}, "model: 'starter' is not possible: the adapter theirs was trained over"),
-        ({"lora.init": "pissa"}, "lora.init pissa is what a fresh adapter begins with"),
-        ({"lora.start_from": "adapter:../theirs"}, "allowed: adapter:<name of one that was brought in>"),
+        ({"model": "starter"}, "model: 'starter' is not possible: the adapter theirs was trained on"),
+        ({"lora.init": "pissa"}, "lora.init pissa applies to a new adapter"),
+        ({"lora.start_from": "adapter:../theirs"}, "allowed: adapter:<name of an imported adapter>"),
         ({"lora.start_from": "base:starter"}, "allowed: adapter:"),
         ({"lora.start_from": "run:nowhere"}, "There are no runs yet"),
     ],
@@ -106,7 +106,7 @@ def test_what_contradicts_the_adapter_is_refused(
 @pytest.mark.parametrize(
     ("config", "weights", "said"),
     [
-        ({"rank_pattern": {"q_proj": 2}}, {}, "has rank_pattern, which none that is brought in can"),
+        ({"rank_pattern": {"q_proj": 2}}, {}, "has rank_pattern, which is not supported for imported adapters"),
         ({"init_lora_weights": "pissa_niter_4"}, {}, "changes its base model"),
         ({"bias": "all"}, {}, "is not plain LoRA"),
         ({"r": "6"}, {}, "is damaged: its adapter_config.json"),

@@ -131,7 +131,7 @@ def test_a_name_goes_with_its_message() -> None:
     [
         ({"role": "user", "content": None}, "messages[0].content", "must be text"),
         ({"role": "user"}, "messages[0].content", "must be text"),
-        ({"role": "tool", "content": "4", "tool_call_id": "1"}, "messages[0].role", "as tools are not"),
+        ({"role": "tool", "content": "4", "tool_call_id": "1"}, "messages[0].role", "tools are not supported"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
             "messages[0].tool_calls",
@@ -139,7 +139,7 @@ def test_a_name_goes_with_its_message() -> None:
         ),
         ({"role": "assistant", "content": "a", "prefix": True}, "messages[0].prefix", "not supported"),
         ({"role": "judge", "content": "a"}, "messages[0].role", "system, developer, user, assistant"),
-        ({"role": ["user"], "content": "a"}, "messages[0].role", "no role that is known"),
+        ({"role": ["user"], "content": "a"}, "messages[0].role", "no supported role"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0]", "Only text"),
         ({"role": "user", "content": "a", "name": 5}, "messages[0].name", "must be text"),
         ("hello", "messages[0].role", "no role"),

@@ -53,10 +53,10 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
         ([{"content": "Hi"}, REPLY], "a turn has no 'role'"),
         ([ASK, said("cut \ud83d")], "it contains half a character, such as an emoji cut in two"),
         ([ASK, said("x", name="\ud83d")], "it contains half a character, such as an emoji cut in two"),
-        ([{"role": "user", "content": [{"type": "image"}]}, REPLY], "it holds an image; Nibble trains on text alone"),
+        ([{"role": "user", "content": [{"type": "image"}]}, REPLY], "it contains an image; Nibble trains on text only"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}, REPLY], "it holds audio; Nibble trains on text"),
-        ([{"role": "user", "content": [{"type": "video_url"}]}, REPLY], "it holds a video; Nibble trains on text"),
-        ([{"role": "user", "content": [{"type": "input_file"}]}, REPLY], "it holds a file; Nibble trains on text"),
+        ([{"role": "user", "content": [{"type": "video_url"}]}, REPLY], "it contains a video; Nibble trains on text"),
+        ([{"role": "user", "content": [{"type": "input_file"}]}, REPLY], "it contains a file; Nibble trains on text"),
         ([ASK, said("", tool_calls=["x"])], "a tool call is not an object"),
         ([ASK, said("", tool_calls=[{"function": {"arguments": {}}}])], "a tool call has no name"),
         ([ASK, said("", tool_calls=[{"name": "f", "arguments": "{"}])], "the arguments of a tool call cannot be read"),
@@ -85,10 +85,10 @@ def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(turns: list[Any], 
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        ({"images": ["a.png"]}, "it holds an image; Nibble trains on text alone"),
-        ({"image": {"bytes": "…", "path": None}}, "it holds an image"),
+        ({"images": ["a.png"]}, "it contains an image; Nibble trains on text only"),
+        ({"image": {"bytes": "…", "path": None}}, "it contains an image"),
         ({"audio": "a.wav"}, "it holds audio"),
-        ({"videos": ["a.mp4"]}, "it holds a video"),
+        ({"videos": ["a.mp4"]}, "it contains a video"),
         ({"tools": "not json"}, "its 'tools' cannot be read as JSON"),
         ({"tools": [1]}, "its 'tools' are not descriptions of functions"),
         ({"functions": [{"parameters": {}}]}, "a description in its 'functions' has no name"),
@@ -267,4 +267,4 @@ def test_a_finding_lists_a_thousand_rows_and_counts_on() -> None:
     found = converted([{"messages": [ASK, REPLY, ASK]}] * 1500)
     finding = found.findings[0]
     assert (finding.code, finding.count, len(finding.rows)) == ("after-last-reply", 1500, 1000)
-    assert finding.message.startswith("1,500 rows go on")
+    assert finding.message.startswith("1,500 rows continue")

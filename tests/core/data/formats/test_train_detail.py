@@ -39,7 +39,7 @@ def trained(tokenizer: Any, messages: list[dict[str, Any]], **settings: Any) -> 
     return str(tokenizer.decode([i for i, counts in zip(rendered.ids, rendered.trained, strict=True) if counts]))
 
 
-@pytest.mark.parametrize("template", [BY_MARKS, BY_PREFIXES], ids=["by marks", "by prefixes"])
+@pytest.mark.parametrize("template", [BY_MARKS, BY_PREFIXES], ids=["speaker markers", "by prefixes"])
 @pytest.mark.parametrize(
     ("train_on", "counts"),
     [

@@ -95,7 +95,9 @@ BROKEN_JSON = [
     Odd("deep.json", "an array 100,000 levels deep", "[" * 100_000, ("nested too deeply",)),
     Odd("levels.json", "an array 500 levels deep, closed", "[" + DEEP + "]", ("nested too deeply",)),
     Odd("digits.json", "a number of 5,000 digits", "[" + "1" * 5000 + "]", ("thousands of digits",)),
-    Odd("two.json", "two arrays one after another", '[{"a": 1}]\n[{"a": 2}]', ("line 2", "more follows")),
+    Odd(
+        "two.json", "two arrays one after another", '[{"a": 1}]\n[{"a": 2}]', ("line 2", "there is more after the end")
+    ),
     Odd("number.json", "a single number", "42", ("a number, not rows",)),
     Odd("text.json", "a single text", '"hello"', ("text, not rows",)),
     Odd(
@@ -180,7 +182,7 @@ JSON_LINES = [
         unreadable=1,
     ),
     Odd("pairs.jsonl", "two rows on one line", LINES + '{"prompt": "a"} {"prompt": "b"}\n', rows=4, unreadable=1),
-    Odd("commas.jsonl", "commas between the lines", LINES.replace("}\n", "},\n"), ("line 1", "take it out")),
+    Odd("commas.jsonl", "commas between the lines", LINES.replace("}\n", "},\n"), ("line 1", "remove it")),
     Odd("gaps.jsonl", "blank lines between rows", LINES.replace("\n", "\n\n  \n"), rows=3),
     Odd("dos.jsonl", "lines that end as on Windows", LINES.replace("\n", "\r\n"), rows=3),
     Odd("mac.jsonl", "lines that end as on old Macs", LINES.replace("\n", "\r"), rows=3),
@@ -342,11 +344,11 @@ PACKED = [
         ("times its size",),
     ),
     Odd("nested.zip", "a .zip within a .zip", zip_of({"a.zip": zip_of({"a.jsonl": LINES})}), ("Unpack it first",)),
-    Odd("cut.zip", "a .zip that is cut off", zip_of({"a.jsonl": LINES * 9})[:-40], ("no whole .zip",)),
+    Odd("cut.zip", "a .zip that is cut off", zip_of({"a.jsonl": LINES * 9})[:-40], ("not a complete .zip",)),
     Odd("bad.zip", "a .zip whose sum is wrong", damaged(zip_of({"a.jsonl": LINES * 9}), 60), ("damaged",)),
     Odd("useless.zip", "a .zip of pictures", zip_of({"a.png": b"\x89PNG\r\n\x1a\n"}), ("image",)),
     Odd("hollow.zip", "a .zip of nothing", zip_of({}), ("no data files",)),
-    Odd("false.zip", "no .zip behind its suffix", LINES, ("no whole .zip",)),
+    Odd("false.zip", "no .zip behind its suffix", LINES, ("not a complete .zip",)),
     Odd("tricks.zip", "a .zip with a path that leads out", zip_of({"../../evil.jsonl": LINES}), rows=3),
     Odd("columns.zip", "a .zip of a Parquet file", zip_of({"a.parquet": parquet_of(COLUMNS)}), rows=3),
     Odd(
@@ -373,19 +375,19 @@ COLUMNS = [
         parquet_of({name: [value.encode() for value in values] for name, values in COLUMNS.items()}),
         rows=3,
     ),
-    Odd("cut.parquet", "a Parquet file that is cut off", parquet_of(COLUMNS)[:-20], ("no whole Parquet file",)),
+    Odd("cut.parquet", "a Parquet file that is cut off", parquet_of(COLUMNS)[:-20], ("not a complete Parquet file",)),
     Odd(
         "bad.parquet",
         "a Parquet file with damage inside",
         b"PAR1" + os.urandom(200) + b"PAR1",
-        ("no whole Parquet file",),
+        ("not a complete Parquet file",),
     ),
     Odd("false.parquet", "lines named .parquet", LINES, ("is not a Parquet file",)),
     Odd("disguised.csv", "a Parquet file named .csv", parquet_of(COLUMNS), rows=3),
     Odd("good.arrow", "an Arrow file", arrow_of(stream=False), rows=3),
     Odd("stream.arrow", "an Arrow stream", arrow_of(stream=True), rows=3),
     Odd("good.feather", "Feather", arrow_of(stream=False), rows=3),
-    Odd("cut.arrow", "an Arrow file that is cut off", arrow_of(stream=False)[:-60], ("no whole Arrow file",)),
+    Odd("cut.arrow", "an Arrow file that is cut off", arrow_of(stream=False)[:-60], ("not a complete Arrow file",)),
     Odd("old.feather", "Feather's first version", b"FEA1" + bytes(40) + b"FEA1", ("first version",)),
 ]
 
@@ -417,7 +419,7 @@ NO_DATASETS = [
     Odd("base.db", "a database", b"SQLite format 3\0", ("database",)),
     Odd("program.csv", "a program named .csv", b"\x7fELF\x02\x01\x01" + bytes(60), ("really a program",)),
     Odd("script.py", "a script", "print(1)\n", ("a program",)),
-    Odd("unnamed", "a file without a suffix", LINES, ("not a kind of file",)),
+    Odd("unnamed", "a file without a suffix", LINES, ("not a supported file type",)),
     Odd("zeros.jsonl", "nothing but zero bytes", bytes(5000), ("zeros.jsonl",)),
     Odd("binary.json", "bytes that are no text", b"\x00\x01\x02PK\x03\x04", ("not a text file",)),
 ]
