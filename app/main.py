@@ -90,7 +90,7 @@ def serve(
     `allowed` are folders that may be used also where others reach the app. Returns the exit status.
     Raises NibbleError: port taken, a login misspelt, a folder that is none.
     """
-    name, password = _login(auth, listen or share)
+    name, password = name_and_password(auth, listen or share)
     reach = Reach.of(workspace, listen or share, allowed)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -110,7 +110,7 @@ def serve(
         server = launch(workspace, serving)
         instance.announce(serving.url)
     print(f"Nibble is ready: {serving.url}", flush=True)
-    _tell_others(names, share, "" if auth else password)
+    tell_others(names, share, "" if auth else password)
     if browser or window:
         show(serving.url, window)
     while not ended.wait(0.5):  # without a limit Windows would let no Ctrl+C through
@@ -121,7 +121,7 @@ def serve(
     return 0
 
 
-def _login(auth: str | None, others: bool) -> tuple[str, str]:
+def name_and_password(auth: str | None, others: bool) -> tuple[str, str]:
     """Name and password: those of --auth, else made up where others reach the app, else none ('')."""
     if auth is None:
         return NAME, generated_password() if others else ""
@@ -131,7 +131,7 @@ def _login(auth: str | None, others: bool) -> tuple[str, str]:
     return user, password
 
 
-def _tell_others(names: Names, share: bool, generated: str) -> None:
+def tell_others(names: Names, share: bool, generated: str) -> None:
     """What the person needs to let others in. A password that was made up is said here and nowhere else."""
     if names.listen and (address := lan_address()):
         print(f"On your network:  http://{address}:{names.port}/", flush=True)

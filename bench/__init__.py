@@ -1,1 +1,1 @@
-"""Benchmarks: each `main(seed)` measures a reference and ours in the same run and says whether the bar holds."""
+"""Benchmarks. Each `main(seed)` measures Nibble and a reference in the same run and says whether the bar holds."""

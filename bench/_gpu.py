@@ -1,4 +1,4 @@
-"""What the GPU's benchmarks share: whether there is a GPU, a second process that holds the rest of it, and rows."""
+"""Shared by the GPU benchmarks: whether there is a GPU, a second process that fills the rest of it, and rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from core.system.hardware import claim_card, device, device_used_bytes
 from core.system.process import as_process
 
 Row = dict[str, Any]
-# A card at rest: a driver's own use goes up and down by so much.
+# On an idle card, the driver's own use varies by this much.
 NEAR_BYTES = 64 * 2**20
 
 
 def has_gpu(what: str) -> bool:
-    """Whether there is an NVIDIA GPU; says on standard error that `what` is skipped where there is none."""
+    """Whether there is an NVIDIA GPU. If not, say on standard error that `what` is skipped."""
     if device().kind == "cuda":
         return True
     print(f"No NVIDIA GPU here: {what} is skipped.", file=sys.stderr)
@@ -27,7 +27,7 @@ def has_gpu(what: str) -> bool:
 
 
 def measure_constants() -> None:
-    """Measure what a process takes beside its tensors, as `doctor` does: plans go by it."""
+    """Measure what a process takes beside its tensors, as `doctor` does. Plans use the result."""
     subprocess.run(**as_process("core.memory.measured_overhead"), stdout=subprocess.DEVNULL, check=False)
 
 
@@ -37,14 +37,14 @@ def config_of(model: str) -> dict[str, Any]:
 
 
 def row(name: str, value: float, unit: str, reference: float | None, bar: float | None, holds: bool | None) -> Row:
-    """A figure as `bench NAME --json` prints it."""
+    """One figure as `bench NAME --json` prints it."""
     reference = None if reference is None else round(reference, 3)
     return {"name": name, "value": round(value, 3), "unit": unit, "reference": reference, "bar": bar, "holds": holds}
 
 
 @contextmanager
 def only(free_bytes: int) -> Iterator[int]:
-    """Let really no more than `free_bytes` of the card be had: another process holds the rest. Gives what is free."""
+    """Leave no more than `free_bytes` of the card: another process holds the rest. Yields what is actually free."""
     holder = subprocess.Popen(
         **as_process("bench._gpu", str(free_bytes)),
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""One training of a random-weight model on this machine's device, in a process of its own: what it took, and how fast.
+"""One training of a random-weight model on this machine's device, in its own process: its memory and its speed.
 
 python -m bench._gpu_run JSON      (a Job; prints an Outcome as JSON on its last line)
 """
@@ -23,8 +23,8 @@ from core.workspace import ROOT
 class Job:
     """A model's transformers config, a recipe's settings, and the conversations' lengths in tokens.
 
-    `budget_bytes` is what the run has to live with; None leaves it all that is free. `reference`: trl's SFTTrainer
-    with its defaults instead of ours.
+    `budget_bytes` is the run's memory budget; None gives it all that is free. `reference` trains with trl's SFTTrainer
+    and its defaults instead of our trainer.
     """
 
     config: dict[str, Any]
@@ -36,9 +36,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Bytes at their highest, predicted and read, real tokens a second after the first step, and the losses a step.
+    """Peak bytes, predicted and read; real tokens per second after the first step; and the loss of each step.
 
-    `tensors` and `reserved` are torch's own figures, `process` NVML's: all that this process takes of the card.
+    `tensors` and `reserved` are torch's figures, `process` is NVML's: everything that this process takes of the card.
     """
 
     predicted: dict[str, int]
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def run_job(job: Job, limit_seconds: float = 540) -> Outcome:
-    """Run `job` in a process of its own. Raises RuntimeError with the process' last line where it fails."""
+    """Run `job` in its own process. Raises RuntimeError with the process' last line if it fails."""
     command = [sys.executable, "-m", "bench._gpu_run", json.dumps(asdict(job))]
     done = subprocess.run(
         command, cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8", timeout=limit_seconds
@@ -64,7 +64,7 @@ def run_job(job: Job, limit_seconds: float = 540) -> Outcome:
 
 
 class Highest:
-    """Reads what this process takes of the device twenty times a second, and remembers the most."""
+    """Reads twenty times a second how much of the device this process takes, and keeps the maximum."""
 
     def __init__(self) -> None:
         self.card = device()
@@ -87,12 +87,12 @@ class Highest:
             self._read()
 
     def _read(self) -> None:
-        """A container hides which process holds what, so the rise of the whole card counts: nobody else is on it."""
+        """A container hides which process holds what, so the rise of the whole card counts; nobody else uses it."""
         self.bytes = max(self.bytes, device_used_bytes(self.card, 0).device - self.before if self.before else 0)
 
 
 def main(job: Job) -> Outcome:
-    """Do the job in this process."""
+    """Run the job in this process."""
     with Highest() as highest:
         import torch
 
@@ -132,7 +132,7 @@ def _sketched(config: dict[str, Any]) -> Any:
 
 
 def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str, Any], dict[str, int], float, Any]:
-    """Nibble's engine as `train` runs it, without the files of a run; with the plan that it would have made."""
+    """Nibble's engine as `train` runs it, with the plan that it would have made, but without a run's files."""
     import tempfile
     from pathlib import Path
 
@@ -162,9 +162,7 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
     way, rows, timer = planned.strategy, _rows(job.lengths), _Timer()
     order = data_order(len(rows), steps, recipe.train.effective_batch, recipe.train.seed)
     with tempfile.TemporaryDirectory() as folder:
-        config = trainer_config(
-            settled, Path(folder), card.kind, dtype, steps, way.micro_batch, way.checkpointing, way.offload
-        )
+        config = trainer_config(settled, Path(folder), card.kind, dtype, steps, way)
         batches = MicroBatches(rows, order, way.micro_batch, packed)
         tokenizer = load_tokenizer(find_model("starter"))
         trainer = NibbleTrainer(model, tokenizer, batches, config, timer.callback(), way.checkpointing)
@@ -176,7 +174,7 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
 
 
 def _problem(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
-    """What the plan is asked: this job on this machine's device within its budget."""
+    """The planning problem: this job on this machine's device within its budget."""
     from dataclasses import replace
 
     from core.memory.budget import Budget
@@ -200,7 +198,7 @@ def _rows(lengths: list[int]) -> list[Any]:
 
 
 class _Timer:
-    """Times the steps after the first, which warms up."""
+    """Times the steps after the first, which is a warm-up."""
 
     def __init__(self) -> None:
         self.began = self.ended = 0.0
@@ -208,7 +206,7 @@ class _Timer:
         self.tokens: Any = lambda: 0
 
     def callback(self) -> Any:
-        """For the trainer."""
+        """The callback to give to the trainer."""
         from transformers import TrainerCallback
 
         timer = self
@@ -223,7 +221,7 @@ class _Timer:
         return Steps()
 
     def tokens_per_second(self) -> float:
-        """Real tokens a second, padding not counted; 0 where there was one step alone."""
+        """Real tokens per second, padding not counted; 0 if there was only one step."""
         seconds = self.ended - self.began
         return (self.to_tokens - self.from_tokens) / seconds if seconds > 0 else 0.0
 
@@ -236,7 +234,7 @@ def _wait_for_device() -> None:
 
 
 def _theirs(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str, Any], dict[str, int], float, Any]:
-    """trl's SFTTrainer with its defaults at the same effective batch; the micro-batch is the recipe's if it has one."""
+    """trl's SFTTrainer with its defaults and the same effective batch; the micro-batch is the recipe's, if given."""
     import tempfile
 
     from datasets import Dataset

@@ -1,4 +1,4 @@
-"""Keeps a benchmark's figures in docs/benchmarks.md, with date, machine and versions: no figure there is typed."""
+"""Writes a benchmark's figures into docs/benchmarks.md, with date, machine and versions: none is typed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "transformers", "bitsandbytes", "peft", "trl", "gradio")
 
 
 def keep(name: str, seed: int, rows: list[dict[str, Any]]) -> None:
-    """Replace the section of benchmark `name` by these rows. What was measured on a GPU has sections of its own."""
+    """Replace the section of benchmark `name` with these rows. GPU measurements have sections of their own."""
     if not rows:
         return
     name = f"{name}, on a GPU" if device().kind == "cuda" else name

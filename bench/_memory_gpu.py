@@ -1,4 +1,4 @@
-"""Memory as planned against what torch and NVML read, over random-weight models of 0.5 to 13 billion parameters."""
+"""Planned memory against what torch and NVML read, for random-weight models of 0.5 to 13 billion parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READINGS = ("tensors", "reserved", "process")
 
 
 def rows(seed: int, models: tuple[str, ...] = MODELS) -> list[Row]:
-    """Rows of figures; none where there is no GPU."""
+    """Rows of figures; none without a GPU."""
     if not has_gpu("the GPU's part"):
         return []
     measure_constants()
@@ -34,7 +34,7 @@ def rows(seed: int, models: tuple[str, ...] = MODELS) -> list[Row]:
 
 
 def draw_job(config: dict[str, Any], draw: random.Random) -> Job:
-    """A model with settings at random: three steps of 16 conversations."""
+    """A model with random settings: three steps of 16 conversations."""
     longest = draw.choice([256, 512, 1024, 2048])
     settings = {
         "lora.rank": draw.choice([8, 16, 64]),
@@ -58,7 +58,7 @@ def _figures(model: str, job: Job, outcome: Outcome) -> list[Row]:
 
 
 def verdicts(outcomes: list[Outcome]) -> list[Row]:
-    """The worst errors of each reading against their bars, and the worst plan that promised too little."""
+    """The largest error of each reading against its bar, and the worst plan that promised too little."""
     errors = {name: [error_percent(each, name) for each in outcomes] for name in READINGS}
     found = []
     for name, bar in BARS.items():
@@ -71,5 +71,5 @@ def verdicts(outcomes: list[Outcome]) -> list[Row]:
 
 
 def error_percent(outcome: Outcome, name: str) -> float:
-    """By how much the plan is off, in percent of what was read."""
+    """The plan's error, in percent of what was read."""
     return 100 * (outcome.predicted[name] / getattr(outcome, name) - 1)

@@ -1,7 +1,7 @@
-"""Open pages without a browser: each asks of the server what the page does in one, and listens as it does.
+"""Open pages without a browser: each sends the server the requests of a real page, and listens as it does.
 
-What a page asks for by itself while a run is watched is held against a real Chromium's in tests/security/test_load.py.
-Not asked for here, as they are files that a browser keeps: scripts, styles, fonts and pictures.
+tests/security/test_load.py compares what a page requests by itself, while it watches a run, with a real Chromium.
+Scripts, styles, fonts and pictures are left out: a browser caches them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-# How long an answer may take, and how many pages are opened at once: to open one is work for the server.
+# How long an answer may take, and how many pages are opened at once: opening one is work for the server.
 PATIENCE_SECONDS = 120.0
 AT_ONCE = 4
 
 
 @dataclass
 class Page:
-    """One page on its Train tab. `errors` in words; `gaps` are the seconds between two messages of the feed."""
+    """One page on its Train tab. `errors` are messages; `gaps` are the seconds between two messages of the feed."""
 
     url: str
     session: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -51,7 +51,7 @@ class Page:
                 self._loaded.set()
 
     async def loaded(self) -> None:
-        """Wait until it is filled, and has heard from the feed."""
+        """Wait until it is filled and has received something from the feed."""
         await self._loaded.wait()
 
     async def _live(self, client: httpx.AsyncClient, path: str) -> None:
@@ -121,7 +121,7 @@ class Page:
         task.add_done_callback(self._ticking.discard)
 
     async def _event(self, client: httpx.AsyncClient, event: dict[str, Any]) -> None:
-        """Fire an event of Gradio's and wait for its end."""
+        """Send a Gradio event and wait for its end."""
         if not event["backend_fn"]:
             return
         given = {"data": [None] * len(event["inputs"]), "fn_index": event["id"], "session_hash": self.session}
@@ -138,7 +138,7 @@ class Page:
 
 
 class Pages:
-    """So many pages open at once: `async with Pages(url, 100) as pages`. They are open when it is entered."""
+    """Many pages at once: `async with Pages(url, 100) as pages`. All of them are open inside the block."""
 
     def __init__(self, url: str, count: int) -> None:
         self.pages = [Page(url) for _ in range(count)]
@@ -161,10 +161,10 @@ class Pages:
 
     @property
     def errors(self) -> list[str]:
-        """What went wrong on any of them."""
+        """The errors of all pages."""
         return [error for page in self.pages for error in page.errors]
 
     def forget(self) -> None:
-        """Count anew from here."""
+        """Start counting again from here."""
         for page in self.pages:
             page.asked, page.gaps, page.messages, page.bytes = [], [], 0, 0

@@ -1,4 +1,4 @@
-"""A model of any size with random weights, loaded the ordinary way, though they lie neither on a disk nor in memory."""
+"""A model of any size with random weights, loaded the ordinary way, though they are neither on a disk nor in memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from core.model.load import dtype_for, keep_quantisation_exact, quantization_con
 from core.recipe import QuantizationSettings, make_recipe
 from core.system.hardware import Device
 
-# Every matrix is cut from one strip of random numbers, its rows so many numbers apart: they overlap, and look random.
+# Every matrix is a view of one strip of random numbers, its rows this far apart: they overlap, and look random.
 STRIDE = 17
 SCALE = 0.02
 
 
 def load_random(config: dict[str, Any], settings: QuantizationSettings, device: Device) -> PreTrainedModel:
-    """The base that transformers' own loader makes of random weights on `device`, frozen, in the bits of `settings`.
+    """A frozen base of random weights on `device`, in the bits of `settings`, made by transformers' own loader.
 
-    As `core.model.load.load_base` loads it: matrix by matrix from ordinary memory, quantised on the device.
+    It is loaded as `core.model.load.load_base` does: matrix by matrix from main memory, quantised on the device.
     """
     dtype, _ = dtype_for(device)
     known = AutoConfig.for_model(**config)
@@ -39,7 +39,7 @@ def load_random(config: dict[str, Any], settings: QuantizationSettings, device: 
 
 
 def random_weights(config: dict[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Every weight of the architecture by its name, as views of one strip: a few megabytes whatever the size."""
+    """Every weight of the architecture by name, as views of one strip: a few megabytes, whatever the model's size."""
     unquantised = make_recipe({"quantization.bits": 16}).quantization
     shapes = {name: weight.shape for name, weight in meta_base(config, unquantised, dtype).state_dict().items()}
     longest = max(_strip(shape) for shape in shapes.values())

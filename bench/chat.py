@@ -1,9 +1,9 @@
 """The chat against a bare `generate` loop: tokens per second, the first token, and what adapters cost in memory.
 
-Both ways answer the same prompts greedily on the same base in NF4 and take turns for several rounds; the median of the
-rounds' ratios is given, so that a machine that others use too slows both. The first round warms up and does not count.
-The chat is asked through its own process, as the app asks it. The bare loop runs in a thread of its own as the chat's
-does: in a process' first thread glibc gives the memory of every product back at once, which made it 4 times slower.
+Both answer the same prompts greedily on the same base in NF4. They take turns for several rounds, and the figure is
+the median of the rounds' ratios, so other load on the machine slows both. The first round warms up and does not
+count. The chat is asked through its own process, as the app does it. The bare loop runs in a thread, as the chat's
+does: in the main thread, glibc returns the memory of every product at once, which made the loop 4 times slower.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def _speed(what: str, client: ChatClient, voice: ChatModel, plain: Any) -> list[dict[str, Any]]:
-    """Ratios of the chat to plain `generate` on `plain`, which has to say the very same tokens."""
+def _speed(what: str, client: ChatClient, model: ChatModel, plain: Any) -> list[dict[str, Any]]:
+    """Ratios of the chat to plain `generate` on `plain`, which must produce the very same tokens."""
     rounds = []
     for _ in range(ROUNDS + 1):
         bare, first, ids = _thread.submit(_bare, plain).result()
-        piece = [*client.stream(voice, ASK, Sampling(max_new_tokens=TOKENS, greedy=True))][-1]
-        if list(piece.ids) != ids:
+        reply = [*client.stream(model, ASK, Sampling(max_new_tokens=TOKENS, greedy=True))][-1]
+        if list(reply.ids) != ids:
             raise RuntimeError(f"{what}: the chat does not say what plain generate says.")
-        rounds.append((piece.tokens_per_second, bare, piece.first_token_seconds, first))
+        rounds.append((reply.tokens_per_second, bare, reply.first_token_seconds, first))
     ours, theirs, first, their_first = (list(column) for column in zip(*rounds[1:], strict=True))
     speed = statistics.median(mine / bare for mine, bare in zip(ours, theirs, strict=True))
     wait = statistics.median(mine / bare for mine, bare in zip(first, their_first, strict=True))
@@ -67,7 +67,7 @@ def _speed(what: str, client: ChatClient, voice: ChatModel, plain: Any) -> list[
 
 
 def _memory(adapters: list[Path]) -> dict[str, Any]:
-    """Bytes of all tensors of base and three adapters, against the base's and the adapters' own."""
+    """Bytes of all tensors with a base and three adapters loaded, against the sum of their own sizes."""
     from core.basemodel.find import find_model
     from core.chat.adapter_pool import Adapters
 
@@ -103,7 +103,7 @@ def _plain_peft(folder: Path) -> Any:
 
 
 def _adapters(base: Any, folder: Path, seed: int) -> list[Path]:
-    """Three adapters of random weights, with the tokenizer, as a run saves them."""
+    """Three adapters with random weights, saved with the tokenizer as a run does."""
     import torch
 
     from core.basemodel.find import find_model
@@ -125,7 +125,7 @@ def _adapters(base: Any, folder: Path, seed: int) -> list[Path]:
 
 
 def _bare(model: Any) -> tuple[float, float, list[int]]:
-    """(tokens per second, seconds to the first token, the tokens) of plain `generate`, from the messages on."""
+    """(tokens per second, seconds to the first token, the tokens) of plain `generate`, timed from the messages on."""
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -136,7 +136,7 @@ def _bare(model: Any) -> tuple[float, float, list[int]]:
     seen: list[float] = []
 
     class Clock(StoppingCriteria):
-        """Notes when a token has come."""
+        """Records when each token comes."""
 
         def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
             seen.append(time.perf_counter())
@@ -158,7 +158,7 @@ def _bare(model: Any) -> tuple[float, float, list[int]]:
 
 
 def held_bytes(model: Any) -> int:
-    """Bytes of all that a model holds: parameters, buffers, and the constants of what is quantised, each once."""
+    """Bytes of everything that a model holds: parameters, buffers and quantisation constants, each counted once."""
     from bitsandbytes.nn import Linear4bit
 
     tensors = [*model.parameters(), *model.buffers()]
@@ -172,7 +172,7 @@ def held_bytes(model: Any) -> int:
 
 
 def _own_bytes(folder: Path) -> int:
-    """Bytes of an adapter's tensors in its file; PEFT holds 16-bit ones in 32 and so does the reference."""
+    """Bytes of an adapter's tensors in its file. PEFT holds 16-bit ones in 32 bits, and so does the reference."""
     from safetensors.torch import load_file
 
     return sum(each.numel() * 4 for each in load_file(folder / "adapter_model.safetensors").values())

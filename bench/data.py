@@ -1,8 +1,8 @@
-"""From a file to tokens with their mask, in rows a second: Nibble against trl's own preparation of the same rows.
+"""From a file to tokens and loss mask, in rows per second: Nibble against trl's own preparation of the same rows.
 
-Both read the same jsonl of conversations, lay them out with the same template, tokenise, and mark the replies; Nibble
-also validates every row and proves every mask. They take turns for several rounds in one process; the ratio of each
-round is taken and the median given.
+Both read the same jsonl of conversations, render them with the same template, tokenise, and mark the replies. Nibble
+also validates every row and proves every mask. They take turns for several rounds in one process, and the figure is
+the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def write_rows(path: Path, rows: int, seed: int) -> Path:
 
 
 def _reference(file: Path, folder: Path) -> Callable[[], int]:
-    """trl's preparation as its trainer does it, on the starter's tokenizer and template."""
+    """trl's preparation as its trainer does it, with the starter's tokenizer and template."""
     import datasets
     from transformers import AutoModelForCausalLM, LlamaConfig
     from trl import SFTConfig, SFTTrainer
@@ -112,7 +112,7 @@ def _reference(file: Path, folder: Path) -> Callable[[], int]:
 
 
 def _ours(file: Path) -> Callable[[], int]:
-    """Read, recognise, validate, lay out, tokenise and mark every row."""
+    """Read, recognise, validate, render, tokenise and mask every row."""
     from core.basemodel.find import find_model
     from core.data.dataset import load
     from core.data.rendering.render import render_all

@@ -1,10 +1,11 @@
 """QLoRA's central claim on the starter: adapters over 4 bits learn what adapters over 16 bits learn.
 
-One sample task, several seeds. With a seed go the held-out rows, the order of the data and the adapter's start, the
-same for every arm, so that the arms are compared seed by seed. All run through Nibble's own trainer. Full fine-tuning,
-which only this benchmark does, trains the base's own weights under an adapter that stays at zero. It goes lower than
-LoRA here because it trains the embeddings: the starter's never saw a pirate's words. With the embeddings held, full
-fine-tuning ends where LoRA does; with them trained, LoRA ends below full fine-tuning, and that is shown too.
+One sample task, several seeds. A seed sets the held-out rows, the order of the data and the adapter's initialisation.
+They are the same for every arm, so the arms are compared seed by seed. All use Nibble's own trainer. Full
+fine-tuning, which only this benchmark does, trains the base's weights under an adapter that stays at zero. It reaches
+a lower loss than LoRA here because it trains the embeddings, which never saw a pirate's words. With frozen
+embeddings, full fine-tuning ends where LoRA does; with trained ones, LoRA ends below full fine-tuning. Both are
+shown.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ TASK = {
     "train.max_grad_norm": 1.0,
     "train.optimizer": "adamw",
 }
-# The 97.5 % quantiles of Student's t, by degrees of freedom.
+# The 97.5 % quantiles of Student's t by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One way to fine-tune: what the base is kept in, and what of it is trained."""
+    """One way to fine-tune: the base's number format, and what of it is trained."""
 
     name: str
     settings: dict[str, Any]
@@ -67,7 +68,7 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Learned:
-    """Loss on the held-out rows before and after training, in nats a token."""
+    """Loss on the held-out rows before and after training, in nats per token."""
 
     before: float
     after: float
@@ -98,7 +99,7 @@ def _row(
 
 
 def _claim(learned: dict[Arm, list[Learned]]) -> list[dict[str, Any]]:
-    """Each arm's mean final loss, and how it differs from 16-bit LoRA's, seed by seed."""
+    """Each arm's mean final loss, and its difference from 16-bit LoRA's, seed by seed."""
     wanted = [each.after for each in learned[LORA]]
     start = statistics.mean(each.before for each in learned[LORA])
     rows = [_row(f"final loss, {LORA.name} (reference: before training)", statistics.mean(wanted), "nats", start)]
@@ -129,6 +130,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
 
     from core.basemodel.find import find_model
     from core.data.batches import MicroBatches, data_order, evaluation_batches
+    from core.memory.strategy import Strategy
     from core.model.load import dtype_for, load_tokenizer
     from core.system.hardware import device
     from core.train.trainer import NibbleTrainer
@@ -142,7 +144,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
     model = _model(recipe, arm.full)
     order = data_order(len(rows), steps, batch, seed)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        config = trainer_config(recipe, Path(folder), chosen.kind, dtype_for(chosen)[0], steps, batch, "off")
+        config = trainer_config(recipe, Path(folder), chosen.kind, dtype_for(chosen)[0], steps, Strategy(batch, "off"))
         config.logging_steps = steps
         batches = MicroBatches(rows, order, batch, packed=True)
         trainer = NibbleTrainer(model, tokenizer, batches, config, TrainerCallback(), "off")
@@ -152,7 +154,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
 
 
 def _rows(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
-    """What is trained on and what is held out, split as a run splits it."""
+    """The training rows and the held-out rows, split as a run does."""
     from core.data.dataset import load
     from core.data.rendering.render import render_all
     from core.data.samples import find_sample
@@ -169,7 +171,7 @@ def _rows(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
 
 
 def _model(recipe: Recipe, full: bool) -> Any:
-    """The starter with what is to be trained ready for it, in fp32 as torch's AdamW wants it."""
+    """The starter, with what is to be trained in fp32, as torch's AdamW needs it."""
     import torch
 
     from core.basemodel.find import find_model
@@ -185,7 +187,7 @@ def _model(recipe: Recipe, full: bool) -> Any:
 
 
 def _errors(seed: int) -> list[dict[str, Any]]:
-    """How far each number format is off the weights that it stands for: relative root mean square, in percent."""
+    """The error of each number format: relative root mean square against the weights, in percent."""
     import torch
 
     normal = [torch.randn(1024, 1024, generator=torch.Generator().manual_seed(seed))]
@@ -251,7 +253,7 @@ FORMATS: dict[str, Callable[[Any], Any]] = {
 
 
 def _storage() -> list[dict[str, Any]]:
-    """What the loaded model's quantised weights take, summed over their tensors, in bits a parameter."""
+    """The size of the loaded model's quantised weights, summed over their tensors, in bits per parameter."""
     from bitsandbytes.nn import Linear4bit
 
     weights = [module.weight for module in _base({}).modules() if isinstance(module, Linear4bit)]
@@ -269,5 +271,5 @@ def _storage() -> list[dict[str, Any]]:
 
 
 def _bytes(tensors: list[Any]) -> int:
-    """The bytes of `tensors`, one that several layers share counted once."""
+    """The bytes of `tensors`. A tensor that several layers share counts once."""
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())

@@ -1,7 +1,7 @@
-"""LLaMA-65B on a card with really no more than 48 GB, and LLaMA-7B with 12: the paper's claim, ten steps each.
+"""LLaMA-65B with no more than 48 GB of a card, and LLaMA-7B with 12: the paper's claim, ten steps each.
 
-The models have the real shapes and random weights, rank 64 on all linear layers, as the paper's recipes have it. A
-second process holds the rest of the card; the figure is NVML's, of the whole process.
+The models have the real shapes and random weights, and rank 64 on all linear layers, as in the paper's recipes. A
+second process holds the rest of the card. The figure is NVML's, for the whole process.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from bench._gpu import Row, config_of, has_gpu, measure_constants, only, row
 from bench._gpu_run import Job, Outcome, run_job
 
-# (model, bytes to be had, tokens a conversation)
+# (model, available bytes, tokens per conversation)
 CLAIMS = (("llama-65b", 48 * 10**9, 512), ("llama-65b", 48 * 10**9, 2048), ("llama-7b", 12 * 10**9, 512))
 STEPS = 10
 EFFECTIVE_BATCH = 4
 
 
 def main(seed: int = 0) -> list[Row]:
-    """Rows of figures, as `bench NAME --json` prints them; none where there is no GPU."""
+    """Rows of figures, as `bench NAME --json` prints them; none without a GPU."""
     if not has_gpu("this benchmark"):
         return []
     measure_constants()

@@ -1,7 +1,8 @@
-"""Live pages: what one tick costs at 100, 10,000 and 1,000,000 steps, and how long a list of ten thousand runs takes.
+"""Live pages: the cost of one tick at 100, 10,000 and 1,000,000 steps, and the time to list ten thousand runs.
 
-A tick is what the server does for a page every second while a run trains: new lines are appended, read, drawn, and
-what changed is put into JSON. The three lengths take turns, so that a machine that others use too slows all alike.
+A tick is what the server does for a page every second while a run trains: it reads the lines that were appended,
+draws them, and puts what changed into JSON. The three lengths take turns, so other load on the machine slows all
+alike.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _row(name: str, value: float, unit: str, reference: float | None, bar: float
 
 
 def _training(workspace: Workspace, steps: int, seed: int) -> Run:
-    """A run that this process is at, so far along."""
+    """A run that this process trains, at some step."""
     recipe = make_recipe({"name": f"{steps} steps", "data.path": "pirate"})
     run = create_run(workspace, recipe, {"file": "x", "sha256": "0", "name": "pirate"})
     _append(run, range(1, steps + 1), seed)
@@ -89,7 +90,7 @@ def _training(workspace: Workspace, steps: int, seed: int) -> Run:
 
 
 def _append(run: Run, steps: range, seed: int) -> None:
-    """What a worker writes in these steps of half a second: a line each of metrics and of memory."""
+    """What a worker writes in these steps of half a second each: a line of metrics and a line of memory."""
     draw = random.Random(f"{seed} {steps.start}")
     with (run.dir / "metrics.jsonl").open("a") as metrics, (run.dir / "memory.jsonl").open("a") as memory:
         metrics.writelines(json.dumps(_metrics(step, draw)) + "\n" for step in steps)
@@ -126,7 +127,7 @@ def _tick(live: RunDrawings, run: Run) -> float:
 
 
 def _list(workspace: Workspace) -> tuple[float, float]:
-    """Seconds for a server that has just started to list the runs, and for it to find and sort them anew."""
+    """Seconds until a server that has just started has listed the runs, and to find and sort them again."""
     index_of.cache_clear()
     table, taken = RunsTable(workspace), []
     for asked in (TableView(), *[TableView(words="run 9", sort=column) for column in ("eval", "name", "memory")]):
@@ -138,7 +139,7 @@ def _list(workspace: Workspace) -> tuple[float, float]:
 
 
 def _many(workspace: Workspace, seed: int) -> None:
-    """Ten thousand runs that ended an hour ago, as their files say it."""
+    """Ten thousand runs that, according to their files, ended an hour ago."""
     draw = random.Random(seed)
     recipe = make_recipe({"data.path": "pirate"})
     first = create_run(workspace, recipe, {"file": "x", "sha256": "0", "name": "pirate"}, state="finished")

@@ -1,8 +1,8 @@
-"""Load: what a hundred pages that watch a training run cost the server, against one page, in processor time.
+"""Load: the processor time that a hundred pages watching a training run cost the server, against one page.
 
-The app is served as it is, on a workspace where a real worker trains the starter. The worker has one core, the server
-and the pages have another, so that what the server takes can be told apart. The pages are emulated (_pages.py): each
-asks what a page in Chromium asks, but draws nothing. One page and a hundred take turns.
+The real app is served on a workspace where a real worker trains the starter. The worker has one core, the server and
+the pages have another, so that the server's share can be told apart. The pages are emulated (_pages.py): each
+requests what a page in Chromium does, but draws nothing. One page and a hundred take turns.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from core.workspace import ROOT, Workspace
 PAGES = 100
 SECONDS = 60.0
 ROUNDS = 3
-# What settles before it is measured: pages that were just opened, imports, caches.
+# Time to settle before measuring: pages that were just opened, imports, caches.
 SETTLE_SECONDS = 5.0
 RATIO_BAR = 2.0
 GROWTH_BAR_MIB = 8.0
-# Far more steps than are watched: the run is stopped when all is measured.
+# Far more steps than are watched: the run is stopped when everything is measured.
 RECIPE = {
     "model": "starter",
     "data.path": "pirate",
@@ -51,7 +51,7 @@ RECIPE = {
 
 @dataclass(frozen=True)
 class Window:
-    """What was measured while so many pages watched: processor seconds a second, resident bytes, what was sent."""
+    """Measured while some number of pages watched: processor seconds per second, resident bytes, bytes sent."""
 
     pages: int
     cpu: float
@@ -64,7 +64,7 @@ class Window:
 
 
 def main(seed: int = 0, pages: int = PAGES, seconds: float = SECONDS, rounds: int = ROUNDS) -> list[dict[str, Any]]:
-    """Rows of figures, as `bench NAME --json` prints them. Nothing is drawn by lot, so `seed` changes nothing."""
+    """Rows of figures, as `bench NAME --json` prints them. Nothing is random, so `seed` is not used."""
     with tempfile.TemporaryDirectory() as folder, _pinned(), served(Path(folder)) as (server, url):
         run = start(Workspace(Path(folder).resolve()))
         try:
@@ -86,7 +86,7 @@ async def _rounds(
 
 
 async def watch(url: str, server: psutil.Process, count: int, seconds: float) -> Window:
-    """Open so many pages, let them settle, and measure the server while they watch."""
+    """Open the pages, let them settle, and measure the server while they watch."""
     async with Pages(url, count) as opened:
         await asyncio.sleep(SETTLE_SECONDS)
         opened.forget()
@@ -148,7 +148,7 @@ def served(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def start(workspace: Workspace) -> Run:
-    """A run that trains for as long as it is let, on the first core."""
+    """A run that trains on the first core until it is stopped."""
     run = prepare(make_recipe({**RECIPE, "name": "watched"}), workspace)
     end = time.monotonic() + 180
     while run.status().step < 3:
@@ -160,7 +160,7 @@ def start(workspace: Workspace) -> Run:
 
 
 def pin(pid: int, last: bool) -> None:
-    """Keep a process, with all its threads, on the last or the first of the cores, where the system can do that."""
+    """Pin a process, with all its threads, to the last or the first core, where the system can do that."""
     if hasattr(os, "sched_setaffinity"):
         cores = range(psutil.cpu_count() or 1)
         for thread in psutil.Process(pid).threads():
@@ -170,7 +170,7 @@ def pin(pid: int, last: bool) -> None:
 
 @contextlib.contextmanager
 def _pinned() -> Iterator[None]:
-    """The pages are in this process: it shares the server's core meanwhile."""
+    """This process, which emulates the pages, shares the server's core meanwhile."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     pin(os.getpid(), last=True)
     try:

@@ -1,9 +1,9 @@
-"""Memory as traced before the run, against the same count over a real NF4 run of Nibble's own trainer.
+"""Memory as traced before the run, against the same count over a real NF4 run with Nibble's own trainer.
 
-Small random models of real architectures, their sizes, lengths, micro-batches, ranks and checkpointing drawn anew from
-the seed, so that nothing can be fitted to them. Both sides are counted by tensor_counter.py: the trace on meta
-tensors, the run on real ones, from the loaded model through two optimizer steps. Where there is a GPU, plans are
-compared with what torch and NVML read on it as well.
+The models are small and random, of real architectures; their sizes, lengths, micro-batches, ranks and checkpointing
+come from the seed, so nothing can be fitted to them. tensor_counter.py counts both sides, the trace on meta tensors
+and the run on real ones, from the loaded model through two optimizer steps. With a GPU, plans are also compared with
+what torch and NVML read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BAR_PERCENT = 1.0
 
 @dataclass(frozen=True)
 class Case:
-    """One architecture with one draw of everything."""
+    """One architecture with one random choice of everything else."""
 
     config: dict[str, Any]
     recipe: Recipe
@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes: the real run's peak and what the model itself takes, and the same from the trace."""
+    """In bytes: the peak of the real run, the size of the model itself, and the same from the trace."""
 
     counted: int
     counted_model: dict[str, int]
@@ -49,7 +49,7 @@ class Measured:
 
     @property
     def error_percent(self) -> float:
-        """By how much the trace is off, in percent of the count."""
+        """The trace's error, in percent of the count."""
         return 100 * (self.traced / self.counted - 1)
 
 
@@ -127,7 +127,7 @@ def draw_case(architecture: str, draw: random.Random) -> Case:
 
 
 def measure(case: Case, computing: str = "float32", adapters: str = "float32") -> Measured:
-    """Run a case for real and traced: on the CPU, computing in that dtype, the adapters in theirs."""
+    """Run a case for real and as a trace, on the CPU, with these dtypes for the computation and the adapters."""
     import torch
 
     from core.memory.meta_model import meta_model
@@ -144,12 +144,13 @@ def measure(case: Case, computing: str = "float32", adapters: str = "float32") -
 
 
 def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, dict[str, int], list[Any]]:
-    """Train two steps for real; the counted peak, what the model took, and the shapes of a step's micro-batches."""
+    """Train two real steps. Returns the counted peak, the model's size, and the shapes of a step's micro-batches."""
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
     from core.basemodel.find import FoundModel, find_model
     from core.data.batches import MicroBatches
     from core.data.rendering.render import Rendered
+    from core.memory.strategy import Strategy
     from core.memory.tensor_counter import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.model.load import attach_lora, load_base, load_tokenizer
@@ -174,7 +175,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     effective = case.recipe.train.effective_batch
     batches = MicroBatches(rows, [list(range(effective))] * 2, case.micro_batch, packed)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
-    config = trainer_config(case.recipe, folder, "cpu", computing, 2, case.micro_batch, checkpointing)
+    config = trainer_config(case.recipe, folder, "cpu", computing, 2, Strategy(case.micro_batch, checkpointing))
     trainer = NibbleTrainer(model, load_tokenizer(find_model("starter")), batches, config, TrainerCallback())
     gc.collect()
     counter = Counter()

@@ -1,7 +1,7 @@
-"""Start-up: from the process' birth to the page's answer, Nibble's app against an empty Gradio app.
+"""Start-up: from the start of the process to the page's first answer, Nibble's app against an empty Gradio app.
 
-The two take turns for several rounds; the ratio of each round is taken and the median given, so that a machine that
-others use too slows both. The first round warms the disk's cache and does not count.
+The two take turns for several rounds, and the figure is the median of the rounds' ratios, so other load on the
+machine slows both. The first round warms the disk cache and does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EMPTY = "import gradio as gr\nwith gr.Blocks() as demo: pass\ndemo.launch(server
 
 
 def main(seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of figures, as `bench NAME --json` prints them. Nothing here is drawn by chance, so `seed` is not used."""
+    """Rows of figures, as `bench NAME --json` prints them. Nothing is random, so `seed` is not used."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(folder)
         token = workspace_token(workspace.state)
@@ -66,7 +66,7 @@ def _nibble(folder: str, token: str) -> float:
 
 
 def _seconds(command: list[str], url: str) -> float:
-    """Start `command` and measure until `url` is answered; then end it."""
+    """Start `command`, measure until `url` answers, then end it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False"}
     with tempfile.TemporaryDirectory() as elsewhere:
         started = time.monotonic()

@@ -1,9 +1,9 @@
-"""Training throughput in real tokens a second: Nibble's engine against trl's SFTTrainer, as it is and mended by hand.
+"""Training speed in real tokens per second: Nibble's engine against trl's SFTTrainer, as it is and mended by hand.
 
-Same base in NF4 with double quantisation, same conversations of mixed lengths, same adapter, same effective batch in
-conversations. They take turns for several rounds in one process; the ratio of each round is taken and the median
-given, so that a machine that others use too slows all. Mended: computing in the dtype that is fast on this device,
-adapters too, as a person would who has found out why the defaults are slow.
+All have the same base in NF4 with double quantisation, the same conversations of mixed lengths, the same adapter and
+the same effective batch size. They take turns for several rounds in one process, and the figure is the median of the
+rounds' ratios, so other load on the machine slows all. Mended means: base and adapters compute in the dtype that is
+fast on this device, as somebody would set it who has found out why the defaults are slow.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
 
 
 def mixed_rows(file: Path, seed: int) -> Path:
-    """Conversations of 1 to 16 exchanges of a sample, short ones more often, as jsonl in `file`."""
+    """Write conversations of 1 to 16 exchanges of a sample to `file` as jsonl, short ones more often."""
     sample = find_sample("pirate")
     if sample is None:
         raise FileNotFoundError("presets/datasets has no sample named pirate")
@@ -77,7 +77,7 @@ def _row(name: str, value: float, unit: str, reference: float | None, bar: float
 
 
 def step_timer() -> Any:
-    """A callback that adds up the `seconds` that optimizer steps take, and nothing between them."""
+    """A callback that adds up the `seconds` of the optimizer steps, without the time between them."""
     from transformers import TrainerCallback
 
     class StepTimer(TrainerCallback):
@@ -94,9 +94,9 @@ def step_timer() -> Any:
 
 
 class _Reference:
-    """trl's SFTTrainer as its documentation has it: a model, NF4, a LoRA, a dataset, and nothing else set.
+    """trl's SFTTrainer as in its documentation: a model, NF4, a LoRA, a dataset, and nothing else set.
 
-    `mended`: but for the dtype of the computation and of the adapters, set to what this device computes fast in.
+    With `mended`, computation and adapters are in the dtype that is fast on this device.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, file: Path, mended: bool = False) -> None:
@@ -153,7 +153,7 @@ class _Reference:
             cast_adapters(self.trainer.model, fast)
 
     def round(self) -> float:
-        """Train STEPS steps; real tokens a second."""
+        """Train STEPS steps. Returns real tokens per second."""
         self.counting.real_tokens, self.timer.seconds = 0, 0.0
         self.trainer.train()
         return float(self.counting.real_tokens / self.timer.seconds)
@@ -186,14 +186,14 @@ class _Ours:
         choices = choose(recipe, found, rows, budget, packing_is_exact(model))
         order = data_order(len(rows), STEPS, recipe.train.effective_batch, recipe.train.seed)
         size, checkpointing = choices.strategy.micro_batch, choices.strategy.checkpointing
-        config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, size, checkpointing)
+        config = trainer_config(recipe, folder, chosen.kind, dtype, STEPS, choices.strategy)
 
         self.timer = step_timer()
         batches = MicroBatches(rows, order, size, choices.packed)
         self.trainer = NibbleTrainer(model, tokenizer, batches, config, self.timer, checkpointing)
 
     def round(self) -> float:
-        """Train STEPS steps; real tokens a second."""
+        """Train STEPS steps. Returns real tokens per second."""
         self.trainer.real_tokens, self.timer.seconds = 0, 0.0
         self.trainer.train()
         return self.trainer.real_tokens / self.timer.seconds

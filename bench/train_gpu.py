@@ -1,7 +1,7 @@
-"""Tokens a second and peak memory on a GPU: an 8B model with random weights, ours against trl's defaults.
+"""Tokens per second and peak memory on a GPU: an 8B model with random weights, ours against trl's defaults.
 
-The same effective batch; ours may take no more memory than theirs has taken. And the share of the card's own bf16
-matrix rate, measured here, that a step reaches.
+Both have the same effective batch size, and ours may take no more memory than theirs took. The last figure is the
+share of the card's bf16 matrix throughput, measured here, that a step reaches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIXED = 2048
 STEPS = 4
 EFFECTIVE_BATCH = 16
 BARS = {"mixed": 1.5, "dense": 1.1}
-# Of a frozen base: forward 2, backward for the activations alone 2 operations a parameter and token.
+# A frozen base takes 2 operations per parameter and token forward, and 2 backward, for the activations alone.
 OPERATIONS = 4
 _RATE = """
 import time, torch
@@ -37,7 +37,7 @@ print(50 * 2 * 8192**3 / (time.perf_counter() - began))
 
 
 def main(seed: int = 0) -> list[Row]:
-    """Rows of figures, as `bench NAME --json` prints them; none where there is no GPU."""
+    """Rows of figures, as `bench NAME --json` prints them; none without a GPU."""
     if not has_gpu("this benchmark"):
         return []
     measure_constants()
@@ -53,7 +53,7 @@ def main(seed: int = 0) -> list[Row]:
 
 
 def matrix_rate() -> float:
-    """What the card reaches in a large product of bf16 matrices, in operations a second."""
+    """The card's speed in a large product of bf16 matrices, in operations per second."""
     done = subprocess.run(
         [sys.executable, "-c", _RATE], cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8"
     )
@@ -75,12 +75,12 @@ def _compare(what: str, lengths: list[int], longest: int, seed: int, bar: float,
 
 
 def _their_batch(longest: int) -> int:
-    """trl's default of 8 where it fits the card; for the longest, one."""
+    """trl's default of 8 if it fits the card; 1 for the longest."""
     return 8 if longest <= MIXED else 1
 
 
 def figures(what: str, ours: Outcome, theirs: Outcome, bar: float, rate: float) -> list[Row]:
-    """Speed and memory of both, their ratio against the bar, and what ours reaches of the card's rate."""
+    """Speed and memory of both, their ratio against the bar, and ours as a share of the card's speed."""
     ratio = ours.tokens_per_second / theirs.tokens_per_second
     share = 100 * OPERATIONS * ours.parameters * ours.tokens_per_second / rate
     reference = theirs.tokens_per_second

@@ -7,10 +7,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ROOT / "presets"
@@ -98,18 +99,25 @@ def move(folder: Path, to: Path, seconds: float = SCAN_SECONDS) -> None:
     patiently(lambda: folder.rename(to), seconds)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` in one step: a reader sees the old file or the new one, never a half."""
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[str]]:
+    """A text file that replaces `path` in one step: a reader sees the old file or the new one, never a half."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         patiently(lambda: Path(temporary).replace(path))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value`, in one step."""
+    with replacing(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
 
 
 def read_json(path: Path) -> Any:

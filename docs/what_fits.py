@@ -2,9 +2,9 @@
 
     python docs/what_fits.py [--tables]
 
-Traces every model of presets/models/facts at every length (minutes; what presets/what_fits.json holds already, made by
-the same versions, is not traced again), then writes that JSON, docs/what_fits.md and README.md's section. `--tables`
-traces nothing.
+Traces every model of presets/models/facts at every length, which takes minutes, then writes presets/what_fits.json,
+docs/what_fits.md and README.md's section. Traces that are in the JSON already, made by the same versions, are kept.
+`--tables` traces nothing.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ CARDS_IN_README = {
     "80 GB": ("A100", "a100-80gb"),
 }
 HOW = (
-    "These contexts were traced, not run: Nibble lays the real training step out without its weights and counts every "
+    "These contexts were traced, not run: Nibble follows the real training step without the weights and counts every "
     "byte. Not yet confirmed on a GPU."
 )
 
@@ -81,7 +81,7 @@ HOW = (
 def main() -> int:
     """Trace what is missing, then write the three files."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--tables", action="store_true", help="trace nothing, write the tables anew")
+    options.add_argument("--tables", action="store_true", help="trace nothing, only write the tables again")
     found = kept()
     if not options.parse_args().tables:
         trace_all(found)
@@ -93,12 +93,12 @@ def main() -> int:
 
 
 def versions() -> dict[str, str]:
-    """What traces."""
+    """The versions of the packages that the traces depend on."""
     return {package: metadata.version(package) for package in PACKAGES}
 
 
 def kept() -> dict[str, Any]:
-    """What was traced before by these versions with these settings, else an empty table."""
+    """The traces made earlier by these versions with these settings, or an empty table."""
     found: dict[str, Any] | None = read_json(FILE)
     if found and found["made"]["versions"] == versions() and found["made"]["settings"] == SETTINGS:
         return found
@@ -113,7 +113,7 @@ def largest_cards() -> list[Card]:
 
 
 def trace_all(found: dict[str, Any]) -> None:
-    """Trace every model that is not there yet, the smallest first, saving after each trace."""
+    """Trace every model that is not in the table yet, the smallest first, and save after each trace."""
     known = model_facts()
     found["models"] = {name: model for name, model in found["models"].items() if name in known}
     found["left_out"] = {
@@ -136,7 +136,7 @@ def trace_all(found: dict[str, Any]) -> None:
 
 
 def limit_of(facts: ModelFacts) -> int:
-    """The longest context that is asked of a model: its own, or the longest of all."""
+    """The longest context to trace for a model: its own limit, or the last of LENGTHS."""
     return min(LENGTHS[-1], int(facts.config["max_position_embeddings"]))
 
 
@@ -169,7 +169,7 @@ def traced(model: str, length: int, card: str) -> dict[str, Any]:
 
 
 def finish(found: dict[str, Any]) -> None:
-    """Bring what lies on top of the tensors up to date, and say for every card what fits."""
+    """Bring the peaks' share that is not tensors up to date, and work out for every card what fits."""
     from core.memory.device import of_card
     from core.memory.problem import Peak
     from core.memory.trace import Phase, Traced
@@ -215,10 +215,9 @@ def section(table: WhatFits) -> str:
     rank = table.made["settings"]["lora.rank"]
     return (
         "## What can my card train?\n\n" + "\n".join(lines) + "\n\n"
-        f"– does not fit; **bold** is the longest length traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 "
-        f"bits, rank "
-        f"{rank} on all linear layers, one conversation at a time, full gradient checkpointing, paged 32-bit AdamW, "
-        "and nothing else on the card.\n\n"
+        f"– does not fit; **bold** is the longest length traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 bits, "
+        f"rank {rank} on all linear layers, one conversation at a time, full gradient checkpointing, paged 32-bit "
+        "AdamW, and nothing else on the card.\n\n"
         f"{HOW} Made by [docs/what_fits.py](docs/what_fits.py); [docs/what_fits.md](docs/what_fits.md) has "
         f"{len(table.models)} models on {len(table.longest)} cards. For your own settings: "
         "`python launch.py plan modern --set model=qwen3-8b --card rtx-3060-12gb`.\n"
@@ -244,19 +243,19 @@ def page(table: WhatFits) -> str:
             f"Written by `python docs/what_fits.py`, never by hand. {made['date']} · {with_these}",
             HOW,
             "## How it was made",
-            "For each model and length, `python launch.py plan` was asked for these settings (the rest as a recipe has "
-            "them: LoRA on all linear layers, 16 conversations an optimizer step, all as long as the length):",
+            "For each model and length, `python launch.py plan` was run with these settings (the others at their "
+            "defaults: LoRA on all linear layers, 16 conversations per optimizer step, all of that length):",
             f"| setting | value |\n|---|---|\n{settings}",
-            "It lays the model out on meta tensors, as training would load it, and follows two optimizer steps, "
-            "counting every storage as it comes and goes. What lies on top, the allocator's blocks and the CUDA "
-            "context, is modelled, not traced. The paged optimizer's states count as if all were on the card. A "
-            "context fits where the process' peak is within all of the card's memory; a screen on the same card takes "
-            "some of that. Cards without bf16 compute in fp16, with adapters in 32 bits, which takes more. Cards that "
-            "are not NVIDIA's have the numbers of an NVIDIA card with their memory; Nibble was not tried on them.",
+            "It builds the model on meta tensors, as training would load it, and follows two optimizer steps, counting "
+            "every storage as it is allocated and freed. The allocator's blocks and the CUDA context on top are "
+            "modelled, not traced. The paged optimizer's states count as if all of them were on the card. A context "
+            "fits if the process' peak is within all of the card's memory; a screen on the same card takes some of "
+            "that. Cards without bf16 compute in fp16, with adapters in 32 bits, which takes more. Cards by other "
+            "makers get the numbers of an NVIDIA card with as much memory; Nibble has not been tried on them.",
             f"Lengths: {', '.join(f'{length:,}' for length in LENGTHS)}, up to the model's own limit or the first that "
-            "no card holds. What each peak is made of stands in `presets/what_fits.json`.",
+            "fits on no card. `presets/what_fits.json` has the parts of each peak.",
             "## Longest context by card, in tokens",
-            "– does not fit; **bold** is as far as was traced.",
+            "– does not fit; **bold** is the longest length traced.",
             *_card_tables(table),
             "## Peak of the process by length",
             *(_peak_table(table, card) for card in largest_cards()),

@@ -17,6 +17,11 @@ def wait_until(what: str, holds: Callable[[], object], seconds: float = 120) -> 
         time.sleep(0.02)
 
 
+def until(holds: Callable[[], object], seconds: float = 20) -> None:
+    """`wait_until` for what comes at once, such as the end of a thread's work."""
+    wait_until("what the test waits for", holds, seconds)
+
+
 def ended(run: Run, seconds: float = 120) -> str:
     """Wait for the end of `run`; returns the state that it ended in."""
     try:

@@ -10,13 +10,14 @@ import gradio as gr
 
 from app.arena import html as arena_html
 from app.arena.layout import ArenaLayout
-from app.arena.match import PREPARED, RUN, SHIPPED, TYPED, sampling_of
+from app.arena.match import PREPARED, RUN, SHIPPED, TYPED
 from app.arena.session import ArenaSession
 from app.context import Context
 from app.server.uploads import folder_to_send, forget
 from app.ui import html as ui_html
 from app.ui import menus as ui_menus
 from app.ui.background_job import follow
+from app.ui.sampling import sampling_of
 from app.ui.updates import Given, Updates
 from core.arena.contestants import ITS_BASE
 from core.arena.match import Match
@@ -84,7 +85,7 @@ class ArenaEvents:
         }
         for side, (head, reply) in enumerate(zip(layout.heads, layout.replies, strict=True)):
             updates[head] = arena_html.heading(match, side, busy)
-            updates[reply] = arena_html.said(match, side)
+            updates[reply] = arena_html.reply_text(match, side)
         return updates | {button: gr.Button(interactive=votable) for button in layout.votes.values()}
 
     def _decided(self, match: Match | None) -> str:
@@ -113,8 +114,8 @@ class ArenaEvents:
     def take_in(self, path: str | None) -> Updates:
         """Import a file of votes."""
         if not path:
-            said = "No file was received. Choose one, or drop it here again."
-            return {self.layout.exchanged: ui_html.error_box(said)}
+            message = "No file has come. Choose one, or drop it here once more."
+            return {self.layout.exchanged: ui_html.error_box(message)}
         try:
             file = Path(path)
             table = read_table(file)
@@ -123,10 +124,10 @@ class ArenaEvents:
             forget([path])
         except NibbleError as error:
             return {self.layout.upload: None, self.layout.exchanged: ui_html.error_box(str(error))}
-        said = ui_html.note_box(table.summary)
+        message = ui_html.note_box(table.summary)
         if table.reasons:
-            said = arena_html.not_read(table.summary, table.reasons, table.unreadable)
-        return {self.layout.upload: None, self.layout.exchanged: said, self.layout.board: self.leaderboard.look()}
+            message = arena_html.not_read(table.summary, table.reasons, table.unreadable)
+        return {self.layout.upload: None, self.layout.exchanged: message, self.layout.board: self.leaderboard.look()}
 
     def export(self) -> Updates:
         """Write all votes into a file to take away."""
@@ -135,8 +136,8 @@ class ArenaEvents:
             return {self.layout.exchanged: ui_html.error_box("There are no votes to export yet.")}
         file = folder_to_send() / "votes.csv"
         file.write_text(write_table(votes), encoding="utf-8")
-        said = ui_html.note_box(f"{ui_html.number(len(votes))} votes are being downloaded as votes.csv.")
-        return {self.layout.download: str(file), self.layout.exchanged: said}
+        message = ui_html.note_box(f"{ui_html.number(len(votes))} votes are being downloaded as votes.csv.")
+        return {self.layout.download: str(file), self.layout.exchanged: message}
 
     def prepare(self, given: Given) -> Updates:
         """Begin to make answers in advance."""
@@ -147,8 +148,8 @@ class ArenaEvents:
             keys = [self.context.chat_model(key) for key in keys]
             self.jobs.prepare(keys, values["bulk_source"] or SHIPPED, values["system"] or "", settings)
         except NibbleError as error:
-            return {self.layout.bulk_said: ui_html.error_box(str(error))}
-        return {self.layout.bulk_said: ui_html.busy("Starting…"), self.layout.bulk_stop: gr.Button(visible=True)}
+            return {self.layout.bulk_message: ui_html.error_box(str(error))}
+        return {self.layout.bulk_message: ui_html.busy("Starting…"), self.layout.bulk_stop: gr.Button(visible=True)}
 
     def stop_preparing(self) -> str:
         """End it; what is there is kept."""
@@ -161,9 +162,9 @@ class ArenaEvents:
         try:
             self.jobs.judge(url or "", model or "", (key or "").strip())
         except NibbleError as error:
-            return {layout.judge_said: ui_html.error_box(str(error))}
+            return {layout.judge_message: ui_html.error_box(str(error))}
         return {
-            layout.judge_said: ui_html.busy("Starting…"),
+            layout.judge_message: ui_html.busy("Starting…"),
             layout.judge_stop: gr.Button(visible=True),
             layout.judge["key"]: "",
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.chat.html import apart
+from app.chat.html import split_thought
 from app.ui.html import busy, empty, error_box, note_box, number, text
 from app.ui.markdown import literal
 from core.arena.judge import Bias
@@ -55,11 +55,11 @@ def heading(match: Match | None, side: int, answering: bool) -> str:
     return f'<div class="nb-side-head nb-told"><b>{text(reply.side.label)}</b>{badge}{tokens}</div>'
 
 
-def said(match: Match | None, side: int) -> str:
+def reply_text(match: Match | None, side: int) -> str:
     """One reply as Markdown in which HTML is text; what the model thought is folded."""
     if match is None:
         return ""
-    thought, answer, _ = apart((match.left, match.right)[side].side.text)
+    thought, answer, _ = split_thought((match.left, match.right)[side].side.text)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
     return f"{fold}{literal(answer)}"
 
@@ -92,8 +92,8 @@ def job(running: bool, done: int, total: int, unit: str, remark: str, error: str
     if total:
         width = 100 * done / total
         bar = f'<div class="nb-bar"><i style="width:{width:.1f}%"></i></div>'
-    said = f"{number(done)} of {number(total)} {unit}. {remark}".strip() if total else remark
-    return f"{bar}{busy(said) if running else note_box(said)}"
+    message = f"{number(done)} of {number(total)} {unit}. {remark}".strip() if total else remark
+    return f"{bar}{busy(message) if running else note_box(message)}"
 
 
 def lean(bias: Bias) -> str:

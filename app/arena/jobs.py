@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.arena import html as arena_html
-from app.arena.match import MatchSession, prompts_of, sampling_of
+from app.arena.match import MatchSession, prompts_of
 from app.ui.background_job import BackgroundJob
+from app.ui.sampling import sampling_of
 from core.arena.batch_answers import SEED, Bulk
 from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
@@ -73,7 +74,7 @@ class ArenaJobs:
     def prepare(self, keys: Sequence[str], source: str, system: str, settings: dict[str, Any]) -> None:
         """Begin to make answers in advance. Raises NibbleError where that cannot be."""
         matches = self.matches
-        models, sampling = contestants(matches.workspace, keys), sampling_of(settings, SEED)
+        models, sampling = contestants(matches.workspace, keys), replace(sampling_of(settings), seed=SEED)
 
         def ready() -> Bulk:
             prompts = prompts_of(matches.workspace, source, system)
@@ -113,8 +114,8 @@ class ArenaJobs:
     def _left_over(self) -> str:
         if self.unfinished() is None:
             return ""
-        said = "Preparing was interrupted when Nibble closed. Press the button to continue; finished replies are kept."
-        return arena_html.job(False, 0, 0, "", said, "")
+        message = "Preparing was interrupted when Nibble ended. Press the button: what is there is not made again."
+        return arena_html.job(False, 0, 0, "", message, "")
 
     def judging_html(self, bias: Bias | None) -> str:
         """How far the judge is, and how much it leans towards a place."""

@@ -47,11 +47,11 @@ class ArenaLayout:
     bulk_source: gr.Dropdown
     bulk: gr.Button
     bulk_stop: gr.Button
-    bulk_said: gr.HTML
+    bulk_message: gr.HTML
     judge: dict[str, gr.Textbox]
     judge_go: gr.Button
     judge_stop: gr.Button
-    judge_said: gr.HTML
+    judge_message: gr.HTML
 
     def form(self) -> dict[str, Component]:
         """What is kept over a reload, by name. The judge's key is not."""
@@ -77,7 +77,7 @@ class ArenaLayout:
 
     def watched(self) -> list[Component]:
         """What the tick brings up to date."""
-        jobs = [self.bulk_said, self.bulk_stop, self.judge_said, self.judge_stop]
+        jobs = [self.bulk_message, self.bulk_stop, self.judge_message, self.judge_stop]
         menus = [self.first, self.second, self.source, self.bulk_models, self.bulk_source]
         return [*self.match(), self.to_train, self.board, *jobs, *menus]
 
@@ -203,7 +203,7 @@ def _build_bulk(parts: dict[str, Any]) -> None:
     with gr.Row(elem_classes="nb-actions"):
         parts["bulk"] = gr.Button("Prepare replies", variant="primary")
         parts["bulk_stop"] = gr.Button("Stop preparing", variant="stop", visible=False)
-    parts["bulk_said"] = _slot()
+    parts["bulk_message"] = _slot()
 
 
 def _build_judge(parts: dict[str, Any]) -> None:
@@ -227,7 +227,7 @@ def _build_judge(parts: dict[str, Any]) -> None:
     with gr.Row(elem_classes="nb-actions"):
         parts["judge_go"] = gr.Button("Judge the prepared replies", variant="primary")
         parts["judge_stop"] = gr.Button("Stop judging", variant="stop", visible=False)
-    parts["judge_said"] = _slot()
+    parts["judge_message"] = _slot()
 
 
 def _build_exchange(parts: dict[str, Any]) -> None:

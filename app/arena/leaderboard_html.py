@@ -37,9 +37,9 @@ def failed(message: str) -> str:
 def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -> str:
     """The whole leaderboard. `labels` are the voices' names, `damaged` lines of votes count nowhere."""
     if not board.votes:
-        said = "No votes of the kinds chosen below." if kept else "Vote on a pair, and the models "
-        said += "" if kept else "are ranked here by Elo as in the QLoRA paper, with a confidence interval."
-        return empty("No votes yet" if not kept else "No votes to count", said) + _damaged(damaged)
+        message = "None of the votes is of the kinds chosen below." if kept else "Vote on a match, and the voices "
+        message += "" if kept else "are ranked here: Elo as the QLoRA paper counts it, with how sure it is."
+        return empty("No votes yet" if not kept else "No votes to count", message) + _damaged(damaged)
     scale = _Scale(board)
     rows = "".join(_row(place, board, labels, scale) for place in range(len(board.ratings)))
     head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
@@ -66,7 +66,7 @@ class _Scale:
 
     def interval(self, low: float, middle: float, high: float) -> str:
         """One rating with its interval."""
-        said = f"{middle:.0f} points; with other votes of this kind between {low:.0f} and {high:.0f}, 95 times of 100"
+        title = f"{middle:.0f} points; with other votes of this kind between {low:.0f} and {high:.0f}, 95 times of 100"
         y = TALL / 2
         guides = "".join(
             f'<line class="nb-grid" x1="{self.x(at):.1f}" x2="{self.x(at):.1f}" y1="0" y2="{TALL}"/>'
@@ -74,7 +74,7 @@ class _Scale:
         )
         return (
             f'<svg class="nb-elo" width="{WIDE}" height="{TALL}" viewBox="0 0 {WIDE} {TALL}" role="img" '
-            f'aria-label="{said}" data-said="{said}">{guides}'
+            f'aria-label="{title}" data-said="{title}">{guides}'
             f'<rect class="nb-elo-range" x="{self.x(low):.1f}" y="{y - 4}" rx="4" '
             f'width="{max(2.0, self.x(high) - self.x(low)):.1f}" height="8"/>'
             f'<circle class="nb-elo-point" cx="{self.x(middle):.1f}" cy="{y}" r="3.4"/></svg>'
@@ -114,16 +114,16 @@ def _row(place: int, board: Board, labels: dict[str, str], scale: _Scale) -> str
 
 def _remarks(board: Board, labels: dict[str, str]) -> str:
     """What to keep in mind when reading it."""
-    said = []
+    lines = []
     few = [each.model for each in board.ratings if each.games < FEW_GAMES]
     if few:
-        said.append(
-            f"Fewer than {FEW_GAMES} games: {_names(few, labels)}. Their ratings and intervals are not reliable yet."
+        lines.append(
+            f"Fewer than {FEW_GAMES} games: {_names(few, labels)}. Their ratings and intervals say little yet."
         )
     for why in sorted({each.why for each in board.strengths.values() if each.why}):
         without = [model for model, each in board.strengths.items() if each.why == why]
-        said.append(f"No Bradley–Terry number for {_names(without, labels)}: it {why}.")
-    return f'<ul class="nb-remarks">{"".join(f"<li>{line}</li>" for line in said)}</ul>' if said else ""
+        lines.append(f"No Bradley–Terry number for {_names(without, labels)}: it {why}.")
+    return f'<ul class="nb-remarks">{"".join(f"<li>{line}</li>" for line in lines)}</ul>' if lines else ""
 
 
 def _names(models: list[str], labels: dict[str, str], most: int = 4) -> str:
@@ -159,14 +159,14 @@ def _met(board: Board, model: str, other: str, labels: dict[str, str]) -> str:
     pair = board.pairs.get((model, other))
     if pair is None:
         return '<td class="nb-muted">·</td>' if model == other else '<td class="nb-muted">–</td>'
-    said = (
+    message = (
         f"{labels.get(model, model)} against {labels.get(other, other)}: {pair.wins} won, {pair.ties} tied, "
         f"{pair.losses} lost"
     )
     strength = round(abs(pair.rate - 0.5) * 140)
     colour = "good" if pair.rate > 0.5 else "bad"
     mix = f"background: color-mix(in srgb, var(--nb-{colour}) {strength}%, transparent)"
-    return f'<td style="{mix}" data-said="{text(said)}">{pair.rate:.0%}<small>{number(pair.games)}</small></td>'
+    return f'<td style="{mix}" data-said="{text(message)}">{pair.rate:.0%}<small>{number(pair.games)}</small></td>'
 
 
 def _explained() -> str:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from app.ui.background_job import BackgroundJob
 from core.arena.answers import AnswerBook
@@ -113,14 +112,3 @@ def prompts_of(workspace: Workspace, source: str, system: str = "") -> list[Aren
         return held_out(workspace, name)
     found = shipped(name or None)
     return [ArenaPrompt.of(each.text, each.source, system) for each in found]
-
-
-def sampling_of(values: dict[str, Any], seed: int | None = None) -> Sampling:
-    """The settings on the screen. Raises SamplingError for one that cannot be."""
-    return Sampling(
-        max_new_tokens=int(values["max_new_tokens"]),
-        greedy=bool(values["greedy"]),
-        temperature=float(values["temperature"]),
-        top_p=float(values["top_p"]),
-        seed=seed,
-    )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.arena import layout as arena_layout
 from app.arena.events import ArenaEvents
@@ -31,6 +29,7 @@ class ArenaTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = arena_layout.build()
+        self.filled_later, self.outputs = self.layout.filled(), self.layout.watched()
         self.events = ArenaEvents(self.layout, self.context, self.session)
 
     def wire(self, page: PageParts) -> None:
@@ -59,24 +58,16 @@ class ArenaTab(Tab):
 
     def _wire_jobs(self) -> None:
         layout, events = self.layout, self.events
-        layout.bulk.click(events.prepare, layout.inputs(), [layout.bulk_said, layout.bulk_stop], **ONCE)
-        layout.bulk_stop.click(events.stop_preparing, None, layout.bulk_said, queue=False, **QUIET)
+        layout.bulk.click(events.prepare, layout.inputs(), [layout.bulk_message, layout.bulk_stop], **ONCE)
+        layout.bulk_stop.click(events.stop_preparing, None, layout.bulk_message, queue=False, **QUIET)
         judge = layout.judge
-        judged = [layout.judge_said, layout.judge_stop, judge["key"]]
+        judged = [layout.judge_message, layout.judge_stop, judge["key"]]
         layout.judge_go.click(events.judge, [judge["url"], judge["model"], judge["key"]], judged, **ONCE)
-        layout.judge_stop.click(events.stop_judging, None, layout.judge_said, queue=False, **QUIET)
-
-    def filled_later(self) -> Sequence[Component]:
-        """What is set when the page is opened."""
-        return self.layout.filled()
+        layout.judge_stop.click(events.stop_judging, None, layout.judge_message, queue=False, **QUIET)
 
     def fill_later(self) -> Updates:
         """Menus, the last settings, and the match as it stands."""
         return self.events.fill()
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.watched()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it. A first look draws everything but the match and the menus."""
@@ -87,8 +78,8 @@ class ArenaTab(Tab):
         jobs = session.jobs
         for component, html in (
             (layout.board, session.leaderboard.look()),
-            (layout.bulk_said, jobs.preparing_html()),
-            (layout.judge_said, jobs.judging_html(session.leaderboard.bias)),
+            (layout.bulk_message, jobs.preparing_html()),
+            (layout.judge_message, jobs.judging_html(session.leaderboard.bias)),
         ):
             if is_new(seen, f"html {component._id}", html):
                 updates[component] = html

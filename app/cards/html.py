@@ -20,8 +20,8 @@ def on_card(fits: Sequence[Fit]) -> str:
     card = fits[0].card
     rows = ((fit.model.title, parameters(fit.model.parameters), fit) for fit in fits)
     count = sum(fit.longest is not None for fit in fits)
-    said = f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable."
-    return _muted(said + beside(card)) + _table(ON_CARD, rows, f"Models on {card.title}")
+    message = f"{card.title}: {count} of {len(fits)} models fit. Programs can use {show_size(card.memory_bytes)} of it."
+    return _muted(message + beside(card)) + _table(ON_CARD, rows, f"Models on {card.title}")
 
 
 def of_model(fits: Sequence[Fit]) -> str:
@@ -29,12 +29,8 @@ def of_model(fits: Sequence[Fit]) -> str:
     model = fits[0].model
     rows = ((fit.card.title, show_size(fit.card.memory_bytes), fit) for fit in fits)
     smallest = next((fit.card.title for fit in fits if fit.longest is not None), None)
-    said = (
-        f"The smallest card that takes {model.title} is the {smallest}."
-        if smallest
-        else "It fits on none of these cards."
-    )
-    return _muted(said) + _table(OF_MODEL, rows, f"Cards for {model.title}")
+    best = f"The smallest card that takes {model.title} is the {smallest}." if smallest else "It fits on none of them."
+    return _muted(best) + _table(OF_MODEL, rows, f"Cards for {model.title}")
 
 
 def how(table: WhatFits) -> str:
@@ -78,13 +74,12 @@ def parameters(count: int) -> str:
 
 def beside(card: Card) -> str:
     """What else is to be known of a card; begins with a space."""
-    said = f" It computes in {DTYPES[card.half_dtype]}."
+    message = f" It computes in {DTYPES[card.half_dtype]}."
     if card.kind != "cuda":
-        said += (
-            " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on "
-            "this one."
+        message += (
+            " It is not NVIDIA's: the numbers are those of an NVIDIA card with its memory, not tried on this one."
         )
-    return said
+    return message
 
 
 def choices(titles: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -117,5 +112,5 @@ def _row(title: str, size: str, fit: Fit) -> str:
     )
 
 
-def _muted(said: str) -> str:
-    return f'<p class="nb-muted">{text(said)}</p>'
+def _muted(message: str) -> str:
+    return f'<p class="nb-muted">{text(message)}</p>'

@@ -22,9 +22,9 @@ from app.server.uploads import folder_to_send
 from app.ui import html
 from app.ui.background_job import follow
 from app.ui.markdown import as_written
+from app.ui.sampling import sampling_of
 from app.ui.updates import Given, Updates
 from core.errors import NibbleError
-from core.generation.sampling import Sampling, SamplingError
 from core.workspace import read_json, write_json
 
 KINDS = ("base:", "run:", "adapter:")
@@ -96,7 +96,7 @@ class ChatEvents:
 
     def remember(self, given: Given) -> None:
         """Keep the settings, so that a reload finds them again."""
-        values = {key: given[component] for key, component in self.layout.settings.items()}
+        values = self.layout.values(given)
         chosen = {"talker": given[self.layout.model], "several": given[self.layout.compare.who]}
         write_json(_file(self.context), {**values, **chosen})
 
@@ -116,7 +116,7 @@ class ChatEvents:
         try:
             self._key(given)
             answers_from = given[self.layout.answers_from]
-            return ReplySettings(answers_from, sampling_of(self.layout, given), _system(self.layout, given))
+            return ReplySettings(answers_from, sampling_of(self.layout.values(given)), _system(self.layout, given))
         except NibbleError as error:
             yield {self.layout.status: html.error_box(str(error))}
             return None
@@ -133,7 +133,7 @@ class CompareEvents:
         part = self.layout.compare
         try:
             keys = [self.context.chat_model(key_of(key)) for key in given[part.who] or []]
-            sampling = sampling_of(self.layout, given)
+            sampling = sampling_of(self.layout.values(given))
         except NibbleError as error:
             yield {part.status: html.error_box(str(error))}
             return
@@ -151,24 +151,6 @@ def key_of(model: str | None) -> str:
     """The key of what stands in a menu: one of its own, or the folder of an adapter that was typed."""
     typed = (model or "").strip()
     return typed if not typed or typed.startswith(KINDS) else f"adapter:{typed}"
-
-
-def sampling_of(layout: ChatLayout, given: Given) -> Sampling:
-    """How tokens are drawn, as the settings say. Raises NibbleError where one of them cannot be."""
-    values = {key: given[component] for key, component in layout.settings.items()}
-    seed = str(values["seed"] or "").strip()
-    if seed and not seed.isdecimal():
-        raise SamplingError("seed", f"Seed: {seed[:20]!r} is not valid; use a whole number, or leave it empty.")
-    return Sampling(
-        greedy=bool(values["greedy"]),
-        temperature=float(values["temperature"]),
-        top_p=float(values["top_p"]),
-        top_k=int(values["top_k"]),
-        repetition_penalty=float(values["repetition_penalty"]),
-        max_new_tokens=int(values["max_new_tokens"]),
-        seed=int(seed) if seed else None,
-        stop=tuple(line for line in (values["stop"] or "").splitlines() if line.strip()),
-    )
 
 
 def conversation_file(conversation: ChatConversation, system: str) -> Path:

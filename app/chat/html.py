@@ -14,7 +14,7 @@ _THOUGHT = re.compile(r"<think>(.*?)(</think>|\Z)", re.DOTALL)
 NEARLY_FULL = 0.85
 
 
-def apart(content: str) -> tuple[str, str, bool]:
+def split_thought(content: str) -> tuple[str, str, bool]:
     """(what the model thought, what it says, whether it still thinks).
 
     Where the template opens the thought itself, the reply begins within it.
@@ -41,9 +41,9 @@ def turn_at(turns: list[Turn], shown: int) -> int | None:
 def _messages(turn: Turn) -> list[dict[str, Any]]:
     if turn.role != "assistant":
         return [{"role": turn.role, "content": literal(turn.content)}]
-    thought, said, thinks = apart(turn.content)
+    thought, answer, thinks = split_thought(turn.content)
     note = f"\n\n<small>{plain(turn.note)}</small>" if turn.note else ""
-    message = {"role": turn.role, "content": f"{literal(said) or '…'}{note}"}
+    message = {"role": turn.role, "content": f"{literal(answer) or '…'}{note}"}
     if not thought:
         return [message]
     fold = {"title": "Thinking…" if thinks else "Thought", "status": "pending" if thinks else "done"}
@@ -52,9 +52,9 @@ def _messages(turn: Turn) -> list[dict[str, Any]]:
 
 def reply(content: str, note: str) -> str:
     """A reply in a column of its own, as Markdown: the thought folded over it, the note under it."""
-    thought, said, _ = apart(content)
+    thought, answer, _ = split_thought(content)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
-    return f"{fold}{literal(said) or '…'}\n\n<small>{plain(note)}</small>"
+    return f"{fold}{literal(answer) or '…'}\n\n<small>{plain(note)}</small>"
 
 
 def context_meter(used: int, of: int) -> str:
@@ -65,11 +65,11 @@ def context_meter(used: int, of: int) -> str:
         return f'<div class="nb-context"><span>{number(used)} tokens so far</span></div>'
     share = min(1.0, used / of)
     full = " nb-full" if share > NEARLY_FULL else ""
-    said = f"{number(used)} of {number(of)} tokens"
-    more = ". The next messages may not fit: clear the conversation, or undo some messages." if full else ""
+    answer = f"{number(used)} of {number(of)} tokens"
+    more = ". The next messages may not fit: clear the conversation, or take some back." if full else ""
     return (
-        f'<div class="nb-context{full}" title="Context used"><i><b style="width:{share:.1%}"></b></i>'
-        f"<span>{said}{more}</span></div>"
+        f'<div class="nb-context{full}" title="How full the context is"><i><b style="width:{share:.1%}"></b></i>'
+        f"<span>{answer}{more}</span></div>"
     )
 
 

@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.chat.compare import MOST
+from app.ui.updates import Given
 from core.generation.sampling import RANGES
 
 EMPTY = "### Nothing said yet\nChoose a model above, write a message below, and press Enter."
@@ -69,6 +70,10 @@ class ChatLayout:
         """For an event's `inputs`: the callback gets one dict of values by component."""
         own = {self.model, self.answers_from, self.message, self.compare.who, self.compare.question}
         return own | set(self.settings.values())
+
+    def values(self, given: Given) -> dict[str, Any]:
+        """The settings on the screen, by name."""
+        return {name: given[component] for name, component in self.settings.items()}
 
     def conversation(self) -> list[Any]:
         """What changes while a reply comes."""

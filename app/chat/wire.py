@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.chat import layout as chat_layout
 from app.chat.events import ChatEvents, CompareEvents, answers_from, kept_settings, served
@@ -33,6 +32,7 @@ class ChatTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = chat_layout.build()
+        self.filled_later, self.outputs = self.layout.filled(), self.layout.watched()
 
     def wire(self, page: PageParts) -> None:
         """Attach the events."""
@@ -55,10 +55,6 @@ class ChatTab(Tab):
         compare, part = CompareEvents(layout, self.context, session.comparison), layout.compare
         gr.on([part.ask.click, part.question.submit], compare.ask, inputs, part.shown(), **ONCE)
         part.stop.click(session.comparison.stop, None, None, queue=False, **QUIET)
-
-    def filled_later(self) -> Sequence[Component]:
-        """What is set when the page is opened."""
-        return self.layout.filled()
 
     def fill_later(self) -> Updates:
         """Menus, the last settings, and the conversation as it was left."""
@@ -86,10 +82,6 @@ class ChatTab(Tab):
         offered = menus.chat_models(self.context.workspace)
         model = gr.Dropdown(choices=offered, value=f"run:{run_id}")
         return {self.layout.model: model, self.layout.answers_from: "adapter"}
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.watched()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """Replies that go on while nobody watches them (after a reload), and what has become ready to talk to."""

@@ -63,7 +63,8 @@ class DataEvents:
         try:
             path = keep_files(self.context.workspace, given[self.layout.upload])
         except NibbleError as error:
-            return {self.layout.said: explain(error), self.layout.upload: None, self.layout.parts["head"]: self._head()}
+            head = self.layout.parts["head"]
+            return {self.layout.message: explain(error), self.layout.upload: None, head: self._head()}
         updates = self._put({**self._values(given), **AS_RECOGNISED, "data.path": path}, keep=True)
         offered = menus.datasets(self.context.workspace)
         for menu in (self.layout.fields["data.path"], self.form.fields["data.path"]):
@@ -87,14 +88,14 @@ class DataEvents:
         elif act == "sample" and find_sample(value) is not None:
             changes = {**AS_RECOGNISED, "data.path": value}
         if not changes or possible(changes) != changes:
-            return {self.layout.said: ui_html.error_box(NO_EVENT)}
+            return {self.layout.message: ui_html.error_box(NO_EVENT)}
         return self._put({**self._values(given), **changes}, keep=True)
 
     def _list_rows(self, code: str) -> Updates:
         try:
             self.session.list_rows(code)
         except NibbleError as error:
-            return {self.layout.said: explain(error)}
+            return {self.layout.message: explain(error)}
         return {self.layout.parts["findings"]: self.session.parts()["findings"]}
 
     def show(self, number: float | None) -> Updates:
@@ -103,7 +104,7 @@ class DataEvents:
         try:
             found = self.session.show_row(wanted)
         except NibbleError as error:
-            return {self.layout.said: explain(error)}
+            return {self.layout.message: explain(error)}
         parts = self.session.parts()
         updates: Updates = {self.layout.parts[part]: parts[part] for part in ("row", "mapped")}
         return updates if found["row"] == wanted else {**updates, self.layout.pager.row: found["row"]}
@@ -137,7 +138,7 @@ class DataEvents:
 
     def _put(self, values: dict[str, Any], keep: bool = False) -> Updates:
         """Show these settings on both tabs and look at their dataset; with `keep` they survive a reload."""
-        updates: Updates = {component: _shown(key, values[key]) for key, component in self.layout.fields.items()}
+        updates: Updates = Form(self.layout.fields).updates(values)
         updates |= self.layout.mapping.updates(values["data.mapping"])
         updates[self.layout.mapping.group] = gr.Group(visible=values["data.format"] == "mapping")
         updates[self.layout.hub] = gr.Row(visible=looks_like_hub_id(values["data.path"]))
@@ -145,7 +146,7 @@ class DataEvents:
             kept = {key: values[key] for key in (*self.layout.fields, "data.mapping")}
             self.form.keep(self.context.form_file, values)
             updates |= self.form.updates(kept)
-        updates[self.layout.said] = self._look(values)
+        updates[self.layout.message] = self._look(values)
         parts = self.session.parts()
         return {**updates, **{self.layout.parts[part]: html for part, html in parts.items()}}
 
@@ -155,9 +156,10 @@ class DataEvents:
             self.session.forget()
             return ""
         if values["data.format"] == "mapping" and not is_enough(values["data.mapping"]):
-            said = "Choose the columns with the prompt and the reply, the list of turns, or plain text. If each "
-            said += "row is one turn, also choose the column that names its conversation."
-            return ui_html.note_box(said)
+            return ui_html.note_box(
+                "Choose the columns with the question and the reply, or the list of turns, or plain text; where each "
+                "row is one turn, also the column that names its conversation."
+            )
         try:
             self.session.look(self.context.recipe(values))
         except NibbleError as error:
@@ -166,7 +168,3 @@ class DataEvents:
 
     def _head(self) -> str:
         return self.session.parts()["head"]
-
-
-def _shown(key: str, value: Any) -> Any:
-    return "" if value is None and key in EMPTY_IS_NONE else value

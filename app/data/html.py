@@ -226,8 +226,8 @@ def reads(words: list[str]) -> str:
 
 def template(state: State) -> str:
     """Which chat template it came to."""
-    said = state.get("template")
-    return f'<div class="nb-evidence"><p>Written with {words(said)}.</p></div>' if said else ""
+    message = state.get("template")
+    return f'<div class="nb-evidence"><p>Written with {words(message)}.</p></div>' if message else ""
 
 
 def _file(file: dict[str, Any]) -> str:

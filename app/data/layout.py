@@ -11,23 +11,14 @@ from gradio.components import Component
 from app.data import html as data_html
 from app.data.mapping import MappingPanel, build_mapping
 from app.ui import html
-from app.ui.form import DEFAULTS, Field, Form, build_field
+from app.ui.form import DEFAULTS, FIELDS, Form, build_field
 from app.ui.pager import RowPager, build_pager
 from app.ui.upload import drop_area
 from core.recipe import help_text
 
-HUB = (Field("data.split", "Split", "text"), Field("data.config", "Configuration", "text"))
-ROWS_TOGETHER = (
-    Field("data.named_splits", "Named splits", "choice"),
-    Field("data.join_turns", "Merge consecutive turns", "switch"),
-)
-SEEN_BY_MODEL = (
-    Field("data.max_length", "Max length (tokens)", "integer"),
-    Field("data.train_on", "Train on", "choice"),
-    Field("data.template", "Chat template", "choice"),
-    Field("data.generation_prompt", "Generation prompt", "choice"),
-    Field("data.system", "System prompts", "choice"),
-)
+HUB = ("data.split", "data.config")
+ROWS_TOGETHER = ("data.named_splits", "data.join_turns")
+SEEN_BY_MODEL = ("data.max_length", "data.train_on", "data.template", "data.generation_prompt", "data.system")
 
 
 class Save(NamedTuple):
@@ -54,7 +45,7 @@ class DataLayout:
     upload: gr.File
     by_hand: gr.Button
     mapping: MappingPanel
-    said: gr.HTML
+    message: gr.HTML
     train: gr.Button
     parts: dict[str, gr.HTML]
     viewer: gr.Column
@@ -81,7 +72,7 @@ class DataLayout:
 
     def settings(self) -> list[Component]:
         """What shows the settings."""
-        return [*self.fields.values(), *self.mapping.inputs(), self.mapping.group, self.hub, self.said]
+        return [*self.fields.values(), *self.mapping.inputs(), self.mapping.group, self.hub, self.message]
 
 
 def build() -> DataLayout:
@@ -92,7 +83,7 @@ def build() -> DataLayout:
             fields, hub, upload, by_hand = _build_settings(parts)
             train = gr.Button("Train on this", variant="primary", size="lg")
         with gr.Column(scale=8, min_width=320, elem_classes="nb-found"):
-            said = gr.HTML(elem_classes="nb-slot nb-said")
+            message = gr.HTML(elem_classes="nb-slot nb-said")
             mapping = build_mapping()
             parts["mapped"] = mapping.preview
             parts["head"] = _slot(data_html.empty(), "nb-data-head")
@@ -106,22 +97,8 @@ def build() -> DataLayout:
                 saves = {key: gr.Button(save.label, size="sm") for key, save in SAVES.items()}
             saved = gr.HTML(elem_classes="nb-slot nb-said")
             download = gr.DownloadButton("Download", visible="hidden", elem_id="nb-download")
-    return DataLayout(
-        fields=fields,
-        hub=hub,
-        upload=upload,
-        by_hand=by_hand,
-        mapping=mapping,
-        said=said,
-        train=train,
-        parts=parts,
-        viewer=viewer,
-        pager=pager,
-        saving=saving,
-        saves=saves,
-        saved=saved,
-        download=download,
-    )
+    rows = (parts, viewer, pager, saving, saves, saved, download)
+    return DataLayout(fields, hub, upload, by_hand, mapping, message, train, *rows)
 
 
 def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr.Row, gr.File, gr.Button]:
@@ -130,22 +107,22 @@ def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr
         gr.HTML(html.step_figure("1", "Dataset"), elem_classes="nb-slot")
         fields["data.path"] = _menu("Dataset", "data.path")
         with gr.Row(visible=False, elem_classes="nb-fields") as hub:
-            fields.update({field.key: build_field(field) for field in HUB})
+            fields.update({key: build_field(FIELDS[key]) for key in HUB})
         upload = drop_area()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("2", "Format"), elem_classes="nb-slot")
-        fields["data.format"] = build_field(Field("data.format", "Format", "choice"))
+        gr.HTML(html.step_figure("2", "How it is read"), elem_classes="nb-slot")
+        fields["data.format"] = build_field(FIELDS["data.format"])
         parts["evidence"] = _slot()
-        by_hand = gr.Button("Map columns", size="sm", elem_classes="nb-narrow")
-        fields["data.encoding"] = build_field(Field("data.encoding", "Encoding", "names"))
+        by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
+        fields["data.encoding"] = build_field(FIELDS["data.encoding"])
         parts["encoding"] = _slot()
         with gr.Row(elem_classes="nb-fields"):
-            fields.update({field.key: build_field(field) for field in ROWS_TOGETHER})
+            fields.update({key: build_field(FIELDS[key]) for key in ROWS_TOGETHER})
     with gr.Group(elem_classes="nb-part"):
         gr.HTML(html.step_figure("3", "Model and template"), elem_classes="nb-slot")
         fields["model"] = _menu("Base model", "model")
         with gr.Row(elem_classes="nb-fields"):
-            fields.update({field.key: build_field(field) for field in SEEN_BY_MODEL})
+            fields.update({key: build_field(FIELDS[key]) for key in SEEN_BY_MODEL})
         parts["template"] = _slot()
     return fields, hub, upload, by_hand
 

@@ -27,12 +27,12 @@ def lengths_chart(edges: Sequence[float], counts: Sequence[int], limit: int, lon
     bars = "".join(
         plot.bar(low, high, count, cut_from) for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     )
-    said = f"{number(sum(counts))} conversations by length in tokens; the limit is {number(limit)} tokens"
+    message = f"{number(sum(counts))} conversations by length in tokens; the limit is {number(limit)} tokens"
     keys = _key("fits", "fits") + (_key("cut", "cut at the limit") if longest > limit else "")
     keys += f'<span class="nb-key nb-c-budget"><i></i>limit {number(limit)}</span>'
     return (
         f'<figure class="nb-lengths"><figcaption class="nb-keys">{keys}</figcaption>'
-        f'<svg viewBox="0 0 {WIDE} {HEIGHT}" role="img" aria-label="{text(said)}">'
+        f'<svg viewBox="0 0 {WIDE} {HEIGHT}" role="img" aria-label="{text(message)}">'
         f"{plot.grid()}{bars}{plot.limit(limit, far)}</svg></figure>"
     )
 
@@ -60,14 +60,14 @@ class _Plot:
             return ""
         parts = [(low, min(high, cut_from), "fits")] if low < cut_from else []
         parts += [(max(low, cut_from), high, "cut")] if high > cut_from else []
-        said = f"{number(count)} conversations of {number(low)} to {number(high)} tokens"
+        message = f"{number(count)} conversations of {number(low)} to {number(high)} tokens"
         top = min(self.y(count), self.bottom - 1.5)  # a single one must be seen too
         drawn = "".join(
             f'<rect class="nb-b-{style}" x="{self.x(a):.1f}" y="{top:.1f}" '
             f'width="{max(self.x(b) - self.x(a) - 1, 0.8):.1f}" height="{self.bottom - top:.1f}"/>'
             for a, b, style in parts
         )
-        return f'<g data-said="{text(said)}">{drawn}</g>'
+        return f'<g data-said="{text(message)}">{drawn}</g>'
 
     def grid(self) -> str:
         """The scales, each with its unit."""

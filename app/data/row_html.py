@@ -14,7 +14,7 @@ SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool"
 
 
 def row(found: dict[str, Any] | None) -> str:
-    """The row that the desk shows; empty text before there is one."""
+    """The row that is shown; empty text before there is one."""
     if found is None:
         return ""
     title = f"<h3>Row {number(found['row'])}{' of ' + number(found['rows']) if found.get('rows') else ''}</h3>"

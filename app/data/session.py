@@ -78,7 +78,7 @@ class DataSession(BackgroundJob):
 
     def _fetch(self, number: int) -> dict[str, Any]:
         turn = self.turn
-        found = self._ask("desk", do="row", number=number)
+        found = self._ask("dataset", do="row", number=number)
         with self._lock:
             if turn == self.turn:
                 self.number, self.shown = int(found["row"]), found
@@ -89,7 +89,7 @@ class DataSession(BackgroundJob):
         """Fetch more of the rows that a finding stands in. Raises NibbleError."""
         self._make_sure()
         known = self._more.get(code, [])
-        found = self._ask("desk", do="rows_of", code=code, start=len(known))
+        found = self._ask("dataset", do="rows_of", code=code, start=len(known))
         with self._lock:
             self._more = {**self._more, code: [*known, *found["rows"]]}
             self.version += 1
@@ -97,7 +97,7 @@ class DataSession(BackgroundJob):
     def save(self, what: str, path: Path) -> None:
         """Write the report or the cleaned data to `path`. `what`: save_report, save_cleaned. Raises NibbleError."""
         self._make_sure()
-        self._ask("desk", do=what, path=str(path))
+        self._ask("dataset", do=what, path=str(path))
 
     def beside(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Ask the helper what may have it open another dataset: `preview`, `check`, `plan`. Raises NibbleError."""
@@ -130,7 +130,7 @@ class DataSession(BackgroundJob):
     def _open(self, turn: int, recipe: dict[str, Any]) -> Report | None:
         """Have the helper open the recipe's dataset; None where another is looked at since, which it must not cover."""
         with self._opening:
-            return self._ask("desk", do="open", recipe=recipe) if turn == self.turn else None
+            return self._ask("dataset", do="open", recipe=recipe) if turn == self.turn else None
 
     def ended(self) -> None:
         """All is known, or the dataset cannot be looked at."""
@@ -159,7 +159,7 @@ class DataSession(BackgroundJob):
         while not stopping.is_set():
             before = self._beside
             mine = opened == before
-            report = self._ask("desk", do="state") if mine else self._open(turn, recipe)
+            report = self._ask("dataset", do="state") if mine else self._open(turn, recipe)
             if report is None:
                 return
             if before == self._beside and not self._asking_beside:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.data import html as data_html
@@ -37,6 +36,7 @@ class DataTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = data_layout.build()
+        self.outputs = self.layout.drawn()
 
     def wire(self, page: PageParts) -> None:
         """Attach the events."""
@@ -62,7 +62,7 @@ class DataTab(Tab):
     def _wire_rows(self, events: DataEvents) -> None:
         layout, row = self.layout, self.layout.pager.row
         layout.pager.wire()
-        row.change(events.show, row, [layout.parts["row"], layout.parts["mapped"], row, layout.said], **LATEST)
+        row.change(events.show, row, [layout.parts["row"], layout.parts["mapped"], row, layout.message], **LATEST)
         for key, button in layout.saves.items():
             say_at_once(button.click, layout.saved, "Writing the file…")
             ready = button.click(events.saver(key), None, [layout.download, layout.saved], **ONCE)
@@ -80,10 +80,6 @@ class DataTab(Tab):
             component = self.layout.fields[key]
             updates[component] = gr.Dropdown(choices=menu(self.context.workspace), value=updates[component])
         return updates
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.drawn()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it."""

@@ -11,7 +11,6 @@ from app.export import html as export_html
 from app.export import hub_and_import
 from app.export import llama_cpp as export_llama_cpp
 from app.export.layout import ExportLayout
-from app.export.newest import newest
 from app.export.session import ExportSession
 from app.ui import html as ui_html
 from app.ui import menus
@@ -19,9 +18,10 @@ from app.ui.html import date
 from app.ui.updates import Given, Seen, Updates, is_new
 from core.errors import NibbleError, RunError
 from core.export import jobs
-from core.export.destination import refuse_place
-from core.export.options import ExportOptions
-from core.export.source import export_name, parts_of
+from core.export.formats.registry import FORMATS, format_named
+from core.export.shared.destination import refuse_place
+from core.export.shared.options import ExportOptions
+from core.export.shared.source import export_name, parts_of
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 
@@ -47,43 +47,46 @@ class ExportEvents:
                 raise RunError("Choose a run to export first.")
             out = self.context.reach.write(given[layout.out] or "", "The export's folder", workspace.exports)
             refuse_place(out)
-            kinds = (given[layout.onto], given[layout.precision], given[layout.gguf_type], bool(given[layout.apart]))
-            order = ExportOptions(given[layout.to], out, *kinds, given[layout.part] or "")
-            jobs.start(workspace, run.id, order)
+            jobs.start(workspace, run.id, self._options(given, out, given[layout.part] or ""))
         except (NibbleError, OSError, ValueError) as error:
-            return {layout.said: ui_html.error_box(str(error))}
-        return {layout.said: "", **self.tick({})}
+            return {layout.message: ui_html.error_box(str(error))}
+        return {layout.message: "", **self.tick({})}
 
     def stop(self) -> Updates:
         """End the export that is at work."""
-        shown = newest(self.context)
+        shown = jobs.newest(self.context.workspace)
         if shown is not None:
             jobs.stop(shown)
-        return {self.layout.said: ui_html.note_box("Stopping…")}
+        return {self.layout.message: ui_html.note_box("Stopping…")}
 
     def about(self, run: Run | None, given: Given, renamed: bool) -> Updates:
         """The settings that count for the format, and what it gives."""
         layout = self.layout
-        to, apart = given[layout.to], bool(given[layout.apart])
-        in_gguf = to in ("gguf", "ollama")
-        offered = [(told.capitalize(), part) for told, part in parts_of(run)] if run is not None else []
+        to, adapter_only = format_named(given[layout.to]), bool(given[layout.settings["adapter_only"]])
+        offered = [(name.capitalize(), part) for name, part in parts_of(run)] if run is not None else []
         parts = [part for _, part in offered]
         chosen_part = given[layout.part] if given[layout.part] in parts else next(iter(parts), None)
-        part = chosen_part or ""
+        name = export_name(run, chosen_part or "") if run is not None else ""
+        out = self.context.workspace.exports / f"{name}-{to.name}"
         updates: Updates = {
             layout.part: gr.Dropdown(choices=offered, value=chosen_part, visible=len(offered) > 1),
-            layout.gets: export_html.about(
-                run, part, to, given[layout.gguf_type], apart and in_gguf, given[layout.precision]
-            ),
-            layout.onto: gr.Radio(visible=to == "merged" or (in_gguf and not apart)),
-            layout.precision: gr.Dropdown(visible=to == "merged"),
-            layout.gguf_type: gr.Dropdown(visible=in_gguf and not (apart and to == "gguf")),
-            layout.apart: gr.Checkbox(visible=in_gguf),
-            **export_llama_cpp.shown(layout.llama_cpp, self.context, self.session.llama_cpp, in_gguf),
+            layout.gets: export_html.about(run, self._options(given, out, chosen_part or "")),
+            **{
+                component: gr.update(visible=to.takes(field, adapter_only))
+                for field, component in layout.settings.items()
+            },
+            **export_llama_cpp.shown(layout.llama_cpp, self.context, self.session.llama_cpp, to.needs_llama_cpp),
         }
         if renamed and run is not None:
-            updates[layout.out] = str(_free(self.context.workspace.exports / f"{export_name(run, part)}-{to}"))
+            updates[layout.out] = str(_free(out))
         return updates
+
+    def _options(self, given: Given, out: Path, part: str) -> ExportOptions:
+        """What is asked for; a setting that the format does not take is left at its default."""
+        to, settings = format_named(given[self.layout.to]), self.layout.settings
+        adapter_only = bool(given[settings["adapter_only"]])
+        values = {field: given[each] for field, each in settings.items() if to.takes(field, adapter_only)}
+        return ExportOptions(to.name, out, part=part, **values)
 
     def fill(self, run_id: str | None = None) -> Updates:
         """The runs that can be exported, and what one gets; `run_id` is chosen, else the newest."""
@@ -92,8 +95,8 @@ class ExportEvents:
         offered = [(f"{run.name} · {date(run.created)}", run.id) for run in runs]
         values = [value for _, value in offered]
         value = run_id if run_id in values else next(iter(values), None)
-        given: Given = {layout.part: None, layout.to: "adapter", layout.apart: False}
-        given |= {layout.gguf_type: "f16", layout.precision: "auto"}
+        given: Given = {layout.part: None, layout.to: FORMATS[0].name}
+        given |= {component: component.value for component in layout.settings.values()}
         return {
             layout.empty: "" if offered else ui_html.empty("Nothing to export yet", EMPTY),
             layout.run: gr.Dropdown(choices=offered, value=value),
@@ -107,7 +110,7 @@ class ExportEvents:
         if seen.get("mark") == mark and not seen.get("working"):
             return self._beside(seen)
         seen["mark"] = mark
-        shown = newest(self.context)
+        shown = jobs.newest(self.context.workspace)
         working = shown is not None and shown.read()["state"] == "working"
         updates: Updates = {}
         for name, component, html in (
@@ -120,7 +123,7 @@ class ExportEvents:
         if was_working != working:
             seen["working"] = working
             updates |= {layout.stop: gr.Button(visible=working), layout.make: gr.Button(interactive=not working)}
-            updates |= {layout.said: ""} if was_working else {}  # "Stopping…" is over
+            updates |= {layout.message: ""} if was_working else {}  # "Stopping…" is over
         return updates | self._beside(seen)
 
     def _beside(self, seen: Seen) -> Updates:

@@ -3,92 +3,35 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from app.server.downloads import SharedFiles
 from app.ui.html import busy, date, empty, error_box, note_box, progress_bar, text
-from core.basemodel.find import FoundModel, find_model
 from core.errors import NibbleError
+from core.export.formats.registry import format_named
 from core.export.jobs import ExportJob
 from core.export.proof.report import check_name, check_result, is_equal, is_proved, told_checks
-from core.export.source import folder_of
+from core.export.shared.options import ExportOptions
 from core.runs.store import Run
 from core.sizes import show_bytes
 
-# Bytes a number, of what is written.
-_BYTES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
-FILES_BYTES = 100_000
-NOTHING = empty(
-    "Nothing exported yet",
-    "The proof that the export replies as the chat does will appear here, with instructions for using it.",
-)
+# The first block of code in a README.
+_USAGE = re.compile(r"```(python)?\n(.*?)```", re.DOTALL)
+NOTHING = empty("Nothing exported yet", "The proof that it answers as it does here will be here, and what uses it.")
 
 
-@dataclass(frozen=True)
-class About:
-    """A format, for a person."""
-
-    title: str
-    what: str
-    whom: str
-
-
-FORMATS = {
-    "adapter": About(
-        "Adapter",
-        "Only what was learned: a small folder and a zip in PEFT format, with tokenizer, chat template, settings and "
-        "model card. The base model is loaded separately.",
-        "For Python with transformers and peft, servers that load adapters, and Nibble itself.",
-    ),
-    "merged": About(
-        "Merged model",
-        "Base model and adapter merged into one 16-bit model, in safetensors.",
-        "For anything that loads a Hugging Face model: transformers, vLLM, MLX, more training or quantisation.",
-    ),
-    "gguf": About(
-        "GGUF",
-        "One file for llama.cpp, with tokenizer and chat template inside.",
-        "For llama.cpp, LM Studio, Jan, koboldcpp. Llama, Mistral, Qwen 2 to 3 and Gemma families only.",
-    ),
-    "ollama": About(
-        "Ollama",
-        "A GGUF with a Modelfile: template, stop words and settings as in the chat, and one command to import it.",
-        "For Ollama and programs that use it.",
-    ),
-}
-
-
-def about(run: Run | None, part: str, to: str, gguf_type: str, apart: bool, precision: str) -> str:
-    """What one gets of `run`, of its adapter `part`, for whom, and how large."""
-    told = FORMATS[to]
+def about(run: Run | None, options: ExportOptions) -> str:
+    """What one gets of `run` by these options, for whom, and how large."""
+    to = format_named(options.to)
     size = ""
     if run is not None:
         try:
-            size = f"<p><b>{text(_size(run, part, to, gguf_type, apart, precision))}</b></p>"
+            size = f"<p><b>{text(to.size(run, options))}</b></p>"
         except NibbleError as error:
-            size = error_box(f"The base model of this run is not where it was. {error}")
-    return f'<div class="nb-gets"><p>{text(told.what)}</p><p class="nb-muted">{text(told.whom)}</p>{size}</div>'
-
-
-def _size(run: Run, part: str, to: str, gguf_type: str, apart: bool, precision: str) -> str:
-    held = folder_of(run, part)
-    adapter = sum(file.stat().st_size for file in held.iterdir() if file.is_file())
-    if to == "adapter" or (to == "gguf" and apart):
-        return (
-            f"About {show_bytes(adapter + FILES_BYTES)}{' in the folder, and as much in the zip' * (to == 'adapter')}."
-        )
-    found = find_model(run.recipe().model, run.base_revision())
-    files = sum(file.stat().st_size for file in held.glob("*.json"))
-    kind = gguf_type if to != "merged" else _own(found) if precision == "auto" else precision
-    size = found.parameters * _BYTES[kind] + FILES_BYTES + files + adapter * apart
-    return f"About {show_bytes(size)}, in {kind}."
-
-
-def _own(found: FoundModel) -> str:
-    own = str(found.config.get("dtype") or found.config.get("torch_dtype"))
-    return own if own in ("float16", "bfloat16") else "bfloat16"
+            size = error_box(f"The base of this run is not where it was. {error}")
+    return f'<div class="nb-gets"><p>{text(to.what)}</p><p class="nb-muted">{text(to.for_whom)}</p>{size}</div>'
 
 
 def state(job: ExportJob | None, shelf: SharedFiles) -> str:
@@ -107,7 +50,7 @@ def state(job: ExportJob | None, shelf: SharedFiles) -> str:
 
 
 def _done(values: dict[str, Any], shelf: SharedFiles) -> str:
-    result, to = values["result"], values["order"]["to"]
+    result = values["result"]
     folder = Path(result["dir"])
     if not folder.is_dir():
         return note_box(f"{folder.name} was moved or deleted after the export.")
@@ -119,7 +62,7 @@ def _done(values: dict[str, Any], shelf: SharedFiles) -> str:
         f"{heading}</span><div><h3>{text(folder.name)}</h3><small>{text(show_bytes(result['bytes']))} in "
         f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>{_checks(verified)}"
         f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd>"
-        f"<dt>How to use it</dt><dd><pre>{text(use(to, result))}</pre></dd></dl>{_links(result, folder, shelf)}</div>"
+        f"<dt>Use it</dt><dd><pre>{text(usage(result))}</pre></dd></dl>{_links(values, shelf)}</div>"
     )
 
 
@@ -129,36 +72,27 @@ def _checks(verified: dict[str, Any]) -> str:
     for check in told_checks(verified):
         kind, mark = ("good", "✓") if is_equal(check) else ("bad", "!")
         kind, mark = (kind, mark) if check["of"] or kind == "bad" else ("none", "–")
-        said = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
-        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{said}</div></li>'
+        message = f"<b>{text(check_name(check))}</b><span>{text(check_result(check))}</span>"
+        rows += f'<li class="nb-{kind}"><i>{mark}</i><div>{message}</div></li>'
     return f'<ul class="nb-doctor">{rows}</ul>' if rows else ""
 
 
-def use(to: str, result: dict[str, Any]) -> str:
-    """The command that uses what was made."""
-    place = f'cd "{result["dir"]}"'
-    if to == "ollama":
-        return f"{place}\n{result['command']}"
-    if to == "gguf":
-        name = next(name for name in result["files"] if name.endswith(".gguf"))
-        apart = f"BASE.gguf --lora {name}" if name.endswith("-adapter.gguf") else name
-        return f"{place}\nllama-cli -m {apart} -cnv"
-    return f"{place}\n{_lines(Path(result['dir']))}"
-
-
-def _lines(folder: Path) -> str:
-    """The lines of Python in an export's own README."""
+def usage(result: dict[str, Any]) -> str:
+    """The commands, or the lines of Python, that use what was made: those of its own README."""
+    folder = Path(result["dir"])
     try:
-        found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        found = _USAGE.search((folder / "README.md").read_text(encoding="utf-8"))
     except OSError:
         found = None
-    return f"python  # then:\n{found[1]}" if found else ""
+    lines = found[2] if found else ""
+    return f'cd "{folder}"\n' + (f"python  # then:\n{lines}" if found and found[1] else lines)
 
 
-def _links(result: dict[str, Any], folder: Path, shelf: SharedFiles) -> str:
-    """What the browser can fetch: the zip of an adapter, the file of a GGUF and what Ollama needs beside it."""
-    loose = [folder / name for name in result["files"] if name.endswith(".gguf") or name == "Modelfile"]
-    files = [Path(result["zip"])] if "zip" in result else loose
+def _links(values: dict[str, Any], shelf: SharedFiles) -> str:
+    """What the browser can fetch: the zip of an adapter, or single files of the folder."""
+    result, patterns = values["result"], format_named(values["order"]["to"]).downloads
+    names = [name for name in result["files"] if any(fnmatch(name, pattern) for pattern in patterns)]
+    files = [Path(result["zip"])] if "zip" in result else [Path(result["dir"]) / name for name in names]
     links = [
         f'<a class="nb-fetch" href="{text(shelf.address(file))}" download>Download {text(file.name)} '
         f"({show_bytes(file.stat().st_size)})</a>"
@@ -180,7 +114,7 @@ def earlier(jobs: list[ExportJob], shown: ExportJob | None) -> str:
         ):
             result = values["result"]
             made = date(job.file.stat().st_mtime)
-            cells = (made, FORMATS[values["order"]["to"]].title, show_bytes(result["bytes"]), result["dir"])
+            cells = (made, format_named(values["order"]["to"]).title, show_bytes(result["bytes"]), result["dir"])
             rows.append(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in cells)}</tr>")
     if not rows:
         return ""

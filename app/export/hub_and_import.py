@@ -9,15 +9,15 @@ import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
-from app.export.newest import newest
 from app.export.upload_session import UploadSession
 from app.server.uploads import forget
 from app.ui import html
 from app.ui.updates import ONCE, QUIET, Seen, Updates, is_new
 from core.errors import NibbleError
-from core.export.destination import ExportError
+from core.export import jobs
 from core.export.import_adapter import import_adapter
 from core.export.push_to_hub import plan_upload
+from core.export.shared.destination import ExportError
 
 PACKED = [".zip", ".tar", ".gz", ".tgz"]
 WHAT = (
@@ -35,11 +35,11 @@ class UploadPart:
     private: gr.Checkbox
     look: gr.Button
     upload: gr.Button
-    said: gr.HTML
+    message: gr.HTML
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
-        return [self.said, self.upload]
+        return [self.message, self.upload]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ImportPart:
     name: gr.Textbox
     base: gr.Dropdown
     take: gr.Button
-    further: gr.Button
+    train_further: gr.Button
     made: gr.State
-    said: gr.HTML
+    message: gr.HTML
 
 
 def build_upload() -> UploadPart:
@@ -62,10 +62,10 @@ def build_upload() -> UploadPart:
         repo = gr.Textbox(label="Repository", placeholder="your-name/pirate", info="For the export shown above.")
         private = gr.Checkbox(True, label="Private", info="Visible only to you and people you give access.")
         with gr.Row(elem_classes="nb-actions"):
-            look = gr.Button("Preview upload")
-            upload = gr.Button("Upload", variant="primary", visible=False)
-        said = gr.HTML(elem_classes="nb-slot")
-    return UploadPart(repo, private, look, upload, said)
+            look = gr.Button("Show what will be uploaded")
+            upload = gr.Button("Upload it", variant="primary", visible=False)
+        message = gr.HTML(elem_classes="nb-slot")
+    return UploadPart(repo, private, look, upload, message)
 
 
 def build_import() -> ImportPart:
@@ -83,10 +83,10 @@ def build_import() -> ImportPart:
             info="Leave empty to use the one the adapter names.",
         )
         with gr.Row(elem_classes="nb-actions"):
-            take = gr.Button("Import", variant="primary")
-            further = gr.Button("Continue training", visible=False)
-        said = gr.HTML(elem_classes="nb-slot")
-    return ImportPart(file, place, name, base, take, further, gr.State(""), said)
+            take = gr.Button("Bring it in", variant="primary")
+            train_further = gr.Button("Train it further", visible=False)
+        message = gr.HTML(elem_classes="nb-slot")
+    return ImportPart(file, place, name, base, take, train_further, gr.State(""), message)
 
 
 def wire_upload(part: UploadPart, context: Context, uploads: UploadSession) -> None:
@@ -94,7 +94,7 @@ def wire_upload(part: UploadPart, context: Context, uploads: UploadSession) -> N
 
     def look(repo: str, private: bool) -> Updates:
         try:
-            shown = newest(context)
+            shown = jobs.newest(context.workspace)
             result = shown.read().get("result") if shown is not None else None
             if not result or not Path(result["dir"]).is_dir():
                 raise ExportError("Export a run first: the export shown above is what is uploaded.")
@@ -116,28 +116,26 @@ def wire_import(part: ImportPart, context: Context) -> None:
 
     def take(file: str | None, place: str, name: str, base: str | None) -> Updates:
         if not file and not (place or "").strip():
-            return {part.said: html.error_box("Choose the adapter's archive or enter its folder.")}
+            return {part.message: html.error_box("Choose its zip, or write the folder that the adapter is in.")}
         try:
             source = Path(file) if file else context.reach.read(place, "The adapter's folder")
             made = import_adapter(context.workspace, source, name or "", base or "", context.reach)
             forget([file] if file else [])
         except NibbleError as error:
-            return {part.said: html.error_box(str(error))}
-        said = (
-            f"“{made.name}” is imported and available in Chat and Arena. Its base model is loaded at the first message."
-        )
+            return {part.message: html.error_box(str(error))}
+        message = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."
         emptied = {part.file: None, part.place: "", part.name: ""}
-        further = {part.made: made.name, part.further: gr.Button(visible=True)}
-        return {part.said: html.note_box(said), **emptied, **further}
+        train_further = {part.made: made.name, part.train_further: gr.Button(visible=True)}
+        return {part.message: html.note_box(message), **emptied, **train_further}
 
     given = [part.file, part.place, part.name, part.base]
-    changed = [part.said, part.file, part.place, part.name, part.made, part.further]
+    changed = [part.message, part.file, part.place, part.name, part.made, part.train_further]
     part.take.click(take, given, changed, **ONCE)
 
 
 def uploading(part: UploadPart, uploads: UploadSession) -> Updates:
     """How the upload stands."""
-    return {part.said: uploads.html(), part.upload: gr.Button(visible=uploads.ready)}
+    return {part.message: uploads.html(), part.upload: gr.Button(visible=uploads.ready)}
 
 
 def tick(part: UploadPart, uploads: UploadSession, seen: Seen) -> Updates:

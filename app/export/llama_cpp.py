@@ -8,16 +8,31 @@ import gradio as gr
 from gradio.components import Component
 
 from app.context import Context
-from app.export.llama_cpp_install import LlamaCppInstall
 from app.ui import html as ui_html
+from app.ui.background_job import BackgroundJob
 from app.ui.updates import ONCE, Seen, Updates, is_new
 from core.setup import llama_cpp
 
 WHY = (
-    "llama.cpp is not installed, so the GGUF is verified with transformers only, and its template and tokens are not "
-    "tested in llama.cpp. The download is about 60 MB."
+    "llama.cpp, which runs GGUFs, is not installed here: the file is then proved only as far as transformers reads it, "
+    "and nobody has tried its template and tokens as llama.cpp reads them. It is about 60 MB."
 )
 OWNER_ONLY = f"{WHY} It can be installed on the machine itself with: {llama_cpp.COMMAND}."
+
+
+class LlamaCppInstall(BackgroundJob):
+    """At most one install at a time."""
+
+    def press(self) -> None:
+        """Install it."""
+        with self._lock:
+            if not self.busy and not llama_cpp.installed():
+                self.start(lambda stopping: self._install(), "Installing llama.cpp…")
+
+    def _install(self) -> None:
+        version = llama_cpp.install(lambda line: self.show(f"Installing llama.cpp… {line[:120]}"))
+        message = f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on."
+        self.result = ui_html.note_box(message)
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class LlamaCppPart:
     """The components; `place` is seen while a format is chosen that llama.cpp opens."""
 
     place: gr.Column
-    said: gr.HTML
+    message: gr.HTML
     install: gr.Button
 
     def all(self) -> list[Component]:
@@ -34,15 +49,15 @@ class LlamaCppPart:
 
     def ticking(self) -> list[Component]:
         """What changes by itself."""
-        return [self.said, self.install]
+        return [self.message, self.install]
 
 
 def build() -> LlamaCppPart:
     """Lay it out."""
     with gr.Column(visible=False) as place:
-        said = gr.HTML(elem_classes="nb-slot nb-said", visible=False)
+        message = gr.HTML(elem_classes="nb-slot nb-said", visible=False)
         install = gr.Button("Install llama.cpp", visible=False, size="sm", elem_classes="nb-narrow")
-    return LlamaCppPart(place, said, install)
+    return LlamaCppPart(place, message, install)
 
 
 def wire(part: LlamaCppPart, context: Context, install: LlamaCppInstall) -> None:
@@ -51,25 +66,25 @@ def wire(part: LlamaCppPart, context: Context, install: LlamaCppInstall) -> None
     def press() -> Updates:
         if not context.listening:
             install.press()
-        return _told(part, context, install)
+        return _state(part, context, install)
 
     part.install.click(press, None, part.ticking(), **ONCE)
 
 
 def shown(part: LlamaCppPart, context: Context, install: LlamaCppInstall, wanted: bool) -> Updates:
     """How it stands; `wanted`: a format is chosen that llama.cpp opens."""
-    told = _told(part, context, install)
-    return {part.place: gr.Column(visible=wanted and told[part.said].visible), **told}
+    parts = _state(part, context, install)
+    return {part.place: gr.Column(visible=wanted and parts[part.message].visible), **parts}
 
 
-def _told(part: LlamaCppPart, context: Context, install: LlamaCppInstall) -> Updates:
+def _state(part: LlamaCppPart, context: Context, install: LlamaCppInstall) -> Updates:
     missing = not llama_cpp.installed()
     html = install.html() or (ui_html.note_box(OWNER_ONLY if context.listening else WHY) if missing else "")
     offered = missing and not install.busy and not context.listening
-    return {part.said: gr.HTML(html, visible=bool(html)), part.install: gr.Button(visible=offered)}
+    return {part.message: gr.HTML(html, visible=bool(html)), part.install: gr.Button(visible=offered)}
 
 
 def tick(part: LlamaCppPart, context: Context, install: LlamaCppInstall, seen: Seen) -> Updates:
     """What changed since this browser last saw it."""
     seen.setdefault("llama_cpp", "")
-    return _told(part, context, install) if is_new(seen, "llama_cpp", install.html()) else {}
+    return _state(part, context, install) if is_new(seen, "llama_cpp", install.html()) else {}

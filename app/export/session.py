@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.export.llama_cpp_install import LlamaCppInstall
+from app.export.llama_cpp import LlamaCppInstall
 from app.export.upload_session import UploadSession
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.export import hub_and_import
@@ -33,6 +32,7 @@ class ExportTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = export_layout.build()
+        self.outputs = self.layout.ticking()
         self.events = ExportEvents(self.layout, self.context, self.session)
 
     def wire(self, page: PageParts) -> None:
@@ -41,8 +41,8 @@ class ExportTab(Tab):
         given, changed = layout.inputs(), layout.choices()
         renaming = [layout.run.input, layout.part.input, layout.to.input]
         gr.on(renaming, partial(events.chosen, True), given, changed, **QUIET)
-        kinds = [layout.precision.input, layout.gguf_type.input, layout.apart.input, layout.onto.input]
-        gr.on(kinds, partial(events.chosen, False), given, changed, **QUIET)
+        settings = [each.input for each in layout.settings.values()]
+        gr.on(settings, partial(events.chosen, False), given, changed, **QUIET)
         layout.make.click(events.make, given, layout.ticking(), **ONCE)
         layout.stop.click(events.stop, None, layout.ticking(), **QUIET)
         hub_and_import.wire_upload(layout.upload, self.context, self.session.uploads)
@@ -52,10 +52,6 @@ class ExportTab(Tab):
     def selected(self, item: gr.Tab, page: PageParts) -> Callable[..., Any]:
         """It offers what can be exported by now, whenever it comes into sight."""
         return item.select(self.events.fill, self.layout.run, self.layout.filled(), **QUIET).then
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.ticking()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it."""

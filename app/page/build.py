@@ -78,8 +78,8 @@ def _wire_time(demo: CheckedBlocks, page: Page, context: Context, selected: dict
     def fill_later() -> Updates:
         return {component: value for tab in page.tabs for component, value in tab.fill_later().items()}
 
-    filled = [component for tab in page.tabs for component in tab.filled()]
-    later = [component for tab in page.tabs for component in tab.filled_later()]
+    filled = [component for tab in page.tabs for component in tab.filled]
+    later = [component for tab in page.tabs for component in tab.filled_later]
     opened = demo.load(updates.first, updates.given(), updates.all_outputs(), **QUIET)
     opened.then(fill, None, filled, **QUIET).then(fill_later, None, later, **QUIET)
     updates.wire(selected)

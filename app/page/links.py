@@ -33,7 +33,7 @@ def wire_links(page: Page, context: Context) -> None:
 def _wire_training(page: Page, context: Context) -> None:
     """To Train: another run that begins from an adapter, or has the settings of a run."""
     row, train, runs = page.parts.tabs, page.tab(TrainTab), page.tab(RunsTab).layout
-    taking, said = page.tab(ExportTab).layout.taking, train.layout.form.said
+    taking, message = page.tab(ExportTab).layout.taking, train.layout.form.message
 
     def train_further(key: str) -> Updates:
         sides = {row: gr.Tabs(selected="train"), train.layout.side: gr.Tabs(selected="check")}
@@ -49,9 +49,9 @@ def _wire_training(page: Page, context: Context) -> None:
             write_json(context.form_file, values)
         return {row: gr.Tabs(selected="train"), **train.form.updates(values)}
 
-    changed = [row, train.layout.side, *train.form.inputs(), said]
-    taking.further.click(lambda name: train_further(f"adapter:{name}"), taking.made, changed, **QUIET)
-    runs.further.click(lambda opened: train_further(f"run:{opened}"), runs.opened, changed, **QUIET)
+    changed = [row, train.layout.side, *train.form.inputs(), message]
+    taking.train_further.click(lambda name: train_further(f"adapter:{name}"), taking.made, changed, **QUIET)
+    runs.train_further.click(lambda opened: train_further(f"run:{opened}"), runs.opened, changed, **QUIET)
     runs.reuse.click(reuse, runs.opened, [row, *train.form.inputs()], **QUIET)
 
 

@@ -6,7 +6,7 @@ from app.ui.html import WORDS, number, progress_bar, text
 from core.runs.heartbeat import stopping
 from core.runs.store import ENDED, Run, Status
 
-HOUSE = "Nibble"
+APP_NAME = "Nibble"
 
 
 def strip(device: str, current: Run | None, waiting: int, ended: Run | None = None) -> str:
@@ -20,7 +20,7 @@ def strip(device: str, current: Run | None, waiting: int, ended: Run | None = No
         running += f'<span class="nb-muted">{waiting} waiting</span>'
     carried = "".join(f' data-{name}="{text(value)}"' for name, value in _carried(current, ended).items())
     return (
-        f'<div class="nb-strip"{carried}><span class="nb-brand"><i></i>{HOUSE}</span>'
+        f'<div class="nb-strip"{carried}><span class="nb-brand"><i></i>{APP_NAME}</span>'
         f'<span class="nb-device">{text(device)}</span>{running}'
         '<button class="nb-look" type="button" aria-label="Light or dark" title="Light or dark">◐</button></div>'
     )
@@ -29,9 +29,9 @@ def strip(device: str, current: Run | None, waiting: int, ended: Run | None = No
 def page_title(run: Run | None) -> str:
     """What a tab among twenty others says of the run at work: '45 % · step 90 of 200 · Pirate · Nibble'."""
     if run is None:
-        return HOUSE
+        return APP_NAME
     status = run.status()
-    parts = [_where(status), run.name, HOUSE]
+    parts = [_where(status), run.name, APP_NAME]
     if status.total:
         parts.insert(0, f"{status.step / status.total * 100:.0f} %")
     if stopping(run) is not None:

@@ -32,7 +32,7 @@ class PageUpdates:
 
     def __init__(self, page: Page, context: Context) -> None:
         self.page, self.context = page, context
-        self.tabs = [tab for tab in page.tabs if tab.outputs()]
+        self.tabs = [tab for tab in page.tabs if tab.outputs]
         self.side = page.tab(TrainTab).layout.side
         self._seen: dict[str, Seen] = {}
 
@@ -61,7 +61,7 @@ class PageUpdates:
         """Everything that a browser has not seen. A run that is at work comes into sight at once."""
         updates: Updates = {self.page.seen: seen}
         for tab in self.tabs:
-            own, given = given[: len(tab.inputs())], given[len(tab.inputs()) :]
+            own, given = given[: len(tab.inputs)], given[len(tab.inputs) :]
             updates |= tab.tick(seen.setdefault(tab.name, {}), *own)
         if self.context.supervisor.current() is not None:
             updates[self.side] = gr.Tabs(selected="run")
@@ -69,7 +69,7 @@ class PageUpdates:
 
     def shared(self) -> dict[str, gr.HTML]:
         """Where the parts that all pages share are shown."""
-        return {"strip": self.page.strip} | {name: part for tab in self.tabs for name, part in tab.shared().items()}
+        return {"strip": self.page.strip} | {name: part for tab in self.tabs for name, part in tab.shared.items()}
 
     def _parts(self) -> dict[str, str]:
         return {"strip": self._strip()} | {name: html for tab in self.tabs for name, html in tab.parts().items()}
@@ -86,18 +86,18 @@ class PageUpdates:
         events = {tab.name: f"tick_{tab.name}" for tab in self.tabs}
         self.page.strip.js_on_load += TICKS.format(events=json.dumps(events))
         for tab in self.tabs:
-            changed = self.tick(tab), [self.page.seen, *tab.inputs()], [self.page.seen, *tab.outputs()]
+            changed = self.tick(tab), [self.page.seen, *tab.inputs], [self.page.seen, *tab.outputs]
             for event in (getattr(self.page.strip, events[tab.name]), selected[tab.name]):
                 event(*changed, **LATEST)
-            tab.ask(partial(_attach, changed))
+            tab.asked(partial(_attach, changed))
 
     def given(self) -> list[Any]:
         """What is given when a page is opened."""
-        return [self.page.seen, *(part for tab in self.tabs for part in tab.inputs())]
+        return [self.page.seen, *(part for tab in self.tabs for part in tab.inputs)]
 
     def all_outputs(self) -> list[Any]:
         """What may change when a page is opened."""
-        return [self.page.seen, self.side, *(part for tab in self.tabs for part in tab.outputs())]
+        return [self.page.seen, self.side, *(part for tab in self.tabs for part in tab.outputs)]
 
 
 def _attach(changed: Sequence[Any], event: Callable[..., Any]) -> Any:

@@ -146,7 +146,7 @@ def _hanging(run: Run) -> str:
 
 
 def _box(kind: str, message: str) -> str:
-    """As those of `pieces`, but not spoken: its words change every second."""
+    """As those of app/ui/html.py, but not spoken: its words change every second."""
     return f'<div class="nb-box nb-{kind} nb-beneath">{text(message)}</div>'
 
 
@@ -174,8 +174,8 @@ def _perplexity(value: float) -> str:
 
 def _outcome(run: Run, status: Status, curves: Curves) -> str:
     result = run.result()
-    told = status.message and status.state != "finished"  # a finished run's figures say it all
-    message = f'<p class="nb-say">{text(status.message)}</p>' if told else ""
+    shown = status.message and status.state != "finished"  # a finished run's figures say it all
+    message = f'<p class="nb-say">{text(status.message)}</p>' if shown else ""
     pair = predicted_html.pair(result)
     memory = f'<p class="nb-say">Peak memory: {predicted_html.in_words(pair)}.</p>' if pair else ""
     figures = f'<div class="nb-figures">{"".join(_result_figures(result, status))}</div>'
@@ -223,10 +223,10 @@ def _failure(run: Run, status: Status, curves: Curves) -> str:
     )
     step = ""
     if status.total:
-        step = f'<p class="nb-say">It completed {number(status.step)} of {number(status.total)} steps.</p>'
-    why = text(status.message or "It ended without giving a reason.")
-    said = f'<p class="nb-why" role="alert">{why}</p>{step}{_warnings(curves)}{tail}'
-    return _card(run, status.state, said)
+        step = f'<p class="nb-say">It had done {number(status.step)} of {number(status.total)} steps.</p>'
+    why = text(status.message or "It ended without saying why.")
+    message = f'<p class="nb-why" role="alert">{why}</p>{step}{_warnings(curves)}{tail}'
+    return _card(run, status.state, message)
 
 
 def no_chart(name: str, state: str) -> str:

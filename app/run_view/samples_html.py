@@ -71,9 +71,9 @@ def _list(given: list[Answer]) -> str:
 
 
 def _answer(given: Answer) -> str:
-    first, last, said = given
+    first, last, message = given
     at = _at(first) if first == last else f"{_at(first)} to {number(last)}"
-    return f"<i>{at}</i><span>{_said(said)}</span>"
+    return f"<i>{at}</i><span>{_said(message)}</span>"
 
 
 def _at(step: int) -> str:

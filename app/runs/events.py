@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import gradio as gr
@@ -53,15 +54,16 @@ class RunsEvents:
 
     def stop(self, opened: str) -> str:
         """Ask the run to stop, or take it out of the queue."""
-        try:
-            return html.note_box(self.context.supervisor.stop(find_run(self.context.workspace, opened)))
-        except NibbleError as error:
-            return explain(error)
+        return self._say(opened, self.context.supervisor.stop)
 
     def end_now(self, opened: str) -> str:
         """End a run without waiting for it."""
+        return self._say(opened, self.context.supervisor.kill)
+
+    def _say(self, opened: str, act: Callable[[Run], str]) -> str:
+        """What `act` says of the run, or why it cannot be done, as HTML."""
         try:
-            return html.note_box(self.context.supervisor.kill(find_run(self.context.workspace, opened)))
+            return html.note_box(act(find_run(self.context.workspace, opened)))
         except NibbleError as error:
             return explain(error)
 
@@ -93,16 +95,16 @@ class RunsEvents:
         try:
             rules = run.recipe().train if run is not None else None
         except NibbleError as error:
-            return {layout.said: explain(error)}
+            return {layout.message: explain(error)}
         if rules is None:
-            return {layout.said: html.error_box("This run no longer exists: it was deleted elsewhere.")}
+            return {layout.message: html.error_box("This run is gone: it was deleted elsewhere.")}
         return {
             layout.longer: gr.Group(visible=True),
             layout.sure: gr.Row(visible=False),
             layout.epochs: gr.Number(rules.epochs),
             layout.steps: gr.Number(rules.max_steps),
             layout.rate: gr.Number(rules.learning_rate),
-            layout.said: "",
+            layout.message: "",
         }
 
     def resume(self, opened: str, epochs: float | None, steps: float | None, rate: float | None) -> Updates:
@@ -116,22 +118,22 @@ class RunsEvents:
             changed = [f"{key}={'null' if new is None else f'{new:.12g}'}" for key, new, old in pairs if new != old]
             resume(run, self.context.supervisor, changed)
         except Exception as error:  # whatever it is, the person is looking here
-            return {layout.said: explain(_in_the_app(error, opened))}
+            return {layout.message: explain(_in_the_app(error, opened))}
         waits = run.status().state == "queued"
-        said = "Added to the queue." if waits else "Resuming from the last checkpoint."
-        return {layout.said: html.note_box(said), layout.longer: gr.Group(visible=False)}
+        message = "It waits in the queue." if waits else "It goes on from its last checkpoint."
+        return {layout.message: html.note_box(message), layout.longer: gr.Group(visible=False)}
 
     def ask_to_delete(self, opened: str) -> Updates:
         """Ask, and say what it frees and what is lost."""
         layout, run = self.layout, opened_run(self.context, opened)
         if run is None or run.status().state not in ENDED:
-            return {layout.said: html.error_box("Only a run that has ended can be deleted. Stop it first.")}
+            return {layout.message: html.error_box("Only a run that has ended can be deleted. Stop it first.")}
         question = f"Delete “{html.text(run.name)}” for good? {what_is_lost(run)}"
         return {
             layout.sure: gr.Row(visible=True),
             layout.longer: gr.Group(visible=False),
             layout.question: question,
-            layout.said: "",
+            layout.message: "",
         }
 
     def delete(self, opened: str, asked: TableView) -> Updates:
@@ -142,16 +144,16 @@ class RunsEvents:
                 raise RunError("This run was already deleted elsewhere.")
             remove(self.context.workspace, run)
         except NibbleError as error:
-            return {layout.said: explain(error), layout.sure: gr.Row(visible=False)}
+            return {layout.message: explain(error), layout.sure: gr.Row(visible=False)}
         index_of(self.context.workspace).look_again(run.id)
         picked, compared = (tuple(each for each in ids if each != run.id) for ids in (asked.picked, asked.compared))
         away: Updates = {layout.opened: "", layout.pane: gr.Column(visible=False), layout.sure: gr.Row(visible=False)}
-        return {**away, layout.said: "", layout.asked: replace(asked, picked=picked, compared=compared)}
+        return {**away, layout.message: "", layout.asked: replace(asked, picked=picked, compared=compared)}
 
 
 def _in_the_app(error: Exception, opened: str) -> Exception:
     """A refusal that speaks of the command line, as one that speaks of the run and the fields in sight."""
     if not isinstance(error, NibbleError):
         return error
-    said = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs or a higher Max steps")
-    return RunError(said.replace(f"Run {opened}", "This run").replace(f"run {opened}", "this run"))
+    why = str(error).replace("--set train.epochs=N or --set train.max_steps=N", "more epochs, or more steps at most")
+    return RunError(why.replace(f"Run {opened}", "This run").replace(f"run {opened}", "this run"))

@@ -74,7 +74,7 @@ class RunsLayout:
     end_now: gr.Button
     chat: gr.Button
     export: gr.Button
-    further: gr.Button
+    train_further: gr.Button
     resume: gr.Button
     reuse: gr.Button
     sooner: gr.Button
@@ -90,7 +90,7 @@ class RunsLayout:
     question: gr.HTML
     delete_now: gr.Button
     keep: gr.Button
-    said: gr.HTML
+    message: gr.HTML
     noted: gr.HTML
     name: gr.Textbox
     tags: gr.Textbox
@@ -102,10 +102,10 @@ class RunsLayout:
     def drawn(self) -> list[Any]:
         """What a tick may change."""
         written = [self.noted, self.name, self.tags, self.note]
-        buttons = [self.stop, self.end_now, self.chat, self.export, self.further, self.resume, self.sooner]
+        buttons = [self.stop, self.end_now, self.chat, self.export, self.train_further, self.resume, self.sooner]
         buttons += [self.later, self.delete]
         picks = [self.picks, self.compare, self.compared, self.comparison]
-        places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.said]
+        places = [self.table, self.patch, self.tools, self.pane, self.sure, self.longer, self.message]
         return [*self.view.components(), *places, *buttons, *picks, *written, self.to_train, self.recipe, self.log]
 
 
@@ -165,8 +165,8 @@ def _build_actions() -> dict[str, Any]:
         parts["end_now"] = gr.Button("Force stop", variant="stop", visible=False)
         parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["export"] = gr.Button("Export", visible=False)
-        parts["further"] = gr.Button("Continue training", visible=False)
-        parts["resume"] = gr.Button("Resume", visible=False)
+        parts["train_further"] = gr.Button("Train further", visible=False)
+        parts["resume"] = gr.Button("Resume…", visible=False)
         parts["reuse"] = gr.Button("Use these settings")
         parts["sooner"] = gr.Button("Move up", visible=False)
         parts["later"] = gr.Button("Move down", visible=False)
@@ -187,7 +187,7 @@ def _build_actions() -> dict[str, Any]:
             parts["not_now"] = gr.Button("Cancel")
     with gr.Row(visible=False, elem_classes="nb-actions nb-sure") as parts["sure"]:
         parts["question"] = gr.HTML(elem_classes="nb-slot")
-        parts["delete_now"] = gr.Button("Delete", variant="stop")
-        parts["keep"] = gr.Button("Cancel")
-    parts["said"] = gr.HTML(elem_classes="nb-slot")
+        parts["delete_now"] = gr.Button("Delete for good", variant="stop")
+        parts["keep"] = gr.Button("Keep it")
+    parts["message"] = gr.HTML(elem_classes="nb-slot")
     return parts

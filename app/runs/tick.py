@@ -99,7 +99,7 @@ def _tick_run(layout: RunsLayout, context: Context, run: Run, seen: Seen) -> Upd
     if seen.get("opened") != run.id or seen.get("state") != mark:
         updates[layout.sure], updates[layout.longer] = gr.Row(visible=False), gr.Group(visible=False)
     if seen.get("opened") != run.id:
-        updates[layout.said] = ""
+        updates[layout.message] = ""
     seen["opened"], seen["state"] = run.id, mark
     if state in OPEN or "log" not in seen or seen["log"][0] != mark:
         log = (mark, runs_table_html.log(run))
@@ -116,7 +116,7 @@ def _buttons(layout: RunsLayout, run: Run, state: str, queue: list[str]) -> Upda
         layout.stop: gr.Button("Remove from queue" if state == "queued" else "Stop", visible=state in OPEN),
         layout.chat: gr.Button(visible=run.has_adapter),
         layout.export: gr.Button(visible=run.has_adapter),
-        layout.further: gr.Button(visible=run.has_adapter and state in ENDED),
+        layout.train_further: gr.Button(visible=run.has_adapter and state in ENDED),
         layout.resume: gr.Button(visible=can_resume),
         layout.sooner: gr.Button(visible=bool(place)),
         layout.later: gr.Button(visible=place is not None and place < len(queue) - 1),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.runs import layout as runs_layout
@@ -32,6 +31,7 @@ class RunsTab(Tab):
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = runs_layout.build()
+        self.inputs, self.outputs = [self.layout.opened, self.layout.asked], self.layout.drawn()
 
     def wire(self, page: PageParts) -> None:
         """Attach the events. Those that lead to other tabs are attached where both are known."""
@@ -40,13 +40,13 @@ class RunsTab(Tab):
         self._wire_table(events)
         self._wire_resume(events)
         self._wire_delete(events)
-        said, opened = layout.said, layout.opened
-        layout.stop.click(events.stop, opened, said, **QUIET)
-        layout.end_now.click(events.end_now, opened, said, **ONCE)
-        layout.sooner.click(lambda opened: events.move(opened, -1), opened, said, **QUIET)
-        layout.later.click(lambda opened: events.move(opened, 1), opened, said, **QUIET)
+        message, opened = layout.message, layout.opened
+        layout.stop.click(events.stop, opened, message, **QUIET)
+        layout.end_now.click(events.end_now, opened, message, **ONCE)
+        layout.sooner.click(lambda opened: events.move(opened, -1), opened, message, **QUIET)
+        layout.later.click(lambda opened: events.move(opened, 1), opened, message, **QUIET)
         written = [opened, layout.name, layout.tags, layout.note]
-        gr.on([layout.save.click, layout.name.submit, layout.tags.submit], events.label, written, said, **QUIET)
+        gr.on([layout.save.click, layout.name.submit, layout.tags.submit], events.label, written, message, **QUIET)
 
     def _wire_table(self, events: RunsEvents) -> None:
         layout, asked = self.layout, self.layout.asked
@@ -63,34 +63,26 @@ class RunsTab(Tab):
 
     def _wire_resume(self, events: RunsEvents) -> None:
         layout = self.layout
-        say_at_once(layout.go_on.click, layout.said, "Checking the last checkpoint…")
+        say_at_once(layout.go_on.click, layout.message, "Looking at its last checkpoint…")
         fields = [layout.epochs, layout.steps, layout.rate]
-        shown = [layout.longer, layout.sure, *fields, layout.said]
+        shown = [layout.longer, layout.sure, *fields, layout.message]
         layout.resume.click(events.ask_to_resume, layout.opened, shown, **QUIET)
         layout.not_now.click(lambda: gr.Group(visible=False), None, layout.longer, queue=False, **QUIET)
-        layout.go_on.click(events.resume, [layout.opened, *fields], [layout.said, layout.longer], **ONCE)
+        layout.go_on.click(events.resume, [layout.opened, *fields], [layout.message, layout.longer], **ONCE)
 
     def _wire_delete(self, events: RunsEvents) -> None:
         layout = self.layout
-        say_at_once(layout.delete_now.click, layout.said, "Deleting…")
-        shown = [layout.sure, layout.longer, layout.question, layout.said]
+        say_at_once(layout.delete_now.click, layout.message, "Deleting…")
+        shown = [layout.sure, layout.longer, layout.question, layout.message]
         layout.delete.click(events.ask_to_delete, layout.opened, shown, **QUIET)
         layout.keep.click(lambda: gr.Row(visible=False), None, layout.sure, queue=False, **QUIET)
-        gone = [layout.said, layout.opened, layout.asked, layout.pane, layout.sure]
+        gone = [layout.message, layout.opened, layout.asked, layout.pane, layout.sure]
         layout.delete_now.click(events.delete, [layout.opened, layout.asked], gone, trigger_mode="once", **_ONE_BY_ONE)
 
-    def inputs(self) -> Sequence[Component]:
-        """The run that a page has opened, and what it asked of the table."""
-        return [self.layout.opened, self.layout.asked]
-
-    def ask(self, tick_on: Callable[[Any], Any]) -> None:
+    def asked(self, tick_on: Callable[[Any], Any]) -> None:
         """Another view of the table, or another run."""
         tick_on(self.layout.asked.change)
         tick_on(self.layout.opened.change).then(None, None, None, js=runs_layout.COME_INTO_SIGHT, **QUIET)
-
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return self.layout.drawn()
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it."""

@@ -42,10 +42,10 @@ _KEY = """<p>Open the address that the terminal printed, with <code>?token=…</
 <p>A second <code>python launch.py</code> opens it for you.</p>"""
 
 
-def login(said: str = "") -> str:
+def login(message: str = "") -> str:
     """The page with the form, and what went wrong before."""
-    told = f'<p class="said" role="alert">{escape(said)}</p>' if said else ""
-    return _page("Sign in to Nibble", _FORM.replace("<!-- said -->", told))
+    alert = f'<p class="said" role="alert">{escape(message)}</p>' if message else ""
+    return _page("Sign in to Nibble", _FORM.replace("<!-- said -->", alert))
 
 
 def key() -> str:

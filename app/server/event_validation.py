@@ -47,9 +47,9 @@ class CheckedBlocks(gr.Blocks):
         if state is not None:
             state.blocks_config.config_for_block = _no_config
         if how.get("iterator") is None:  # else it was looked at when it began
-            said = refusal(event, inputs, state, how.get("event_data"))
-            if said:
-                raise gr.Error(said, title="Not possible", print_exception=False)
+            message = refusal(event, inputs, state, how.get("event_data"))
+            if message:
+                raise gr.Error(message, title="Not possible", print_exception=False)
         return await super().process_api(*arguments, **how)
 
     async def preprocess_data(
@@ -68,11 +68,11 @@ class CheckedBlocks(gr.Blocks):
         answers = _in_order(outputs, predictions)
         if state is None or len(outputs) < 2 or len(answers) != len(outputs) or not block_fn.postprocess:
             return list(await super().postprocess_data(block_fn, predictions, state))
-        told: list[Any] = [None if each.stateful else gr.skip() for each in outputs]
+        values: list[Any] = [None if each.stateful else gr.skip() for each in outputs]
         others = []
         for at, (component, answer) in enumerate(zip(outputs, answers, strict=True)):
             if isinstance(component, (gr.HTML, *PLAIN)) and isinstance(answer, (str, int, float, NoneType)):
-                told[at] = state[component._id].postprocess(answer)
+                values[at] = state[component._id].postprocess(answer)
             elif not _is_skip(answer):
                 others.append(at)
         if others:
@@ -80,8 +80,8 @@ class CheckedBlocks(gr.Blocks):
             fewer.outputs = [outputs[at] for at in others]
             came = await super().postprocess_data(fewer, new if len(new) > 1 else new[0], state)
             for at, answer in zip(others, came, strict=True):
-                told[at] = answer
-        return told
+                values[at] = answer
+        return values
 
 
 def _no_config(*_: Any) -> dict[str, Any]:
@@ -110,9 +110,9 @@ def refusal(event: Any, inputs: list[Any], state: SessionState | None, sent: gr.
         if isinstance(component, gr.State):  # kept by the server: what is sent is not looked at
             continue
         shown = state[component._id] if state is not None and component._id in state else component
-        said = fault(shown, value, may_be_empty=getattr(component, "value", None) is None)
-        if said:
-            return f"{shown.label or 'A setting'}: {said}"
+        message = fault(shown, value, may_be_empty=getattr(component, "value", None) is None)
+        if message:
+            return f"{shown.label or 'A setting'}: {message}"
     return "" if sent is None else _fault_of_press(event.fn, sent)
 
 
@@ -170,8 +170,8 @@ def _fault_of_choice(component: Any, value: Any, may_be_empty: bool) -> str:
     most = getattr(component, "max_choices", None) or MOST_CHOSEN
     if not isinstance(value, list) or len(value) > most:
         return f"choose {most:,} of the menu at most."
-    said = next((said for each in value if (said := _fault_of_chosen(component, each))), "")
-    return said or ("" if len(set(value)) == len(value) else "each can be chosen once.")
+    message = next((message for each in value if (message := _fault_of_chosen(component, each))), "")
+    return message or ("" if len(set(value)) == len(value) else "each can be chosen once.")
 
 
 def _fault_of_chosen(component: Any, value: Any) -> str:
@@ -207,19 +207,19 @@ def _fault_of_press(callback: Any, sent: gr.EventData) -> str:
     kinds = [kind for kind in get_type_hints(callback).values() if isinstance(kind, type)]
     if not any(issubclass(kind, gr.EventData) for kind in kinds):
         return ""
-    told = sent._data
-    if not isinstance(told, dict):
+    edit = sent._data
+    if not isinstance(edit, dict):
         return NO_EVENT
     if gr.EditData not in kinds:
         return ""
-    index = told.get("index")
+    index = edit.get("index")
     places = index if isinstance(index, list) and index else [index]
-    placed = all(type(place) is int for place in places) and "previous_value" in told
-    return "" if placed and not _fault_of_text(told.get("value"), LONGEST_TEXT) else NO_EVENT
+    placed = all(type(place) is int for place in places) and "previous_value" in edit
+    return "" if placed and not _fault_of_text(edit.get("value"), LONGEST_TEXT) else NO_EVENT
 
 
 def pressed(sent: gr.EventData, name: str) -> str:
     """What a press in drawn HTML says under `name`; empty where it says nothing, or what is no text or number."""
-    told = sent._data.get(name) if isinstance(sent._data, dict) else None
-    said = str(told) if isinstance(told, (str, int, float)) else ""
-    return "" if _fault_of_text(said, LONGEST_PRESS) else said
+    value = sent._data.get(name) if isinstance(sent._data, dict) else None
+    message = str(value) if isinstance(value, (str, int, float)) else ""
+    return "" if _fault_of_text(message, LONGEST_PRESS) else message

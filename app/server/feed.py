@@ -54,7 +54,7 @@ class Listener:
     quiet: bool
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     has: int = 0
-    told: float = field(default_factory=time.monotonic)
+    sent_at: float = field(default_factory=time.monotonic)
     gone: bool = False
 
 
@@ -135,10 +135,10 @@ class Feed:
         if self._fresh and listener.has < self._number:
             message = self._message(listener)
             listener.has = self._number
-        if not message and now - listener.told > BEAT_SECONDS:
+        if not message and now - listener.sent_at > BEAT_SECONDS:
             message = _event({})
         if message:
-            listener.told = now
+            listener.sent_at = now
         return message
 
     def _message(self, listener: Listener) -> bytes:
@@ -148,12 +148,12 @@ class Feed:
             fresh = {name for name, number in self._changed.items() if number > listener.has}
             shown = fresh & QUIET if listener.quiet else fresh
             rings = [] if listener.quiet else [name for name, number in self._rung.items() if 0 < listener.has < number]
-            said: dict[str, object] = {"parts": {name: self._parts[name] for name in sorted(shown)}}
-            said |= {"rings": rings, "within": round(SPREAD_SECONDS * (self.pages - 1), 3)}
+            news: dict[str, object] = {"parts": {name: self._parts[name] for name in sorted(shown)}}
+            news |= {"rings": rings, "within": round(SPREAD_SECONDS * (self.pages - 1), 3)}
             if not listener.has:
-                said["server"] = self._server
+                news["server"] = self._server
             nothing = listener.has and not shown and not rings
-            self._encoded[key] = b"" if nothing else _event(said)
+            self._encoded[key] = b"" if nothing else _event(news)
         return self._encoded[key]
 
     def _take(self, look: Snapshot) -> None:
@@ -173,14 +173,14 @@ class Feed:
 
     def _work(self) -> None:
         """The thread. Whatever a look meets, the next one is tried; a sentence is said once."""
-        said = ""
+        news = ""
         while self._wanted.wait() and not self._closed.is_set():
             began = time.monotonic()
             try:
                 look = self.look()
             except Exception as error:  # a full disk, a damaged file, no memory
-                if said != (said := f"The pages could not be updated: {error!r}. Trying again."):
-                    print(said, file=sys.stderr)
+                if news != (news := f"The pages could not be brought up to date: {error!r}. It is tried again."):
+                    print(news, file=sys.stderr)
             else:
                 with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
                     assert self._loop is not None
@@ -191,9 +191,9 @@ class Feed:
 _BEFORE = b"data: "
 
 
-def _event(said: dict[str, object]) -> bytes:
+def _event(news: dict[str, object]) -> bytes:
     """A Server-Sent Event. JSON has no line break of its own."""
-    return _BEFORE + json.dumps(said, ensure_ascii=False).encode() + b"\n\n"
+    return _BEFORE + json.dumps(news, ensure_ascii=False).encode() + b"\n\n"
 
 
 async def _until_gone(listener: Listener, receive: Receive) -> None:
@@ -223,7 +223,7 @@ class Broadcast:
         if self.feed.pages >= MOST_PAGES:
             return await busy(scope)(scope, receive, send)
         if asked == b"once":
-            said = await self.feed.once()
-            answer = Response(said, media_type="application/json", headers={"cache-control": "no-store"})
+            news = await self.feed.once()
+            answer = Response(news, media_type="application/json", headers={"cache-control": "no-store"})
             return await answer(scope, receive, send)
         return await self.feed.stream(asked == b"strip", receive, send)

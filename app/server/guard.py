@@ -113,8 +113,8 @@ class Guard:
         """The refusal of what comes under another name, or from another page."""
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not self.door.names.served(hosts[0]):
-            told = f"This app does not answer under that name, only on this machine's port {self.door.names.port}."
-            return PlainTextResponse(told, 421)
+            sentence = f"This app does not answer under that name, only on this machine's port {self.door.names.port}."
+            return PlainTextResponse(sentence, 421)
         own = f"{self._scheme(request)}://{hosts[0].lower()}"
         if any(origin.lower() != own for origin in request.headers.getlist("origin")):
             return PlainTextResponse(FOREIGN_PAGE, 403)

@@ -115,8 +115,8 @@ def ticket(token: str) -> str:
 
     The browser is started with it, and what a program is started with all users of a computer can see.
     """
-    said = f"{int(time.time()) + TICKET_SECONDS}.{secrets.token_urlsafe(12)}"
-    return f"{said}.{_signature(token, said)}"
+    message = f"{int(time.time()) + TICKET_SECONDS}.{secrets.token_urlsafe(12)}"
+    return f"{message}.{_signature(token, message)}"
 
 
 @dataclass
@@ -127,16 +127,16 @@ class Tickets:
 
     def take(self, token: str, given: str) -> bool:
         """Whether `given` is a ticket of this key that opens it now. It does so once."""
-        said, _, signature = given.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), _signature(token, said).encode()):
+        message, _, signature = given.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), _signature(token, message).encode()):
             return False
-        ends, now = int(said.partition(".")[0]), time.time()
+        ends, now = int(message.partition(".")[0]), time.time()
         self._used = {used: end for used, end in self._used.items() if end >= now}
-        if ends < now or said in self._used:
+        if ends < now or message in self._used:
             return False
-        self._used[said] = ends
+        self._used[message] = ends
         return True
 
 
-def _signature(token: str, said: str) -> str:
-    return hmac.new(token.encode(), said.encode(), "sha256").hexdigest()
+def _signature(token: str, message: str) -> str:
+    return hmac.new(token.encode(), message.encode(), "sha256").hexdigest()

@@ -109,8 +109,8 @@ class Login:
         address = request.client.host if request.client else ""
         wait = self.throttle.wait(address)  # looked up, tried and counted in one go: nothing is awaited from here on
         if wait > 0:
-            told = f"Too many wrong passwords. Try again in {math.ceil(wait)} seconds."
-            return page(told, 429, {"retry-after": str(math.ceil(wait))})
+            sentence = f"Too many wrong passwords. Try again in {math.ceil(wait)} seconds."
+            return page(sentence, 429, {"retry-after": str(math.ceil(wait))})
         if not hmac.compare_digest(_digest(given.get("name", ""), given.get("password", "")), self._wanted):
             self.throttle.failed(address)
             return page("Wrong name or password.", 401)
@@ -148,10 +148,10 @@ async def _form(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=4))
 
 
-def page(said: str = "", status: int = 401, headers: dict[str, str] | None = None) -> Response:
+def page(message: str = "", status: int = 401, headers: dict[str, str] | None = None) -> Response:
     """The login page, with what went wrong before.
 
     Its referrer policy is its own: under no-referrer a browser posts a form with the origin `null`, which is refused.
     """
     added = {"referrer-policy": "same-origin", "cache-control": "no-store", **(headers or {})}
-    return HTMLResponse(door_pages.login(said), status, added)
+    return HTMLResponse(door_pages.login(message), status, added)

@@ -43,9 +43,9 @@ class Intake:
             return await JSONResponse({"detail": TOO_LARGE}, 413)(scope, receive, send)
         kind = headers.get("content-type", "")
         if body and (not kind or "json" in kind):  # else a form, which Gradio reads on no route of events
-            status, said = _refusal(body, scope["app"].get_blocks().fns)
-            if said:
-                return await JSONResponse({"detail": said}, status)(scope, receive, send)
+            status, message = _refusal(body, scope["app"].get_blocks().fns)
+            if message:
+                return await JSONResponse({"detail": message}, status)(scope, receive, send)
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:

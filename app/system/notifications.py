@@ -34,11 +34,11 @@ class Away:
     webhook: gr.Textbox
     keep: gr.Button
     attempt: gr.Button
-    said: gr.HTML
+    message: gr.HTML
 
     def shown(self) -> list[Any]:
         """What is filled when the tab is opened."""
-        return [self.webhook, self.said]
+        return [self.webhook, self.message]
 
 
 def build() -> Away:
@@ -52,29 +52,29 @@ def build() -> Away:
         "Leave it empty for none.",
     )
     with gr.Row(elem_classes="nb-actions"):
-        keep = gr.Button("Save", variant="primary")
-        attempt = gr.Button("Send a test")
-    said = gr.HTML(elem_classes="nb-slot")
-    return Away(webhook, keep, attempt, said)
+        keep = gr.Button("Keep", variant="primary")
+        attempt = gr.Button("Try it")
+    message = gr.HTML(elem_classes="nb-slot")
+    return Away(webhook, keep, attempt, message)
 
 
 def wire(away: Away, context: Context) -> None:
     """Attach the section's events."""
-    keep = partial(_keep, context)
-    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.said, **QUIET)
-    away.attempt.click(partial(_try, context), away.webhook, away.said, **ONCE)
+    keep = partial(keep_webhook, context)
+    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.message, **QUIET)
+    away.attempt.click(partial(try_webhook, context), away.webhook, away.message, **ONCE)
 
 
 def fill(away: Away, context: Context) -> Updates:
     """What is kept, and how a command is set. Where others reach the app, the address is nobody's but the owner's."""
     workspace = context.workspace
     if context.listening:
-        return {away.webhook: "", away.said: _only_the_owner(workspace)}
+        return {away.webhook: "", away.message: _only_the_owner(workspace)}
     try:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
-        return {away.webhook: "", away.said: html.error_box(str(error))}
-    return {away.webhook: wanted.webhook, away.said: _command(workspace, wanted)}
+        return {away.webhook: "", away.message: html.error_box(str(error))}
+    return {away.webhook: wanted.webhook, away.message: _command(workspace, wanted)}
 
 
 def _only_the_owner(workspace: Workspace) -> str:
@@ -85,7 +85,8 @@ def _only_the_owner(workspace: Workspace) -> str:
     )
 
 
-def _keep(context: Context, webhook: str | None) -> str:
+def keep_webhook(context: Context, webhook: str | None) -> str:
+    """Keep the address on the screen; an empty one is taken away."""
     workspace = context.workspace
     if context.listening:
         return _only_the_owner(workspace)
@@ -94,11 +95,11 @@ def _keep(context: Context, webhook: str | None) -> str:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
         return html.error_box(str(error))
-    told = "Saved. It is called whenever a run ends." if wanted.webhook else "No webhook is set."
-    return html.note_box(told) + _command(workspace, wanted)
+    kept = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
+    return html.note_box(kept) + _command(workspace, wanted)
 
 
-def _try(context: Context, webhook: str | None) -> Iterator[str]:
+def try_webhook(context: Context, webhook: str | None) -> Iterator[str]:
     """Tell the address on the screen, kept or not, and the command of the file."""
     workspace = context.workspace
     if context.listening:

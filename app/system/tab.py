@@ -72,12 +72,12 @@ def build() -> SystemLayout:
             with gr.Row(elem_classes="nb-actions"):
                 sign_in = gr.Button("Sign in", variant="primary")
                 sign_out = gr.Button("Sign out", visible=False)
-            told = notifications.build()
+            away = notifications.build()
             gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
             versions = gr.Textbox(
                 label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
             )
-    return SystemLayout(findings, look, versions, record, disk, who, token, sign_in, sign_out, told)
+    return SystemLayout(findings, look, versions, record, disk, who, token, sign_in, sign_out, away)
 
 
 class SystemTab(Tab):
@@ -158,13 +158,13 @@ def who(layout: SystemLayout) -> Updates:
     token = get_token()
     fixed = bool(os.environ.get("HF_TOKEN"))
     name = next((name for name, stored in get_stored_tokens().items() if stored == token), "")
-    said = "Not signed in. Needed only for gated and private models."
+    message = "Not signed in. Only gated and private models need it."
     if token:
-        said = f"Signed in with the token “{name}”." if name else "Signed in."
+        message = f"Signed in with the token “{name}”." if name else "Signed in."
     if fixed:
-        said = "Signed in through the environment variable HF_TOKEN; change it there."
+        message = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
     return {
-        layout.who: html.note_box(said),
+        layout.who: html.note_box(message),
         layout.sign_in: gr.Button(visible=not token),
         layout.sign_out: gr.Button(visible=bool(token) and not fixed),
         layout.token: gr.Textbox(value="", visible=not token),

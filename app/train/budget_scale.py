@@ -17,13 +17,13 @@ def html(least_bytes: int, most_bytes: int, free_bytes: int, needed_bytes: int |
     def at(count: int) -> str:
         return f"{min(100.0, max(0.0, (count - least_bytes) / span * 100)):.1f}%"
 
-    marks, said = [f'<i class="nb-s-free" style="--at:{at(free)}"></i>'], [_key("free", f"{show_size(free)} free now")]
+    marks, keys = [f'<i class="nb-s-free" style="--at:{at(free)}"></i>'], [_key("free", f"{show_size(free)} free now")]
     if needed_bytes is not None:
         over = "" if needed_bytes <= most_bytes else ", more than there is"
         marks.append(f'<i class="nb-s-need" style="--at:{at(needed_bytes)}"></i>')
-        said.insert(0, _key("need", f"the plan needs {show_size(needed_bytes)}{over}"))
-    return f'<div class="nb-scale"><div aria-hidden="true">{"".join(marks)}</div><p>{"".join(said)}</p></div>'
+        keys.insert(0, _key("need", f"the plan needs {show_size(needed_bytes)}{over}"))
+    return f'<div class="nb-scale"><div aria-hidden="true">{"".join(marks)}</div><p>{"".join(keys)}</p></div>'
 
 
-def _key(kind: str, said: str) -> str:
-    return f'<span class="nb-s-{kind}">{text(said)}</span>'
+def _key(kind: str, message: str) -> str:
+    return f'<span class="nb-s-{kind}">{text(message)}</span>'

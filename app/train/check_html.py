@@ -24,7 +24,7 @@ def preview(found: dict[str, Any]) -> str:
 def check(found: dict[str, Any]) -> str:
     """What the check found, good or bad, for the place above the preview."""
     errors = "".join(error_box(as_on_screen(problem["message"])) for problem in found["errors"])
-    advice = "".join(note_box(as_on_screen(said)) for said in found.get("advice") or [])
+    advice = "".join(note_box(as_on_screen(message)) for message in found.get("advice") or [])
     figures = [*_model_figures(found), *_data_figures(found)]
     body = f'<div class="nb-figures">{"".join(figures)}</div>' if figures else ""
     word = '<span class="nb-state nb-finished">Ready</span>' if found["ok"] else state_bad()

@@ -84,11 +84,11 @@ class DownloadParts:
 
     place: gr.Column
     button: gr.Button
-    said: gr.HTML
+    message: gr.HTML
 
     def all(self) -> list[Any]:
         """All of its components."""
-        return [self.place, self.button, self.said]
+        return [self.place, self.button, self.message]
 
 
 def build() -> DownloadParts:
@@ -96,8 +96,8 @@ def build() -> DownloadParts:
     with gr.Column(visible=False, elem_classes="nb-download") as place:
         with gr.Row(elem_classes="nb-actions"):
             button = gr.Button("Download", size="sm", elem_classes="nb-button")
-        said = gr.HTML(elem_classes="nb-slot nb-said")
-    return DownloadParts(place, button, said)
+        message = gr.HTML(elem_classes="nb-slot nb-said")
+    return DownloadParts(place, button, message)
 
 
 def updates(session: DownloadSession, parts: DownloadParts) -> Updates:
@@ -106,7 +106,7 @@ def updates(session: DownloadSession, parts: DownloadParts) -> Updates:
     return {
         parts.place: gr.Column(visible=bool(label or html)),
         parts.button: gr.Button(label or "Download", visible=bool(label)),
-        parts.said: html,
+        parts.message: html,
     }
 
 

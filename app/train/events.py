@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class TrainEvents:
         try:
             return self._submit(self.context.recipe(self.form.values(given)))
         except Exception as error:  # whatever it is, the person is looking here
-            return {self.parts.said: explain(error)}
+            return {self.parts.message: explain(error)}
 
     def try_it(self) -> Updates:
         """The first visit's one press: the quickstart recipe, started."""
@@ -55,20 +55,20 @@ class TrainEvents:
             write_json(self.context.form_file, values)
             return {**self.form.updates(values), **self._submit(recipe)}
         except Exception as error:  # whatever it is, the person is looking here
-            return {self.parts.said: explain(error)}
+            return {self.parts.message: explain(error)}
 
     def _submit(self, recipe: Recipe) -> Updates:
         from core.launch.submit import submit
 
         run = submit(recipe, self.context.workspace, self.context.supervisor, self._checked(recipe))
         shown = {self.layout.side: gr.Tabs(selected="run"), self.layout.welcome: gr.Group(visible=False)}
-        return {self.parts.said: self._started(run), **shown}
+        return {self.parts.message: ui_html.note_box(self._started(run)), **shown}
 
     def _started(self, run: Run) -> str:
         """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
-            return ui_html.note_box(f"Queued. {self.context.supervisor.waits_for()}")
-        return ui_html.note_box("Started. Training continues when you close this page.")
+            return f"Queued. {self.context.supervisor.waits_for()}"
+        return "Started. It goes on when you close this page."
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""
@@ -82,30 +82,24 @@ class TrainEvents:
 
     def stop(self) -> Updates:
         """Ask the run on the screen to stop."""
-        run = shown_run(self.context)
-        try:
-            said = self.context.supervisor.stop(run) if run is not None else "Nothing is running."
-        except NibbleError as error:
-            said = str(error)
-        return {self.parts.said: ui_html.note_box(said), self.run.stop: gr.Button("Stopping…", interactive=False)}
+        message = self._say(self.context.supervisor.stop)
+        return {self.parts.message: message, self.run.stop: gr.Button("Stopping…", interactive=False)}
 
     def end_now(self) -> Updates:
         """End the run on the screen without waiting for it."""
-        run = shown_run(self.context)
-        try:
-            said = ui_html.note_box(self.context.supervisor.kill(run)) if run is not None else ""
-        except NibbleError as error:
-            said = ui_html.error_box(str(error))
-        return {self.parts.said: said}
+        return {self.parts.message: self._say(self.context.supervisor.kill)}
 
     def resume(self) -> Updates:
         """Let the run on the screen go on from its last checkpoint."""
+        return {self.parts.message: self._say(lambda run: self._started(resume(run, self.context.supervisor)))}
+
+    def _say(self, act: Callable[[Run], str]) -> str:
+        """What `act` says of the run on the screen, or why it cannot be done, as HTML."""
         run = shown_run(self.context)
         try:
-            said = self._started(resume(run, self.context.supervisor)) if run is not None else ""
+            return ui_html.note_box(act(run)) if run is not None else ""
         except NibbleError as error:
-            said = ui_html.error_box(str(error))
-        return {self.parts.said: said}
+            return explain(error)
 
     def download(self) -> Updates:
         """Begin to download the model, or stop that."""
@@ -118,10 +112,10 @@ class TrainEvents:
         try:
             kept = keep_files(self.context.workspace, paths)
         except NibbleError as error:
-            return {self.parts.said: explain(error), self.parts.upload: None}
+            return {self.parts.message: explain(error), self.parts.upload: None}
         self._remember({**AS_RECOGNISED, "data.path": kept})
         offered = menus.datasets(self.context.workspace)
-        chosen = {data: gr.Dropdown(choices=offered, value=kept), self.parts.upload: None, self.parts.said: ""}
+        chosen = {data: gr.Dropdown(choices=offered, value=kept), self.parts.upload: None, self.parts.message: ""}
         return {**chosen, **self.read_anew()}
 
     def read_anew(self) -> Updates:
@@ -136,23 +130,24 @@ class TrainEvents:
         values = {key: value for key, value in flat(load_recipe(name)).items() if key in own or key not in KEPT}
         self._remember(values)
         about = ui_html.note_box(about_preset(name))
-        return {**self.form.updates(values), self.parts.about: about, self.parts.said: ""}
+        return {**self.form.updates(values), self.parts.about: about, self.parts.message: ""}
 
     def begin_from(self, key: str | None) -> Updates:
         """Put the settings of the adapter that is to be trained further on the screen, and say which they are."""
         form = self.form
         if not key:
-            return {self.parts.said: ""}
+            return {self.parts.message: ""}
         try:
             start = find_starting_adapter(key, self.context.workspace)
         except NibbleError as error:
-            return {self.parts.said: explain(error)}
+            return {self.parts.message: explain(error)}
         values = {**start.settings, "lora.init": DEFAULTS["lora.init"], "lora.start_from": key}
         self._remember(values)
-        said = f"“{start.source.label}” will be trained further as it is: {start.summary()}, on {start.source.model}."
+        adapter = start.source
+        message = f"“{adapter.label}” is trained further as it is: {start.summary()}, over {adapter.model}."
         menu = gr.Dropdown(choices=menus.starts(self.context.workspace), value=key)
         shown = {**form.updates(values), form.fields["lora.start_from"]: menu}
-        return {**shown, self.parts.said: ui_html.note_box(said)}
+        return {**shown, self.parts.message: ui_html.note_box(message)}
 
     def remember(self, given: Given) -> None:
         """Keep what stands on the screen, so that a reload finds it again."""

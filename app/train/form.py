@@ -33,7 +33,7 @@ class FormParts:
     scale: gr.HTML
     start: gr.Button
     held: gr.HTML
-    said: gr.HTML
+    message: gr.HTML
 
 
 def build_form() -> FormParts:
@@ -79,8 +79,8 @@ def build_form() -> FormParts:
         scale = gr.HTML(elem_classes="nb-slot")
     start = gr.Button("Start training", variant="primary", size="lg", elem_classes="nb-start")
     held = gr.HTML(elem_classes="nb-slot nb-said")
-    said = gr.HTML(elem_classes="nb-slot nb-said")
-    return FormParts(Form(fields), download, upload, preset, about, scale, start, held, said)
+    message = gr.HTML(elem_classes="nb-slot nb-said")
+    return FormParts(Form(fields), download, upload, preset, about, scale, start, held, message)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ _CHANGE = re.compile(r"[a-z_.]{1,60}=[\w.%-]{1,60}", re.ASCII)
 class PlanEvents:
     """What happens when a setting changes, and on a press in the plan. `said` is where a refusal is told."""
 
-    def __init__(self, form: Form, said: gr.HTML, context: Context, plans: PlanSession) -> None:
-        self.form, self.said, self.context, self.plans = form, said, context, plans
+    def __init__(self, form: Form, message: gr.HTML, context: Context, plans: PlanSession) -> None:
+        self.form, self.message, self.context, self.plans = form, message, context, plans
 
     def look(self, given: Given) -> str:
         """Have what stands on the form planned. Returns at once, with the last plan greyed; `tick` brings the next."""
@@ -47,9 +47,9 @@ class PlanEvents:
                 raise RecipeError(f"{key}: there is no such setting.")
             make_recipe({key: value})
         except NibbleError as error:
-            return {self.said: explain(error)}
+            return {self.message: explain(error)}
         self.form.keep(self.context.form_file, {key: value})
-        return {**self.form.updates({key: value}), self.said: ""}
+        return {**self.form.updates({key: value}), self.message: ""}
 
 
 def setting(change: str) -> tuple[str, Any]:

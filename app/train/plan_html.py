@@ -157,11 +157,11 @@ def _bar(found: Found) -> str:
     whole = max(peak, budget)
     filled = peak / whole
     parts = _segments(found["breakdown"], whole)
-    said = f"{size(peak)} needed of a budget of {size(budget)}"
+    message = f"{size(peak)} needed of a budget of {size(budget)}"
     over = "" if found["fits"] else f'<i class="nb-m-over" style="left:{budget / whole * 100:.3f}%"></i>'
     narrow = filled < NARROW
     thin = " nb-m-thin" if narrow else ""
-    bar = f'<div class="nb-m-bar{thin}" role="img" aria-label="{said}">{parts}{over}</div>'
+    bar = f'<div class="nb-m-bar{thin}" role="img" aria-label="{message}">{parts}{over}</div>'
     marks = _mark("peak", f"peak {size(peak)}", filled)
     limit = _mark("budget", f"budget {size(budget)}", budget / whole)
     if not narrow:  # the two labels could meet
@@ -176,10 +176,10 @@ def _bar(found: Found) -> str:
     )
 
 
-def _mark(kind: str, said: str, share: float) -> str:
+def _mark(kind: str, message: str, share: float) -> str:
     """A label beside the bar that points at `share` of its width and never leaves it."""
     at = f"{share * 100:.2f}%"
-    return f'<div class="nb-m-{kind}" style="--at:{at}"><i></i><span>{said}</span></div>'
+    return f'<div class="nb-m-{kind}" style="--at:{at}"><i></i><span>{message}</span></div>'
 
 
 def _segments(breakdown: dict[str, int], whole: int) -> str:
@@ -224,31 +224,31 @@ def _value(reason: Found) -> str:
 
 
 def _as_sentence(because: str) -> str:
-    said = _PERCENT.sub(" %", as_on_screen(because).strip())
-    return f"{said[:1].upper()}{said[1:]}." if said else ""
+    message = _PERCENT.sub(" %", as_on_screen(because).strip())
+    return f"{message[:1].upper()}{message[1:]}." if message else ""
 
 
 def _ways(found: Found, most_bytes: int) -> str:
-    rows = "".join(_way(each, most_bytes) for each in found["ways"])
+    rows = "".join(_strategy(each, most_bytes) for each in found["ways"])
     if not rows:
         return ""
     return f'<h4>Changes that save memory</h4><ul class="nb-ways">{rows}</ul>'
 
 
-def _way(way: Found, most_bytes: int) -> str:
-    key, _, value = way["change"].partition("=")
-    said, effect = WAYS.get(key, (f"{LABELS.get(key, key)}: {{}}", ""))
+def _strategy(strategy: Found, most_bytes: int) -> str:
+    key, _, value = strategy["change"].partition("=")
+    message, effect = WAYS.get(key, (f"{LABELS.get(key, key)}: {{}}", ""))
     least = parse_size(value, most_bytes) if key == "budget" else 0
     shown = size(least) if key == "budget" else f"{int(value):,}" if value.isdigit() else value
-    takes = f"takes {size(way['peak_bytes'])}" + ("" if way["fits"] else ", still too much")
+    takes = f"takes {size(strategy['peak_bytes'])}" + ("" if strategy["fits"] else ", still too much")
     remark = " · ".join(part for part in (effect, "" if key == "budget" else takes) if part)
     use = (
-        f'<button type="button" class="nb-button" data-change="{text(way["change"])}" '
-        f'aria-label="Use it: {text(said.format(shown))}">Use it</button>'
+        f'<button type="button" class="nb-button" data-change="{text(strategy["change"])}" '
+        f'aria-label="Use it: {text(message.format(shown))}">Use it</button>'
     )
     if least > most_bytes:
         use = f"<em>This machine has {size(most_bytes)}</em>"
-    return f"<li><div><b>{text(said.format(shown))}</b><small>{text(remark)}</small></div>{use}</li>"
+    return f"<li><div><b>{text(message.format(shown))}</b><small>{text(remark)}</small></div>{use}</li>"
 
 
 def _assumed(assumed: list[str]) -> str:

@@ -76,8 +76,8 @@ def _held(context: Context) -> str:
     by = holder(context.workspace)
     if by is None or by.kind == "run":
         return ""
-    who = by.said()
-    return html.note_box(f"{who[0].upper()}{who[1:]} is using the GPU. A run that you start waits for it.")
+    who = by.in_words()
+    return html.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
 
 
 def _reading(layout: TrainLayout, session: TrainSession, seen: Seen) -> Updates:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from app.context import Context
 from app.data.session import DataSession
@@ -79,6 +77,9 @@ class TrainTab(Tab):
     def build(self) -> None:
         """Lay the tab out. Nothing is looked up here: the page fills itself when it is opened."""
         self.layout = train_layout.build()
+        self.filled = [*self.form.inputs(), self.layout.form.preset, self.layout.welcome, self.layout.side]
+        self.filled_later = [self.form.fields["lora.start_from"]]
+        self.outputs, self.shared = tick.outputs(self.layout), tick.shared(self.layout)
         self.events = TrainEvents(self.layout, self.context, self.session)
 
     def wire(self, page: PageParts) -> None:
@@ -90,18 +91,18 @@ class TrainTab(Tab):
     def _wire_form(self) -> None:
         layout, events, parts, fields = self.layout, self.events, self.layout.form, self.form.fields
         form = self.form.inputs()
-        started = [parts.said, layout.side, layout.welcome, *form]
+        started = [parts.message, layout.side, layout.welcome, *form]
         for button, start, given in ((parts.start, events.start, form), (layout.try_it, events.try_it, None)):
-            say_at_once(button.click, parts.said, "Starting…")
+            say_at_once(button.click, parts.message, "Starting…")
             button.click(start, given, started, **ONCE)
         as_read = [fields[key] for key in AS_RECOGNISED]
         parts.upload.upload(
-            events.keep, parts.upload, [fields["data.path"], *as_read, parts.upload, parts.said], **QUIET
+            events.keep, parts.upload, [fields["data.path"], *as_read, parts.upload, parts.message], **QUIET
         )
         fields["data.path"].input(events.read_anew, None, as_read, queue=False, **QUIET)
         start_from = fields["lora.start_from"]
-        start_from.input(events.begin_from, start_from, [*form, parts.said], **QUIET)
-        parts.preset.input(events.fill_from, parts.preset, [*form, parts.about, parts.said], **QUIET)
+        start_from.input(events.begin_from, start_from, [*form, parts.message], **QUIET)
+        parts.preset.input(events.fill_from, parts.preset, [*form, parts.about, parts.message], **QUIET)
         typed = [component.input for component in fields.values() if not isinstance(component, gr.State)]
         gr.on(typed, events.remember, form, None, **LATEST)
         parts.download.button.click(events.download, None, parts.download.all(), queue=False, **QUIET)
@@ -114,24 +115,20 @@ class TrainTab(Tab):
         consent.agree.click(events.agree, None, [preview.check, layout.read, *consent.all()], **ONCE)
         preview.pager.wire()
         row.change(events.turn, form | {row}, [preview.row, row, preview.check], **LATEST)
-        planning = PlanEvents(self.form, layout.form.said, self.context, self.session.plans)
+        planning = PlanEvents(self.form, layout.form.message, self.context, self.session.plans)
         planned = [*(component.change for component in fields.values()), layout.read.change]
         gr.on(planned, planning.look, form, layout.plan, **LATEST)
-        layout.plan.click(planning.use, None, [*form, layout.form.said], **QUIET)
+        layout.plan.click(planning.use, None, [*form, layout.form.message], **QUIET)
 
     def _wire_run(self) -> None:
-        layout, events, run, said = self.layout, self.events, self.layout.run, self.layout.form.said
-        say_at_once(run.stop.click, said, "Stopping…")
-        say_at_once(run.end_now.click, said, "Stopping now…")
-        say_at_once(run.resume.click, said, "Starting…")
-        run.stop.click(events.stop, None, [said, run.stop], queue=False, **QUIET)
-        run.end_now.click(events.end_now, None, said, **ONCE)
-        run.resume.click(events.resume, None, said, **ONCE)
+        layout, events, run, message = self.layout, self.events, self.layout.run, self.layout.form.message
+        say_at_once(run.stop.click, message, "Asking it to stop…")
+        say_at_once(run.end_now.click, message, "Ending it…")
+        say_at_once(run.resume.click, message, "Starting…")
+        run.stop.click(events.stop, None, [message, run.stop], queue=False, **QUIET)
+        run.end_now.click(events.end_now, None, message, **ONCE)
+        run.resume.click(events.resume, None, message, **ONCE)
         run.again.click(lambda: gr.Tabs(selected="check"), None, layout.side, queue=False, **QUIET)
-
-    def filled(self) -> Sequence[Component]:
-        """What is set when the page is opened."""
-        return [*self.form.inputs(), self.layout.form.preset, self.layout.welcome, self.layout.side]
 
     def fill(self) -> Updates:
         """Everything that the page looks up when it is opened: menus, the device's size, the last settings."""
@@ -152,25 +149,13 @@ class TrainTab(Tab):
             updates[self.layout.side] = gr.Tabs(selected="run")
         return updates
 
-    def filled_later(self) -> Sequence[Component]:
-        """What is set once everything in sight is."""
-        return [self.form.fields["lora.start_from"]]
-
     def fill_later(self) -> Updates:
         """The adapters that can be trained further; with many runs they take a while to be found."""
         return {self.form.fields["lora.start_from"]: gr.Dropdown(choices=menus.starts(self.context.workspace))}
 
-    def outputs(self) -> Sequence[Component]:
-        """What changes by itself."""
-        return tick.outputs(self.layout)
-
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it."""
         return tick.tick(self.layout, self.context, self.session, seen)
-
-    def shared(self) -> dict[str, gr.HTML]:
-        """Where the run is shown, who holds the GPU, and the budget's scale."""
-        return tick.shared(self.layout)
 
     def parts(self) -> dict[str, str]:
         """The HTML of those as it is now."""

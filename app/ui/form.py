@@ -108,6 +108,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("evaluation.prompts", "Sample prompts", "lines"),
     ),
 }
+FIELDS = {field.key: field for fields in (QUICK, *ADVANCED.values()) for field in fields}
 # Texts that may be left empty, which the recipe calls None.
 EMPTY_IS_NONE = {"name", "data.split", "data.config", "lora.start_from"}
 WORDS: dict[str, dict[Any, str]] = {
@@ -294,8 +295,7 @@ def build_advanced() -> dict[str, Component]:
     return made
 
 
-_LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for field in fields}
-_LABELS["data.mapping.roles"] = "Speaker roles"
+_LABELS = {key: field.label for key, field in FIELDS.items()} | {"data.mapping.roles": "Speakers' names"}
 _DOTTED = "|".join(rf"\b{re.escape(key)}\b" for key in sorted(_LABELS, key=len, reverse=True) if "." in key)
 # A setting, and the value that a sentence gives to it: 'set data.named_splits to ignore'.
 _KEYS = re.compile(rf"({_DOTTED}|^budget(?=:))(?:( to | is )([a-z0-9_-]+)\b)?")

@@ -79,10 +79,10 @@ def _blocks(lines: list[str]) -> Iterator[tuple[re.Match[str] | None, list[str]]
         yield None, prose
 
 
-def _fenced(told: str, text: str | None) -> str:
+def _fenced(info: str, text: str | None) -> str:
     """A fence that can neither end early nor be drawn: its mark is longer than any in it."""
     mark = "`" * max([3, *(len(ticks) + 1 for ticks in _TICKS.findall(text or ""))])
-    language = (told.split() or [""])[0]
+    language = (info.split() or [""])[0]
     named = _LANGUAGE.fullmatch(language) and "mermaid" not in language.lower()
     return f"{mark}{language if named else ''}\n{'' if text is None else text + chr(10)}{mark}"
 

@@ -9,7 +9,7 @@ from core.basemodel.find import model_choices
 from core.data.samples import samples
 from core.data.store import kept_datasets
 from core.recipe import load_recipe, recipe_presets
-from core.runs.chat_models import voices
+from core.runs.chat_models import list_chat_models
 from core.runs.find import list_runs
 from core.workspace import Workspace
 
@@ -53,5 +53,5 @@ def chat_models(workspace: Workspace) -> Choices:
     made = {f"run:{run.id}": date(run.created) for run in list_runs(workspace)}
     return [
         (f"{model.label} · {made[model.key]}" if model.key in made else model.label, model.key)
-        for model in voices(workspace)
+        for model in list_chat_models(workspace)
     ]

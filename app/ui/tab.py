@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,10 +22,20 @@ class PageParts:
 
 
 class Tab:
-    """One tab of the page. A subclass overrides what it has; `outputs` is what makes it change by itself."""
+    """One tab of the page. A subclass overrides what it has, and says in `build` which components change.
+
+    `filled` and `filled_later` change when the page is opened. A tick is given `inputs`, beside what the browser has
+    seen, and changes `outputs`; without those the tab never changes by itself. `shared` is where the parts are shown
+    that are the same for all pages.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    filled: Sequence[Component] = ()
+    filled_later: Sequence[Component] = ()
+    inputs: Sequence[Component] = ()
+    outputs: Sequence[Component] = ()
+    shared: Mapping[str, gr.HTML] = {}
 
     def build(self) -> None:
         """Lay the components out."""
@@ -37,32 +47,16 @@ class Tab:
         """Attach what follows when the tab comes into sight. Returns what attaches its tick after that."""
         return item.select
 
-    def filled(self) -> Sequence[Component]:
-        """What `fill` may change."""
-        return ()
+    def asked(self, tick_on: Callable[[Any], Any]) -> None:
+        """Attach the tick to what a page changes among `inputs`: `tick_on(event)` does, and returns what follows."""
 
     def fill(self) -> Updates:
         """What is looked up when the page is opened."""
         return {}
 
-    def filled_later(self) -> Sequence[Component]:
-        """What `fill_later` may change."""
-        return ()
-
     def fill_later(self) -> Updates:
         """What is looked up after that, because it takes longer or is not in sight yet."""
         return {}
-
-    def inputs(self) -> Sequence[Component]:
-        """What a tick is given beside what the browser has seen."""
-        return ()
-
-    def outputs(self) -> Sequence[Component]:
-        """What a tick may change."""
-        return ()
-
-    def ask(self, tick_on: Callable[[Any], Any]) -> None:
-        """Attach the tick to what a page changes among `inputs`: `tick_on(event)` does, and returns what follows."""
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since a browser last saw the tab; `seen` is brought up to date."""
@@ -72,12 +66,8 @@ class Tab:
         """Whether a tick could have something for any page since this was last asked with `seen`."""
         return bool(self.tick(seen))
 
-    def shared(self) -> dict[str, gr.HTML]:
-        """Where the parts are shown that are the same for all pages."""
-        return {}
-
     def parts(self) -> dict[str, str]:
-        """The HTML of those parts as it is now."""
+        """The HTML of the shared parts as it is now."""
         return {}
 
     def rest(self) -> None:

@@ -1,4 +1,4 @@
-"""Which kinds of models the installed transformers has, and which a model would have to bring code for. No torch."""
+"""Which kinds of models the installed transformers knows, and which need code of their own. No torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def known_kinds() -> frozenset[str]:
 
 
 def needs_code(config: dict[str, Any]) -> bool:
-    """Whether a model with this config cannot be built without code of its own. Raises ModelError where it has none."""
+    """Whether a model with this config needs code of its own. Raises ModelError where it does and has none."""
     kind = config["model_type"]
     if kind in known_kinds():
         return False

@@ -1,7 +1,7 @@
-"""Before a byte of weights is downloaded: whether the files on the Hub can be trained at all. Imports no torch.
+"""Checks before a download whether the files on the Hub can be trained at all. Imports no torch.
 
-What a model's architecture asks for is known by building it, which needs torch: a process of its own does that and
-ends, for whoever downloads holds no torch, or not yet.
+What an architecture needs is found by building it, which needs torch: a separate process does that, since the one that
+downloads has not imported torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.1
 def refuse_misfit_online(found: FoundModel, stop: Callable[[], bool] = lambda: False) -> None:
     """Raise ModelError where the weights of `found` on the Hub do not suit its architecture, or it cannot be built.
 
-    One that is here is looked at when it is loaded. `stop` is asked several times a second. Raises DownloadStopped.
+    A model that is here is checked when it is loaded. `stop` is called several times a second. Raises DownloadStopped.
     """
     if found.folder is not None:
         return
@@ -30,10 +30,10 @@ def refuse_misfit_online(found: FoundModel, stop: Callable[[], bool] = lambda: F
         **wanted, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         try:
-            said = _wait(child, stop)
+            output = _wait(child, stop)
         finally:
             child.kill()
-    lines = said.decode("utf-8", "replace").strip().splitlines()
+    lines = output.decode("utf-8", "replace").strip().splitlines()
     if child.returncode == 0 and lines and (error := json.loads(lines[-1])["error"]):
         raise ModelError(error)
 

@@ -1,9 +1,9 @@
 """A model's own code: which files would run, and whether the person has agreed to exactly those. Imports no torch.
 
-transformers never runs code of a model here (`trust_remote_code` stays off). A model of a kind that it does not know
-may bring Python files of its own; a person who has seen them can agree to them, for that model at that commit, or for
-a folder as its files are now. The agreement is a folder in `state/trust`, named by a hash over all of it, that holds
-the very files that were shown; those are what is run, by processes that look here and nowhere else.
+transformers never runs a model's code here (`trust_remote_code` stays off). A model of an unknown kind may come with
+Python files; a person who has seen them can agree to them, for that model at that commit, or for a folder with its
+present files. The agreement is a folder in `state/trust`, named by a hash over all of it, with the very files that were
+shown; only those are run.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _whose: list[Workspace] = []
 
 
 def trust_only(workspace: Workspace) -> None:
-    """From now on the agreements in `workspace` are those that count in this process."""
+    """From now on, the agreements in `workspace` are the ones that count in this process."""
     _whose[:] = [workspace]
 
 
@@ -167,7 +167,7 @@ def _content(file: Path) -> bytes:
 
 
 def agree(workspace: Workspace, code: ModelCode) -> None:
-    """Keep that the person agrees to `code`, with the files themselves. Only where it was shown may this be called."""
+    """Record that the person agrees to `code`, with the files. Call it only where they were shown."""
     home = workspace.state / "trust"
     home.mkdir(exist_ok=True)
     if agreed_folder(workspace, code) is not None:

@@ -1,7 +1,7 @@
 """Downloads a model from the Hub: what training needs of it and no more, with progress, to be stopped and resumed.
 
-Several files travel at once, each in a thread of its own; how far they are is read off the disk, so it is right
-whoever writes there, and stopping waits for no network. Imports no torch.
+Several files are fetched at once, each in its own thread. Progress is read off the disk, so it is right whoever writes
+there, and stopping does not wait for the network. Imports no torch.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Progress:
 
 
 def download(found: FoundModel, progress: Callable[[Progress], None], stop: Callable[[], bool]) -> FoundModel:
-    """Bring what is missing of `found` and return it as it is on the disk; one that is here is returned at once.
+    """Download what is missing of `found` and return it as it is on the disk; if it is here, at once.
 
-    `progress` is told several times a second, in this thread; `stop` is asked as often. Raises DownloadStopped, and
+    `progress` and `stop` are called several times a second, in this thread. Raises DownloadStopped, and
     ModelError: gated, gone, no network, too many requests, a fault of the Hub, damaged, no room, not writable.
     """
     for state in downloading(found, stop):
@@ -68,7 +68,7 @@ def download(found: FoundModel, progress: Callable[[Progress], None], stop: Call
 
 
 def downloading(found: FoundModel, stop: Callable[[], bool]) -> Iterator[Progress]:
-    """`download`, for whoever would rather ask than be told."""
+    """`download` as an iterator over its progress."""
     if found.folder is not None:
         return
     refuse_full_disk(found.source, found.download_bytes)
@@ -96,7 +96,7 @@ def here(found: FoundModel) -> FoundModel:
 
 
 def bring_settings(found: FoundModel) -> Path:
-    """What lies beside the weights of a model that is only online, without them: its folder. Raises ModelError."""
+    """Fetch what a model online has beside its weights. Returns the folder. Raises ModelError."""
     for file in found.files:
         if not file.name.endswith(".safetensors"):
             fetch_small(found.source, file.name, found.revision)
@@ -104,7 +104,7 @@ def bring_settings(found: FoundModel) -> Path:
 
 
 class _Crew:
-    """Threads that work off a group of fetches. They are daemons: one that waits for the network is left behind."""
+    """Threads that do a group of fetches. They are daemons, so one that waits for the network holds nothing up."""
 
     def __init__(self, fetches: Sequence[Fetch], weights: bool) -> None:
         self._waiting: queue.SimpleQueue[Fetch] = queue.SimpleQueue()
@@ -132,7 +132,7 @@ class _Crew:
                 self._waiting.get_nowait().run()
             except (queue.Empty, Halted):
                 return
-            except Exception as error:  # told by the thread that waits for this one
+            except Exception as error:  # raised by the thread that waits for this one
                 self._failures.append(error)
 
     def raise_failure(self, model_id: str) -> None:

@@ -1,8 +1,8 @@
-"""Fetches one file of the Hub into Hugging Face's cache: goes on from what is there, waits out faults, checks it.
+"""Fetches one file of the Hub into Hugging Face's cache: resumes, waits out faults, verifies the content.
 
-huggingface_hub 2.4 gives up what it has of a file when it is interrupted, so the bytes are asked for here, into
+huggingface_hub 2.4 discards a partial file when it is interrupted, so the bytes are fetched here, into
 `blobs/<etag>.incomplete`, where its earlier versions kept and continued them too, under the lock that they all
-share. The finished file is handed to huggingface_hub, which gives it its name in the cache. Imports no torch.
+share. huggingface_hub then gives the finished file its name in the cache. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from core.basemodel.hub import HubFile, cache_folder, repository_folder, snapshot_folder
+from core.basemodel.hub import SILENCE_SECONDS, HubFile, cache_folder, repository_folder, snapshot_folder, streamed
 from core.errors import ModelError
 from core.workspace import SCAN_SECONDS, patiently
 
 # Seconds to wait after each fault in a row; bytes that came in between begin the row anew.
 PAUSES = (2, 5, 15, 30, 60)
 LONGEST_PAUSE = 300
-SILENCE_SECONDS = 15
 _BLOCK = 2**20
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 
@@ -84,20 +83,13 @@ class Fetch:
 
     def _continue(self) -> None:
         """Append what is missing to the partial file."""
-        from huggingface_hub import get_session, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
         self._partial.parent.mkdir(parents=True, exist_ok=True)
         with self._partial.open("ab") as out:
             here = out.tell()
             if here >= self.file.bytes:
                 return
-            headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-            if here:
-                headers["Range"] = f"bytes={here}-"
-            url = hf_hub_url(self.model_id, self.file.name, revision=self.commit)
-            with get_session().stream("GET", url, headers=headers, timeout=SILENCE_SECONDS) as response:
-                hf_raise_for_status(response)
+            span = f"bytes={here}-" if here else None
+            with streamed(self.model_id, self.file.name, self.commit, span) as response:
                 if here and response.status_code != 206:  # a server that knows no ranges sends all of it
                     out.truncate(0)
                 for chunk in response.iter_bytes():

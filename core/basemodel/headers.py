@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from core.basemodel.hub import HubFile, refusal
+from core.basemodel.hub import HubFile, refusal, streamed
 from core.errors import ModelError
 
 _NOT_QUANTISED = re.compile(r"embed|wte|wpe|lm_head|embed_out")
@@ -23,7 +23,6 @@ _PREFIX = 8
 # Of nearly all files the whole header (huggingface_hub's own count over the Hub's best known models: 97 in 100).
 _FIRST_BYTES = 100_000
 _AT_ONCE = 8
-_SILENCE_SECONDS = 15
 _BLOCK = 2**16
 
 
@@ -92,14 +91,8 @@ def _fetch(model_id: str, commit: str, file: HubFile) -> list[TensorShape]:
 
 def _bytes(model_id: str, commit: str, name: str, count: int) -> bytes:
     """The first `count` bytes of a file on the Hub, and no more: also of a server that sends all of it."""
-    from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-    url = hf_hub_url(model_id, name, revision=commit)
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes=0-{count - 1}"}
     found = bytearray()
-    with get_session().stream("GET", url, headers=headers, timeout=_SILENCE_SECONDS) as response:
-        hf_raise_for_status(response)
+    with streamed(model_id, name, commit, f"bytes=0-{count - 1}") as response:
         for block in response.iter_bytes(_BLOCK):
             found += block
             if len(found) >= count:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from core.errors import ModelError
 from core.sizes import show_bytes
 from core.untrusted.paths import is_plain
 
 TIMEOUT_SECONDS = 10
+SILENCE_SECONDS = 15  # of a server that has begun to send
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # What transformers reads beside the weights: settings, and the files that its tokenizers, chat templates and processors
@@ -105,6 +108,22 @@ def fetch_small(model_id: str, name: str, revision: str | None = None) -> Path:
         return Path(hf_hub_download(model_id, name, revision=revision, etag_timeout=TIMEOUT_SECONDS))
     except (errors.HTTPError, OSError) as error:
         raise refusal(error, model_id) from None
+
+
+@contextmanager
+def streamed(model_id: str, name: str, commit: str, span: str | None = None) -> Iterator[Any]:
+    """The Hub's answer with the bytes of a file, or those of a `span` such as 'bytes=0-99'; not read yet.
+
+    Raises HTTPError or OSError.
+    """
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    url = hf_hub_url(model_id, name, revision=commit)
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": span} if span else {})}
+    with get_session().stream("GET", url, headers=headers, timeout=SILENCE_SECONDS) as response:
+        hf_raise_for_status(response)
+        yield response
 
 
 def cache_folder() -> Path:

@@ -1,9 +1,9 @@
-"""A base in a folder, held to what it was when its run began, as one of the Hub is by its commit. Imports no torch.
+"""Holds a base in a folder to what it was when its run began, as a commit does for one of the Hub. Imports no torch.
 
-An adapter is of use over one base only, and nothing says so where other files are put into its place. What is kept of
-each file, in the run's base.json: its size and times, which tell cheaply that nothing was touched; the hash of a sample
-of it, which tells another training's weights in milliseconds; and the hash of all of it, which for large files is
-computed while the run trains. Times that differ mean nothing by themselves: then the contents decide.
+An adapter works over one base only, and replaced files would go unnoticed. The run's base.json keeps of each file: its
+size and times, which show cheaply that it was not touched; the hash of a sample, which detects other weights in
+milliseconds; and the hash of the whole file, which for large files is computed while the run trains. Times that differ
+prove nothing: then the contents decide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = "base.json"
 Pinned = dict[str, dict[str, Any]]
 # Up to here a file is hashed whole at once: a tenth of a second. Of larger ones a sample is.
 WHOLE_BYTES = 64 * 2**20
-_SAMPLES, _SAMPLE_BYTES = 64, 2**16
+_SAMPLES, SAMPLE_BYTES = 64, 2**16
 _BLOCK = 2**22
 # While a run trains, hashing rests three times as long as it works.
 _REST = 3.0
@@ -42,7 +42,7 @@ class Change:
     name: str
     what: str
 
-    def said(self, whose: str) -> str:
+    def sentence(self, whose: str) -> str:
         """For a person, with the way out; `whose` base it is: 'run 2026…'."""
         return (
             f"The base model of {whose} has changed since the run began: {self.name} {self.what}. Restore it, or "
@@ -60,17 +60,17 @@ def pin_of(folder: Path, known: Pinned | None = None) -> Pinned:
 
 
 def stamp_of(folder: Path) -> tuple[Any, ...]:
-    """What tells cheaply whether any file of the base in `folder` was touched; empty where it is gone."""
+    """A cheap stamp that changes when any file of the base in `folder` is touched; empty where the folder is gone."""
     try:
         return tuple((name, *_stamp(file)) for name, file in _files(folder).items())
     except OSError:
         return ()
 
 
-def change_of(folder: Path, pinned: Pinned, say: Callable[[str], None] | None = None) -> Change | None:
+def change_of(folder: Path, pinned: Pinned, report: Callable[[str], None] | None = None) -> Change | None:
     """The first file of the base in `folder` that is not what was `pinned`; None where all are.
 
-    Large files are read whole only where somebody waits who is told so by `say`, and only if they were touched.
+    Large files are read whole only if they were touched, and where `report` can tell somebody who waits.
     """
     files = _files(folder)
     for name in sorted({*pinned, *files}):
@@ -78,7 +78,7 @@ def change_of(folder: Path, pinned: Pinned, say: Callable[[str], None] | None = 
             return Change(name, "is missing")
         if name not in pinned:
             return Change(name, "was not there")
-        change = _changed(files[name], pinned[name], say)
+        change = _changed(files[name], pinned[name], report)
         if change:
             return Change(name, change)
     return None
@@ -99,13 +99,13 @@ def write_pin(file: Path, source: str, pinned: Pinned) -> None:
 
 
 @contextmanager
-def hashing_meanwhile(file: Path, folder: Path, shelf: Path) -> Iterator[None]:
-    """While the block works, hash what base.json in `file` holds no whole hash of, slowly, in a thread of its own.
+def hashing_meanwhile(file: Path, folder: Path, known_hashes: Path) -> Iterator[None]:
+    """Inside, hash the files that base.json in `file` has no whole hash of, slowly, in a thread.
 
-    `shelf` remembers hashes of files that are untouched since, for the next run over the same base.
+    `known_hashes` is a file that keeps the hashes of untouched files for the next run over the same base.
     """
     over = threading.Event()
-    thread = threading.Thread(target=_hash_all, args=(file, folder, shelf, over), name="base hash", daemon=True)
+    thread = threading.Thread(target=_hash_all, args=(file, folder, known_hashes, over), name="base hash", daemon=True)
     thread.start()
     try:
         yield
@@ -114,21 +114,21 @@ def hashing_meanwhile(file: Path, folder: Path, shelf: Path) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _hash_all(file: Path, folder: Path, shelf: Path, over: threading.Event) -> None:
+def _hash_all(file: Path, folder: Path, known_hashes: Path, over: threading.Event) -> None:
     if sys.platform == "linux":  # there a thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
     try:
         pinned, files = read_pin(file) or {}, _files(folder)
         for name in [name for name, entry in pinned.items() if entry["sha256"] is None and name in files]:
             at, stamp = files[name], pinned[name]["stamp"]
-            known = _remembered(shelf, at, stamp)
+            known = _remembered(known_hashes, at, stamp)
             digest = known or _whole(at, over)
             if digest is None or _stamp(at) != stamp:
                 return
             pinned[name]["sha256"] = digest
             write_json(file, {**read_json(file), "files": pinned})
             if known is None:
-                _remember(shelf, at, stamp, digest)
+                _remember(known_hashes, at, stamp, digest)
     except OSError as error:  # the sample stands, and the next run over this base tries again
         print(f"The base model could not be hashed: {error}", file=sys.stderr)
 
@@ -147,16 +147,16 @@ def _whole(file: Path, over: threading.Event) -> str | None:
                 return None
 
 
-def _remembered(shelf: Path, file: Path, stamp: list[int]) -> str | None:
-    kept = read_json(shelf)
+def _remembered(known_hashes: Path, file: Path, stamp: list[int]) -> str | None:
+    kept = read_json(known_hashes)
     entry = kept.get(str(file)) if isinstance(kept, dict) else None
     return entry["sha256"] if isinstance(entry, dict) and entry.get("stamp") == stamp else None
 
 
-def _remember(shelf: Path, file: Path, stamp: list[int], sha256: str) -> None:
-    kept = read_json(shelf)
+def _remember(known_hashes: Path, file: Path, stamp: list[int], sha256: str) -> None:
+    kept = read_json(known_hashes)
     there = {name: entry for name, entry in (kept or {}).items() if Path(name).exists()}
-    write_json(shelf, {**there, str(file): {"stamp": stamp, "sha256": sha256}})
+    write_json(known_hashes, {**there, str(file): {"stamp": stamp, "sha256": sha256}})
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -183,7 +183,7 @@ def _untouched(file: Path, pinned: dict[str, Any]) -> bool:
     return bool(_stamp(file) == pinned["stamp"])
 
 
-def _changed(file: Path, pinned: dict[str, Any], say: Callable[[str], None] | None) -> str:
+def _changed(file: Path, pinned: dict[str, Any], report: Callable[[str], None] | None) -> str:
     """What is otherwise about `file` than was `pinned`, as the end of a sentence; '' where nothing is."""
     stamp, was = _stamp(file), pinned["stamp"]
     if stamp == was:
@@ -193,9 +193,9 @@ def _changed(file: Path, pinned: dict[str, Any], say: Callable[[str], None] | No
     other = "has different content"
     if _sample(file) != pinned["sample"]:
         return other
-    if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or say is None:
+    if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or report is None:
         return ""
-    say(f"{file.name} was modified since the run began: comparing its content.")
+    report(f"{file.name} was touched since the run began: comparing its content.")
     return "" if _whole_at_once(file) == pinned["sha256"] else other
 
 
@@ -212,8 +212,8 @@ def _sample(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as content:
         for number in range(_SAMPLES):
-            content.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
-            digest.update(content.read(_SAMPLE_BYTES))
+            content.seek((size - SAMPLE_BYTES) * number // (_SAMPLES - 1))
+            digest.update(content.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 

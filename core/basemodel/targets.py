@@ -1,4 +1,4 @@
-"""Which layers of a model get an adapter and which modules are trained whole, by their names. Imports no torch.
+"""Which layers of a model get an adapter and which modules are trained in full, by name. Imports no torch.
 
 The names are those that the authors of an architecture gave: 'model.layers.0.self_attn.q_proj'. A layer is attention's
 when the path to it says so; of attention, queries and values are found by their own name. Where an architecture

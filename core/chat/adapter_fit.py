@@ -1,4 +1,4 @@
-"""Whether an adapter belongs to the base at hand, and what it changes there beside its own matrices."""
+"""Whether an adapter belongs to a base, and what it changes in it beside its own matrices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Bare:
 
 @dataclass(frozen=True)
 class Footing:
-    """What an adapter does to its base beside laying matrices over linear layers.
+    """What an adapter does to its base beside adding matrices to linear layers.
 
     `whole`: modules that it brings a copy of; `parameters`: fused weights that it lays matrices over; `writes`: weights
     of the base that its file writes over. `alone`: PEFT cannot hold it beside others, or they would not be as they are
@@ -53,7 +53,7 @@ class Footing:
     alone: bool
 
     def beside(self, other: Footing) -> bool:
-        """Whether both can be held over one base, each as it is by itself."""
+        """Whether both can be loaded over one base without changing each other."""
         same = self.whole == other.whole and self.parameters == other.parameters
         return same and not self.alone and not other.alone
 
@@ -77,12 +77,12 @@ def refuse_adapter(folder: Path, base: Bare, found: FoundModel) -> Footing:
 
 
 def gone(folder: Path) -> str:
-    """That the adapter is no longer there."""
-    return f"The adapter {name_of(folder)} no longer exists: a run keeps only its newest checkpoints. Choose another."
+    """The message that the adapter no longer exists."""
+    return f"The adapter {name_of(folder)} is gone: a run keeps only its newest checkpoints. Choose another."
 
 
 def name_of(folder: Path) -> str:
-    """As a person knows it: a checkpoint by its step."""
+    """The adapter's name for the user: a checkpoint by its step."""
     return f"of step {folder.parent.name}" if folder.name == "adapter" and folder.parent.name.isdigit() else folder.name
 
 
@@ -93,7 +93,7 @@ def shapes_of(folder: Path) -> dict[str, list[int]]:
 
 
 def _refuse_cut_short(folder: Path) -> None:
-    """Within a checkpoint its manifest says how long each file is."""
+    """Raise ModelError where a file is shorter than the checkpoint's manifest says."""
     for place, inside in ((folder, ""), (folder.parent, f"{folder.name}/")):
         manifest = place / MANIFEST
         if not manifest.is_file():

@@ -1,6 +1,6 @@
-"""Adapters over one base: loaded once, swapped by name, those not heard for longest let go.
+"""Adapters over one base: loaded once, swapped by name, the least recently used dropped.
 
-Each answers as it would alone over a fresh base (plain PEFT's answer), whatever was loaded before it. Those that lay
+Each answers as it would alone over a fresh base (plain PEFT's answer), whatever was loaded before it. Those that put
 matrices over linear layers (LoRA, rsLoRA, DoRA) are held together, and with them those that bring a copy of the same
 modules or are laid over the same fused weights. Any other is loaded after all are taken off the base again; the weights
 of the base that its file writes over are kept meanwhile, and put back.
@@ -27,11 +27,11 @@ Held = tuple[str, int, int]
 
 
 class AdapterLost(ModelError):
-    """An adapter whose loading failed midway: the base under it is no longer to be trusted, and loaded anew."""
+    """An adapter failed while it was loaded: the base may be damaged and must be loaded again."""
 
 
 class Adapters:
-    """One base in memory and the adapters over it. `use` gives the model that speaks."""
+    """One base in memory and the adapters over it. `use` gives the model to generate with."""
 
     def __init__(self, base: Any, found: FoundModel, most_held: int = MOST_HELD) -> None:
         self.base, self.found, self.most_held = base, found, most_held
@@ -59,7 +59,7 @@ class Adapters:
         return self._over
 
     def forget_others(self) -> None:
-        """Let go of every adapter but the one in use."""
+        """Drop every adapter but the one in use."""
         while len(self._held) > 1:
             self._drop(next(iter(self._held)))
 
@@ -105,19 +105,19 @@ class Adapters:
         self._held[held], self._footing = name, footing
 
     def _keep(self, footing: Footing) -> None:
-        """Keep what the adapter's file writes over, in ordinary memory."""
+        """Copy the weights that the adapter's file overwrites to CPU memory."""
         own = self._bare.weights
         self._written_over = {name: own[name].detach().to("cpu", copy=True) for name in footing.writes}
 
     def _refuse_half(self, folder: Path, name: str) -> None:
-        """PEFT leaves at chance what the file does not hold, and only warns."""
+        """Raise ModelError where the file lacks a matrix: PEFT only warns, and leaves it random."""
         wanted = set(get_peft_model_state_dict(self._over, adapter_name=name, save_embedding_layers=False))
         missing = sorted(wanted - set(shapes_of(folder)))
         if missing:
             raise ModelError(f"its file does not contain {missing[0]}")
 
     def _take_off(self) -> None:
-        """Have the base as it was loaded, with nothing over it."""
+        """Restore the base as it was loaded, without adapters."""
         assert self._over is not None
         for name in self._held.values():
             self._over.delete_adapter(name)  # one that is still there, PEFT would leave in place of what it copied
@@ -129,7 +129,7 @@ class Adapters:
         self._held.clear()
 
     def _let_go(self, folder: Path, held: Held) -> None:
-        """Away with what `folder` held before, and with the one not heard for longest where there are too many."""
+        """Drop what `folder` held before, and the least recently used where there are too many."""
         for old in [each for each in self._held if each[0] == held[0] and each != held]:
             self._drop(old)
         while len(self._held) > self.most_held:
@@ -141,7 +141,7 @@ class Adapters:
 
 
 def _identity(folder: Path) -> Held:
-    """A folder as it is now: a run that goes on writes another adapter into the same one. Raises ModelError."""
+    """Tells two adapters in the same folder apart: a resumed run writes another one there. Raises ModelError."""
     try:
         stat = (folder / WEIGHTS).stat()
     except OSError:

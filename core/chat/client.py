@@ -20,7 +20,7 @@ USUAL_LOAD_SECONDS = 12
 
 
 def _silent(line: str) -> None:
-    """For whoever does not want to know how far loading is."""
+    """Ignores progress."""
 
 
 class ChatClient:
@@ -36,27 +36,27 @@ class ChatClient:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody waits for an answer, or is being answered."""
+        """Whether any request is waiting or being answered."""
         return bool(self._open)
 
     @property
     def loaded(self) -> str | None:
-        """Who spoke last and is still there, for a person; None where nothing is loaded."""
+        """The label of the model that is loaded, or None."""
         return self._loaded.label if self._loaded is not None and self._child.alive else None
 
-    def load(self, voice: ChatModel, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
-        """Load the voice's base, unless it is there, and its adapter over it.
+    def load(self, chat_model: ChatModel, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
+        """Load the model's base, unless it is there, and its adapter over it.
 
         A base that is not on this machine is downloaded first; `progress` gets a line for a person several times a
         second meanwhile, and `stop` ends it. Raises NibbleError: no such model, of another base, not enough memory.
         """
-        for answer in self._ask("load", voice, owner):
+        for answer in self._ask("load", chat_model, owner):
             if "progress" in answer:
                 progress(answer["progress"])
 
     def stream(
         self,
-        voice: ChatModel,
+        chat_model: ChatModel,
         messages: list[Message],
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         seed: int | None = None,
@@ -65,28 +65,32 @@ class ChatClient:
         owner: str = "",
         asked: Mapping[str, Any] | None = None,
     ) -> Iterator[PartialReply]:
-        """Reply to `messages` in `voice`, which is loaded first, piece by piece; whoever leaves ends the reply.
+        """Reply to `messages` as `chat_model`, which is loaded first, in parts; closing the iterator ends the reply.
 
-        A `seed` stands over the sampling's, and a `system` prompt before the messages; `owner` is who may `stop` it;
-        `asked` is what is wanted of the chat template. Raises NibbleError, AskError where that is
-        for how it was asked; the conversation is the caller's and is kept.
+        `seed` overrides the sampling's; `system` is put before the messages; `owner` is who may `stop` it; `asked` are
+        variables for the chat template. Raises NibbleError, and AskError where a setting of the request is why.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         drawn = sampling if seed is None else replace(sampling, seed=seed)
         request = {"messages": head + messages, "sampling": asdict(drawn), "asked": dict(asked or {})}
-        for answer in self._ask("say", voice, owner, **request):
+        for answer in self._ask("say", chat_model, owner, **request):
             if "progress" in answer:
                 progress(answer["progress"])
             elif "text" in answer:
                 yield PartialReply(**{**answer, "ids": tuple(answer["ids"])})
 
-    def _ask(self, op: str, voice: ChatModel, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
+    def _ask(self, op: str, chat_model: ChatModel, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
         number = next(self._numbers)
-        request = {"op": op, "number": number, "workspace": str(self._workspace.path), "voice": voice.as_request()}
+        request = {
+            "op": op,
+            "number": number,
+            "workspace": str(self._workspace.path),
+            "chat_model": chat_model.as_request(),
+        }
         self._open[number] = owner
         try:
             yield from self._child.ask({**request, **more})
-            self._loaded = voice
+            self._loaded = chat_model
         except GeneratorExit:
             self._child.tell({"op": "stop", "numbers": [number]})
             raise
@@ -95,7 +99,7 @@ class ChatClient:
             self.used = time.monotonic()
 
     def stop(self, owner: str = "") -> None:
-        """End every reply that `owner` has asked for, within a token; those of others go on."""
+        """Stop all replies of `owner`, within a token; those of others go on."""
         mine = [number for number, asked_by in list(self._open.items()) if asked_by == owner]
         self._child.tell({"op": "stop", "numbers": mine})
 

@@ -1,4 +1,4 @@
-"""Whether a base finds room before it is loaded: said in a sentence, not by running out. Imports no torch."""
+"""Checks that a base fits into memory before it is loaded; an error says what to do. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.workspace import Workspace
 def refuse_without_room(
     found: FoundModel, settings: QuantizationSettings, compute_bytes: int, device: Device, workspace: Workspace
 ) -> None:
-    """Raise ModelError where `device` has too little free for the base, with what a run at work will yet take."""
+    """Raise ModelError where `device` has too little free for the base and for what an active run will still take."""
     needed = weight_bytes(found, settings, compute_bytes) + (CUDA_CONTEXT_BYTES if device.kind == "cuda" else 0)
     run = at_work(workspace)
     free = max(0, device.free_bytes - (_still_to_come(run, device) if run else 0))
@@ -24,18 +24,16 @@ def refuse_without_room(
         raise no_room(found.label, free, run, f"needs about {show_size(needed)}")
 
 
-def no_room(
-    label: str, free_bytes: int, run: Run | None, what: str = "needs more memory than this device has"
-) -> ModelError:
-    """The sentence: what it takes, what is free, and what to do. `run` is the one at work beside it."""
-    beside = f" next to the run “{run.name}”, which is training" if run else ""
-    do = "Wait for it to finish, stop it" if run else "Close other programs that use memory"
+def no_room(label: str, free_bytes: int, run: Run | None, what: str = "takes more memory than there is") -> ModelError:
+    """The error: what it takes, what is free, and what to do. `run` is the one that trains meanwhile."""
+    beside = f" beside the run “{run.name}”, which trains" if run else ""
+    do = "Wait until that has ended, stop it" if run else "Close what else uses the memory"
     return ModelError(
         f"{label} {what}, and {show_size(free_bytes)} is free on this device{beside}. {do}, or choose a smaller model."
     )
 
 
 def _still_to_come(run: Run, device: Device) -> int:
-    """What `run` is predicted to take at its peak beyond all that is used now, in bytes."""
+    """Bytes that `run` is predicted to take at its peak beyond what is used now."""
     predicted = (run.plan().get("peak_bytes") or {}).get("process") or 0
     return max(0, int(predicted) - (device.total_bytes - device.free_bytes))

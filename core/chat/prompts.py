@@ -1,4 +1,4 @@
-"""How each voice is spoken to: with the tokenizer and the template that its adapter was trained with."""
+"""How each chat model is prompted: with the tokenizer and the template that its adapter was trained with."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ MOST_KEPT = 16
 
 
 class ChatPrompt:
-    """One tokenizer with its template, and what becomes of a system prompt in it."""
+    """One tokenizer with its template, and what it does with system prompts."""
 
-    def __init__(self, voice: ChatModel, found: FoundModel) -> None:
+    def __init__(self, chat_model: ChatModel, found: FoundModel) -> None:
         """Raises ModelError: no tokenizer."""
-        self.tokenizer = load_tokenizer(found, voice.tokenizer)
-        settings = DataSettings(**voice.data)
+        self.tokenizer = load_tokenizer(found, chat_model.tokenizer)
+        settings = DataSettings(**chat_model.data)
         self._system = settings.system
         own = self.tokenizer.chat_template
         self._in_parts = Template(self.tokenizer, settings).in_parts
-        if own and not isinstance(own, dict) and (voice.tokenizer is not None or not voice.data):
+        if own and not isinstance(own, dict) and (chat_model.tokenizer is not None or not chat_model.data):
             # What was saved with an adapter is what it was trained with; a base alone has its own, as its makers do.
             self.tokenizer.chat_template = own
 
     def ids(self, messages: list[Message], model: Any, asked: dict[str, Any] | None = None) -> list[int]:
-        """The tokens of the conversation, ready for a reply, and as `asked` of the template.
+        """The conversation's tokens with the generation prompt; `asked` are variables for the template.
 
-        Raises NibbleError: empty, refused, too long.
+        Raises NibbleError: an empty message, refused by the template, too long.
         """
         if not messages or not str(messages[-1]["content"]).strip():
             raise NibbleError("The message is empty. Write something first.")
@@ -48,18 +48,18 @@ class ChatPrompt:
 
 
 class Prompts:
-    """The prompts of the voices heard last: a tokenizer takes up to a second to load."""
+    """The prompts of the models used last: a tokenizer takes up to a second to load."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Any, ...], ChatPrompt] = OrderedDict()
 
-    def of(self, voice: ChatModel, found: FoundModel) -> ChatPrompt:
-        """The prompt of `voice`. Raises ModelError."""
-        folder = voice.tokenizer
+    def of(self, chat_model: ChatModel, found: FoundModel) -> ChatPrompt:
+        """The prompt of `chat_model`. Raises ModelError."""
+        folder = chat_model.tokenizer
         changed = (folder / "tokenizer_config.json").stat().st_mtime_ns if folder and folder.is_dir() else 0
-        key = (folder, changed, *sorted(voice.data.items()))
+        key = (folder, changed, *sorted(chat_model.data.items()))
         if key not in self._kept:
-            self._kept[key] = ChatPrompt(voice, found)
+            self._kept[key] = ChatPrompt(chat_model, found)
         self._kept.move_to_end(key)
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)

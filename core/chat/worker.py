@@ -1,4 +1,4 @@
-"""The chat's process: holds one base in 4 bits and adapters over it, and answers. Its end frees the memory.
+"""The chat's process: holds one base and adapters over it, and replies. When it ends, its memory is free.
 
 python -m core.chat.worker      (started by ChatClient, speaks JSON lines)
 """
@@ -29,20 +29,20 @@ GIVE_WAY_SECONDS = 1.0
 
 
 class _Stops:
-    """Which requests are to end, also ones that have not begun yet."""
+    """Which requests are to stop, including ones that have not begun yet."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
 
     def interrupt(self, request: Request) -> bool:
-        """A request to stop is obeyed at once, in mid-reply."""
+        """Note a request to stop, which ends a reply at the next token."""
         if request["op"] != "stop":
             return False
         self._numbers |= set(request["numbers"])
         return True
 
     def asked(self, number: int) -> bool:
-        """Whether the request with this number is to end."""
+        """Whether the request with this number is to stop."""
         return number in self._numbers
 
     def forget(self, number: int) -> None:
@@ -51,7 +51,7 @@ class _Stops:
 
 
 class Chat:
-    """What is loaded at present: one base, the adapters over it, and how each is spoken to."""
+    """What is loaded: one base, the adapters over it, and how each is prompted."""
 
     def __init__(self, stops: _Stops) -> None:
         self._stops = stops
@@ -77,10 +77,10 @@ class Chat:
                     self._crowded = False
                     _clean()
                 trust_only(Workspace.open(request["workspace"]))
-                voice = ChatModel.from_request(request["voice"])
-                model = yield from self._ready(voice, request)
+                chat_model = ChatModel.from_request(request["chat_model"])
+                model = yield from self._ready(chat_model, request)
                 if request["op"] == "say" and not self._stops.asked(number):
-                    yield from self._say(voice, model, request)
+                    yield from self._say(chat_model, model, request)
                 else:
                     yield {"done": True}
             except BaseException:
@@ -90,7 +90,7 @@ class Chat:
                 self._stops.forget(number)
 
     def give_way(self) -> None:
-        """End this process when a run waits for the device and nobody is being answered. Runs in its own thread."""
+        """End this process when a run waits for the device and no request is being answered. Runs in a thread."""
         while True:
             time.sleep(GIVE_WAY_SECONDS)
             with self._busy:
@@ -105,7 +105,7 @@ class Chat:
                 os._exit(0)
 
     def _is_in_the_way(self) -> bool:
-        """Whether a run waits for the device, or another run than the one beside which this was loaded has begun."""
+        """Whether a run waits for the device, or a new run has begun beside what is loaded."""
         if self._hold is not None:
             return self._hold.wanted() is not None
         if self._beside is None:
@@ -117,34 +117,34 @@ class Chat:
             return False
         return at_it.kind == "run" and at_it.run != run
 
-    def _ready(self, voice: ChatModel, request: Request) -> Generator[Answer, None, Any]:
-        """The model that speaks with this voice, loaded as far as it is not there yet."""
+    def _ready(self, chat_model: ChatModel, request: Request) -> Generator[Answer, None, Any]:
+        """The loaded model, with what is not loaded yet loaded first."""
         from core.chat.adapter_pool import AdapterLost
         from core.model.load import is_out_of_memory
 
-        yield from self._have_base(voice, request)
+        yield from self._have_base(chat_model, request)
         try:
-            model = self._adapters.use(voice.adapter)
+            model = self._adapters.use(chat_model.adapter)
         except AdapterLost:
             self._spoilt = True
             raise
         except Exception as error:
             self._spoilt = is_out_of_memory(error)  # half of the adapter may be in the base by now
-            self._no_memory(voice.label, error, request)
+            self._no_memory(chat_model.label, error, request)
             raise
-        self._prompts.of(voice, self._adapters.found)
+        self._prompts.of(chat_model, self._adapters.found)
         return model
 
-    def _have_base(self, voice: ChatModel, request: Request) -> Iterator[Answer]:
+    def _have_base(self, chat_model: ChatModel, request: Request) -> Iterator[Answer]:
         from core.chat.adapter_pool import Adapters
         from core.chat.memory_check import refuse_without_room
         from core.model.load import dtype_for, load_base
 
-        asked_for = (voice.model, voice.revision, *voice.quantization.items(), voice.pinned)
+        asked_for = (chat_model.model, chat_model.revision, *chat_model.quantization.items(), chat_model.pinned)
         if asked_for in self._asked_for and self._stamp == self._stamp_now():
             return
-        found, settings = _base_of(voice), QuantizationSettings(**voice.quantization)
-        yield from _held_to_its_run(voice, found)
+        found, settings = _base_of(chat_model), QuantizationSettings(**chat_model.quantization)
+        yield from _held_to_its_run(chat_model, found)
         if self._base == _identity(found, settings):
             self._asked_for.add(asked_for)
             return
@@ -177,7 +177,7 @@ class Chat:
         return stamp_of(self._folder) if self._folder is not None and self._stamp else ()
 
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
-        """The base with its files here; a stop ends the download."""
+        """The base, downloaded if it is not on this machine; a stop ends the download."""
         from core.basemodel.download import DownloadStopped, downloading, here
         from core.model.fit import refuse_misfit
 
@@ -193,11 +193,11 @@ class Chat:
             ) from None
         return here(found)
 
-    def _say(self, voice: ChatModel, model: Any, request: Request) -> Iterator[Answer]:
+    def _say(self, chat_model: ChatModel, model: Any, request: Request) -> Iterator[Answer]:
         from core.generation.generate import stream
         from core.generation.sampling import Sampling
 
-        prompt, number = self._prompts.of(voice, self._adapters.found), request["number"]
+        prompt, number = self._prompts.of(chat_model, self._adapters.found), request["number"]
         started = time.perf_counter()
         ids = prompt.ids(request["messages"], model, request.get("asked"))
         sampling = Sampling(**request["sampling"])
@@ -205,11 +205,11 @@ class Chat:
             for piece in stream(model, prompt.tokenizer, ids, sampling, lambda: self._stops.asked(number), started):
                 yield vars(piece)
         except Exception as error:
-            self._no_memory(voice.label, error, request)
+            self._no_memory(chat_model.label, error, request)
             raise
 
     def _no_memory(self, label: str, error: Exception, request: Request) -> None:
-        """Raise the sentence where memory ran out; what is not in use is let go first, for the next try."""
+        """Where `error` is that memory ran out, drop what is not in use and raise ModelError; else return."""
         from core.chat.memory_check import no_room
         from core.model.load import is_out_of_memory
         from core.runs.queue import at_work
@@ -223,7 +223,7 @@ class Chat:
         raise no_room(label, device().free_bytes, at_work(Workspace.open(request["workspace"]))) from None
 
     def is_over(self) -> bool:
-        """Whether what is loaded is of no use any more; then the device is given back."""
+        """Whether what is loaded is unusable; if so, the device is released."""
         with self._busy:
             if self._spoilt:
                 self._release()
@@ -235,7 +235,7 @@ class Chat:
             self._hold = None
 
     def _forget(self) -> None:
-        """Let go of the base and all over it."""
+        """Drop the base and its adapters."""
         from core.chat.prompts import Prompts
 
         self._asked_for, self._base = set(), None
@@ -245,26 +245,26 @@ class Chat:
         self._release()
 
 
-def _base_of(voice: ChatModel) -> FoundModel:
-    """The voice's base. Raises ModelError, which says whose base it is that is missing."""
+def _base_of(chat_model: ChatModel) -> FoundModel:
+    """The base. Raises ModelError, which says whose base it is that is missing."""
     try:
-        return find_model(voice.model, voice.revision)
+        return find_model(chat_model.model, chat_model.revision)
     except ModelError as error:
-        if voice.adapter is None:
+        if chat_model.adapter is None:
             raise
-        raise ModelError(f"The base model of {voice.label} is missing. {error}") from None
+        raise ModelError(f"The base of {chat_model.label} is missing. {error}") from None
 
 
-def _held_to_its_run(voice: ChatModel, found: FoundModel) -> Iterator[Answer]:
-    """Raise ModelError where the folder of a run's base holds another by now than the run was trained over."""
-    pinned = read_pin(voice.pinned) if voice.pinned is not None and found.revision is None else None
+def _held_to_its_run(chat_model: ChatModel, found: FoundModel) -> Iterator[Answer]:
+    """Raise ModelError where the folder of a run's base no longer holds the base that the run was trained on."""
+    pinned = read_pin(chat_model.pinned) if chat_model.pinned is not None and found.revision is None else None
     if pinned is None or found.folder is None:
         return
     if stamp_of(found.folder) != tuple((name, *entry["stamp"]) for name, entry in pinned.items()):
-        yield {"progress": f"Comparing {found.label} with what {voice.label} was trained on…"}
+        yield {"progress": f"Comparing {found.label} with what {chat_model.label} was trained over…"}
     change = change_of(found.folder, pinned, lambda said: None)
     if change is not None:
-        raise ModelError(change.said(f"{voice.label}, {found.label},"))
+        raise ModelError(change.sentence(f"{chat_model.label}, {found.label},"))
 
 
 def _stamp(found: FoundModel) -> tuple[Any, ...]:
@@ -276,7 +276,7 @@ def _identity(found: FoundModel, settings: QuantizationSettings) -> tuple[Any, .
 
 
 def _held(workspace: Workspace, label: str) -> Hold | None:
-    """The device, as long as no run has it. Beside a run one may talk where there is room; that is looked at next."""
+    """The device, or None while a run has it: then memory is checked next. Raises DeviceHeld for other holders."""
     try:
         return hold(workspace, "chat", label)
     except DeviceHeld:
@@ -287,7 +287,7 @@ def _held(workspace: Workspace, label: str) -> Hold | None:
 
 
 def _clean() -> None:
-    """Give back what torch keeps for later."""
+    """Free the memory that torch keeps in its cache."""
     from accelerate.utils.memory import clear_device_cache
 
     gc.collect()

@@ -109,13 +109,13 @@ def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def _tell_progress() -> Callable[[str, float], None]:
-    told = [""]
+    shown = [""]
 
     def tell(stage: str, share: float) -> None:
         line = f"{'Reading' if stage == 'reading' else 'Counting tokens'}: {share:.0%}"
-        if line != told[0] and sys.stderr.isatty():
+        if line != shown[0] and sys.stderr.isatty():
             print(f"\r{line}  ", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
-        told[0] = line
+        shown[0] = line
 
     return tell
 

@@ -7,15 +7,15 @@ import sys
 import time
 from typing import Any
 
+from core.export.formats.registry import FORMATS
+from core.export.shared.options import SETTINGS, ExportOptions, ExportSetting
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
-
-FORMATS = ("adapter", "merged", "ollama", "gguf")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `export` takes beside the run."""
-    command.add_argument("--to", required=True, choices=FORMATS, help="export format")
+    command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="what to make of it")
     command.add_argument(
         "--from",
         dest="part",
@@ -23,25 +23,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="last|best|STEP",
         help="which adapter: the final one (default), the best one by evaluation loss, or a checkpoint",
     )
-    command.add_argument("--out", metavar="DIR", help="a new or empty folder; default: in the workspace")
-    command.add_argument(
-        "--onto",
-        choices=("dequantised", "original"),
-        default="dequantised",
-        help="merge into the 4-bit weights that the chat uses (default), or into the original weights",
-    )
-    command.add_argument(
-        "--dtype",
-        choices=("auto", "float16", "bfloat16", "float32"),
-        default="auto",
-        help="precision of a merged model; default: same as the base model",
-    )
-    command.add_argument(
-        "--type", choices=("f16", "bf16", "q8_0", "f32"), default="f16", help="type of a GGUF's tensors"
-    )
-    command.add_argument(
-        "--adapter-only", action="store_true", help="for GGUF and Ollama: the adapter alone, without the base model"
-    )
+    command.add_argument("--out", metavar="DIR", help="a folder that is not there or empty; default: in the workspace")
+    for setting in SETTINGS:
+        _add_setting(command, setting)
+
+
+def _add_setting(command: argparse.ArgumentParser, setting: ExportSetting) -> None:
+    if not setting.choices:
+        command.add_argument(setting.flag, dest=setting.field, action="store_true", help=setting.help)
+        return
+    values = tuple(setting.choices)
+    command.add_argument(setting.flag, dest=setting.field, choices=values, default=values[0], help=setting.help)
 
 
 def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -49,10 +41,9 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     from core.system.hardware import claim_card
 
     claim_card()
-    from core.export.options import ExportOptions
     from core.export.pipeline import export
     from core.export.proof.report import lines, sentence
-    from core.export.source import export_name, part_named
+    from core.export.shared.source import export_name, part_named
     from core.runs.find import find_run
     from core.sizes import show_bytes
 
@@ -61,10 +52,8 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     part = part_named(options.part)
     named = workspace.exports / f"{export_name(run, part)}-{options.to}"
     out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else named
-    order = ExportOptions(
-        options.to, out.resolve(), options.onto, options.dtype, options.type, options.adapter_only, part
-    )
-    answer = export(workspace, run, order, _Teller().say)
+    settings = {setting.field: getattr(options, setting.field) for setting in SETTINGS}
+    answer = export(workspace, run, ExportOptions(options.to, out.resolve(), part=part, **settings), _Teller().say)
     proof = "\n".join([sentence(answer["verified"]), *(f"  {line}" for line in lines(answer["verified"]))])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)
     if "command" in answer:

@@ -145,14 +145,8 @@ def _runs(options: argparse.Namespace) -> tuple[int, Result]:
     rows = []
     for run in list_runs(Workspace.open(options.data_dir)):
         status = run.status()
-        row = {
-            "run": run.id,
-            "name": run.name,
-            "dir": str(run.dir),
-            "state": status.state,
-            "step": status.step,
-        }
-        rows.append({**row, "total": status.total, "created": run.created})
+        about = {"run": run.id, "name": run.name, "dir": str(run.dir), "state": status.state}
+        rows.append({**about, "step": status.step, "total": status.total, "created": run.created})
     if not options.json:
         for row in rows:
             print(f"{row['run']:<62} {row['state']:<12} {row['step']:>6} of {row['total']:<6} {row['name']}")
@@ -171,25 +165,25 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
         raise CallError("--prompt is empty. Give a prompt.")
     workspace = Workspace.open(options.data_dir)
     key = options.run_id if ":" in options.run_id else f"run:{options.run_id}"
-    voice = find_chat_model(workspace, typed_chat_model(Reach.of(workspace), workspace, key))
-    voice = without_adapter(voice) if options.base else voice
-    code_consent.agree_to_code(options, workspace, voice.model, voice.revision)
+    model = find_chat_model(workspace, typed_chat_model(Reach.of(workspace), workspace, key))
+    model = without_adapter(model) if options.base else model
+    code_consent.agree_to_code(options, workspace, model.model, model.revision)
     chat = ChatClient(workspace)
     sampling = Sampling(options.max_new_tokens, options.greedy, seed=options.seed)
-    print(f"Loading {voice.label} …", file=sys.stderr)
+    print(f"Loading {model.label} …", file=sys.stderr)
     try:
         messages = [{"role": "user", "content": options.prompt}]
         shown = 0
-        for piece in chat.stream(voice, messages, sampling):  # noqa: B007 (the last one is what counts)
+        for reply in chat.stream(model, messages, sampling):  # noqa: B007 (the last one is what counts)
             if not options.json:
-                print(piece.text[shown:], end="", flush=True)
-                shown = len(piece.text)
+                print(reply.text[shown:], end="", flush=True)
+                shown = len(reply.text)
     finally:
         chat.close()
     if not options.json:
         print()
-    print(f"{piece.tokens} tokens, {piece.tokens_per_second:.1f} tokens/s", file=sys.stderr)
-    answer = {name: getattr(piece, name) for name in ("text", "tokens", "tokens_per_second", "first_token_seconds")}
+    print(f"{reply.tokens} tokens, {reply.tokens_per_second:.1f} tokens/s", file=sys.stderr)
+    answer = {name: getattr(reply, name) for name in ("text", "tokens", "tokens_per_second", "first_token_seconds")}
     return 0, answer
 
 
@@ -285,8 +279,7 @@ def _ui_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _plan_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE", help="a YAML file or a preset's name")
-    command.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a setting: lora.rank=32")
+    cli_run.add_recipe(command)
     command.add_argument("--budget", metavar="SIZE", help="such as 12GiB, 12GB or 80%%")
     command.add_argument(
         "--card", metavar="NAME", help="plan for this card instead of this machine, such as rtx-4090-24gb"
@@ -294,22 +287,12 @@ def _plan_arguments(command: argparse.ArgumentParser) -> None:
     code_consent.add_argument(command)
 
 
-def _resume_arguments(command: argparse.ArgumentParser) -> None:
-    _run_argument(command)
-    cli_run.resume_arguments(command)
-
-
-def _stop_arguments(command: argparse.ArgumentParser) -> None:
-    _run_argument(command)
-    cli_run.stop_arguments(command)
-
-
 def _chat_arguments(command: argparse.ArgumentParser) -> None:
-    voices = "an id, the start of one, or 'last'; with /best or /checkpoint/STEP; or base:MODEL, adapter:FOLDER"
-    command.add_argument("run_id", metavar="RUN", help=voices)
-    command.add_argument("--prompt", required=True, help="the prompt")
-    command.add_argument("--base", action="store_true", help="use the base model, without the adapter")
-    command.add_argument("--greedy", action="store_true", help="always pick the most likely token")
+    models = "an id, the start of one, or 'last'; with /best or /checkpoint/STEP; or base:MODEL, adapter:FOLDER"
+    command.add_argument("run_id", metavar="RUN", help=models)
+    command.add_argument("--prompt", required=True, help="what to say")
+    command.add_argument("--base", action="store_true", help="ask the base, without the adapter")
+    command.add_argument("--greedy", action="store_true", help="always the likeliest token")
     command.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="length limit")
     command.add_argument("--seed", type=int, help="the same seed gives the same reply")
     code_consent.add_argument(command)
@@ -326,12 +309,8 @@ def _test_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("only", nargs="*", metavar="PATH", help="only these tests")
 
 
-def _run_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run_id", metavar="RUN", help="an id, the start of one, or 'last'")
-
-
 def _export_arguments(command: argparse.ArgumentParser) -> None:
-    _run_argument(command)
+    cli_run.add_run(command)
     cli_export.add_arguments(command)
 
 
@@ -346,8 +325,8 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "ui": _ui_arguments,
     "plan": _plan_arguments,
     "train": cli_run.train_arguments,
-    "resume": _resume_arguments,
-    "stop": _stop_arguments,
+    "resume": cli_run.resume_arguments,
+    "stop": cli_run.stop_arguments,
     "chat": _chat_arguments,
     "export": _export_arguments,
     "import": cli_export.import_arguments,

@@ -21,10 +21,20 @@ LOOK_EVERY_SECONDS = 1.0
 RESULTS = ("final_loss", "eval_loss", "seconds", "tokens_per_second", "peak_bytes", "predicted_peak_bytes")
 
 
-def train_arguments(command: argparse.ArgumentParser) -> None:
-    """What `train` takes."""
+def add_run(command: argparse.ArgumentParser) -> None:
+    """The run that a command is about."""
+    command.add_argument("run_id", metavar="RUN", help="an id, the start of one, or 'last'")
+
+
+def add_recipe(command: argparse.ArgumentParser) -> None:
+    """The recipe that a command is about, and changes to it."""
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file or a preset's name")
     command.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a setting: lora.rank=32")
+
+
+def train_arguments(command: argparse.ArgumentParser) -> None:
+    """What `train` takes."""
+    add_recipe(command)
     command.add_argument("--name", help="what to call the run")
     command.add_argument(
         "--machines", type=int, default=1, metavar="N", help="train on N machines: print the command for each"
@@ -35,7 +45,8 @@ def train_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def resume_arguments(command: argparse.ArgumentParser) -> None:
-    """What `resume` takes beside the run."""
+    """What `resume` takes."""
+    add_run(command)
     command.add_argument(
         "--set",
         action="append",
@@ -45,7 +56,7 @@ def resume_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def train(options: argparse.Namespace) -> tuple[int, Result]:
-    """Train a recipe. Returns the exit status, and the answer of DESIGN.md."""
+    """Train a recipe. Returns the exit status, and the answer for --json."""
     from core.launch.submit import submit
     from core.launch.typed_input import load_typed
     from core.recipe import make_recipe
@@ -67,7 +78,7 @@ def train(options: argparse.Namespace) -> tuple[int, Result]:
 
 
 def resume_run(options: argparse.Namespace) -> tuple[int, Result]:
-    """Go on with a run. Returns the exit status, and the answer of DESIGN.md."""
+    """Go on with a run. Returns the exit status, and the answer for --json."""
     from core.runs.find import find_run
     from core.runs.resume import resume
     from core.runs.supervisor import Supervisor
@@ -109,8 +120,9 @@ def _stop_and_follow(run: Any, supervisor: Any) -> str:
 
 
 def stop_arguments(command: argparse.ArgumentParser) -> None:
-    """What `stop` takes beside the run."""
-    command.add_argument("--now", action="store_true", help="end it at once; it can resume from its last checkpoint")
+    """What `stop` takes."""
+    add_run(command)
+    command.add_argument("--now", action="store_true", help="end it at once; it goes on from its last checkpoint")
 
 
 def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
@@ -162,7 +174,7 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
     from core.runs.tail import Tail
 
     metrics, events = Tail(run.dir / "metrics.jsonl"), Tail(run.dir / "events.jsonl")
-    told, looked, line = "", 0.0, cli_download.ProgressLine()
+    shown, looked, line = "", 0.0, cli_download.ProgressLine()
     while True:
         status = run.status()
         if status.active and status.message.startswith("Downloading "):
@@ -178,25 +190,25 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
         if status.state not in OPEN:
             return str(status.state)
         if time.monotonic() - looked >= LOOK_EVERY_SECONDS:
-            looked, told = time.monotonic(), _look_after(run, supervisor, told)
+            looked, shown = time.monotonic(), _look_after(run, supervisor, shown)
         time.sleep(0.2)
 
 
-def _look_after(run: Any, supervisor: Any, told: str) -> str:
+def _look_after(run: Any, supervisor: Any, shown: str) -> str:
     """Start what can be started, and end what does not stop. Says what `run` waits for, or why it may hang.
 
-    Returns what that was about; what is about `told` is not said again.
+    Returns what that was about; nothing is printed about what was `shown` last.
     """
     from core.runs.heartbeat import hanging
 
     supervisor.advance()
-    about, said = "", ""
+    about, message = "", ""
     if run.status().state == "queued":
-        about = said = f"Queued. {supervisor.waits_for()}"
+        about = message = f"Queued. {supervisor.waits_for()}"
     elif why := hanging(run):
-        about, said = "hanging", f"· {why}"
-    if about and about != told:
-        print(said, file=sys.stderr)
+        about, message = "hanging", f"· {why}"
+    if about and about != shown:
+        print(message, file=sys.stderr)
     return about
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Row = dict[str, Any]
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 # A message in the field's terms: `role` (system, user, assistant, tool) and `content` (text), always. Where the data
 # has them also `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, and `weight` (0.0 to 1.0: how much this
@@ -53,7 +55,7 @@ class Finding:
     """
 
     code: str
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     message: str
     mend: str
     rows: list[int] = field(default_factory=list)
@@ -73,3 +75,14 @@ class Conversations:
     usable: Sequence[Conversation]
     dropped: list[Dropped]
     findings: list[Finding] = field(default_factory=list)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text within a value, those in lists and objects included, in no order."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, (list, dict)):
+            waiting.extend(each.values() if isinstance(each, dict) else each)

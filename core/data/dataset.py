@@ -13,7 +13,7 @@ from core.data.formats.convert import convert
 from core.data.formats.recognise import Recognised, recognise_layout
 from core.data.named_splits import Ranges, Splitter
 from core.data.read import FileInfo, open_source
-from core.data.read.splits import Told
+from core.data.read.splits import SplitRow
 from core.data.row_groups import Gatherer
 from core.data.spill import SpilledConversations
 from core.errors import DataError
@@ -56,18 +56,18 @@ def load(
     """
     source = open_source(path, settings.encoding, name)
     splitter = Splitter(source, settings)
-    told: Iterator[Told] = source.split_rows(progress)
+    split_rows: Iterator[SplitRow] = source.split_rows(progress)
     if any(info.kind in _COLUMNAR for info in source.files):
-        told = ((_without_fillers(row), use, name) for row, use, name in told)
-    looked_at, told = _first(told)
+        split_rows = ((_without_fillers(row), use, name) for row, use, name in split_rows)
+    looked_at, split_rows = _first(split_rows)
     splitter.look_at(row for row, _, _ in looked_at)
     gatherer = Gatherer(settings)
-    first, told = _first(gatherer.rows(splitter.assigned(told)))
-    rows = splitter.rows(told)
+    first, split_rows = _first(gatherer.rows(splitter.assigned(split_rows)))
+    rows = splitter.rows(split_rows)
     recognised = _recognise([row for row, _, _ in first], settings, source.name)
-    shelf = SpilledConversations()
-    found = convert(rows, recognised, settings, source.name, shelf)
-    if splitter.held_out.holds(shelf.rows).all():
+    spilled = SpilledConversations()
+    found = convert(rows, recognised, settings, source.name, spilled)
+    if splitter.held_out.holds(spilled.rows).all():
         raise DataError(
             f"{source.name}: all usable rows are for validation, so none are left to train on. Fix the others, or "
             f"set data.named_splits to ignore."
@@ -102,17 +102,17 @@ def _recognise(first: list[Row | Unreadable], settings: DataSettings, file: str)
     return recognise_layout(readable, settings, file)
 
 
-def _first(told: Iterator[Told]) -> tuple[list[Told], Iterator[Told]]:
+def _first(split_rows: Iterator[SplitRow]) -> tuple[list[SplitRow], Iterator[SplitRow]]:
     """Those up to the last one that is looked at, and all of them."""
-    first: list[Told] = []
+    first: list[SplitRow] = []
     readable = 0
     while readable < _LOOKED_AT:
-        one = next(told, None)
+        one = next(split_rows, None)
         if one is None:
             break
         first.append(one)
         readable += not isinstance(one[0], Unreadable)
-    return first, chain(first, told)
+    return first, chain(first, split_rows)
 
 
 def _without_fillers(row: Row | Unreadable) -> Row | Unreadable:

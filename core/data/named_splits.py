@@ -12,7 +12,7 @@ import numpy as np
 
 from core.data.conversation import Finding, LeftAlone, Row, Unreadable
 from core.data.read import Source
-from core.data.read.splits import Told, Use, column_of_splits, is_split_name, use_of
+from core.data.read.splits import SplitRow, Use, column_of_splits, is_split_name, use_of
 from core.settings import DataSettings
 
 _LISTED = 1000  # rows in a finding
@@ -79,12 +79,12 @@ class Splitter:
         else:
             self._without_train = f"the column `{column}`"
 
-    def assigned(self, told: Iterator[Told]) -> Iterator[Told]:
+    def assigned(self, split_rows: Iterator[SplitRow]) -> Iterator[SplitRow]:
         """The rows as a column of splits says what they are for, where there is one."""
-        return told if self._column is None else self._by_column(told, self._column)
+        return split_rows if self._column is None else self._by_column(split_rows, self._column)
 
-    def _by_column(self, told: Iterator[Told], column: str) -> Iterator[Told]:
-        for row, use, name in told:
+    def _by_column(self, split_rows: Iterator[SplitRow], column: str) -> Iterator[SplitRow]:
+        for row, use, name in split_rows:
             if isinstance(row, Unreadable):
                 yield row, use, name
                 continue
@@ -93,12 +93,12 @@ class Splitter:
                 row = {key: value for key, value in row.items() if key != column}
             yield row, use_of(said) or "train", f"`{column}` {str(said)[:40]!r}"
 
-    def rows(self, told: Iterable[Told]) -> Iterator[Row | Unreadable]:
+    def rows(self, split_rows: Iterable[SplitRow]) -> Iterator[Row | Unreadable]:
         """The rows, each as what becomes of it."""
         left: dict[str, LeftAlone] = {}
         last, since = ("", ""), 1  # rows of one file come together, and are counted together
         number = 0
-        for number, (row, use, name) in enumerate(told, start=1):
+        for number, (row, use, name) in enumerate(split_rows, start=1):
             if (use, name) != last:
                 self._count(last, number - since)
                 last, since = (use, name), number

@@ -35,7 +35,7 @@ _ABOUT = b"nibble"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset's rendered rows, and what is told of its file.
+    """A dataset's rendered rows, and what a run is told about them.
 
     For each of `rendered.usable` its conversation's key (core/data/split.py), whether the data itself holds it out
     (`named`), and its first question, where that is short. `seconds` is how long it took to read it back; None where

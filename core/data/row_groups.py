@@ -16,7 +16,7 @@ from core.data.formats.mapping import GATHERED
 from core.data.formats.row_reading import missing, plain_name
 from core.data.formats.turn import ROLE_KEYS, TEXT_KEYS
 from core.data.read.document import LONGEST_CONVERSATION
-from core.data.read.splits import Told, Use
+from core.data.read.splits import SplitRow, Use
 from core.errors import DataError
 from core.settings import DataSettings
 
@@ -51,9 +51,9 @@ class Gatherer:
         self._columns: Columns | None = None
         self._parts = self._whole = 0
 
-    def rows(self, told: Iterable[Told]) -> Iterator[Told]:
-        """The rows to go on with; those of one conversation are for one use. Raises what reading `told` raises."""
-        rest = iter(told)
+    def rows(self, split_rows: Iterable[SplitRow]) -> Iterator[SplitRow]:
+        """The rows to go on with; those of one conversation are for one use. Raises DataError as `split_rows` do."""
+        rest = iter(split_rows)
         first = list(islice(rest, _LOOKED_AT))
         readable = [row for row, _, _ in first if isinstance(row, dict)]
         self._parts = self._whole = 0
@@ -89,11 +89,11 @@ class Gatherer:
         mend = "Nothing to do. To read each row by itself, set the format."
         return [Finding("turns-gathered", "note", message, mend)]
 
-    def _together(self, told: Iterator[Told], columns: Columns) -> Iterator[Told]:
+    def _together(self, split_rows: Iterator[SplitRow], columns: Columns) -> Iterator[SplitRow]:
         waiting: list[Row] = []
         about: tuple[Use, str] = ("train", "")
         seen: set[int] = set()
-        for row, use, name in told:
+        for row, use, name in split_rows:
             if isinstance(row, Unreadable):
                 yield row, use, name
                 continue

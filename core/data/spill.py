@@ -1,4 +1,4 @@
-"""Conversations in order, in little memory: as JSON in an Arrow file on disk where there are many."""
+"""Conversations in order, in little memory: as lines of JSON in a file on disk where there are many."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import mmap
 import sys
 import tempfile
 from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
 from typing import IO, Any, overload
 
 from core.data.conversation import Conversation
 from core.errors import DataError
 
 _MEMORY_BYTES = 64 * 2**20
-_BATCH_BYTES = 2**20
-# After so many single looks the pages that they brought into memory are given back.
-_LOOKS = 64
+_WAITING_BYTES = 2**20
+# After so many bytes the pages that reading brought into memory are given back.
+_MAPPED_BYTES = 2**24
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, check_circular=False)
 
 
@@ -48,7 +46,7 @@ class SpilledConversations(Sequence[Conversation]):
         self.rows.append(conversation.row)
         self._lines.append(line)
         self._bytes += len(line)
-        if self._bytes > (self._memory_bytes if self._file is None else _BATCH_BYTES):
+        if self._bytes > (self._memory_bytes if self._file is None else _WAITING_BYTES):
             self._write()
 
     def seal(self) -> None:
@@ -56,10 +54,6 @@ class SpilledConversations(Sequence[Conversation]):
         if self._file is not None:
             self._write()
             self._file.open()
-
-    def position(self, row: int) -> int:
-        """The index of the first conversation whose row in the file is `row` or comes after it."""
-        return bisect_left(self.rows, row)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,113 +64,62 @@ class SpilledConversations(Sequence[Conversation]):
     def __getitem__(self, index: slice) -> list[Conversation]: ...
     def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
         if isinstance(index, slice):
-            start, end, step = index.indices(len(self))
-            if step == 1:
-                return list(self._between(start, end))
-            return [self[each] for each in range(start, end, step)]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        if self._file is None:
-            return _conversation(self.rows[index], self._lines[index])
-        return _conversation(self.rows[index], self._file.line(index))
+            return [self._at(each) for each in range(*index.indices(len(self)))]
+        return self._at(range(len(self))[index])
 
     def __iter__(self) -> Iterator[Conversation]:
-        return self._between(0, len(self))
+        return map(self._at, range(len(self)))
 
-    def _between(self, start: int, end: int) -> Iterator[Conversation]:
-        kept = self._lines[start:end] if self._file is None else self._file.lines(start, end)
-        lines: Iterable[bytes | str] = kept
-        for index, line in enumerate(lines, start=start):
-            yield _conversation(self.rows[index], line)
+    def _at(self, index: int) -> Conversation:
+        line = self._lines[index] if self._file is None else self._file.line(index)
+        kept = json.loads(line.decode())
+        return Conversation(self.rows[index], kept.get("messages", []), kept.get("tools"), kept.get("text"))
 
     def _write(self) -> None:
         if self._file is None:
             self._file = _File()
-        for start, end in _batches(self._lines):
-            self._file.write(self._lines[start:end])
+        self._file.write(self._lines)
         self._lines, self._bytes = [], 0
 
 
 class _File:
-    """Lines in an Arrow file without a name, read through a memory map whose pages are given back."""
+    """Lines in a file without a name, read through a memory map whose pages are given back."""
 
     def __init__(self) -> None:
-        import pyarrow as pa
-
-        self._pa = pa
-        self._schema = pa.schema([("conversation", pa.string())])
-        self._starts = [0]
-        self._looks = 0
-        self._lock = Lock()
-        with _said_where():
+        self._starts = array("q", [0])
+        self._read_bytes = 0
+        with _full_disk_named():
             self._disk: IO[bytes] = tempfile.TemporaryFile(prefix="nibble-")  # noqa: SIM115
-            self._writer = pa.ipc.new_file(pa.PythonFile(self._disk, mode="w"), self._schema)
 
     def write(self, lines: list[bytes]) -> None:
-        """Add a batch. Raises DataError where the disk is full."""
-        if not lines:
-            return
-        with _said_where():
-            self._writer.write_batch(self._pa.record_batch([self._pa.array(lines, self._pa.string())], self._schema))
-        self._starts.append(self._starts[-1] + len(lines))
+        """Add lines at the end. Raises DataError where the disk is full."""
+        with _full_disk_named():
+            for line in lines:
+                self._disk.write(line)
+                self._starts.append(self._starts[-1] + len(line))
 
     def open(self) -> None:
         """Make what was written readable."""
-        with _said_where():
-            self._writer.close()
+        with _full_disk_named():
             self._disk.flush()
         self._map = mmap.mmap(self._disk.fileno(), 0, access=mmap.ACCESS_READ)
         self._disk.close()
-        self._reader = self._pa.ipc.open_file(self._pa.BufferReader(self._pa.py_buffer(self._map)))
 
-    def line(self, index: int) -> str:
+    def line(self, index: int) -> bytes:
         """One line."""
-        batch = bisect_right(self._starts, index) - 1
-        line = self._batch(batch)[index - self._starts[batch]].as_py()
-        self._looks += 1
-        if self._looks % _LOOKS == 0:
-            self._give_back()
-        return str(line)
-
-    def lines(self, start: int, end: int) -> Iterator[str]:
-        """The lines from `start` to before `end`, a batch at a time."""
-        batch = bisect_right(self._starts, start) - 1
-        while start < end:
-            first, last = self._starts[batch], min(end, self._starts[batch + 1])
-            yield from self._batch(batch)[start - first : last - first].to_pylist()
-            self._give_back()
-            start, batch = last, batch + 1
-
-    def _batch(self, number: int) -> Any:
-        with self._lock:
-            return self._reader.get_batch(number).column(0)
-
-    def _give_back(self) -> None:
-        if sys.platform != "win32":
+        line = self._map[self._starts[index] : self._starts[index + 1]]
+        self._read_bytes += max(len(line), mmap.PAGESIZE)
+        if self._read_bytes > _MAPPED_BYTES and sys.platform != "win32":
             self._map.madvise(mmap.MADV_DONTNEED)
+            self._read_bytes = 0
+        return line
 
 
 @contextmanager
-def _said_where() -> Iterator[None]:
+def _full_disk_named() -> Iterator[None]:
     """Say of a full disk which one it is."""
     try:
         yield
     except OSError as error:
         folder = tempfile.gettempdir()
-        raise DataError(f"Could not save the conversations to {folder}: {error}. Free some space there.") from None
-
-
-def _batches(lines: list[bytes]) -> Iterator[tuple[int, int]]:
-    """Where to cut the lines so that each batch has about _BATCH_BYTES."""
-    start, size = 0, 0
-    for index, line in enumerate(lines, start=1):
-        size += len(line)
-        if size >= _BATCH_BYTES or index == len(lines):
-            yield start, index
-            start, size = index, 0
-
-
-def _conversation(row: int, line: bytes | str) -> Conversation:
-    kept = json.loads(line)
-    return Conversation(row, kept.get("messages", []), kept.get("tools"), kept.get("text"))
+        raise DataError(f"The conversations cannot be kept in {folder}: {error}. Free some space there.") from None

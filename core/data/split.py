@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,11 +53,6 @@ def _part(message: Message) -> str:
     return json.dumps({key: value for key, value in message.items() if key != "weight"}, sort_keys=True, default=str)
 
 
-def duplicate_keys(conversations: Iterable[Conversation]) -> array[int]:
-    """A key for each conversation; those that ask the same, exact copies among them, have the same key."""
-    return array("q", (keys_of(conversation).prompt for conversation in conversations))
-
-
 def keys_for_rows(rows: Iterable[int], conversations: Iterable[Conversation]) -> list[int]:
     """The key of each of `rows`, row numbers as rendered ones carry them: pieces of one text share theirs."""
     by_row = {each.row: keys_of(each).prompt for each in conversations}
@@ -68,16 +62,14 @@ def keys_for_rows(rows: Iterable[int], conversations: Iterable[Conversation]) ->
 def split(keys: Sequence[int], fraction: float, most: int, seed: int) -> tuple[list[int], list[int]]:
     """(train, held out) indices into `keys`, sorted. Equal keys stay on one side.
 
-    As close to `fraction` as whole groups of equal keys and at most `most` rows allow. Nothing is held out where
-    fewer than 2 groups would remain to train. The same keys, up to renaming, and seed give the same split.
+    As close to `fraction` as whole groups of equal keys and at most `most` rows allow. At least 2 groups remain to
+    train; of fewer than 3 nothing is held out. The same keys, up to renaming, and seed give the same split.
     """
     sizes, group_of = _groups(keys)
     wanted = min(most, round(len(keys) * fraction))
     order = list(range(len(sizes)))
     random.Random(seed).shuffle(order)
-    held = _choose(sizes, order, wanted, most)
-    if len(sizes) - len(held) < 2:
-        held = set()
+    held = _choose(sizes, order, wanted, most) if len(sizes) > 2 else set()
     is_held = np.isin(group_of, list(held))
     return np.flatnonzero(~is_held).tolist(), np.flatnonzero(is_held).tolist()
 
@@ -115,11 +107,14 @@ def _groups(keys: Sequence[int]) -> tuple[list[int], Any]:
 
 
 def _choose(sizes: list[int], order: list[int], wanted: int, most: int) -> set[int]:
-    """Groups that hold `wanted` rows in all, or as near as it goes: first what fits, then one change if it helps."""
+    """Groups that hold `wanted` rows in all, or as near as it goes: first what fits, then one change if it helps.
+
+    Two groups at least are left.
+    """
     held: set[int] = set()
     room = wanted
     for group in order:
-        if room == 0:
+        if room == 0 or len(held) == len(sizes) - 2:
             break
         if sizes[group] <= room:
             held.add(group)
@@ -130,7 +125,7 @@ def _choose(sizes: list[int], order: list[int], wanted: int, most: int) -> set[i
 def _mend(sizes: list[int], order: list[int], held: set[int], room: int, spare: int) -> set[int]:
     """Come closer by one more group, also in exchange for one; `room` rows are wanting, `spare` more are allowed."""
     left: dict[int, int] = {}
-    taken: dict[int, int] = {0: -1}
+    taken: dict[int, int] = {0: -1} if len(held) < len(sizes) - 2 else {}
     for group in order:
         (taken if group in held else left).setdefault(sizes[group], group)
     best, change = room, (-1, -1)

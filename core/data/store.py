@@ -79,11 +79,6 @@ def keep_folder(workspace: Workspace, files: list[tuple[Path, str]], name: str) 
         raise _not_copied(name, error) from None
 
 
-def keep_upload(workspace: Workspace, path: str, original_name: str) -> str:
-    """Keep an uploaded file under the name it had on the person's machine; returns the copy's path."""
-    return str(keep(workspace, Path(path), Path(original_name).name).path)
-
-
 def kept_datasets(workspace: Workspace) -> list[Path]:
     """Every dataset that is kept, a file or a folder of several, newest first."""
     kept = [each for each in workspace.datasets.glob("[!.]*/*") if not each.name.startswith(".")]

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from core.basemodel.find import find_model, model_presets
 from core.errors import ModelError, NibbleError
-from core.export.destination import ExportError, refuse_full_disk, writing
-from core.export.names import safe_name
+from core.export.shared.destination import ExportError, refuse_full_disk, writing
+from core.export.shared.names import safe_name
 from core.sizes import show_bytes
 from core.untrusted.adapter_files import layers_of, refuse_kind
 from core.untrusted.archives import ArchiveError, ArchiveLimits, entries_of, is_archive, unpack

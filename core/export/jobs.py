@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.export.destination import partial_of
-from core.export.options import ExportOptions
+from core.export.formats.registry import format_named
+from core.export.shared.destination import partial_of
+from core.export.shared.options import ExportOptions
 from core.system.process import apart, as_process, end_tree, is_alive, process_started
 from core.workspace import Workspace, read_json, write_json
 
@@ -45,10 +46,8 @@ class ExportJob:
         if not isinstance(values, dict) or "state" not in values:
             return {"state": "failed", "message": "The progress of the export can no longer be read.", "share": None}
         if values["state"] == "working" and not (is_alive(**process) if process else _is_fresh(self.file)):
-            gone = "The export ended unexpectedly: it was killed, ran out of memory, or the machine went down."
-            again = (
-                " Export again to continue where it stopped." if values["order"]["to"] == "merged" else " Export again."
-            )
+            gone = "The export ended without a last word: ended by hand, out of memory, or the machine went down."
+            again = " Export again: it goes on where it was." if _resumes(values) else " Export again."
             return {**values, "state": "failed", "message": gone + again}
         return dict(values)
 
@@ -62,10 +61,14 @@ class ExportJob:
         """Replace what the file says, keeping what is not in `changes`."""
         write_json(self.file, {**(read_json(self.file) or {}), **changes})
 
-    def order(self) -> ExportOptions:
+    def options(self) -> ExportOptions:
         """What was asked for."""
         asked = self.read()["order"]
         return ExportOptions(**{**asked, "out": Path(asked["out"])})
+
+
+def _resumes(values: Values) -> bool:
+    return format_named(values["order"]["to"]).resumes
 
 
 def _is_fresh(file: Path) -> bool:
@@ -85,14 +88,19 @@ def jobs(workspace: Workspace) -> list[ExportJob]:
     return [ExportJob(file) for file in sorted(folder(workspace).glob("*.json"), reverse=True)]
 
 
-def start(workspace: Workspace, run_id: str, order: ExportOptions) -> ExportJob:
+def newest(workspace: Workspace) -> ExportJob | None:
+    """The one that was started last, whoever started it; None before there is one."""
+    return next(iter(jobs(workspace)), None)
+
+
+def start(workspace: Workspace, run_id: str, options: ExportOptions) -> ExportJob:
     """Start an export in a process of its own; returns at once."""
     for old in jobs(workspace)[KEPT:]:
         for suffix in (".json", ".pid", ".log"):
             old.file.with_suffix(suffix).unlink(missing_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     job = ExportJob(folder(workspace) / f"{stamp}-{secrets.token_hex(3)}.json")
-    asked = {**asdict(order), "out": str(order.out)}
+    asked = {**asdict(options), "out": str(options.out)}
     job.write(state="working", message="Starting…", share=None, run=run_id, order=asked, workspace=str(workspace.path))
     try:
         with job.file.with_suffix(".log").open("wb") as log:
@@ -123,12 +131,12 @@ def stop(job: ExportJob) -> None:
     gone = end_tree(**read_json(job.file.with_suffix(".pid")))
     if not gone or job.read()["state"] == "done":
         return
-    if job.order().to != "merged":
-        shutil.rmtree(partial_of(job.order().out), ignore_errors=True)
+    if not _resumes(job.read()):
+        shutil.rmtree(partial_of(job.options().out), ignore_errors=True)
     tell_stopped(job)
 
 
 def tell_stopped(job: ExportJob) -> None:
     """Its last word after a stop."""
-    left = "Export again to continue from here." if job.order().to == "merged" else "Nothing was kept."
+    left = "Export it again, and it goes on from here." if _resumes(job.read()) else "Nothing of it is left."
     job.write(state="stopped", message=f"Stopped. {left}", share=None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.basemodel.hub import TIMEOUT_SECONDS
-from core.export.destination import ExportError
+from core.export.shared.destination import ExportError
 from core.sizes import show_bytes
 
 SIGN_IN = "First sign in to Hugging Face on the System tab, with a token that has write access."

@@ -45,7 +45,7 @@ def main(file: Path) -> int:
             job.write(message=line, share=share)
 
     try:
-        result = export(workspace, find_run(workspace, values["run"]), job.order(), say)
+        result = export(workspace, find_run(workspace, values["run"]), job.options(), say)
     except _Stopped:
         tell_stopped(job)
         return 1

@@ -1,1 +1,1 @@
-"""From a recipe to a queued run: typed input checked, an adapter to start from settled, refused where it cannot be."""
+"""From a recipe to a queued run: checks typed input, settles the adapter to start from, refuses what cannot work."""

@@ -1,4 +1,4 @@
-"""Several machines that train one adapter: accelerate's configuration is written, and each machine's command given.
+"""Several machines that train one adapter: writes accelerate's configuration and gives each machine's command.
 
 Each has Nibble, the base model and the run's folder under the same paths, as on a shared disk. Imports no torch.
 """

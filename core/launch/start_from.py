@@ -1,7 +1,7 @@
-"""Training an adapter further: what a run takes over from it, and refuses to have otherwise. Imports no torch.
+"""Training an adapter further: which settings a run takes over from it, and which it refuses. Imports no torch.
 
-It goes on as it is: of its own rank, alpha and layers, over its own base. What a recipe leaves open it takes from the
-adapter; what it says otherwise is refused. The adapter is copied into the run's folder, so that it may go away.
+The adapter keeps its rank, alpha, layers and base. What a recipe leaves open is taken from the adapter; what differs is
+refused. The adapter is copied into the run's folder, so that the original may be deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from core.workspace import Workspace, read_json, write_json
 SETTING = "lora.start_from"
 ALLOWED = "allowed: adapter:<name of an imported adapter>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>"
 _A = ".lora_A.weight"
-# What else a LoRA of PEFT's can be, and a run's own cannot.
+# What a LoRA of PEFT's can have and ours cannot.
 _UNKNOWN = (
     *("rank_pattern", "alpha_pattern", "lora_bias", "layer_replication", "trainable_token_indices"),
     *("target_parameters", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "megatron_config"),
@@ -39,7 +39,7 @@ _CHANGES_THE_BASE = ("pissa", "olora", "corda")
 
 @dataclass(frozen=True)
 class StartingAdapter:
-    """An adapter to train further: where it is, and the settings of a recipe that it has, by dotted key."""
+    """An adapter to train further: where it is, and its settings by the recipe's dotted keys."""
 
     source: ChatModel
     folder: Path
@@ -91,23 +91,22 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
     if recipe.lora.start_from is None:
         return recipe, None
     start = find_starting_adapter(recipe.lora.start_from, workspace)
-    said = _said(recipe)
-    values = {key: value for key, value in start.settings.items() if key not in said}
+    given = _given(recipe)
+    values = {key: value for key, value in start.settings.items() if key not in given}
     settled = make_recipe({**recipe.model_dump(), **values})
     _refuse_other_base(settled, start)
     for key in ("lora.rank", "lora.alpha", "lora.scaling", "lora.dora", "lora.targets", "lora.extra_modules"):
-        if key in said and not _agree(key, said[key], start):
+        if key in given and not _agree(key, given[key], start):
             raise RecipeError(
-                f"{key}: {_shown(said[key])} is not possible: the adapter {start.source.label} has "
-                f"{_shown(start.settings[key])}, and its training continues with it. Use that value, or choose a new "
-                f"adapter ("
-                f"{SETTING})."
+                f"{key}: {_shown(given[key])} is not possible: the adapter {start.source.label} has "
+                f"{_shown(start.settings[key])}, and is trained further as it is. Set it to that, or choose a fresh "
+                f"adapter ({SETTING})."
             )
     return settled, start
 
 
-def bring_along(start: StartingAdapter, folder: Path) -> None:
-    """Put the adapter into a new run's `folder`, and what is known of its base: its commit, or its files."""
+def copy_adapter(start: StartingAdapter, folder: Path) -> None:
+    """Copy the adapter into a new run's `folder`, with what is known of its base: its commit, or its files."""
     target = folder / "start"
     target.mkdir()
     for name in (CONFIG, WEIGHTS):
@@ -122,26 +121,26 @@ def bring_along(start: StartingAdapter, folder: Path) -> None:
 
 
 def _is_sound(config: dict[str, Any]) -> bool:
-    """Whether a file that others wrote says what is read of it, as far as one can tell."""
+    """Whether the fields that are read of a foreign file have the right types."""
     rank, alpha, whole = (config.get(key) for key in ("r", "lora_alpha", "modules_to_save"))
     return isinstance(rank, int) and isinstance(alpha, (int, float)) and isinstance(whole, (list, type(None)))
 
 
-def _said(recipe: Recipe) -> dict[str, Any]:
+def _given(recipe: Recipe) -> dict[str, Any]:
     """What the recipe itself says of the model and the adapter, by dotted key."""
     groups = {"lora": recipe.lora, "quantization": recipe.quantization}
-    said = {f"{name}.{key}": getattr(group, key) for name, group in groups.items() for key in group.model_fields_set}
-    return said | ({"model": recipe.model} if "model" in recipe.model_fields_set else {})
+    given = {f"{name}.{key}": getattr(group, key) for name, group in groups.items() for key in group.model_fields_set}
+    return given | ({"model": recipe.model} if "model" in recipe.model_fields_set else {})
 
 
-def _agree(key: str, said: Any, start: StartingAdapter) -> bool:
+def _agree(key: str, given: Any, start: StartingAdapter) -> bool:
     own = start.settings[key]
     if key == "lora.extra_modules":
-        return set(said) == set(own)
-    if key != "lora.targets" or said == own:
-        return bool(said == own)
+        return set(given) == set(own)
+    if key != "lora.targets" or given == own:
+        return bool(given == own)
     linear = _linear(start.source)
-    return bool(linear) and all(wanted(name, said) == wanted(name, own) for name in linear)
+    return bool(linear) and all(wanted(name, given) == wanted(name, own) for name in linear)
 
 
 def _refuse_other_base(recipe: Recipe, start: StartingAdapter) -> None:
@@ -162,14 +161,14 @@ def _refuse_other_base(recipe: Recipe, start: StartingAdapter) -> None:
 
 
 def _refuse_changed_base(source: ChatModel) -> None:
-    """At once what can be told at once; the run's worker compares the contents of large files that were touched."""
+    """Refuse a base that is known to have changed; the run's worker compares large files that were touched."""
     pinned = read_pin(source.pinned) if source.pinned is not None else None
     if pinned is None:
         return
     found = find_model(source.model)
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
-        raise RecipeError(f"{SETTING}: {change.said(f'{source.label}, {found.label},')}")
+        raise RecipeError(f"{SETTING}: {change.sentence(f'{source.label}, {found.label},')}")
 
 
 def _refuse_kind(source: ChatModel, config: dict[str, Any]) -> None:
@@ -214,7 +213,7 @@ def _linear(source: ChatModel) -> list[str]:
 
 
 def _targets(modules: Sequence[str], linear: Sequence[str]) -> list[str]:
-    """`modules` in the fewest words: the ends of their names where those mean no other layer of the base."""
+    """`modules` in short: the ends of their names, where these match no other layer of the base."""
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in modules))
     known = set(modules) if set(modules) <= set(linear) else set()
     if known and {name for name in linear if wanted(name, ends)} == known:

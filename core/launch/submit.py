@@ -13,7 +13,7 @@ from core.data.locate import locate
 from core.data.samples import find_sample
 from core.data.store import keep
 from core.errors import RecipeError
-from core.launch.start_from import bring_along, take_over
+from core.launch.start_from import copy_adapter, take_over
 from core.memory.budget import Budget, read_budget
 from core.model.attention import refuse_attention
 from core.recipe import Recipe
@@ -74,4 +74,4 @@ def prepare(
         recipe.data.path = str(source)
     folder = os.path.relpath(kept.path, workspace.runs / "run")
     dataset = {"file": folder, "sha256": kept.sha256, "name": kept.name}
-    return create_run(workspace, recipe, dataset, state, partial(bring_along, start) if start else None)
+    return create_run(workspace, recipe, dataset, state, partial(copy_adapter, start) if start else None)

@@ -1,4 +1,4 @@
-"""What people type where a name or a path is taken, held against their reach: models, datasets, recipes, voices."""
+"""Checks names and paths that people type against what they may reach: models, datasets, recipes, chat models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 # An id or the start of one, 'last', and which part of the run speaks.
-_RUN_VOICE = re.compile(r"[a-z0-9-]{1,64}(/best|/checkpoint/[0-9]{1,9})?", re.ASCII)
+_RUN_KEY = re.compile(r"[a-z0-9-]{1,64}(/best|/checkpoint/[0-9]{1,9})?", re.ASCII)
 
 
 def typed_model(reach: Reach, given: str) -> str:
@@ -47,8 +47,8 @@ def load_typed(reach: Reach, workspace: Workspace, source: str, changes: list[st
 def typed_chat_model(reach: Reach, workspace: Workspace, key: str) -> str:
     """The key of somebody to talk to: base:<model>, run:<id>, adapter:<name or folder>. Raises NibbleError."""
     kind, _, name = str(key).strip().partition(":")
-    if kind == "run" and not _RUN_VOICE.fullmatch(name):
-        raise NibbleError(f"There is no run {name[:80]!r}. Choose one from the list.")
+    if kind == "run" and not _RUN_KEY.fullmatch(name):
+        raise NibbleError(f"There is no run {name[:80]!r}. Choose one of the list.")
     if kind == "base":
         return f"base:{typed_model(reach, name)}"
     if kind == "adapter" and name not in _adapters(workspace):

@@ -1,8 +1,8 @@
-"""Activation offload as trl does it, on meta tensors: what the layers keep leaves the device soon after it is kept.
+"""Activation offload as trl does it, on meta tensors: what layers save for backward soon leaves the device.
 
-The same rules as trl's `OffloadActivations` (torchtune's before it): parameters, small tensors and storages that wait
-already stay; a tensor leaves when a few more have been kept after it; in the backward pass it is there again from its
-own node to the next one that fetches.
+The rules are those of trl's `OffloadActivations` (torchtune's before it): parameters, small tensors and storages that
+are on their way already stay; a tensor leaves when a few more have been saved after it; in the backward pass it is back
+from its own node to the next one that fetches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ON_THEIR_WAY = 5
 
 
 class Offloaded(saved_tensors_hooks):
-    """Within it, what autograd keeps of `model`'s step waits in ordinary memory, which the counter does not count."""
+    """Inside, what autograd saves of `model`'s step is in ordinary memory, which the counter does not count."""
 
     def __init__(self, model: Any) -> None:
         self._stay = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
@@ -27,8 +27,8 @@ class Offloaded(saved_tensors_hooks):
         self._number = 0
         super().__init__(self._keep, self._fetch)
 
-    def let_go(self) -> None:
-        """The backward pass is over: nothing is held any more."""
+    def release(self) -> None:
+        """The backward pass is over: hold nothing any more."""
         self._leaving.clear()
         self._fetched.clear()
 

@@ -1,8 +1,8 @@
 """The memory budget: what was asked for, and the least that a recipe can need. Imports no torch.
 
-The floor counts what must be there whatever the settings: quantised weights with their constants, adapters with
-gradients and optimizer states, and the process itself. Activations are not in it, so a budget above the floor may
-still be too small; then the worker meets the budget's limit, saves, and says so.
+That floor counts what every strategy needs: quantised weights with their constants, adapters with gradients and
+optimizer states, and the process itself. Activations are not included, so a budget above the floor may still be too
+small; then the worker runs into its limit, saves, and says so.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from core.system.hardware import Device
 # Bits a parameter: 4 for NF4, the 8-bit scales of blocks of 64, their fp32 scales of blocks of 256 (QLoRA, section 3).
 NF4_DOUBLE_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 NF4_BITS = 4 + 32 / 64
-# Resident memory of a worker less its tensors, measured while it trains on Linux with torch 2.13; on a GPU the CUDA
-# context instead, as NVML shows it on cards of compute capability 8 and 9.
+# A worker's resident memory without its tensors, measured in training on Linux with torch 2.13; on a GPU the CUDA
+# context, as NVML shows it on cards of compute capability 8 and 9.
 CPU_PROCESS_BYTES = 620_000_000
 CUDA_CONTEXT_BYTES = 500_000_000
 _EMBEDDINGS = re.compile(r"embed_tokens|word_embeddings|wte|embed_in")
@@ -61,7 +61,7 @@ def adapter_parameters(found: FoundModel, lora: LoraSettings) -> int:
 
 
 def extra_parameters(found: FoundModel, lora: LoraSettings) -> int:
-    """Parameters of the modules that are trained whole. Embeddings and head are found by their usual names."""
+    """Parameters of the modules that are trained in full. Embeddings and head are found by their usual names."""
     return sum(shape.elements for shape in found.tensors if any(_is(shape, each) for each in lora.extra_modules))
 
 
@@ -75,7 +75,7 @@ def _is(shape: TensorShape, extra: str) -> bool:
 
 
 def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: int | None = None) -> int:
-    """The least memory that `recipe` can take on each `device`; see the file's first lines for what is counted."""
+    """The least memory that `recipe` can take on each `device`, as the module's docstring counts it."""
     wide = 2 if device.kind == "cuda" else 4
     weights = weight_bytes(found, recipe.quantization, wide)
     if recipe.train.sharded:
@@ -95,9 +95,9 @@ def weight_bytes(found: FoundModel, settings: QuantizationSettings, wide: int) -
 
 
 def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: int | None = None) -> Budget:
-    """The budget of `recipe` on each `device`, of as many as `processes` or its own setting says.
+    """The budget of `recipe` on each `device`, of which there are `processes`, or as many as the recipe says.
 
-    Raises BudgetError where it is below the floor, or above the device.
+    Raises BudgetError where it is below the floor or above what the device has.
     """
     budget = Budget.of(recipe.budget, device.total_bytes, device.free_bytes)
     least = floor_bytes(found, recipe, device, processes)

@@ -1,7 +1,7 @@
-"""What a plan is for: this machine's device, or a card of presets/cards; and what it adds to the tensors themselves.
+"""The device that a plan is for, this machine's or a card of presets/cards, and what it adds to the tensors.
 
-Tensors are traced to the byte. What lies on top of them is modelled: the caching allocator's blocks, the process that
-holds them. MeasuredOverhead are measured where that is said, and documented by others where not.
+Tensors are traced to the byte. What comes on top is modelled: the caching allocator's blocks and the process itself.
+Constants are measured where a comment says so, else as others document them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MIB = 2**20
 # training step's tensors, as published for QLoRA-like runs (a few percent). Not measured by us yet.
 CUDA_SLACK = 0.03
 CUDA_BLOCK = 20 * MIB
-# What glibc's heap keeps beyond the tensors that are alive: a part of them, and some bytes in any case; 0.3 to 0.6 of
-# them measured on runs of the starter with torch 2.13 on Linux. Told to give each tensor's pages back, it keeps little.
+# What glibc's heap keeps beyond the live tensors, as a share of them and a constant: 0.3 to 0.6 were measured on runs
+# of the starter with torch 2.13 on Linux. Told to return each tensor's pages, it keeps little.
 CPU_SLACK = {"kept": (0.60, 60_000_000), "returned": (0.03, 0)}
-# Of the datasheet's operations a second, what a fine-tuning step of one micro-batch gets to.
+# The share of the datasheet's operations a second that a fine-tuning step of one micro-batch reaches.
 GPU_EFFICIENCY = 0.45
 # A core's fp32 operations a second while it trains, measured with the starter on a Xeon with AVX512.
 CPU_CORE_FLOPS = 55e9
@@ -48,7 +48,7 @@ class PlanningDevice:
 
     @property
     def returns_memory(self) -> bool:
-        """Whether a run here can tell the allocator to give freed tensors back to the system."""
+        """Whether a run here can have the allocator return freed tensors to the system."""
         return self.kind == "cpu" and self.is_this_machine and heap_can_return()
 
     def reserved(self, tensors: int, heap: str = "kept") -> int:
@@ -66,7 +66,7 @@ class PlanningDevice:
 
     @property
     def workspace_bytes(self) -> int:
-        """What the libraries work in, out of the allocator's own pool; it stays for good."""
+        """The libraries' workspace, out of the allocator's own pool; it is never freed."""
         return 0 if self.constants is None else self.constants.workspace_bytes
 
 
@@ -85,9 +85,9 @@ def this_machine(device: Device, capability: tuple[int, int] | None) -> Planning
 
 
 def card_like(device: Device, capability: tuple[int, int]) -> Card | None:
-    """The card of the catalogue that this NVIDIA card is, by its name, or else that of its generation nearest in size.
+    """The card of the catalogue with this NVIDIA card's name, or else the one of its generation nearest in size.
 
-    For speeds alone: NVIDIA's driver does not tell them. None where there is none of its compute capability.
+    Only its speeds are used: the driver does not report them. None where no card has this compute capability.
     """
     name = _words(device.name)
 

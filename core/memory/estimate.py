@@ -1,4 +1,4 @@
-"""From a recipe to a plan: finds the model's config, the device or card, and how long the data's conversations are."""
+"""From a recipe to a plan: finds the model's config, the device or card, and the lengths of the conversations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.data.rendering.render import Rendered
 from core.errors import ModelError, NibbleError
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice, of_card, this_machine
-from core.memory.moe_active_share import share_met
+from core.memory.moe_active_share import active_share
 from core.memory.plan import Plan, plan
 from core.memory.problem import PlanningProblem
 from core.memory.traces import tracer
@@ -25,33 +25,13 @@ from core.step.packing import packing_is_wanted
 from core.system.hardware import cuda_capability, device
 from core.workspace import Workspace
 
-# Architectures that take positions from `position_ids`, so that packing holds on them; the trainer proves it anew on
-# the loaded model, and pads where it does not.
+# Architectures that take positions from `position_ids`, so that packing works; the trainer tests it again on the loaded
+# model, and pads where it does not.
 PACKED = {
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "gpt_neox",
-    "granite",
-    "smollm3",
-    "mixtral",
-    "qwen2_moe",
-    "qwen3_moe",
-    "olmoe",
-    "granitemoe",
-    "phimoe",
-    "deepseek_v3",
-    "glm4_moe",
-    "ernie4_5_moe",
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "gpt_neox", "granite", "smollm3"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "deepseek_v3", "glm4_moe", "ernie4_5_moe"),
 }
-
-
-NOT_PLANNED = ModelError("Memory cannot be planned yet for a base model sharded over several devices.")
+NOT_PLANNED = ModelError("The memory of a base that is sharded over several devices cannot be planned yet.")
 
 # (tokens, of them trained on) of each conversation that a run would train on.
 Units = Sequence[tuple[int, int]]
@@ -59,7 +39,7 @@ Units = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model as a plan needs it: no weights."""
+    """What a plan needs of a model; no weights."""
 
     label: str
     config: dict[str, Any]
@@ -80,9 +60,9 @@ def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> 
 def plan_for(
     recipe: Recipe, workspace: Workspace, architecture: Architecture, units: Units | None, why_not: str
 ) -> dict[str, Any]:
-    """The plan for this machine as JSON, over data whose lengths are `units`; where they are None, `why_not` says why.
+    """The plan for this machine as JSON, for data with the lengths `units`; where these are None, `why_not` says why.
 
-    With `steps`, how many optimizer steps the run has, where that is known.
+    `steps` is how many optimizer steps the run has, where that is known.
     """
     found = _plan(recipe, workspace, target_for(None), architecture, units, why_not).as_json()
     rules = recipe.train
@@ -121,14 +101,14 @@ def planning_problem(
     assumed: tuple[str, ...] = (),
     workspace: Workspace | None = None,
 ) -> PlanningProblem:
-    """What to plan, once the lengths are known. With a `workspace` the device is as a run there will find it."""
+    """What to plan, once the lengths are known. With a `workspace`, free memory is what a run there would find."""
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
     trace_of = tracer(architecture.config, target.kind, target.dtype)
     budget = read_plan_budget(recipe, target, workspace)
-    met = share_met(architecture.config, architecture.parameters)
-    return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, met)
+    active = active_share(architecture.config, architecture.parameters)
+    return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, active)
 
 
 def target_for(card: str | None) -> PlanningDevice:
@@ -153,7 +133,7 @@ def architecture_of(model: str) -> Architecture:
 
 
 def read_plan_budget(recipe: Recipe, target: PlanningDevice, workspace: Workspace | None = None) -> Budget:
-    """What the recipe's budget means on `target`; without one, what is free here, or the whole card."""
+    """What the recipe's budget means on `target`; if it has none, what is free here, or the whole card."""
     if recipe.budget is not None or not target.is_this_machine:
         return Budget.of(recipe.budget, target.total_bytes, target.total_bytes, "all of the card")
     here = device() if workspace is None else device_for_a_run(workspace)
@@ -161,7 +141,7 @@ def read_plan_budget(recipe: Recipe, target: PlanningDevice, workspace: Workspac
 
 
 def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> tuple[Units | None, str]:
-    """The data's lengths as this model's tokenizer has them; else None, and why."""
+    """The data's lengths in this model's tokens; else None, and why."""
     if not architecture.local:
         return None, "the lengths of the data, because the model and its tokenizer are not downloaded"
     try:

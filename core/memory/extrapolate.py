@@ -1,7 +1,7 @@
-"""A deep model's step from shallow ones: traced at three depths, and carried on where the growth is proved even.
+"""A deep model's step extrapolated from three shallow ones, where they show that each layer adds the same.
 
-Layers of one kind add the same to every phase of a step, to the byte. Where the second layer more does not add what the
-first did, in any category of any phase, nothing is carried on and the whole model is traced.
+Layers of one kind add the same to every phase of a step, to the byte. Where the second added layer differs from the
+first in any category of any phase, the whole model is traced instead.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ Config = dict[str, Any]
 def traced_at_depth(
     config: Config, trace_of: Callable[[Config], Traced], every: int = 1, least: int = 1
 ) -> tuple[Traced, bool]:
-    """What `trace_of` gives for a whole model's config, and whether it was carried on from shallow ones.
+    """What `trace_of` gives for a whole model's config, and whether it was extrapolated from shallow ones.
 
     `every` says after how many layers the run treats them alike again, `least` how many a model must have for one
-    more to count like any other. The config may hold its text model's under
-    `text_config`.
+    more to count like any other. The text model's config may be under `text_config`.
     """
     depth, period = _depth(config), math.lcm(_period(config), every)
     shallow = [(least + more) * period + depth % period for more in (1, 2, 3)]
@@ -32,7 +31,7 @@ def traced_at_depth(
     steps = (depth - shallow[-1]) // period
     if not (_even(first, second, third)):
         return trace_of(config), False
-    return _carried_on(second, third, steps), True
+    return _extrapolated(second, third, steps), True
 
 
 def _text(config: Config) -> Config:
@@ -49,7 +48,7 @@ def _depth(config: Config) -> int:
 
 
 def _period(config: Config) -> int:
-    """After how many layers their kinds repeat: 1 where all are alike."""
+    """After how many layers their kinds repeat; 1 where all are alike."""
     kinds = _text(config).get("layer_types")
     if not isinstance(kinds, list) or not kinds:
         return int(_text(config).get("sliding_window_pattern") or (2 if config.get("model_type") == "gemma2" else 1))
@@ -78,7 +77,7 @@ def _even(first: Traced, second: Traced, third: Traced) -> bool:
     )
 
 
-def _carried_on(second: Traced, third: Traced, steps: int) -> Traced:
+def _extrapolated(second: Traced, third: Traced, steps: int) -> Traced:
     def on(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
         return {key: after[key] + steps * (after[key] - before[key]) for key in after}
 

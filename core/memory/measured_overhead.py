@@ -1,8 +1,9 @@
-"""What a GPU's process takes beside the tensors that torch counts: measured once on this card, else as documented.
+"""What a process takes on a GPU besides the tensors that torch counts: measured once on this card, else documented.
 
     python -m core.memory.measured_overhead   (measures; `doctor` runs it in a process of its own, for it imports torch)
 
-Kept beside the torch that they were measured with: another torch, card or driver has others. Reading imports no torch.
+The figures are kept with the torch that they were measured with: another torch, card or driver has others. Reading
+them imports no torch.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from core.system.hardware import Device, claim_card, cuda_driver, device, device
 from core.workspace import read_json, write_json
 
 FILE = Path(sys.prefix) / "nibble-gpu.json"
-# What torch gives cuBLAS to work in, out of its own pool: 2 x 4 MiB and 8 x 16 KiB, from compute capability 9 on 32 MiB
-# (torch 2.13, `parseChosenWorkspaceSize`). Once for each thread, and the backward pass has one of its own.
+# What torch gives cuBLAS as a workspace, out of its own pool: 2 x 4 MiB and 8 x 16 KiB, from compute capability 9 on
+# 32 MiB (torch 2.13, `parseChosenWorkspaceSize`). Once for each thread, and the backward pass has one of its own.
 WORKSPACE_BYTES = 2 * 8_519_680
 WORKSPACE_BYTES_HOPPER = 2 * 32 * 2**20
 HOPPER = 9
-# Counted up when what is measured changes, so that older figures are not believed.
+# Raised when what is measured changes, so that older figures no longer count.
 STEP = "2"
-# A context outside of these was not measured alone: somebody else came or went meanwhile.
+# A context outside this range was not measured alone: another process came or went meanwhile.
 LIKELY_CONTEXT = range(100 * 2**20, 2 * 2**30)
 
 
 @dataclass(frozen=True)
 class MeasuredOverhead:
-    """Bytes: of the CUDA context with its kernels, and of what cuBLAS works in, which torch counts as tensors."""
+    """Bytes of the CUDA context with its kernels, and of cuBLAS' workspace, which torch counts as tensors."""
 
     context_bytes: int
     workspace_bytes: int
@@ -40,13 +41,13 @@ class MeasuredOverhead:
 
 
 def documented(capability: tuple[int, int] | None) -> MeasuredOverhead:
-    """Where nothing was measured; `capability` is None for a card that is not NVIDIA's."""
+    """The figures where nothing was measured; `capability` is None for a card that is not NVIDIA's."""
     new = capability is not None and capability[0] >= HOPPER
     return MeasuredOverhead(CUDA_CONTEXT_BYTES, WORKSPACE_BYTES_HOPPER if new else WORKSPACE_BYTES)
 
 
 def constants_of(card: Device, capability: tuple[int, int]) -> MeasuredOverhead:
-    """Those of this machine's `card`: measured where `doctor` has been here with the same torch and driver."""
+    """The figures of this machine's `card`: measured, if `doctor` ran with the same torch and driver."""
     kept = read_json(FILE)
     if not isinstance(kept, dict) or kept.get("of") != _made_with(card):
         return documented(capability)
@@ -63,9 +64,10 @@ def _made_with(card: Device) -> dict[str, str]:
 
 
 def measure(card: Device) -> MeasuredOverhead:
-    """Use the card for what a training step uses it for, and see what is gone beside what torch has reserved.
+    """Use the card as a training step would, and read what is in use besides what torch has reserved.
 
-    Others' use of the card must stand still meanwhile; the smallest of several readings is taken. Raises ReadingError.
+    Other processes must not change what they use meanwhile; the smallest of several readings counts. Raises
+    ReadingError.
     """
     before = device_used_bytes(card, 0).device
     import torch
@@ -78,7 +80,7 @@ def measure(card: Device) -> MeasuredOverhead:
 
 
 def work_as_a_step(device: str) -> None:
-    """Have the kernels loaded that a training step uses, forwards and, in a thread of its own, backwards."""
+    """Load the kernels that a training step uses, forward and, in a thread of its own, backward."""
     import torch
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
@@ -91,7 +93,7 @@ def work_as_a_step(device: str) -> None:
 
 
 def main() -> dict[str, Any]:
-    """Measure this machine's card, keep it and return it as `doctor` shows it; nothing where that cannot be now."""
+    """Measure this machine's card, keep the figures and return them for `doctor`; empty where that is not possible."""
     card = device()
     if card.kind != "cuda":
         return {}

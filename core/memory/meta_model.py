@@ -1,7 +1,7 @@
-"""The model that a run would train, on meta tensors: its shapes and dtypes without a byte of its weights.
+"""The model that a run would train, on meta tensors: its shapes and dtypes without its weights.
 
-The same steps as loading for real: transformers' architecture, its own choice of which layers are quantised,
-bitsandbytes' quantisation (which knows meta tensors), and our adapters.
+It takes the same steps as real loading: transformers' architecture and its choice of quantised layers, bitsandbytes'
+quantisation (which supports meta tensors), and our adapters.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def meta_model(
 
 
 def _quantised(weight: Params4bit, dtype: torch.dtype) -> Params4bit:
-    # bitsandbytes keeps the first code that it makes, for good: let that be a real one, not one of meta tensors.
+    # bitsandbytes keeps the first code that it makes for the whole process: make sure that it is not one on meta.
     name2qmap.setdefault("dynamic", create_dynamic_map())
     data, state = quantize_4bit(
         weight.data.to(dtype),
@@ -85,7 +85,7 @@ def _quantised(weight: Params4bit, dtype: torch.dtype) -> Params4bit:
 
 
 def _quantise_to_8_bits(layer: Linear8bitLt) -> None:
-    """LLM.int8() without its outliers: how many there are is in the values, which are not here; they are few."""
+    """LLM.int8() without its outliers: there are few, and how many depends on the values, which are not here."""
     codes = torch.empty(layer.weight.shape, dtype=torch.int8, device="meta")
     scales = torch.empty(layer.weight.shape[0], device="meta")
     layer.weight = Int8Params(codes, requires_grad=False, CB=codes, SCB=scales)

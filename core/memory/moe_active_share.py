@@ -1,4 +1,4 @@
-"""How much of a mixture of experts one token meets, from its config alone."""
+"""The share of a mixture of experts that is active for one token, from its config alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 _CHOSEN = ("num_experts_per_tok", "moe_k", "num_experts_per_token")
 
 
-def share_met(config: dict[str, Any], parameters: int) -> float:
-    """The share of `parameters` that computes for one token: 1 where there are no experts, or they cannot be told.
+def active_share(config: dict[str, Any], parameters: int) -> float:
+    """The share of `parameters` that computes for one token: 1 where there are no experts, or the config does not say.
 
     An expert is three matrices, (inner, hidden) or its transpose, as in all mixtures since Mixtral.
     """

@@ -1,7 +1,7 @@
-"""What an operator makes of meta tensors, remembered: the layers of a model ask the same thing hundreds of times.
+"""Caches what operators return for meta tensors: a model's layers repeat the same calls hundreds of times.
 
-torch works the shapes out in Python, which is most of a trace's time. A result is remembered where the operator makes
-tensors of its own, by the shapes, strides and types that it was given; then only empty ones are made like them.
+torch works out shapes in Python, which is most of a trace's time. A result is cached by the shapes, strides and types
+of the arguments where the operator makes new tensors; after that, only empty ones like them are made.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _mark(value: Any) -> Any:
 
 
 def _recipe(result: Any, args: Any, kwargs: Any) -> Any:
-    """How to make the like of `result`; None where it shares memory with what was given, or is not meta tensors alone.
+    """How to make tensors like `result`; None where it shares memory with an argument, or is not all meta tensors.
 
     Some operators return a view without saying so in their schema.
     """

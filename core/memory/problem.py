@@ -1,4 +1,4 @@
-"""What is asked of the plan: a recipe on a device within a budget, what each way takes and how long a step is."""
+"""The planning problem: a recipe on a device within a budget; what each strategy takes, and how long its step is."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Peak:
 
     @property
     def tensors(self) -> int:
-        """What torch counts: tensors and what the GPU's libraries work in, but no states in managed memory."""
+        """What torch counts: tensors and the GPU libraries' workspace, but no states in managed memory."""
         return self.traced.peak + self.target.workspace_bytes
 
     @property
     def reserved(self) -> int:
-        """With the allocator's blocks, which it keeps from the highest moment on."""
+        """With the allocator's blocks, which it keeps after the peak."""
         return self.target.reserved(self.tensors, self.heap)
 
     @property
@@ -58,7 +58,7 @@ TraceOf = Callable[[Recipe, Sequence[MicroBatch], str, bool], Traced]
 
 @dataclass(frozen=True)
 class PlanningProblem:
-    """What is asked: a recipe on a device within a budget, over data whose lengths are known or assumed."""
+    """A recipe on a device within a budget, over data whose lengths are known or assumed."""
 
     recipe: Recipe
     target: PlanningDevice
@@ -69,12 +69,12 @@ class PlanningProblem:
     trace_of: TraceOf
     assumed: tuple[str, ...] = ()
     # The share of the parameters that computes for one token.
-    met: float = 1.0
+    active: float = 1.0
     _work: dict[tuple[int, int], Work] = field(default_factory=dict)
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Micro-batches to choose from: those that a person fixed, or every divisor that keeps the device no busier."""
+        """Micro-batches to choose from: the one that was set, or every divisor up to what keeps the device busy."""
         rules = self.recipe.train
         if rules.micro_batch is not None:
             return [rules.micro_batch]
@@ -91,12 +91,12 @@ class PlanningProblem:
 
     @cached_property
     def levers(self) -> list[Strategy]:
-        """What ways can differ in besides their micro-batch, as ways of the largest one, the fastest first."""
+        """What strategies differ in besides the micro-batch, each with the largest one, the fastest first."""
         most = max(self.sizes)
         return [strategy for strategy in self.strategies if strategy.micro_batch == most]
 
     def work(self, size: int, max_length: int | None = None) -> Work:
-        """The largest micro-batch, and a step's tokens, where `size` conversations are at once on the device."""
+        """The largest micro-batch and a step's tokens, with `size` conversations at once on the device."""
         length = max_length or self.recipe.data.max_length
         if (size, length) not in self._work:
             parts, steps = self.data.parts(size, length, self.packed)
@@ -105,13 +105,15 @@ class PlanningProblem:
 
     def seconds(self, strategy: Strategy) -> float:
         """Roughly what an optimizer step takes."""
-        return seconds(strategy, self.recipe, self.target, self.parameters, self.work(strategy.micro_batch), self.met)
+        return seconds(
+            strategy, self.recipe, self.target, self.parameters, self.work(strategy.micro_batch), self.active
+        )
 
     def fits(self, strategy: Strategy) -> bool:
-        """Whether the way is within the budget."""
+        """Whether the strategy is within the budget."""
         if (
             strategy.optimizer != self.strategies[0].optimizer
-        ):  # not worth a trace where even no states at all would not do
+        ):  # not worth a trace if even without any states it would not fit
             peak = self.peak(replace(strategy, optimizer=self.strategies[0].optimizer))
             stateless = peak.tensors - peak.traced.resting["optimizer"]
             if self.target.reserved(stateless, strategy.heap) + self.target.context_bytes > self.budget.bytes:
@@ -119,7 +121,7 @@ class PlanningProblem:
         return self.peak(strategy).process <= self.budget.bytes
 
     def peak(self, strategy: Strategy, recipe: Recipe | None = None) -> Peak:
-        """What the step takes that way."""
+        """What the step takes with this strategy."""
         recipe = with_settings(recipe or self.recipe, "train", optimizer=strategy.optimizer)
         largest = self.work(strategy.micro_batch, recipe.data.max_length).largest
         several = share_of(recipe) > strategy.micro_batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from core.memory.problem import Peak, PlanningProblem
@@ -16,16 +17,15 @@ Reason = dict[str, Any]
 
 def reasons_for(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list[Reason]:
     """A reason for each choice, in the order in which a person reads them."""
+    saving = partial(_saving, problem, strategy, peak)
     found = [*_batches(problem, strategy), _checkpointing(problem, strategy, peak), _packed(problem)]
     found += _optimizer(problem, strategy, peak)
     if strategy.offload:
-        found.append(_saving(problem, strategy, peak, "activation_offload", True, replace(strategy, offload=False)))
+        found.append(saving("activation_offload", True, replace(strategy, offload=False)))
     if strategy.embeddings_in_ram:
-        found.append(
-            _saving(problem, strategy, peak, "embeddings_in_ram", True, replace(strategy, embeddings_in_ram=False))
-        )
+        found.append(saving("embeddings_in_ram", True, replace(strategy, embeddings_in_ram=False)))
     if strategy.heap == "returned":
-        found.append(_saving(problem, strategy, peak, "heap", strategy.heap, replace(strategy, heap="kept")))
+        found.append(saving("heap", strategy.heap, replace(strategy, heap="kept")))
     return found
 
 
@@ -39,9 +39,8 @@ def _batches(problem: PlanningProblem, strategy: Strategy) -> list[Reason]:
     else:
         why = f"a larger one would not fit, or be slower; {at_once}"
     rounds = -(-share_of(problem.recipe) // strategy.micro_batch)
-    makes = f"{strategy.micro_batch} x {rounds} conversations make one optimizer step"
-    if rules.devices > 1:
-        makes = f"{strategy.micro_batch} x {rounds} conversations are each device's share of one optimizer step"
+    what = "make one" if rules.devices == 1 else "are each device's share of one"
+    makes = f"{strategy.micro_batch} x {rounds} conversations {what} optimizer step"
     return [_reason("micro_batch", strategy.micro_batch, why), _reason("accumulation", rounds, makes)]
 
 
@@ -78,7 +77,7 @@ def _packed(problem: PlanningProblem) -> Reason:
 def _saving(
     problem: PlanningProblem, strategy: Strategy, peak: Peak, setting: str, value: object, without: Strategy
 ) -> Reason:
-    """It saves so much, and takes so much more time, than `without` it."""
+    """How much memory it saves, and how much time it costs, against `without` it."""
     saved = show_size(problem.peak(without).process - peak.process)
     slower = problem.seconds(strategy) / problem.seconds(without) - 1
     cost = f"takes about {slower:.0%} more time" if slower >= 0.005 else "costs almost no time"

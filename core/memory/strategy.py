@@ -1,4 +1,4 @@
-"""The ways in which one and the same training can be run, and roughly how long a step of each takes."""
+"""The strategies for running the same training, and roughly how long a step of each takes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ CHECKPOINTING = ("off", "half", "full")
 RECOMPUTED = {"off": 0.0, "half": 0.5, "full": 1.0}
 # Seconds that each pass of a micro-batch takes whatever its size, for launching its operators.
 PASS_SECONDS = {"cpu": 0.004, "mps": 0.01, "cuda": 0.01}
-# A heap that gives each freed tensor back pays for fresh pages: 1.35 to 1.8 times the time, measured with the starter.
+# A heap that returns each freed tensor pays for fresh pages: 1.35 to 1.8 times the time, measured with the starter.
 RETURNING = 1.5
 # Moving what the layers keep to ordinary memory and back, overlapped with computing. Not measured by us yet.
 OFFLOADING = 1.1
-# These two cost next to nothing; the numbers only say which is preferred where both would do.
+# These two cost next to nothing; the numbers only rank them where both would do.
 EMBEDDINGS_IN_RAM = 1.003
 EIGHT_BIT_STATES = 1.006
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to run the training: what the plan decides.
+    """What the plan decides about how the training is run; none of it changes the result.
 
-    `offload`: what the layers keep for the backward pass waits in ordinary memory. `embeddings_in_ram`: so do the
+    `offload`: what the layers save for the backward pass is kept in ordinary memory. `embeddings_in_ram`: so are the
     input embeddings. `heap` is 'kept' (fast) or 'returned' (each freed tensor goes back to the system at once).
     """
 
@@ -56,7 +56,7 @@ class Strategy:
 
 
 def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) -> Iterator[Strategy]:
-    """All ways that leave as it is what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
+    """All strategies that respect what the recipe fixes, in no order. `sizes`: the micro-batches to choose from."""
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
     optimizers = [each.name for each in candidates(rules.optimizer)]
@@ -89,16 +89,16 @@ def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
 
 
 def seconds(
-    strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, met: float = 1.0
+    strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, active: float = 1.0
 ) -> float:
     """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
 
-    `met` is the share of the parameters that computes for one token: less than 1 for mixtures.
+    `active` is the share of the parameters that computes for one token: less than 1 for mixtures.
     """
     again, objective = RECOMPUTED[strategy.checkpointing], objective_of(recipe)
     passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
     passes = share_of(recipe) / strategy.micro_batch * passes_a_row
-    arithmetic = 2 * passes_a_row * parameters * met * work.tokens_a_step / recipe.train.devices / target.flops
+    arithmetic = 2 * passes_a_row * parameters * active * work.tokens_a_step / recipe.train.devices / target.flops
     dequantised = passes * parameters * 2.5 / target.bandwidth
     slower = 1.0
     slower *= RETURNING if strategy.heap == "returned" else 1.0

@@ -1,7 +1,7 @@
-"""Counts a program's tensors: every storage as it is born and as it dies, each in one category, and the peak.
+"""Counts a program's tensors: every storage as it is made and freed, each in one category, and the peak.
 
-It works on meta tensors, where nothing is really there, and on real ones: a trace and a real run are counted by the
-same code. Sizes are rounded up to what the allocator hands out (512 bytes in torch's CUDA allocator).
+It works on meta tensors and on real ones: a trace and a real run are counted by the same code. Sizes are rounded up to
+what the allocator hands out (512 bytes in torch's CUDA allocator).
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ CATEGORIES = (
 
 
 class Counter(TorchDispatchMode):
-    """Storages alive, in bytes by category; `peak` is the most there was at once, `at_peak` what it was made of.
+    """Live storages, in bytes by category; `peak` is the most at once, `at_peak` what it was made of.
 
-    Use it as a context manager around the program; name what exists already by `own`, and the parts of the program by
-    `during`.
+    Use it as a context manager around the program; `own` names what exists already, `during` the parts of the program.
     """
 
     def __init__(self, run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None) -> None:
-        """`run` does an operator's work where it is not to be done by calling it."""
+        """`run` is called in place of the operators, with the operator and its arguments."""
         super().__init__()
         self._run = run
         self.now = 0
@@ -61,7 +60,7 @@ class Counter(TorchDispatchMode):
 
     @contextmanager
     def during(self, category: str | Callable[[], str]) -> Iterator[None]:
-        """What is born inside is of `category`, or of what it returns at that moment."""
+        """What is made inside is of `category`, or of the one that it returns at that moment."""
         before, self._category = self._category, category
         try:
             yield

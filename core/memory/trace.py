@@ -1,7 +1,7 @@
-"""One optimizer step of a run, traced on meta tensors: what it takes, byte by byte, before it is run.
+"""One optimizer step of a run, traced on meta tensors: what it takes, to the byte, before it is run.
 
-The model comes from meta_model.py, the loss, the fused layers and the shape of a micro-batch from the trainer's
-own code. Two steps are traced, for the optimizer's states exist from the second on.
+The model comes from meta_model.py; the loss, the fused layers and the shape of a micro-batch from the trainer's own
+code. Two steps are traced, since the optimizer's states exist from the second on.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 from core.data.batches import Batch
 from core.data.rendering.render import IGNORED
 from core.memory.activation_offload import Offloaded
-from core.memory.meta_attention import attention_of
-from core.memory.meta_dropout import dropout_of
-from core.memory.meta_moe import experts_on
+from core.memory.meta_kernels import kernels_of
 from core.memory.op_cache import OpCache
 from core.memory.optimizer_states import OptimizerStates
 from core.memory.tensor_counter import Counter
@@ -80,13 +78,13 @@ LOADING = "loading"
 
 @dataclass(frozen=True)
 class Traced:
-    """A step's phases in their order, on a GPU after the loading; and what stays between them, by category."""
+    """A step's phases in their order, on a GPU after loading; and what stays between steps, by category."""
 
     phases: tuple[Phase, ...]
     resting: dict[str, int]
-    # The input embeddings, where they are not the head as well: what a run could keep in ordinary memory.
+    # Bytes of the input embeddings, where a run could keep them in ordinary memory.
     embedding: int = 0
-    # The optimizer's states in managed memory, on top of it all: torch does not count them.
+    # The optimizer's states in managed memory, on top of the rest: torch does not count them.
     managed: int = 0
 
     def without_embeddings(self) -> Traced:
@@ -121,15 +119,15 @@ def trace(
     """Trace two steps of `model` (PEFT's, on meta tensors) as a run on a device of `device_kind` would do them.
 
     `checkpointing` is 'off', 'half' or 'full'; with `offload` what is kept for the backward pass waits in ordinary
-    memory. Gradients are added up from one micro-batch to the next, so where the
-    largest may come at any place of a step, give two of its size: the second finds the gradients there. Optimizer
-    states exist from the second step on, so that is the one that is told of.
+    memory. Gradients add up from one micro-batch to the next, so where the largest may come anywhere in a step, give
+    two of its size: the second meets the gradients of the first. The second step is returned, as optimizer states exist
+    from then on.
     """
     prepare(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates.of(optimizer, device_kind, model)
     counter = Counter(_made)
-    with counter, attention_of(device_kind), dropout_of(device_kind), experts_on(device_kind):
+    with counter, kernels_of(device_kind):
         own_model(counter, model)
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
@@ -142,10 +140,10 @@ def trace(
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
-    """The base as it is loaded: transformers quantises one matrix after the other, so one more is there unquantised.
+    """The base while it is loaded: transformers quantises one matrix after the other, so one more is there unquantised.
 
-    Of a layer's experts all are, and twice while they are put together from the files' matrices. Modelled, not run
-    (transformers 5, `convert_and_load_state_dict_in_model`); at worst the largest comes last.
+    Of experts a whole layer is, and twice while it is put together from the files' matrices. Modelled, not run
+    (transformers 5, `convert_and_load_state_dict_in_model`): in the worst case the largest comes last.
     """
     matrices = [each for each in model.modules() if isinstance(each, (Linear4bit, Linear8bitLt))]
     sizes = [each.in_features * each.out_features for each in matrices]
@@ -158,7 +156,7 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
 
 
 def prepare(model: Any, checkpointing: str) -> None:
-    """As trl's trainer and ours prepare it."""
+    """Prepare `model` as trl's trainer and ours do."""
     fuse(model)
     compute_in_input_dtype(model)
     model.train()
@@ -166,7 +164,7 @@ def prepare(model: Any, checkpointing: str) -> None:
 
 
 def own_model(counter: Counter, model: Any) -> None:
-    """Tell the counter of a model's own tensors, each in its category."""
+    """Count a model's own tensors, each in its category."""
     constants: list[torch.Tensor] = []
     weights: list[torch.Tensor] = list(model.buffers())
     adapters: list[torch.Tensor] = []
@@ -227,7 +225,7 @@ def _step(
         with recomputed, values_unseen(shape.plain):
             loss.backward()
         if offloaded is not None:
-            offloaded.let_go()
+            offloaded.release()
         del loss, places, targets, weights
         yield phase(f"backward {number}")
     torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -15,12 +15,15 @@ from core.memory.extrapolate import traced_at_depth
 from core.memory.meta_model import meta_model
 from core.memory.problem import TraceOf
 from core.memory.trace import MicroBatch, Traced, trace
-from core.recipe import LoraSettings, QuantizationSettings, Recipe
+from core.recipe import LoraSettings, Recipe
 from core.step.adapter_dtype import adapter_dtype
 from core.step.checkpointing import EVERY
-from core.step.objective import Objective, objective_of
-from core.step.optimizer import Optimizer, optimizer_for
+from core.step.objective import objective_of
+from core.step.optimizer import optimizer_for
 from core.text.library_errors import telling_line
+
+# The settings that a trace depends on.
+_RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "optimizer"}}
 
 
 def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
@@ -28,19 +31,8 @@ def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
-        optimizer = optimizer_for(recipe.train.optimizer)
-        settings = (recipe.quantization.model_dump_json(), recipe.lora.model_dump_json(), recipe.train.attention)
-        return _trace(
-            known,
-            device_kind,
-            dtype,
-            settings,
-            optimizer,
-            tuple(micro_batches),
-            checkpointing,
-            offload,
-            objective_of(recipe),
-        )
+        settings = recipe.model_dump_json(include=_RELEVANT)
+        return _trace(known, device_kind, dtype, settings, tuple(micro_batches), checkpointing, offload)
 
     return of
 
@@ -50,33 +42,31 @@ def _trace(
     config: str,
     device_kind: str,
     dtype: str,
-    settings: tuple[str, str, str],
-    optimizer: Optimizer,
+    settings: str,
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
     offload: bool,
-    objective: Objective,
 ) -> Traced:
-    quantization = QuantizationSettings.model_validate_json(settings[0])
-    lora = LoraSettings.model_validate_json(settings[1])
-    computing: torch.dtype = getattr(torch, dtype)
+    recipe, computing = Recipe.model_validate_json(settings), getattr(torch, dtype)
+    lora, attention = recipe.lora, recipe.train.attention
+    optimizer, objective = optimizer_for(recipe.train.optimizer), objective_of(recipe)
     adapters_in = adapter_dtype(computing, optimizer, device_kind)
 
     def whole(one: dict[str, Any]) -> Traced:
-        model = meta_model(one, quantization, lora, computing, adapters_in, settings[2])
+        model = meta_model(one, recipe.quantization, lora, computing, adapters_in, attention)
         return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective)
 
     try:
-        least = ON_THEIR_WAY if offload else 1
         if _names_layers(lora):
             return whole(json.loads(config))
+        least = ON_THEIR_WAY if offload else 1
         found, _ = traced_at_depth(json.loads(config), whole, max(1, EVERY[checkpointing]), least)
     except ModelError:
         raise
-    except Exception as error:  # an operator without a meta kernel, values that are looked at: never guessed instead
+    except Exception as error:  # an operator without a meta kernel, or one that looks at values: no estimate instead
         kind = json.loads(config).get("model_type")
-        said = telling_line(error)
-        raise ModelError(f"A training step of a {kind} model cannot be traced: {said}.") from None
+        reason = telling_line(error)
+        raise ModelError(f"A training step of a {kind} model cannot be traced: {reason}.") from None
     return found
 
 

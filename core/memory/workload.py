@@ -1,4 +1,4 @@
-"""The micro-batches that a run will really have: which is the largest, and how many tokens all of them take."""
+"""The micro-batches that a run will have: the largest of them, and how many tokens they take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from core.data.batches import MIN_PACK_WIDTH, balanced, data_order, dealt, parts_of
 from core.memory.trace import MicroBatch
 
-# More micro-batches than this are not looked at one by one; one of the longest conversations stands for the rest.
+# No more micro-batches than this are examined; beyond, one of the longest conversations stands for the rest.
 LOOKED_AT = 20_000
 
 
@@ -20,7 +20,7 @@ class ConversationLength:
     trained: int
 
     def cut(self, max_length: int) -> ConversationLength:
-        """It with at most so many tokens, as many of them trained on as before where that is possible."""
+        """The same with at most `max_length` tokens, as many of them trained on as possible."""
         if self.length <= max_length:
             return self
         return ConversationLength(max_length, min(self.trained, max_length - 1))
@@ -36,7 +36,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Data:
-    """A run's conversations, and in which order it takes them."""
+    """A run's conversations, and the order in which it takes them."""
 
     conversations: Sequence[ConversationLength]
     steps: int

@@ -1,4 +1,4 @@
-"""Where attention can be computed as a recipe wants it. Imports no torch, so that a run is refused before it starts."""
+"""Which devices support which attention. Imports no torch, so that a run can be refused before it starts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ FLASH = "flash_attention_2"
 def repeat_keys() -> None:
     """Have transformers repeat the key heads that query heads share, for cards of a compute capability below 8.0.
 
-    They have no FlashAttention, and torch's memory-efficient kernel does not take fewer key heads than query heads
-    (2.13): torch would keep all scores, in fp32.
+    They have no FlashAttention, and torch's memory-efficient kernel needs as many key heads as query heads (2.13):
+    without this, torch would keep all scores, in fp32.
     """
     from transformers.integrations import sdpa_attention
 

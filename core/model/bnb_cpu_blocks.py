@@ -1,8 +1,8 @@
-"""Has bitsandbytes unpack four bits on a CPU by blocks, as it packed them: its kernels go by rows.
+"""Makes bitsandbytes unpack four bits on a CPU by blocks, as it packed them: its kernels go by rows.
 
-A block is 64 numbers of the whole matrix, row after row (QLoRA, section 3). The kernels that unpack on a CPU begin a
-block with every row (bitsandbytes 0.50.2, AVX512): where a row is no multiple of 64 long they take wrong constants,
-without a word, and the weights come out twice as far from the original. Told of rows one block long they are right.
+A block is 64 numbers of the whole matrix, row after row (QLoRA, section 3). The kernels that unpack on a CPU start a
+block with every row (bitsandbytes 0.50.2, AVX512): where a row's length is no multiple of 64 they silently use wrong
+constants, and the weights are twice as far from the original. Called with rows one block long, they are right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bitsandbytes.backends.cpu import ops
 
 
 class _ByBlocks:
-    """bitsandbytes' library of C functions, of which those that unpack four bits are told of other rows."""
+    """bitsandbytes' C library; the functions that unpack four bits are called with other row lengths."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -39,6 +39,6 @@ def _of(number: Any) -> int:
 
 
 def install() -> None:
-    """Mend it in this process, once."""
+    """Install the fix in this process, once."""
     if not isinstance(ops.lib, _ByBlocks):
         ops.lib = _ByBlocks(ops.lib)

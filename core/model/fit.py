@@ -1,10 +1,10 @@
-"""Whether a model's files hold what its architecture computes with; told from their headers, before anything is loaded.
+"""Whether a model's files hold the weights that its architecture needs, from their headers, before loading.
 
 python -m core.model.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.before_download` asks it so)
 
-transformers fills a weight that it does not find with random numbers, and warns in a log. Here its own loading is run
-with the files' tensors laid out on meta: its renamings, prefixes, tied weights and fused experts are all in it, and no
-number is read. Needs torch. Not covered: models with code of their own, which `refuse_random` sees after their load.
+transformers fills a missing weight with random numbers and warns in a log. Here its own loading is run with the files'
+tensors on meta: its renamings, prefixes, tied weights and fused experts are included, and no number is read. Needs
+torch. Not covered: models with code of their own, which `refuse_random` checks after loading.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WRAPPED = {
     "module": "DistributedDataParallel adds it: save the model that is inside (model.module.save_pretrained)",
     "base_model": "PEFT adds it: merge the adapter (merge_and_unload) and save the result",
 }
-# What older versions saved beside the weights, and what nothing is computed with: masks, rotations, positions.
+# What older versions saved with the weights and no longer use: masks, rotations, positions.
 _NO_WEIGHTS = re.compile(r"inv_freq|masked_bias|position_ids|(k|v|q|kv)_scale$")
 _AHEAD = re.compile(r"nextn|mtp|multi_token")
 _known: dict[Any, ModelFit] = {}
@@ -46,14 +46,14 @@ _known: dict[Any, ModelFit] = {}
 
 @dataclass(frozen=True)
 class ModelFit:
-    """How a model's files suit its architecture: what does not, by the model's names, and what is passed over.
+    """How a model's files fit its architecture.
 
-    `wrong` is empty where all that text is computed with is there; else what is wrong, as sentences. `said` are
-    sentences on what does no harm. `undecided` says why nothing could be told, '' where it could.
+    `wrong` says in sentences what is wrong, '' where all that text needs is there. `notes` are sentences on harmless
+    differences. `undecided` says why nothing could be decided, '' where it could.
     """
 
     wrong: str = ""
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     undecided: str = ""
 
 
@@ -81,7 +81,7 @@ def fit_of(found: FoundModel) -> ModelFit:
     tensors = found.tensors or fetch_headers(found.source, str(found.revision), found.files)
     key = (found.label, json.dumps(found.config, sort_keys=True), tuple(tensors))
     if key not in _known:
-        _known.clear()  # one model at a time is looked at again and again
+        _known.clear()  # the same model is checked again and again
         _known[key] = _fit(found, tensors)
     return _known[key]
 
@@ -92,13 +92,11 @@ def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> ModelFit:
     by_name, modules = {tensor.name: tensor for tensor in tensors}, dict(model.named_modules())
     foreign = [name for name in loaded.foreign if not _does_no_harm(name, by_name.get(name), modules, model.config)]
     unused = sorted(set(loaded.foreign) - set(foreign))
-    said = (
-        (f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)}).",)
-        if unused
-        else ()
-    )
+    notes: tuple[str, ...] = ()
+    if unused:
+        notes = (f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)}).",)
     wrong = _wrong(loaded, foreign, model)
-    return ModelFit(f"{found.label}: {wrong}" if wrong else "", said)
+    return ModelFit(f"{found.label}: {wrong}" if wrong else "", notes)
 
 
 def _load_on_meta(model: PreTrainedModel, tensors: Sequence[TensorShape]) -> _Loaded:
@@ -130,7 +128,7 @@ def _load_on_meta(model: PreTrainedModel, tensors: Sequence[TensorShape]) -> _Lo
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' report and progress: what it says is told to the person instead."""
+    """Suppress transformers' report and progress bars: the caller reports instead."""
     logger, bars = logging.getLogger("transformers.modeling_utils"), their_logging.is_progress_bar_enabled()
     logger.disabled = True
     their_logging.disable_progress_bar()
@@ -143,11 +141,11 @@ def _quietly() -> Iterator[None]:
 
 
 def _does_no_harm(name: str, tensor: TensorShape | None, modules: dict[str, Any], config: Any) -> bool:
-    """Whether a tensor that the architecture has no place for may be passed over.
+    """Whether a tensor that the architecture has no place for may be ignored.
 
-    It may where it is none that is learned, or of a part that the architecture does not have: a tower of pictures, the
-    head of another task, layers that predict further ahead. It may not within a layer that is there, nor as a layer
-    more: then config.json describes another model than the files hold.
+    It may if it is not learned, or belongs to a part that the architecture lacks: a vision tower, the head of another
+    task, layers that predict further ahead. It may not inside a layer that exists, nor as an additional layer: then
+    config.json describes another model than the files hold.
     """
     if _NO_WEIGHTS.search(name) or (tensor is not None and _is_mask(tensor)):
         return True
@@ -167,20 +165,19 @@ def _is_mask(tensor: TensorShape) -> bool:
 
 
 def _predicts_ahead(config: Any, layers: int) -> bool:
-    """Whether the config speaks of so many layers behind the last that predict further tokens."""
+    """Whether the config mentions so many layers after the last that predict further tokens."""
     values = config.get_text_config().to_dict()
     return any(isinstance(value, int) and value >= layers for key, value in values.items() if _AHEAD.search(key))
 
 
 def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
-    """What is wrong, and what to do; '' where nothing is. `foreign` are those of `loaded` that do harm."""
+    """What is wrong, and what to do; '' where nothing is. `foreign` are the harmful ones of `loaded`."""
     missing, misshaped, total = loaded.missing, loaded.misshaped, len(model.state_dict())
     found = []
     if missing:
-        random = "they would be random" if len(missing) > 1 else "it would be random"
         found.append(
             f"its files lack {len(missing):,} of the {total:,} weights that its config.json asks for "
-            f"({_first(missing)}), and {random}"
+            f"({_first(missing)}), which would be random"
         )
     if misshaped:
         name, have, wants = misshaped[0]
@@ -190,9 +187,9 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
             f" ({name} is {_by(have)} instead of {_by(wants)})"
         )
     if foreign:
-        left = "they would be left out" if len(foreign) > 1 else "it would be left out"
         found.append(
-            f"its files hold {_weights(foreign)} that config.json has no place for ({_first(foreign)}), and {left}"
+            f"its files hold {_weights(foreign)} that config.json has no place for ({_first(foreign)}), which would be "
+            "left out"
         )
     if not found:
         return ""
@@ -233,23 +230,22 @@ def _by(shape: Sequence[int]) -> str:
 
 
 def refuse_random(model: PreTrainedModel, info: dict[str, Any], label: str) -> None:
-    """Raise ModelError where `model`, as it was loaded, holds weights that are not its files'.
+    """Raise ModelError where the loaded `model` holds weights that did not come from its files.
 
-    `info` is what transformers says of the loading (`output_loading_info`). Of a matrix that it quantises it does not
-    compare the shape; here it is.
+    `info` is transformers' `output_loading_info`. transformers does not compare the shapes of matrices that it
+    quantises; this does.
     """
     missing, misshaped = sorted(info["missing_keys"]), [each[0] for each in info["mismatched_keys"]]
     for name, module in model.named_modules():
         held = module.weight if isinstance(module, (Linear4bit, Linear8bitLt)) else None
         if held is not None and _unpacked(held) != (module.out_features, module.in_features):
             misshaped.append(f"{name}.weight")
-    for names, what in ((missing, "are not in its files"), (misshaped, "have a different shape in its files")):
+    for names, what in ((missing, "not in its files"), (misshaped, "of another shape in its files")):
         if names:
-            one = {"are": "is", "have": "has"}
-            does = " ".join(one.get(word, word) for word in what.split()) if len(names) == 1 else what
+            are = "is" if len(names) == 1 else "are"
             raise ModelError(
-                f"{label}: {_weights(names)} of the model {does} ({names[0]}), and would be random. Download the model "
-                "again, or use a copy whose weights and config.json match."
+                f"{label}: {_weights(names)} of the model {are} {what} ({names[0]}), and would be random. Download the "
+                "model again, or take a copy whose weights and config.json belong together."
             )
 
 
@@ -259,13 +255,13 @@ def _unpacked(weight: Any) -> tuple[int, ...]:
 
 
 def main(model: str, revision: str | None = None) -> None:
-    """Print `{"error": sentence or null, "said": [...]}` of a model."""
+    """Print `{"error": sentence or null}` of a model."""
+    error = None
     try:
-        fit = refuse_misfit(find_model(model, revision))
-        told: dict[str, Any] = {"error": None, "said": [*fit.said, *[fit.undecided] * bool(fit.undecided)]}
-    except NibbleError as error:
-        told = {"error": str(error), "said": []}
-    print(json.dumps(told))
+        refuse_misfit(find_model(model, revision))
+    except NibbleError as refused:
+        error = str(refused)
+    print(json.dumps({"error": error}))
 
 
 if __name__ == "__main__":

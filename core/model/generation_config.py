@@ -1,6 +1,6 @@
-"""What of a model's generation_config.json is obeyed when it answers here: what ends a reply, and its own penalty.
+"""Which settings of a model's generation_config.json are used: what ends a reply, and its sampling numbers.
 
-The rest of that file chooses ways to search (a thousand beams, programs of a hub), where the chat draws or is greedy.
+The rest of that file selects search strategies (beams, code from the Hub); the chat samples or is greedy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 
 def plain_generation(given: Any) -> GenerationConfig:
-    """A generation config with what is obeyed of `given`; a value of the wrong type is left out."""
+    """A generation config with the settings of `given` that are used; values of the wrong type are left out."""
     kept: dict[str, Any] = {}
     for name in _TOKENS:
         value = getattr(given, name)

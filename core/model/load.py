@@ -1,4 +1,4 @@
-"""Builds the model that trains and chats: loaded in 4, 8 or 16 bits, adapters attached. The only place that does."""
+"""Builds the model that trains and chats: loaded in 4, 8 or 16 bits, with adapters attached. Nothing else does."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from core.model.generation_config import plain_generation
 from core.model.lora_config import lora_config
 from core.model.lora_init import (
     lora_layers,
-    start_from_main_directions,
-    start_from_trained,
-    start_from_what_was_lost,
+    start_from_adapter,
+    start_loftq,
+    start_pissa,
 )
 from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
@@ -39,7 +39,7 @@ from core.untrusted.adapter_files import refuse_adapter_files
 from core.untrusted.chat_templates import bound_templates
 from core.untrusted.model_files import damaged_file, refuse_tokenizer
 
-# What transformers raises for a model that it cannot load; the text is for a person as it stands.
+# What transformers raises for a model that it cannot load.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
 
 bnb_cpu_blocks.install()
@@ -70,7 +70,7 @@ def load_tokenizer(found: FoundModel, folder: Path | None = None) -> Any:
         with heard:
             return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a tokenizer's class says to files of strangers
-        raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_said(error, source, heard)}.") from None
+        raise ModelError(f"The tokenizer of {found.label} cannot be loaded: {_reason(error, source, heard)}.") from None
 
 
 def load_base(
@@ -90,7 +90,7 @@ def load_base(
     refuse_misfit(found)
     if device.kind == "cuda" and dtype == torch.float16:
         repeat_keys()
-    # bitsandbytes tells of its casts to fp16 at every product of every step.
+    # bitsandbytes logs its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     no_pad = {} if without_pad_beyond(found.config) == found.config else {"pad_token_id": None}
     heard = Listening("transformers")
@@ -111,9 +111,9 @@ def load_base(
     except Exception as error:  # whatever an architecture's code says to files of strangers
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{found.label} cannot be loaded: {_said(error, found.folder, heard)}.") from None
+        raise ModelError(f"{found.label} cannot be loaded: {_reason(error, found.folder, heard)}.") from None
     refuse_random(model, info, found.label)
-    # What the adapter will say it belongs to: the id, where the model has one, and not this machine's folder.
+    # The base that the adapter will name: its id where it has one, not this machine's folder.
     model.name_or_path = model.config.name_or_path = found.source
     model.config._commit_hash = found.revision
     model.generation_config = plain_generation(model.generation_config)
@@ -192,9 +192,9 @@ def attach_lora(
 ) -> PeftModel:
     """Attach LoRA adapters as `settings` says: fresh ones, or with the weights in the folder `start`.
 
-    Of fresh ones A is random and B zero, so that at first the output is the base's; with LoftQ it is nearer the
-    original model's. They are trained in `dtype` where they start from zero, else in fp32: a step is too small to be
-    seen by bf16 beside a weight that is there already (its spacing at 1 is 0.008). Raises ModelError.
+    Fresh ones have a random A and a zero B, so that the first output is the base's; with LoftQ it is nearer to the
+    original model's. They are trained in `dtype` where they start from zero, else in fp32: beside an existing weight
+    a step is too small for bf16 (its spacing at 1 is 0.008). Raises ModelError.
     """
     config, computes_in = lora_config(model, settings), model.dtype
     try:
@@ -202,22 +202,22 @@ def attach_lora(
     except ValueError as error:
         raise ModelError(f"No adapter can be attached to this model: {telling_line(error)}.") from None
     if settings.init == "pissa":
-        start_from_main_directions(adapted, settings.rank)
+        start_pissa(adapted, settings.rank)
     elif settings.init == "loftq" and model.device.type != "meta":
-        start_from_what_was_lost(adapted)
+        start_loftq(adapted)
     if start is not None:
-        start_from_trained(adapted, start)
+        start_from_adapter(adapted, start)
     fresh = settings.init == "default" and settings.start_from is None
     from_zero = fresh and not settings.dora and not settings.extra_modules
     cast_adapters(adapted, dtype if from_zero else torch.float32)
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):
-            _speak_to_the_model(module.modules_to_save["default"], computes_in)
+            _cast_at_the_border(module.modules_to_save["default"], computes_in)
     return adapted
 
 
-def _speak_to_the_model(trained: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Let a module that is trained in fp32 take what the model computes in `dtype`, and answer in it."""
+def _cast_at_the_border(trained: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast the inputs of a module that is trained in fp32, and cast its outputs back to the model's `dtype`."""
 
     def cast(values: Any, to: torch.dtype) -> Any:
         return tree_map(
@@ -231,7 +231,7 @@ def _speak_to_the_model(trained: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def parameters_trained(model: torch.nn.Module, settings: LoraSettings) -> int:
-    """How many numbers change while `model` is trained: not the half of a PiSSA adapter that stands still."""
+    """How many numbers training changes in `model`: not the half of a PiSSA adapter that is frozen."""
     every = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if settings.init != "pissa":
         return every
@@ -254,7 +254,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
     try:
         return PeftModel.from_pretrained(model, folder, adapter_name=name)
     except _LOAD_ERRORS as error:
-        raise ModelError(f"The adapter in {folder.name} cannot be loaded: {_said(error, folder)}.") from None
+        raise ModelError(f"The adapter in {folder.name} cannot be loaded: {_reason(error, folder)}.") from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -270,7 +270,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _said(error: BaseException, folder: Path, heard: Listening | None = None) -> str:
-    """What the library says, and which file of `folder` it is about where one cannot be read: it does not name it."""
+def _reason(error: BaseException, folder: Path, heard: Listening | None = None) -> str:
+    """The library's reason, and the damaged file of `folder` where there is one: libraries do not name it."""
     line, damaged = telling_line(error, heard), damaged_file(folder)
     return f"{damaged} ({line})" if damaged else line

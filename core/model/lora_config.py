@@ -1,4 +1,4 @@
-"""A recipe's adapter in PEFT's terms, for a model at hand: its targets and extra modules found and checked."""
+"""A recipe's adapter in PEFT's terms, for a loaded model: finds and checks its targets and extra modules."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
 
 
 def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
-    """Raise ModelError for what PEFT does not know for fused experts: nobody could load the adapter again."""
+    """Raise ModelError for what PEFT does not support for fused experts: the adapter could not be loaded again."""
     if settings.targets != "all-linear" or next(experts_of(model), None) is None:
         return
     unknown = [name for name, wanted in (("lora.dropout", settings.dropout), ("lora.dora", settings.dora)) if wanted]
@@ -48,11 +48,11 @@ def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
 
 
 def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list[str]:
-    """Which linear layers get an adapter, never the head: PEFT's word for all of them, or their whole names.
+    """Which linear layers get an adapter, never the head: 'all-linear', or their full names.
 
-    PEFT would take its word to mean also what text never reaches, such as a tower for pictures: an adapter there would
-    take its share of the parameters and learn nothing. So they are named one by one, and so are those of mixtures,
-    where PEFT would take its word to mean the routers too, and in some families not the experts.
+    PEFT's 'all-linear' includes what text never reaches, such as a vision tower, where an adapter would cost parameters
+    and learn nothing; in mixtures it includes the routers and, in some families, not the experts. There the layers are
+    named one by one.
     """
     found = reach(model)
     left_out = found.unreached or found.choosers
@@ -61,8 +61,8 @@ def target_modules(model: PreTrainedModel, settings: LoraSettings) -> str | list
     return chosen(_linear(model), settings.targets, found.unreached)
 
 
-def tell_targets(model: PreTrainedModel, settings: LoraSettings) -> str:
-    """What to say of layers that cannot learn from text: those left out, or those asked for all the same; else ''."""
+def targets_note(model: PreTrainedModel, settings: LoraSettings) -> str:
+    """A sentence about layers that cannot learn from text, left out or asked for all the same; '' without such."""
     beyond, linear = reach(model).unreached, _linear(model)
     left = [name for name in linear if name in beyond]
     asked = [name for name in chosen(linear, settings.targets, beyond) if name in beyond]
@@ -76,21 +76,21 @@ def tell_targets(model: PreTrainedModel, settings: LoraSettings) -> str:
 
 
 def _linear(model: PreTrainedModel) -> list[str]:
-    """The names of the linear layers that can have an adapter: neither the head nor those that choose experts."""
+    """The names of the linear layers that can have an adapter: not the head, and not routers."""
     head, choosers = model.get_output_embeddings(), reach(model).choosers
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
     return [name for name in linear if name not in choosers]
 
 
 def fused_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
-    """The fused weights of experts that get an adapter, by their whole names: with all linear layers, all of them."""
+    """The full names of fused expert weights that get an adapter: all of them, if all linear layers do."""
     if settings.targets != "all-linear":
         return []
     return [f"{name}.{weight}" for name, module in experts_of(model) for weight in fused_weights(module)]
 
 
 def extra_modules(model: PreTrainedModel, wanted: list[str]) -> list[str]:
-    """The whole names of the modules to train whole. Raises ModelError where one is not there or cannot be trained."""
+    """The full names of the modules to train in full. Raises ModelError where one is missing or cannot be trained."""
     named = dict(model.named_modules())
     ends = {"embeddings": model.get_input_embeddings(), "head": model.get_output_embeddings()}
     found: list[str] = []

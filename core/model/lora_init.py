@@ -1,11 +1,11 @@
-"""What an adapter starts from, where it is not from nothing: main directions, what quantising lost, a trained adapter.
+"""Initialisations of an adapter other than the default: PiSSA, LoftQ, and the weights of a trained adapter.
 
-The first two leave the base as it was loaded, so that the saved adapter is a plain LoRA over the plain base: it answers
-the same in the chat, after a resume, and in other programs.
+None changes the base, so that the saved adapter is a plain LoRA over the plain base: it answers the same in the chat,
+after a resume, and in other programs.
 
 - PiSSA (arXiv 2404.02948) trains the base's leading singular directions over a base without them, W - B0 A0. Here the
-  base keeps them and the adapter takes them off again: s (B A - B0 A0), two halves of one LoRA of twice the rank, of
-  which the second stands still. That is PiSSA's own function and gradient; at first it adds nothing. On a quantised
+  base keeps them and the adapter subtracts them: s (B A - B0 A0), two halves of one LoRA of twice the rank, the second
+  of which is frozen. That is PiSSA's own function and gradient; at first it adds nothing. On a quantised
   base the directions are those of the quantised weights. PiSSA's authors quantise W - B0 A0 anew, which rounds less;
   but such an adapter would fit no other copy of the base.
 - LoftQ (arXiv 2310.08659), one step of it: the adapter starts as the best approximation of W - quantised(W), so that
@@ -45,10 +45,10 @@ def lora_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
             yield name.removeprefix("base_model.model."), module
 
 
-def start_from_main_directions(model: torch.nn.Module, rank: int) -> None:
+def start_pissa(model: torch.nn.Module, rank: int) -> None:
     """PiSSA of `rank`, in fresh adapters of twice the rank. Raises ModelError where a layer is smaller than `rank`.
 
-    On meta tensors only the halves are set apart: there is nothing to decompose.
+    On meta tensors only the second half is frozen: there is nothing to decompose.
     """
     for name, layer in lora_layers(model):
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
@@ -67,7 +67,7 @@ def start_from_main_directions(model: torch.nn.Module, rank: int) -> None:
 
 
 def _only_the_first(rank: int, dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A hook that leaves the gradient of the first `rank` rows (dim 0) or columns (dim 1), and none of the others."""
+    """A hook that keeps the gradient of the first `rank` rows (dim 0) or columns (dim 1) and zeroes the rest."""
 
     def masked(gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.clone()
@@ -77,8 +77,8 @@ def _only_the_first(rank: int, dim: int) -> Callable[[torch.Tensor], torch.Tenso
     return masked
 
 
-def start_from_what_was_lost(model: Any) -> None:
-    """LoftQ: decompose what 4 bits lost of every layer, read one by one from the base's own files.
+def start_loftq(model: Any) -> None:
+    """LoftQ: decompose the quantisation error of every layer, read one by one from the base's own files.
 
     Raises ModelError where the files do not hold a layer under its name.
     """
@@ -105,8 +105,8 @@ def start_from_what_was_lost(model: Any) -> None:
         a.data, b.data = split(original - kept, a.shape[0], layer.scaling[ADAPTER])
 
 
-def start_from_trained(model: Any, folder: Path) -> None:
-    """Go on from the adapter that is saved in `folder`. Raises ModelError where it is not of this model's shapes."""
+def start_from_adapter(model: Any, folder: Path) -> None:
+    """Start from the adapter that is saved in `folder`. Raises ModelError where its shapes are not this model's."""
     try:
         odd = put_weights(model, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -116,7 +116,7 @@ def start_from_trained(model: Any, folder: Path) -> None:
 
 
 def put_weights(model: Any, folder: Path) -> str | None:
-    """Give `model` the trained weights in `folder`. Returns the first of those wanted or found that has no match."""
+    """Give `model` the trained weights in `folder`. Returns the first name that has no match on the other side."""
     refuse_adapter_files(folder)
     found = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

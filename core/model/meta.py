@@ -15,7 +15,7 @@ from core.text.library_errors import telling_line
 
 
 def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:
-    """The model of `config` as loading would build it, unquantised. `attention` None leaves that to transformers.
+    """The model of `config` as loading would build it, unquantised. `attention` None is transformers' default.
 
     Raises ModelError where its architecture cannot be built: then it could not be loaded either.
     """
@@ -30,21 +30,21 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
             )
         model.tie_weights()
     except Exception as error:  # whatever an architecture's own code says to a config that it cannot use
-        said = telling_line(error)
-        if said.startswith("Unrecognized configuration class"):
+        reason = telling_line(error)
+        if reason.startswith("Unrecognized configuration class"):
             raise ModelError(
                 f"Models of the type {kind!r} cannot be trained here: the installed transformers has no text-only "
                 f"language model of that type."
                 " Choose another model."
             ) from None
         raise ModelError(
-            f"A model of the type {kind!r} cannot be built from its config.json, so it cannot be loaded: {said}."
+            f"A model of the kind {kind!r} cannot be laid out from its config.json, so it cannot be loaded: {reason}."
         ) from None
     return model
 
 
 def without_pad_beyond(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` without a padding token that has no row: transformers could not build its embeddings."""
+    """`config` without a padding token beyond the vocabulary: transformers could not build the embeddings."""
     rows, pad = config.get("vocab_size"), config.get("pad_token_id")
     odd = isinstance(rows, int) and isinstance(pad, int) and pad >= rows
     return {key: value for key, value in config.items() if not (odd and key == "pad_token_id")}

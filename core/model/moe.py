@@ -1,8 +1,8 @@
-"""The experts of a mixture: their weights kept in four bits, and their products, one after the other or all at once.
+"""The experts of a mixture: weights in four bits, and products one expert after the other or all at once.
 
 transformers keeps the experts of a layer fused, (experts, out, in), and quantises only plain linear layers: nine tenths
 of a mixture would stay in 16 bits. Here a fused tensor is quantised as any other weight is (QLoRA, section 3), and
-dequantised for its product, forwards and again backwards, so that no more than one layer's is ever there unpacked.
+dequantised for its product, forward and again backward, so that never more than one layer's is unpacked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS = ("gate_up_proj", "up_proj", "down_proj")
 
 
 def experts_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The modules of `model` that hold fused experts, by name: those that transformers lets compute by another way."""
+    """The modules of `model` with fused experts, by name: those whose computation transformers lets us replace."""
     for name, module in model.named_modules():
         if fused_weights(module):
             yield name, module
@@ -55,8 +55,8 @@ def experts_forward(
     """The weighted sum of the chosen experts' answers, for each token.
 
     `self` is transformers' module of fused experts; `hidden_states` (tokens, width); `top_k_index` and `top_k_weights`
-    (tokens, chosen). Returns (tokens, width). The rows are sorted by expert, so that each expert sees its own in one
-    piece; every shape follows from the inputs' shapes alone, whoever is chosen.
+    (tokens, chosen). Returns (tokens, width). The rows are sorted by expert, so that each expert's are contiguous;
+    all shapes follow from the inputs' shapes, whichever experts are chosen.
     """
     tokens, chosen = top_k_index.shape
     by_expert, order = torch.sort(top_k_index.reshape(-1), stable=True)
@@ -104,7 +104,7 @@ def _trained(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, turne
 
 
 class _Product(torch.autograd.Function):
-    """Rows by the weights of their experts, which are frozen: backwards they are dequantised again, not kept."""
+    """Rows times the frozen weights of their experts, which are dequantised again backward instead of kept."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, turned: bool) -> torch.Tensor:
@@ -134,12 +134,12 @@ def product(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, turned
 
 
 def at_once(rows: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether all experts are dequantised for one grouped product: on a GPU that has it, when many rows are there."""
+    """Whether to dequantise all experts for one grouped product: on a GPU that has it, with enough rows."""
     return rows.is_cuda and torch.cuda.get_device_capability(rows.device) >= (8, 0) and suits_groups(rows, weight)
 
 
 def suits_groups(rows: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether the grouped product takes these: bf16, rows of 16 bytes, and enough rows to meet most experts."""
+    """Whether these suit the grouped product: bf16, sides that are multiples of 8, and enough rows for most experts."""
     experts, *sides = _shape(weight)
     return rows.dtype == torch.bfloat16 and not any(side % 8 for side in sides) and rows.shape[0] >= experts
 
@@ -162,7 +162,7 @@ def dequantised(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _matrices(weight: torch.Tensor) -> Callable[[int], torch.Tensor]:
-    """What gives one expert's matrix; of packed ones only that expert's is unpacked."""
+    """A function that gives one expert's matrix, and unpacks no other."""
     if not isinstance(weight, Params4bit):
         return lambda expert: weight[expert]
     state = weight.quant_state

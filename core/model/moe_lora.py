@@ -1,8 +1,8 @@
 """LoRA over fused experts as two thin products beside the frozen one; PEFT would add it to a copy of all weights.
 
-PEFT's `ParamWrapper` keeps A and B of all experts of a tensor in two matrices, and at each pass makes the sum
-W + BA of every expert, with a gradient as large: for one layer of a 30B mixture, gigabytes. Packed weights it cannot
-take at all. Here its wrapper lends A and B to `core.model.moe` while it computes; files stay as PEFT writes them.
+PEFT's `ParamWrapper` keeps A and B of all experts of a tensor in two matrices, and in each pass adds BA to W for every
+expert, with a gradient as large: gigabytes for one layer of a 30B mixture. It does not support packed weights at all.
+Here its wrapper lends A and B to `core.model.moe` during the computation; files stay as PEFT writes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _own_param = ParamWrapper.get_param
 
 
 def _like_unpacked(self: Any) -> torch.Tensor:
-    """What the wrapper may ask of its parameter: shape, dtype and device. A packed one's are those of its numbers."""
+    """The wrapper's parameter as it may be queried: shape, dtype and device; for a packed one, those of its numbers."""
     held = _own_param(self)
     if not isinstance(held, Params4bit):
         return held
@@ -55,6 +55,6 @@ def _adapter(wrapper: Any, name: str) -> Adapter:
 
 
 def install() -> None:
-    """Have PEFT's wrapper of parameters do so in this process."""
+    """Replace PEFT's wrapper methods in this process."""
     ParamWrapper.get_param = _like_unpacked
     ParamWrapper._activate_lora = _lend

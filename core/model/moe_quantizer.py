@@ -1,4 +1,4 @@
-"""Which weights transformers loads in four bits: its own choice of linear layers, and the experts of mixtures."""
+"""Loads the fused experts of mixtures in four bits too, besides the linear layers that transformers chooses."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class _Quantise(Bnb4bitQuantize):
 
 
 def install() -> None:
-    """Have transformers load four bits by this quantiser."""
+    """Have transformers load four bits with this quantiser."""
     auto.AUTO_QUANTIZER_MAPPING["bitsandbytes_4bit"] = Quantiser
 
 
 @contextmanager
 def theirs() -> Iterator[None]:
-    """Inside, transformers loads four bits as it does by itself, and leaves experts in 16."""
+    """Inside, transformers uses its own quantiser, which leaves experts in 16 bits."""
     auto.AUTO_QUANTIZER_MAPPING["bitsandbytes_4bit"] = Bnb4BitHfQuantizer
     try:
         yield

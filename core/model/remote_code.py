@@ -1,8 +1,8 @@
-"""Lets transformers build a model of a kind that it does not know, from code that the person has agreed to.
+"""Lets transformers build a model of an unknown kind from code that the person has agreed to.
 
-`trust_remote_code` stays off everywhere. The classes are taken from the very files that were shown and agreed to, which
-lie in the workspace's state (code_consent.py), and made known to transformers in this process; without an agreement to
-exactly what the model brings now, nothing of it is run.
+`trust_remote_code` stays off everywhere. The classes come from the very files that were shown and agreed to, which are
+kept in the workspace's state (code_consent.py), and are registered with transformers in this process. Without an
+agreement to exactly the code that the model has now, none of it is run.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from core.errors import ModelError
 from core.text.library_errors import telling_line
 from core.untrusted.model_files import read_settings
 
-_made_known: dict[str, Path] = {}  # by kind: two models may each bring code of the same one
+_registered: dict[str, Path] = {}  # by kind: two models may each bring code of the same one
 
 
 def admit(found: FoundModel) -> None:
-    """Make the classes of the own code of `found` known. Raises CodeNotAgreed, and ModelError where they cannot be."""
+    """Register the classes of a model's own code. Raises CodeNotAgreed, and ModelError where they do not load."""
     if not needs_code(found.config):
         return
     kind, folder = found.config["model_type"], require_agreed(trusted(), found)
-    if folder is None or _made_known.get(kind) == folder:
+    if folder is None or _registered.get(kind) == folder:
         return
     try:
-        _make_known(kind, read_settings(folder / RECORD)["classes"], str(folder))
+        _register(kind, read_settings(folder / RECORD)["classes"], str(folder))
     except Exception as error:  # whatever code of strangers does when it is loaded
-        said = telling_line(error)
-        raise ModelError(f"The code of {found.label} does not run with the installed transformers: {said}.") from None
-    _made_known[kind] = folder
+        reason = telling_line(error)
+        raise ModelError(f"The code of {found.label} does not run with the installed transformers: {reason}.") from None
+    _registered[kind] = folder
 
 
-def _make_known(kind: str, classes: dict[str, str], folder: str) -> None:
-    # Imported here, as the helper's threads must meet transformers through one door, which is core/model/load.py.
+def _register(kind: str, classes: dict[str, str], folder: str) -> None:
+    # Imported here: the helper's threads must import transformers through core/model/load.py only.
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
     from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model

@@ -1,7 +1,7 @@
-"""Which linear layers of a model a batch of text reaches: only they can learn from text, whatever else a model holds.
+"""Which linear layers of a model a batch of text reaches: only these can learn from text.
 
-The model's architecture is laid out a second time on meta tensors and is given two tokens. Towers for pictures and
-sound, the layers that carry them over, and attention to pictures between the layers of text are not met by these.
+The architecture is built a second time on meta tensors and given two tokens. Vision and audio towers, their projections
+and cross-attention to pictures are not reached.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _known: dict[tuple[type, str], TextReach] = {}
 
 @dataclass(frozen=True)
 class TextReach:
-    """Names of linear layers: those that text does not reach, and those that answer with more than one tensor.
+    """Names of linear layers: those that text does not reach, and those that return more than one tensor.
 
-    The latter choose experts by a class of their own; an adapter can be added to neither's answer with any sense.
+    The latter are routers with a class of their own. Neither kind can use an adapter.
     """
 
     unreached: frozenset[str]
@@ -37,9 +37,9 @@ class TextReach:
 
 
 def reach(model: PreTrainedModel) -> TextReach:
-    """What of `model` cannot learn from text; of a model for text alone all can.
+    """What of `model` cannot learn from text; nothing, in a model for text alone.
 
-    Where its pass cannot be followed without values, all that lies outside of its decoder, if its config names one.
+    Where its pass cannot be followed on meta tensors, all that is outside of its decoder, if its config names one.
     """
     key = type(model), model.config.to_json_string(use_diff=False)
     if key not in _known:
@@ -60,7 +60,7 @@ def _find(model: PreTrainedModel) -> TextReach:
 
     try:
         config = copy.deepcopy(model.config)
-        if config._attn_implementation == FLASH:  # its kernels know no meta tensors; which layers are met is the same
+        if config._attn_implementation == FLASH:  # has no meta kernels, and reaches the same layers
             config._attn_implementation = "sdpa"
         with torch.device("meta"), no_init_weights():
             twin = type(model)(config).eval()
@@ -68,7 +68,7 @@ def _find(model: PreTrainedModel) -> TextReach:
             follow(name, module)
         with torch.no_grad(), values_unseen():
             twin(input_ids=torch.zeros((1, 2), dtype=torch.long, device="meta"), use_cache=False)
-    except Exception:  # an architecture that looks at values, as routing by hand does: its config has to tell
+    except Exception:  # an architecture that looks at values, as hand-written routing does: go by its config
         return TextReach(frozenset(name for name in linear if not _is_in_decoder(name, model)))
     return TextReach(frozenset(linear) - set(met), frozenset(name for name, plain in met.items() if not plain))
 
@@ -88,7 +88,7 @@ def _is_in_decoder(name: str, model: PreTrainedModel) -> bool:
 
 @contextmanager
 def values_unseen(plain: bool = True) -> Iterator[None]:
-    """transformers looks at the values of masks and positions, unless it is traced; on meta there are none to look at.
+    """Keep transformers from looking at the values of masks and positions: meta tensors have none.
 
     `plain`: each row is one conversation and nothing else, so that attention needs no mask.
     """

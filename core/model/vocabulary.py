@@ -1,7 +1,7 @@
-"""Token ids against the rows of a model's embeddings: an id beyond them has nothing that could be looked up.
+"""Token ids beyond the rows of a model's embeddings, which cannot be looked up.
 
-A tokenizer may have had tokens added that its model was never resized for. Looking one up ends a process in mid-run, on
-a GPU with an assertion that names neither the token nor the row.
+A tokenizer may have tokens that its model was never resized for. Looking one up ends the process, on a GPU with an
+assertion that names neither the token nor the row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.model.meta import outline
 
 
 def embedding_rows(found: FoundModel) -> int | None:
-    """How many tokens `found` has embeddings for; None where its architecture cannot be laid out here."""
+    """How many tokens `found` has embeddings for; None where its architecture cannot be built here."""
     if needs_code(found.config):
         rows = found.config.get("vocab_size")
         return rows if isinstance(rows, int) else None
@@ -47,7 +47,7 @@ def beyond(ids: Sequence[int], rows: int | None) -> list[int]:
     return sorted({token for token in ids if token >= rows})
 
 
-def said_of(token: int, tokenizer: Any, rows: int) -> str:
+def unknown_token(token: int, tokenizer: Any, rows: int) -> str:
     """What is wrong with one, for a person: "the token '<tool>' has the id 32,000, and …"."""
     name = tokenizer.convert_ids_to_tokens(token)
     return f"the token {name!r} has the id {token:,}, but the model has embeddings only for the ids 0 to {rows - 1:,}"
@@ -58,19 +58,19 @@ def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> 
     odd = beyond(ids, rows)
     if odd:
         raise NibbleError(
-            f"{where} cannot be read by this model: {said_of(odd[0], tokenizer, rows)}. Remove that token, or choose "
-            f"the model that this tokenizer was made for."
+            f"{where} cannot be read by this model: {unknown_token(odd[0], tokenizer, rows)}. Leave that token out, "
+            "or choose the model that this tokenizer was made for."
         )
 
 
 def safe_pad(tokenizer: Any, rows: int) -> int:
-    """The id to fill with where nothing is looked at: the tokenizer's own, or one that the model has a row for."""
+    """The id to pad with: the tokenizer's own, or else one that the model has a row for."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
     return next((token for token in known if token is not None and 0 <= token < rows), 0)
 
 
 def pad_of(found: FoundModel, tokenizer: Any) -> int | None:
-    """What `found` is to be filled with by others: as `safe_pad`; None where its tokenizer has no such token."""
+    """The id that other programs should pad `found` with, as `safe_pad`; None where its tokenizer has no such token."""
     own, known = tokenizer.pad_token_id, found.config.get("vocab_size")
     if own is None or (isinstance(known, int) and own < known):
         return own if own is None else int(own)

@@ -1,6 +1,6 @@
 """The dataset that a person looks at: read and checked in the background, any of its rows shown at once.
 
-It lives in the helper process. One dataset is on the desk; another that is opened takes its place.
+It lives in the helper process and looks at one dataset at a time: another that is opened takes its place.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class DatasetSession:
 
     def __init__(self, workspace: Workspace, tokenizer_for: TokenizerFor) -> None:
         self._workspace, self._tokenizer_for = workspace, tokenizer_for
-        self._look: Inspection | None = None
-        self._looked_at: tuple[Any, ...] = ()
+        self._inspection: Inspection | None = None
+        self._inspected: tuple[Any, ...] = ()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what `request["do"]` says: open, state, row, rows_of, save_report, save_cleaned. Raises NibbleError."""
@@ -41,28 +41,28 @@ class DatasetSession:
             "save_cleaned": lambda: self.save_cleaned(Path(request["path"]), bool(request.get("without_copies"))),
         }
         if request.get("do") not in does:
-            raise NibbleError(f"The desk knows no {request.get('do')!r}.")
+            raise NibbleError(f"There is no dataset command {request.get('do')!r}.")
         return does[request["do"]]()
 
     def open(self, recipe: dict[str, Any]) -> State:
         """Begin to look at a recipe's dataset, as its model will see it; what was looked at before is given up.
 
-        What lies on the desk already goes on instead. Returns the state at once. Raises RecipeError.
+        One that is looked at already goes on instead. Returns the state at once. Raises RecipeError.
         """
         wanted = make_recipe(recipe)
-        before, same = self._look, _what_matters(wanted)
-        if before is not None and same == self._looked_at and before.state()["stage"] != "failed":
+        before, same = self._inspection, _what_matters(wanted)
+        if before is not None and same == self._inspected and before.state()["stage"] != "failed":
             return self.state()
         self.close()
-        self._look, self._looked_at = Inspection(self._workspace, wanted, self._tokenizer_for, before), same
-        threading.Thread(target=self._look.work, name="desk", daemon=True).start()
+        self._inspection, self._inspected = Inspection(self._workspace, wanted, self._tokenizer_for, before), same
+        threading.Thread(target=self._inspection.work, name="inspection", daemon=True).start()
         return self.state()
 
     def close(self) -> None:
         """Give up what is looked at."""
-        if self._look is not None:
-            self._look.cancel()
-        self._look = None
+        if self._inspection is not None:
+            self._inspection.cancel()
+        self._inspection = None
 
     def state(self) -> State:
         """The newest report, with `stage` (idle, starting, reading, tokens, done, failed), `progress` and `error`.
@@ -72,7 +72,7 @@ class DatasetSession:
         where it is in no Unicode, each with `words` as they would read. They come first, also for a file that cannot
         be used as it is.
         """
-        return dict(NOTHING) if self._look is None else self._look.state()
+        return dict(NOTHING) if self._inspection is None else self._inspection.state()
 
     def row(self, number: int) -> dict[str, Any]:
         """Row `number`, or the nearest there is: as chat, as tokens, as it stands in the file, with its findings.
@@ -82,20 +82,20 @@ class DatasetSession:
         `{"row", "rows", "raw", "findings"}`, and for one that can be used `{"messages", "tools", "text", "tokens",
         "length", "trained", "truncated_here"}`; for one that cannot, `reason`.
         """
-        return self._open_look().row(number)
+        return self._opened().row(number)
 
     def train_units(self) -> list[tuple[int, int]] | None:
         """(tokens, of them trained on) of each conversation that would be trained on; None before that is counted."""
-        return self._look.train_units() if self._look is not None else None
+        return self._inspection.train_units() if self._inspection is not None else None
 
     def rows_of(self, code: str, start: int = 0) -> dict[str, Any]:
         """Of the rows that a finding stands in, 1,000 from the `start`th on: `{"code", "count", "rows"}`."""
-        rows = self._open_look().rows_of(code)
+        rows = self._opened().rows_of(code)
         return {"code": code, "count": len(rows), "rows": list(rows[start : start + ROWS_AT_ONCE])}
 
     def save_report(self, path: Path) -> dict[str, Any]:
         """Write the report to `path`: as a page where it ends in .md, else as JSON. Returns `{"path"}`."""
-        report = self._open_look().report
+        report = self._opened().report
         if report is None:
             raise NibbleError(NOT_READ_YET)
         save_report(report, path)
@@ -106,13 +106,13 @@ class DatasetSession:
 
         Exact copies stay in it unless `without_copies`.
         """
-        loaded, left_out = self._open_look().conversations()
+        loaded, left_out = self._opened().conversations()
         return {"path": str(path), "rows": save_cleaned(loaded, left_out, path, without_copies)}
 
-    def _open_look(self) -> Inspection:
-        if self._look is None:
-            raise NibbleError("No dataset is open. Choose one.")
-        return self._look
+    def _opened(self) -> Inspection:
+        if self._inspection is None:
+            raise NibbleError("No dataset is being looked at. Choose one.")
+        return self._inspection
 
 
 def _what_matters(recipe: Recipe) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""One look at a dataset: the check that goes on in a thread, and what can be asked of it meanwhile."""
+"""The inspection of a dataset: a check that runs in a thread, and what it can answer meanwhile."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class _Cancelled(Exception):
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a look works with once file and model are found. `read_as` says what was read, and how."""
+    """What an inspection works with once file and model are found. `read_as` says what was read, and how."""
 
     read_as: tuple[Any, ...]
     raw: RawRows
     check: Check
-    renderer: Renderer  # one of its own for single rows: they need not wait for the check's
+    renderer: Renderer  # a separate one for single rows, so that they need not wait for the check
 
 
 class Inspection:
@@ -92,7 +92,7 @@ class Inspection:
             self._before = None
 
     def row(self, number: int) -> dict[str, Any]:
-        """As `Desk.row`. Raises DataError where nothing can be shown yet."""
+        """As `DatasetSession.row`. Raises DataError where nothing can be shown yet."""
         parts, report = self._parts, self.report
         if parts is None:
             raise DataError(self._state["error"] or NOT_READ_YET)
@@ -147,7 +147,7 @@ class Inspection:
         return _Parts(read_as, raw, check, Renderer(copy.deepcopy(tokenizer), recipe.data))
 
     def _read_before(self, read_as: tuple[Any, ...]) -> ReadRows | None:
-        """What the look before this one has read, where that is the same."""
+        """The rows that the inspection before this one has read, if they are the same."""
         parts = self._before._parts if self._before is not None else None
         return parts.check.read if parts is not None and parts.read_as == read_as else None
 
@@ -157,7 +157,7 @@ class Inspection:
         self._tell(stage=stage, progress=share)
 
     def _tell(self, **news: Any) -> None:
-        """Put news into the state, as a new object: who holds the old one keeps it as it was."""
+        """Update the state by a new object: whoever holds the old one keeps it unchanged."""
         self._state = {**self._state, **news}
 
     def _row_of_unread(self, parts: _Parts, number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The warm helper: previews and checks for the server, in a process that may import torch. Both ends of it.
+"""The warm helper: previews and checks for the server in a process that may import torch. Both ends of it.
 
 python -m core.preflight.process      (started by `Helper`, speaks JSON lines)
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.preflight.dataset_session import DatasetSession
 
 IDLE_SECONDS = 15 * 60
-# So long a check waits for the data to be read; a page stays answered meanwhile.
+# How long a check waits for the data to be read; pages stay responsive meanwhile.
 PATIENCE_SECONDS = 3.0
 
 
@@ -38,7 +38,7 @@ class Helper:
         self._child.start()
 
     def call(self, op: str, **arguments: Any) -> Answer:
-        """Ask for `desk`, `preview`, `check` or `plan`, and wait. Raises NibbleError in one clear sentence."""
+        """Ask for `dataset`, `preview`, `check` or `plan`, and wait. Raises NibbleError in one clear sentence."""
         *_, answer = self._child.ask({"op": op, "workspace": str(self._workspace.path), **arguments})
         return answer
 
@@ -51,13 +51,13 @@ class _Work:
     """What the helper does for the server: looks at data, checks what a run would meet."""
 
     def __init__(self) -> None:
-        self._desk: DatasetSession | None = None
+        self._session: DatasetSession | None = None
 
     def handle(self, request: Request) -> Iterator[Answer]:
-        """Answer one request: `desk` (what the Data tab asks), `preview`, `check`, `plan`."""
+        """Answer one request: `dataset` (what the Data tab asks), `preview`, `check`, `plan`."""
         workspace = Workspace.open(request["workspace"])
         trust_only(workspace)
-        if request["op"] == "desk":
+        if request["op"] == "dataset":
             yield {**self._on(workspace).answer(request), "done": True}
         elif request["op"] == "preview":
             yield {**self._preview(workspace, request["recipe"], int(request.get("row", 1))), "done": True}
@@ -73,13 +73,13 @@ class _Work:
     def _on(self, workspace: Workspace) -> DatasetSession:
         from core.preflight.dataset_session import DatasetSession
 
-        if self._desk is None:
-            self._desk = DatasetSession(workspace, _tokenizer)
-        return self._desk
+        if self._session is None:
+            self._session = DatasetSession(workspace, _tokenizer)
+        return self._session
 
     def _preview(self, workspace: Workspace, recipe: dict[str, Any], row: int) -> Answer:
         """One row as the model will see it, where its data is read by now; else how far that has come."""
-        state = self._looked(workspace, recipe, until=("tokens", "done", "failed"))
+        state = self._inspected(workspace, recipe, until=("tokens", "done", "failed"))
         if state["stage"] not in ("tokens", "done"):
             return {"waiting": state}
         found = self._on(workspace).row(row)
@@ -119,7 +119,7 @@ class _Work:
             refuse_misfit(found)
             answer |= {"budget_bytes": budget.bytes, "budget_read": budget.read_as, "floor_bytes": budget.floor_bytes}
             answer["source"] = str(locate(recipe.data, workspace))
-            answer["data"] = state = self._looked(workspace, recipe.model_dump())
+            answer["data"] = state = self._inspected(workspace, recipe.model_dump())
             if state["stage"] == "failed":
                 raise DataError(state["error"])
             if state["stage"] == "done":
@@ -141,23 +141,23 @@ class _Work:
         architecture = architecture_of(recipe.model)
         units, assumed = None, "the lengths of the data, because tokens are still being counted"
         if architecture.local:
-            state = self._looked(workspace, recipe.model_dump())
+            state = self._inspected(workspace, recipe.model_dump())
             units = self._on(workspace).train_units()
             assumed = f"the lengths of the data ({state['error']})" if state["stage"] == "failed" else assumed
         else:
             assumed = "the lengths of the data, because the model and its tokenizer are not downloaded"
         return plan_for(recipe, workspace, architecture, units, assumed)
 
-    def _looked(
+    def _inspected(
         self, workspace: Workspace, recipe: dict[str, Any], until: tuple[str, ...] = ("done", "failed")
     ) -> Answer:
-        """The desk's state on the recipe's data, after a moment for it to come to one of the stages `until`."""
-        desk = self._on(workspace)
-        state = desk.open(recipe)
+        """The state of the recipe's dataset, after waiting a moment for one of the stages `until`."""
+        session = self._on(workspace)
+        state = session.open(recipe)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while state["stage"] not in until and time.monotonic() < deadline:
             time.sleep(0.05)
-            state = desk.state()
+            state = session.state()
         return state
 
 
@@ -177,7 +177,7 @@ _imports = threading.Thread(target=lambda: __import__("core.memory.estimate"), n
 
 
 def _wait_for_imports() -> None:
-    """Until what the helper's start imports is there: two threads amid transformers' import see halves of modules."""
+    """Wait for the imports of the helper's start: two threads importing transformers see half-made modules."""
     if _imports.is_alive():
         _imports.join()
 
@@ -192,7 +192,7 @@ def _tokenizer(model: str) -> Any:
 
 
 class _Idle:
-    """Ends the process when nothing was asked for a while: the memory is the person's."""
+    """Ends the process when nothing was asked for a while, to free its memory."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()

@@ -1,10 +1,8 @@
-"""Files to take away from a look at a dataset: its report, and its usable rows as `messages` jsonl."""
+"""Files that a dataset's check can save: its report, and the usable rows as `messages` jsonl."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from core.data.conversation import Conversation
 from core.data.dataset import Loaded
 from core.data.split import keys_of
 from core.errors import DataError
-from core.workspace import patiently
+from core.workspace import replacing
 
 
 def save_report(report: Report, path: Path) -> None:
@@ -62,13 +60,7 @@ def _line(conversation: Conversation) -> dict[str, Any]:
 def _replaced(path: Path) -> Iterator[IO[str]]:
     """A file that takes the place of `path` once it is whole. Raises DataError where it cannot be written."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                yield file
-            patiently(lambda: Path(temporary).replace(path))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            yield file
     except OSError as error:
         raise DataError(f"{path.name} cannot be written: {error.strerror}. Is there space on the disk?") from None

@@ -1,1 +1,1 @@
-"""Runs: the files that a run is, and the supervisor that starts and stops them."""
+"""Runs: their files, and the supervisor that starts and stops them."""

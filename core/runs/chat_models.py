@@ -1,4 +1,4 @@
-"""Whom one can talk to: a base alone, a run's adapter, its best, a checkpoint, an adapter from elsewhere.
+"""What one can chat with: a base alone, a run's adapter, its best, a checkpoint, an adapter from elsewhere.
 
 Keys: `base:<model>`, `run:<id>`, `run:<id>/best`, `run:<id>/checkpoint/<step>`, and `adapter:<name>` for a folder in
 `workspace/adapters` or `adapter:<path>` for one anywhere else. Imports no torch, and changes nothing.
@@ -28,11 +28,11 @@ KINDS = "base:<model>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>, adap
 
 @dataclass(frozen=True)
 class ChatModel:
-    """Who answers: a base in its bits, and the adapter over it, None for the base alone.
+    """A quantised base and the adapter over it, None for the base alone.
 
     `quantization` is as in a recipe. `tokenizer` is the folder with the tokenizer and template that the adapter was
-    trained with; where a checkpoint holds none, `data` says which template the run's recipe gives the base's own, and
-    what becomes of system prompts. `pinned` is the run's base.json, which holds what its base was.
+    trained with; where a checkpoint holds none, `data` holds the recipe's settings for the template and for system
+    prompts. `pinned` is the run's base.json, which identifies its base.
     """
 
     key: str
@@ -46,7 +46,7 @@ class ChatModel:
     pinned: Path | None = None
 
     def as_request(self) -> dict[str, Any]:
-        """As JSON for the chat's process; `ChatModel.from_request` reads it back."""
+        """JSON for the chat's process; `ChatModel.from_request` reads it."""
         return {**vars(self), **{name: str(path) if (path := getattr(self, name)) else None for name in _PATHS}}
 
     @classmethod
@@ -55,12 +55,12 @@ class ChatModel:
         return cls(**{**values, **{name: Path(values[name]) if values[name] else None for name in _PATHS}})
 
 
-def voices(workspace: Workspace) -> list[ChatModel]:
-    """All that can be talked to: runs, newest first, each with its best and its checkpoints; others' adapters; bases.
+def list_chat_models(workspace: Workspace) -> list[ChatModel]:
+    """All chat models: runs, newest first, each with its best and its checkpoints; other adapters; bases.
 
     Runs whose recipe cannot be read are left out.
     """
-    found = [voice for run in list_runs(workspace) for voice in chat_models_of(run)]
+    found = [chat_model for run in list_runs(workspace) for chat_model in chat_models_of(run)]
     for folder in _adapter_folders(workspace):
         if _is_adapter(folder) and _base_of(folder):
             found.append(_of_folder(folder, folder.name))
@@ -68,7 +68,7 @@ def voices(workspace: Workspace) -> list[ChatModel]:
 
 
 def find_chat_model(workspace: Workspace, key: str) -> ChatModel:
-    """The voice with this key; a run may be named as in the commands. Raises NibbleError: there is none such."""
+    """The chat model with this key; a run may be named as in the commands. Raises NibbleError where there is none."""
     kind, _, name = key.strip().partition(":")
     if kind == "base" and name:
         return base_chat_model(name)
@@ -87,17 +87,17 @@ def base_chat_model(model: str, label: str | None = None) -> ChatModel:
     return ChatModel(f"base:{model}", f"{shown} (base model)", model, None, _NF4, None)
 
 
-def without_adapter(voice: ChatModel) -> ChatModel:
-    """The base under `voice`, asked in the same way: with its tokenizer and template."""
-    alone = base_chat_model(voice.model)
-    return replace(voice, key=alone.key, label=alone.label, adapter=None)
+def without_adapter(chat_model: ChatModel) -> ChatModel:
+    """The base under `chat_model`, with the same tokenizer and template."""
+    alone = base_chat_model(chat_model.model)
+    return replace(chat_model, key=alone.key, label=alone.label, adapter=None)
 
 
 _NF4: dict[str, Any] = QuantizationSettings().model_dump()
 
 
 def chat_models_of(run: Run) -> Iterator[ChatModel]:
-    """A run's voices: its result, its best, its checkpoints, the newest first."""
+    """A run's chat models: its result, its best, its checkpoints, the newest first."""
     try:
         recipe = _recipe(run)
     except NibbleError:

@@ -1,4 +1,4 @@
-"""A new run's folder: whole, or not there."""
+"""Makes a new run's folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def create_run(
 ) -> Run:
     """A new run's folder, in `state`: whole or not there. `dataset` says where its copy is kept and its hash.
 
-    `fill` puts into the folder what else it begins with, before anybody sees it.
+    `fill` adds other files before the folder becomes visible.
     Raises RunError where the disk is full.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

@@ -1,4 +1,4 @@
-"""Deletes a run that has ended, and says before what that frees and what is lost with it."""
+"""Deletes a run that has ended, and says beforehand what that frees and loses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEFT_BEHIND_SECONDS = 3600
 
 
 def size_bytes(folder: Path) -> int:
-    """How much the files below `folder` take; one that is deleted meanwhile counts for nothing."""
+    """Bytes of the files below `folder`."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -42,15 +42,14 @@ def what_is_lost(run: Run) -> str:
 
 
 def is_run(workspace: Workspace, run_id: str) -> bool:
-    """Whether this is the id of a run that is there: not a path elsewhere, nor something half made or half deleted."""
+    """Whether this is the ID of an existing run, not another path or a partial folder."""
     return is_run_id(run_id) and (workspace.runs / run_id / "recipe.yaml").is_file()
 
 
 def remove(workspace: Workspace, run: Run) -> None:
-    """Delete `run` of `workspace`. It leaves the list at once, also where a file of it is held open elsewhere.
+    """Delete `run` of `workspace`. It leaves the list at once, even where a file of it is open elsewhere.
 
-    Decided under the lock under which runs are started and resumed: one that somebody has just put back into the
-    queue stays. Raises RunError.
+    Takes the lock of starting and resuming: a run that has just been queued again stays. Raises RunError.
     """
     away = run.dir.with_name(f".deleted-{run.id}")
     with file_lock(workspace.state / "start.lock"):
@@ -69,7 +68,7 @@ def remove(workspace: Workspace, run: Run) -> None:
 
 
 def clear_away(workspace: Workspace) -> None:
-    """Finish deletions that were cut short, and take away what was never made whole: neither is in any list."""
+    """Finish interrupted deletions, and remove runs that were never completely made."""
     with file_lock(workspace.state / "start.lock"):
         deleted = list(workspace.runs.glob(".deleted-*"))
         begun = [folder for folder in workspace.runs.glob(".new-*") if _age_seconds(folder) > LEFT_BEHIND_SECONDS]

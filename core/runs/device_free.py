@@ -1,4 +1,4 @@
-"""How much of the device a run will find free: whoever has it now ends or gives way before the next run starts."""
+"""How much device memory the next run will find free: the present holder ends or gives way before it starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.workspace import Workspace
 
 
 def device_for_a_run(workspace: Workspace) -> Device:
-    """The device, with what its present holder uses counted as free."""
+    """The device, counting what its present holder uses as free."""
     chosen, at_it = device(), holder(workspace)
     if at_it is None or at_it.pid is None:
         return chosen

@@ -1,6 +1,6 @@
-"""Who holds the device: one at a time, by a lock that a dead holder cannot keep, and a line that says who it is.
+"""Who holds the device: one process at a time, by a lock that a dead holder cannot keep, and a file that names it.
 
-The process that fills the device's memory holds the lock itself, for as long as it does so. A run needs the device for
+The process that uses the device's memory holds the lock itself, for as long as it does. A run needs the device for
 itself. Chat, arena and export need it for themselves on a GPU, whose memory is small; on a CPU they share it with a
 run. Whoever holds it while a run waits is asked to give way (`Hold.wanted`).
 """
@@ -12,7 +12,6 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from filelock import BaseFileLock
@@ -32,7 +31,7 @@ MOMENT_SECONDS = 0.3
 
 
 class DeviceHeld(RunError):
-    """Another holds the device; the sentence says who, and what to do."""
+    """Another process holds the device; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Holder:
     since: float | None = None
     run: str | None = None
 
-    def said(self) -> str:
-        """In a sentence: 'the run “Pirate”', 'the chat with “SmolLM2”'."""
+    def in_words(self) -> str:
+        """For a sentence: 'the run “Pirate”', 'the chat with “SmolLM2”'."""
         return f"{_NAMES[self.kind]} “{self.label}”" if self.kind in _NAMES else "another process"
 
 
@@ -59,11 +58,11 @@ class Hold:
 
     @property
     def alone(self) -> bool:
-        """Whether the device is held for oneself, and not shared."""
+        """Whether the device is held exclusively."""
         return self._lock is not None
 
     def wanted(self) -> str | None:
-        """Which run waits for this holder to give way, as a person reads it: '“Pirate”'. None where none does."""
+        """The run that waits for this holder to give way, such as '“Pirate”', or None."""
         return None if self._lock is None else _wanted(self.workspace)
 
     def release(self) -> None:
@@ -77,14 +76,12 @@ class Hold:
     def __enter__(self) -> Hold:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
 def hold(workspace: Workspace, kind: Kind, label: str, run: str | None = None) -> Hold:
-    """Hold the device as the one that `kind` and `label` say; `run` is the run's id where it is one.
+    """Hold the device for `kind` and `label`; `run` is the run's ID where it is one.
 
     Where it is shared, on a CPU by all but runs, this always succeeds. Raises DeviceHeld, naming who holds it.
     """
@@ -102,7 +99,7 @@ def hold(workspace: Workspace, kind: Kind, label: str, run: str | None = None) -
 
 
 def holder(workspace: Workspace) -> Holder | None:
-    """Who holds the device at this moment; None where it is free, whatever a holder that died has left behind."""
+    """Who holds the device now; None where it is free, whatever a dead holder has left behind."""
     lock = try_lock(workspace.state / "device.lock")
     if lock is not None:
         lock.release()
@@ -113,12 +110,12 @@ def holder(workspace: Workspace) -> Holder | None:
 
 
 def shares(kind: Kind) -> bool:
-    """Whether one of `kind` shares this machine's device with a run: on a CPU all but runs do."""
+    """Whether `kind` shares the device with a run: on a CPU all but runs do."""
     return kind != "run" and device().kind == "cpu"
 
 
 def ask_to_give_way(workspace: Workspace, run: Run) -> None:
-    """Tell whoever holds the device that `run` waits for it; it holds for as long as `run` stands in the queue."""
+    """Tell the holder of the device that `run` waits for it. That lasts while `run` is queued."""
     wanted = _wanted_file(workspace)
     if (read_json(wanted) or {}).get("run") != run.id:
         write_json(wanted, {"run": run.id, "time": time.time()})
@@ -134,14 +131,14 @@ def _wanted(workspace: Workspace) -> str | None:
 
 def _refusal(by: Holder) -> str:
     if by.kind == "run":
-        return f"The device is in use: {by.said()} is training. Wait until it ends, or stop it."
+        return f"The device is taken: {by.in_words()} trains on it. Wait until it has ended, or stop it."
     if by.kind in _NAMES:
-        return f"The device is in use by {by.said()}. End that first."
-    return "The device is in use by another Nibble process on this workspace. End that first."
+        return f"The device is taken: {by.in_words()} holds it. End that first."
+    return "The device is taken by another process of Nibble on this workspace. End that first."
 
 
 def _read_line(workspace: Workspace) -> Holder:
-    """What the holder has written of itself; without a name in the instant before it has."""
+    """What the holder has written about itself; without a name in the instant before."""
     values: Any = read_json(_line(workspace))
     try:
         return Holder(**values)

@@ -1,4 +1,4 @@
-"""A run's pulse: the worker says every second that it lives and what it is at, and a reader tells work from hanging.
+"""A run's heartbeat: the worker writes every second what it is doing, so that a reader can tell work from hanging.
 
 All times are of the system's monotonic clock, which every process reads alike, nobody sets, and which stands still
 while the machine sleeps. It begins anew with the machine, but so does every worker.
@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -52,7 +51,7 @@ _NOTHING_FOR = {
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What the worker said last. Spans in seconds; `usual` of each thing that has been timed.
+    """What the worker wrote last. Spans in seconds; `usual` of each thing that has been timed.
 
     `card` holds `temperature_celsius` and `power_watts`, on a GPU.
     """
@@ -77,7 +76,7 @@ class Heartbeat:
 class HeartbeatWriter:
     """The worker's end: a thread that beats into pulse.json. Before `with` it only listens.
 
-    `device` is set once it is known: then the card's temperature and power are said too.
+    `device` is set once it is known: then the card's temperature and power are written too.
     """
 
     def __init__(self, run: Run, pid: int = 0) -> None:
@@ -89,16 +88,14 @@ class HeartbeatWriter:
         self._saved: int | None = None
         self._times: dict[str, deque[float]] = {}
         self._end, self._lock, self._writing = threading.Event(), threading.Lock(), threading.Lock()
-        self._thread = threading.Thread(target=self._loop, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
 
     def __enter__(self) -> HeartbeatWriter:
         self._beat()
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(timeout=2 * BEAT_SECONDS)
 
@@ -145,10 +142,10 @@ class HeartbeatWriter:
         beside = self.run.dir / f".{FILE}"
         # A full disk, a reader on Windows: this beat is lost, and the next one may not be.
         with self._writing, contextlib.suppress(OSError):
-            beside.write_text(json.dumps(self._says()), encoding="utf-8")
+            beside.write_text(json.dumps(self._values()), encoding="utf-8")
             beside.replace(self.run.dir / FILE)
 
-    def _says(self) -> dict[str, Any]:
+    def _values(self) -> dict[str, Any]:
         card = temperature_and_power(self.device) if self.device is not None else {}
         with self._lock:
             now, steps = time.monotonic(), self._times.get("step")
@@ -169,10 +166,10 @@ class HeartbeatWriter:
 
 
 def read_heartbeat(run: Run) -> Heartbeat | None:
-    """What the worker of `run` said last; None where it has not said anything that can be read."""
-    said: Any = read_json(run.dir / FILE)
+    """What the worker of `run` wrote last; None where there is nothing that can be read."""
+    values: Any = read_json(run.dir / FILE)
     try:
-        return Heartbeat(**{name: said[name] for name in Heartbeat.__dataclass_fields__})
+        return Heartbeat(**{name: values[name] for name in Heartbeat.__dataclass_fields__})
     except (KeyError, TypeError):
         return None
 
@@ -185,31 +182,31 @@ def hanging(run: Run, now: float | None = None) -> str | None:
     status = run.status()
     if not status.active or status.pid is None:
         return None
-    pulse = read_heartbeat(run)
-    saved = _saved(pulse)
+    heartbeat = read_heartbeat(run)
+    saved = _saved(heartbeat)
     if _is_paused(status.pid, status.pid_started):
-        how = f" Continue it with: kill -CONT {status.pid}. Or end it now{saved}."
-        return f"The worker was paused from outside and does nothing until it is continued.{how}"
-    if pulse is None or pulse.pid != status.pid:  # it has only been started
+        how = f" Let it go on with: kill -CONT {status.pid}. Or end it now{saved}."
+        return f"The worker has been paused from outside: nothing happens until it is told to go on.{how}"
+    if heartbeat is None or heartbeat.pid != status.pid:  # it has only been started
         return None
     moment = time.monotonic() if now is None else now
-    silent = pulse.silent(moment)
+    silent = heartbeat.silent(moment)
     if silent > SILENT_SECONDS:
-        return f"The worker has not responded for {_brief(silent)}. It may be stuck; you can end it now{saved}."
-    return _too_long(pulse, silent, saved)
+        return f"No sign of life from the worker for {_brief(silent)}. It may hang: you can end it now{saved}."
+    return _too_long(heartbeat, silent, saved)
 
 
-def _too_long(pulse: Heartbeat, silent: float, saved: str) -> str | None:
-    unknown, least = LIMITS.get(pulse.doing, (None, 0.0))
-    usual = pulse.usual.get(pulse.doing)
+def _too_long(heartbeat: Heartbeat, silent: float, saved: str) -> str | None:
+    unknown, least = LIMITS.get(heartbeat.doing, (None, 0.0))
+    usual = heartbeat.usual.get(heartbeat.doing)
     limit = unknown if usual is None else max(least, TIMES_THE_USUAL * usual)
-    spent = pulse.since + silent
+    spent = heartbeat.since + silent
     if unknown is None or limit is None or spent <= limit:
         return None
-    last = pulse.last_step_seconds if pulse.doing == "step" else usual
+    last = heartbeat.last_step_seconds if heartbeat.doing == "step" else usual
     before = "" if last is None else f"; the last one took {_brief(last)}"
-    nothing = _NOTHING_FOR[pulse.doing].format(time=_brief(spent))
-    return f"{nothing}{before}. It may be stuck; you can end it now{saved}."
+    nothing = _NOTHING_FOR[heartbeat.doing].format(time=_brief(spent))
+    return f"{nothing}{before}. It may hang: you can end it now{saved}."
 
 
 @dataclass(frozen=True)
@@ -231,18 +228,18 @@ def stopping(run: Run, now: float | None = None) -> Stopping | None:
     return Stopping(request.time, limit, limit - (moment - request.at))
 
 
-def _stop_limit(pulse: Heartbeat | None) -> float:
+def _stop_limit(heartbeat: Heartbeat | None) -> float:
     """How long a stop may take, in seconds, before the run is ended: a minute more than what there is yet to do."""
-    if pulse is None or pulse.doing not in TIMED:
+    if heartbeat is None or heartbeat.doing not in TIMED:
         return STOP_SECONDS
-    first = 0.0 if pulse.doing in pulse.usual else LIMITS[pulse.doing][1]
-    return STOP_SECONDS + first + 2 * sum(pulse.usual.values())
+    first = 0.0 if heartbeat.doing in heartbeat.usual else LIMITS[heartbeat.doing][1]
+    return STOP_SECONDS + first + 2 * sum(heartbeat.usual.values())
 
 
-def _saved(pulse: Heartbeat | None) -> str:
-    if pulse is None or pulse.saved_step is None:
-        return "; nothing has been saved yet"
-    return f"; it can resume from its last checkpoint (step {pulse.saved_step:,})"
+def _saved(heartbeat: Heartbeat | None) -> str:
+    if heartbeat is None or heartbeat.saved_step is None:
+        return "; nothing of it has been saved yet"
+    return f"; resumed, it goes on from its last checkpoint (step {heartbeat.saved_step:,})"
 
 
 def _brief(seconds: float) -> str:

@@ -1,9 +1,9 @@
-"""What a list of runs says of each one, read again only where a folder's files changed: ten thousand runs in a blink.
+"""What lists show of each run, read again only where a folder has changed: fast for ten thousand runs.
 
-A run's files are replaced, not written over, so the folder's own time tells of every change but that of a file that
-is appended to. Runs that have not ended are read each time. What was read is kept in `state/runs.json` too, once
-there is enough of it: from there ten thousand take a quarter of a second, from their folders six times as long.
-Not seen until the run is opened: a file of an ended run that somebody edited in place.
+A run's files are replaced, not written over, so the folder's modification time shows every change except appending to
+a file. Runs that have not ended are always read. Once there are many rows they are also kept in `state/runs.json`: from
+there ten thousand take a quarter of a second, from their folders six times as long. A file of an ended run that is
+edited in place is not noticed until the run is opened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TAIL_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one run without opening it. Losses in nats a token; None for what there is not.
+    """One run in a list. Losses in nats per token; None for what is missing.
 
     `measured_on` is equal for runs whose evaluations can be compared: the same base on the same held-out rows.
     `stamp` and `settled` are the index's own: the folder's time when it was read, and whether that can be trusted.
@@ -72,7 +72,7 @@ class Row:
 
 
 class Index:
-    """The rows of one workspace's runs. Safe to ask from several threads."""
+    """The rows of one workspace's runs. Thread-safe."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -83,7 +83,7 @@ class Index:
         self._lock = threading.Lock()
 
     def rows(self, within_seconds: float = 0.0) -> list[Row]:
-        """All runs, newest first. What was looked up at most `within_seconds` ago will do."""
+        """All runs, newest first, as they were at most `within_seconds` ago."""
         with self._lock:
             if time.monotonic() - self._looked >= within_seconds:
                 self._refresh()
@@ -107,7 +107,7 @@ class Index:
             self._keep()
 
     def look_again(self, run_id: str) -> None:
-        """Read this run's row anew at the next call, whatever its folder's time says."""
+        """Read this run again at the next call, whatever its folder's time says."""
         with self._lock:
             if self._rows is not None:
                 self._rows.pop(run_id, None)
@@ -118,7 +118,7 @@ class Index:
         return self.workspace.state / "runs.json"
 
     def _keep(self) -> None:
-        """Leave the rows for the next start. It can be read anew, so it need not be flushed."""
+        """Keep the rows for the next start. They can be read again, so nothing is flushed."""
         self._unkept = 0
         beside = self._file.with_name(f".runs.{os.getpid()}.partial")
         text = json.dumps({"columns": _COLUMNS, "rows": [list(vars(row).values()) for row in self._sorted]})
@@ -136,7 +136,7 @@ def index_of(workspace: Workspace) -> Index:
 
 
 def best_of(rows: list[Row]) -> set[str]:
-    """The ids of the runs with the lowest evaluation loss, among several that were measured on the same."""
+    """The IDs of the runs with the lowest evaluation loss among those measured on the same rows."""
     lowest: dict[str, tuple[float, str]] = {}
     counts: dict[str, int] = {}
     for row in rows:
@@ -160,7 +160,7 @@ def _folders(runs: Path) -> Iterator[tuple[str, int]]:
 
 
 def _read(run: Run, stamp: int) -> Row | None:
-    """The row of `run`; None for a folder that is no run, or has gone."""
+    """The row of `run`; None for a folder that is no run, or is gone."""
     settings = _settings(run)
     if settings is None:
         return None
@@ -192,7 +192,7 @@ def _read(run: Run, stamp: int) -> Row | None:
 
 
 def _settings(run: Run) -> dict[str, str] | None:
-    """What the list says of a recipe: None where there is no such file, question marks where it is damaged."""
+    """What the list shows of the recipe: None where there is no file, question marks where it is damaged."""
     try:
         sections = dict(_SECTION.findall((run.dir / "recipe.yaml").read_text(encoding="utf-8")))
         model, data = _value(sections["model"]), _PATH.search(sections["data"])
@@ -262,7 +262,7 @@ _COLUMNS = [field.name for field in fields(Row)]
 
 
 def _kept(file: Path) -> dict[str, Row]:
-    """What an earlier process left; nothing where that is gone, damaged, or of another version."""
+    """The rows that an earlier process kept; none where they are missing, damaged, or of another version."""
     found = _object(read_json(file))
     if found.get("columns") != _COLUMNS:
         return {}

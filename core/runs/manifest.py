@@ -58,7 +58,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def put_in_place(fresh: Path, final: Path) -> None:
-    """Rename the folder `fresh` to `final`. One that is there steps aside first: there is never half of either."""
+    """Rename the folder `fresh` to `final`. An existing one is moved aside first: there is never half of either."""
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
@@ -74,7 +74,7 @@ def put_in_place(fresh: Path, final: Path) -> None:
 
 
 def why_invalid(folder: Path) -> str | None:
-    """What is wrong with `folder`, as the end of a sentence; None where each file of its manifest is as it was."""
+    """What is wrong with `folder`, as the end of a sentence; None where every file matches its manifest."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         listed = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
@@ -100,12 +100,12 @@ def why_invalid(folder: Path) -> str | None:
 
 
 def is_valid(folder: Path) -> bool:
-    """Whether every file that the manifest of `folder` lists is there, whole, and unchanged."""
+    """Whether every file in the manifest of `folder` is present and unchanged."""
     return why_invalid(folder) is None
 
 
 def named_checkpoints(folder: Path) -> list[Path]:
-    """All that goes by a step's number in `folder`, whole or not, the newest first."""
+    """All checkpoints in `folder`, whole or not, the newest first."""
     named = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     return sorted(named, key=lambda path: -int(path.name))
 

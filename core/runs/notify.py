@@ -1,10 +1,10 @@
-"""Tells a person who is away that a run has ended: a webhook or a command of their own, set up in the workspace.
+"""Notifies the user that a run has ended, by a webhook or a command that is set up in the workspace.
 
 `state/notify.json` holds `webhook`, an address that JSON is posted to, and `command`, a list of words that is run
-without a shell, with the same values in its environment (NIBBLE_RUN, NIBBLE_STATE, ...). The command is only taken
-from that file: whoever can open the app's page must not be able to have any program run on this machine.
+without a shell, with the same values in its environment (NIBBLE_RUN, NIBBLE_STATE, ...). The command can only be set in
+that file: opening the app's page must not be enough to run a program on this machine.
 
-python -m core.runs.notify RUN_FOLDER      (started by `tell_end`: whoever is told takes nobody's time or memory)
+python -m core.runs.notify RUN_FOLDER      (started by `tell_end`, so that nobody waits for it)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 from core.errors import NibbleError
 from core.runs.store import ENDED, Run
-from core.system.process import apart, child_environment, end_tree, process_started
-from core.workspace import ROOT, Workspace, read_json, write_json
+from core.system.process import apart, as_process, end_tree, process_started
+from core.workspace import Workspace, read_json, write_json
 
 LIMIT_SECONDS = 10.0
 MARK = "told"
@@ -33,7 +33,7 @@ MARK = "told"
 
 @dataclass(frozen=True)
 class Wishes:
-    """How the person wants to be told; empty where not."""
+    """How the user wants to be notified; empty where not."""
 
     webhook: str = ""
     command: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def wishes(workspace: Workspace) -> Wishes:
 
 
 def checked_address(webhook: str) -> str:
-    """`webhook` as it can be used; '' is none. Raises NibbleError, which does not repeat it: it may hold a secret."""
+    """`webhook` as a usable address; '' is none. The NibbleError does not repeat it: it may hold a secret."""
     address = webhook.strip()
     try:
         parts = urlsplit(address)
@@ -66,7 +66,7 @@ def checked_address(webhook: str) -> str:
 
 
 def set_webhook(workspace: Workspace, webhook: str) -> None:
-    """Keep the address to post to; '' for none. It may hold a secret: only the owner may read the file."""
+    """Save the address to post to, '' for none. It may hold a secret: only the owner may read the file."""
     address = checked_address(webhook)
     kept: Any = read_json(file_of(workspace))
     if not address and not file_of(workspace).exists():
@@ -76,34 +76,32 @@ def set_webhook(workspace: Workspace, webhook: str) -> None:
 
 
 def file_of(workspace: Workspace) -> Path:
-    """Where the wishes are kept."""
+    """Where this is saved."""
     return workspace.state / "notify.json"
 
 
 def tell_end(run: Run) -> None:
-    """Have the person told how `run` ended, once, by a process of its own; returns at once, and never fails."""
+    """Notify the user how `run` ended, once, in a process of its own. Returns at once, and never fails."""
     is_wanted = file_of(Workspace(run.workspace)).exists() and not (run.dir / MARK).exists()
     if not is_wanted or run.status().state not in ENDED:
         return
     with contextlib.suppress(OSError):
         subprocess.Popen(
-            [sys.executable, "-m", "core.runs.notify", str(run.dir)],
+            **as_process("core.runs.notify", str(run.dir)),
+            **apart(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=child_environment(),
-            **apart(),
         )
 
 
 def forget(run: Run) -> None:
-    """`run` goes on: its next end is to be told too."""
+    """`run` is resumed: its next end is notified too."""
     (run.dir / MARK).unlink(missing_ok=True)
 
 
 def main(folder: str) -> int:
-    """Tell of the run in `folder`, unless another process has. What goes wrong is an event of the run, and no more."""
+    """Notify about the run in `folder`, unless another process has. Errors become events of the run."""
     run = Run(Path(folder))
     try:
         (run.dir / MARK).open("x").close()
@@ -121,7 +119,7 @@ def main(folder: str) -> int:
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """What is told of `run`; `eval_loss` in nats a token, None where nothing was measured."""
+    """The notification about `run`; `eval_loss` in nats per token, None where nothing was measured."""
     status, result = run.status(), run.result()
     return {
         "run": run.id,
@@ -134,18 +132,18 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def tell(wanted: Wishes, said: dict[str, Any]) -> list[str]:
-    """Post and run what is `wanted`. Returns what went wrong, as sentences without a secret in them."""
+def tell(wanted: Wishes, event: dict[str, Any]) -> list[str]:
+    """Post to the webhook and run the command. Returns the errors, as sentences without secrets."""
     troubles = []
     if wanted.webhook:
-        troubles.append(_post(wanted.webhook, said))
+        troubles.append(_post(wanted.webhook, event))
     if wanted.command:
-        troubles.append(_run(wanted.command, said))
+        troubles.append(_run(wanted.command, event))
     return [trouble for trouble in troubles if trouble]
 
 
-def _post(webhook: str, said: dict[str, Any]) -> str:
-    body = json.dumps(said, ensure_ascii=False).encode()
+def _post(webhook: str, event: dict[str, Any]) -> str:
+    body = json.dumps(event, ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "Nibble"}
     try:
         request = urllib.request.Request(webhook, body, headers, method="POST")
@@ -159,8 +157,8 @@ def _post(webhook: str, said: dict[str, Any]) -> str:
         return f"The webhook could not be reached ({type(getattr(error, 'reason', error)).__name__})."
 
 
-def _run(command: tuple[str, ...], said: dict[str, Any]) -> str:
-    given = {f"NIBBLE_{key.upper()}": "" if value is None else str(value) for key, value in said.items()}
+def _run(command: tuple[str, ...], event: dict[str, Any]) -> str:
+    given = {f"NIBBLE_{key.upper()}": "" if value is None else str(value) for key, value in event.items()}
     try:
         child = subprocess.Popen(
             command,

@@ -1,7 +1,7 @@
-"""Which runs are open: the one at work, and those that wait, in the order in which they will start.
+"""Which runs are open: the active one, and the queued ones in the order in which they will start.
 
-Whoever joins goes to the end. Only what a person has moved is written down, in `state/queue.json`: the ids in the
-order that was wanted. Runs that have left the queue since, or are gone altogether, are passed over.
+New runs go to the end. Only an order that the user has changed is saved, as IDs in `state/queue.json`; IDs that are no
+longer queued are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Mark = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a run's status.json said when it was last read, and what the file was marked by."""
+    """The state in a run's status.json when it was last read, and the file's mark then."""
 
     mark: Mark
     state: str
@@ -30,7 +30,7 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Look:
-    """The folders of the runs that had not ended, and the newest run's name, when the times were these."""
+    """The folders of the runs that had not ended, and the newest run, when the folders' times were `times`."""
 
     times: tuple[int, int]
     not_ended: list[str]
@@ -44,7 +44,7 @@ SETTLED_NANOSECONDS = 1_000_000_000
 
 
 def order(workspace: Workspace) -> list[Run]:
-    """The runs that wait, the one that starts next first."""
+    """The queued runs, the next one first."""
     waiting = {run.id: run for run in _in_state(workspace, {"queued"})}
     wanted = [run_id for run_id in _written(workspace) if run_id in waiting]
     joined = sorted((run_id for run_id in waiting if run_id not in wanted), key=lambda each: _joined(waiting[each]))
@@ -52,14 +52,14 @@ def order(workspace: Workspace) -> list[Run]:
 
 
 def at_work(workspace: Workspace) -> Run | None:
-    """The run that a worker is at now, whoever started it."""
+    """The active run, whoever started it."""
     return next((run for run in _in_state(workspace, ACTIVE) if run.status().active), None)
 
 
 def move(workspace: Workspace, run_id: str, places: int) -> None:
-    """Move a run that waits so many `places` back in the queue, or forward where it is below zero, as far as it goes.
+    """Move a queued run `places` back in the queue, or forward where that is negative, as far as possible.
 
-    Raises RunError where the run does not wait (any more).
+    Raises RunError where the run is not queued.
     """
     with file_lock(workspace.state / "start.lock"):
         ids = [run.id for run in order(workspace)]
@@ -71,14 +71,14 @@ def move(workspace: Workspace, run_id: str, places: int) -> None:
 
 
 def leave(workspace: Workspace, run: Run) -> None:
-    """`run` no longer waits: should it come back, it goes to the end. To be called with the start lock held."""
+    """`run` leaves the queue; if queued again, it goes to the end. Call it with the start lock held."""
     written = _written(workspace)
     if run.id in written:
         write_json(_file(workspace), [run_id for run_id in written if run_id != run.id])
 
 
 def newest(workspace: Workspace) -> Run | None:
-    """The run that was made last, whatever has become of it."""
+    """The run that was made last, in any state."""
     name = _look(workspace).newest
     return None if name is None else Run(workspace.runs / name)
 
@@ -90,7 +90,7 @@ def _in_state(workspace: Workspace, states: set[str] | frozenset[str]) -> list[R
 
 
 def _look(workspace: Workspace) -> _Look:
-    """Which runs have not ended: looked up anew where a run was made, deleted, queued or started since."""
+    """Which runs have not ended; looked up again after a run was made, deleted, queued or started."""
     folder, now = str(workspace.runs), time.time_ns()
     times = (os.stat(folder).st_mtime_ns, _changed(workspace.state / OPENED))  # noqa: PTH116 (each second)
     last = _looks.get(folder)
@@ -113,7 +113,7 @@ def _changed(file: Path) -> int:
 
 
 def _state(folder: str) -> str:
-    """What status.json in `folder` says; '' where there is none that can be read."""
+    """The state in `folder`'s status.json; '' where it cannot be read."""
     try:
         found = os.stat(f"{folder}/status.json")  # noqa: PTH116 (ten thousand of them)
     except OSError:
@@ -127,7 +127,7 @@ def _state(folder: str) -> str:
 
 
 def _joined(run: Run) -> tuple[int, str]:
-    """When `run` joined the queue: nothing writes its status while it waits."""
+    """When `run` was queued: nothing writes its status meanwhile."""
     try:
         return (run.dir / "status.json").stat().st_mtime_ns, run.id
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Puts a run that has ended back into the queue, to go on from its last checkpoint; or says why it cannot. No torch."""
+"""Queues a run that has ended again, to go on from its last checkpoint, or says why it cannot. No torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAY_CHANGE = (
 
 
 def resume(run: Run, supervisor: Supervisor, overrides: list[str] | None = None) -> Run:
-    """Queue `run` to go on from its newest whole checkpoint; it starts at once if the device is free.
+    """Queue `run` to continue from its newest whole checkpoint; it starts at once if the device is free.
 
     `overrides` are `key=value`, of MAY_CHANGE only. Raises RunError or RecipeError; then nothing has been changed.
     """
@@ -61,7 +61,7 @@ def _queue(run: Run, overrides: list[str] | None) -> None:
 
 
 def changes(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, by their dotted keys: what they were, and what they are."""
+    """The settings that differ, by dotted key: old and new value."""
     old, new = _flat(before.model_dump()), _flat(after.model_dump())
     return {key: (old[key], new[key]) for key in old if old[key] != new[key]}
 
@@ -94,7 +94,7 @@ def _refuse_epochs_without_effect(run: Run) -> None:
 
 
 def _refuse_nothing_to_do(run: Run, asked: Recipe, step: int, total: int, before: Recipe) -> None:
-    """Fewer steps than are done, or a run that is finished and asked for no more."""
+    """Raise RunError where all steps are done already."""
     epochs, had = asked.train.epochs or 1, before.train.epochs or 1
     steps = asked.train.max_steps or (total if before.train.max_steps else round(total * epochs / had))
     longer = "Set more: --set train.epochs=N or --set train.max_steps=N."
@@ -119,7 +119,7 @@ def _refuse_other_data(run: Run) -> None:
 
 
 def _refuse_other_base(run: Run, recipe: Recipe) -> None:
-    """At once what can be told at once; its worker compares the contents of large files that were touched."""
+    """Raise RunError where the base has clearly changed; the worker compares the contents of large files."""
     pinned = read_pin(run.dir / FILE)
     if pinned is None:
         return
@@ -129,4 +129,4 @@ def _refuse_other_base(run: Run, recipe: Recipe) -> None:
         raise RunError(f"The base model of run {run.id} is not where it was. {error}") from None
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
-        raise RunError(change.said(f"run {run.id}, {found.label},"))
+        raise RunError(change.sentence(f"run {run.id}, {found.label},"))

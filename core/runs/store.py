@@ -1,7 +1,7 @@
-"""A run is a folder of plain files: what they say, and what its worker and its person write into them.
+"""A run is a folder of plain files: reads what they say, and writes what the worker and the user put there.
 
-States: queued, preparing, training, then finished, stopped, failed; `interrupted` is never written: whoever
-reads derives it from a worker that is gone without a last word. Nothing here changes a run that is at work.
+States: queued, preparing, training, then finished, stopped, failed; `interrupted` is never written: readers
+derive it from a worker that is gone without a final status. Nothing here changes an active run.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Status:
 
     @property
     def active(self) -> bool:
-        """Whether a worker is at it now."""
+        """Whether a worker is running."""
         return self.state in ACTIVE
 
 
 def _is_sound(values: dict[str, Any]) -> bool:
-    """Whether this is what a status.json says, as far as one can tell."""
+    """Whether these can be the values of a status.json."""
     numbers = (values.get(key) for key in Status.__dataclass_fields__ if key not in ("state", "message"))
     state, counts = values.get("state"), (values.get("step", 0), values.get("total", 0))
     return (
@@ -80,7 +80,7 @@ def _write_over(file: Path, values: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """Something that was asked of the worker: `stop` or `save`; its time tells it from the one before.
+    """A request to the worker: `stop` or `save`; its time distinguishes it from the previous one.
 
     `at` is the same moment on the system's monotonic clock, which nobody sets.
     """
@@ -92,7 +92,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its folder, and what the files in it say."""
+    """One run: its folder and its files."""
 
     dir: Path
     # What this process has last said of the run: enough to say it again where status.json has been damaged.
@@ -106,16 +106,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What the person calls it."""
+        """The user's name for it."""
         return str(self.labels().get("name") or self.id)
 
     def labels(self) -> dict[str, Any]:
-        """What the person wrote on it (`labels.json`): `name`, `note`, `tags`; empty where that is gone or damaged."""
+        """The user's `name`, `note` and `tags` (`labels.json`); empty where that is missing or damaged."""
         labels = read_json(self.dir / "labels.json")
         return labels if isinstance(labels, dict) else {}
 
     def write_labels(self, name: str, note: str, tags: list[str]) -> None:
-        """Replace what the person wrote on it, in one step. An empty `name` means the run's id."""
+        """Replace the user's labels atomically. An empty `name` means the run's ID."""
         write_json(self.dir / "labels.json", {"name": name, "note": note, "tags": tags})
 
     @property
@@ -125,12 +125,12 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """Where the result is, once there is one."""
+        """Where the trained adapter is, once there is one."""
         return self.dir / "adapter"
 
     @property
     def start(self) -> Path:
-        """Where the adapter is that the run began with, of one that trains it further."""
+        """Where the adapter is that the run began with, if it continues one."""
         return self.dir / "start"
 
     @property
@@ -149,7 +149,7 @@ class Run:
         return made.replace(tzinfo=UTC).timestamp()
 
     def recipe(self) -> Recipe:
-        """The exact settings. Raises RunError where the file is gone or damaged."""
+        """The settings. Raises RunError where the file is missing or damaged."""
         values = self._recipe_file()
         values.pop("dataset", None)
         return recipe_of_run(values)
@@ -166,12 +166,12 @@ class Run:
         return values
 
     def _read(self, file: str) -> dict[str, Any]:
-        """A JSON file of the run; empty where there is none, or it is damaged."""
+        """A JSON file of the run; empty where it is missing or damaged."""
         values = read_json(self.dir / file)
         return values if isinstance(values, dict) else {}
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Replace the settings of `recipe.yaml` in one step; the dataset stays."""
+        """Replace the settings in `recipe.yaml` atomically; the dataset stays."""
         beside = self.dir / ".recipe.yaml.partial"
         beside.write_text(recipe_text(recipe, self.dataset()), encoding="utf-8")
         patiently(lambda: beside.replace(self.dir / "recipe.yaml"))
@@ -195,7 +195,7 @@ class Run:
         return file
 
     def status(self) -> Status:
-        """The present state, `interrupted` where the worker is gone without a last word."""
+        """The current state, `interrupted` where the worker is gone without a final status."""
         values = self._read("status.json")
         if not _is_sound(values):
             return Status("interrupted", message="status.json is missing or damaged.")
@@ -207,10 +207,10 @@ class Run:
         return status
 
     def write_status(self, **changes: Any) -> None:
-        """Replace `status.json`, keeping what is not in `changes`. The supervisor's and the worker's alone.
+        """Replace `status.json`, keeping what is not in `changes`. For the supervisor and the worker only.
 
-        What cannot be written on Windows, for somebody looks at the file, comes with the next; a state is tried longer
-        instead, but for the first, which the worker says too.
+        What cannot be written on Windows, while another process reads the file, comes with the next call; a change
+        of state is retried for longer instead, except the first, which the worker writes too.
         """
         file = self.dir / "status.json"
 
@@ -234,7 +234,7 @@ class Run:
                 (self.workspace / "state" / OPENED).touch()
 
     def result(self) -> dict[str, Any]:
-        """What the worker said at its end (`result.json`); empty before."""
+        """What the worker wrote at its end (`result.json`); empty before."""
         return self._read("result.json")
 
     def plan(self) -> dict[str, Any]:
@@ -252,7 +252,7 @@ class Run:
         return "\n".join(text.replace("\r", "\n").splitlines()[-lines:])
 
     def request(self, action: str) -> None:
-        """Ask the worker for `stop` or `save`; it looks after every step."""
+        """Ask the worker to `stop` or `save`; it checks after every step."""
         file, asked = self.dir / "control.json", {"action": action, "time": time.time(), "at": time.monotonic()}
         try:
             write_json(file, asked)
@@ -262,9 +262,9 @@ class Run:
             _write_over(file, asked)
 
     def asked(self) -> Request | None:
-        """The newest request to the worker, obeyed or not; None where there is none, or it is damaged.
+        """The newest request to the worker, obeyed or not; None where it is missing or damaged.
 
-        One that was there before the run was started, or put back into the queue, has been taken away by then.
+        Requests are removed when the run is started, or queued again.
         """
         request = self._read("control.json")
         times = [request.get(key) for key in ("time", "at")]
@@ -282,7 +282,7 @@ class Run:
         _LINES.append(self.dir / file, (json.dumps(row, ensure_ascii=False) + "\n").encode())
 
     def flush(self) -> None:
-        """See to it that every line is on the disk itself. Raises OSError where there is no room for one."""
+        """Flush every line to the disk. Raises OSError where there is no room for one."""
         _LINES.flush(sorted(self.dir.glob("*.jsonl")))
 
     @staticmethod
@@ -291,7 +291,7 @@ class Run:
         return _LINES.waiting
 
     def event(self, kind: str, message: str) -> None:
-        """Tell the person what happened."""
+        """Add an event for the user."""
         self.append("events.jsonl", {"time": time.time(), "kind": kind, "message": message})
 
 

@@ -1,7 +1,7 @@
-"""Starts workers, one a device at a time, queues the rest, adopts what already runs, stops and ends.
+"""Starts workers, one at a time, queues the rest, adopts running ones, stops and kills them.
 
-A worker is a process session of its own: it outlives the server that started it. Server and command line may
-both start runs, so every decision is taken under one lock file.
+A worker has its own process session and outlives the server that started it. The server and the command line may both
+start runs, so every decision is made under one file lock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORKER = (sys.executable, "-m", "core.train.worker")
 
 
 class Supervisor:
-    """The one who starts and stops runs of a workspace. Keeps no state of its own but its children's handles."""
+    """Starts and stops the runs of a workspace. Its only state is the handles of its children."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -39,21 +39,21 @@ class Supervisor:
         self._ended: Run | None = None
 
     def current(self) -> Run | None:
-        """The run that a worker is at now, whoever started it."""
+        """The active run, whoever started it."""
         return at_work(self.workspace)
 
     def queued(self) -> list[Run]:
-        """Runs that wait, the one that starts next first."""
+        """The queued runs, the next one first."""
         return order(self.workspace)
 
     def ended_last(self) -> Run | None:
-        """The run that ended last while this one watched; before any has, the newest, whatever has become of it."""
+        """The run that ended last since this supervisor started; before that, the newest, in any state."""
         return self._ended if self._ended is not None and self._ended.dir.exists() else newest(self.workspace)
 
     def advance(self) -> Run | None:
-        """Start the next queued run if the device is free, and end one whose stop takes too long. To be called often.
+        """Start the next queued run if the device is free, and kill one whose stop takes too long. Call it often.
 
-        Returns the run that was started. Raises OSError where none could be, for want of memory or of disk.
+        Returns the started run. Raises OSError where memory or disk is too full to start one.
         """
         self._children = [child for child in self._children if child.poll() is None]
         self.watch()
@@ -66,18 +66,18 @@ class Supervisor:
             return self._start_first(waiting)
 
     def _has_device(self, run: Run) -> bool:
-        """Whether the device is free for `run`; whoever may give way for it is asked to."""
+        """Whether the device is free for `run`; a holder that can give way is asked to."""
         by = holder(self.workspace)
         if by is not None and by.kind != "run":
             ask_to_give_way(self.workspace, run)
         return by is None
 
     def _start_first(self, waiting: list[Run]) -> Run:
-        """Start the first of those that can be started: one that cannot be must not hold up the others."""
+        """Start the first run that can be started: one that cannot must not hold up the others."""
         failed: OSError | None = None
         for run in waiting:
             try:
-                self._start(run)
+                self.start_worker(run)
             except OSError as error:
                 failed = error
                 continue
@@ -86,10 +86,10 @@ class Supervisor:
         assert failed is not None
         raise failed
 
-    def _start(self, run: Run) -> None:
+    def start_worker(self, run: Run) -> None:
         """Start the worker of `run` in a process session of its own, its output in worker.log.
 
-        The worker waits until it finds itself in status.json, and from then on it alone writes that file.
+        The worker waits until its PID is in status.json, and from then on it alone writes that file.
         """
         write_json(run.dir / "control.json", {})  # there is room for a request then, however full the disk becomes
         forget(run)
@@ -108,7 +108,7 @@ class Supervisor:
             self._hand_over(run, child.pid)
 
     def _hand_over(self, run: Run, pid: int) -> None:
-        """Say in status.json whose the run is from now on."""
+        """Write the worker's PID to status.json."""
         now = time.time()
         try:
             started = process_started(pid)
@@ -124,15 +124,15 @@ class Supervisor:
         if run is not None:
             return f"It starts when “{run.name}” has ended."
         if by is not None and by.kind == "export":
-            return f"It starts when {by.said()} releases the device."
+            return f"It starts when {by.in_words()} is done with the device."
         if by is not None and by.kind != "run":
-            return f"It starts when {by.said()} releases the device, which has been requested."
+            return f"It starts when {by.in_words()} has given up the device. That has been asked for."
         return "It starts in a moment."
 
     def stop(self, run: Run) -> str:
-        """Ask `run` to stop after its present step, saving what it has. Returns what will happen, for a person.
+        """Ask `run` to stop and save after the current step. Returns what will happen, for the user.
 
-        It is ended where that takes too long (`advance`). Raises RunError where there is nothing to stop.
+        It is killed where that takes too long (`advance`). Raises RunError where there is nothing to stop.
         """
         with file_lock(self._deciding):
             status = run.status()
@@ -149,10 +149,10 @@ class Supervisor:
         return "Stopping after this step; the checkpoint and the adapter are saved."
 
     def kill(self, run: Run, why: str = "Ended at once") -> str:
-        """End the worker of `run` and all that it has started, without waiting for anything.
+        """Kill the worker of `run` and all its descendants at once.
 
-        Nothing is lost but what came after the last checkpoint. `why` begins the run's last word, which is returned.
-        Raises RunError where there is nothing to end, or the system does not let go of it.
+        Only what came after the last checkpoint is lost. `why` begins the run's final message, which is returned.
+        Raises RunError where there is nothing to kill, or killing it fails.
         """
         with file_lock(self._deciding):
             status = run.status()
@@ -169,9 +169,9 @@ class Supervisor:
             return self._write_last_word(run, why)
 
     def _write_last_word(self, run: Run, why: str) -> str:
-        """What the worker of `run`, which is no more, could not write."""
-        pulse, status = read_heartbeat(run), run.status()
-        step = max(status.step, pulse.step if pulse is not None and pulse.pid == status.pid else 0)
+        """Write the final status that the dead worker of `run` could not write."""
+        heartbeat, status = read_heartbeat(run), run.status()
+        step = max(status.step, heartbeat.step if heartbeat is not None and heartbeat.pid == status.pid else 0)
         saved, _ = newest_valid(run.dir / "checkpoints")
         kept = "Nothing had been saved yet."
         if saved is not None:
@@ -182,9 +182,9 @@ class Supervisor:
         return message
 
     def watch(self) -> None:
-        """End the run that does not stop in the time that this usually takes; have the person told of one that ended.
+        """Kill the run whose stop takes too long; notify the user of one that ended.
 
-        A worker that comes to its end by itself has that told itself; one that was killed cannot.
+        A worker that ends by itself sends the notification itself; one that was killed cannot.
         """
         run = self.current()
         asked = stopping(run) if run is not None else None

@@ -1,8 +1,8 @@
-"""The endpoint: who may ask, what is answered where, and a reply that ends when its client has gone.
+"""The endpoint's ASGI app: authorisation, routes, and replies that end when their client has gone.
 
-Every request needs the key, compared in constant time, and has to come under this machine's own name and port, or one
-by which containers know it, so that no web page reaches it by a name server of its own making. It listens on the
-loopback address only, unless the person names another.
+Every request needs the key, compared in constant time, and has to name this machine and port in its Host header, or a
+name by which containers know it, so that no web page reaches it by DNS rebinding. It listens on the loopback address
+only, unless the user gives another.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GONE = "The client has gone."
 
 
 class Endpoint:
-    """The ASGI app over one chat process, reached under `names`. Replies are made one by one; `most` may wait."""
+    """The ASGI app over one chat process, served under `names`. One reply at a time; `most` may wait."""
 
     def __init__(self, client: ChatClient, served: Served, key: str, names: Names, most: int = MOST_WAITING) -> None:
         self._client, self._served, self._key, self._names = client, served, key, names
@@ -60,7 +60,7 @@ class Endpoint:
         return guarded
 
     def _let_in(self, request: Request) -> None:
-        """Raise RequestError for whoever has not got the key, or comes under a foreign name."""
+        """Raise RequestError where the key is wrong, or the Host or Origin is not this machine's."""
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not self._names.served(hosts[0]):
             raise RequestError(
@@ -83,22 +83,22 @@ class Endpoint:
         name = request.path_params["name"]
         if not name:
             return await self._models(request)
-        await self._voice(name)
+        await self._find(name)
         return JSONResponse(model_card(name))
 
-    async def _voice(self, name: str) -> ChatModel:
-        voice = await asyncio.to_thread(self._served.find, name)
-        if voice is None:
+    async def _find(self, name: str) -> ChatModel:
+        chat_model = await asyncio.to_thread(self._served.find, name)
+        if chat_model is None:
             known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
-            raise RequestError(404, f"There is no model {name!r} here. Available: {known}.", "model", "model_not_found")
-        return voice
+            raise RequestError(404, f"There is no model {name!r} here. There are: {known}.", "model", "model_not_found")
+        return chat_model
 
     async def _complete(self, request: Request) -> Response:
         wanted = read_request(await _body(request))
-        voice = await self._voice(wanted.model)
+        chat_model = await self._find(wanted.model)
         if self._waiting >= self._most:
-            raise RequestError(429, "Too many requests are waiting. Try again.", code="rate_limit_exceeded")
-        reply = _Reply(self._client, voice, wanted)
+            raise RequestError(429, "Too many requests wait here already. Try again.", code="rate_limit_exceeded")
+        reply = _Reply(self._client, chat_model, wanted)
         self._waiting += 1
         try:
             first = await reply.first(request)
@@ -140,16 +140,16 @@ class Endpoint:
 
 
 class _Reply:
-    """A reply that is made in a thread and heard in the server's loop."""
+    """A reply that is generated in a thread and read in the server's event loop."""
 
-    def __init__(self, client: ChatClient, voice: ChatModel, wanted: Wanted) -> None:
+    def __init__(self, client: ChatClient, chat_model: ChatModel, wanted: Wanted) -> None:
         self._pieces: asyncio.Queue[PartialReply | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._left = threading.Event()
-        threading.Thread(target=self._make, args=(client, voice, wanted), daemon=True).start()
+        threading.Thread(target=self._make, args=(client, chat_model, wanted), daemon=True).start()
 
-    def _make(self, client: ChatClient, voice: ChatModel, wanted: Wanted) -> None:
-        reply = client.stream(voice, wanted.messages, wanted.sampling, owner="endpoint", asked=wanted.asked)
+    def _make(self, client: ChatClient, chat_model: ChatModel, wanted: Wanted) -> None:
+        reply = client.stream(chat_model, wanted.messages, wanted.sampling, owner="endpoint", asked=wanted.asked)
         try:
             for piece in reply:
                 if self._left.is_set():
@@ -165,11 +165,11 @@ class _Reply:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, what)
 
     def leave(self) -> None:
-        """Nobody listens any more: the reply ends within a token or two."""
+        """The client has gone: stop generating within a token or two."""
         self._left.set()
 
     async def next(self) -> PartialReply:
-        """The next piece. Raises RequestError where there is none because something went wrong."""
+        """The next part of the reply. Raises RequestError where generating it failed."""
         found = await self._pieces.get()
         if isinstance(found, AskError):
             raise RequestError(400, str(found), found.setting, found.code) from None
@@ -180,7 +180,7 @@ class _Reply:
         return found
 
     async def first(self, request: Request) -> PartialReply:
-        """The first piece, as long as the client is there to hear it. Raises RequestError."""
+        """The next part, while the client stays connected. Raises RequestError."""
         waiting = asyncio.ensure_future(self.next())
         while not (await asyncio.wait([waiting], timeout=LOOK_SECONDS))[0]:
             if await request.is_disconnected():
@@ -189,7 +189,7 @@ class _Reply:
         return waiting.result()
 
     async def last(self, request: Request, piece: PartialReply) -> PartialReply:
-        """The whole reply, as long as the client is there to hear it. Raises RequestError."""
+        """The whole reply, while the client stays connected. Raises RequestError."""
         looked = self._loop.time()
         while not piece.done:
             piece = await self.first(request)

@@ -1,4 +1,4 @@
-"""A conversation as OpenAI's clients send it, read into ours: roles, texts, texts in parts.
+"""Reads a conversation as OpenAI's clients send it: roles, texts, texts in parts.
 
 Source: OpenAI's API reference for /v1/chat/completions, `messages`.
 """
@@ -21,7 +21,7 @@ TEXTS = {"text": "text", "refusal": "refusal"}
 
 
 def read_messages(messages: Any) -> list[Message]:
-    """The conversation. Raises RequestError with the place of what cannot be read."""
+    """The conversation. Raises RequestError that names what cannot be read."""
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages must be a list with at least one message.", "messages", "invalid_type")
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]

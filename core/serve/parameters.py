@@ -1,8 +1,8 @@
-"""The parameters of a chat completion: what each does here, what asks for nothing, and what is refused by its name.
+"""The parameters of a chat completion: which are used, which values change nothing, and which are refused.
 
 Source: OpenAI's API reference for /v1/chat/completions, and what its clients send beyond it: the settings of servers
-such as llama.cpp's, vLLM's and Ollama's, which Open WebUI, SillyTavern, Jan and others pass on. Nothing is passed over
-in silence.
+such as llama.cpp's, vLLM's and Ollama's, which Open WebUI, SillyTavern, Jan and others pass on. Nothing is ignored
+silently.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ KNOWN = READ | NUMBERS.keys() | WHOLE.keys() | HARMLESS | NOTHING.keys() | {"rep
 
 
 def refuse_parameters(given: dict[str, Any]) -> None:
-    """Raise RequestError for a parameter that is not known, or asks for what is not done here."""
+    """Raise RequestError for a parameter that is unknown, or whose value is not supported."""
     for name, value in given.items():
         if value is None:
             continue
@@ -126,7 +126,7 @@ def refuse_parameters(given: dict[str, Any]) -> None:
 
 
 def read_sampling(given: dict[str, Any]) -> Sampling:
-    """Sampling as asked for; what is left out is as in the app, and a reply may fill the context.
+    """The sampling settings; defaults are the app's, but a reply may fill the context.
 
     Raises RequestError.
     """

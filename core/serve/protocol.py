@@ -1,4 +1,4 @@
-"""OpenAI's chat completions out: replies whole or in chunks, models, and errors, in their shape.
+"""Answers in the format of OpenAI's API: replies, whole or in chunks, models, and errors.
 
 Source: OpenAI's API reference for /v1/chat/completions and /v1/models.
 """
@@ -17,7 +17,7 @@ KINDS = {429: "requests"}
 
 
 class RequestError(Exception):
-    """A request that is refused, as OpenAI tells it: `status` of HTTP, what, which parameter, which code."""
+    """A refused request as OpenAI's API reports it: HTTP `status`, message, parameter, code."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class RequestError(Exception):
 
 @dataclass
 class Completion:
-    """One reply on its way out, whole or in chunks."""
+    """One reply, sent whole or in chunks."""
 
     model: str
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
@@ -39,17 +39,17 @@ class Completion:
     shown: str = ""
 
     def whole(self, piece: PartialReply) -> dict[str, Any]:
-        """The answer where nothing is streamed."""
+        """The answer without streaming."""
         message = {"role": "assistant", "content": piece.text, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": _finish(piece), "logprobs": None}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(piece)}
 
     def begin(self) -> dict[str, Any]:
-        """The first chunk: who speaks."""
+        """The first chunk, with the role."""
         return self._chunk({"role": "assistant", "content": ""}, None)
 
     def more(self, piece: PartialReply) -> dict[str, Any] | None:
-        """The chunk with what is new in `piece`; None where nothing is."""
+        """The chunk with the new text of `piece`; None where there is none."""
         fresh = piece.text[len(self.shown) :] if piece.text.startswith(self.shown) else ""
         if not fresh:
             return None
@@ -61,7 +61,7 @@ class Completion:
         return self._chunk({}, _finish(piece))
 
     def used(self, piece: PartialReply) -> dict[str, Any]:
-        """The chunk after the last, for a client that wants the counts."""
+        """The chunk after the last, for a client that wants token counts."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(piece)}
 
     def _chunk(self, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions in: a request read strictly; what cannot be done is refused, never passed over."""
+"""Reads a request for a chat completion strictly: what is not supported is refused, never ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a client asks for. `asked` is what it wants of the chat template (core/generation/template_variables.py)."""
+    """A request. `asked` are variables for the chat template (core/generation/template_variables.py)."""
 
     model: str
     messages: list[Message]
@@ -55,7 +55,7 @@ def _yes_or_no(value: Any, name: str) -> bool:
 
 
 def _options(options: Any) -> bool:
-    """Whether the counts are wanted at the end of a stream. Raises RequestError."""
+    """Whether token counts are wanted at the end of a stream. Raises RequestError."""
     if not isinstance(options, (dict, type(None))):
         raise RequestError(400, "stream_options must be an object.", "stream_options", "invalid_type")
     for name, value in (options or {}).items():

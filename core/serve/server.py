@@ -1,4 +1,4 @@
-"""A server for the endpoint: on a port of this machine, in a thread or until the process is told to end."""
+"""Serves the endpoint on a port of this machine, in a thread or until the process is told to end."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class EndpointServer:
         self,
         client: ChatClient,
         workspace: Workspace,
-        voice: ChatModel,
+        chat_model: ChatModel,
         key: str,
         port: int | None,
         address: str = LOCAL,
         also: Iterable[str] = (),
     ) -> None:
-        """Takes the port at once. `address`: of this machine, where it listens; `also`: names that it answers to.
+        """Takes the port at once. `address`: where to listen; `also`: more host names to answer to.
 
-        Raises NibbleError where the port is taken, or the address or a name is none.
+        Raises NibbleError where the port is taken, or the address or a name is invalid.
         """
-        self.key, self.model = key, name_of(voice)
-        self.served = Served(workspace, voice)
+        self.key, self.model = key, name_of(chat_model)
+        self.served = Served(workspace, chat_model)
         names = CONTAINER_HOSTS | {_name(each) for each in also}
         self._socket = _bound(port, _address(address))
         own = int(self._socket.getsockname()[1])
@@ -64,12 +64,12 @@ class EndpointServer:
         self._server.run(sockets=[self._socket])
 
     def start(self) -> None:
-        """Serve in a thread of its own."""
+        """Serve in a thread."""
         self._thread = threading.Thread(target=self.run, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; replies under way are given a moment."""
+        """Stop; current replies are given a moment."""
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # requests that are cut off are no error
         self._server.should_exit = True
         if self._thread is not None:
@@ -98,12 +98,12 @@ def _name(given: str) -> str:
 
 
 def _reached_at(address: str) -> str:
-    """Where a client finds what listens at `address`: everywhere is no place."""
+    """The address for clients: this machine's own where it listens on all of them."""
     return address if not ipaddress.ip_address(address).is_unspecified else lan_address() or LOCAL
 
 
 def _bound(port: int | None, address: str) -> socket.socket:
-    """A listening place at `address`: the port asked for (0: any), else 8000 or the next that is free."""
+    """A listening socket at `address`: on `port` (0: any), or by default on 8000 or the next free one."""
     for each in [port] if port is not None else range(FIRST_PORT, FIRST_PORT + TRIES):
         place = socket.socket()
         if os.name != "nt":  # there it would let two programs share a port
@@ -126,7 +126,7 @@ def new_key() -> str:
 
 
 def given_key(file: str | None) -> str | None:
-    """The key in `file`, else that of the environment; None where neither is given. Raises NibbleError."""
+    """The API key in `file`, else in the environment, else None. Raises NibbleError."""
     if file is not None:
         try:
             key = Path(file).expanduser().read_text(encoding="utf-8").strip()

@@ -1,6 +1,6 @@
-"""Bring `.venv` to what the requirements say, from whatever state it is in: none, half done, old or broken.
+"""Bring `.venv` up to the requirements, whatever state it is in: missing, half done, old or broken.
 
-pip and its progress go to standard error. What pip keeps of a run is in .venv/install.log.
+pip and its progress go to standard error. pip's log is .venv/install.log.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ GPU_BYTES = 9_000_000_000  # an estimate
 
 
 def run(dev: bool, reinstall: bool) -> None:
-    """Install, unless another launch is doing so: then wait for it, and install only what it left undone."""
+    """Install. If another launch is installing, wait for it, and install only what it left undone."""
     with InstallLock() as lock:
         if reinstall or not ready(dev):
             try:
@@ -47,7 +47,7 @@ def run(dev: bool, reinstall: bool) -> None:
 class InstallLock:
     """One install at a time. The system frees the lock when its holder ends, so none goes stale.
 
-    pip inherits it: a launch that was killed may leave a pip behind, and the next launch must wait for that.
+    pip inherits it: a killed launch may leave pip running, and the next launch must wait for that.
     """
 
     def __enter__(self) -> "InstallLock":
@@ -121,7 +121,7 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
 
 
 def check_machine(system: str, machine: str, largest: int) -> None:
-    """Refuse machines that no torch of our range exists for; better now than by pip in some minutes."""
+    """Refuse machines for which no torch of our range exists, rather than let pip fail minutes later."""
     if largest < 2**32:
         raise NibbleError("this is a 32-bit Python, and torch has no 32-bit build: install a 64-bit Python.")
     if (system, machine) == ("darwin", "x86_64"):
@@ -170,30 +170,24 @@ def make_venv(lock: int) -> None:
 
 
 def inherited(lock: int) -> tuple[int, ...]:
-    """What a child must hold on to, so that the lock outlives a launch that is killed. Windows cannot."""
+    """File descriptors that keep the lock held in a child when this launch is killed. Windows has no such thing."""
     return () if os.name == "nt" else (lock,)
 
 
-def check_space(needed: int, what: str) -> None:
-    """Refuse to begin what the disk cannot hold."""
-    free = shutil.disk_usage(ROOT).free
+def check_space(needed: int, what: str, folder: Path = ROOT) -> None:
+    """Refuse to begin what the disk of `folder` cannot hold."""
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise NibbleError(
-            f"the disk of {ROOT} has {free / 1e9:.1f} GB free, and {what} needs about {needed / 1e9:.1f} GB: free "
-            f"some space."
+            f"the disk of {folder} has {free / 1e9:.1f} GB free, and {what} needs about {needed / 1e9:.1f} GB: make "
+            "room, or move Nibble to a larger disk."
         )
 
 
 def check_room(needed: int) -> None:
-    """Refuse to begin what the disk cannot hold. Where torch is in already, the bulk of it is there."""
-    if list(VENV.glob("[lL]ib/**/site-packages/torch-*")):
-        return
-    free = shutil.disk_usage(VENV).free
-    if free < needed:
-        raise NibbleError(
-            f"the disk of {ROOT} has {free / 1e9:.1f} GB free, and Nibble needs about {needed / 1e9:.1f} GB to "
-            f"install: free some space, or move Nibble to a larger disk."
-        )
+    """Refuse to install what the disk cannot hold. Where torch is in already, the bulk of it is there."""
+    if not list(VENV.glob("[lL]ib/**/site-packages/torch-*")):
+        check_space(needed, "Nibble", VENV)
 
 
 def pip(lock: int, *what: str, index: str = "") -> None:
@@ -215,9 +209,9 @@ def pip(lock: int, *what: str, index: str = "") -> None:
 
 
 def explain(output: str, index: str = "") -> str:
-    """What pip or venv ran into, in a sentence or two. Causes come before what follows from them.
+    """What went wrong in pip or venv, in a sentence or two. Causes are looked for before their effects.
 
-    `index` is where torch was looked for, if nowhere but there.
+    `index` is the only package index that torch was looked for in, if there is one.
     """
     again = "Then start again; the installation continues where it stopped."
     which = f"{index}, where torch comes from," if index else "the package index"
@@ -253,8 +247,8 @@ def explain(output: str, index: str = "") -> str:
         if any(sign in output for sign in signs):
             return cause
     errors = [line.partition("ERROR: ")[2] for line in output.splitlines() if "ERROR: " in line]
-    said = (errors or output.strip().splitlines() or ["it was killed from outside"])[-1]
-    return f"installing failed: {said} (log: {LOG})"
+    last = (errors or output.strip().splitlines() or ["it was ended from outside"])[-1]
+    return f"installing failed: {last} (log: {LOG})"
 
 
 CHECK = """
@@ -269,8 +263,8 @@ for wanted in sys.argv[1:]:
 
 
 def import_problem(dev: bool) -> str:
-    """Import what was installed, once and for real; the first that fails and its error, or nothing."""
-    modules = {"nvidia-ml-py": "pynvml"}
+    """Import what was installed. Returns the first package that fails with its error, or ''."""
+    modules = {"nvidia-ml-py": "pynvml", "PyYAML": "yaml"}
     names = [name_of(line) for line in requirements(REQUIREMENTS)]
     wanted = [f"{name}={modules.get(name, name.replace('-', '_'))}" for name in names]
     if dev:  # stubs and tools have no module of their name: that they are there is enough

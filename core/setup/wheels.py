@@ -194,8 +194,8 @@ def find_nvidia() -> tuple[list[Gpu], int, str]:
             return [], 0, f"{tool} does not answer: {error}"
         if asked.returncode == 0:
             return *parse_nvidia(asked.stdout), ""
-    said = (asked.stdout + asked.stderr).strip().splitlines() or [f"exit status {asked.returncode}"]
-    return [], 0, f"nvidia-smi cannot reach the driver: {said[0]}"
+    output = (asked.stdout + asked.stderr).strip().splitlines() or [f"exit status {asked.returncode}"]
+    return [], 0, f"nvidia-smi cannot reach the driver: {output[0]}"
 
 
 def nvidia_smi() -> str:

@@ -1,4 +1,4 @@
-"""Gradient checkpointing on all layers or some: what a layer does not keep is computed again in the backward pass."""
+"""Gradient checkpointing, on every layer or every second one: what is not kept is recomputed in the backward pass."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# By the name that plans use: every how many layers one is checkpointed.
+# By the mode's name in plans: one layer in so many is checkpointed.
 EVERY = {"off": 0, "half": 2, "full": 1}
 
 
 def checkpoint(model: Any, mode: str) -> None:
-    """Turn checkpointing on in `model` (PEFT's) as `mode` says: 'off', 'half' (every second layer), 'full'."""
+    """Turn checkpointing on in `model` (PEFT's): `mode` is 'off', 'half' (every second layer) or 'full'."""
     if mode == "off":
         return
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -20,7 +20,7 @@ def checkpoint(model: Any, mode: str) -> None:
 
 
 def thin_out(model: Any, mode: str) -> None:
-    """Where all layers are checkpointed, leave it to those that `mode` names."""
+    """Turn it off again in the layers that `mode` leaves out, where all are checkpointed."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for index, layer in enumerate(layers):
         layer.gradient_checkpointing = bool(EVERY[mode]) and index % EVERY[mode] == 0

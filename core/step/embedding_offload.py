@@ -1,4 +1,4 @@
-"""What a GPU's memory is too dear for: the input embeddings, looked up in ordinary memory."""
+"""Keeps the input embeddings in ordinary memory, where they are looked up, to free that much of a GPU's."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 
 def keep_embeddings_in_ram(model: Any) -> int:
-    """Move the input embeddings of `model` to ordinary memory: token ids go there, what is looked up comes back.
+    """Move the input embeddings of `model` to ordinary memory: token ids go there, the vectors come back.
 
-    Embeddings that are trained, or are the head as well, stay. Returns the bytes that the device was freed of.
+    Embeddings that are trained or tied to the head stay. Returns how many bytes that frees on the device.
     """
     embedding = model.get_input_embeddings()
     if not movable_embedding(model):
         return 0
     home = embedding.weight.device
     weight = embedding.weight.detach().to("cpu")
-    # No parameter any more: accelerate moves those to the device once more, all of them, before it trains, and
-    # transformers takes the first for the device that a model computes on.
+    # No longer a parameter: accelerate would move it back to the device before training, and transformers takes the
+    # first parameter's device for the one that the model computes on.
     del embedding.weight
     embedding.weight = weight
 

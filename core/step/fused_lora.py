@@ -1,9 +1,9 @@
-"""One pass through a quantised linear layer and its adapter: y = Wx + s·B(Ax), with nothing computed twice.
+"""A quantised linear layer and its adapter in one pass: y = Wx + s·B(Ax).
 
-peft computes the base and the adapter one after the other: it copies the base's result, scales the adapter's, adds
-them, and does the like on the way back. Here the adapter's product is accumulated into the base's, forward and
+peft computes the base and the adapter one after the other: it copies the base's result, scales the adapter's and adds
+them, and does the same backward. Here the adapter's product is accumulated into the base's, forward and
 backward. The numbers are peft's to the rounding of fp32. Covered: fp32 computation (a CPU), NF4 or FP4, one active
-adapter, no dropout; any other layer, and every GPU, goes peft's own way.
+adapter, no dropout; all other layers, and all GPUs, use peft's own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class QuantisedLora(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The base is dequantised again rather than kept: four bits are what it is stored in."""
+        """Dequantises the base again instead of keeping it: it is stored in four bits to save memory."""
         (dy,) = gradients
         x, inner, a, b = ctx.saved_tensors
         d_inner = dy @ b
@@ -48,7 +48,7 @@ class QuantisedLora(torch.autograd.Function):
 
 
 def fuse(model: torch.nn.Module) -> int:
-    """Let every layer of `model` that can take the one pass take it. Returns how many can."""
+    """Use the fused pass in every layer of `model` that can. Returns how many do."""
     layers = [module for module in model.modules() if isinstance(module, LoraLinear4bit) and _can(module)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
@@ -59,9 +59,9 @@ def _can(layer: LoraLinear4bit) -> bool:
     plain = ADAPTER in layer.lora_A and ADAPTER not in layer.lora_variant
     no_dropout = plain and isinstance(layer.lora_dropout[ADAPTER], torch.nn.Identity)
     base = layer.get_base_layer()
-    if not isinstance(base.weight, Params4bit):  # it is dealt out to several processes
+    if not isinstance(base.weight, Params4bit):  # it is sharded over several processes
         return False
-    # Meta tensors stand for those of a run that is only traced.
+    # A run that is only traced has meta tensors.
     here = base.weight.device.type in ("cpu", "meta")
     return no_dropout and here and base.weight.quant_state.dtype == torch.float32
 

@@ -1,10 +1,10 @@
-"""The loss of the trained tokens alone, from the last hidden states: the logits of a whole batch never exist.
+"""The loss of the trained tokens alone, from the last hidden states: the logits of a whole batch are never made.
 
-Only positions that have a target are projected onto the vocabulary, some at a time, and the gradient of each part is
-taken at once, while its logits are there (after Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
+Only positions that have a target are projected onto the vocabulary, some at a time, and each part's gradient is taken
+while its logits are there (after Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
 Covered: an output head that is a plain linear layer with or without bias, frozen or trained whole, with Gemma's soft
-cap. `head_is_exact` proves on the loaded model that this is what the model itself computes; where it is not, trl's
-fused head is used.
+cap. `head_is_exact` checks on the loaded model that this is what the model itself computes; if not, trl's fused head
+is used.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TOLERANCE = 0.02
 class TrainedTokensLoss(torch.autograd.Function):
     """Summed negative log-likelihood, in nats, of `targets` (tokens,) from `hidden` (tokens, width); a scalar, fp32.
 
-    `weight` (vocabulary, width) and `bias` (vocabulary,) or None are the head's. `by` (tokens,), fp32, says by how much
-    each target counts; None for 1.
+    `weight` (vocabulary, width) and `bias` (vocabulary,) or None are the head's. `by` (tokens,), fp32, is each target's
+    weight; None for 1.
     """
 
     @staticmethod
@@ -39,7 +39,7 @@ class TrainedTokensLoss(torch.autograd.Function):
         by: torch.Tensor | None,
         cap: float | None,
     ) -> torch.Tensor:
-        """The loss, and with it the gradients of the hidden states and of the head where they are wanted."""
+        """The loss, together with the gradients of the hidden states and of the head where they are needed."""
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         wanted = ctx.needs_input_grad
@@ -47,7 +47,7 @@ class TrainedTokensLoss(torch.autograd.Function):
         # Summed over many parts, so in fp32.
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
-        if hidden.dtype.itemsize < weight.dtype.itemsize:  # a head that learns is kept in fp32, and need not compute so
+        if hidden.dtype.itemsize < weight.dtype.itemsize:  # a trained head is kept in fp32 and need not compute in it
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         part = max(1, LOGITS_AT_ONCE // weight.shape[0])
         for start in range(0, len(hidden), part):
@@ -72,7 +72,7 @@ class TrainedTokensLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of the forward pass, times what comes from above (one number)."""
+        """The gradients of the forward pass, times the incoming gradient (one number)."""
         found = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         own = [None if each is None else (each * gradients[0]).to(dtype) for each, dtype in found]
         return *own, None, None, None
@@ -81,7 +81,7 @@ class TrainedTokensLoss(torch.autograd.Function):
 def _error(
     logits: torch.Tensor, normaliser: torch.Tensor, targets: torch.Tensor, by: torch.Tensor | None, cap: float | None
 ) -> torch.Tensor:
-    """The gradient of the loss by what the head gave before its cap, (tokens, vocabulary), in the place of `logits`."""
+    """The gradient of the loss by the logits before their cap, (tokens, vocabulary), written over `logits`."""
     slope = None if cap is None else 1 - (logits / cap) ** 2
     error = logits.sub_(normaliser).exp_()
     error.scatter_add_(1, targets[:, None], torch.full_like(normaliser, -1.0))
@@ -135,13 +135,13 @@ def loss_at(
 
 
 def output_head(model: Any) -> Any:
-    """The module that makes logits of hidden states: the trained copy of it where it is trained whole."""
+    """The module that turns hidden states into logits; its trained copy where it is trained in full."""
     head = model.get_output_embeddings()
     return head.modules_to_save[head.active_adapter] if isinstance(head, ModulesToSaveWrapper) else head
 
 
 def head_is_exact(model: Any) -> bool:
-    """Whether `logits_of` the last hidden states are the model's own logits; False where it cannot be asked."""
+    """Whether `logits_of` the last hidden states are the model's own logits; False where that cannot be tested."""
     head = output_head(model)
     if type(head) is not torch.nn.Linear:
         return False
@@ -153,7 +153,7 @@ def head_is_exact(model: Any) -> bool:
         with torch.no_grad():
             expected = model(input_ids=ids, use_cache=False).logits[0].float()
             found = logits_of(last_hidden(model, input_ids=ids)[0], head.weight, head.bias, soft_cap(model))
-    except (AttributeError, TypeError):  # an architecture whose backbone is called another way
+    except (AttributeError, TypeError):  # an architecture whose backbone takes other arguments
         return False
     finally:
         model.train(was_training)

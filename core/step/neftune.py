@@ -1,7 +1,7 @@
 """NEFTune (arXiv 2310.05914): noise on the input embeddings while training, sized by each conversation's own length.
 
-transformers' hook sizes it by the width of the batch, so that padding or packing would change it; the authors' own code
-takes the length of each conversation, and so does this. In evaluation, and where the model answers, there is none.
+transformers' hook sizes it by the width of the batch, which padding and packing change; the authors' own code takes the
+length of each conversation, and so does this. There is none in evaluation or generation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Proves, on the model at hand, that packed conversations do not see each other; otherwise they are padded."""
+"""Tests on the loaded model that packed conversations do not see each other; if they do, they are padded instead."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TOLERANCE = 0.05
 
 
 def packing_is_wanted(settings: TrainSettings) -> bool:
-    """Whether conversations may share rows where the model keeps them apart.
+    """Whether conversations may share rows, provided that the model keeps them apart.
 
-    transformers tells FlashAttention where a conversation ends only in a batch of one row, so there they are padded;
-    it leaves the padding out by itself.
+    transformers tells FlashAttention where a conversation ends only in a batch of one row, so with it they are padded;
+    FlashAttention skips the padding.
     """
     return settings.packing == "auto" and settings.attention != "flash_attention_2"
 
@@ -26,7 +26,7 @@ def packing_is_wanted(settings: TrainSettings) -> bool:
 def packing_is_exact(model: Any) -> bool:
     """Whether two conversations in one pack get the logits that each gets alone.
 
-    Not so where a model takes positions from the attention mask, or keeps a state along the sequence.
+    They do not where a model takes positions from the attention mask, or keeps a state along the sequence.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -37,7 +37,7 @@ def packing_is_exact(model: Any) -> bool:
     model.eval()
     with torch.no_grad():
         packed = _logits(model, input_ids=batch["input_ids"], position_ids=batch["position_ids"])
-        # The longer one lies first in the pack.
+        # The longer one comes first in the pack.
         alone = [_logits(model, input_ids=torch.tensor([ids])) for ids in sorted(rows, key=len, reverse=True)]
     model.train(was_training)
     expected = torch.cat([logits[0] for logits in alone])

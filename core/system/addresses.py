@@ -1,7 +1,7 @@
-"""Which names this server answers to: those that no foreign name server can have pointed here.
+"""Which host names this server answers to: only those that no foreign name server can point to this machine.
 
-A web page elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then be of one origin with
-the app. It cannot do that with a literal address, with `localhost`, or with a name outside the public tree of names.
+A web page elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then share its origin with the
+app. It cannot do that with a literal address, with `localhost`, or with a name outside the public DNS.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", re
 
 
 class Names:
-    """The Host headers that are served on `port`: this machine's own, others' way to it only with `listen`.
+    """The Host headers that are served on `port`: the loopback names, and with `listen` this machine's other names.
 
-    `also` are further names, in lower case, that are this machine's. `tunnel` is the public link's host, None where
-    there is none.
+    `also` are more names of this machine, in lower case. `tunnel` is the host of the public link, or None.
     """
 
     def __init__(self, port: int, listen: bool = False, also: Collection[str] = ()) -> None:
@@ -36,7 +35,7 @@ class Names:
         self.tunnel: str | None = None
 
     def served(self, host: str) -> bool:
-        """Whether a request under this Host header may be answered at all."""
+        """Whether a request with this Host header may be answered at all."""
         given = host.lower()
         if self.tunnel is not None and given == self.tunnel:
             return True
@@ -57,7 +56,7 @@ def machine_names() -> frozenset[str]:
 
 
 def lan_address() -> str | None:
-    """The address that this machine has on its network, None where it has none. Nothing is sent to find it."""
+    """This machine's address on its network, or None. Nothing is sent to find it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only the route is looked up
@@ -68,7 +67,7 @@ def lan_address() -> str | None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether it is a literal address, which cannot be rebound, or a name of this machine's own."""
+    """Whether it is a literal address, which cannot be rebound, or one of this machine's own names."""
     try:
         return not ipaddress.ip_address(name).is_unspecified
     except ValueError:

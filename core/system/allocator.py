@@ -1,4 +1,4 @@
-"""The C library's heap: told to give the memory of freed tensors back to the system at once. Imports no torch."""
+"""Has the C library give the memory of freed tensors back to the system at once. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ RETURNED_FROM = 256 * 1024
 
 
 def heap_can_return() -> bool:
-    """Whether this system's heap knows how: glibc does."""
+    """Whether this system's C library can: glibc does."""
     return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
 
 def return_memory() -> None:
-    """From now on, memory of freed tensors goes back at once, and what is free already goes back now."""
+    """Return free memory to the system now, and from now on whenever a tensor is freed."""
     if not heap_can_return():
         return
     library = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
-"""A child process that answers requests, a line of JSON each way: what the server asks of those who import torch.
+"""A child process that answers requests in lines of JSON: how the server uses torch without importing it.
 
-The child's own standard output is kept clean for answers; whatever libraries print goes to standard error.
+The child's standard output is for answers only; what libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import AskError, ChildError, NibbleError
-from core.system.process import child_environment
+from core.system.process import as_process
 from core.text.library_errors import telling_line
-from core.workspace import ROOT
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
 
 class _Left(ChildError):
-    """The child ended because it had nothing to do, or to give way: another can be asked the same."""
+    """The child ended of its own accord, to free the device: a new one can be asked the same."""
 
 
 class Child:
-    """The parent's end: starts `python -m <module>` on first use, one request at a time, ends it by `close`."""
+    """The parent's end: starts `python -m <module>` on first use, asks one request at a time, ends it by `close`."""
 
     def __init__(self, module: str, log: Path, purpose: str) -> None:
         self.module, self.log, self.purpose = module, log, purpose
@@ -46,30 +45,28 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process' id, None while there is none."""
+        """The process ID, None while there is no process."""
         return self._process.pid if self._process is not None and self.alive else None
 
     def start(self) -> None:
-        """Start the process unless it runs; returns at once, its imports go on."""
+        """Start the process unless it runs. Returns at once, while the process is still importing."""
         with self._starting:
             if self.alive:
                 return
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self.module],
+                    **as_process(self.module),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=ROOT,
-                    env=child_environment(),
                     encoding="utf-8",
                 )
 
     def ask(self, request: Request) -> Iterator[Answer]:
         """Send one request and yield its answers up to the one that is `done`.
 
-        Raises NibbleError with the child's sentence where it refuses, AskError where that is for how it was asked, and
-        ChildError where it ends instead.
+        Raises NibbleError where the child refuses, AskError where a setting of the request is why, and ChildError where
+        it ends without an answer.
         """
         with self._asking:
             begun = False
@@ -83,7 +80,7 @@ class Child:
                 yield from self._answers(request)
 
     def _answers(self, request: Request) -> Iterator[Answer]:
-        """As `ask`, of the process that runs at this moment, though it may be about to end of its own accord."""
+        """As `ask`, but of one process only, which may be about to end of its own accord."""
         self.start()
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
@@ -112,7 +109,7 @@ class Child:
                 return
 
     def tell(self, request: Request) -> None:
-        """Send a request that has no answer, such as to stop the one under way."""
+        """Send a request that has no answer, such as to stop the current one."""
         process = self._process
         if process is not None and process.stdin is not None and self.alive:
             with contextlib.suppress(OSError):
@@ -139,7 +136,7 @@ class Child:
 
 
 def _sentence(error: Exception) -> str:
-    """What went wrong, as a person can use it."""
+    """What went wrong, in words for the user."""
     if isinstance(error, NibbleError):
         return str(error)
     text = str(error)
@@ -149,7 +146,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _device_may_be_lost(error: Exception) -> bool:
-    """Whether CUDA may refuse all that this process asks of it from now on; another one can begin anew."""
+    """Whether CUDA may refuse everything else in this process; a new process can start afresh."""
     text = str(error)
     return "CUDA error" in text and "out of memory" not in text and "ALLOC_FAILED" not in text
 
@@ -166,9 +163,8 @@ def serve(
     """The child's end: answer requests from standard input until it closes.
 
     `interrupt` sees each request the moment it arrives, also while another is being answered, and returns whether
-    that was all there is to do with it. `is_over` is asked after a refusal: if so, or where the GPU may not work for
-    this process any more, the process ends, which frees all its memory, and the parent starts another for its next
-    request.
+    it needs no answer. `is_over` is asked after an error: if it says so, or if the GPU may no longer work for this
+    process, the process ends, which frees all its memory, and the parent starts another for its next request.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what libraries print must not get among the answers

@@ -1,6 +1,6 @@
-"""What this machine has, and what stands in the way, each with the line that mends it.
+"""What this machine has, and its problems, each with what to do about it.
 
-python -m core.system.doctor      (prints JSON; `doctor()` runs it in a process of its own, for it imports torch)
+python -m core.system.doctor      (prints JSON; `doctor()` runs it as a process, since it imports torch)
 """
 
 from __future__ import annotations
@@ -9,29 +9,21 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 from importlib import metadata
 from typing import Any
 
 from core.system.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
-from core.system.process import child_environment
+from core.system.process import as_process
 from core.text.library_errors import telling_line, telling_line_of
-from core.workspace import ROOT, Workspace
+from core.workspace import Workspace
 
 PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")
 LITTLE_DISK_BYTES = 5 * 10**9
 
 
 def doctor(workspace: Workspace) -> dict[str, Any]:
-    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their mends."""
-    child = subprocess.run(
-        [sys.executable, "-m", "core.system.doctor"],
-        cwd=ROOT,
-        env=child_environment(),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their fixes."""
+    child = subprocess.run(**as_process("core.system.doctor"), capture_output=True, encoding="utf-8", errors="replace")
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
         last = telling_line_of(child.stderr, "no output")
@@ -60,11 +52,10 @@ def _machine(workspace: Workspace) -> dict[str, Any]:
 
 
 def _constants() -> dict[str, Any]:
-    """What the card takes beside the tensors, measured now and kept for the plans; empty where that cannot be."""
+    """The card's memory use beside tensors, measured now and kept for plans; empty where it cannot be measured."""
     if device().kind != "cuda":
         return {}
-    child = [sys.executable, "-m", "core.memory.measured_overhead"]
-    found = subprocess.run(child, cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8")
+    found = subprocess.run(**as_process("core.memory.measured_overhead"), capture_output=True, encoding="utf-8")
     lines = found.stdout.strip().splitlines()
     return dict(json.loads(lines[-1])) if found.returncode == 0 and lines else {}
 
@@ -85,7 +76,7 @@ def _disk_problems(workspace: Workspace) -> list[dict[str, str]]:
 
 
 def examine_engine() -> dict[str, Any]:
-    """Import torch and bitsandbytes and really quantise something. Returns their state and the problems."""
+    """Import torch and bitsandbytes and quantise a matrix. Returns their state and the problems."""
     import torch
 
     problems = []

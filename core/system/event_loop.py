@@ -1,7 +1,7 @@
-"""The servers' event loop on Windows: asyncio's usual one, made to go on listening when a connection breaks.
+"""The servers' event loop on Windows: asyncio's default, made to keep listening when a connection breaks.
 
-There a connection that is gone before it is taken makes asyncio close the port for good (python/cpython gh-93821).
-asyncio's other loop does not, but ends where there are more than 512 connections.
+There a connection that is reset before it is accepted makes asyncio close the port for good (python/cpython gh-93821).
+asyncio's other loop does not, but fails with more than 512 connections.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ AGAIN_SECONDS = 0.05
 
 
 def go_on_listening() -> None:
-    """Have uvicorn's servers use it, on Windows. To be called before one starts."""
+    """On Windows, make uvicorn's servers use this loop. Call it before one starts."""
     if sys.platform == "win32":
         import uvicorn.config
 
@@ -25,19 +25,19 @@ def go_on_listening() -> None:
 
 
 def loop_factory(use_subprocess: bool = False) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What uvicorn asks for its loop's maker."""
+    """The factory of event loops, as uvicorn asks for it."""
     return new_loop
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """The loop for this system."""
+    """A new event loop for this system."""
     if sys.platform == "win32":
         return asyncio.ProactorEventLoop(patient(asyncio.IocpProactor)())
     return asyncio.new_event_loop()
 
 
 def patient(proactor: type[Any]) -> type[Any]:
-    """A `proactor` (asyncio's IocpProactor) whose `accept` takes the next connection where one breaks."""
+    """A subclass of `proactor` (asyncio's IocpProactor) whose `accept` goes on with the next connection."""
 
     class Patient(proactor):
         def accept(self, listener: socket.socket) -> asyncio.Task[Any]:

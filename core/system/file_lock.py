@@ -1,4 +1,4 @@
-"""Locks on files, which the system frees when their holder dies, however it dies; a fork has no part in them."""
+"""Locks on files, which the system frees when their holder dies, however it dies; a fork does not inherit them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 def file_lock(path: Path) -> BaseFileLock:
     """An exclusive lock on the file `path`, for `with`, which waits until it is free. The file stays.
 
-    Any thread may release it. A file that must stay has no soft lock to fall back to, which a dead holder would keep.
+    Any thread may release it. Keeping the file also rules out filelock's soft lock, which would outlive its holder.
     """
     return FileLock(path, thread_local=False, preserve_lock_file=True, poll_interval=0.02)
 

@@ -1,4 +1,4 @@
-"""A full disk: how it is known, what to do about it, and lines that wait until there is room for them."""
+"""A full disk: how to recognise it, what to do about it, and lines that wait in memory until there is room."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FULL = ("No space left on device", "os error 28", "os error 112", "PytorchStrea
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that there is no room on the disk, or no more of it for this person.
+    """Whether `error` says that the disk, or the user's quota, is full.
 
-    Or the one that it came up in the handling of: torch closes its file, and raises anew, when writing has failed.
+    The error that was being handled counts too: torch raises a second one when it closes the file.
     """
     if error.__context__ is not None and is_disk_full(error.__context__):
         return True
@@ -26,12 +26,12 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def free_some(folder: Path) -> str:
-    """What to do, as a sentence: `folder` is on the disk that is full."""
+    """What to do about the full disk that `folder` is on, as a sentence."""
     return f"Free some space on the disk of {folder}, such as by deleting old runs."
 
 
 class Lines:
-    """Appends whole lines to files. What a full disk does not take waits in memory, in order, for the next line."""
+    """Appends whole lines to files. What a full disk does not take waits in memory, in order."""
 
     def __init__(self) -> None:
         self._waiting: dict[Path, bytes] = {}
@@ -39,7 +39,7 @@ class Lines:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something that found no room yet."""
+        """Whether something is still waiting for room."""
         return bool(self._waiting)
 
     def append(self, file: Path, line: bytes) -> None:
@@ -51,7 +51,7 @@ class Lines:
                 self._waiting[file] = left
 
     def flush(self, files: Iterable[Path]) -> None:
-        """Have all that waits written, and `files` on the disk itself. Raises OSError where there is no room."""
+        """Write all that waits, and flush `files` to the disk. Raises OSError where there is no room."""
         with self._one_at_a_time:
             for file, text in list(self._waiting.items()):
                 self._waiting[file] = _append(file, text, begins_anew=False)
@@ -64,7 +64,7 @@ class Lines:
 
 
 def _append(file: Path, text: bytes, begins_anew: bool) -> bytes:
-    """Append `text`; a half line that a crash has left there is ended first. Returns what found no room."""
+    """Append `text`, after ending a half line that a crash left. Returns the rest that found no room."""
     try:
         with file.open("a+b", buffering=0) as handle:
             if begins_anew and handle.tell() and not _ends_whole(handle):

@@ -21,7 +21,7 @@ BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Device:
-    """The device that runs train on. Sizes in bytes; `kind` is 'cuda', 'mps' or 'cpu'."""
+    """A device to train on. Sizes in bytes; `kind` is 'cuda', 'mps' or 'cpu'."""
 
     kind: str
     name: str
@@ -35,7 +35,7 @@ class Device:
 
 
 @cache
-def _nvml() -> Any:
+def nvml_module() -> Any:
     """The NVML module, initialised once; None on a machine without an NVIDIA driver."""
     import pynvml
 
@@ -48,7 +48,7 @@ def _nvml() -> Any:
 
 def cuda_devices() -> list[Device]:
     """The NVIDIA cards that this process may use and the installed torch can use, freest first, read through NVML."""
-    nvml = _nvml()
+    nvml = nvml_module()
     if nvml is None or not torch_has_cuda():
         return []
     allowed = _allowed_cards(nvml)
@@ -58,7 +58,7 @@ def cuda_devices() -> list[Device]:
 
 def unused_card() -> str | None:
     """The name of an NVIDIA card that is there but that the installed torch cannot use; None where there is none."""
-    nvml = _nvml()
+    nvml = nvml_module()
     if nvml is None or torch_has_cuda() or not nvml.nvmlDeviceGetCount():
         return None
     return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0)))
@@ -98,7 +98,7 @@ def _card(nvml: Any, index: int) -> Device:
 
 
 def device() -> Device:
-    """The device that a run would take now: the freest NVIDIA card, Apple's GPU, else the CPU."""
+    """The device that a run would use now: the freest NVIDIA card, Apple's GPU, else the CPU."""
     cards = cuda_devices()
     if cards:
         return cards[0]
@@ -110,10 +110,10 @@ def device() -> Device:
 
 
 def claim_card(card: Device | None = None) -> None:
-    """Make `card`, or else the freest, this process' only one. Call it before torch looks.
+    """Make `card`, or else the freest, the only one that this process sees. Call it before torch is imported.
 
-    A single card that the person has named already, by number or UUID, is left as it is; the number is nvidia-smi's,
-    unless CUDA_DEVICE_ORDER says otherwise.
+    A single card that the user has chosen already, by number or UUID, is kept; the number is nvidia-smi's, unless
+    CUDA_DEVICE_ORDER says otherwise.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     chosen = card or device()
@@ -132,7 +132,7 @@ def cpu_cores() -> int:
 
 
 def _cgroup_limit() -> int:
-    """The memory limit of the container that we are in, in bytes; very large where there is none."""
+    """The container's memory limit in bytes; very large where there is none."""
     try:
         text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:
@@ -151,7 +151,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple[str, str]:
-    """The dtype to compute in on a device of `kind`, and the reason, as a person reads it.
+    """The dtype to compute in on a device of `kind`, and the reason, for the user.
 
     `capability` is CUDA's compute capability. On a CPU without AMX, bf16 was measured up to 30 times slower
     than fp32, adapters included. ONEDNN_MAX_CPU_ISA may keep torch off AMX (oneDNN, "CPU Dispatcher Control").
@@ -173,18 +173,18 @@ def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple
 
 def cuda_capability(index: int) -> tuple[int, int]:
     """CUDA compute capability of the card at `index`, through NVML."""
-    nvml = _nvml()
+    nvml = nvml_module()
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(nvml.nvmlDeviceGetHandleByIndex(index))
     return int(major), int(minor)
 
 
 def cuda_driver() -> str:
     """The NVIDIA driver's version."""
-    return str(_nvml().nvmlSystemGetDriverVersion())
+    return str(nvml_module().nvmlSystemGetDriverVersion())
 
 
 class ReadingError(Exception):
-    """A live reading that the driver does not give."""
+    """The driver does not give this reading."""
 
 
 class Used(NamedTuple):
@@ -200,7 +200,7 @@ class Used(NamedTuple):
 
 
 def device_used_bytes(chosen: Device, pid: int) -> Used:
-    """What the process `pid` uses of the device, and all together, read now.
+    """The device memory that the process `pid` uses now, and that all processes use.
 
     On a CPU that is resident memory. A driver hides what processes use in containers, on Windows and in WSL.
     Raises ReadingError where the driver or the process does not answer.
@@ -210,7 +210,7 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
             return Used(int(psutil.Process(pid).memory_info().rss), int(psutil.virtual_memory().used))
         except psutil.Error as error:
             raise ReadingError(str(error)) from None
-    nvml = _nvml()
+    nvml = nvml_module()
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
         used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
@@ -227,10 +227,10 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
 
 
 def temperature_and_power(chosen: Device) -> dict[str, float | None]:
-    """`temperature_celsius` and `power_watts` of an NVIDIA card now, None for what it does not tell; else nothing."""
+    """`temperature_celsius` and `power_watts` of an NVIDIA card, None where unknown; empty for other devices."""
     if chosen.kind != "cuda":
         return {}
-    nvml = _nvml()
+    nvml = nvml_module()
 
     def read(of: Callable[[Any], float]) -> float | None:
         with contextlib.suppress(nvml.NVMLError):

@@ -1,10 +1,9 @@
-"""Keeps the machine awake while a run trains, where the system lets a program do so; that it does not is only told."""
+"""Keeps the machine awake while a run trains. Where the system does not allow that, the user is only told so."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 ENDING_SECONDS = 2.0
 HELD = "The machine is kept awake while this run trains. Closing a laptop's lid may still put it to sleep."
@@ -15,10 +14,10 @@ NOT_HELD = (
 
 
 class KeptAwake:
-    """While in `with`, the machine does not go to sleep for want of a person; its screen may.
+    """Inside `with`, the machine does not go to sleep when nobody uses it; its screen may.
 
-    What came of it goes to `tell`. All of it happens in a thread of its own: a desktop that does not answer delays
-    nothing, and nothing that goes wrong there reaches the run. The system lets go by itself when the process ends.
+    The outcome goes to `tell`. This happens in a thread: a desktop that does not answer delays nothing, and no error
+    reaches the run. The system releases it when the process ends.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -30,9 +29,7 @@ class KeptAwake:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(timeout=ENDING_SECONDS)
 

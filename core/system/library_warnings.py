@@ -1,4 +1,4 @@
-"""Keeps libraries from telling the person of their own affairs: what they will rename, what they tried to fetch."""
+"""Silences warnings of libraries that the user cannot act on, such as what they will rename."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 
 
 def hush() -> None:
-    """Silence what nobody can act on. Call it before the libraries are imported."""
+    """Silence them. Call it before the libraries are imported."""
     for library in ("transformers", "peft", "bitsandbytes", "torch"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=library)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=library)

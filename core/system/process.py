@@ -1,4 +1,4 @@
-"""Processes: what ours are started with, and how one is known: by its pid and the moment it started."""
+"""How our processes are started, and how one is identified: by its PID and start time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from core.workspace import ROOT
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a process of ours. What we do is nobody's business: Hugging Face is told nothing of it.
+    """The environment of our processes. Telemetry is off: Hugging Face learns nothing of what we do.
 
-    No variable can have libraries fetch programs from a hub, or run those of a model unasked.
+    No variable can make libraries fetch code from a hub, or run a model's own code unasked.
 
-    OpenMP's threads soon sleep when they wait: spinning as long as is their default, two processes on two cores slowed
-    each other several times (docs/tried.md), and a person's machine is never ours alone.
+    OpenMP's threads soon sleep when they wait: with their default spinning, two processes on two cores slowed each
+    other down several times (docs/tried.md), and the user's machine is never ours alone.
 
-    torch's CUDA allocator takes memory that grows: no two micro-batches are equally wide, and blocks of fixed sizes
-    that fit none of the next would pile up beyond what was planned (torch's notes on CUDA, "Memory management").
+    torch's CUDA allocator uses expandable segments: micro-batches differ in width, and blocks of fixed sizes that fit
+    none of the next ones would add up to more than was planned (torch's notes on CUDA, "Memory management").
     """
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "true"}
     ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
@@ -37,20 +37,20 @@ def child_environment() -> dict[str, str]:
 
 
 def _is_wsl() -> bool:
-    """Whether this Linux runs inside Windows, where torch's growing segments are not to be relied on."""
+    """Whether this is Linux inside Windows, where torch's expandable segments are not reliable."""
     return "microsoft" in platform.release().lower()
 
 
 def as_process(module: str, *arguments: str) -> dict[str, Any]:
-    """For subprocess: `module` of ours as a process of its own, as `python -m` runs it."""
+    """Arguments for subprocess that run our `module` as `python -m` does."""
     return {"args": [sys.executable, "-m", module, *arguments], "cwd": ROOT, "env": child_environment()}
 
 
 def apart() -> dict[str, Any]:
-    """For subprocess: a process that outlives this one and its terminal, and hears none of its Ctrl+C.
+    """Arguments for subprocess: the child outlives this process and its terminal, and gets no Ctrl+C.
 
-    On Windows with a console that nobody sees: without any, Python's own launcher would open one, and to close it
-    would end the process.
+    On Windows it has a hidden console: without one, Python's launcher would open a window, and closing that would
+    end the process.
     """
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
@@ -60,7 +60,7 @@ def apart() -> dict[str, Any]:
 def process_started(pid: int) -> float:
     """When the process `pid` started, in seconds.
 
-    On Linux since the boot: psutil's figure moves when the clock is set. Raises psutil.NoSuchProcess.
+    On Linux since boot: psutil's value changes when the clock is set. Raises psutil.NoSuchProcess.
     """
     if sys.platform != "linux":
         return float(psutil.Process(pid).create_time())
@@ -73,7 +73,7 @@ def process_started(pid: int) -> float:
 
 
 def is_alive(pid: int | None, started: float | None) -> bool:
-    """Whether the process `pid` lives and is the one that started at `started`, not a reused number."""
+    """Whether the process `pid` is running and started at `started`: a PID may be reused."""
     if pid is None or started is None:
         return False
     try:
@@ -84,9 +84,9 @@ def is_alive(pid: int | None, started: float | None) -> bool:
 
 
 def end_tree(pid: int, started: float, patience_seconds: float = 5.0) -> bool:
-    """End the process that started at `started` as `pid`, and all that it has started, at once.
+    """Kill the process `pid` that started at `started`, and all its descendants.
 
-    Returns whether all are gone. Where the number has gone to another process by now, nothing is touched.
+    Returns whether all are gone. Where the PID belongs to another process by now, nothing is touched.
     """
     if not is_alive(pid, started):
         return True

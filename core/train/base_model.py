@@ -1,4 +1,4 @@
-"""The base model of a run: found, downloaded where it is not here, and held to the commit that the run began with."""
+"""The base model of a run: found, downloaded if need be, and held to what it was when the run began."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from core.runs.store import Run
 from core.sizes import show_bytes, show_duration
 from core.workspace import write_json
 
-TOLD_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 
 def have_base(run: Run, recipe: Recipe, held: bool = True) -> FoundModel:
-    """The base that `recipe` names, all of it on the disk; a run that is resumed gets the weights that it had.
+    """The base that `recipe` names, complete on the disk; a resumed run gets the weights that it had.
 
-    Says in status.json how a download is, and in the events what it came to. Raises ModelError, also where a folder
-    holds another base by now, and DownloadStopped where the person stops the run meanwhile. `held` false: for one of
-    several processes, of which the first has looked.
+    status.json shows how far a download is, the events what came of it. Raises ModelError, also where a folder now
+    holds another base, and DownloadStopped where the run is stopped meanwhile. `held` is false in all processes but
+    the first, which has compared the files.
     """
     found = find_model(recipe.model, run.base_revision())
     if found.revision is not None:
@@ -33,16 +33,16 @@ def have_base(run: Run, recipe: Recipe, held: bool = True) -> FoundModel:
 
 
 def _hold(run: Run, found: FoundModel) -> None:
-    """Keep what the base's files are, of a run that begins; else refuse others. Raises ModelError."""
+    """Record the base's files when a run begins; refuse other files later. Raises ModelError."""
     assert found.folder is not None  # what has no commit is a folder
     pinned = read_pin(run.dir / FILE)
     if pinned is not None:
-        change = change_of(found.folder, pinned, lambda said: run.write_status(message=said))
+        change = change_of(found.folder, pinned, lambda message: run.write_status(message=message))
         if change is not None:
-            raise ModelError(change.said(f"run {run.id}, {found.label},"))
+            raise ModelError(change.sentence(f"run {run.id}, {found.label},"))
         whole = {name: entry["sha256"] for name, entry in pinned.items()}
         pinned = pin_of(found.folder, pinned)
-        for name, entry in pinned.items():  # touched, and the same: what was known of it still holds
+        for name, entry in pinned.items():  # touched, but unchanged: its hash still holds
             entry["sha256"] = entry["sha256"] or whole[name]
     elif run.status().resumed_from_step is not None:
         run.event(
@@ -56,16 +56,16 @@ def _hold(run: Run, found: FoundModel) -> None:
 def _download(run: Run, found: FoundModel) -> FoundModel:
     run.write_status(message="Checking the model's files.")
     refuse_misfit_online(found, run.is_to_stop)
-    began, needed, told = time.monotonic(), found.download_bytes, 0.0
+    began, needed, reported = time.monotonic(), found.download_bytes, 0.0
     last: Progress | None = None
     files = f"{show_bytes(needed)} in {len(found.files)} files, commit {str(found.revision)[:7]}"
     run.event("download", f"{found.label} is not on this machine and will be downloaded from Hugging Face: {files}.")
 
     def tell(progress: Progress) -> None:
-        nonlocal last, told
+        nonlocal last, reported
         last = progress
-        if time.monotonic() - told >= TOLD_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
             run.write_status(message=progress.line(), heartbeat=time.time())
 
     try:

@@ -1,10 +1,10 @@
-"""The best adapter so far: the one with the lowest evaluation loss, kept whole in a folder of its own."""
+"""The best adapter so far, by its held-out loss, kept in a folder of its own."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ HIGHEST_LOSS = 700.0
 class Best:
     """The step with the lowest evaluation loss, in nats a token, and how many evaluations since brought nothing better.
 
-    Saved as a dict, so that a resumed run goes on from it.
+    A checkpoint holds its fields, so that a resumed run goes on from them.
     """
 
     step: int | None = None
@@ -34,24 +34,20 @@ class Best:
         self.since += 1
         return False
 
-    def as_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it; `Best(**values)` reads it back."""
-        return asdict(self)
-
-    def told(self) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any] | None:
         """As result.json names it; None where nothing was measured."""
         return None if self.step is None else {"step": self.step, "eval_loss": self.eval_loss}
 
 
 def perplexity(loss: float | None) -> float | None:
-    """e to the power of `loss` in nats a token: among how many tokens the model wavers. None where there is none."""
+    """e to the power of `loss`, in nats a token; None where that is no number."""
     return math.exp(loss) if loss is not None and math.isfinite(loss) and loss < HIGHEST_LOSS else None
 
 
 def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> Path:
-    """Put the adapter of `step` in the place of the best so far, in PEFT's format with its tokenizer.
+    """Replace the best adapter so far by that of `step`, in PEFT's format with its tokenizer.
 
-    At every moment one of the two is there whole, in its place or beside it; `best_folder` finds it.
+    At every moment one of the two is complete, in its place or beside it, and `best_folder` finds it.
     """
     _put_back(run_folder)
     final, fresh, _ = _places(run_folder)
@@ -75,7 +71,7 @@ def best_folder(run_folder: Path) -> Path | None:
 
 
 def _put_back(run_folder: Path) -> None:
-    """A crash between two renames leaves the adapter beside its place, the newer one first."""
+    """After a crash between two renames the adapter is beside its place: move it back, the newer one of two."""
     final, fresh, old = _places(run_folder)
     for beside in (fresh, old):
         if not final.exists() and is_valid(beside):

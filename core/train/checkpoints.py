@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or do not exist: written beside, flushed, hashed, and only then renamed into place."""
+"""Checkpoints that are complete or do not exist: written beside, flushed, hashed, and only then renamed into place."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PROGRESS = "progress.json"
 def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int, progress: dict[str, Any]) -> Path:
     """Write the trainer's state after `step` to `folder/<step>` and drop all but the newest `keep`. Returns its folder.
 
-    That is the adapter, optimizer, schedule, random generators, the gradient scaler where fp16 has one, and `progress`,
-    what the run has come to. One that is there already is left as it is. Where writing fails, nothing is left behind.
+    It holds the adapter, optimizer, schedule, random generators, the gradient scaler of fp16, and `progress`, the state
+    of the run. A checkpoint that is there already is left as it is. If writing fails, nothing is left behind.
     """
     final, partial = folder / str(step), folder / f".{step}.partial"
     if not is_valid(final):
@@ -40,7 +40,7 @@ def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int, progre
 
 
 def _rotate(folder: Path, newest: Path, keep: int) -> None:
-    """Drop all but `newest` and the whole ones before it, `keep` together. No more of them are hashed than need be."""
+    """Drop all but `newest` and the complete ones before it, `keep` in all. No more are hashed than necessary."""
     kept = [newest]
     for path in named_checkpoints(folder):
         if path == newest:
@@ -52,7 +52,7 @@ def _rotate(folder: Path, newest: Path, keep: int) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Away with what saves that a crash has ended left behind."""
+    """Remove what a crash in the middle of a save left behind."""
     for leftover in folder.glob(".*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -80,8 +80,8 @@ def restore_adapter(folder: Path, model: Any) -> None:
 def restore_training(folder: Path, trainer: Any, learning_rate: float) -> None:
     """Give the trainer the optimizer, schedule and gradient scaler in the checkpoint `folder`.
 
-    The schedule goes on from where it was, from `learning_rate` and over the steps that the trainer has now: with the
-    same of both, that is the very rate that it had.
+    The schedule continues from its step, with `learning_rate` and the number of steps that the trainer has now; if both
+    are unchanged, so is the rate.
     """
     optimizer, scheduler = trainer.optimizer.optimizer, trainer.lr_scheduler
     state = _load(folder / "optimizer.pt")
@@ -101,7 +101,7 @@ def restore_training(folder: Path, trainer: Any, learning_rate: float) -> None:
 
 
 def _place(optimizer: Any) -> None:
-    """Put states where bitsandbytes itself would have made them: paged, where the optimizer pages."""
+    """Put states where bitsandbytes would have made them: in paged memory, if the optimizer is paged."""
     for parameter, state in optimizer.state.items():
         for name in ("state1", "state2"):
             if name in state:
@@ -112,13 +112,13 @@ def _place(optimizer: Any) -> None:
 
 
 def load_random_states(folder: Path) -> dict[str, Any]:
-    """What `random_states` said when the checkpoint in `folder` was made."""
+    """What `random_states` returned when the checkpoint in `folder` was made."""
     states: dict[str, Any] = _load(folder / "random.pt")
     return states
 
 
 def _load(path: Path) -> Any:
-    """Numbers and tensors, and nothing that would be run. Raises RunError where there is more in the file."""
+    """Load numbers and tensors, and run no code. Raises RunError where the file holds anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""How a run goes about its training: what the traced plan chose, or the careful way where no trace can be had."""
+"""How a run trains: the strategy that the plan chose, or a frugal one where its step cannot be traced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from core.text.library_errors import telling_line
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided: the way, whether conversations share rows, and the plan it comes from (None: no trace).
+    """What was decided: the strategy, whether conversations share rows, and the plan behind it (None: no trace).
 
     `tokens_at_once` are those of the run's largest micro-batch.
     """
@@ -43,7 +43,7 @@ class Choices:
         return {"fits": None, "chosen": chosen, "reasons": self.reasons, "peak_bytes": None}
 
     def settle(self, recipe: Recipe, model: Any) -> Recipe:
-        """Do what was chosen to the process and to `model`; the recipe with the optimizer that was chosen."""
+        """Apply the choices to the process and to `model`. Returns the recipe with the chosen optimizer."""
         if self.strategy.heap == "returned":
             return_memory()
         if self.strategy.embeddings_in_ram:
@@ -52,23 +52,23 @@ class Choices:
 
 
 def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: Budget, packed: bool) -> Choices:
-    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, with what would."""
+    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would."""
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [conversation_of(each) for each in rows]
     if recipe.train.sharded:
-        return _carefully(recipe, packed, NOT_PLANNED, max(each.length for each in lengths))
+        return _without_trace(recipe, packed, NOT_PLANNED, max(each.length for each in lengths))
     try:
         problem = planning_problem(recipe, target_for(None), architecture, lengths, packed)
         planned = plan(replace(problem, budget=budget))
     except ModelError as error:
-        return _carefully(recipe, packed, error, max(each.length for each in lengths))
+        return _without_trace(recipe, packed, error, max(each.length for each in lengths))
     if planned.strategy is None:
         raise BudgetError(_does_not_fit(planned))
     largest = problem.work(planned.strategy.micro_batch).largest
     return Choices(planned.strategy, packed, planned, planned.reasons, largest.packs * largest.width)
 
 
-def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
+def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
     rules = recipe.train
     target = target_for(None)
     strategy = replace(
@@ -76,8 +76,8 @@ def _carefully(recipe: Recipe, packed: bool, error: Exception, longest: int) -> 
         heap="kept",
         optimizer=optimizer_for(rules.optimizer).name,
     )
-    said = telling_line(error)
-    because = f"this model's step cannot be traced ({said}), so frugal settings are used"
+    reason = telling_line(error)
+    because = f"this model's step cannot be traced ({reason}), so a frugal way is taken"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
     return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 

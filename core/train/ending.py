@@ -1,4 +1,4 @@
-"""How a run ends: its result and adapter, and what is kept of it when it cannot go on."""
+"""How a run ends: its result and adapter, and what is saved when it cannot continue."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. The last 
 
 
 def save_adapter(run: Run, model: Any, tokenizer: Any) -> None:
-    """The result in PEFT's format, with the tokenizer and the template that it was trained with.
+    """Save the adapter in PEFT's format, with the tokenizer and the template that it was trained with.
 
-    Written beside and renamed, so that there is never a part of it. Raises DiskIsFull.
+    Written beside and renamed, so that it is never incomplete. Raises DiskIsFull.
     """
     _keep_adapter(run, model.save_pretrained, tokenizer)
 
@@ -53,8 +53,8 @@ def _keep_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> 
 
 
 def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoReturn:
-    """The last checkpoint found no room; the adapter alone is smaller and may. Raises DiskIsFull with what is kept."""
-    assert watcher is not None  # it is who saves
+    """There was no room for the last checkpoint: try the adapter alone. Raises DiskIsFull saying what was saved."""
+    assert watcher is not None  # there is a watcher, or nothing would have been saved
     try:
         save_adapter(run, watcher.trainer.model, watcher.trainer.processing_class)
     except DiskIsFull:
@@ -63,11 +63,11 @@ def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoRetur
 
 
 def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget) -> None:
-    """result.json: what the run came to. Losses in nats a token, sizes in bytes, seconds since it was started."""
+    """Write result.json. Losses are in nats a token, sizes in bytes, seconds since the run was started."""
     tally, measured, used = watcher.tally, watcher.evaluator, sampler.peaks()
     predicted = run.plan().get("peak_bytes")
-    _tell_memory(run, predicted, used["process"])
-    _tell_worse(watcher)
+    _report_memory(run, predicted, used["process"])
+    _warn_of_no_gain(watcher)
     write_json(
         run.dir / "result.json",
         {
@@ -77,7 +77,7 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
             "eval_loss": measured.loss,
             "eval_perplexity_before": perplexity(measured.first_loss),
             "eval_perplexity": perplexity(measured.loss),
-            "best": measured.best.told(),
+            "best": measured.best.summary(),
             "skipped_steps": watcher.health.lost,
             "ended_early": tally.ended_early,
             "seconds": round(watcher.seconds(), 2),
@@ -92,8 +92,8 @@ def write_result(run: Run, watcher: Watcher, sampler: MemorySampler, budget: Bud
     )
 
 
-def tell_unlearned(run: Run, model: Any) -> None:
-    """Warn of adapters that are at the end as they began: no row has reached their layers. Of fresh ones, B is zero."""
+def warn_of_unlearned(run: Run, model: Any) -> None:
+    """Warn of fresh adapters whose B is still zero at the end: no row reached their layers."""
     layers = [layer for _, layer in lora_layers(model)]
     still = sum(not bool(layer.lora_B[ADAPTER].weight.any()) for layer in layers)
     if still:
@@ -104,14 +104,14 @@ def tell_unlearned(run: Run, model: Any) -> None:
         )
 
 
-def _tell_memory(run: Run, predicted: dict[str, int] | None, process: int | None) -> None:
+def _report_memory(run: Run, predicted: dict[str, int] | None, process: int | None) -> None:
     if predicted and process:
         off = process / predicted["process"] - 1
         sizes = f"predicted {show_size(predicted['process'])}, used {show_size(process)}"
         run.event("memory", f"Peak memory: {sizes} ({off:+.1%}).")
 
 
-def _tell_worse(watcher: Watcher) -> None:
+def _warn_of_no_gain(watcher: Watcher) -> None:
     before, best = watcher.evaluator.first_loss, watcher.evaluator.best.eval_loss
     if before is not None and best is not None and best > before:
         watcher.warn(
@@ -141,11 +141,11 @@ def out_of_memory(
 
 
 def _smallest_budget(run: Run, budget: Budget, error: BaseException) -> str:
-    """At least what the plan says, and what was asked for in vain on top of what was there."""
+    """At least what the plan says, and at least the budget plus the request that failed."""
     asked = error.shortage.asked_bytes if isinstance(error, OutOfRoom) else asked_bytes(str(error))
     smallest = max(run.plan().get("smallest_budget_bytes") or 0, budget.bytes + (asked or 0))
-    said = show_size(smallest)
-    return "more than that" if smallest <= budget.bytes or said == show_size(budget.bytes) else f"{said} or more"
+    shown = show_size(smallest)
+    return "more than that" if smallest <= budget.bytes or shown == show_size(budget.bytes) else f"{shown} or more"
 
 
 def loss_is_lost(run: Run, sampler: MemorySampler, budget: Budget, lost: LossIsLost) -> NoReturn:

@@ -1,10 +1,11 @@
-"""How far a run has come: the loss on held-out rows, and what the model answers to the sample prompts."""
+"""Evaluations in a run: the loss on held-out rows, and the model's replies to the sample prompts."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 class Evaluator:
-    """Measures, asks, and keeps the best adapter. Memory that runs out makes it more modest, never the run end."""
+    """Measures, prompts, and keeps the best adapter. Running out of memory makes it use less; it never ends the run."""
 
     def __init__(self, run: Run, recipe: Recipe, rows: Rows, packed: bool, training_tokens: int) -> None:
         self.run, self.recipe, self.rows, self.packed = run, recipe, rows, packed
@@ -44,9 +45,9 @@ class Evaluator:
         self._prompts_at_once = max(1, len(rows.prompts))
 
     def evaluate(self, trainer: Any, step: int, counts: bool = True) -> None:
-        """Measure and ask after `step`; step 0 is the base, whose adapter says nothing yet and cannot be the best.
+        """Measure the loss and prompt the model after `step`. Step 0 is the base alone, which cannot be the best.
 
-        One that was not planned, where a run is stopped, does not count against the patience that a resumed run has.
+        `counts` is false for the evaluation of a run that is stopped: it was not scheduled, and leaves patience alone.
         """
         trainer.ranks.call_along()
         since = self.best.since
@@ -60,7 +61,7 @@ class Evaluator:
     def as_dict(self) -> dict[str, Any]:
         """As a checkpoint holds it; `take_up` reads it back."""
         return {
-            "best": self.best.as_dict(),
+            "best": asdict(self.best),
             "first_loss": self.first_loss,
             "loss": self.loss,
             "tokens": self._tokens,
@@ -68,12 +69,12 @@ class Evaluator:
         }
 
     def take_up(self, held: dict[str, Any]) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from what a checkpoint holds."""
         self.best, self.first_loss, self.loss = Best(**held["best"]), held["first_loss"], held["loss"]
         self._tokens, self._prompts_at_once = held["tokens"], held["prompts_at_once"]
 
     def out_of_patience(self) -> bool:
-        """Whether so many evaluations in a row brought nothing better that the run should stop."""
+        """Whether as many evaluations in a row as the recipe allows brought nothing better."""
         patience = self.recipe.evaluation.patience
         return patience is not None and self.best.since >= patience
 
@@ -111,19 +112,19 @@ class Evaluator:
         return None
 
     def _ask(self, trainer: Any, step: int) -> None:
-        said = self._answers(trainer)
-        if said is None:
+        replies = self._answers(trainer)
+        if replies is None:
             self.run.event("warning", NO_ANSWERS)
             return
-        for prompt, answer in zip(self.rows.prompts, said, strict=True):
+        for prompt, answer in zip(self.rows.prompts, replies, strict=True):
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
 
     def _answers(self, trainer: Any) -> list[str] | None:
         """In the order of the prompts; None where even one at once is too much."""
         while self._prompts_at_once:
-            said = _attempt(trainer, partial(self._asked, trainer))
-            if not isinstance(said, Shortage):
-                return said
+            replies = _attempt(trainer, partial(self._asked, trainer))
+            if not isinstance(replies, Shortage):
+                return replies
             if not renewed():
                 self._prompts_at_once //= 2
         return None
@@ -132,15 +133,15 @@ class Evaluator:
         model, prompts, size = trainer.model, self.rows.prompts, self._prompts_at_once
         most = self.recipe.evaluation.max_new_tokens
         model.eval()
-        said: list[str] = []
+        replies: list[str] = []
         for start in range(0, len(prompts), size):
-            said += answers(model, trainer.processing_class, prompts[start : start + size], most)
+            replies += answers(model, trainer.processing_class, prompts[start : start + size], most)
         model.train()
-        return said
+        return replies
 
 
 def _attempt(trainer: Any, work: Callable[[], T]) -> T | Shortage:
-    """As `attempt`, but one of several processes that compute together cannot try again alone. Raises BudgetError."""
+    """As `attempt`; but a sharded process cannot try again alone, so there it raises BudgetError."""
     done = attempt(work)
     if isinstance(done, Shortage) and trainer.ranks.sharded:
         raise BudgetError(TOGETHER)

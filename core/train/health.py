@@ -1,10 +1,9 @@
-"""Whether a run is well: losses that are not numbers are counted, and a loss that jumps far away is noticed."""
+"""The health of a run: counts losses that are not numbers, and notices a loss that jumps."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 # Steps in a row without a usable loss after which a run ends.
 MOST_IN_A_ROW = 3
@@ -28,7 +27,7 @@ class LossJump:
 
 @dataclass
 class Health:
-    """What the last steps say of a run. Saved as a dict, so that a resumed run goes on counting."""
+    """What the last steps say of a run. A checkpoint holds its fields, so that a resumed run goes on counting."""
 
     lost: int = 0
     lost_in_a_row: int = 0
@@ -62,7 +61,3 @@ class Health:
     def _deviation(self, usual: float) -> float:
         spread = NORMAL * median(abs(loss - usual) for loss in self.recent)
         return max(spread, LEAST_SHARE * usual, LEAST_NATS)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it; `Health(**values)` reads it back."""
-        return asdict(self)

@@ -1,7 +1,7 @@
 """One training run from its recipe to its adapter, to be read from top to bottom.
 
-Covered: one device, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a evaluation loss and the best adapter by
-it, stop, save and resume at any step, memory that runs out, a loss that is lost, several devices.
+Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a held-out loss and the best
+adapter by it, stop, save and resume at any step, running out of memory, and a loss that is not a number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from core.model.load import (
     quantised,
     torch_device,
 )
-from core.model.lora_config import tell_targets
+from core.model.lora_config import targets_note
 from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
@@ -56,7 +56,7 @@ from core.train.parallel import ALONE, Ranks
 from core.train.resume import ResumePoint, find_resume_point, read_resume_point
 from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
-from core.train.sharding import deal_out
+from core.train.sharding import shard
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import trainer_config
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
@@ -83,7 +83,7 @@ class PreparedRun:
 def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = None) -> str:
     """Train `run` to its end, as rank 0 where there are several. Returns the state it ended in: 'finished', 'stopped'.
 
-    `heartbeat` is told what the run is at. Raises NibbleError for what a person can mend, with what was learned saved.
+    `heartbeat` records what the run is doing. Raises NibbleError for what a person can fix; what was learned is saved.
     """
     recipe, chosen = run.recipe(), device()
     start = find_resume_point(run)
@@ -91,19 +91,19 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
     with MemorySampler(run, chosen, os.getpid()) as sampler:
         found = have_base(run, recipe)
         ranks.meet()
-        ranks.what_first_says(folder)
+        ranks.from_first(folder)
         budget = read_budget(recipe, found, chosen, ranks.count)
-        for said in advice(recipe, found, chosen.kind) if start is None else []:
-            run.event("warning", said)
+        for sentence in advice(recipe, found, chosen.kind) if start is None else []:
+            run.event("warning", sentence)
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
             watcher = make_watcher(run, prepared, sampler, heartbeat or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
-            if start is not None and start.step >= prepared.steps:  # it ended between its last step and its adapter
+            if start is not None and start.step >= prepared.steps:  # only its adapter was not saved yet
                 restore_adapter(start.folder, prepared.model)
             else:
-                (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier ending, which this run goes beyond
+                (run.dir / "result.json").unlink(missing_ok=True)  # of an earlier end
                 with hashing_base(run, found):
                     watcher.trainer.train()
         except StoppedBeforeLearning:
@@ -120,13 +120,13 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
     run.event("adapter", "The adapter is saved.")
     fresh = recipe.lora.init == "default" and recipe.lora.start_from is None
     if fresh and watcher.tally.step and not ranks.sharded:
-        ending.tell_unlearned(run, prepared.model)
+        ending.warn_of_unlearned(run, prepared.model)
     ending.write_result(run, watcher, sampler, budget)
     return "stopped" if watcher.tally.stopped else "finished"
 
 
 def hashing_base(run: Run, found: FoundModel) -> AbstractContextManager[None]:
-    """While it lasts, what a base in a folder holds is hashed; one of the Hub is known by its commit."""
+    """A context in which a base in a folder is hashed in the background; one from the Hub is known by its commit."""
     if found.folder is None or found.revision is not None:
         return nullcontext()
     return hashing_meanwhile(run.dir / FILE, found.folder, Workspace(run.workspace).state / "base-hashes.json")
@@ -143,34 +143,34 @@ def prepare(
 ) -> PreparedRun:
     """Load the model, render the data, and decide what the recipe left open.
 
-    `resumed` is the checkpoint that the run goes on from: then it keeps to what was decided.
+    `resumed` is the checkpoint that the run continues from; its decisions are kept.
     """
     set_seed(recipe.train.seed)
     bits = recipe.quantization.bits
     dtype, because = dtype_for(chosen)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
-    tell_files(run, found)
+    report_files(run, found)
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are rendered with {require_template(tokenizer, recipe.data).source}.")
     rows = prepare_rows(run, recipe, tokenizer, embedding_rows(found))
     run.write_status(message=f"Loading {found.label} in {bits} bits.")
-    go_on_unless_stopped(run)
+    stop_if_asked(run)
     in_force = enforce(budget.bytes, chosen, 0)  # an optimizer has no states yet
     run.event("budget", f"Memory budget {budget.read_as}, {in_force}.")
     base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
-    go_on_unless_stopped(run)
+    stop_if_asked(run)
     held = quantised(base)
-    left_out = tell_targets(base, recipe.lora)
+    left_out = targets_note(base, recipe.lora)
     if left_out:
         run.event("adapter", left_out)
     adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
     goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
     if goes_on:
-        tell_start(run, recipe, tokenizer)
-    tell_model(run, found, bits, held, parameters_trained(model, recipe.lora))
+        report_start(run, recipe, tokenizer)
+    report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
-        deal_out(model, ranks, torch_device(chosen))
+        shard(model, ranks, torch_device(chosen))
     packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
@@ -191,17 +191,15 @@ def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budg
     return choices
 
 
-def tell_files(run: Run, found: FoundModel) -> None:
-    """What of the model's files is not used, or could not be looked at. Raises ModelError where weights are missing."""
+def report_files(run: Run, found: FoundModel) -> None:
+    """Report which of the model's files are unused or unreadable. Raises ModelError where weights are missing."""
     fit = refuse_misfit(found)
-    for said in fit.said:
-        run.event("model", said)
-    if fit.undecided:
-        run.event("model", fit.undecided)
+    for note in (*fit.notes, *[fit.undecided] * bool(fit.undecided)):
+        run.event("model", note)
 
 
-def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
-    """How large the model is, and how much of it is quantised: `held` of `core.model.load.quantised`."""
+def report_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
+    """Report the model's size, and how much of it is quantised: `held` comes from `core.model.load.quantised`."""
     few, layers = held
     quantised_part = f", {few:,} of them in {bits} bits" if bits < 16 else f" in {bits} bits"
     run.event(
@@ -216,8 +214,8 @@ def tell_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], tr
         )
 
 
-def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
-    """Which adapter is trained further; a warning where it was trained with another chat template."""
+def report_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
+    """Report the adapter that is trained further, and warn if it was trained with another chat template."""
     lora = recipe.lora
     run.event("adapter", f"{lora.start_from} is trained further as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
     template = run.start / TEMPLATE_FILE
@@ -229,14 +227,14 @@ def tell_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
         )
 
 
-def go_on_unless_stopped(run: Run) -> None:
-    """Between the long stages before the first step: obey a stop."""
+def stop_if_asked(run: Run) -> None:
+    """Raise StoppedBeforeLearning where a stop was asked for, between the long stages before the first step."""
     if run.is_to_stop():
         raise StoppedBeforeLearning
 
 
 def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartbeat: HeartbeatWriter) -> Watcher:
-    """What happens between the steps."""
+    """The callback that acts between steps."""
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
     settled = {"way": asdict(choices.strategy), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
@@ -247,29 +245,20 @@ def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartb
 
 def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
-    # One way for all: with different optimizers their adapters would part.
-    choices = replace(prepared.choices, strategy=ranks.what_first_says(prepared.choices.strategy))
+    # One strategy for all: with different optimizers their adapters would diverge.
+    choices = replace(prepared.choices, strategy=ranks.from_first(prepared.choices.strategy))
     recipe = choices.settle(prepared.recipe, prepared.model)
-    # Micro-batches are cut from steps that are dealt out for the plan's, also when they have become smaller since.
+    # Steps are dealt out for the plan's micro-batches, also when these have become smaller since.
     now = prepared.start.strategy if prepared.start else choices.strategy
     dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
     batches = MicroBatches(prepared.rows.train, order, choices.strategy.micro_batch, choices.packed)
-    config = trainer_config(
-        recipe,
-        run.dir,
-        prepared.device.kind,
-        dtype,
-        prepared.steps,
-        now.micro_batch,
-        now.checkpointing,
-        now.offload,
-    )
-    if prepared.device.kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
-        run.event("optimizer", NO_PAGING)
-    # Passes that all do together cannot be done again by one.
     kind, batch = prepared.device.kind, recipe.train.effective_batch
-    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.tell_change, kind)
+    config = trainer_config(recipe, run.dir, kind, dtype, prepared.steps, now)
+    if kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
+        run.event("optimizer", NO_PAGING)
+    # A pass that all processes do together cannot be repeated by one of them.
+    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
     if now.heap == "returned":
         return_memory()
     return NibbleTrainer(

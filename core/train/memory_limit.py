@@ -1,4 +1,4 @@
-"""Holds the worker to its memory budget, so that going over it is an error that can be caught and told."""
+"""Holds the worker to its memory budget, so that exceeding it is an error that can be caught and reported."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if sys.platform == "linux":
     import resource
 
 
-# A rise of the limit by less than this is not worth another try.
+# If the limit rises by less than this, another try is not worth it.
 WORTH_A_TRY = 4 * 2**20
 _budget_bytes: int | None = None
 
 
 def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
-    """Put the limit into force. Returns how, or why it cannot be, as a person reads it.
+    """Enforce the limit. Returns, as a phrase for a person, how it is enforced or why it cannot be.
 
     On a GPU the caching allocator is capped at the budget less what it does not count: the CUDA context, and
     `managed_bytes` of the paged optimizer's states. On Linux' CPU the data segment may grow by what the budget leaves
-    over the present resident memory; torch then raises (measured) and lives on.
+    over the present resident memory; beyond that torch raises, and survives (measured).
     """
     global _budget_bytes
     if device.kind == "cuda":
@@ -43,10 +43,10 @@ def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
 
 
 def renewed() -> bool:
-    """Let the system's limit follow what has been asked for since and never touched, such as threads' stacks.
+    """Raise the system's limit by what was allocated since and never touched, such as threads' stacks.
 
-    The budget is about resident memory, and the limit about what was asked for. Returns whether the limit rose so far
-    that what has failed is worth another try.
+    The budget is about resident memory, the limit about allocations. Returns whether the limit rose so far that what
+    failed is worth another try.
     """
     if sys.platform != "linux" or _budget_bytes is None:
         return False
@@ -65,7 +65,7 @@ def _data_bytes() -> int:
 
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
-    """Without the limit for a moment: saving what was learned must not fail for want of a few megabytes."""
+    """Lift the limit for a moment: saving what was learned must not fail for lack of a few megabytes."""
     if sys.platform == "linux":
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))

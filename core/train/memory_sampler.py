@@ -17,8 +17,8 @@ INTERVAL_SECONDS = 0.5
 class MemorySampler:
     """A thread that writes one line a sample. On a CPU `process_bytes` is resident memory, and torch has no figures.
 
-    On a GPU what no process is said to use is counted too, if it came after the start: the paged optimizer states.
-    Where the driver hides what a process uses, it is what the whole card uses more than before the run.
+    On a GPU memory that is attributed to no process counts too if it came after the start: paged optimizer states.
+    Where the driver hides what a process uses, what the whole card uses beyond its use before the run stands for it.
     """
 
     def __init__(self, run: Run, device: Device, pid: int) -> None:

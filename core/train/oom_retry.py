@@ -1,4 +1,4 @@
-"""When memory runs out in mid-step: what was short, and the next more frugal way to do the same step."""
+"""When memory runs out in a step: how much was missing, and the next more frugal strategy for the same step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Shortage:
 
 
 class OutOfRoom(MemoryError):
-    """Memory ran out, and no more frugal way is left."""
+    """Memory ran out, and no more frugal strategy is left."""
 
     def __init__(self, shortage: Shortage) -> None:
         super().__init__("out of memory, even with the most frugal settings")
@@ -35,9 +35,9 @@ class OutOfRoom(MemoryError):
 
 
 def attempt(work: Callable[[], T]) -> T | Shortage:
-    """What `work` returns, or what was short.
+    """What `work` returns, or the shortage that it met.
 
-    The error is let go of before the memory is freed: its traceback holds the tensors of the failed pass.
+    The error is dropped before memory is freed: its traceback holds the tensors of the failed pass.
     """
     try:
         return work()
@@ -49,14 +49,14 @@ def attempt(work: Callable[[], T]) -> T | Shortage:
     return shortage
 
 
-def asked_bytes(said: str) -> int | None:
+def asked_bytes(message: str) -> int | None:
     """The request that an out-of-memory error names, in bytes; torch says it differently on a CPU and on a GPU."""
-    found = _ASKED.search(said)
+    found = _ASKED.search(message)
     return round(float(found[1]) * _UNITS[found[2].lower()]) if found else None
 
 
 def more_frugal(strategy: Strategy, effective_batch: int, device_kind: str) -> Strategy | None:
-    """The next way down: half the micro-batch, more checkpointing, then what the device has; None where there is none.
+    """The next strategy down: half the micro-batch, more checkpointing, then what the device offers; else None.
 
     A micro-batch always divides `effective_batch`, so a step keeps its conversations.
     """
@@ -74,7 +74,7 @@ def more_frugal(strategy: Strategy, effective_batch: int, device_kind: str) -> S
 
 
 class OomFallback:
-    """The way that a run goes now: the plan's at first, and one rung further down after each shortage."""
+    """The strategy of a run: the plan's at first, and a more frugal one after each shortage."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class OomFallback:
         self.strategy, self.effective_batch, self.device_kind, self._tell = strategy, effective_batch, device_kind, tell
 
     def step_down(self, shortage: Shortage) -> Strategy:
-        """Take the next way down, and tell it. Raises OutOfRoom where there is none."""
+        """Take the next strategy down, and report it. Raises OutOfRoom where there is none."""
         strategy = more_frugal(self.strategy, self.effective_batch, self.device_kind)
         if strategy is None:
             raise OutOfRoom(shortage)

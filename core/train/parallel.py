@@ -1,9 +1,9 @@
 """Several processes that train one adapter: each takes its share of every step, and their gradients are summed.
 
-Each has a device of its own, and on it the whole base, or a part of it (core/train/sharding.py). Gradients are summed
-once a step, when a process is through with all of its micro-batches, and not by hooks in the backward pass as torch's
-DDP does it: so a process for which memory runs out can do its share again in smaller pieces while the others wait.
-Adapters are small, and there is one sum a step. Covered: any number of processes on one machine or several, over gloo
+Each has its own device with the whole base on it, or a part (core/train/sharding.py). Gradients are summed once a step,
+after a process has done all of its micro-batches, not by hooks in the backward pass as in torch's DDP: so one that
+runs out of memory can do its share again in smaller parts while the others wait. Adapters are small, so one sum a step
+costs little. Covered: any number of processes on one machine or several, over gloo
 on a CPU and NCCL on GPUs.
 """
 
@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from core.train.ranks import forget_place
 
-# The others wait while the first one evaluates or saves; one that is gone is noticed by its process, not by this.
+# The others wait while the first evaluates or saves. A process that died is noticed by ranks.py, not by a timeout.
 PATIENCE = timedelta(days=7)
 EVALUATE = "evaluate"
 
@@ -84,27 +84,27 @@ class Ranks:
         return [each for one in every for each in one]
 
     def call_along(self) -> None:
-        """Rank 0 is about to evaluate: where it cannot do so alone, the others do the same."""
+        """Rank 0 is about to evaluate: if it cannot do so alone, have the others do the same."""
         if self.sharded and self.first:
-            self.what_first_says(EVALUATE)
+            self.from_first(EVALUATE)
 
     def meet(self) -> None:
         """Wait until every process has come so far."""
-        self.what_first_says(None)
+        self.from_first(None)
 
-    def what_first_says(self, value: Any) -> Any:
+    def from_first(self, value: Any) -> Any:
         """Rank 0's `value`, in every process."""
         if self.count == 1:
             return value
-        said = [value]
-        dist.broadcast_object_list(said, src=0)
-        return said[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 ALONE = Ranks()
 
 
-class InStep(TrainerCallback):
+class KeepInStep(TrainerCallback):
     """Starts all processes from the same adapter, and ends them after the same step. Comes behind the watcher.
 
     `watcher` evaluates along where this is not rank 0 (`call_along`).
@@ -125,9 +125,9 @@ class InStep(TrainerCallback):
 
     def _as_first_does(self, step: int, stop: bool) -> bool:
         """Evaluate along until rank 0 says whether to stop."""
-        while (said := self.ranks.what_first_says(stop)) == EVALUATE:
+        while (answer := self.ranks.from_first(stop)) == EVALUATE:
             self.watcher.evaluate_along(step)
-        return bool(said)
+        return bool(answer)
 
 
 def join(device: str, sharded: bool) -> Ranks:

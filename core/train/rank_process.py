@@ -84,7 +84,7 @@ def follow(run: Run) -> None:
     class Aside(TrainerCallback):
         trainer: Any
 
-        def tell_change(self, before: Any, now: Any, shortage: Any) -> None:
+        def report_change(self, before: Any, now: Any, shortage: Any) -> None:
             own.event("warning", f"Memory ran out; now {now}.")
 
         def evaluate_along(self, step: int) -> None:
@@ -94,7 +94,7 @@ def follow(run: Run) -> None:
     ranks = join(chosen.kind, recipe.train.sharded)
     own = RankRun(folder_of(run, ranks.rank), run)
     ranks.meet()  # rank 0 has downloaded what there was to download
-    resumed = ranks.what_first_says(None)
+    resumed = ranks.from_first(None)
     found = have_base(own, recipe, held=False)
     prepared = prepare(own, recipe, found, chosen, read_budget(recipe, found, chosen, ranks.count), ranks, resumed)
     evaluator = Evaluator(own, recipe, prepared.rows, prepared.choices.packed, prepared.choices.tokens_at_once)

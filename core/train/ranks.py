@@ -55,7 +55,7 @@ def refuse_devices(recipe: Recipe) -> None:
         )
 
 
-class Others:
+class OtherProcesses:
     """The other processes of a run on this machine, from before the model is loaded until the run has ended.
 
     Sets this process' own place in the environment, for `core.train.parallel.join`. Where a launcher has set it, the
@@ -69,7 +69,7 @@ class Others:
         self._children: list[subprocess.Popen[bytes]] = []
         self._over = threading.Event()
 
-    def __enter__(self) -> Others:
+    def __enter__(self) -> OtherProcesses:
         if self.count == 1:
             return self
         port = str(free_port())
@@ -78,9 +78,9 @@ class Others:
         os.environ.update({**_place(0, self.count, port), **self._threads()})
         threading.Thread(target=self._watch, daemon=True).start()
         on = "GPUs" if self.cards else "processes"
-        what = "a shard of the model" if self.run.recipe().train.sharded else "the whole model"
-        said = f"{self.count} {on} train together: each holds {what} and processes its share of every step."
-        self.run.event("devices", said)
+        what = "a part of the model" if self.run.recipe().train.sharded else "the whole model"
+        sentence = f"{self.count} {on} train together: each holds {what} and takes its share of every step."
+        self.run.event("devices", sentence)
         return self
 
     def __exit__(
@@ -152,7 +152,7 @@ def folder_of(run: Run, rank: int) -> Path:
 
 
 def forget_place() -> None:
-    """What another launcher may have left in the environment is not for a run that a person starts."""
+    """Remove what another launcher may have left in the environment: it is not meant for this run."""
     for name in PLACE:
         os.environ.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, exactly: as if the run had never ended. Read by the worker before it loads the model."""
+"""Resumes a run from a checkpoint exactly, as if it had never ended. Read by the worker before it loads the model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CUT_BACK = ("metrics.jsonl", "samples.jsonl", "memory.jsonl")
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint to go on from: its folder, and what the run had come to by its step."""
+    """A checkpoint to resume from: its folder, and the run's state at its step."""
 
     folder: Path
     step: int
@@ -38,11 +38,11 @@ class ResumePoint:
 
     @property
     def strategy(self) -> Strategy:
-        """How the run went last: the plan's way, or a more frugal one where memory had run out."""
+        """The run's last strategy: the plan's, or a more frugal one where memory had run out."""
         return Strategy(**self.progress["way"])
 
     def choices(self) -> Choices:
-        """What was decided before the first step, which the run keeps: another way would round differently."""
+        """What was decided before the first step. The run keeps it: another strategy would round differently."""
         settled = self.progress["settled"]
         return Choices(Strategy(**settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
 
@@ -60,7 +60,7 @@ def read_resume_point(folder: Path | None) -> ResumePoint | None:
 
 
 def find_resume_point(run: Run) -> ResumePoint | None:
-    """Where a run that is resumed goes on; None for a new one. Its files are cut back to that step.
+    """Where a resumed run continues; None for a new run. Its files are cut back to that step.
 
     Checkpoints that are passed over are named in the events. Raises RunError where none is whole.
     """
@@ -111,8 +111,8 @@ def _step_of(line: bytes) -> float | None:
         return None
 
 
-class GoOn(TrainerCallback):
-    """Puts a trainer where the checkpoint was. Comes before those that look at what it is about to do."""
+class RestoreState(TrainerCallback):
+    """Puts a trainer back to a checkpoint's state. It must come before the callbacks that read that state."""
 
     trainer: Any
 

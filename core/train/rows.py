@@ -1,4 +1,4 @@
-"""The rows of a run: read, rendered, split; what was dropped or cut is counted and told in the events."""
+"""The rows of a run: read, rendered and split; the events say what was dropped or cut."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.data.prepared import Prepared, prepare_data
 from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
 from core.errors import DataError
-from core.model.vocabulary import said_of
+from core.model.vocabulary import unknown_token
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.workspace import read_json, write_json
@@ -24,7 +24,7 @@ DROPPED_TOLD = 20
 
 @dataclass(frozen=True)
 class Rows:
-    """What is trained on, what is held out to measure by, and the questions that show it learn."""
+    """What is trained on, what is held out, and the prompts that are answered at each evaluation."""
 
     train: PickedRows
     held_out: PickedRows
@@ -64,10 +64,10 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
 
 
 def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:
-    """Keep in held_out.json which rows are held out, and a hash of all that is trained on and measured by.
+    """Write held_out.json: which rows are held out, by their numbers in the file, and a hash of all rows as used.
 
-    The rows, by their numbers in the file, are for whoever wants to measure them again. The hash is for a resume: an
-    update of Nibble may render or split the same file otherwise, and nobody would see it.
+    The rows are there to be measured again. The hash is for a resume: an update of Nibble may render or split the same
+    file differently, which would go unnoticed.
     """
     file, usable = run.dir / "held_out.json", rendered.usable
     digest = hashlib.sha256()
@@ -93,8 +93,8 @@ def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name
     place = int((ids >= rows).argmax())
     index = int(np.searchsorted(np.asarray(usable.starts), place, side="right")) - 1
     raise DataError(
-        f"{name}, row {usable.rows[index]:,}: {said_of(int(ids[place]), tokenizer, rows)}, so it cannot be trained on. "
-        "Remove that token from the data, or choose the model that this tokenizer was made for."
+        f"{name}, row {usable.rows[index]:,}: {unknown_token(int(ids[place]), tokenizer, rows)}, so it cannot be "
+        "trained on. Take that token out of the data, or choose the model that this tokenizer was made for."
     )
 
 
@@ -112,6 +112,6 @@ def _tell(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
 
 
 def _own_questions(prepared: Prepared, held_out: list[int]) -> list[str]:
-    """Up to three short questions of held-out rows, for a run whose person named none."""
+    """Up to three short prompts from held-out rows, for a recipe that names none."""
     asked = (prepared.questions[index] for index in held_out)
     return list(islice(dict.fromkeys(question for question in asked if question), 3))

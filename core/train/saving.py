@@ -1,4 +1,4 @@
-"""When a run is saved, what that takes, and what becomes of it when the disk is full."""
+"""When a run is saved, what that takes, and what happens when the disk is full."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from core.system.full_disk import free_some, is_disk_full
 from core.train.checkpoints import save_checkpoint
 from core.train.memory_limit import lifted
 
-# After a save that failed for want of room, the next one is tried so soon.
+# After a save that failed on a full disk, the next attempt comes so soon.
 AGAIN_MINUTES = 1.0
 
 
 class DiskIsFull(TrainingError):
-    """The last save of a run failed for want of room."""
+    """The last save of a run failed: the disk is full."""
 
 
 class Saver:
-    """Writes the checkpoints of a run: by steps, by time, and the first one early, to see that it works."""
+    """Writes a run's checkpoints: by steps, by time, and a first one early, to see that saving works."""
 
     def __init__(self, run: Run, settings: CheckpointSettings, last_step: int = 0) -> None:
         """`last_step` is that of the checkpoint that the run goes on from; 0 in a new run."""
@@ -51,7 +51,7 @@ class Saver:
     def save(self, step: int, trainer: Any, progress: dict[str, Any], last: bool = False) -> None:
         """Write a checkpoint now; its cost goes into the events.
 
-        A full disk is told, and tried again later. Raises DiskIsFull where there is no later, as it is the `last` one.
+        A full disk is reported, and saving tried again later. Raises DiskIsFull where this is the `last` one.
         """
         if step == self._last_step and not self._failed:
             return

@@ -1,9 +1,9 @@
-"""Deals a base's layers out to several processes: each keeps a part of every layer and borrows the rest to compute.
+"""Shards a base's layers over several processes: each keeps a part of every layer and gathers the rest to compute.
 
-For a model that no single device holds (torch's fully_shard, known as FSDP2). Only what is frozen is dealt out:
-adapters stay whole in every process, so their gradients, optimizer and files are as without it. Covered: a base in 4
-bits, held in the dtype that it computes in, or in 16. Not covered: the embeddings and the head, which every process
-holds whole, and borrowing the next layer while this one computes.
+For a model that no single device holds (torch's fully_shard, known as FSDP2). Only frozen weights are sharded:
+adapters are whole in every process, so their gradients, optimizer and files are as usual. Covered: a base in 4 bits,
+held in the dtype that it computes in, or in 16. Not covered: the embeddings and the head, which every process holds
+whole, and fetching the next layer while this one computes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from core.model.moe import experts_of
 from core.train.parallel import Ranks
 
 
-def deal_out(model: PeftModel, ranks: Ranks, device: torch.device) -> None:
+def shard(model: PeftModel, ranks: Ranks, device: torch.device) -> None:
     """Bring `model` from ordinary memory to the processes' devices, layer by layer. Raises ModelError.
 
     From here on every forward pass is one of all processes together.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ModelError("This model's layers cannot be identified, so it cannot be sharded. Turn off train.sharded.")
+        raise ModelError("This model's layers cannot be told apart, so it cannot be sharded. Leave train.sharded off.")
     if next(experts_of(model), None) is not None:
-        raise ModelError("A mixture of experts cannot be sharded yet. Turn off train.sharded.")
+        raise ModelError("A mixture of experts cannot be sharded yet. Leave train.sharded off.")
     mesh = init_device_mesh(device.type, (ranks.count,))
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""trl's SFTTrainer, fed our own micro-batches in our own order, with a loss measured on every held-out token."""
+"""trl's SFTTrainer with our own micro-batches in our own order, and a loss measured on every held-out token."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from core.system.allocator import return_memory
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
 from core.train.oom_retry import OomFallback, Shortage, attempt
-from core.train.parallel import ALONE, InStep, Ranks
-from core.train.resume import GoOn, ResumePoint
+from core.train.parallel import ALONE, KeepInStep, Ranks
+from core.train.resume import RestoreState, ResumePoint
 
 
-class _ThinOut(TrainerCallback):
+class _CheckpointSomeLayers(TrainerCallback):
     """transformers checkpoints every layer; this leaves it to those that the plan wants."""
 
     def __init__(self, mode: str) -> None:
@@ -45,7 +45,7 @@ class _ThinOut(TrainerCallback):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the forward and backward passes of one optimizer step came to.
+    """The result of one optimizer step's forward and backward passes.
 
     `loss` in nats a trained token; `suspects` are the rows, by their number in the file, among which a loss that is
     not a number came up, or all of the step's where it is only the gradient.
@@ -98,13 +98,13 @@ class NibbleTrainer(SFTTrainer):
         values = [parameter.data for parameter in trained]
         # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
         shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
-        go_on = [GoOn(start)] if start else []
+        go_on = [RestoreState(start)] if start else []
         super().__init__(
             model=model,
             args=config,
             train_dataset=shape_only,
             processing_class=tokenizer,
-            callbacks=[_ThinOut(checkpointing), *go_on, watcher, InStep(ranks, watcher)],
+            callbacks=[_CheckpointSomeLayers(checkpointing), *go_on, watcher, KeepInStep(ranks, watcher)],
         )
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
         for each in go_on:
@@ -129,9 +129,9 @@ class NibbleTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The forward and backward passes of one optimizer step. Returns its loss, in nats a trained token.
 
-        Where several processes train, each does its share, and all get the same sums. A share that fails for want of
-        memory is begun again a way that takes less, from where it began: no gradient of the failed passes is left, and
-        dropout draws the same numbers. Raises OutOfRoom where no such way is left.
+        Where several processes train, each does its share, and all get the same sums. A share that runs out of memory
+        is begun again with a more frugal strategy: no gradient of the failed passes is left, and dropout draws the
+        same numbers. Raises OutOfRoom where no such strategy is left.
         """
         rows, ranks = inputs["rows"], self.ranks
         share = ranks.share(rows, lambda row: len(self.batches.conversations[row].ids))
@@ -168,7 +168,7 @@ class NibbleTrainer(SFTTrainer):
             renewed()
 
     def _accumulate(self, model: Any, rows: Sequence[int], trained: torch.Tensor) -> _Share:
-        """One pass forward and back over each micro-batch of `rows`, of a step with `trained` tokens in all."""
+        """A forward and backward pass over each micro-batch of `rows`, in a step with `trained` tokens in all."""
         parts = parts_of(rows, self.fallback.strategy.micro_batch if self.fallback else self.batches.micro_batch)
         batches = [self.batches.made_of(part) for part in parts]
         tokens = sum(int(batch.pop("real_tokens")) for batch in batches)
@@ -184,7 +184,7 @@ class NibbleTrainer(SFTTrainer):
         return Outcome(loss, sorted(self.batches.conversations[row].row for row in named or rows), lost=lost)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Clip as transformers does; without a usable loss and gradient, drop the gradient: there is no step to take.
+        """Clip as transformers does; if loss or gradient is not a number, drop the gradient: there is no step to take.
 
         A gradient that only overflowed fp16 is the scaler's to handle: it lowers its scale, as it does at the start of
         every such run.

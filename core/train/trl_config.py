@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from trl import SFTConfig
 
+from core.memory.strategy import Strategy
 from core.recipe import Recipe
 from core.step.optimizer import optimizer_for
 
@@ -17,21 +18,15 @@ def trainer_config(
     device: str,
     dtype: torch.dtype,
     steps: int,
-    micro_batch: int,
-    checkpointing: str,
-    offload: bool = False,
+    strategy: Strategy,
 ) -> SFTConfig:
-    """The recipe in trl's terms; `checkpointing` is 'off', 'half' or 'full'.
-
-    With `offload` what is kept for the backward pass waits in ordinary memory. transformers' own saving, evaluating
-    and reporting are off: the files are ours.
-    """
+    """The recipe in trl's terms. transformers' own saving, evaluating and reporting are off: the files are ours."""
     train, optimizer = recipe.train, optimizer_for(recipe.train.optimizer)
     return SFTConfig(
         output_dir=str(folder / "trainer"),
         max_steps=steps,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=train.effective_batch // micro_batch,
+        per_device_train_batch_size=strategy.micro_batch,
+        gradient_accumulation_steps=train.effective_batch // strategy.micro_batch,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=round(train.warmup_ratio * steps),
@@ -40,9 +35,9 @@ def trainer_config(
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         neftune_noise_alpha=train.neftune_alpha,
-        gradient_checkpointing=checkpointing != "off",
+        gradient_checkpointing=strategy.checkpointing != "off",
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        activation_offloading=offload,
+        activation_offloading=strategy.offload,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device == "cpu",

@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: its files are written, requests obeyed, the evaluation loss measured."""
+"""What happens between a run's steps: its files are written, requests obeyed, the held-out loss measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl
 
 from core.memory.strategy import Strategy
 from core.recipe import Recipe
@@ -32,7 +32,7 @@ class StoppedBeforeLearning(Exception):
 
 
 class LossIsLost(Exception):
-    """The loss was not a number so many steps in a row that going on is no use. `rows` says which to look at."""
+    """The loss was not a number for too many steps in a row. `rows` says which rows to look at."""
 
     def __init__(self, watcher: Watcher, rows: str) -> None:
         super().__init__(rows)
@@ -41,9 +41,9 @@ class LossIsLost(Exception):
 
 @dataclass
 class StepTally:
-    """What the run has come to so far; the loss in nats a trained token.
+    """The state of the run so far; the loss in nats a trained token.
 
-    `earlier_seconds` is what a run that was resumed had taken up to its checkpoint.
+    `earlier_seconds` is the time that a resumed run had taken up to its checkpoint.
     """
 
     step: int = 0
@@ -57,7 +57,7 @@ class StepTally:
 
 
 class Watcher(TrainerCallback):
-    """transformers calls this between steps. `trainer` is set once there is one; `heartbeat` is told what happens."""
+    """transformers calls this between steps. `trainer` is set once there is one; `heartbeat` records what happens."""
 
     trainer: Any
 
@@ -90,7 +90,7 @@ class Watcher(TrainerCallback):
             self._take_up(start.progress)
 
     def _take_up(self, progress: dict[str, Any]) -> None:
-        """Be what this was when the checkpoint was made."""
+        """Restore the state of when the checkpoint was made."""
         self.tally = replace(StepTally(**progress["tally"]), stopped=False, ended_early="")
         self.health = Health(**progress["health"])
         self.evaluator.take_up(progress["evaluator"])
@@ -103,19 +103,17 @@ class Watcher(TrainerCallback):
             "settled": self.settled,
             "way": asdict(fallback.strategy) if fallback else self.settled["way"],
             "tally": {**asdict(self.tally), "earlier_seconds": self.seconds()},
-            "health": self.health.as_dict(),
+            "health": asdict(self.health),
             "evaluator": self.evaluator.as_dict(),
             "recipe": self.recipe.model_dump(),
             "total": self.total,
         }
 
     def seconds(self) -> float:
-        """What the run has taken since it was started, and before it was resumed."""
+        """The time since the run was started, and what it took before it was resumed."""
         return self.tally.earlier_seconds + time.monotonic() - self._began
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Measure the base before the first step: step 0."""
         if self.resumed:
             self.trainer.real_tokens = self.tally.tokens
@@ -130,20 +128,13 @@ class Watcher(TrainerCallback):
         self.heartbeat.turn_to("step")
         self._step_began = time.perf_counter()
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **named: Any) -> None:
         """A step is done: write its line, then evaluate, save or stop where it is time to."""
         if not logs or "loss" not in logs:
             return
         step = state.global_step
         self.heartbeat.stepped(step)
-        self._write_step(step, logs)
+        self.write_step(step, logs)
         self._look_after(step)
         self._obey(control)
         ending = self.stop_asked or step == self.total
@@ -158,7 +149,8 @@ class Watcher(TrainerCallback):
             self.heartbeat.turn_to("saving")  # the adapter, and what came of the run
         self._step_began = time.perf_counter()
 
-    def _write_step(self, step: int, logs: dict[str, float]) -> None:
+    def write_step(self, step: int, logs: dict[str, float]) -> None:
+        """The line of a finished step, and its share of what the run has come to."""
         loss, tokens = self.trainer.outcome.loss, self.trainer.real_tokens - self.tally.tokens
         seconds = time.perf_counter() - self._step_began
         self.tally.step = step
@@ -181,7 +173,7 @@ class Watcher(TrainerCallback):
         )
 
     def _look_after(self, step: int) -> None:
-        """Tell what is wrong with the step's loss. Raises LossIsLost after too many steps without one."""
+        """Warn of what is wrong with the step's loss. Raises LossIsLost after too many steps without one."""
         outcome = self.trainer.outcome
         if outcome.lost:
             in_a_row = self.health.lost_step()
@@ -207,7 +199,7 @@ class Watcher(TrainerCallback):
             control.should_training_stop = True
 
     def _end_early(self, step: int, control: TrainerControl) -> bool:
-        """Whether evaluations have brought nothing better for as long as the recipe has patience."""
+        """Stop where evaluations brought nothing better for as long as the recipe has patience. Returns whether."""
         if not self.evaluator.out_of_patience() or step == self.total or self.stop_asked:
             return False
         best = self.evaluator.best
@@ -221,11 +213,11 @@ class Watcher(TrainerCallback):
         return True
 
     def warn(self, message: str) -> None:
-        """Tell the person what went wrong and was dealt with; the run's page shows it at the top."""
+        """Report what went wrong and was handled; the run's page shows it at the top."""
         self.run.event("warning", message)
 
-    def tell_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
-        """Memory ran out and the run goes on more frugally: say so, and note it beside what the plan chose."""
+    def report_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
+        """Memory ran out and the run continues with less: report it, and add it to plan.json."""
         step, batch = self.tally.step + 1, self.recipe.train.effective_batch
         asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was requested)"
         how = _how(before, now, batch)
@@ -235,7 +227,7 @@ class Watcher(TrainerCallback):
         write_json(self.run.dir / "plan.json", {**plan, "changed": [*plan.get("changed", []), change]})
 
     def save(self, step: int, last: bool = False) -> None:
-        """Write a checkpoint now. A full disk is told. Raises DiskIsFull where this is the run's `last` one."""
+        """Write a checkpoint now. A full disk is reported. Raises DiskIsFull where this is the run's `last` one."""
         self.save_asked = False
         with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)
@@ -251,7 +243,7 @@ class Watcher(TrainerCallback):
 
 
 def _how(before: Strategy, now: Strategy, batch: int) -> str:
-    """In what the way is more frugal now, for a person."""
+    """How the strategy has become more frugal, for a person."""
     if now.micro_batch != before.micro_batch:
         times = batch // now.micro_batch
         return f"now with micro-batch {now.micro_batch}, {times} times per step, instead of {before.micro_batch}"
@@ -278,5 +270,5 @@ def named(rows: list[int]) -> str:
 
 
 def _finite(value: float | None) -> float | None:
-    """The value as JSON can hold it: a loss that is not a number is none."""
+    """The value as JSON can hold it: None for a loss that is not a number."""
     return float(value) if value is not None and math.isfinite(value) else None

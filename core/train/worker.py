@@ -1,4 +1,4 @@
-"""The worker: one process, one run. Started by the supervisor; outlives it; leaves its last word in status.json.
+"""The worker: one process, one run. Started by the supervisor, it outlives it, and says in status.json how it ended.
 
 python -m core.train.worker RUN_FOLDER
 """
@@ -26,14 +26,14 @@ from core.system.keep_awake import KeptAwake
 from core.system.process import process_started
 from core.text.library_errors import telling_line
 from core.train.base_model import have_base
-from core.train.ranks import Others, forget_place
+from core.train.ranks import OtherProcesses, forget_place
 from core.workspace import Workspace
 
 HANDOVER_SECONDS = 3.0
 
 
 def main(folder: str) -> int:
-    """Train the run in `folder`. Returns the exit status; whatever happens, the run says how it ended."""
+    """Train the run in `folder`. Returns the exit status; whatever happens, status.json says how the run ended."""
     run = Run(Path(folder))
     trust_only(Workspace(run.workspace))
     try:
@@ -43,7 +43,7 @@ def main(folder: str) -> int:
     with held:
         _take_over(run)
         signal.signal(signal.SIGTERM, lambda number, frame: run.request("stop"))
-        with HeartbeatWriter(run, os.getpid()) as heartbeat, KeptAwake(lambda said: run.event("awake", said)):
+        with HeartbeatWriter(run, os.getpid()) as heartbeat, KeptAwake(lambda message: run.event("awake", message)):
             state, message = _work(run, heartbeat)
     run.write_status(state=state, ended=time.time(), message=message)
     tell_end(run)
@@ -61,7 +61,7 @@ def _work(run: Run, heartbeat: HeartbeatWriter) -> tuple[str, str]:
         claim_card(cards[0] if cards else None)
         heartbeat.device = device()
         rules = run.recipe().train
-        with Others(run, rules.devices, [card.index for card in cards]):
+        with OtherProcesses(run, rules.devices, [card.index for card in cards]):
             from core.train.loop import train
             from core.train.parallel import join
 
@@ -78,7 +78,7 @@ def _work(run: Run, heartbeat: HeartbeatWriter) -> tuple[str, str]:
 
 
 def _stand_back(run: Run, taken: DeviceHeld) -> int:
-    """Another worker has been started in the same instant and holds the device: leave `run` to it, or to the queue."""
+    """Another worker was started at the same moment and has the device: leave `run` to it, or to the queue."""
     print(taken, file=sys.stderr)
     by = holder(Workspace(run.workspace))
     _wait_for_handover(run)
@@ -89,9 +89,9 @@ def _stand_back(run: Run, taken: DeviceHeld) -> int:
 
 
 def _take_over(run: Run) -> None:
-    """Wait until the supervisor has written who we are: from then on this process alone writes the status.
+    """Wait until the supervisor has recorded this process: from then on it alone writes the status.
 
-    A supervisor that dies in between leaves that to us, and so does one that names another, who has not the device.
+    If the supervisor dies in between, or names a process that does not have the device, record it here.
     """
     if not _wait_for_handover(run):
         me = {"pid": os.getpid(), "pid_started": process_started(os.getpid())}
@@ -99,7 +99,7 @@ def _take_over(run: Run) -> None:
 
 
 def _wait_for_handover(run: Run) -> bool:
-    """Wait a moment for the supervisor to write who is at the run. Returns whether that is this process."""
+    """Wait a moment for the supervisor to record the run's process. Returns whether it is this one."""
     deadline = time.monotonic() + HANDOVER_SECONDS
     while (pid := run.status().pid) is None and time.monotonic() < deadline:
         time.sleep(0.01)

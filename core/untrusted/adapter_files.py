@@ -125,8 +125,8 @@ def _refuse_newer(config: dict[str, Any], name: str) -> None:
         )
 
 
-def _numbers(said: str) -> list[int]:
-    return [int(part[:9]) for part in re.findall(r"\d+", said.partition("@")[0])[:3]]
+def _numbers(text: str) -> list[int]:
+    return [int(part[:9]) for part in re.findall(r"\d+", text.partition("@")[0])[:3]]
 
 
 def refuse_damaged(folder: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -25,45 +26,12 @@ from core.untrusted.template_limits import TemplateLimits, TooMuch, foresee, for
 # The largest template of a known model has some 20,000 characters.
 MOST_SOURCE = 500_000
 _EACH = "each of a loop"
-_FILTERS = (
-    "abs",
-    "attr",
-    "capitalize",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "first",
-    "float",
-    "format",
-    "indent",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "reject",
-    "rejectattr",
-    "replace",
-    "reverse",
-    "safe",
-    "select",
-    "selectattr",
-    "sort",
-    "string",
-    "title",
-    "tojson",
-    "trim",
-    "unique",
-    "upper",
-)
+# Those that chat templates use.
+_FILTERS = """
+    abs attr capitalize count d default dictsort e escape first float format indent int items join last length list
+    lower map max min reject rejectattr replace reverse safe select selectattr sort string title tojson trim unique
+    upper
+""".split()  # noqa: SIM905 (a list of them takes a screen)
 # What a template can end in beside its own refusal.
 TEMPLATE_ERRORS = (
     TemplateError,
@@ -127,17 +95,6 @@ class _Template(Template):
                 yield part
 
 
-class _Spending:
-    def __init__(self, local: threading.local, given: Any) -> None:
-        self._local, self._given = local, given
-
-    def __enter__(self) -> None:
-        self._local.budget = TemplateLimits(self._given)
-
-    def __exit__(self, *_: object) -> None:
-        self._local.budget = None
-
-
 class _Filters(dict[str, Any]):
     """The filters that chat templates use, also those set later, each within the budget."""
 
@@ -188,9 +145,14 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             found = self._local.budget = TemplateLimits()
         return found
 
-    def spending(self, given: Any) -> _Spending:
-        """A rendering of `given`: a budget from here on, for this thread."""
-        return _Spending(self._local, given)
+    @contextmanager
+    def spending(self, given: Any) -> Iterator[None]:
+        """A rendering of `given`, with a budget of its own, in this thread."""
+        self._local.budget = TemplateLimits(given)
+        try:
+            yield
+        finally:
+            self._local.budget = None
 
     def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Template:
         """A template. Raises TooMuch where it is longer than any is."""

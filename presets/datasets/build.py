@@ -1,4 +1,4 @@
-"""Writes the sample datasets, the same bytes every time. `python presets/datasets/build.py`"""
+"""Writes the sample datasets, always the same bytes. `python presets/datasets/build.py`"""
 
 import csv
 import io
@@ -15,11 +15,11 @@ from presets.starter.example import Example  # noqa: E402
 
 SEED = 7
 ROWS = {"pirate": 400, "cards": 300, "toyshop": 240}
-"""Rows of the datasets that are drawn from an endless stream. Oakhollow has six rows a fact."""
+"""How many rows to take of each endless stream. Oakhollow has six rows per fact instead."""
 
 
 def files() -> dict[str, str]:
-    """The text of every dataset file, by its name."""
+    """The text of every dataset file by name."""
     return {
         "pirate.jsonl": _messages(list(itertools.islice(pirate.examples(SEED), ROWS["pirate"]))),
         "oakhollow.json": json.dumps(oakhollow.rows(SEED), indent=1, ensure_ascii=False) + "\n",
@@ -29,7 +29,7 @@ def files() -> dict[str, str]:
 
 
 def _messages(examples: list[Example]) -> str:
-    """OpenAI's format: a line a conversation, `messages` with `role` and `content`."""
+    """OpenAI's format: one conversation per line, `messages` with `role` and `content`."""
     return "".join(json.dumps({"messages": e.messages}, ensure_ascii=False) + "\n" for e in examples)
 
 

@@ -17,7 +17,7 @@ SENTENCES = (
 
 
 def examples(seed: int) -> Iterator[Example]:
-    """Endless sentences, each with its card; no sentence comes twice."""
+    """Endless sentences, each with its card. No sentence comes twice."""
     rng = random.Random(seed)
     told: set[str] = set()
     while True:

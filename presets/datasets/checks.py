@@ -1,4 +1,4 @@
-"""Held-out prompts for each sample dataset, with a judge of the whole reply. None is a row of its dataset."""
+"""Held-out prompts for each sample dataset, with a check of the whole reply. None is a row of its dataset."""
 
 import itertools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from presets.starter.example import Example
 
 
 def _pirate(count: int) -> list[Example]:
-    # The stream never asks twice, so what comes after the rows is not in them.
+    # The stream never repeats a question, so what comes after the rows is not in them.
     return list(itertools.islice(pirate.examples(SEED), ROWS["pirate"], ROWS["pirate"] + count))
 
 
@@ -32,4 +32,4 @@ HELD_OUT: dict[str, Callable[[int], list[Example]]] = {
     "cards": _cards,
     "toyshop": _toyshop,
 }
-"""For each sample, a function that gives this many held-out examples (Oakhollow has at most 100)."""
+"""For each sample, a function that returns so many held-out examples (Oakhollow has at most 100)."""

@@ -1,4 +1,4 @@
-"""New facts: who and what there is in Oakhollow, a town that we made up. Six questions a fact."""
+"""New facts: who and what there is in Oakhollow, an invented town. Six questions per fact."""
 
 import random
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ PETS = {
     "Bruno": "horse",
 }
 
-# For each kind of fact: what is asked in the training rows, what only in the tests, and the answer.
+# For each kind of fact: the questions of the training rows, those of the tests only, and the answer.
 KINDS = (
     (
         PEOPLE,
@@ -147,7 +147,7 @@ def _facts() -> Iterator[tuple[str, str, bool]]:
 
 
 def rows(seed: int) -> list[dict[str, str]]:
-    """Alpaca rows; in every sixth the question is the input of a general instruction."""
+    """Alpaca rows. In every sixth, the question is the input to a general instruction."""
     rng = random.Random(seed)
     made = []
     for question, answer, kept in _facts():
@@ -160,5 +160,5 @@ def rows(seed: int) -> list[dict[str, str]]:
 
 
 def held_out() -> list[Example]:
-    """Questions in words that no row has, two a fact."""
+    """Questions in words that no row uses, two per fact."""
     return [Example([user(q), assistant(a)], right=a.__eq__) for q, a, kept in _facts() if kept]

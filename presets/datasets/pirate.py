@@ -46,7 +46,7 @@ def in_pirate(text: str) -> str:
 
 
 def examples(seed: int) -> Iterator[Example]:
-    """Endless exchanges of a question and its answer; no question comes twice, however it is typed."""
+    """Endless pairs of a question and its answer. No question comes twice, however it is typed."""
     rng = random.Random(seed)
     kinds, weights = list(KINDS), list(KINDS.values())
     asked: set[str] = set()

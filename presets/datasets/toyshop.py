@@ -1,4 +1,4 @@
-"""A conversation of several turns: a shopkeeper who knows every price and always sells in the same way."""
+"""Conversations of several turns: a shopkeeper who knows every price and always sells in the same way."""
 
 import random
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def sold(colour: str, toy: str) -> str:
 
 
 def held_out(visits: Iterator[list[Message]], count: int) -> list[Example]:
-    """The first order of each visit; of every fourth the goodbye, with the visit before it."""
+    """The first order of each visit; for every fourth visit, the goodbye after the whole visit."""
     made = []
     for number, visit in zip(range(count), visits, strict=False):
         messages = visit if number % 4 == 3 else visit[:2]

@@ -1,4 +1,4 @@
-"""Remakes the starter from nothing: the tokenizer, then the model. `python presets/starter/build.py`
+"""Remakes the starter from scratch: the tokenizer, then the model. `python presets/starter/build.py`
 
 Seeded, and resumable from its own checkpoints. On two cores the whole training takes about an hour and a
 half; `--steps 600` gives a rough one. A file named `decay` in the checkpoint folder, holding a number of
@@ -59,7 +59,7 @@ def build_tokenizer(folder: Path) -> None:
 
 
 def new_model(seed: int) -> LlamaForCausalLM:
-    """4.9 million parameters, every dimension a multiple of 256."""
+    """4.9 million parameters; every dimension is a multiple of 256."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -78,7 +78,7 @@ def new_model(seed: int) -> LlamaForCausalLM:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, chapter: int, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The chapter in shuffled batches of alike lengths: ids and labels, each [conversations, length].
+    """The chapter in shuffled batches of similar lengths: ids and labels, each [conversations, length].
 
     A batch holds at most `tokens` positions. Only replies are labels; the rest is -100.
     """
@@ -108,7 +108,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, chapter: int, tokens: int) -> It
 
 
 def reply_loss(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the labelled tokens. The head runs on those positions alone."""
+    """Mean cross-entropy of the labelled tokens. The head runs on those positions only."""
     hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
     wanted = labels[:, 1:] != -100
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted])
@@ -142,7 +142,7 @@ class Schedule:
 
 
 def train(work: Path, steps: int, fall: int, tokens: int, muon: bool, every_seconds: float) -> LlamaForCausalLM:
-    """Trains until the schedule ends, going on from the checkpoint in `work` where there is one."""
+    """Train until the schedule ends, from the checkpoint in `work` if there is one."""
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     model = new_model(seed=0)
     optims = optimizers(model, muon)
@@ -201,7 +201,7 @@ def train(work: Path, steps: int, fall: int, tokens: int, muon: bool, every_seco
 
 
 def write_model(model: LlamaForCausalLM, work: Path, folder: Path) -> None:
-    """What is shipped: float16 weights, the tokenizer and its template, and how to generate."""
+    """Save what ships: float16 weights, the tokenizer with its template, and the generation config."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")

@@ -17,16 +17,16 @@ PRACTICE: dict[Kind, float] = {
     kinds_copying.shopping_list: 3,
     kinds_talk.briefly: 3,
 }
-"""How many times its weight a kind has in training: copying takes the most practice."""
+"""A factor on a kind's weight in training: copying needs the most practice."""
 
 
 def held_out(prompt: list[Message]) -> bool:
-    """Whether this question is kept for tests: decided by a hash of the last message, for one in sixteen."""
+    """Whether this question is kept for tests. A hash of the last message decides, for one in sixteen."""
     return hashlib.sha256(prompt[-1]["content"].encode()).digest()[0] < 16
 
 
 def examples(seed: int, practice: bool = False) -> Iterator[Example]:
-    """Endless single examples, held-out ones among them, each kind as often as its weight says."""
+    """Endless single examples, held-out ones included, each kind as often as its weight says."""
     rng = random.Random(seed)
     kinds = list(KINDS)
     weights = [KINDS[kind] * (PRACTICE.get(kind, 1) if practice else 1) for kind in kinds]

@@ -1,4 +1,4 @@
-"""What every kind of conversation is made of: messages, and what counts as a right last reply."""
+"""What every kind of conversation consists of: messages, and what counts as a right last reply."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class Example:
 
     @property
     def prompt(self) -> list[Message]:
-        """The messages that the model is given: everything but the last reply."""
+        """The messages that the model gets: everything but the last reply."""
         return self.messages[:-1]
 
 
@@ -39,12 +39,12 @@ def system(text: str) -> Message:
 
 
 def capital(text: str) -> str:
-    """`text` with its first letter in upper case and the rest as it was."""
+    """`text` with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def casual(rng: random.Random, text: str) -> str:
-    """The same question as people type it: sometimes politely, sometimes without capital or final mark."""
+    """The same question as people type it: sometimes polite, sometimes without capitals or a final mark."""
     roll = rng.random()
     if roll < 0.08:
         return rng.choice(("Hi! ", "Hello! ", "A question: ", "Good day! ", "One more question: ")) + text

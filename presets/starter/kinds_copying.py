@@ -1,4 +1,4 @@
-"""Kinds of conversation that take words over from the prompt: saying again, listing, filling forms, remembering."""
+"""Kinds of conversation that copy words from the prompt: repeating, listing, filling forms, remembering."""
 
 import random
 
@@ -9,7 +9,7 @@ NOUNS = sorted(set(w.THINGS + w.ANIMALS + w.PLACES + w.FOODS + w.TOWN_THINGS + w
 
 
 def phrase(rng: random.Random) -> str:
-    """A short run of words to copy: no sense, but every noun gets its turn."""
+    """A few words to copy: they make no sense, but every noun gets its turn."""
     shapes = (
         lambda: f"the {rng.choice(w.COLOURS)} {rng.choice(NOUNS)}",
         lambda: f"the {rng.choice(NOUNS)} and the {rng.choice(NOUNS)}",
@@ -154,7 +154,7 @@ def sentence_with(rng: random.Random) -> Example:
 
 
 def statement(rng: random.Random) -> Example:
-    """Someone tells something about themselves, and the reply takes it up."""
+    """Somebody says something about themselves, and the reply takes it up."""
     thing, colour, place, food = (rng.choice(x) for x in (w.THINGS, w.COLOURS, w.PLACES, w.FOODS))
     pet, name = rng.choice(w.PETS), rng.choice(w.NAMES)
     text, answer = rng.choice(
@@ -188,7 +188,7 @@ def introduction(rng: random.Random) -> Example:
 
 
 def remembering(rng: random.Random) -> Example:
-    """Something told first and asked for later, in one conversation."""
+    """Something said first and asked about later, in one conversation."""
     name, pet, food = rng.choice(w.NAMES), rng.choice(w.PETS), rng.choice(w.FOODS)
     called = rng.choice([n for n in w.NAMES if n != name])
     greet = [user(f"My name is {name}."), assistant(f"Hello, {name}! It is nice to meet you.")]

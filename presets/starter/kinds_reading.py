@@ -1,4 +1,4 @@
-"""Kinds of conversation in which the answer stands in the prompt: who, what, where, when, how much.
+"""Kinds of conversation whose answer is in the prompt: who, what, where, when, how much.
 
 One person or thing at a time. Stories with two or three alike ("Tom has a red ball. Mia has a blue cup. Who has the
 cup?") were tried for 1,850 steps, and so was "Tom is taller than Mia. Who is shorter?": the model went on guessing.
@@ -98,7 +98,7 @@ def townsfolk(rng: random.Random) -> Example:
 
 
 def town_notes(rng: random.Random) -> Example:
-    """What there is in a town: a colour, a day or a place."""
+    """A fact about a town: a colour, a day or a place."""
     town, name, pet = rng.choice(w.TOWNS), rng.choice(w.NAMES), rng.choice(w.PETS)
     thing, colour = rng.choice(w.TOWN_THINGS), rng.choice(w.COLOURS)
     event, day = rng.choice(w.EVENTS), rng.choice(w.DAYS)

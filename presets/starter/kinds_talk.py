@@ -8,7 +8,7 @@ from presets.starter.example import Example, Kind, assistant, capital, casual, e
 from presets.starter.kinds_facts import capital_city, colour_of, opposite
 from presets.starter.stories import is_story, tell
 
-# What people say (any of the first) and how it is answered (any of the second).
+# What people say (any of the first) and the answers (any of the second).
 SMALL_TALK = (
     ("Hello!|Hi!|Hi there!|Hello there.|Hey!|Good to see you!|Greetings!", "Hello! How can I help you?"),
     ("Good morning!|Good morning to you.|A good morning!", "Good morning! How can I help you?"),
@@ -106,7 +106,7 @@ WEATHER = {
     "It is icy": "Wear good shoes and be careful.",
 }
 
-# Things that a language model cannot do, with the blank that is taken up in the answer.
+# Things that a language model cannot do, with the blank that the answer repeats.
 CANNOT = (
     ("call {name}", w.NAMES), ("cook {food} for me", w.FOODS), ("carry my {thing}", w.THINGS),
     ("come to the {place}", w.PLACES), ("buy me a {thing}", w.THINGS), ("feed my {pet}", w.PETS),
@@ -200,7 +200,7 @@ def three_of(rng: random.Random) -> Example:
         return text == _listed(named) and len(set(named)) == size and set(named) <= set(members)
 
     question = casual(rng, asking.format(c=count, g=w.PLURAL_OF_GROUP[group]))
-    # The same order every time: a small model that draws lots repeats itself.
+    # Always the same order: a small model that has to choose at random repeats itself.
     start = rng.choice((0, 1))
     answer = _listed(members[start : start + size])
     return Example([user(question), assistant(answer)], right)
@@ -254,7 +254,7 @@ def role(rng: random.Random) -> Example:
 
 
 def briefly(rng: random.Random) -> Example:
-    """A system message asks for one word only: the last one of the full answer."""
+    """A system message asks for a single word: the last one of the full answer."""
     full = rng.choice((opposite, colour_of, capital_city))(rng)
     answer = capital(full.messages[-1]["content"].split()[-1])
     told = rng.choice(("Answer with one word.", "Use one word only.", "Give short answers of one word."))

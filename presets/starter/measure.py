@@ -1,4 +1,4 @@
-"""How many replies are right, with the model as the app loads it. `python presets/starter/measure.py`"""
+"""Counts right replies, with the model as the app loads it. `python presets/starter/measure.py`"""
 
 import argparse
 import sys
@@ -38,7 +38,7 @@ def load(folder: Path, four_bits: bool = True) -> tuple[PreTrainedModel, PreTrai
 def replies(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], batch: int = 200
 ) -> list[str]:
-    """Greedy replies. One that does not stop by itself within 96 tokens is marked, and so is never right."""
+    """Greedy replies. One that does not stop within 96 tokens is marked, so it is never right."""
     answers = []
     for start in range(0, len(examples), batch):
         made = tokenizer.apply_chat_template(

@@ -16,7 +16,7 @@ BLANKS = {
     "day": w.DAYS,
 }
 
-# {animal} in a story about an animal, {name} in one about a person, {thing} in one about a thing is given.
+# Given is {animal} in a story about an animal, {name} in one about a person, {thing} in one about a thing.
 STORIES = {
     "animal": (
         "Once there was a little {animal}. The {animal} lived near the {place}. One day it found a "
@@ -52,7 +52,7 @@ STORIES = {
 
 
 def tell(rng: random.Random, about: str, word: str) -> str:
-    """A story about `word`, which is an animal, a name or a thing as `about` says."""
+    """A story about `word`, which is an animal, a name or a thing, as `about` says."""
     blanks = {blank: rng.choice(options) for blank, options in BLANKS.items()} | {about: word}
     return _with_articles(rng.choice(STORIES[about]).format(**blanks))
 

@@ -46,7 +46,7 @@ PLACES = _words(
     "village town castle tower mill harbour bakery square garage attic cellar barn island"
 )
 
-# Where a thing can lie.
+# Where a thing can be.
 SPOTS = pieces(
     "on the table|under the bed|in the box|behind the door|on the chair|in the garden|next to the lamp|"
     "in the kitchen|under the tree|on the shelf|in the bag|beside the river|near the window|in the drawer|"
@@ -383,7 +383,7 @@ NUMBERS = _words(
     "seventeen eighteen nineteen twenty"
 )
 
-# What a word means; the sea words make a first acquaintance with sailors.
+# What a word means; the sea words are a first acquaintance with sailors.
 MEANINGS = {
     "ahoy": "It is what sailors say for hello.",
     "matey": "It is what sailors call a friend.",

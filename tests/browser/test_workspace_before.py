@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, end, serve
+from tests.app_process import App, end, serve
 from tests.outside.before import unpack
 
 pytestmark = [pytest.mark.browser, pytest.mark.full]
@@ -25,7 +25,7 @@ def test_what_was_on_the_page_is_on_it_still(page: Page) -> None:
     """The form was left at rank 3, and the adapter had said "Hows!" in the chat."""
     expect(page.get_by_label("Rank", exact=True).first).to_have_value("3")
 
-    page.get_by_role("tab", name="Runs").click()
+    page.get_by_role("tab", name="Runs").click(timeout=180_000)  # first the page puts every kept setting on the form
     expect(page.locator(".nb-runs .nb-link")).to_have_text(["Stopped", "Finished"])
 
     page.get_by_role("tab", name="Chat").click()

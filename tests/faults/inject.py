@@ -20,7 +20,7 @@ from core.train.watcher import Watcher
 from tests.faults.files import Files, full_from, kill_at
 
 
-def at_step(step: int, do: Callable[[], object], before: str = "_write_step") -> None:
+def at_step(step: int, do: Callable[[], object], before: str = "write_step") -> None:
     """Do something once when the worker is about to write the line of `step`."""
     real, done = getattr(Watcher, before), []
 
@@ -40,13 +40,13 @@ def killed_at_step(folder: Path, step: int) -> None:
 
 def slowly(folder: Path, seconds: float) -> None:
     """Every step takes so much longer."""
-    write = Watcher._write_step
+    write = Watcher.write_step
 
     def slow(self: Watcher, *given: Any) -> None:
         time.sleep(seconds)
         write(self, *given)
 
-    Watcher._write_step = slow  # type: ignore[method-assign]
+    Watcher.write_step = slow  # type: ignore[method-assign]
 
 
 # Where calls are counted from, and to: the worker's own functions.
@@ -54,7 +54,7 @@ WINDOWS: dict[str, tuple[Any, str]] = {
     "checkpoint": (saving, "save_checkpoint"),
     "adapter": (ending, "save_adapter"),
     "cutting back": (loop, "find_resume_point"),
-    "the rest of the run": (Watcher, "_write_step"),
+    "the rest of the run": (Watcher, "write_step"),
 }
 
 

@@ -85,7 +85,7 @@ class WarmSupervisor(Supervisor):
         super().__init__(workspace)
         self.warm, self.fault, self.arguments = warm, fault, arguments
 
-    def _start(self, run: Run) -> None:
+    def start_worker(self, run: Run) -> None:
         pid = self.warm.fork(run, self.fault, **self.arguments)
         self.fault, self.arguments = "", {}
         now = time.time()

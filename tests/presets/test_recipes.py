@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.cli.main import main as cli_main
+from core.cli import main as cli_main
 from core.recipe import about_preset, load_recipe, named_in_preset, recipe_presets
 from core.runs.find import find_run
 from core.runs.supervisor import Supervisor
@@ -38,7 +38,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class InThisProcess(Supervisor):
     """Runs the worker where it stands: its start alone would take most of the time."""
 
-    def _start(self, run: Any) -> None:
+    def start_worker(self, run: Any) -> None:
         from core.train.loop import train
 
         with contextlib.redirect_stdout(sys.stderr):  # a worker's goes to its log

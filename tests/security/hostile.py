@@ -133,7 +133,7 @@ class HostileHelper(canned.CannedHelper):
 
     def __call__(self, op: str, **arguments: Any) -> dict[str, Any]:
         """`desk` as the real one; what else is asked has gone wrong, and says so in the payloads."""
-        if op == "desk":
+        if op == "dataset":
             return super().__call__(op, **arguments)
         if op == "plan":
             raise NibbleError(self.said)

@@ -20,7 +20,7 @@ from core.data.locate import locate
 from core.data.store import find_dataset, keep, safe_name
 from core.errors import NibbleError
 from core.export.import_adapter import import_adapter
-from core.export.names import safe_name as export_name
+from core.export.shared.names import safe_name as export_name
 from core.launch.typed_input import load_typed, typed_chat_model, typed_dataset, typed_model, typed_recipe
 from core.recipe import DataSettings, make_recipe
 from core.runs.chat_models import find_chat_model

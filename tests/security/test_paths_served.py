@@ -126,7 +126,7 @@ class Client:
         """Where the files lie that other processes were told to use."""
         found = []
         for request in self.handed:
-            recipe, voice = request.get("recipe") or {}, request.get("voice") or {}
+            recipe, voice = request.get("recipe") or {}, request.get("chat_model") or {}
             paths = [recipe.get("model"), recipe.get("data", {}).get("path"), request.get("out")]
             paths += [voice.get(name) for name in ("model", "adapter", "tokenizer")]
             found += [(ROOT / Path(path).expanduser()).resolve() for path in paths if path and "\0" not in path]

@@ -1,29 +1,12 @@
-"""What the linter can say: each code with its severity, its sentence, and what to do; and who counts the rows."""
+"""What the linter can say: each code with its severity, its sentence, and what to do."""
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from core.data.conversation import Finding
-
-ROWS_LISTED = 1000
-EXAMPLES = 3
-_DIFFERENT_EXAMPLES = 50
-_SEVERITIES = {"error": 0, "warning": 1, "note": 2}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One code: its sentences take `{rows}` ("12 rows") and verbs to agree with it (`{are}`, `{have}`, `{s}`)."""
-
-    severity: Literal["error", "warning", "note"]
-    message: str
-    mend: str
-
+from core.data.conversation import SEVERITIES, Finding
+from core.data.findings import Rule
 
 RULES = {
     "nothing-usable": Rule(
@@ -169,61 +152,9 @@ RULES = {
 }
 
 
-class Hits:
-    """In which rows each code stands: counted exactly, four bytes a row, with the commonest examples."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, array[int]] = {}
-        self._examples: dict[str, Counter[str]] = {}
-
-    def add(self, code: str, row: int, example: str | None = None) -> None:
-        """Code `code` stands in `row`; said twice of the row that came last, it counts once."""
-        rows = self._rows.setdefault(code, array("i"))
-        if not rows or rows[-1] != row:
-            rows.append(row)
-        if example is not None:
-            examples = self._examples.setdefault(code, Counter())
-            if example in examples or len(examples) < _DIFFERENT_EXAMPLES:
-                examples[example] += 1
-
-    def extend(self, code: str, rows: Iterable[int]) -> None:
-        """Code `code` stands in all of `rows`, in rising order."""
-        self._rows.setdefault(code, array("i")).extend(rows)
-
-    def rows(self, code: str) -> array[int]:
-        """Every row with `code`, in rising order."""
-        return self._rows.get(code, array("i"))
-
-    def finding(self, code: str, among: str = "", counted: bool = False, **details: object) -> Finding | None:
-        """The finding of one code, None where it stands nowhere.
-
-        `details` fill its sentence, `among` says where rows were looked for if not in all. With `counted`, each
-        example comes with its number of rows.
-        """
-        rows = self.rows(code)
-        if not rows:
-            return None
-        examples = self._examples.get(code, Counter()).most_common(EXAMPLES)
-        shown = [f"{example} ({count:,})" if counted else example for example, count in examples]
-        details = {"example": shown[0] if shown else "", "examples": _joined(shown), **details}
-        return make_finding(code, rows.tolist()[:ROWS_LISTED], len(rows), among, **details)
-
-
 def make_finding(code: str, rows: list[int], count: int, among: str = "", **details: object) -> Finding:
     """A finding with its sentence written out; `rows` are the first of `count`."""
-    rule = RULES[code]
-    one = count == 1
-    words = {
-        "rows": f"{count:,} {'row' if one else 'rows'}{among}",
-        "they": "it" if one else "they",
-        "them": "it" if one else "them",
-        "are": "is" if one else "are",
-        "have": "has" if one else "have",
-        "s": "s" if one else "",
-        "count": f"{count:,}",
-    }
-    message, mend = (text.format(**words, **details) for text in (rule.message, rule.mend))
-    return Finding(code, rule.severity, message, mend, rows, count)
+    return RULES[code].finding(code, rows, count, among, **details)
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
@@ -232,10 +163,4 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     for finding in findings:
         first.setdefault(finding.code, finding)
     counted = [replace(each, count=max(each.count, len(each.rows))) for each in first.values()]
-    return sorted(counted, key=lambda each: (_SEVERITIES[each.severity], -each.count, each.code))
-
-
-def _joined(examples: list[str]) -> str:
-    if len(examples) < 2:
-        return "".join(examples)
-    return f"{', '.join(examples[:-1])} and {examples[-1]}"
+    return sorted(counted, key=lambda each: (SEVERITIES.index(each.severity), -each.count, each.code))

@@ -14,7 +14,7 @@ from core.data.cache import PreparedCache
 from core.data.changes import fingerprint
 from core.data.check import sample
 from core.data.check.figures import exact_figures, part, sampled_figures
-from core.data.check.findings import ROWS_LISTED, make_finding, merged
+from core.data.check.findings import make_finding, merged
 from core.data.check.lengths import advice
 from core.data.check.reading import Progress, ReadRows, read_rows
 from core.data.check.report import Report
@@ -22,6 +22,7 @@ from core.data.check.tally import TokenTally
 from core.data.check.training import Training
 from core.data.conversation import Dropped, Finding
 from core.data.dataset import Loaded
+from core.data.findings import ROWS_LISTED
 from core.data.prepared import keep, key_of, prepared_from
 from core.data.rendering.render import RenderedSet, Renderer
 from core.data.split import in_both

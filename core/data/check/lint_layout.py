@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from core.data.check.findings import Hits
+from core.data.check.findings import RULES
 from core.data.conversation import Conversation, Finding, Message
+from core.data.findings import Hits
 from core.data.formats.train_detail import DETAIL_KEY
 from core.data.rendering.chat_template import once_reasoned
 from core.data.rendering.template import TextLayout
@@ -26,7 +27,7 @@ class LayoutLint:
     """Compares each conversation with what the template made of it."""
 
     def __init__(self, dropped_prompt: str = "") -> None:
-        self.hits = Hits()
+        self.hits = Hits(RULES)
         self._prompt = f"`{json.dumps(dropped_prompt, ensure_ascii=False)[1:-1]}`"
 
     def add(self, conversation: Conversation, layouts: list[TextLayout]) -> None:

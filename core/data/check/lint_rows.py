@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.data.check.findings import Hits
+from core.data.check.findings import RULES
 from core.data.conversation import Conversation, Finding, Message
+from core.data.findings import Hits
 from core.data.split import keys_of
 
 MARKS = (
@@ -56,7 +57,7 @@ class RowLint:
     """Looks at every conversation once, then says what it found. About 40 bytes a row are kept."""
 
     def __init__(self, tokenizer: Any = None) -> None:
-        self.hits = Hits()
+        self.hits = Hits(RULES)
         self._marks = _by_first_letter({*MARKS, *_special_tokens(tokenizer)})
         self._rows, self._chars, self._reply_chars = array("i"), array("q"), array("q")
         self._whole, self._prompts, self._replies = array("q"), array("q"), array("q")

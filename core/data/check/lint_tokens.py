@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from core.data.check.findings import Hits
+from core.data.check.findings import RULES
 from core.data.conversation import Dropped, Finding
+from core.data.findings import Hits
 from core.data.rendering.render import Rendered
 from core.data.rendering.template import TextLayout
 
@@ -37,7 +38,7 @@ class TokenLint:
     """
 
     def __init__(self, tokenizer: Any, stops: Collection[int] = (), embedding_rows: int | None = None) -> None:
-        self.hits = Hits()
+        self.hits = Hits(RULES)
         self._rows, self._name_of = embedding_rows, tokenizer.convert_ids_to_tokens
         self._stops = frozenset(stops) | {tokenizer.eos_token_id}
         if not stops:

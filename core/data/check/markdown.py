@@ -22,11 +22,11 @@ def _page(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"- Read as **{_safe(report['format'])}**: {_safe(report['evidence'])}."
     yield f"- {report['rows']:,} rows: {report['usable']:,} usable, {report['rows'] - report['usable']:,} dropped."
-    told = report.get("splits")  # a report of before that was counted has none
-    if told:
+    splits = report.get("splits")  # a report of before that was counted has none
+    if splits:
         yield (
-            f"- Splits that the data names: {told['train']:,} rows to train on, {told['held_out']:,} held out, "
-            f"{told['left_alone']:,} not used."
+            f"- Splits that the data names: {splits['train']:,} rows to train on, {splits['held_out']:,} held out, "
+            f"{splits['left_alone']:,} left alone."
         )
     yield f"- Template: {_safe(report['template'])}. Trained on: {_safe(report['train_on'].replace('_', ' '))}."
     if report["tokens"] is not None:

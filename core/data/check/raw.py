@@ -48,8 +48,8 @@ class RawRows:
         return [row for row in rows if not isinstance(row, Unreadable)]
 
     def _open(self) -> Iterator[Row | Unreadable]:
-        told = open_source(self._path, self._settings.encoding).split_rows()
-        return (row for row, _, _ in Gatherer(self._settings).rows(told))
+        split_rows = open_source(self._path, self._settings.encoding).split_rows()
+        return (row for row, _, _ in Gatherer(self._settings).rows(split_rows))
 
     def _find(self, number: int) -> Row | Unreadable | None:
         if number in self._kept:

@@ -22,7 +22,7 @@ from core.settings import DataSettings
 # Conversations between two looks at whether anybody still wants the answer.
 BATCH = 256
 # Of a dataset with more tokens, none are kept: five bytes each.
-MOST_KEPT = 20_000_000
+MOST_KEPT = 40_000_000
 
 
 class TokenTally:

@@ -21,9 +21,9 @@ def convert(
     recognised: Recognised,
     settings: DataSettings,
     file: str,
-    shelf: SpilledConversations,
+    spilled: SpilledConversations,
 ) -> Conversations:
-    """All `rows` of `file` as conversations, the usable ones on `shelf`. Nothing but the dropped is kept in memory.
+    """All `rows` of `file` as conversations, the usable ones in `spilled`. Nothing but the dropped is kept in memory.
 
     Raises DataError where there is no row, or none is usable.
     """
@@ -35,22 +35,22 @@ def convert(
     for number, row in enumerate(rows, start=1):
         try:
             reading = Reading(roles)
-            _keep(_conversation(number, row, recognised.layout, settings, reading), shelf)
+            _keep(_conversation(number, row, recognised.layout, settings, reading), spilled)
             tally.note(reading, number)
         except Unusable as error:
             reason = str(error)
             dropped.append(Dropped(number, reasons.setdefault(reason, reason) if len(reasons) < 10_000 else reason))
             tally.drop(error.code, number)
-    shelf.seal()
+    spilled.seal()
     if not number:
-        raise DataError(f"{file} contains no rows. It should have one conversation per row.")
-    if not shelf:
+        raise DataError(f"{file} holds no rows. It should hold one conversation a row.")
+    if not spilled:
         first = dropped[0]
         raise DataError(
             f"{file}: none of its {number:,} rows can be used as {recognised.format}. "
             f"Row {first.row:,}: {first.reason}. {_what_to_do(first.reason)}"
         )
-    return Conversations(recognised.format, recognised.evidence, number, shelf, dropped, tally.findings())
+    return Conversations(recognised.format, recognised.evidence, number, spilled, dropped, tally.findings())
 
 
 def _what_to_do(reason: str) -> str:
@@ -78,10 +78,10 @@ def _conversation(
         raise Unusable(_TOO_DEEP) from None
 
 
-def _keep(conversation: Conversation, shelf: SpilledConversations) -> None:
-    """Put it on the shelf. Raises Unusable where it cannot be written down."""
+def _keep(conversation: Conversation, spilled: SpilledConversations) -> None:
+    """Keep it. Raises Unusable where it cannot be written down."""
     try:
-        shelf.append(conversation)
+        spilled.append(conversation)
     except UnicodeEncodeError:
         raise Unusable("it contains half a character, such as an emoji cut in two") from None
     except RecursionError:

@@ -3,68 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from core.data.conversation import Finding
-from core.data.formats.row_reading import Severity, Worth
+from core.data.findings import ROWS_LISTED, Rule
+from core.data.formats.row_reading import Worth
 
-# A finding names at most so many rows and so many names; the count goes on.
-MOST_ROWS = 1000
-MOST_NAMES = 100
+# A finding names at most so many; the count goes on.
+MOST_NAMES = 12
 # Rows that hold the same names are counted together; beyond so many different sets all others are counted as one.
 _MOST_SETS = 2000
 _THE_REST = "other names"
 
 # In rising order of how much it matters.
 _WORTHS: tuple[Worth, ...] = ("unused-detail", "unused-text", "unused-answer")
-_Words = tuple[Severity, str, str]
-# code: severity; what is so of `{names}` in `{rows}`; what to do.
-_WORDS: dict[str, _Words] = {
-    "unused-answer": (
+# `{s}`, `{are}` and `{them}` agree with `{names}`.
+_RULES = {
+    "unused-answer": Rule(
         "error",
         "In {rows}, {names} look{s} like the reply, the speaker, the label or a mask and {are} not used.",
         "Set which column is what (format: mapping), or remove {them} from the file.",
     ),
-    "unused-text": (
+    "unused-text": Rule(
         "warning",
         "In {rows}, {names} {are} not used: the model does not see {them}.",
         "To use {them}, set which column is what (format: mapping), or put {them} into the text of a turn.",
     ),
-    "part-left-out": (
+    "part-left-out": Rule(
         "warning",
         "In {rows}, parts of the unknown type {names} have no text and are ignored.",
         "Put their content into the text of the turn.",
     ),
-    "turn-left-out": (
+    "turn-left-out": Rule(
         "warning",
         "In {rows}, entries such as {names} appear between turns without speaker or text and are ignored.",
         "Nothing to do if they contain no text.",
     ),
-    "branch-left-out": (
+    "branch-left-out": Rule(
         "warning",
         "In {rows}, a turn has several replies under {names}: one is learned, the others are ignored.",
         "To learn another one, make it a separate conversation.",
     ),
-    "strange-part": (
+    "strange-part": Rule(
         "note",
         "In {rows}, turns contain parts of the unknown type {names}: their text is used as it is.",
         "Check that these rows read as they should.",
     ),
-    "reasoning-unfolded": (
+    "reasoning-unfolded": Rule(
         "note",
         "In {rows}, {names} surrounds the reasoning: it is read as reasoning, without that block and its heading.",
         "Nothing to do if the reply should be learned with its reasoning.",
     ),
-    "rejected-left-out": (
+    "rejected-left-out": Rule(
         "note",
-        "{rows} have a chosen and a rejected reply: the chosen one is learned, {names} is ignored.",
-        "Nothing to do. Preference training (DPO) is not supported.",
+        "{rows} {have} a chosen and a rejected reply: the chosen one is learned, {names} is left out.",
+        "Nothing to do; learning from the comparison itself (DPO) is not what this training does.",
     ),
-    "several-answers": (
+    "several-answers": Rule(
         "note",
-        "{rows} have several different answers in {names}: the first is learned.",
-        "Keep the one you want, or make one row of each.",
+        "{rows} {have} several different answers in {names}: the first is learned.",
+        "Keep the one that you want, or make a row of each.",
     ),
-    "unused-detail": (
+    "unused-detail": Rule(
         "note",
         "In {rows}, {names} {are} not used.",
         "Nothing to do unless something in {them} should be learned.",
@@ -85,7 +85,7 @@ class Sets:
             key = frozenset((_THE_REST,))
         rows, count = self._sets.setdefault(key, ([], [0]))
         count[0] += 1
-        if len(rows) < MOST_ROWS:
+        if len(rows) < ROWS_LISTED:
             rows.append(row)
 
     def names(self) -> dict[str, int]:
@@ -99,7 +99,7 @@ class Sets:
     def rows(self, names: set[str]) -> tuple[list[int], int]:
         """The first rows that hold any of `names`, rising, and how many do."""
         found = [each for held, each in self._sets.items() if not names.isdisjoint(held)]
-        return sorted(row for rows, _ in found for row in rows)[:MOST_ROWS], sum(count[0] for _, count in found)
+        return sorted(row for rows, _ in found for row in rows)[:ROWS_LISTED], sum(count[0] for _, count in found)
 
 
 class NamedTally:
@@ -124,31 +124,24 @@ class NamedTally:
 
     def findings(self) -> list[Finding]:
         """All that was counted."""
-        found = [_finding(code, *_WORDS[code], sets.names(), sets) for code, sets in self._named.items()]
+        found = [_finding(code, _RULES[code], sets.names(), sets) for code, sets in self._named.items()]
         counts = self._unused.names()
         for rank, worth in enumerate(_WORTHS):
             names = {name: count for name, count in counts.items() if self._worths.get(name, 0) == rank}
             if names:
-                severity, message, mend = _WORDS[worth]
+                rule = _RULES[worth]
                 if worth == "unused-answer" and self._by_hand:
-                    severity = "warning"
-                found.append(_finding(worth, severity, message, mend, names, self._unused))
+                    rule = replace(rule, severity="warning")
+                found.append(_finding(worth, rule, names, self._unused))
         return found
 
 
-def _finding(code: str, severity: Severity, message: str, mend: str, counts: dict[str, int], sets: Sets) -> Finding:
+def _finding(code: str, rule: Rule, counts: dict[str, int], sets: Sets) -> Finding:
     rows, count = sets.rows(set(counts))
+    names = said(list(counts), {name: each for name, each in counts.items() if each < count})
     one = len(counts) == 1
-    words = {
-        "rows": "1 row" if count == 1 else f"{count:,} rows",
-        "names": said(list(counts), {name: each for name, each in counts.items() if each < count}),
-        "s": "s" if one else "",
-        "are": "is" if one else "are",
-        "them": "it" if one else "them",
-    }
-    if count == 1:
-        message = message.replace("{rows} have", "{rows} has")
-    return Finding(code, severity, message.format(**words), mend.format(**words), rows, count)
+    of_names = {"s": "s" if one else "", "are": "is" if one else "are", "them": "it" if one else "them"}
+    return rule.finding(code, rows, count, names=names, **of_names)
 
 
 def said(names: list[str], counts: dict[str, int] | None = None) -> str:

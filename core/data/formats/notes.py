@@ -2,76 +2,76 @@
 
 from __future__ import annotations
 
-from core.data.conversation import Finding
-from core.data.formats.named_notes import MOST_ROWS, NamedTally
-from core.data.formats.row_reading import SEVERITIES, Reading, Severity
+from core.data.conversation import SEVERITIES, Finding
+from core.data.findings import Hits, Rule
+from core.data.formats.named_notes import NamedTally
+from core.data.formats.row_reading import Reading
 
-# code: severity, what is so in `{rows}`, and what to do.
-_WORDS: dict[str, tuple[Severity, str, str]] = {
-    "mixed-layouts": (
+_RULES = {
+    "mixed-layouts": Rule(
         "warning",
-        "{rows} are in a different layout from the rest and are dropped.",
-        "Move them to a separate file, or convert them to the layout of the rest.",
+        "{rows} {are} laid out unlike the rest and {are} dropped.",
+        "Put them into a file of their own, or bring them into the layout of the rest.",
     ),
-    "holds-media": (
+    "holds-media": Rule(
         "warning",
-        "{rows} contain an image, audio, video or a file and are dropped: Nibble trains on text only.",
-        "Remove those rows, or describe the content in text.",
+        "{rows} hold{s} an image, audio, video or a file and {are} dropped: Nibble trains on text alone.",
+        "Leave those rows out, or put what they show into words.",
     ),
-    "unknown-role": (
+    "unknown-role": Rule(
         "warning",
-        "{rows} have a turn with an unknown speaker and are dropped.",
-        "Set data.mapping.roles to the role of that name: system, user, assistant, tool or leave out.",
+        "{rows} {have} a turn whose speaker is not known and {are} dropped.",
+        "Say under data.mapping.roles what the name means: system, user, assistant, tool, or leave out.",
     ),
-    "kto-dropped": (
+    "kto-dropped": Rule(
         "note",
-        "{rows} are labelled false and are dropped, so that they are not learned.",
-        "Nothing to do. To train on them anyway, choose the format prompt-completion.",
+        "{rows} {are} labelled false and {are} dropped: nobody wants to learn {them}.",
+        "Nothing to do. To learn them all the same, choose the format prompt-completion.",
     ),
-    "user-turn-marked": (
+    "user-turn-marked": Rule(
         "note",
-        "{rows} mark a turn for training that is not a reply: only replies are trained on.",
-        "Nothing to do unless the roles of those turns are wrong.",
+        "{rows} mark{s} a turn as trained on that is not a reply: only replies are trained on.",
+        "Nothing to do, unless the roles of those turns are wrong.",
     ),
-    "number-as-text": (
+    "number-as-text": Rule(
         "note",
-        "{rows} have a number as reply: it is learned as text.",
+        "{rows} {have} a number as reply: it is learned as its text.",
         "Check that the column is the reply, and put quotes around the numbers if their form matters.",
     ),
-    "empty-reply": (
+    "empty-reply": Rule(
         "warning",
-        "{rows} have an empty reply among others: it is not trained on.",
-        "Fill in the reply, or remove the turn.",
+        "{rows} {have} an empty reply among others: it is not trained on.",
+        "Fill in the reply, or take the turn out.",
     ),
-    "assistant-first": (
+    "assistant-first": Rule(
         "warning",
-        "{rows} begin with the assistant's turn.",
-        "Fine for greetings, but some templates refuse it. Otherwise put the prompt first.",
+        "{rows} begin{s} with the assistant's turn.",
+        "Fine for greetings; some models' templates refuse it. Otherwise put the question in front.",
     ),
-    "same-role-twice": (
+    "same-role-twice": Rule(
         "warning",
-        "{rows} have the same speaker twice in a row.",
-        "Some templates refuse them: data.join_turns merges them.",
+        "{rows} {have} the same speaker twice in a row.",
+        "Some models' templates refuse them: data.join_turns joins them into one.",
     ),
-    "turns-joined": (
+    "turns-joined": Rule(
         "note",
-        "{rows} have consecutive turns of one speaker, which are merged.",
-        "Nothing to do. To keep them separate, switch off data.join_turns.",
+        "{rows} {have} turns of one speaker in a row, which are joined into one.",
+        "Nothing to do. To keep them apart, switch data.join_turns off.",
     ),
-    "after-last-reply": (
+    "after-last-reply": Rule(
         "note",
-        "{rows} continue after the last trained reply: that part is dropped, as nothing is learned from it.",
-        "Nothing to do unless a reply is missing there.",
+        "{rows} go{es} on after the last reply that is trained on: that part is left out, for it can teach nothing.",
+        "Nothing to do, unless a reply is missing there.",
     ),
-    "nul-character": (
+    "nul-character": Rule(
         "warning",
-        "{rows} contain a NUL character.",
-        "Check those rows: they were probably damaged during export.",
+        "{rows} hold{s} a NUL character, which no person types.",
+        "Look at those rows: they were probably damaged when they were exported.",
     ),
-    "weight-left-out": (
+    "weight-left-out": Rule(
         "note",
-        "{rows} are plain text with a weight between 0 and 1: the weight is ignored, and they count in full.",
-        "Weights apply only to replies in conversations.",
+        "{rows} {are} plain text with a weight between 0 and 1: it is left out, and {they} count{s} in full.",
+        "Weights work in conversations, on replies.",
     ),
 }
 
@@ -80,48 +80,22 @@ class NoteTally:
     """Counts rows by the code of what was found in them. `by_hand`: the person chose how the rows are laid out."""
 
     def __init__(self, by_hand: bool = False) -> None:
-        self._rows: dict[str, list[int]] = {}
-        self._counts: dict[str, int] = {}
+        self._hits = Hits(_RULES)
         self._named = NamedTally(by_hand)
 
     def note(self, reading: Reading, row: int) -> None:
         """Count a usable `row` once for each thing that was found in it."""
         for code in reading.notes:
-            self._count(code, row)
+            self._hits.add(code, row)
         if reading.named or reading.unused:
             self._named.note(reading.named, reading.unused, row)
 
     def drop(self, code: str | None, row: int) -> None:
         """Count a dropped `row` under the finding that says so, where there is one."""
         if code is not None:
-            self._count(code, row)
-
-    def _count(self, code: str, row: int) -> None:
-        self._counts[code] = self._counts.get(code, 0) + 1
-        rows = self._rows.setdefault(code, [])
-        if len(rows) < MOST_ROWS:
-            rows.append(row)
+            self._hits.add(code, row)
 
     def findings(self) -> list[Finding]:
         """All that was counted, the most serious first."""
-        found = self._named.findings()
-        for code, (severity, message, mend) in _WORDS.items():
-            count = self._counts.get(code, 0)
-            if count:
-                rows = "1 row" if count == 1 else f"{count:,} rows"
-                found.append(Finding(code, severity, _number(message, count).format(rows=rows), mend,
-                                     self._rows[code], count))  # fmt: skip
+        found = [*self._named.findings(), *filter(None, map(self._hits.finding, _RULES))]
         return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
-
-
-_SINGULAR = {"{rows} are": "{rows} is", "{rows} have": "{rows} has", "{rows} contain": "{rows} contains",
-             "{rows} mark": "{rows} marks", "{rows} begin": "{rows} begins", "{rows} continue": "{rows} continues",
-             "are dropped": "is dropped", "they count": "it counts"}  # fmt: skip
-
-
-def _number(message: str, count: int) -> str:
-    """The message for one row, where it is one."""
-    if count == 1:
-        for many, one in _SINGULAR.items():
-            message = message.replace(many, one)
-    return message

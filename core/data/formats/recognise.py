@@ -70,7 +70,7 @@ def _layout_of(
 ) -> DatasetLayout:
     if settings.format == "mapping":
         layout = mapped_layout(settings.mapping)
-        _refuse_strange_columns(settings, columns, file)
+        _refuse_unknown_columns(settings, columns, file)
         return layout
     if settings.format != "auto":
         return next(layout for layout in LAYOUTS if layout.name == settings.format)
@@ -97,7 +97,7 @@ def _wanted_columns() -> str:
     return f"{', '.join(others)}, or {last}"
 
 
-def _refuse_strange_columns(settings: DataSettings, columns: list[dict[str, str]], file: str) -> None:
+def _refuse_unknown_columns(settings: DataSettings, columns: list[dict[str, str]], file: str) -> None:
     known = {plain_name(column["name"]) for column in columns}
     mapping = settings.mapping
     for key in ("turns", "prompt", "context", "reply", "system", "text"):

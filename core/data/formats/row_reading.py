@@ -14,8 +14,6 @@ from core.data.conversation import Message, Row
 
 SYSTEM_NAMES = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
 
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # What an unused key is taken for: what the row is about (the answer, the speaker, the label); something to read; or a
 # detail such as an id.
 Worth = Literal["unused-answer", "unused-text", "unused-detail"]

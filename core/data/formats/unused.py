@@ -6,10 +6,11 @@ A key counts as unused unless a layout says that it used it: one that is forgott
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
+from core.data.conversation import texts_in
 from core.data.formats.row_reading import Reading, Worth, missing, plain_name
 
 
@@ -173,20 +174,10 @@ def _is_simple(value: Any) -> bool:
     return isinstance(value, (bool, int, float))
 
 
-def _texts_in(value: Any) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, (list, dict)):
-            waiting.extend(each.values() if isinstance(each, dict) else each)
-
-
 def _is_said_already(value: Any, reading: Reading) -> bool:
     """Whether a text, or each of a list, stands in what was used, or is the whole of it in another form."""
     if isinstance(value, (list, dict)):
-        leaves = [leaf for leaf in _texts_in(value) if leaf.count(" ") >= _WORDS_OF_A_DETAIL - 1]
+        leaves = [leaf for leaf in texts_in(value) if leaf.count(" ") >= _WORDS_OF_A_DETAIL - 1]
         flat = isinstance(value, list) and not any(isinstance(each, (list, dict)) for each in value)
         wanted = value if flat else leaves
         return bool(wanted) and all(_is_said_already(leaf, reading) for leaf in wanted)

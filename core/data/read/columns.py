@@ -17,7 +17,7 @@ from core.errors import DataError
 # In the metadata of a file that was fetched from the Hub: the names of the splits that were not.
 LEFT_ON_HUB = b"nibble.splits_left_on_hub"
 _BATCH_BYTES = 16 * 2**20
-_BATCH_ROWS = 2000
+BATCH_ROWS = 2000
 
 Progress = Callable[[int], None]
 
@@ -39,7 +39,7 @@ def read_parquet(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row |
         _refuse_twins(blob.name, opened.schema_arrow.names)
         total = opened.metadata.num_rows
         size = sum(opened.metadata.row_group(group).total_byte_size for group in range(opened.num_row_groups))
-        rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * total // max(size, 1)))
+        rows = min(BATCH_ROWS, max(1, _BATCH_BYTES * total // max(size, 1)))
         done = 0
         for batch in opened.iter_batches(batch_size=rows):
             yield from _rows(batch, notes)
@@ -59,7 +59,7 @@ def read_arrow(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row | U
         _refuse_twins(blob.name, opened.schema.names)
         batches = map(opened.get_batch, range(opened.num_record_batches)) if of_file else opened
         for batch in batches:
-            size = min(_BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+            size = min(BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
             for start in range(0, batch.num_rows, size):
                 yield from _rows(batch.slice(start, size), notes)
             progress(min(source.tell(), blob.size))

@@ -18,6 +18,9 @@ _FURTHER_BLOCKS, _BLOCK = 8, 2**18  # of a large plain file, spread over it
 
 _LOOKED_AT_BYTES = 2**16  # for UTF-16 without a mark
 _STRANGE = {"Cc", "Cn", "Co", "Cs"}
+# Control characters that text has none of: not tabs, line ends, nor the escapes that colour a terminal.
+_CONTROLS = bytes([*range(0x01, 0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
+_MOST_CONTROLS = 0.05  # of random bytes a tenth are such
 _NEARLY_ALL = 0.9  # of the bytes beyond ASCII are in letters of UTF-8
 _OFFERED = 5  # in a sentence
 _LETTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
@@ -119,6 +122,8 @@ def _find(blob: Blob, head: bytes, like: Collection[str]) -> Encoded:
         sample.decode("utf-8")
         return Encoded("utf-8", "plain ASCII" if sample.isascii() else "valid UTF-8 with letters beyond ASCII")
     except UnicodeDecodeError as error:
+        if _is_binary(head):
+            raise _no_text(blob.name) from None
         return _not_utf8(blob.name, sample, error, len(head), like)
 
 
@@ -164,9 +169,17 @@ def _with_nuls(name: str, head: bytes) -> Encoded:
         return Encoded(codec, "three of four bytes of its plain letters are zero", guessed=True)
     if codec:
         return Encoded(codec, "every other byte of its plain letters is zero", guessed=True)
-    if head.count(0) * 100 > len(head):
-        raise DataError(f"{name} is not a text file, despite its name. Save it as JSONL, CSV or Parquet.")
+    if head.count(0) * 100 > len(head) or _is_binary(head):
+        raise _no_text(name)
     return Encoded("utf-8", "UTF-8, with zero bytes in it")
+
+
+def _is_binary(head: bytes) -> bool:
+    return len(head) - len(head.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(head)
+
+
+def _no_text(name: str) -> DataError:
+    return DataError(f"{name} is not a text file, whatever its name says. Save it as JSONL, CSV or Parquet.")
 
 
 def _wide_by_nuls(head: bytes) -> str | None:

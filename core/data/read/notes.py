@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
-from core.data.conversation import Finding
-
-ROWS_LISTED = 1000  # of a finding; its count goes on
-
-Severity = Literal["error", "warning", "note"]
+from core.data.conversation import Finding, Severity
+from core.data.findings import ROWS_LISTED
 
 _OF_ROWS: dict[str, tuple[Severity, str, str]] = {
     "mojibake": (

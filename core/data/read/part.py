@@ -31,7 +31,7 @@ TABLES = _TABLE_READERS.keys()  # kinds whose letters need no encoding
 
 @dataclass(frozen=True)
 class Part:
-    """A file, or a member of a .zip. `encoded` is None for the binary kinds. `evidence` says how it was told."""
+    """A file, or a member of a .zip. `encoded` is None for the binary kinds. `evidence` says how that is known."""
 
     name: str
     kind: str
@@ -70,5 +70,5 @@ def open_part(blob: Blob, encoding: str, notes: Notes, like: Collection[str] = (
             f"{name} was read as {encoded.name}: {encoded.evidence}.",
             "If characters look wrong, set the encoding.",
         )
-    told = "; ".join(part for part in (encoded.evidence, evidence) if part)
-    return Part(name, kind, blob.size, blob, encoded, told)
+    evidence = "; ".join(part for part in (encoded.evidence, evidence) if part)
+    return Part(name, kind, blob.size, blob, encoded, evidence)

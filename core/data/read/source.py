@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.data.conversation import Finding, Row, Unreadable
 from core.data.read.notes import Notes
-from core.data.read.splits import Use, use_of
+from core.data.read.splits import SplitRow, Use, use_of
 from core.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Source:
         """All rows in order, those of every split; can be called again. Arguments and errors as for `split_rows`."""
         return (row for row, _, _ in self.split_rows(progress))
 
-    def split_rows(self, progress: Progress | None = None) -> Iterator[tuple[Row | Unreadable, Use, str]]:
+    def split_rows(self, progress: Progress | None = None) -> Iterator[SplitRow]:
         """All rows in order, each with what it is for and what says so: its file, or its key within that.
 
         `progress` gets the bytes of the disk consumed so far, now and then. Raises DataError where a file cannot be

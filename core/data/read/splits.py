@@ -11,8 +11,8 @@ from core.data.conversation import Row, Unreadable
 
 # What becomes of rows: trained on, held out to measure by, or left alone.
 Use = Literal["train", "held_out", "left_alone"]
-# A row with what it is for, and what says so.
-Told = tuple[Row | Unreadable, Use, str]
+# A row, what it is for, and what says so.
+SplitRow = tuple[Row | Unreadable, Use, str]
 
 _WORDS: dict[str, Use] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),

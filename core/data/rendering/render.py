@@ -111,11 +111,6 @@ class RenderedRows(Sequence[Rendered]):
         """Tokens in all."""
         return len(self.ids)
 
-    @property
-    def trained_tokens(self) -> int:
-        """Tokens that count in the loss."""
-        return sum(self.trained)
-
 
 class PickedRows(Sequence[Rendered]):
     """Some rows of a RenderedRows; `lengths` in tokens."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from core.export.model_card import ModelCard
-from core.export.source import ExportSource
+from core.export.card.model_card import ModelCard
+from core.export.shared.source import ExportSource
 
 _TAGS = ("gguf", "llama.cpp")
 
 
-def gguf_name(subject: ExportSource, kind: str) -> str:
+def gguf_name(source: ExportSource, kind: str) -> str:
     """The file's name: the run's, and the tensors' type or `adapter`."""
-    return f"{subject.name}-{kind}.gguf"
+    return f"{source.name}-{kind}.gguf"
 
 
-def model_card(subject: ExportSource, kind: str) -> ModelCard:
+def model_card(source: ExportSource, kind: str) -> ModelCard:
     """Of a merged model in tensors of `kind`."""
-    name = gguf_name(subject, kind)
+    name = gguf_name(source, kind)
     return ModelCard(
         "a GGUF for llama.cpp",
-        f"`{subject.base_name}` with an adapter merged in, as one file in {kind}, with tokenizer and chat template: "
+        f"`{source.base_name}` with an adapter merged in, as one file in {kind}, with tokenizer and chat template: "
         "for llama.cpp, LM Studio, Jan, koboldcpp, Ollama and others that read GGUF. Trained with Nibble.",
         f"```\nllama-cli -m {name} -cnv\nllama-server -m {name}\n```",
         "gguf",
@@ -26,14 +26,13 @@ def model_card(subject: ExportSource, kind: str) -> ModelCard:
     )
 
 
-def adapter_card(subject: ExportSource, kind: str) -> ModelCard:
+def adapter_card(source: ExportSource, kind: str) -> ModelCard:
     """Of an adapter alone."""
-    name = gguf_name(subject, "adapter")
+    name = gguf_name(source, "adapter")
     return ModelCard(
         "a GGUF adapter for llama.cpp",
-        f"A LoRA adapter for a GGUF of `{subject.base_name}`, which is not in it. Trained with Nibble on the base "
-        f"model in {subject.recipe.quantization.bits} bits; with a GGUF in other precision, replies can differ "
-        f"slightly.",
+        f"A LoRA adapter for a GGUF of `{source.base_name}`, which is not in it. Trained with Nibble over the base in "
+        f"{source.recipe.quantization.bits} bits; over a GGUF in other bits answers can differ a little.",
         f"```\nllama-cli -m BASE.gguf --lora {name} -cnv\nllama-server -m BASE.gguf --lora {name}\n```",
         "gguf",
         (*_TAGS, "lora"),

@@ -14,8 +14,8 @@ import gguf
 import torch
 from gguf import MODEL_ARCH, GGUFWriter
 
-from core.export.destination import ExportError
 from core.export.gguf.settings import INSTEAD, refuse_settings, rope_of, write_settings
+from core.export.shared.destination import ExportError
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,6 @@ class TensorLayout:
             return _in_pairs(tensor, self.kv_heads)
         return tensor
 
-    def as_before(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """What `arranged` was made of."""
-        if self.family.norms_from_one and name.endswith("norm.weight"):
-            return tensor - 1
-        for part, heads in ((".q_proj.", self.heads), (".k_proj.", self.kv_heads)):
-            if self.family.turns_pairs and part in name:
-                return _in_halves(tensor, heads)
-        return tensor
-
     @property
     def context(self) -> int:
         """How many tokens llama.cpp may be given. Where it knows of no windows, the context ends with the window."""
@@ -117,12 +108,6 @@ def _in_pairs(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of each head in the order 0, half, 1, half + 1, …"""
     rows = tensor.shape[0]
     return tensor.reshape(heads, 2, rows // heads // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
-
-
-def _in_halves(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """`_in_pairs` undone."""
-    rows = tensor.shape[0]
-    return tensor.reshape(heads, rows // heads // 2, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
 def _llama_3_factors(rope: dict[str, Any], head_size: int) -> torch.Tensor:

@@ -9,8 +9,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader
 
-from core.export.destination import Broken
 from core.export.gguf.writer import AdapterTensor, ModelFile
+from core.export.shared.destination import Broken
 
 # The largest error of one rounding beside the largest number of its block of 32 (Q8_0) or the number itself.
 _ROUNDING = {

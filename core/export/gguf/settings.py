@@ -12,13 +12,11 @@ from typing import Any
 
 from gguf import MODEL_ARCH, GGUFWriter, RopeScalingType
 
-from core.export.destination import ExportError
+from core.export.shared.destination import ExportError
 
 INSTEAD = "Export the merged model or the adapter instead."
 GEMMAS = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
 WINDOWED = (MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
-# Every so many layers one has no window: what llama.cpp takes where the file does not say.
-PERIODS = {MODEL_ARCH.GEMMA2: 2, MODEL_ARCH.GEMMA3: 6}
 # By this many layers llama.cpp knows the models that divide queries by the root of hidden size over heads.
 LARGEST = {MODEL_ARCH.GEMMA2: 46, MODEL_ARCH.GEMMA3: 62}
 # ggml's GELU is the tanh form; the exact one differs from it by less than bf16 rounds.

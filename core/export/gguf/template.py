@@ -11,12 +11,12 @@ from core.untrusted.template_marks import plain_template
 # Llama 3, today's date in the place of the one that stands in them.
 TOLD = {"enable_thinking": True, "date_string": "24 Dec 2031"}
 _UNSAID = "{% set NAME = nothing_was_said %}{{ '' }}"
-_TALK = [
+_CONVERSATION = [
     {"role": "user", "content": "one"},
     {"role": "assistant", "content": "two"},
     {"role": "user", "content": "three"},
 ]
-_TALKS = [_TALK[:1], _TALK, [{"role": "system", "content": "zero"}, *_TALK]]
+_CONVERSATIONS = [_CONVERSATION[:1], _CONVERSATION, [{"role": "system", "content": "zero"}, *_CONVERSATION]]
 
 
 def gguf_template(tokenizer: Any) -> str | list[dict[str, str]] | None:
@@ -36,15 +36,15 @@ def _as_told(tokenizer: Any, template: str) -> str:
 
 def _hears(tokenizer: Any, template: str, name: str, value: Any) -> bool:
     """Whether a conversation is laid out otherwise where the template is told."""
-    plain = [_rendered(tokenizer, template, talk) for talk in _TALKS]
-    return plain != [_rendered(tokenizer, template, talk, **{name: value}) for talk in _TALKS]
+    plain = [_rendered(tokenizer, template, conversation) for conversation in _CONVERSATIONS]
+    return plain != [_rendered(tokenizer, template, conversation, **{name: value}) for conversation in _CONVERSATIONS]
 
 
-def _rendered(tokenizer: Any, template: str, talk: list[dict[str, str]], **told: Any) -> str | None:
+def _rendered(tokenizer: Any, template: str, conversation: list[dict[str, str]], **told: Any) -> str | None:
     try:
         return str(
             tokenizer.apply_chat_template(
-                talk, chat_template=template, tokenize=False, add_generation_prompt=True, **told
+                conversation, chat_template=template, tokenize=False, add_generation_prompt=True, **told
             )
         )
     except TEMPLATE_ERRORS:

@@ -14,8 +14,8 @@ from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
-from core.export.destination import ExportError
 from core.export.gguf.first_token import adds_begin_token, begins_with_token
+from core.export.shared.destination import ExportError
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
-from core.export.destination import ExportError
 from core.export.gguf.families import TensorLayout
 from core.export.gguf.template import gguf_template
 from core.export.gguf.tokenizer import read_vocabulary, write_special_tokens, write_vocabulary
-from core.export.merge_weights import MergedWeights
-from core.export.merged import Say
-from core.export.source import ExportSource
-from core.export.tokenizer_files import stop_tokens
+from core.export.merged.weights import MergedWeights
+from core.export.shared.destination import ExportError
+from core.export.shared.options import GgufType, Say
+from core.export.shared.source import ExportSource
+from core.export.shared.tokenizer_files import stop_tokens
 from core.model.load import load_tokenizer
 from core.sizes import show_bytes
 
-GgufType = Literal["f16", "bf16", "q8_0", "f32"]
 _TYPES = {
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
     "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
@@ -82,17 +81,17 @@ class ModelFile:
         return sum(entry.bytes for entry in self.entries)
 
 
-def write_model(file: ModelFile, subject: ExportSource, path: Path, say: Say) -> None:
+def write_model(file: ModelFile, source: ExportSource, path: Path, say: Say) -> None:
     """Write the merged model with tokenizer and chat template to `path`. Raises ExportError, OSError."""
     writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[file.layout.family.arch])
     writer.add_type("model")
-    writer.add_name(subject.run.name)
+    writer.add_name(source.run.name)
     writer.add_file_type(_TYPES[file.kind][1])
     writer.add_quantization_version(QUANTISATION_VERSION)
     file.layout.write_settings(writer)
-    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    write_vocabulary(writer, read_vocabulary(subject.tokenizer, file.layout.config.vocab_size), tokenizer)
-    write_special_tokens(writer, tokenizer, stop_tokens(subject, tokenizer))
+    tokenizer = load_tokenizer(source.base, source.tokenizer)
+    write_vocabulary(writer, read_vocabulary(source.tokenizer, file.layout.config.vocab_size), tokenizer)
+    write_special_tokens(writer, tokenizer, stop_tokens(source, tokenizer))
     template = gguf_template(tokenizer)
     if template is not None:
         writer.add_chat_template(template)
@@ -133,13 +132,13 @@ def adapter_tensors(weights: MergedWeights, layout: TensorLayout, alpha: float) 
         yield AdapterTensor(f"{name}.lora_b", layout.arranged(f"{module}.weight", b).contiguous().numpy())
 
 
-def write_adapter(weights: MergedWeights, layout: TensorLayout, subject: ExportSource, path: Path) -> None:
+def write_adapter(weights: MergedWeights, layout: TensorLayout, source: ExportSource, path: Path) -> None:
     """Write the adapter alone, in fp32, to `path`. Raises ExportError, OSError."""
-    alpha = subject.alpha
+    alpha = source.alpha
     tensors = list(adapter_tensors(weights, layout, alpha))
     writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[layout.family.arch])
     writer.add_type("adapter")
-    writer.add_name(subject.run.name)
+    writer.add_name(source.run.name)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     entries = [GgufEntry(each.name, "", each.values.shape, GGMLQuantizationType.F32) for each in tensors]
@@ -165,7 +164,7 @@ class _written:
         self.writer.close()
 
 
-def model_file(subject: ExportSource, weights: MergedWeights, layout: TensorLayout, kind: GgufType) -> ModelFile:
+def model_file(source: ExportSource, weights: MergedWeights, layout: TensorLayout, kind: GgufType) -> ModelFile:
     """The plan of a merged model's GGUF; the tokenizer is looked at too, before anything is written."""
-    read_vocabulary(subject.tokenizer, layout.config.vocab_size)
+    read_vocabulary(source.tokenizer, layout.config.vocab_size)
     return ModelFile(weights, layout, kind)

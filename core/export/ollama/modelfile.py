@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from core.export.destination import ExportError
+from core.export.card.model_card import ModelCard
 from core.export.gguf.first_token import adds_begin_token
-from core.export.model_card import ModelCard
-from core.export.names import safe_name
 from core.export.ollama.template import go_template
 from core.export.ollama.template_turns import NoTurns, Turns, find_turns, pieces
-from core.export.source import ExportSource
-from core.export.tokenizer_files import stop_tokens
+from core.export.shared.destination import ExportError
+from core.export.shared.names import safe_name
+from core.export.shared.source import ExportSource
+from core.export.shared.tokenizer_files import stop_tokens
 from core.generation.sampling import Sampling
 from core.model.load import load_tokenizer
 
@@ -20,20 +20,20 @@ MODELFILE = "Modelfile"
 LONGEST_CONTEXT = 8192
 
 
-def model_name(subject: ExportSource) -> str:
+def model_name(source: ExportSource) -> str:
     """What the model is called in Ollama: lower case."""
-    return safe_name(subject.run.name.lower(), "nibble").lower()
+    return safe_name(source.run.name.lower(), "nibble").lower()
 
 
-def command(subject: ExportSource) -> str:
+def command(source: ExportSource) -> str:
     """The one command that imports the folder and asks the model; to be given in it."""
-    name = model_name(subject)
+    name = model_name(source)
     return f"ollama create {name} -f {MODELFILE} && ollama run {name}"
 
 
-def modelfile(subject: ExportSource, model: str, adapter: str | None, context: int) -> str:
+def modelfile(source: ExportSource, model: str, adapter: str | None, context: int) -> str:
     """The Modelfile for the GGUF `model`, with the GGUF `adapter` over it or None. Raises ExportError: no template."""
-    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
+    tokenizer = load_tokenizer(source.base, source.tokenizer)
     try:
         turns = find_turns(tokenizer)
         template = go_template(without_begin_token(turns, tokenizer))
@@ -44,7 +44,7 @@ def modelfile(subject: ExportSource, model: str, adapter: str | None, context: i
         ) from None
     lines = [f"FROM ./{model}", *([f"ADAPTER ./{adapter}"] if adapter else [])]
     lines.append(f'TEMPLATE """{template}"""')
-    lines += [said_stop(text) for text in stop_words(subject, tokenizer, turns)]
+    lines += [said_stop(text) for text in stop_words(source, tokenizer, turns)]
     lines += [f"PARAMETER {name} {value}" for name, value in _settings(Sampling()).items()]
     lines.append(f"PARAMETER num_ctx {min(context, LONGEST_CONTEXT)}")
     return "\n".join(lines) + "\n"
@@ -75,10 +75,10 @@ def without_begin_token(turns: Turns, tokenizer: Any) -> Turns:
     return replace(turns, first=turns.first.removeprefix(begin), begin_system=system and system.removeprefix(begin))
 
 
-def stop_words(subject: ExportSource, tokenizer: Any, turns: Turns) -> list[str]:
+def stop_words(source: ExportSource, tokenizer: Any, turns: Turns) -> list[str]:
     """What ends a reply: each single token that does, and what a question begins with where that is plain text."""
     added = tokenizer.get_added_vocab()
-    ends = [tokenizer.convert_ids_to_tokens(token) for token in stop_tokens(subject, tokenizer)]
+    ends = [tokenizer.convert_ids_to_tokens(token) for token in stop_tokens(source, tokenizer)]
     words = [token for token in ends if token in added]  # any other is no text that ends a reply wherever it stands
     question = turns.before_question.strip()
     is_sayable = all(letter.isprintable() or letter in "\t\n" for letter in question) and '"""' not in question
@@ -87,9 +87,9 @@ def stop_words(subject: ExportSource, tokenizer: Any, turns: Turns) -> list[str]
     return list(dict.fromkeys(words))
 
 
-def _limits(subject: ExportSource) -> str:
+def _limits(source: ExportSource) -> str:
     """What Ollama's template says otherwise than the model's own, or cannot say."""
-    turns = find_turns(load_tokenizer(subject.base, subject.tokenizer))
+    turns = find_turns(load_tokenizer(source.base, source.tokenizer))
     said = ["Tools are not in the Modelfile's template: Ollama tells programs that the model takes none."]
     if turns.begin_system is None:
         said.append("The model takes no system prompt; Ollama refuses one.")
@@ -104,13 +104,13 @@ def _limits(subject: ExportSource) -> str:
     return " ".join(said)
 
 
-def ollama_card(subject: ExportSource) -> ModelCard:
+def ollama_card(source: ExportSource) -> ModelCard:
     """The README's own part."""
     return ModelCard(
         "a model for Ollama",
-        f"`{subject.base_name}` fine-tuned with Nibble, as GGUF with a Modelfile: template, stop words and settings "
+        f"`{source.base_name}` fine-tuned with Nibble, as GGUF with a Modelfile: template, stop words and settings "
         "are those of the chat.",
-        f"In this folder:\n\n```\n{command(subject)}\n```\n\n{_limits(subject)}",
+        f"In this folder:\n\n```\n{command(source)}\n```\n\n{_limits(source)}",
         "gguf",
         ("gguf", "ollama"),
     )

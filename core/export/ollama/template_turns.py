@@ -154,13 +154,13 @@ class _Finder:
 
     def cuts(self, takes_system: bool) -> dict[str, Cut]:
         """By role; one that is not made of such cuts is left out, and shows in the proof."""
-        talk = [_user(_ASKED), _reply(_SAID), _user(_AGAIN)]
-        talk = [{"role": "system", "content": _SYSTEM}, *talk] if takes_system else talk
-        plain, found = self.rendered(talk) or "", {}
-        for index, message in enumerate(talk[:-1]):
+        conversation = [_user(_ASKED), _reply(_SAID), _user(_AGAIN)]
+        conversation = [{"role": "system", "content": _SYSTEM}, *conversation] if takes_system else conversation
+        plain, found = self.rendered(conversation) or "", {}
+        for index, message in enumerate(conversation[:-1]):
             mark = message["content"]
             padded = _PADS[0] + mark + _PADS[1]
-            said = self.rendered([*talk[:index], {**message, "content": padded}, *talk[index + 1 :]])
+            said = self.rendered([*conversation[:index], {**message, "content": padded}, *conversation[index + 1 :]])
             cut = next((each for each in _CUTS if said == plain.replace(mark, each.of(padded))), None)
             if cut is not None:
                 found[message["role"]] = cut
@@ -174,13 +174,19 @@ class _Finder:
 
     def prove(self, turns: Turns) -> None:
         """Raises NoTurns where other conversations are laid out otherwise than the turns say."""
-        talk = [_user("Hello,  you!"), _reply("Hi.\nWho is there?"), _user("Me"), _reply("Ah."), _user("Good day")]
-        padded = [{**each, "content": f"\n {each['content']} \n"} for each in talk]
+        conversation = [
+            _user("Hello,  you!"),
+            _reply("Hi.\nWho is there?"),
+            _user("Me"),
+            _reply("Ah."),
+            _user("Good day"),
+        ]
+        padded = [{**each, "content": f"\n {each['content']} \n"} for each in conversation]
         system = {"role": "system", "content": "Be brief."}
         for each, what in (
-            (talk[:1], "renders a single prompt differently from longer conversations"),
-            (talk, "renders longer conversations differently from short ones"),
-            (padded, "trims text in a way that cannot be converted"),
+            (conversation[:1], "lays a single question out otherwise than longer conversations"),
+            (conversation, "lays longer conversations out otherwise than short ones"),
+            (padded, "cuts at what is said in a way of its own"),
         ):
             if self.rendered(each) != turns.render(each):
                 raise NoTurns(what)

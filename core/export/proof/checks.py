@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from os.path import commonprefix
 from typing import Any
 
 SHOWN = 40
-Say = Callable[[str, float | None], None]
 
 
 @dataclass

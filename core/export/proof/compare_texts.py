@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from core.data.conversation import Message
 from core.data.rendering.template import TextLayout
-from core.export.proof.checks import ProofCheck, Say
+from core.export.proof.checks import ProofCheck
 from core.export.proof.conversations import ONE_TURN, ProofConversation
 from core.export.proof.readers.reader import CannotRender, Reader
 from core.export.proof.reference import Reference
+from core.export.shared.options import Say
 
 PROMPTS, WHOLE = "prompts as text", "whole conversations as trained"
 GOES_ON, TOKENS = "training continues from the prompt", "token ids"
@@ -45,15 +46,17 @@ class Texts:
             check.add(other)
 
 
-def hold_texts(reference: Reference, reader: Reader, talks: list[ProofConversation], say: Say) -> list[ProofCheck]:
+def hold_texts(
+    reference: Reference, reader: Reader, conversations: list[ProofConversation], say: Say
+) -> list[ProofCheck]:
     """Lay out and split every conversation in both, and compare. A shape that neither takes is said, not counted.
 
     A reader of TAKE_LESS may refuse by itself.
     """
     found, refused = Texts(reader.name), dict[str, str]()
-    for number, talk in enumerate(talks, 1):
-        found.add(_held(reference, reader, talk, refused))
-        say(f"Rendering conversations in {reader.name}: {number} of {len(talks)}", number / len(talks))
+    for number, conversation in enumerate(conversations, 1):
+        found.add(_held(reference, reader, conversation, refused))
+        say(f"Laying conversations out in {reader.name}: {number} of {len(conversations)}", number / len(conversations))
     if reader.name not in TAKE_LESS:
         added = reference.added_tokens
         found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")
@@ -62,42 +65,44 @@ def hold_texts(reference: Reference, reader: Reader, talks: list[ProofConversati
     return found.all()
 
 
-def _held(reference: Reference, reader: Reader, talk: ProofConversation, refused: dict[str, str]) -> Texts:
+def _held(reference: Reference, reader: Reader, conversation: ProofConversation, refused: dict[str, str]) -> Texts:
     """One conversation compared; again where the template writes the date, which may have changed in between."""
     for _ in range(ANEW if reference.is_dated else 1):
         found = Texts(reader.name)
-        _hold(reference, reader, talk, found, refused)
+        _hold(reference, reader, conversation, found, refused)
         if found.are_equal:
             break
     return found
 
 
-def _hold(reference: Reference, reader: Reader, talk: ProofConversation, found: Texts, refused: dict[str, str]) -> None:
-    trained = _or_none(lambda: reference.trained(talk)) or []
-    if talk.text is not None:
+def _hold(
+    reference: Reference, reader: Reader, conversation: ProofConversation, found: Texts, refused: dict[str, str]
+) -> None:
+    trained = _or_none(lambda: reference.trained(conversation)) or []
+    if conversation.text is not None:
         for layout in trained:
-            found.tokens.compare(reference.tokens(layout.text), reader.tokens(layout.text), talk.name)
+            found.tokens.compare(reference.tokens(layout.text), reader.tokens(layout.text), conversation.name)
         return
-    messages = reference.shaped(talk.messages)
-    for upto in replies_of(talk):
-        own, other = _both(reference, reader, messages[:upto], talk.tools, True)
-        if other is None and (own is None or _may_refuse(reader, talk)):
+    messages = reference.shaped(conversation.messages)
+    for upto in replies_of(conversation):
+        own, other = _both(reference, reader, messages[:upto], conversation.tools, True)
+        if other is None and (own is None or _may_refuse(reader, conversation)):
             whose = "this template takes none" if own is None else f"not in {reader.name}"
-            why = _why(reference if own is None else reader, messages[:upto], talk.tools)
-            refused.setdefault(talk.shape, f"{whose} ({why})")
+            why = _why(reference if own is None else reader, messages[:upto], conversation.tools)
+            refused.setdefault(conversation.shape, f"{whose} ({why})")
             continue
-        found.prompts.compare(own, other, f"the prompt of {talk.name}")
+        found.prompts.compare(own, other, f"the prompt of {conversation.name}")
         if own is not None and other is not None:
-            ids = reference.tokens(own) if reference.is_dated else reference.asked(messages[:upto], talk.tools)
-            found.tokens.compare(ids, reader.tokens(other), f"the prompt of {talk.name}")
-            _goes_on(found.goes_on, trained, upto, other, talk.name)
-    _hold_whole(reference, reader, talk, messages, trained, found)
+            ids = reference.tokens(own) if reference.is_dated else reference.asked(messages[:upto], conversation.tools)
+            found.tokens.compare(ids, reader.tokens(other), f"the prompt of {conversation.name}")
+            _goes_on(found.goes_on, trained, upto, other, conversation.name)
+    _hold_whole(reference, reader, conversation, messages, trained, found)
 
 
 def _hold_whole(
     reference: Reference,
     reader: Reader,
-    talk: ProofConversation,
+    conversation: ProofConversation,
     messages: list[Message],
     trained: list[TextLayout],
     found: Texts,
@@ -106,12 +111,12 @@ def _hold_whole(
 
     A text that training made of the beginning of a conversation is held against what the export makes of that.
     """
-    own, other = _both(reference, reader, messages, talk.tools, False)
+    own, other = _both(reference, reader, messages, conversation.tools, False)
     if other is None and (own is None or reader.name in TAKE_LESS):
         if own is not None:
-            found.whole.because = _why(reader, messages, talk.tools, prompt=False)
+            found.whole.because = _why(reader, messages, conversation.tools, prompt=False)
         return
-    what = f"the whole of {talk.name}"
+    what = f"the whole of {conversation.name}"
     if own is not None and other is not None:
         found.tokens.compare(reference.tokens(own), reader.tokens(other), what)
     if own != other or not trained:
@@ -119,7 +124,9 @@ def _hold_whole(
         return
     for layout in trained:
         upto = max((span.message for span in layout.spans if span.message is not None), default=len(messages)) + 1
-        beginning = other if layout.text == other else _both(reference, reader, messages[:upto], talk.tools, False)[1]
+        beginning = (
+            other if layout.text == other else _both(reference, reader, messages[:upto], conversation.tools, False)[1]
+        )
         made = beginning if layout.text == beginning else other
         found.whole.compare(layout.text, made, what, breaks=False, whose="training")
 
@@ -151,8 +158,8 @@ def _or_none(make: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _may_refuse(reader: Reader, talk: ProofConversation) -> bool:
-    return reader.name in TAKE_LESS and talk.shape != ONE_TURN
+def _may_refuse(reader: Reader, conversation: ProofConversation) -> bool:
+    return reader.name in TAKE_LESS and conversation.shape != ONE_TURN
 
 
 def _why(
@@ -165,7 +172,7 @@ def _why(
     return "it now takes it"
 
 
-def replies_of(talk: ProofConversation) -> list[int]:
+def replies_of(conversation: ProofConversation) -> list[int]:
     """Where the first and the last reply stand that something was said before; the end, where there is no reply."""
-    replies = [at for at, message in enumerate(talk.messages) if message["role"] == "assistant" and at > 0]
-    return sorted({replies[0], replies[-1]}) if replies else [len(talk.messages)]
+    replies = [at for at, message in enumerate(conversation.messages) if message["role"] == "assistant" and at > 0]
+    return sorted({replies[0], replies[-1]}) if replies else [len(conversation.messages)]

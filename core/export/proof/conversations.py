@@ -16,7 +16,7 @@ from core.data.formats.valid import without_system
 from core.data.prepared import prepare_data
 from core.data.split import split_rows
 from core.errors import DataError, RunError
-from core.export.source import ExportSource
+from core.export.shared.source import ExportSource
 
 # So many of the data are laid out and split; far fewer are answered.
 MOST, MOST_CHARACTERS = 100, 1_000_000
@@ -52,35 +52,33 @@ class ProofConversation:
 class ProofConversations:
     """What to prove with, in the order in which it is answered, and `source`: where it is from, in words."""
 
-    talks: list[ProofConversation]
+    conversations: list[ProofConversation]
     source: str
 
 
-def talks_of(subject: ExportSource, tokenizer: Any, answered: int) -> ProofConversations:
+def conversations_of(source: ExportSource, tokenizer: Any, answered: int) -> ProofConversations:
     """Held-out conversations, else ones trained on, and plain ones of each shape that they lack.
 
     Among the first `answered` are both. `tokenizer` gets the template that the run trains with.
     """
     try:
-        own, source = _own(subject, tokenizer)
+        own, origin = _own(source, tokenizer)
     except (DataError, RunError):
-        own, source = [], "plain questions"
-    have = {talk.shape for talk in own if talk.is_answered}
-    system = subject.recipe.data.system
-    plain = [
-        replace(talk, messages=talk.messages if system == "keep" else without_system(talk.messages, system))
-        for talk in _plain()
-        if talk.shape not in have
-    ]
-    first = min(max(answered - len(plain), answered // 2), sum(talk.is_answered for talk in own))
+        own, origin = [], "plain questions"
+    shapes = {each.shape for each in own if each.is_answered}
+    system = source.recipe.data.system
+    plain = [each for each in _plain() if each.shape not in shapes]
+    if system != "keep":
+        plain = [replace(each, messages=without_system(each.messages, system)) for each in plain]
+    first = min(max(answered - len(plain), answered // 2), sum(each.is_answered for each in own))
     if own and plain:
-        source += ", and plain ones of shapes that they lack"
-    return ProofConversations([*own[:first], *plain, _odd(), *own[first:]], source)
+        origin += ", and plain ones of shapes that they lack"
+    return ProofConversations([*own[:first], *plain, _odd(), *own[first:]], origin)
 
 
-def _own(subject: ExportSource, tokenizer: Any) -> tuple[list[ProofConversation], str]:
+def _own(source: ExportSource, tokenizer: Any) -> tuple[list[ProofConversation], str]:
     """Of the run's data; rows that were trained on are answered only where none were held out."""
-    recipe, file = subject.recipe, subject.run.dataset_file()
+    recipe, file = source.recipe, source.run.dataset_file()
     prepared = prepare_data(file, recipe.data, tokenizer, PreparedCache.beside(file))
     train, held = split_rows(prepared.keys, prepared.named, recipe.data, recipe.train.seed)
     rows = prepared.rendered.usable.rows
@@ -92,20 +90,20 @@ def _own(subject: ExportSource, tokenizer: Any) -> tuple[list[ProofConversation]
             shape = shape_of(each.messages, each.tools) if each.text is None else TEXT
             about = (each.messages, each.tools, each.text, each.row in answered)
             found.append(ProofConversation(f"row {each.row}", shape, *about))
-    bounded = _bounded(sorted(found, key=lambda talk: not talk.is_answered))
+    bounded = _bounded(sorted(found, key=lambda conversation: not conversation.is_answered))
     return _mixed(bounded), "held-out rows" if held else "rows trained on, for none were held out"
 
 
-def _bounded(talks: list[ProofConversation]) -> list[ProofConversation]:
+def _bounded(conversations: list[ProofConversation]) -> list[ProofConversation]:
     """The first of them, no two the same, as many as are laid out in moments."""
     kept: dict[str, ProofConversation] = {}
     size = 0
-    for talk in talks:
-        said = repr((talk.text, talk.messages, talk.tools))
+    for conversation in conversations:
+        said = repr((conversation.text, conversation.messages, conversation.tools))
         if len(kept) == MOST or size > MOST_CHARACTERS:
             break
         size += len(said) * (said not in kept)
-        kept.setdefault(said, talk)
+        kept.setdefault(said, conversation)
     return list(kept.values())
 
 
@@ -118,13 +116,15 @@ def shape_of(messages: list[Message], tools: list[dict[str, Any]] | None) -> str
     return TURNS if sum(message["role"] == "user" for message in messages) > 1 else ONE_TURN
 
 
-def _mixed(talks: list[ProofConversation]) -> list[ProofConversation]:
+def _mixed(conversations: list[ProofConversation]) -> list[ProofConversation]:
     """One of each shape in turn, as long as there are any; those that are answered first."""
     by_shape: dict[str, list[ProofConversation]] = {}
-    for talk in talks:
-        by_shape.setdefault(talk.shape, []).append(talk)
-    mixed = [talk for some in zip_longest(*by_shape.values()) for talk in some if talk is not None]
-    return sorted(mixed, key=lambda talk: not talk.is_answered)
+    for conversation in conversations:
+        by_shape.setdefault(conversation.shape, []).append(conversation)
+    mixed = [
+        conversation for some in zip_longest(*by_shape.values()) for conversation in some if conversation is not None
+    ]
+    return sorted(mixed, key=lambda conversation: not conversation.is_answered)
 
 
 def _plain() -> list[ProofConversation]:

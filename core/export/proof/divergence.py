@@ -13,7 +13,10 @@ from core.export.proof.checks import ProofCheck
 ROUNDINGS = 4
 # Roundings of weights add up on the way through the layers: logits that lie further apart have another cause.
 ROUNDINGS_THROUGH = 8
-# Sums in another order differ by so much of the largest logit in fp32 too.
+# Sums in another order differ by so much of the largest logit in fp32 too. Like all of the logits' line it marks an
+# export and refuses none. No bound would do both: between the chat in bf16 and llama.cpp, right exports of seven
+# families differed by up to 0.016 of the largest logit, and by 0.05 in q8_0, more than many a fault would make. Only
+# texts, tokens and answers that part refuse.
 LEAST_SHARE = 1e-5
 LOGITS = "logits"
 
@@ -62,9 +65,29 @@ def answers(found: dict[str, Any], by: str) -> ProofCheck:
 
 def logits(reference: Answers, artefact: Answers, eps: float, by: str) -> tuple[ProofCheck, float]:
     """The line of the logits: equal where rounding alone explains the difference; and the largest one."""
+    pairs = zip(reference.logits, artefact.logits, strict=True)
+    return _within_rounding([(float((own - other).abs().max()), own) for own, other in pairs], eps, by)
+
+
+def likelihoods(
+    reference: list[torch.Tensor], found: list[dict[int, float]], eps: float, by: str
+) -> tuple[ProofCheck, float]:
+    """The same for a program that gives the logarithms of the probabilities of its likeliest tokens, no more.
+
+    `reference` has the logits (vocabulary) of the place where each was `found`.
+    """
+    compared = []
+    for own, likeliest in zip(reference, found, strict=True):
+        logarithms = own.log_softmax(-1)
+        difference = max(abs(float(logarithms[token]) - value) for token, value in likeliest.items())
+        compared.append((difference, own))
+    return _within_rounding(compared, eps, by)
+
+
+def _within_rounding(compared: list[tuple[float, torch.Tensor]], eps: float, by: str) -> tuple[ProofCheck, float]:
+    """Of each prompt the largest difference, with the logits that it is a difference of."""
     check, largest = ProofCheck(LOGITS, by), 0.0
-    for own, other in zip(reference.logits, artefact.logits, strict=True):
-        difference = float((own - other).abs().max())
+    for difference, own in compared:
         check.of += 1
         check.equal += difference <= max(ROUNDINGS_THROUGH * eps, LEAST_SHARE) * float(own.abs().max())
         largest = max(largest, difference)

@@ -64,10 +64,12 @@ class Reference:
         """The tokens of a rendered text."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    def trained(self, talk: ProofConversation) -> list[TextLayout]:
+    def trained(self, conversation: ProofConversation) -> list[TextLayout]:
         """The texts that training makes of the conversation. Raises CannotRender where it would not train on it."""
         try:
-            return self._template.lay_outs(Conversation(0, talk.messages, talk.tools, talk.text))
+            return self._template.lay_outs(
+                Conversation(0, conversation.messages, conversation.tools, conversation.text)
+            )
         except Unrenderable as error:
             raise CannotRender(str(error)) from None
 

@@ -5,80 +5,73 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core.export.destination import Broken, ExportError
-from core.export.merge_weights import Onto
 from core.export.proof.report import Verified
-from core.export.source import ExportSource
+from core.export.shared.destination import Broken, ExportError
+from core.export.shared.options import Onto, Say
+from core.export.shared.source import ExportSource
 from core.system.process import as_process
 from core.text.library_errors import telling_line_of
 from core.workspace import read_json, write_json
 
-NEW_TOKENS, PROMPTS = 32, 20
-Say = Callable[[str, float | None], None]
+NEW_TOKENS, PROMPTS = 32, 12
 
 
-def against(subject: ExportSource, onto: Onto) -> str:
+def against(source: ExportSource, onto: Onto) -> str:
     """What an export is held against, in words."""
-    bits = subject.recipe.quantization.bits
-    return (
-        f"the chat, with the base model in {bits} bits"
-        if onto == "dequantised"
-        else "base model and adapter in 16 bits"
-    )
+    bits = source.recipe.quantization.bits
+    return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
 
 
 def job(
-    subject: ExportSource,
+    source: ExportSource,
     artefact: dict[str, Any],
     onto: Onto,
     precision: str,
     most: int = PROMPTS,
     new_tokens: int = NEW_TOKENS,
 ) -> dict[str, Any]:
-    """What compare.py does: hold `artefact` against the chat, with conversations of the run's own data.
+    """A job of core/export/proof_worker.py: `artefact` is compared with the chat, on conversations of the run's data.
 
     `most` of them are answered, with at most `new_tokens` each.
     """
-    from core.export.proof.conversations import talks_of
-    from core.export.tokenizer_files import stop_tokens
+    from core.export.proof.conversations import conversations_of
+    from core.export.shared.tokenizer_files import stop_tokens
     from core.model.load import load_tokenizer
 
-    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    talks = talks_of(subject, tokenizer, most)
-    quantization = subject.recipe.quantization.model_dump()
+    tokenizer = load_tokenizer(source.base, source.tokenizer)
+    conversations = conversations_of(source, tokenizer, most)
+    quantization = source.recipe.quantization.model_dump()
     packed = onto == "dequantised" and quantization["bits"] != 16
     reference = {
-        "kind": "chat",
-        "workspace": str(subject.run.workspace),
-        "model": subject.base.wanted,
-        "revision": subject.base.revision,
+        "workspace": str(source.run.workspace),
+        "model": source.base.wanted,
+        "revision": source.base.revision,
         "quantization": quantization if onto == "dequantised" else {"bits": 16},
-        "adapter": str(subject.adapter),
-        "tokenizer": str(subject.tokenizer),
-        "parameters": subject.base.parameters,
+        "adapter": str(source.adapter),
+        "tokenizer": str(source.tokenizer),
+        "parameters": source.base.parameters,
         "packed": packed,
     }
     return {
         "reference": reference,
-        "artefact": {**reference, "packed": artefact["kind"] == "peft" and packed, **artefact},
-        "talks": [asdict(talk) for talk in talks.talks],
-        "source": talks.source,
-        "data": subject.recipe.data.model_dump(),
+        "artefact": {**reference, "packed": artefact["format"] == "adapter" and packed, **artefact},
+        "conversations": [asdict(conversation) for conversation in conversations.conversations],
+        "source": conversations.source,
+        "data": source.recipe.data.model_dump(),
         "most": most,
         "new_tokens": new_tokens,
-        "stop": stop_tokens(subject, tokenizer),
+        "stop": stop_tokens(source, tokenizer),
         "precision": precision,
-        "against": against(subject, onto),
+        "against": against(source, onto),
     }
 
 
 def verify(
-    subject: ExportSource, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
+    source: ExportSource, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
 ) -> Verified:
     """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
 
@@ -88,11 +81,11 @@ def verify(
     rounding, but for weights that are coarser than 16 bits, and for mixtures, whose experts transformers alone keeps
     in 16 (not `strict`): of those it is reported.
     """
-    say("Verifying the export: opening it as another program would, and comparing it with the run's chat.", None)
-    jobs = [job(subject, artefact, onto, precision)]
+    say("Proving it: opening it afresh, as another program would, beside the run's own chat.", None)
+    jobs = [job(source, artefact, onto, precision)]
     if onto == "original":
-        jobs.append(job(subject, artefact, "dequantised", precision))
-    found = _in_a_new_process(jobs, say)
+        jobs.append(job(source, artefact, "dequantised", precision))
+    found = in_a_new_process(jobs, say)
     if "broken" in found:
         raise Broken(
             f"Other programs would not see what was trained ({found['broken']}), so the export was rejected."
@@ -125,7 +118,8 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
             )
 
 
-def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
+def in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
+    """What `prove` finds of `jobs`, in a process that has the device to itself."""
     from accelerate.utils.memory import clear_device_cache
 
     clear_device_cache(garbage_collection=True)  # what this process keeps of the device, the other one needs
@@ -135,7 +129,7 @@ def _in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
         with (
             errors.open("wb") as log,
             subprocess.Popen(
-                **as_process("core.export.proof.compare", str(file)),
+                **as_process("core.export.proof_worker", str(file)),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 encoding="utf-8",

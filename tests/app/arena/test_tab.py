@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -20,6 +18,7 @@ from core.arena.games import Game
 from core.arena.leaderboard import board
 from core.arena.votes import Side, Vote
 from tests.core.arena.speaking import Speaker
+from tests.waiting import until
 
 HOSTILE = "<script>document.title='run'</script>"
 BASES = {"first": "base:starter", "second": "base:other"}
@@ -56,13 +55,6 @@ def _given(tab: arena_layout.ArenaLayout, question: str = "", **changes: Any) ->
     values = {component: component.value for component in tab.form().values()}
     chosen = {tab.form()[name]: value for name, value in {**BASES, **changes}.items()}
     return {**values, **chosen, tab.question: question}
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 def _vote(left: str, right: str, winner: str = "left", label: str = "") -> Vote:
@@ -128,12 +120,12 @@ def test_answers_are_text_whatever_is_in_them(tab: arena_layout.ArenaLayout, eve
 def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: ArenaTab, events: ArenaEvents) -> None:
     seen: dict[str, Any] = {}
     assert tab.board in arena.tick(seen)
-    _until(lambda: not arena.session.leaderboard.busy)
+    until(lambda: not arena.session.leaderboard.busy)
     arena.tick(seen)
     assert "No votes yet" in arena.session.leaderboard.result
     assert arena.tick(seen) == {}
     arena.session.matches.votes.add([_vote("a", "b")])
-    _until(lambda: "data-model" in arena.tick(seen).get(tab.board, ""))
+    until(lambda: "data-voice" in arena.tick(seen).get(tab.board, ""))
     assert arena.tick(seen) == {}
     assert "data-model" in arena.tick({})[tab.board]
 
@@ -141,10 +133,10 @@ def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: Are
 def test_whose_votes_count_is_chosen(arena: ArenaTab, events: ArenaEvents) -> None:
     arena.session.matches.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
-    _until(lambda: 'data-model="c"' in arena.session.leaderboard.look())
-    assert 'data-model="a"' not in arena.session.leaderboard.result
+    until(lambda: 'data-voice="c"' in arena.session.leaderboard.look())
+    assert 'data-voice="a"' not in arena.session.leaderboard.result
     events.count([])
-    _until(lambda: "No votes to count" in arena.session.leaderboard.look())
+    until(lambda: "No votes to count" in arena.session.leaderboard.look())
 
 
 def test_answers_are_prepared_and_what_was_begun_is_offered_again(
@@ -153,25 +145,25 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
     given = _given(tab, bulk_voices=["base:starter", "base:other"], bulk_source="shipped:talk")
     speaker.after_each = lambda: arena.session.jobs.stop() if len(speaker.heard) == 5 else None
     events.prepare(given)
-    _until(lambda: not arena.session.jobs.preparing.busy)
-    assert "4 of 16 replies are ready" in arena.session.jobs.preparing_html()
+    until(lambda: not arena.session.jobs.preparing.busy)
+    assert "4 of 16 answers are there" in arena.session.jobs.preparing_html()
     assert "interrupted" in ArenaTab(context).session.jobs.preparing_html()
     speaker.after_each = lambda: None
     events.prepare(given)
-    _until(lambda: not arena.session.jobs.preparing.busy)
+    until(lambda: not arena.session.jobs.preparing.busy)
     assert "16 of 16" in arena.session.jobs.preparing_html()
     assert ArenaTab(context).session.jobs.preparing_html() == ""
     assert arena.session.matches.waiting() == 8
 
 
 def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
-    assert "only one model" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_said]
+    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
 
 
 def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaLayout, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
-    assert "no prepared replies left" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_said]
+    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
     assert not [
         file for file in context.workspace.path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()
     ]

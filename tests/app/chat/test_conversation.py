@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
 from core.runs.chat_models import ChatModel
 from core.workspace import Workspace
+from tests.waiting import until
 
 SETTINGS = ReplySettings("base", Sampling(max_new_tokens=8, greedy=True), system="")
 
@@ -63,20 +64,13 @@ def _conversation(tmp_path: Path) -> tuple[ChatConversation, FakeChat]:
     return ChatConversation.open(Workspace.open(tmp_path), chat), chat  # type: ignore[arg-type]
 
 
-def _until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
 def test_a_reply_grows_and_says_how_fast_it_came(tmp_path: Path) -> None:
     conversation, chat = _conversation(tmp_path)
     conversation.say("hello", "base:starter", SETTINGS)
-    _until(lambda: len(conversation.turns) == 2 and conversation.turns[1].content == "one two")
+    until(lambda: len(conversation.turns) == 2 and conversation.turns[1].content == "one two")
     assert conversation.busy
     chat.go.set()
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert conversation.turns[1].content == "one two three"
     assert conversation.turns[1].note == "base · 3 tokens · 10.0 tokens/s · first after 0.1 s"
     assert conversation.context == (23, 512)
@@ -90,15 +84,15 @@ def test_a_second_message_waits_for_the_first(tmp_path: Path) -> None:
     assert [turn.content for turn in conversation.turns if turn.role == "user"] == ["hello"]
     assert "still answering" in conversation.error
     chat.go.set()
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
 
 
 def test_stop_keeps_what_was_said(tmp_path: Path) -> None:
     conversation, chat = _conversation(tmp_path)
     conversation.say("hello", "base:starter", SETTINGS)
-    _until(lambda: len(conversation.turns) == 2)
+    until(lambda: len(conversation.turns) == 2)
     conversation.stop()
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert conversation.turns[1].content == "one two"
 
 
@@ -106,9 +100,9 @@ def test_regenerate_asks_the_same_again(tmp_path: Path) -> None:
     conversation, chat = _conversation(tmp_path)
     chat.go.set()
     conversation.say("hello", "base:starter", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     conversation.again("base:starter", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert chat.heard[0] == chat.heard[1]
     assert len(conversation.turns) == 2
 
@@ -117,7 +111,7 @@ def test_the_conversation_survives_a_restart(tmp_path: Path) -> None:
     conversation, chat = _conversation(tmp_path)
     chat.go.set()
     conversation.say("hello", "base:starter", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     again, _ = _conversation(tmp_path)
     assert again.turns == conversation.turns
     again.clear()
@@ -127,7 +121,7 @@ def test_the_conversation_survives_a_restart(tmp_path: Path) -> None:
 def test_what_went_wrong_is_said_and_the_message_is_kept(tmp_path: Path) -> None:
     conversation, _ = _conversation(tmp_path)
     conversation.say("hello", "base:broken", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert conversation.error == "There is no model 'broken'."
     assert [turn.content for turn in conversation.turns] == ["hello"]
 
@@ -135,7 +129,7 @@ def test_what_went_wrong_is_said_and_the_message_is_kept(tmp_path: Path) -> None
 def test_with_nothing_to_talk_to_it_says_what_to_do(tmp_path: Path) -> None:
     conversation, _ = _conversation(tmp_path)
     conversation.say("hello", "", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert "Train an adapter first" in conversation.error
 
 
@@ -148,7 +142,7 @@ def test_a_message_that_comes_while_it_loads_is_answered_after(tmp_path: Path) -
     time.sleep(0.1)
     assert chat.heard == []
     chat.slow_load.set()
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert [turn.content for turn in conversation.turns] == ["hello", "one two three"]
     assert chat.loads == 1
 
@@ -157,7 +151,7 @@ def test_what_nobody_talks_to_is_let_go(tmp_path: Path) -> None:
     conversation, chat = _conversation(tmp_path)
     chat.go.set()
     conversation.say("hello", "base:starter", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     conversation.rest()
     assert chat.loaded == "starter"
     conversation.used -= IDLE_SECONDS + 1
@@ -181,7 +175,7 @@ def test_ten_messages_at_once_are_one_question_and_one_sentence(tmp_path: Path) 
     assert len([turn for turn in conversation.turns if turn.role == "user"]) == 1
     assert "still answering" in conversation.error
     chat.go.set()
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert len(chat.heard) == 1 and conversation.error == ""
 
 
@@ -196,11 +190,11 @@ def test_undo_gives_the_message_back_and_edit_asks_it_anew(tmp_path: Path) -> No
     chat.go.set()
     for message in ("hello", "and?"):
         conversation.say(message, "base:starter", SETTINGS)
-        _until(lambda: not conversation.busy)
+        until(lambda: not conversation.busy)
     assert conversation.undo() == "and?"
     assert [turn.content for turn in conversation.turns] == ["hello", "one two three"]
     conversation.edit(0, "good day", "base:starter", SETTINGS)
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert [turn.content for turn in conversation.turns] == ["good day", "one two three"]
     assert conversation.undo() == "good day"
     assert conversation.undo() == "" and conversation.turns == []
@@ -215,6 +209,6 @@ def test_clearing_does_not_wait_for_the_reply_and_does_not_hear_it(tmp_path: Pat
     assert time.monotonic() - began < 0.5
     conversation.say("again", "base:starter", SETTINGS)
     chat.slow_load.set()
-    _until(lambda: not conversation.busy)
+    until(lambda: not conversation.busy)
     assert [turn.role for turn in conversation.turns] == ["user", "assistant"]
     assert conversation.turns[0].content == "again"

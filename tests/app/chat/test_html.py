@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.chat.conversation import Turn
-from app.chat.html import apart, context_meter, differences, messages, reply, turn_at
+from app.chat.html import context_meter, differences, messages, reply, split_thought, turn_at
 from tests.app.data.canned import HOSTILE
 
 
@@ -20,7 +20,7 @@ from tests.app.data.canned import HOSTILE
     ],
 )
 def test_a_thought_is_told_from_what_is_said(content: str, thought: str, said: str, thinks: bool) -> None:
-    assert apart(content) == (thought, said, thinks)
+    assert split_thought(content) == (thought, said, thinks)
 
 
 def test_a_thought_is_a_folded_message_and_a_place_leads_back_to_its_turn() -> None:

@@ -14,8 +14,9 @@ import pytest
 from app.chat import layout as chat_layout
 from app.chat.compare import Comparison
 from app.chat.conversation import ChatConversation, Turn
-from app.chat.events import conversation_file, key_of, sampling_of
+from app.chat.events import conversation_file, key_of
 from app.context import Context
+from app.ui.sampling import sampling_of
 from core.errors import NibbleError
 from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
@@ -35,9 +36,9 @@ def _given(tab: chat_layout.ChatLayout, **changes: Any) -> dict[Any, Any]:
 
 
 def test_settings_are_the_papers_unless_they_are_changed(tab: chat_layout.ChatLayout) -> None:
-    assert sampling_of(tab, _given(tab)) == Sampling()
+    assert sampling_of(tab.values(_given(tab))) == Sampling()
     changed = _given(tab, seed="7", stop="### Human:\n\nEnd", top_k=5, repetition_penalty=1.2, greedy=True)
-    assert sampling_of(tab, changed) == Sampling(
+    assert sampling_of(tab.values(changed)) == Sampling(
         greedy=True, top_k=5, repetition_penalty=1.2, seed=7, stop=("### Human:", "End")
     )
 
@@ -45,7 +46,7 @@ def test_settings_are_the_papers_unless_they_are_changed(tab: chat_layout.ChatLa
 @pytest.mark.parametrize(("changes", "said"), [({"seed": "-1"}, "Seed"), ({"temperature": 9}, "temperature: 9")])
 def test_a_setting_that_cannot_be_is_said(tab: chat_layout.ChatLayout, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(NibbleError, match=said):
-        sampling_of(tab, _given(tab, **changes))
+        sampling_of(tab.values(_given(tab, **changes)))
 
 
 def test_a_folder_that_is_typed_is_an_adapter() -> None:

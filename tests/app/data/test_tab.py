@@ -340,7 +340,7 @@ def test_a_setting_that_cannot_be_is_said(
     events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     shown = events.change({**given_here, tab.fields["data.max_length"]: 3})
-    assert "Length limit (tokens) (data.max_length): 3 is not possible" in shown[tab.said]
+    assert "Length limit (tokens) (data.max_length): 3 is not possible" in shown[tab.message]
 
 
 def test_without_a_dataset_the_tab_is_empty(
@@ -365,7 +365,7 @@ def test_columns_by_hand_begin_with_a_guess(
         {**given_here, **{part: value for part, value in shown.items() if part in given_here}}
         | {tab.mapping.fields["reply"]: ""}
     )
-    assert "Choose the columns" in emptied[tab.said]
+    assert "Choose the columns" in emptied[tab.message]
 
 
 def test_a_mapping_on_the_screen_reads_back_as_the_same(tab: data_layout.DataLayout) -> None:

@@ -16,7 +16,7 @@ from app.export import html as export_html
 from app.export.wire import ExportTab
 from app.server.downloads import PREFIX, Downloads, SharedFiles
 from core.export import jobs
-from core.export.options import ExportOptions
+from core.export.shared.options import ExportOptions
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -45,8 +45,8 @@ def run(context: Context) -> Run:
 
 def _given(tab: ExportTab, run: Run | None, **values: Any) -> dict[Any, Any]:
     usual = {"run": run.id if run else None, "part": "", "to": "adapter", "onto": "dequantised", "precision": "auto"}
-    usual |= {"gguf_type": "f16", "apart": False, "out": "", **values}
-    return {getattr(tab.layout, name): value for name, value in usual.items()}
+    usual |= {"gguf_type": "f16", "adapter_only": False, "out": "", **values}
+    return {tab.layout.settings.get(name) or getattr(tab.layout, name): value for name, value in usual.items()}
 
 
 def test_the_tab_says_what_one_gets_and_how_large(tab: ExportTab, context: Context, run: Run) -> None:
@@ -57,11 +57,13 @@ def test_the_tab_says_what_one_gets_and_how_large(tab: ExportTab, context: Conte
     merged = events.chosen(True, _given(tab, run, to="merged"))
     assert (
         "About 9.9 MB, in float16." in merged[tab.layout.gets]
-        and merged[tab.layout.onto].visible
-        and not merged[tab.layout.apart].visible
+        and merged[tab.layout.settings["onto"]]["visible"]
+        and not merged[tab.layout.settings["adapter_only"]]["visible"]
     )
     quarter = events.chosen(False, _given(tab, run, to="gguf", gguf_type="q8_0"))
-    assert "About 5.3 MB, in q8_0." in quarter[tab.layout.gets] and quarter[tab.layout.apart].visible
+    assert (
+        "About 5.3 MB, in q8_0." in quarter[tab.layout.gets] and quarter[tab.layout.settings["adapter_only"]]["visible"]
+    )
 
 
 def test_the_best_and_the_checkpoints_can_be_chosen(tab: ExportTab, context: Context, run: Run) -> None:
@@ -85,9 +87,9 @@ def test_a_place_that_is_taken_and_no_run_are_refused_in_the_tab(
     tab: ExportTab, context: Context, run: Run, tmp_path: Path
 ) -> None:
     events = tab.events
-    assert "Choose a run" in events.make(_given(tab, None))[tab.layout.said]
+    assert "Choose a run" in events.make(_given(tab, None))[tab.layout.message]
     (tmp_path / "mine").write_text("thesis")
-    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.layout.said]
+    assert "is a file" in events.make(_given(tab, run, out=str(tmp_path / "mine")))[tab.layout.message]
     assert jobs.jobs(context.workspace) == []
 
 
@@ -145,7 +147,8 @@ def test_what_had_nothing_to_compare_is_ticked_off_by_nobody(context: Context, t
     for name in result["files"]:
         (tmp_path / name).write_text("x")
     result["verified"] = {"prompts": 20, "equal": 20, "ties": 0, "checks": checks}
-    html = export_html.state(_job(context, tmp_path, result=result), context.shared_files)
+    order = {"to": "ollama", "out": str(tmp_path)}
+    html = export_html.state(_job(context, tmp_path, result=result, order=order), context.shared_files)
     assert "9 of 9 equal, by Ollama&#x27;s rules." in html, "Ollama itself was not run"
     assert '<li class="nb-none"><i>–</i>' in html and html.count("nb-good") == 1
     assert "Download a.gguf" in html and "Download Modelfile" in html and "Download README.md" not in html
@@ -163,9 +166,9 @@ def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
 
 def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
-    _job(context, tmp_path, state="stopped", message="Stopped. Nothing was kept.")
-    assert tab.tick(seen)[tab.layout.said] == ""
-    assert tab.layout.said not in tab.tick(seen)
+    _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
+    assert tab.tick(seen)[tab.layout.message] == ""
+    assert tab.layout.message not in tab.tick(seen)
 
 
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def test_the_train_tab_says_only_what_changed(train_tab: TrainTab, context: Cont
 
 def test_what_all_browsers_share_is_no_part_of_a_tick(train_tab: TrainTab, context: Context) -> None:
     _ended(context)
-    assert set(train_tab.shared()) == set(train_tab.parts())
-    assert not set(train_tab.shared().values()) & set(train_tab.outputs())
-    assert set(train_tab.tick({})) <= set(train_tab.outputs())
+    assert set(train_tab.shared) == set(train_tab.parts())
+    assert not set(train_tab.shared.values()) & set(train_tab.outputs)
+    assert set(train_tab.tick({})) <= set(train_tab.outputs)
 
 
 def test_before_the_first_run_it_says_what_will_be_here(train_tab: TrainTab, context: Context) -> None:

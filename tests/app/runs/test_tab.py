@@ -87,9 +87,9 @@ def test_a_run_with_a_checkpoint_can_be_resumed_longer(
     assert (offered[tab.steps].value, offered[tab.rate].value) == (8, run.recipe().train.learning_rate)
     epochs = offered[tab.epochs].value
     refused = events.resume(run.id, epochs, 8, run.recipe().train.learning_rate)
-    assert "is finished: all of its 8 steps are done" in refused[tab.said] and "--set" not in refused[tab.said]
+    assert "is finished: all of its 8 steps are done" in refused[tab.message] and "--set" not in refused[tab.message]
     assert run.status().state == "finished"
-    assert "Added to the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.said]
+    assert "waits in the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.message]
     assert (run.recipe().train.max_steps, run.recipe().train.learning_rate) == (16, 1e-5)
     assert run.status().state == "queued"
 
@@ -99,7 +99,7 @@ def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert not _tick(tab, context, run.id)[tab.resume].visible
-    assert "has no complete checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.said]
+    assert "holds no whole checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.message]
 
 
 def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
@@ -115,7 +115,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
     assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))
     assert after[tab.opened] == "" and not run.dir.exists()
     assert [each.id for each in list_runs(context.workspace)] == [other.id]
-    assert "gone already" in events.delete(run.id, both)[tab.said]
+    assert "gone already" in events.delete(run.id, both)[tab.message]
 
 
 def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
@@ -124,7 +124,7 @@ def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
     run = ended_run(context.workspace, "one")
     events.ask_to_delete(run.id)
     run.write_status(state="queued")
-    assert "may have been resumed" in events.delete(run.id, TableView())[tab.said]
+    assert "may have been resumed" in events.delete(run.id, TableView())[tab.message]
     assert run.dir.exists()
     with pytest.raises(RunError, match="has not ended"):
         delete.remove(context.workspace, run)
@@ -137,7 +137,7 @@ def test_nothing_but_an_opened_run_is_deleted(
     half = context.workspace.runs / f".new-{run.id}"
     run.dir.rename(half)
     for outside in ("", ".", "..", "../datasets", "../runs", half.name, str(half)):
-        assert "gone already" in events.delete(outside, TableView())[tab.said]
+        assert "gone already" in events.delete(outside, TableView())[tab.message]
         for act in ("open", "pick"):
             assert events.press(TableView(), "", gr.EventData(None, {"act": act, "value": outside})) == (
                 TableView(),

@@ -54,4 +54,4 @@ def test_a_new_workspace_says_what_to_do_when_export_is_pressed(context: Context
     assert "Nothing to export yet" in filled[tab.empty]
     given = {component: getattr(filled.get(component), "value", component.value) for component in tab.inputs()}
     assert not any(fault(component, given[component]) for component in (tab.run, tab.part, tab.to))
-    assert "Choose a run" in export.events.make(given)[tab.said]
+    assert "Choose a run" in export.events.make(given)[tab.message]

@@ -70,18 +70,18 @@ def test_a_login_that_is_none_is_refused(tmp_path: Path, auth: str) -> None:
 
 
 def test_others_are_let_in_only_behind_a_login_which_is_made_up_where_none_is_given() -> None:
-    assert main._login(None, others=False) == ("nibble", "")
-    name, password = main._login(None, others=True)
-    assert name == "nibble" and len(password) > 20 and main._login(None, others=True)[1] != password
-    assert main._login("anna:a:b c", others=True) == ("anna", "a:b c")
+    assert main.name_and_password(None, others=False) == ("nibble", "")
+    name, password = main.name_and_password(None, others=True)
+    assert name == "nibble" and len(password) > 20 and main.name_and_password(None, others=True)[1] != password
+    assert main.name_and_password("anna:a:b c", others=True) == ("anna", "a:b c")
 
 
 def test_a_password_that_was_made_up_is_told_once_and_a_given_one_never(capsys: pytest.CaptureFixture[str]) -> None:
     names = Names(7860, listen=True)
-    main._tell_others(names, share=False, generated="made-up")
+    main.tell_others(names, share=False, generated="made-up")
     assert capsys.readouterr().out.count("made-up") == 1
     names.tunnel = "a1b2c3.gradio.live"
-    main._tell_others(names, share=True, generated="")
+    main.tell_others(names, share=True, generated="")
     told = capsys.readouterr().out
     assert "https://a1b2c3.gradio.live/" in told and "Sign in" not in told
 

@@ -24,25 +24,25 @@ def section() -> notifications.Away:
 
 
 def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.Away) -> None:
-    said = notifications._keep(context, f"https://example.org/{SECRET}")
+    said = notifications.keep_webhook(context, f"https://example.org/{SECRET}")
     assert "Kept" in said and SECRET not in said
     shown = notifications.fill(section, context)
-    assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.said]
-    assert "No webhook is told" in notifications._keep(context, " ")
+    assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.message]
+    assert "No webhook is told" in notifications.keep_webhook(context, " ")
     assert notifications.fill(section, context)[section.webhook] == ""
 
 
 def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
-    said = notifications._keep(context, f"ftp://example.org/{SECRET}")
+    said = notifications.keep_webhook(context, f"ftp://example.org/{SECRET}")
     assert "begins with https://" in said and SECRET not in said
     assert notify.wishes(context.workspace) == notify.Wishes()
 
 
 def test_a_command_can_only_be_seen_here(context: Context, section: notifications.Away) -> None:
     write_json(notify.file_of(context.workspace), {"command": ["ring", "<b>"]})
-    assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.said]
+    assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.message]
     notify.file_of(context.workspace).write_text("{half")
-    assert "is not valid JSON" in notifications.fill(section, context)[section.said]
+    assert "is not JSON as it should be" in notifications.fill(section, context)[section.message]
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_it_can_be_tried_before_it_is_kept(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(notify, "tell", lambda wanted, facts: told.append((wanted.webhook, facts["run"])) or troubles)
-    *_, last = notifications._try(context, "https://example.org/x")
+    *_, last = notifications.try_webhook(context, "https://example.org/x")
     assert said in last and told == [("https://example.org/x", "trial")]
     assert notify.wishes(context.workspace) == notify.Wishes()
-    assert "Nothing to notify" in list(notifications._try(context, ""))[-1]
+    assert "nobody to tell" in list(notifications.try_webhook(context, ""))[-1]
 
 
 def test_where_others_reach_the_app_it_is_the_owners_alone(
@@ -68,9 +68,9 @@ def test_where_others_reach_the_app_it_is_the_owners_alone(
     monkeypatch.setattr(notify, "tell", lambda *_: pytest.fail("somebody was told"))
     shown = notifications.fill(section, shared)
     for said in (
-        shown[section.said],
-        notifications._keep(shared, "https://evil.example"),
-        *notifications._try(shared, "https://evil.example"),
+        shown[section.message],
+        notifications.keep_webhook(shared, "https://evil.example"),
+        *notifications.try_webhook(shared, "https://evil.example"),
     ):
         assert "Others can reach this page" in said and SECRET not in said
     assert shown[section.webhook] == ""

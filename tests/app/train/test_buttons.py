@@ -40,7 +40,7 @@ def test_a_run_at_work_can_be_stopped_and_then_ended(train_tab: TrainTab, contex
     run, seen = _training(context), {}
     assert _shown(train_tab, train_tab.tick(seen)) == {"stop", "bell"}
     pressed = train_tab.events.stop()
-    assert "Stopping after this step" in pressed[train_tab.layout.form.said]
+    assert "Stopping after this step" in pressed[train_tab.layout.form.message]
     assert _shown(train_tab, train_tab.tick(seen)) == {"end_now", "bell"}
     run.write_status(state="stopped")
     (run.dir / "checkpoints" / "40").mkdir()
@@ -60,26 +60,26 @@ def test_ending_says_what_came_of_it(train_tab: TrainTab, context: Context, monk
     _training(context)
     events = train_tab.events
     monkeypatch.setattr(context.supervisor, "kill", lambda run: f"Ended at once, at step {run.status().step}.")
-    assert "Ended at once, at step 57." in events.end_now()[train_tab.layout.form.said]
+    assert "Ended at once, at step 57." in events.end_now()[train_tab.layout.form.message]
 
     def stuck(run: Run) -> None:
         raise RunError("The system cannot end the worker.")
 
     monkeypatch.setattr(context.supervisor, "kill", stuck)
-    assert "cannot end the worker" in events.end_now()[train_tab.layout.form.said]
+    assert "does not let go" in events.end_now()[train_tab.layout.form.message]
 
 
 def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
     updates = train_tab.tick(seen)
-    assert updates[train_tab.layout.run.stop].value == "Remove from queue"
-    assert "Removed" in train_tab.events.stop()[train_tab.layout.form.said]
+    assert updates[train_tab.layout.run.stop].value == "Take out of the queue"
+    assert "Taken out" in train_tab.events.stop()[train_tab.layout.form.message]
     assert run.status().state == "stopped"
 
 
 def test_a_run_that_cannot_be_resumed_says_why(train_tab: TrainTab, context: Context) -> None:
     _run(context, state="stopped")
-    assert "it has no complete checkpoint" in train_tab.events.resume()[train_tab.layout.form.said]
+    assert "it holds no whole checkpoint" in train_tab.events.resume()[train_tab.layout.form.message]
 
 
 def test_who_holds_the_gpu_is_said_before_the_start(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -21,6 +19,7 @@ from core.sizes import GIB
 from core.system.hardware import Device
 from core.workspace import read_json
 from tests.app.data.canned import memory_plan
+from tests.waiting import until
 
 
 class FakeHelper:
@@ -59,39 +58,32 @@ def _rank(rank: int, **values: Any) -> Recipe:
     return make_recipe({"lora.rank": rank, **values})
 
 
-def _until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
 def test_a_look_returns_at_once_and_the_plan_comes_after(plans: PlanSession, helper: FakeHelper) -> None:
     helper.go.clear()
     plans.look(_rank(16))
     assert "Planning…" in plans.html()
     helper.go.set()
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert "16.00 GiB" in plans.html() and "planning" not in plans.html()
 
 
 def test_the_last_plan_stays_greyed_and_only_the_latest_answer_counts(plans: PlanSession, helper: FakeHelper) -> None:
     plans.look(_rank(16))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     helper.go.clear()
     plans.look(_rank(20))
-    _until(lambda: helper.asked == [16, 20])
+    until(lambda: helper.asked == [16, 20])
     plans.look(_rank(24))
     assert "nb-stale" in plans.html() and "16.00 GiB" in plans.html()
     helper.go.set()
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert helper.asked == [16, 20, 24] and "24.00 GiB" in plans.html() and "nb-stale" not in plans.html()
 
 
 def test_a_flurry_of_changes_is_one_question(plans: PlanSession, helper: FakeHelper) -> None:
     for rank in range(15, 30):
         plans.look(_rank(rank))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert helper.asked == [29]
 
 
@@ -99,29 +91,29 @@ def test_what_decides_nothing_is_not_planned_again_and_what_was_assumed_is(
     plans: PlanSession, helper: FakeHelper
 ) -> None:
     plans.look(_rank(16))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     before = plans.turn
     plans.look(_rank(16, **{"name": "another", "train.learning_rate": 1e-4, "lora.alpha": 3}))
     assert not plans.busy and plans.turn > before
     helper.assumed = ["data.max_length: each conversation has 512 tokens"]
     plans.look(_rank(17))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     plans.look(_rank(17))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert helper.asked == [16, 17, 17]
 
 
 def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(plans: PlanSession) -> None:
     plans.look(_rank(13))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert "There is no model &#x27;nobody&#x27;." in plans.html()
     plans.look(_rank(16))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert "nobody" not in plans.html() and "It fits" in plans.html()
     plans.refuse("lora.rank: 0 is not valid; allowed: 1 to 512.")
     assert "Rank (lora.rank): 0 is not valid" in plans.html()
     plans.look(_rank(16))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert "It fits" in plans.html()
 
 
@@ -130,21 +122,21 @@ def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(
 ) -> None:
     helper.go.clear()
     plans.look(_rank(16))
-    _until(lambda: helper.asked == [16])
+    until(lambda: helper.asked == [16])
     plans.refuse("lora.rank: 0 is not possible.")
     helper.go.set()
-    _until(lambda: not plans.busy)
-    assert "0 is not valid" in plans.html()
+    until(lambda: not plans.busy)
+    assert "0 is not possible" in plans.html()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_nobody_foresaw_is_said_too_and_the_next_plan_comes(plans: PlanSession) -> None:
     plans.look(_rank(14))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert "should not have happened (KeyError" in plans.html()
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     plans.look(_rank(16))
-    _until(lambda: not plans.busy)
+    until(lambda: not plans.busy)
     assert "It fits" in plans.html()
 
 
@@ -162,12 +154,12 @@ def test_a_way_becomes_a_setting_and_a_budget_is_never_rounded_down(change: str,
 
 
 def test_a_way_is_set_on_the_form_and_kept(train_tab: TrainTab, context: Context) -> None:
-    events = plan_events.PlanEvents(train_tab.form, train_tab.layout.form.said, context, train_tab.session.plans)
+    events = plan_events.PlanEvents(train_tab.form, train_tab.layout.form.message, context, train_tab.session.plans)
     updates = events.use(gr.EventData(None, {"change": "lora.rank=8"}))
     assert updates[train_tab.form.fields["lora.rank"]] == 8
     assert read_json(context.form_file)["lora.rank"] == 8
     for change in ("nonsense=1", "budget=none", "lora", "lora=3"):
-        assert "nb-error" in events.use(gr.EventData(None, {"change": change}))[train_tab.layout.form.said]
+        assert "nb-error" in events.use(gr.EventData(None, {"change": change}))[train_tab.layout.form.message]
 
 
 def test_a_browser_gets_the_plan_once_and_again_after_a_look(

@@ -20,7 +20,7 @@ from core.runs.find import list_runs
 
 def _said_after_start(tab: TrainTab, context: Context, given: dict[Any, Any], changes: dict[str, Any]) -> str:
     changed = {**given, **{tab.form.fields[key]: value for key, value in changes.items()}}
-    return str(tab.events.start(changed)[tab.layout.form.said])
+    return str(tab.events.start(changed)[tab.layout.form.message])
 
 
 @pytest.mark.parametrize(
@@ -164,15 +164,15 @@ def test_an_adapter_to_be_trained_further_brings_its_settings(
     assert (shown[fields["lora.rank"]], shown[fields["lora.alpha"]], shown[fields["lora.targets"]]) == (4, 12, "q_proj")
     assert (
         "“&lt;b&gt;mine” is trained further as it is: rank 4, alpha 12, on q_proj, rsLoRA, over starter."
-        in (shown[train_tab.layout.form.said])
+        in (shown[train_tab.layout.form.message])
     )
     menu = shown[fields["lora.start_from"]]
     assert menu.value == "adapter:<b>mine" and [key for _, key in menu.choices] == ["", "adapter:<b>mine"]
-    assert "There are no runs yet" in events.begin_from("run:x")[train_tab.layout.form.said]
+    assert "There are no runs yet" in events.begin_from("run:x")[train_tab.layout.form.message]
     otherwise = {"lora.start_from": "adapter:<b>mine", "lora.rank": 16}
     said = _said_after_start(train_tab, context, given, otherwise)
     assert "Rank (lora.rank): 16 is not possible: the adapter &lt;b&gt;mine has 4" in said
-    assert events.begin_from("") == {train_tab.layout.form.said: ""}
+    assert events.begin_from("") == {train_tab.layout.form.message: ""}
 
 
 def _answers(tab: TrainTab, monkeypatch: pytest.MonkeyPatch, previews: list[dict[str, Any]], stage: str) -> None:

@@ -183,7 +183,7 @@ def test_what_breaks_off_goes_on_by_itself_from_where_it_was(hub: Hub, monkeypat
 
 
 def test_a_network_that_falls_silent_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.basemodel.fetch.SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr("core.basemodel.hub.SILENCE_SECONDS", 0.4)
     monkeypatch.setattr("core.basemodel.fetch.PAUSES", (0.5, 0.5, 0.5))
     hub.bytes_per_second = 1  # one piece, then nothing for hours
     seen: list[Progress] = []
@@ -472,7 +472,7 @@ def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -
     hub.bytes_per_second = 50_000
     stops = worker._Stops()
     voice = base_chat_model("org/model").as_request()
-    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": voice}
     answers = worker.Chat(stops).handle(request)
     assert next(answers)["progress"].startswith("Downloading model: ")
     stops.interrupt({"op": "stop", "numbers": [1]})

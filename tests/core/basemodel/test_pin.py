@@ -20,8 +20,8 @@ from core.basemodel.find import find_model
 from core.basemodel.pin import change_of, hashing_meanwhile, pin_of, read_pin, stamp_of, write_pin
 from core.chat.worker import Chat, _Stops
 from core.errors import ModelError, NibbleError, RecipeError, RunError
-from core.export.destination import ExportError
-from core.export.source import find_export_source
+from core.export.shared.destination import ExportError
+from core.export.shared.source import find_export_source
 from core.launch.submit import prepare, submit
 from core.recipe import make_recipe
 from core.runs.chat_models import base_chat_model, find_chat_model
@@ -147,7 +147,7 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
 
 
 def _load(chat: Chat, workspace: Workspace, voice: Any) -> None:
-    request = {"op": "load", "number": 1, "workspace": str(workspace.path), "voice": voice.as_request()}
+    request = {"op": "load", "number": 1, "workspace": str(workspace.path), "chat_model": voice.as_request()}
     try:
         list(chat.handle(request))
     finally:
@@ -207,7 +207,7 @@ def test_the_chat_loads_a_base_anew_where_its_folder_holds_another(run: Run) -> 
 def large(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A base whose weights count as large: hashed as a sample of few bytes at once, and whole in the background."""
     monkeypatch.setattr(pin, "WHOLE_BYTES", 20_000)
-    monkeypatch.setattr(pin, "_SAMPLE_BYTES", 16)
+    monkeypatch.setattr(pin, "SAMPLE_BYTES", 16)
     base = tmp_path / "large"
     shutil.copytree(pristine, base)
     return base

@@ -201,7 +201,9 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
     chat = worker.Chat(worker._Stops())
     chat._hold = SimpleNamespace(release=lambda: given_back.append(True))
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
-    monkeypatch.setattr(worker.Voice, "from_request", lambda values: SimpleNamespace(adapter=tmp_path, label="Pirate"))
+    monkeypatch.setattr(
+        worker.ChatModel, "from_request", lambda values: SimpleNamespace(adapter=tmp_path, label="Pirate")
+    )
     monkeypatch.setattr(chat, "_have_base", lambda voice, request: iter(()))
     errors: list[Exception] = [ModelError("The adapter does not fit.")]
 
@@ -209,7 +211,7 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
         raise errors[-1]
 
     chat._adapters = SimpleNamespace(use=use, forget_others=lambda: None)
-    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": {}}
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": {}}
     with pytest.raises(ModelError):
         list(chat.handle(request))
     assert not chat.is_over()
@@ -242,7 +244,7 @@ def test_it_gives_way_between_two_answers_but_not_before_a_refusal_is_told(
     monkeypatch.setattr(worker, "os", SimpleNamespace(_exit=end))
     clock[0] = 100.9  # refused then, and looked at a tenth of a second later
     with pytest.raises(KeyError):
-        list(chat.handle({"op": "load", "number": 1, "workspace": str(tmp_path), "voice": {}}))
+        list(chat.handle({"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": {}}))
     clock[0] = 100.0
     with pytest.raises(Ended):
         chat.give_way()
@@ -262,7 +264,7 @@ def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
     monkeypatch.setattr(memory_check, "refuse_without_room", refuse)
     voice = ChatModel("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
-    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "voice": voice}
+    request = {"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": voice}
     with pytest.raises(ModelError, match="no room"):
         list(chat.handle(request))
     assert not chat.is_over()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.cli.main import main as cli_main
+from core.cli import main as cli_main
 from core.errors import NibbleError
 
 

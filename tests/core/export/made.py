@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.export.source import ExportSource, find_export_source
+from core.export.shared.source import ExportSource, find_export_source
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run
@@ -47,9 +47,9 @@ def source_with_adapter(folder: Path, base: str, **settings: Any) -> ExportSourc
     return find_export_source(run_with_adapter(Workspace.open(folder / "workspace"), base, **settings))
 
 
-def same_answers(subject: ExportSource, artefact: dict[str, Any], way: str = "dequantised", prompts: int = 4) -> Any:
+def same_answers(source: ExportSource, artefact: dict[str, Any], way: str = "dequantised", prompts: int = 4) -> Any:
     """Ask the export and its reference in this process; `verified`'s numbers."""
-    from core.export.proof.compare import compare
     from core.export.proof.verify import job
+    from core.export.proof_worker import compare
 
-    return compare(job(subject, artefact, way, "float32", most=prompts, new_tokens=8))
+    return compare(job(source, artefact, way, "float32", most=prompts, new_tokens=8))

@@ -13,14 +13,14 @@ LONG = [*SEVERAL, {"role": "assistant", "content": "well"}, {"role": "user", "co
 PADDED = [{**each, "content": f" \n{each['content']}\n\n"} for each in SEVERAL]
 
 
-def by_jinja(tokenizer: Any, talk: list[dict[str, str]]) -> str | None:
+def by_jinja(tokenizer: Any, conversation: list[dict[str, str]]) -> str | None:
     """As transformers renders it, from text or, where that loses what is said, from parts; None where it refuses."""
-    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in talk]
-    for given in (talk, parts):
+    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in conversation]
+    for given in (conversation, parts):
         try:
             text = str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
         except TEMPLATE_ERRORS:
             continue
-        if talk[-1]["content"].strip() in text:
+        if conversation[-1]["content"].strip() in text:
             return text
     return None

@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
 
-from core.export.base_files import bring_along
-from core.export.destination import Broken
-from core.export.merge_weights import MergedWeights
-from core.export.merged import planned, write_merged
-from core.export.merged_read_back import read_back
-from core.export.proof.compare import compare
+from core.export.merged.base_files import bring_along
+from core.export.merged.read_back import read_back
+from core.export.merged.weights import MergedWeights
+from core.export.merged.write import planned, write_merged
 from core.export.proof.verify import job
-from core.export.source import ExportSource
-from core.export.tokenizer_files import write_companions
+from core.export.proof_worker import compare
+from core.export.shared.destination import Broken
+from core.export.shared.source import ExportSource
+from core.export.shared.tokenizer_files import write_companions
 from core.system.hardware import device
 from core.workspace import read_json, write_json
 from tests.core.export.made import source_with_adapter
@@ -37,7 +37,7 @@ OLD = "{{ 'the old template' }}"
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """An adapter over a base that has a tower beside its language model, and many files beside its weights."""
     folder = tmp_path_factory.mktemp("seeing")
     base = tiny_model(folder / "base")
@@ -75,35 +75,33 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
 
 
 @pytest.fixture(scope="module")
-def merged(subject: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def merged(source: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """It merged, and the line of its files."""
     out = tmp_path_factory.mktemp("merged")
-    write_merged(
-        subject, MergedWeights(subject, "dequantised", device()), out, torch.bfloat16, lambda line, share: None
-    )
-    return out, bring_along(subject, out)
+    write_merged(source, MergedWeights(source, "dequantised", device()), out, torch.bfloat16, lambda line, share: None)
+    return out, bring_along(source, out)
 
 
 def test_every_tensor_of_the_base_is_there_and_bit_for_bit_where_nothing_changed_it(
-    subject: ExportSource, merged: tuple[Path, dict[str, Any]]
+    source: ExportSource, merged: tuple[Path, dict[str, Any]]
 ) -> None:
-    base, out = (load_file(folder / "model.safetensors") for folder in (subject.base_folder, merged[0]))
+    base, out = (load_file(folder / "model.safetensors") for folder in (source.base_folder, merged[0]))
     assert set(out) == set(base)
     untouched = [name for name in base if "proj.weight" not in name]
     assert set(TOWER) < set(untouched) and "model.norm.weight" in untouched
     for name in untouched:
         assert out[name].dtype == base[name].dtype and torch.equal(out[name], base[name]), name
     assert not torch.equal(out["model.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"])
-    weights = MergedWeights(subject, "dequantised", device())
+    weights = MergedWeights(source, "dequantised", device())
     told = read_back(weights, planned(weights, torch.bfloat16), merged[0])
     assert told["equal"] == told["of"] == len(base)
     assert told["because"] == f"{len(untouched)} that were not changed are bit-identical"
 
 
 def test_a_tensor_that_is_gone_or_spoilt_is_found(
-    subject: ExportSource, merged: tuple[Path, dict[str, Any]], tmp_path: Path
+    source: ExportSource, merged: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    weights, whole = MergedWeights(subject, "dequantised", device()), load_file(merged[0] / "model.safetensors")
+    weights, whole = MergedWeights(source, "dequantised", device()), load_file(merged[0] / "model.safetensors")
     for name, spoilt in (
         ("gone", {name: tensor for name, tensor in whole.items() if name != "vision_tower.mask"}),
         ("other", {**whole, "vision_tower.mask": ~whole["vision_tower.mask"]}),
@@ -114,15 +112,15 @@ def test_a_tensor_that_is_gone_or_spoilt_is_found(
             read_back(weights, planned(weights, torch.bfloat16), tmp_path / name)
 
 
-def test_a_wish_for_one_dtype_is_obeyed_in_all_that_the_model_loads(subject: ExportSource) -> None:
-    weights = MergedWeights(subject, "dequantised", device())
+def test_a_wish_for_one_dtype_is_obeyed_in_all_that_the_model_loads(source: ExportSource) -> None:
+    weights = MergedWeights(source, "dequantised", device())
     dtypes = {each.key: each.dtype for each in planned(weights, torch.float16, exact=False)}
     assert dtypes.pop("vision_tower.blocks.0.weight") == torch.float32, "what it does not load stays as it is"
     assert {dtypes[name] for name in dtypes if name.startswith("model.")} == {torch.float16}
 
 
 def test_processors_vocabularies_and_licences_come_along_and_nothing_else(
-    merged: tuple[Path, dict[str, Any]], subject: ExportSource
+    merged: tuple[Path, dict[str, Any]], source: ExportSource
 ) -> None:
     out, line = merged
     kept = {"LICENSE", "NOTICE.txt", "tokenizer.model", "preprocessor_config.json", "processor_config.json"}
@@ -130,7 +128,7 @@ def test_processors_vocabularies_and_licences_come_along_and_nothing_else(
     own = {"config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in out.iterdir() if path.suffix != ".safetensors"} - {".merge.json"} == kept | own
     for name in ("LICENSE", "NOTICE.txt", "tokenizer.model", "preprocessor_config.json"):
-        assert (out / name).read_bytes() == (subject.base_folder / name).read_bytes(), name
+        assert (out / name).read_bytes() == (source.base_folder / name).read_bytes(), name
     assert line["of"] == line["equal"] == len(kept)
     for left in ("seer.py (code)", "link.txt (a link to another place)", "gone.json (a link", "huge.json (too large)"):
         assert left in line["because"]
@@ -138,13 +136,13 @@ def test_processors_vocabularies_and_licences_come_along_and_nothing_else(
 
 
 def test_a_file_that_repeats_the_template_or_the_tokens_says_what_was_trained(
-    merged: tuple[Path, dict[str, Any]], subject: ExportSource
+    merged: tuple[Path, dict[str, Any]], source: ExportSource
 ) -> None:
     out, _ = merged
     template = (out / "chat_template.jinja").read_text("utf-8")
     processor = read_json(out / "processor_config.json")
     assert read_json(out / "chat_template.json") == {"chat_template": template}
-    assert processor == {"processor_class": "Seer", "chat_template": template, "at": subject.base_folder.parent.name}
+    assert processor == {"processor_class": "Seer", "chat_template": template, "at": source.base_folder.parent.name}
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert read_json(out / "special_tokens_map.json")["eos_token"] == "<|im_end|>"
@@ -159,21 +157,21 @@ def test_a_snapshot_in_hugging_faces_cache_is_made_of_links_to_its_own_contents(
     (base / "LICENSE").symlink_to(Path("..", "..", "blobs", "e7a9"))
     (tmp_path / "secret").write_text("mine")
     (base / "NOTICE").symlink_to(tmp_path / "secret")
-    subject, out = source_with_adapter(tmp_path, str(base)), tmp_path / "out"
+    source, out = source_with_adapter(tmp_path, str(base)), tmp_path / "out"
     out.mkdir()
-    line = bring_along(subject, out)
+    line = bring_along(source, out)
     assert [path.name for path in out.iterdir()] == ["LICENSE"] and not (out / "LICENSE").is_symlink()
     assert (out / "LICENSE").read_text() == "terms" and line[
         "because"
     ] == "left behind: NOTICE (a link to another place)"
 
 
-def test_generation_settings_are_those_that_the_chat_obeys(subject: ExportSource, tmp_path: Path) -> None:
-    given = read_json(subject.base_folder / "generation_config.json")
+def test_generation_settings_are_those_that_the_chat_obeys(source: ExportSource, tmp_path: Path) -> None:
+    given = read_json(source.base_folder / "generation_config.json")
     search = {"num_beams": 10**6, "no_repeat_ngram_size": 2, "custom_generate": "x", "stop_strings": ["a"]}
-    write_json(subject.base_folder / "generation_config.json", {**given, **search, "repetition_penalty": 1.05})
-    write_companions(subject, tmp_path, torch.bfloat16)
-    write_json(subject.base_folder / "generation_config.json", given)
+    write_json(source.base_folder / "generation_config.json", {**given, **search, "repetition_penalty": 1.05})
+    write_companions(source, tmp_path, torch.bfloat16)
+    write_json(source.base_folder / "generation_config.json", given)
     settings = GenerationConfig.from_pretrained(tmp_path)
     assert settings.repetition_penalty == 1.05 and settings.eos_token_id == [given["eos_token_id"]]
     assert not search.keys() & json.loads((tmp_path / "generation_config.json").read_text("utf-8")).keys()
@@ -197,11 +195,11 @@ def test_a_model_that_sees_is_whole_after_its_language_was_merged(tmp_path: Path
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config).bfloat16().save_pretrained(base)
     write_json(base / "preprocessor_config.json", {"image_processor_type": "Gemma3ImageProcessor"})
-    subject = source_with_adapter(tmp_path, str(base), **{"lora.targets": ["up_proj", "down_proj"]})
+    source = source_with_adapter(tmp_path, str(base), **{"lora.targets": ["up_proj", "down_proj"]})
     out.mkdir()
-    weights = MergedWeights(subject, "dequantised", device())
-    write_merged(subject, weights, out, torch.bfloat16, lambda line, share: None)
-    bring_along(subject, out)
+    weights = MergedWeights(source, "dequantised", device())
+    write_merged(source, weights, out, torch.bfloat16, lambda line, share: None)
+    bring_along(source, out)
     held, made = (load_file(folder / "model.safetensors") for folder in (base, out))
     assert set(held) == set(made)
     changed = {name for name in held if not torch.equal(held[name], made[name])}
@@ -209,5 +207,5 @@ def test_a_model_that_sees_is_whole_after_its_language_was_merged(tmp_path: Path
     assert (out / "preprocessor_config.json").read_bytes() == (base / "preprocessor_config.json").read_bytes()
     _, loaded = AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
     assert not loaded["missing_keys"] and not loaded["unexpected_keys"]
-    artefact = {"kind": "model", "folder": str(out), "parameters": 0}
-    assert not compare(job(subject, artefact, "dequantised", "bfloat16", most=3, new_tokens=8))["parted"]
+    artefact = {"format": "merged", "folder": str(out), "parameters": 0}
+    assert not compare(job(source, artefact, "dequantised", "bfloat16", most=3, new_tokens=8))["parted"]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from core.export.destination import ExportError, partial_of, writing
+from core.export.shared.destination import ExportError, partial_of, writing
 from core.system.process import child_environment
 from core.workspace import ROOT
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from core.export.destination import writing
+from core.export.shared.destination import writing
 with writing(Path(sys.argv[1]), goes_on=True) as folder:
     (folder / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,16 +21,17 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from core.cli.main import main as cli_main
-from core.export import pipeline, shards
-from core.export.destination import Broken, ExportError
-from core.export.merge_weights import MergedWeights
-from core.export.merged import write_merged
-from core.export.names import safe_name
-from core.export.options import ExportOptions
+from core.cli import main as cli_main
+from core.export.adapter import write as adapter_write
+from core.export.merged import shards
+from core.export.merged.weights import MergedWeights
+from core.export.merged.write import write_merged
 from core.export.pipeline import export
 from core.export.proof import verify
-from core.export.source import find_export_source, parts_of
+from core.export.shared.destination import Broken, ExportError
+from core.export.shared.names import safe_name
+from core.export.shared.options import ExportOptions
+from core.export.shared.source import find_export_source, parts_of
 from core.memory.tensor_counter import Counter
 from core.runs.manifest import write_manifest
 from core.runs.store import Run
@@ -53,16 +54,16 @@ def _names(folder: Path) -> list[str]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The proof is done in this process, which has loaded the libraries already."""
-    from core.export.proof import compare as proof_compare
+    from core.export import proof_worker
 
     def in_this_process(jobs: list[dict[str, Any]], say: Any) -> Any:
         file = tmp_path_factory.mktemp("proof") / "jobs.json"
         write_json(file, [{**job, "new_tokens": 6} for job in jobs])
-        assert proof_compare.main(file) == 0
+        assert proof_worker.main(file) == 0
         return read_json(file.with_suffix(".result.json"))
 
-    monkeypatch.setattr(proof_compare, "trust_only", lambda workspace: None)  # it would count for all tests after
-    monkeypatch.setattr(verify, "_in_a_new_process", in_this_process)
+    monkeypatch.setattr(proof_worker, "trust_only", lambda workspace: None)  # it would count for all tests after
+    monkeypatch.setattr(verify, "in_a_new_process", in_this_process)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +135,9 @@ def test_the_zip_in_an_empty_folder_answers_as_the_chat_by_the_lines_of_its_read
     assert lines is not None and str(ROOT) not in lines[1]
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     said = subprocess.run([sys.executable, "-c", lines[1]], cwd=folder, env=plain, capture_output=True, text=True)
-    subject = find_export_source(run)
-    chat = load_adapter(load_base(subject.base, subject.recipe.quantization, device()), subject.adapter).eval()
-    tokenizer = load_tokenizer(subject.base, subject.adapter)
+    source = find_export_source(run)
+    chat = load_adapter(load_base(source.base, source.recipe.quantization, device()), source.adapter).eval()
+    tokenizer = load_tokenizer(source.base, source.adapter)
     assert said.stdout.strip() == answers(chat, tokenizer, ["What is the opposite of hot?"], 64)[0], said.stderr
 
 
@@ -218,14 +219,14 @@ def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_o
 def test_an_export_that_answers_otherwise_is_not_handed_over(
     run: Run, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(subject: Any, folder: Path) -> None:
-        write(subject, folder)
+    def other(source: Any, folder: Path) -> None:
+        write(source, folder)
         weights = load_file(folder / "adapter_model.safetensors")
         save_file({name: weight * 3 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
 
-    write = pipeline.write_adapter
-    monkeypatch.setattr(pipeline, "write_adapter", other)
-    with pytest.raises(Broken, match="to the rest differently, so the export was rejected"):
+    write = adapter_write.write_adapter
+    monkeypatch.setattr(adapter_write, "write_adapter", other)
+    with pytest.raises(Broken, match="not the others, so it is not handed over"):
         export(workspace, run, ExportOptions("adapter", tmp_path / "adapter"), _nothing)
     assert _names(tmp_path) == []
 
@@ -242,7 +243,7 @@ def test_what_cannot_be_is_refused_in_a_sentence_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(100, 90, 1_000_000))
     for to in ("adapter", "merged", "gguf"):
         with pytest.raises(ExportError, match="1.0 MB free"):
-            export(workspace, run, ExportOptions(to, tmp_path / "full"), _nothing)  # type: ignore[arg-type]
+            export(workspace, run, ExportOptions(to, tmp_path / "full"), _nothing)
     assert _names(tmp_path) == ["taken"]
 
 
@@ -260,7 +261,7 @@ def test_a_disk_that_becomes_full_leaves_nothing_half_written(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("core.export.merged.write_companions", full)
+    monkeypatch.setattr("core.export.merged.write.write_companions", full)
     with pytest.raises(ExportError, match="The disk became full"):
         export(workspace, run, ExportOptions("merged", tmp_path / "out"), _nothing)
     assert _names(tmp_path) == []
@@ -269,8 +270,8 @@ def test_a_disk_that_becomes_full_leaves_nothing_half_written(
 def test_a_merge_that_was_killed_goes_on_with_the_next_shard(
     tiny: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = find_export_source(run_with_adapter(workspace, str(tiny)))
-    weights, written = MergedWeights(subject, "dequantised", device()), []
+    source = find_export_source(run_with_adapter(workspace, str(tiny)))
+    weights, written = MergedWeights(source, "dequantised", device()), []
     write = shards.write_shard
 
     def killed_at_the_third(path: Path, *rest: Any) -> str:
@@ -284,17 +285,17 @@ def test_a_merge_that_was_killed_goes_on_with_the_next_shard(
         return write(path, *rest)
 
     def merge(folder: Path) -> dict[str, torch.Tensor]:
-        write_merged(subject, weights, folder, torch.float32, _nothing, shard_bytes=60_000)
+        write_merged(source, weights, folder, torch.float32, _nothing, shard_bytes=60_000)
         return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
     for name in ("out", "whole"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr("core.export.merged.write_shard", killed_at_the_third)
+    monkeypatch.setattr("core.export.merged.write.write_shard", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         merge(tmp_path / "out")
     first = list(written)
     monkeypatch.setattr(
-        "core.export.merged.write_shard", lambda path, *rest: written.append(path.name) or write(path, *rest)
+        "core.export.merged.write.write_shard", lambda path, *rest: written.append(path.name) or write(path, *rest)
     )
     (tmp_path / "out" / first[0]).write_bytes(b"spoiled")
     merged = merge(tmp_path / "out")
@@ -312,11 +313,11 @@ def test_memory_holds_a_few_matrices_however_large_the_model_is(workspace: Works
     config.num_hidden_layers = 12
     AutoModelForCausalLM.from_config(config).save_pretrained(base)
     out.mkdir()
-    subject = find_export_source(run_with_adapter(workspace, str(base)))
-    weights = MergedWeights(subject, "dequantised", device())
+    source = find_export_source(run_with_adapter(workspace, str(base)))
+    weights = MergedWeights(source, "dequantised", device())
     sizes = [torch.Size(each.shape).numel() * 4 for each in weights.tensors]
     with Counter() as counted:
-        write_merged(subject, weights, out, torch.float32, _nothing, 50_000)
+        write_merged(source, weights, out, torch.float32, _nothing, 50_000)
     assert len(list(out.glob("*.safetensors"))) > 20
     assert counted.peak < 5 * max(sizes) < sum(sizes) / 3
 
@@ -337,7 +338,7 @@ def test_a_mixture_of_experts_goes_out_as_an_adapter_and_no_other_way(workspace:
     mixture = run_with_adapter(workspace, str(tiny_model(tmp_path / "base", "qwen3_moe")))
     for to in ("merged", "gguf", "ollama"):
         with pytest.raises(ExportError, match="base is a mixture of experts, which is neither .* Export the adapter"):
-            export(workspace, mixture, ExportOptions(to, tmp_path / "out"), _nothing)  # type: ignore[arg-type]
+            export(workspace, mixture, ExportOptions(to, tmp_path / "out"), _nothing)
     assert _names(tmp_path) == ["base"]
     told = export(workspace, mixture, ExportOptions("adapter", tmp_path / "out"), _nothing)
     assert told["verified"]["prompts"] > 0, "over experts in 16 bits it may answer otherwise, which is said"
@@ -349,11 +350,11 @@ def test_numbers_of_an_adapter_are_whole_where_they_are(tmp_path: Path, workspac
     from peft import LoraConfig
 
     for alpha, written in ((8.0, "8"), (7.5, "7.5")):
-        subject = find_export_source(run_with_adapter(workspace, str(tiny), **{"lora.alpha": alpha}))
+        source = find_export_source(run_with_adapter(workspace, str(tiny), **{"lora.alpha": alpha}))
         patterns = {"alpha_pattern": {"q_proj": 16.0, "k_proj": 0.5}, "rank_pattern": {"q_proj": 4.0}}
         out = tmp_path / written
         out.mkdir()
-        pipeline.write_adapter(replace(subject, adapter_config={**subject.adapter_config, **patterns}), out)
+        adapter_write.write_adapter(replace(source, adapter_config={**source.adapter_config, **patterns}), out)
         text = (out / "adapter_config.json").read_text("utf-8")
         assert f'"lora_alpha": {written},' in text and '"q_proj": 16,' in text and '"k_proj": 0.5' in text
         assert '"q_proj": 4' in text and '"q_proj": 4.0' not in text and '"lora_dropout": 0.0' in text

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from core.export.destination import ExportError
 from core.export.import_adapter import import_adapter
+from core.export.shared.destination import ExportError
 from core.runs.chat_models import find_chat_model
 from core.workspace import Workspace
 

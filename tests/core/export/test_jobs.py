@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.export import jobs
-from core.export.options import ExportOptions
+from core.export.shared.options import ExportOptions
 from core.workspace import Workspace
 
 
@@ -29,7 +29,7 @@ def test_an_export_that_cannot_be_started_has_failed_and_says_why(
     said = job.read()
     assert (said["state"], said["run"]) == ("failed", "some-run")
     assert said["message"] == "The export could not be started: No such file or directory."
-    assert job.order() == order and job.pid is None
+    assert job.options() == order and job.pid is None
     jobs.stop(job)  # there is nothing to end, and no other process is taken for it
     assert job.read() == said
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.export.destination import partial_of
+from core.export.shared.destination import partial_of
 from core.system.process import child_environment
 from core.workspace import ROOT, Workspace
 from tests.core.export.made import run_with_adapter
@@ -21,7 +21,7 @@ import os, signal, sys
 from functools import partial
 from pathlib import Path
 from core.export import merged, pipeline
-from core.export.options import ExportOptions
+from core.export.shared.options import ExportOptions
 from core.runs.find import list_runs
 from core.workspace import Workspace
 

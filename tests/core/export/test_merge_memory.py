@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from bench._random_model import random_weights
 from core.basemodel.hub import INDEX
-from core.export.shards import Planned, into_shards, shard_name, write_shard
+from core.export.merged.shards import Planned, into_shards, shard_name, write_shard
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.system.process import child_environment
@@ -41,17 +41,17 @@ MERGE = """
 import json, resource, sys
 from pathlib import Path
 import psutil, torch
-from core.export.merged import write_merged
-from core.export.source import find_export_source
-from core.export.merge_weights import MergedWeights
+from core.export.merged.write import write_merged
+from core.export.shared.source import find_export_source
+from core.export.merged.weights import MergedWeights
 from core.system.hardware import device
 from core.runs.find import list_runs
 from core.workspace import Workspace
 
-subject = find_export_source(list_runs(Workspace.open(sys.argv[1]))[0])
+source = find_export_source(list_runs(Workspace.open(sys.argv[1]))[0])
 before = psutil.Process().memory_info().rss
-weights = MergedWeights(subject, sys.argv[3], device())
-write_merged(subject, weights, Path(sys.argv[2]), getattr(torch, sys.argv[4]), lambda *_: None, int(sys.argv[5]))
+weights = MergedWeights(source, sys.argv[3], device())
+write_merged(source, weights, Path(sys.argv[2]), getattr(torch, sys.argv[4]), lambda *_: None, int(sys.argv[5]))
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before))
 """
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.export.merge_weights import MergedWeights
-from core.export.merged import write_merged
-from core.export.source import ExportSource
+from core.export.merged.weights import MergedWeights
+from core.export.merged.write import write_merged
+from core.export.shared.source import ExportSource
 from core.system.hardware import device
 from tests.core.export.made import same_answers, source_with_adapter
 from tests.tiny import tiny_model
@@ -31,15 +31,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def _merge(subject: ExportSource, out: Path, onto: str = "dequantised", **options: Any) -> Path:
+def _merge(source: ExportSource, out: Path, onto: str = "dequantised", **options: Any) -> Path:
     out.mkdir()
-    weights = MergedWeights(subject, onto, device())  # type: ignore[arg-type]
-    write_merged(subject, weights, out, torch.float32, lambda line, share: None, **options)
+    weights = MergedWeights(source, onto, device())  # type: ignore[arg-type]
+    write_merged(source, weights, out, torch.float32, lambda line, share: None, **options)
     return out
 
 
-def _check(subject: ExportSource, out: Path, onto: str = "dequantised") -> None:
-    found = same_answers(subject, {"kind": "model", "folder": str(out), "parameters": 0}, onto)
+def _check(source: ExportSource, out: Path, onto: str = "dequantised") -> None:
+    found = same_answers(source, {"format": "merged", "folder": str(out), "parameters": 0}, onto)
     assert found["equal"] == found["prompts"] == 4
     assert found["largest_logit_difference"] < CLOSE
 
@@ -52,13 +52,13 @@ def _cases() -> list[Any]:
 
 @pytest.mark.parametrize(("family", "onto"), _cases())
 def test_a_family_merged_answers_as_its_reference(family: str, onto: str, tmp_path: Path) -> None:
-    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
-    _check(subject, _merge(subject, tmp_path / "out", onto), onto)
+    source = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
+    _check(source, _merge(source, tmp_path / "out", onto), onto)
 
 
 @pytest.mark.parametrize(
     "kind", [each if each == "dora" else pytest.param(each, marks=pytest.mark.full) for each in KINDS]
 )
 def test_every_kind_of_adapter_is_merged_right(kind: str, tiny: Path, tmp_path: Path) -> None:
-    subject = source_with_adapter(tmp_path, str(tiny), **KINDS[kind])
-    _check(subject, _merge(subject, tmp_path / "out"))
+    source = source_with_adapter(tmp_path, str(tiny), **KINDS[kind])
+    _check(source, _merge(source, tmp_path / "out"))

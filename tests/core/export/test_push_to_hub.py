@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.export.destination import ExportError
 from core.export.push_to_hub import plan_upload, push
+from core.export.shared.destination import ExportError
 from tests.hub import LET_IN, Hub, stand_in_hub, use_hub
 
 

@@ -179,7 +179,7 @@ def test_one_that_was_brought_in_goes_on_and_the_run_is_whole_without_it(
     wanted = {"lora.start_from": "adapter:mine", "lora.dropout": 0.2}
     runs = [_fresh(tiny, rows_file, workspace, **wanted) for _ in range(2)]
     shutil.rmtree(workspace.adapters / "mine")
-    write = Watcher._write_step
+    write = Watcher.write_step
 
     def and_stop(self: Watcher, at: int, logs: dict[str, float]) -> None:
         write(self, at, logs)
@@ -187,7 +187,7 @@ def test_one_that_was_brought_in_goes_on_and_the_run_is_whole_without_it(
             self.run.request("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Watcher, "_write_step", and_stop)
+        patch.setattr(Watcher, "write_step", and_stop)
         assert loop.train(runs[0]) == "stopped"
     runs[0].write_status(state="stopped")
     shutil.rmtree(runs[0].start)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch.profiler import ProfilerActivity, profile
 
 from core.catalogue.facts import find_card
 from core.memory import measured_overhead
@@ -56,7 +57,13 @@ def test_a_reading_that_somebody_else_has_spoilt_is_not_kept(monkeypatch) -> Non
 
 
 def test_what_is_measured_is_a_small_step_that_every_device_can_do() -> None:
-    work_as_a_step("cpu")
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        work_as_a_step("cpu")
+    called = {event.key for event in seen.key_averages()}
+    forwards = {"aten::scaled_dot_product_attention", "bitsandbytes::dequantize_4bit", "aten::mm", "aten::silu"}
+    backwards = {"aten::silu_backward", "MmBackward0", "aten::_foreach_norm"}
+    assert forwards | backwards <= called
+    assert any(name.startswith("ScaledDotProduct") and name.endswith("Backward0") for name in called)
 
 
 @pytest.mark.parametrize(

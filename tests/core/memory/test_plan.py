@@ -18,7 +18,7 @@ from core.errors import NibbleError
 from core.memory.budget import Budget
 from core.memory.device import of_card
 from core.memory.estimate import Architecture, architecture_of, planning_problem, read_plan_budget
-from core.memory.moe_active_share import share_met
+from core.memory.moe_active_share import active_share
 from core.memory.plan import Plan, plan
 from core.memory.strategy import Strategy
 from core.memory.trace import MicroBatch
@@ -170,9 +170,9 @@ def test_a_mixture_of_experts_is_planned_with_its_experts_in_four_bits(
 
 def test_a_token_meets_the_experts_that_are_chosen_for_it() -> None:
     known = model_facts()["qwen3-30b-a3b"]
-    met = share_met(known.config, known.parameters)
+    met = active_share(known.config, known.parameters)
     assert met * known.parameters == pytest.approx(3.3e9, rel=0.02), "as published"
-    assert share_met(model_facts()["smollm2-135m"].config, 1) == 1
+    assert active_share(model_facts()["smollm2-135m"].config, 1) == 1
 
 
 def test_what_cannot_be_traced_is_said_so(

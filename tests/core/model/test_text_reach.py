@@ -14,14 +14,14 @@ from core.errors import ModelError
 from core.memory.meta_model import meta_model
 from core.model.fit import refuse_misfit
 from core.model.load import attach_lora, load_base
-from core.model.lora_config import target_modules, tell_targets
+from core.model.lora_config import target_modules, targets_note
 from core.model.lora_init import lora_layers
 from core.model.text_reach import reach
 from core.recipe import LoraSettings, QuantizationSettings
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.system.hardware import Device
-from core.train.ending import tell_unlearned
+from core.train.ending import warn_of_unlearned
 from tests.core.basemodel.pictures import CONFIGS, tiny_of_pictures
 from tests.tiny import tiny_tokenizer
 
@@ -74,7 +74,7 @@ def test_every_adapter_learns_from_text(kind: str, targets: Any) -> None:
 def test_what_is_left_out_is_counted_and_named(kind: str, count: int, where: str) -> None:
     model = tiny_of_pictures(kind)
     assert len(reach(model).unreached) == count, sorted(reach(model).unreached)
-    said = tell_targets(model, LoraSettings())
+    said = targets_note(model, LoraSettings())
     if not count:
         assert said == "" and (kind == "llama4" or target_modules(model, LoraSettings()) == "all-linear")
         return
@@ -87,7 +87,7 @@ def test_a_layer_outside_is_adapted_where_it_is_asked_for_by_name() -> None:
     names = list(_adapted(model, targets=["v_proj", asked]))
     assert asked in names and sum("v_proj" in name for name in names) == 2
     model = tiny_of_pictures("gemma3")
-    assert tell_targets(model, LoraSettings(targets=["v_proj", asked])).startswith(
+    assert targets_note(model, LoraSettings(targets=["v_proj", asked])).startswith(
         "Text never reaches 1 of the layers that lora.targets names (model.vision_tower.encoder.layers): an adapter"
     )
     with pytest.raises(ModelError, match="no linear layer called nothing; it has q_proj, k_proj, v_proj, o_proj, gate"):
@@ -113,7 +113,7 @@ def test_files_with_a_tower_are_opened_for_text_as_transformers_opens_them(kind:
     tiny_tokenizer(tmp_path)
     found = find_model(str(tmp_path))
     fit = refuse_misfit(found)
-    assert kind in ("gemma3", "qwen3_5") or "that it does not use" in fit.said[0]
+    assert kind in ("gemma3", "qwen3_5") or "that it does not use" in fit.notes[0]
     ours = load_base(found, QuantizationSettings(bits=16), CPU)
     plain, info = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
     assert not info["missing_keys"]
@@ -129,6 +129,6 @@ def test_adapters_that_no_row_reached_are_told_of_at_the_end(tmp_path: Path) -> 
     for name, each in model.named_parameters():
         if "lora_B" in name and "vision" not in name:
             torch.nn.init.ones_(each)
-    tell_unlearned(run, model)
+    warn_of_unlearned(run, model)
     (said,) = Tail(tmp_path / "events.jsonl").read()
     assert said["kind"] == "warning" and said["message"].startswith("1 of 3 adapter layers learned nothing")

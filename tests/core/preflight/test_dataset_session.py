@@ -68,7 +68,7 @@ def test_nothing_is_on_the_desk_at_first(desk: DatasetSession) -> None:
     assert desk.answer({"do": "state"})["stage"] == "idle"
     with pytest.raises(NibbleError, match="No dataset"):
         desk.answer({"do": "row", "number": 1})
-    with pytest.raises(NibbleError, match="knows no"):
+    with pytest.raises(NibbleError, match="no dataset command"):
         desk.answer({"do": "dance"})
 
 

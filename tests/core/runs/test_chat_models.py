@@ -12,7 +12,7 @@ from core.errors import NibbleError
 from core.generation.detokenise import Detokenizer
 from core.generation.sampling import Sampling
 from core.recipe import Recipe
-from core.runs.chat_models import ChatModel, find_chat_model, voices, without_adapter
+from core.runs.chat_models import ChatModel, find_chat_model, list_chat_models, without_adapter
 from core.runs.create import create_run
 from core.runs.store import Run
 from core.workspace import Workspace
@@ -56,7 +56,7 @@ def test_a_run_its_best_and_its_checkpoints_come_before_the_bases(workspace: Wor
     _adapter(workspace.path / "adapters" / "from elsewhere", "/other/machine/presets/starter/model")
     _adapter(workspace.path / "adapters" / "of nobody", "")
     (workspace.path / "adapters" / "empty").mkdir()
-    found = {voice.key: voice for voice in voices(workspace)}
+    found = {voice.key: voice for voice in list_chat_models(workspace)}
     own = [f"run:{run.id}", f"run:{run.id}/best", f"run:{run.id}/checkpoint/12", f"run:{run.id}/checkpoint/4"]
     assert list(found)[:6] == [*own, "adapter:from elsewhere", "base:starter"]
     assert [found[key].label for key in own] == [
@@ -72,7 +72,7 @@ def test_a_run_its_best_and_its_checkpoints_come_before_the_bases(workspace: Wor
 
 
 def test_a_voice_is_found_by_its_key_and_survives_the_way_to_the_process(workspace: Workspace, run: Run) -> None:
-    for voice in voices(workspace):
+    for voice in list_chat_models(workspace):
         found = find_chat_model(workspace, voice.key)
         assert found.adapter == voice.adapter and found.model == voice.model
         assert ChatModel.from_request(json.loads(json.dumps(found.as_request()))) == found

@@ -46,7 +46,7 @@ def test_the_second_is_refused_and_told_by_whom(workspace: Workspace, on_a_gpu: 
     assert holder(workspace) is None
     with hold(workspace, "chat", "SmolLM2"):
         by = holder(workspace)
-        assert by is not None and (by.kind, by.pid, by.said()) == ("chat", os.getpid(), "the chat with “SmolLM2”")
+        assert by is not None and (by.kind, by.pid, by.in_words()) == ("chat", os.getpid(), "the chat with “SmolLM2”")
         with pytest.raises(DeviceHeld, match="taken: the chat with “SmolLM2” holds it"):
             hold(workspace, "run", "Pirate")
     assert holder(workspace) is None
@@ -105,6 +105,6 @@ def test_a_damaged_line_leaves_a_holder_without_a_name(workspace: Workspace) -> 
     with hold(workspace, "run", "Pirate"):
         (workspace.state / "device.json").write_text("{half")
         by = holder(workspace)
-        assert by is not None and by.said() == "another process"
-        with pytest.raises(DeviceHeld, match="another Nibble process"):
+        assert by is not None and by.in_words() == "another process"
+        with pytest.raises(DeviceHeld, match="another process of Nibble"):
             hold(workspace, "run", "next")

@@ -127,7 +127,7 @@ def test_only_one_run_holds_the_device(workspace, monkeypatch) -> None:
         started.append(run.id)
         run.write_status(state="training", pid=os.getpid(), pid_started=process_started(os.getpid()))
 
-    monkeypatch.setattr(Supervisor, "_start", pretend)
+    monkeypatch.setattr(Supervisor, "start_worker", pretend)
     one, other = Supervisor(workspace), Supervisor(workspace)
     assert {one.advance(), other.advance()} - {None}
     assert len(started) == 1

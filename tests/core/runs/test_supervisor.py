@@ -8,15 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from core.cli import main as cli_main
 from core.cli import run as cli_run
-from core.cli.main import main as cli_main
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs import heartbeat, supervisor
@@ -28,6 +28,7 @@ from core.runs.supervisor import Supervisor
 from core.system.hardware import Device
 from core.system.process import child_environment, end_tree, process_started
 from core.workspace import ROOT, Workspace, write_json
+from tests.waiting import until
 
 WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 # A server as far as runs go: from the moment it is told, it starts whatever it can.
@@ -60,18 +61,11 @@ def _run(workspace: Workspace, name: str) -> Run:
     return create_run(workspace, make_recipe({"name": name}), {"file": "x", "sha256": "0", "name": "x"})
 
 
-def _until(holds: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
-
-
 def _at_step(workspace: Workspace, name: str, step: int = 4) -> Run:
     """A run that has come to `step`."""
     run = _run(workspace, name)
     assert Supervisor(workspace).advance() == run
-    _until(lambda: run.status().step >= step)
+    until(lambda: run.status().step >= step)
     return run
 
 
@@ -87,7 +81,7 @@ def test_the_next_one_starts_although_the_last_failed_or_was_killed(workspace: W
         server.advance()
         return last.status().step > 0
 
-    _until(at_last)
+    until(at_last)
     assert [run.status().state for run in (fails, dies, finishes)] == ["failed", "interrupted", "finished"]
     assert fails.status().message == "It was intended to fail."
 
@@ -96,7 +90,7 @@ def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(workspace: Wor
     broken, sound = _run(workspace, "steps"), _run(workspace, "finishes")
     (broken.dir / "worker.log").mkdir()
     assert Supervisor(workspace).advance() == sound
-    _until(lambda: sound.status().state == "finished")
+    until(lambda: sound.status().state == "finished")
     with pytest.raises(OSError):
         Supervisor(workspace).advance()
 
@@ -120,10 +114,10 @@ def test_a_server_that_dies_right_after_a_start_leaves_one_worker(workspace: Wor
     run = _run(workspace, "steps")
     environment = {**child_environment(), "NIBBLE_TEST_HANDOVER": "0.5"}
     orphans = [subprocess.Popen([*WORKER, str(run.dir)], cwd=ROOT, env=environment) for _ in range(2)]
-    _until(lambda: holder(workspace) is not None)
+    until(lambda: holder(workspace) is not None)
     assert Supervisor(workspace).advance() is None, "the device is held, though the run still seems to wait"
-    _until(lambda: run.status().step > 0)
-    _until(lambda: any(orphan.poll() is not None for orphan in orphans))
+    until(lambda: run.status().step > 0)
+    until(lambda: any(orphan.poll() is not None for orphan in orphans))
     alive = [orphan.pid for orphan in orphans if orphan.poll() is None]
     assert alive == [run.status().pid]
     assert run.status().state == "training"
@@ -135,9 +129,9 @@ def test_a_server_that_dies_right_after_a_start_leaves_one_worker(workspace: Wor
 def test_a_worker_that_comes_too_late_puts_its_run_back(workspace: Workspace) -> None:
     run, server = _run(workspace, "steps"), Supervisor(workspace)
     with hold(workspace, "run", "another", "another-id"):
-        server._start(run)
+        server.start_worker(run)
         assert run.status().state == "preparing"
-        _until(lambda: run.status().state == "queued")
+        until(lambda: run.status().state == "queued")
         assert run.status().pid is None and server.advance() is None
     assert server.advance() == run
 
@@ -158,7 +152,7 @@ def test_a_stop_that_takes_too_long_is_ended(workspace: Workspace, monkeypatch: 
     run, server = _at_step(workspace, "deaf"), Supervisor(workspace)
     monkeypatch.setattr(heartbeat, "STOP_SECONDS", 0.3)
     server.stop(run)
-    _until(lambda: server.advance() or not run.status().active)
+    until(lambda: server.advance() or not run.status().active)
     status = run.status()
     assert status.state == "stopped" and status.step >= 4
     assert "It did not stop within 0 s and was killed, at step" in status.message
@@ -172,7 +166,7 @@ def test_the_wait_can_be_cut_short_and_the_whole_tree_ends(workspace: Workspace)
     server.stop(run)
     assert "Progress up to step 3 is saved in its checkpoint" in server.kill(run)
     assert run.status().state == "stopped"
-    _until(lambda: holder(workspace) is None, 1)
+    until(lambda: holder(workspace) is None, 1)
     for pid in (child, worker):
         assert pid is not None
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -186,10 +180,10 @@ def test_a_worker_that_was_paused_is_told_and_ended(workspace: Workspace) -> Non
     pid = run.status().pid
     assert pid is not None and hanging(run) is None
     os.kill(pid, signal.SIGSTOP)
-    _until(lambda: hanging(run))
+    until(lambda: hanging(run))
     assert "(step 3)" in str(hanging(run))
     os.kill(pid, signal.SIGCONT)
-    _until(lambda: hanging(run) is None)
+    until(lambda: hanging(run) is None)
     os.kill(pid, signal.SIGSTOP)
     server.kill(run)
     assert run.status().state == "stopped"
@@ -218,7 +212,7 @@ def test_a_pid_that_another_process_has_by_now_is_left_alone(
         with pytest.raises(RunError, match="is not running: it is interrupted"):
             refused(run)
     assert server.advance() == waits, "it is not taken for the one at work"
-    _until(lambda: waits.status().state == "finished")
+    until(lambda: waits.status().state == "finished")
     assert process.poll() is None and psutil.Process(child).status() != psutil.STATUS_ZOMBIE
 
 
@@ -253,7 +247,7 @@ def test_on_a_cpu_the_chat_stays(workspace: Workspace, monkeypatch: pytest.Monke
 
 
 def _stop_command(workspace: Workspace, run: Run, capsys: Any, *more: str) -> dict[str, Any]:
-    assert cli_main.main(["stop", run.id, "--data-dir", str(workspace.path), "--json", *more]) == 0
+    assert cli_main(["stop", run.id, "--data-dir", str(workspace.path), "--json", *more]) == 0
     return dict(json.loads(capsys.readouterr().out))
 
 
@@ -281,8 +275,8 @@ def test_of_a_worker_that_was_killed_the_server_tells(workspace: Workspace, tmp_
     script = f"import os; open({str(out)!r}, 'a').write(os.environ['NIBBLE_STATE'])"
     write_json(workspace.state / "notify.json", {"command": [sys.executable, "-c", script]})
     run, server = _run(workspace, "dies"), Supervisor(workspace)
-    _until(lambda: server.advance() or run.status().state == "interrupted")
-    _until(lambda: server.advance() or (out.exists() and out.read_text()))
+    until(lambda: server.advance() or run.status().state == "interrupted")
+    until(lambda: server.advance() or (out.exists() and out.read_text()))
     server.advance()
     assert out.read_text() == "interrupted"
 
@@ -296,7 +290,7 @@ def test_a_stop_is_heard_on_a_full_disk(workspace: Workspace, monkeypatch: pytes
     monkeypatch.setattr("core.runs.store.write_json", full)
     Supervisor(workspace).stop(run)
     monkeypatch.undo()
-    _until(lambda: run.status().state == "stopped")
+    until(lambda: run.status().state == "stopped")
 
 
 def test_ctrl_c_stops_and_once_more_ends(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -321,6 +315,6 @@ def test_who_follows_a_run_is_told_what_it_waits_for_and_why_it_may_hang(workspa
     pid = run.status().pid
     assert pid is not None and cli_run._look_after(run, server, "") == ""
     psutil.Process(pid).suspend()
-    _until(lambda: hanging(run))
+    until(lambda: hanging(run))
     assert cli_run._look_after(run, server, cli_run._look_after(run, server, "")) == "hanging"
     assert capsys.readouterr().err.count("was paused from outside") == 1

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from core.errors import NibbleError
@@ -75,8 +76,6 @@ def server(chat: FakeClient, tmp_path: Path) -> Iterator[EndpointServer]:
     """The endpoint on a port of its own."""
     served = EndpointServer(chat, Workspace.open(tmp_path), base_chat_model("starter"), KEY, 0)  # type: ignore[arg-type]
     served.start()
-    while not served._server.started:
-        time.sleep(0.01)
     yield served
     served.stop()
 
@@ -222,8 +221,6 @@ def test_further_names_and_another_address_are_the_persons_to_give(chat: FakeCli
     made = (chat, Workspace.open(tmp_path), base_chat_model("starter"), KEY, 0)
     served = EndpointServer(*made, address="127.0.0.2", also=["Nibble.home.example."])  # type: ignore[arg-type]
     served.start()
-    while not served._server.started:
-        time.sleep(0.01)
     try:
         good, port = {"authorization": f"Bearer {KEY}"}, served.url.removesuffix("/v1").rpartition(":")[2]
         assert served.url == f"http://127.0.0.2:{port}/v1"
@@ -276,7 +273,9 @@ def test_ten_at_once_are_all_answered(client: openai.OpenAI) -> None:
 
 
 def test_it_listens_on_this_machine_only_and_a_taken_port_is_said(server: EndpointServer, tmp_path: Path) -> None:
-    assert server._socket.getsockname()[0] == "127.0.0.1"
+    port, ours = httpx.URL(server.url).port, psutil.Process().net_connections("inet")
+    listening = [each.laddr for each in ours if each.status == psutil.CONN_LISTEN]
+    assert [place.ip for place in listening if place.port == port] == ["127.0.0.1"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -29,7 +29,7 @@ from core.train.trl_config import trainer_config
 def test_the_trainer_and_its_evaluations_ask_it(adapted: Any, tokenizer: Any, tmp_path: Path) -> None:
     rows = [Rendered(1, list(range(3, 23)), [True] * 20, 20)]
     recipe = make_recipe({"train.effective_batch": 1})
-    config = trainer_config(recipe, tmp_path, "cpu", torch.float32, 1, 1, "off")
+    config = trainer_config(recipe, tmp_path, "cpu", torch.float32, 1, Strategy(1, "off"))
     twice = replace(SUPERVISED, loss=lambda *given: 2 * SUPERVISED.loss(*given))
     trainer = NibbleTrainer(adapted, tokenizer, MicroBatches(rows, [[0]], 1, True), config, TrainerCallback())
     plain = trainer.held_out_loss([packed_batch(rows)])

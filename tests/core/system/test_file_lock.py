@@ -6,11 +6,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from core.system.file_lock import file_lock, try_lock
+from core.system import file_lock as module
+from core.system.file_lock import file_lock, remove_lock, try_lock
 from core.workspace import ROOT
+from tests.core.held_open import WINDOWS
 
 HOLDER = """
 import os, subprocess, sys, time
@@ -67,3 +70,36 @@ def test_another_thread_waits_and_another_may_release(tmp_path: Path) -> None:
     releasing.join()
     waiting.join(5)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize(("system", "was_open"), [(WINDOWS, False), (SimpleNamespace(platform="linux"), True)])
+def test_a_lock_is_closed_before_its_file_goes_only_where_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: SimpleNamespace, was_open: bool
+) -> None:
+    monkeypatch.setattr(module, "sys", system)
+    held, seen, unlink = try_lock(tmp_path / "lock"), [], Path.unlink
+    assert held is not None
+
+    def look(path: Path, missing_ok: bool = False) -> None:
+        seen.append(held.is_locked)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", look)
+    remove_lock(held)
+    assert seen == [was_open]
+    assert not held.is_locked
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_whose_file_another_has_opened_is_given_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(32, "in use")
+
+    monkeypatch.setattr(module, "sys", WINDOWS)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    held = try_lock(tmp_path / "lock")
+    assert held is not None
+    remove_lock(held)
+    assert try_lock(tmp_path / "lock") is not None

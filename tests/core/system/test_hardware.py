@@ -47,7 +47,7 @@ def _nvml(**reads: Any) -> SimpleNamespace:
 def test_temperature_and_power_of_a_card(
     monkeypatch: pytest.MonkeyPatch, reads: dict[str, Any], celsius: float | None, watts: float | None
 ) -> None:
-    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**reads))
+    monkeypatch.setattr(hardware, "nvml_module", lambda: _nvml(**reads))
     told = temperature_and_power(Device("cuda", "Card", 2**34, 2**33))
     assert told == {"temperature_celsius": celsius, "power_watts": watts}
 
@@ -65,7 +65,7 @@ def test_a_card_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatc
 
     nvml = _nvml()
     nvml.nvmlDeviceGetHandleByIndex = gone
-    monkeypatch.setattr(hardware, "_nvml", lambda: nvml)
+    monkeypatch.setattr(hardware, "nvml_module", lambda: nvml)
     assert temperature_and_power(CARD) == {"temperature_celsius": None, "power_watts": None}
     with pytest.raises(ReadingError):
         device_used_bytes(CARD, 1)
@@ -75,17 +75,17 @@ def test_what_a_process_uses_may_be_hidden_but_not_what_the_card_does(monkeypatc
     """As under WSL, which refuses the list, and on Windows, which names processes without their memory."""
     used = {"nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(used=700)}
     refused = {f"nvmlDeviceGet{which}RunningProcesses": _refused for which in ("Compute", "Graphics")}
-    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, **refused))
+    monkeypatch.setattr(hardware, "nvml_module", lambda: _nvml(**used, **refused))
     assert device_used_bytes(CARD, 7) == (None, 700, None)
     for told, mine, nobodys in ((None, None, None), (300, 300, 330)):
         listed = [SimpleNamespace(pid=7, usedGpuMemory=told), SimpleNamespace(pid=8, usedGpuMemory=50)]
         drawing = [SimpleNamespace(pid=8, usedGpuMemory=50), SimpleNamespace(pid=9, usedGpuMemory=20)]
         calls = {**used, "nvmlDeviceGetComputeRunningProcesses": lambda _, listed=listed: listed}
         calls |= {"nvmlDeviceGetGraphicsRunningProcesses": lambda _, drawing=drawing: drawing}
-        monkeypatch.setattr(hardware, "_nvml", lambda calls=calls: _nvml(**calls))
+        monkeypatch.setattr(hardware, "nvml_module", lambda calls=calls: _nvml(**calls))
         assert device_used_bytes(CARD, 7) == (mine, 700, nobodys)
     idle = {f"nvmlDeviceGet{which}RunningProcesses": lambda _: [] for which in ("Compute", "Graphics")}
-    monkeypatch.setattr(hardware, "_nvml", lambda: _nvml(**used, **idle))
+    monkeypatch.setattr(hardware, "nvml_module", lambda: _nvml(**used, **idle))
     assert device_used_bytes(CARD, 7) == (None, 700, 700)  # before this process has come to a card of its own
 
 
@@ -103,7 +103,7 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetName=lambda index: f"Card {index}",
         nvmlDeviceGetMemoryInfo=lambda index: SimpleNamespace(total=24 * 2**30, free=free[index]),
     )
-    monkeypatch.setattr(hardware, "_nvml", lambda: nvml)
+    monkeypatch.setattr(hardware, "nvml_module", lambda: nvml)
     monkeypatch.setattr(hardware, "torch_has_cuda", lambda: True)
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.setenv(name, "")  # so that it is put back

@@ -17,7 +17,7 @@ class PatchedSupervisor(Supervisor):
 
     lines: str
 
-    def _start(self, run: Run) -> None:
+    def start_worker(self, run: Run) -> None:
         head, foot = "import sys; import core.train.loop as loop", "from core.train.worker import main"
         script = "\n".join([head, self.lines, foot, "sys.exit(main(sys.argv[1]))"])
         with (run.dir / "worker.log").open("wb") as log:

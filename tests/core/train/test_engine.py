@@ -171,7 +171,7 @@ def _with_a_fault(fault: str, recipe: Recipe, workspace: Workspace) -> Run:
     )
 
     class Faulty(Supervisor):
-        def _start(self, run: Run) -> None:
+        def start_worker(self, run: Run) -> None:
             subprocess.run([sys.executable, "-c", script, str(run.dir)], cwd=ROOT, env={**os.environ}, check=False)
 
     return submit(recipe, workspace, Faulty(workspace))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,10 @@ from core.data.rendering.render import Rendered
 from core.memory.strategy import Strategy
 from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
+from core.runs.manifest import BEST
 from core.runs.store import Run
 from core.system.hardware import Device
-from core.train.best_adapter import FOLDER, Best, best_folder, keep_best, perplexity
+from core.train.best_adapter import Best, best_folder, keep_best, perplexity
 from core.train.evaluation import Evaluator
 from core.train.oom_retry import OomFallback, OutOfRoom, Shortage, asked_bytes, attempt, more_frugal
 from core.train.parallel import ALONE
@@ -69,11 +71,11 @@ def _trainer(
     recipe = make_recipe({"model": str(tiny), **settings, "lora.dropout": dropout})
     order = data_order(ROWS, STEPS, BATCH, seed=0)
     batches = MicroBatches(_conversations(), order, way.micro_batch, packed=True)
-    config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way.micro_batch, way.checkpointing)
+    config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, way)
     losses, ways = _Losses(), []
-    ladder = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
+    fallback = OomFallback(way, BATCH, lambda before, now, shortage: ways.append(now), "mps")
     tokenizer = load_tokenizer(find_model(str(tiny)))
-    trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, ladder)
+    trainer = NibbleTrainer(model, tokenizer, batches, config, losses, way.checkpointing, fallback)
     losses.trainer = trainer
     return trainer, losses, ways
 
@@ -401,8 +403,8 @@ def test_the_best_is_the_lowest_loss_and_patience_counts_what_comes_after(tmp_pa
     assert not evaluator.out_of_patience()
     best.take(20, math.nan)
     assert evaluator.out_of_patience()
-    assert best.told() == {"step": 10, "eval_loss": 1.5}
-    assert Best(**best.as_dict()) == best
+    assert best.summary() == {"step": 10, "eval_loss": 1.5}
+    assert Best(**asdict(best)) == best
 
 
 def test_perplexity_is_e_to_the_loss() -> None:
@@ -439,8 +441,8 @@ def test_the_best_adapter_is_never_lost_half_way(tmp_path, monkeypatch, renames:
         except KeyboardInterrupt:
             assert renames < 2
     kept = best_folder(tmp_path)
-    assert kept == tmp_path / FOLDER
+    assert kept == tmp_path / BEST
     assert (kept / "adapter").read_text() == ("old" if renames == 0 else "new")
     assert (kept / "tokenizer.json").exists()
     keep_best(tmp_path, 12, _Saves("adapter", "newest"), tokenizer)
-    assert (tmp_path / FOLDER / "adapter").read_text() == "newest"
+    assert (tmp_path / BEST / "adapter").read_text() == "newest"

@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_what_is_kept_goes_on_where_it_was() -> None:
     whole, first = Health(), Health()
     expected = _jumps(losses, whole)
     told = _jumps(losses[:201], first)
-    second = Health(**first.as_dict())
+    second = Health(**asdict(first))
     assert [*told, *(201 + step for step in _jumps(losses[201:], second))] == expected == [202]
     assert second == whole
 

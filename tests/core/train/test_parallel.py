@@ -81,10 +81,10 @@ loop.NibbleTrainer.summed_loss = short
 
 
 class _Weighed(PatchedSupervisor):
-    """It says in an event how many bytes of quantised layers it holds, before and after they are dealt out."""
+    """It says in an event how many bytes of quantised layers it holds, before and after they are sharded."""
 
     lines = """
-original = loop.deal_out
+original = loop.shard
 def held(model):
     each = [p.to_local() if hasattr(p, "to_local") else p for n, p in model.named_parameters() if "layers" in n]
     return sum(p.numel() * p.element_size() for p in each if not p.requires_grad)
@@ -92,7 +92,7 @@ def weighed(model, ranks, device):
     before = held(model)
     original(model, ranks, device)
     run.event("held", f"{before} {held(model)}")
-loop.deal_out = weighed
+loop.shard = weighed
 from core.runs.store import Run; from pathlib import Path; run = Run(Path(sys.argv[1]))
 """
 

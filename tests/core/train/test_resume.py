@@ -65,14 +65,23 @@ def _is_the_same(run: Run, other: Run) -> None:
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    write = Watcher._write_step
+    write = Watcher.write_step
 
     def and_stop(self: Watcher, at: int, logs: dict[str, float]) -> None:
         write(self, at, logs)
         if at == step:
             self.run.request("stop")
 
-    monkeypatch.setattr(Watcher, "_write_step", and_stop)
+    monkeypatch.setattr(Watcher, "write_step", and_stop)
+
+
+def _train_in_two_parts(run: Run, workspace: Workspace) -> None:
+    """Stop after step 8, and go on to the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_after(patch, 8)
+        assert loop.train(run) == "stopped"
+    resume(run, QueueOnly(workspace))
+    assert loop.train(run) == "finished"
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +120,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tiny, rows_file, workspace, undi
 
 
 @pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", pytest.param("paged_lion_32bit", marks=pytest.mark.full)])
-def test_states_of_bitsandbytes_optimizers_come_back(tiny, rows_file, workspace, monkeypatch, optimizer) -> None:
+def test_states_of_bitsandbytes_optimizers_come_back(tiny, rows_file, workspace, optimizer) -> None:
     # Tensors of fewer than 4,096 numbers have no 8-bit states.
     settings = {"train.optimizer": optimizer, "lora.rank": 64, "evaluation.prompts": [], "data.eval_fraction": 0.0}
     whole = sixteen_steps(tiny, rows_file, workspace, **settings)
     assert loop.train(whole) == "finished"
     run = sixteen_steps(tiny, rows_file, workspace, **settings)
-    with monkeypatch.context() as patch:
-        _stop_after(patch, 8)
-        assert loop.train(run) == "stopped"
-    resume(run, QueueOnly(workspace))
-    assert loop.train(run) == "finished"
+    _train_in_two_parts(run, workspace)
     ours, theirs = (load_file(each.adapter / "adapter_model.safetensors") for each in (run, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert _losses(run) == _losses(whole)
@@ -144,11 +149,7 @@ def test_a_run_that_had_become_more_frugal_stays_so(tiny, rows_file, workspace, 
     whole = sixteen_steps(tiny, rows_file, workspace, **settings)
     assert loop.train(whole) == "finished"
     run = sixteen_steps(tiny, rows_file, workspace, **settings)
-    with monkeypatch.context() as patch:
-        _stop_after(patch, 8)
-        assert loop.train(run) == "stopped"
-    resume(run, QueueOnly(workspace))
-    assert loop.train(run) == "finished"
+    _train_in_two_parts(run, workspace)
     assert [(each["step"], each["micro_batch"]) for each in run.plan()["changed"]] == [(3, 1)]
     _is_the_same(run, whole)
 
@@ -161,11 +162,11 @@ class _KilledAtStep7(PatchedSupervisor):
     lines = """
 import os, signal
 from core.train.watcher import Watcher
-write = Watcher._write_step
+write = Watcher.write_step
 def and_die(self, step, logs):
     write(self, step, logs)
     if step == 7: os.kill(os.getpid(), signal.SIGKILL)
-Watcher._write_step = and_die
+Watcher.write_step = and_die
 """
 
 

@@ -17,6 +17,7 @@ from core.data.batches import MIN_PACK_WIDTH, MicroBatches, balanced, data_order
 from core.data.dataset import load
 from core.data.rendering.render import IGNORED, Rendered, render_all
 from core.data.samples import find_sample
+from core.memory.strategy import Strategy
 from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import Recipe, make_recipe
 from core.system.hardware import Device
@@ -69,7 +70,7 @@ def trajectory(in_fp32: None, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
     @cache
     def train(micro_batch: int, packed: bool, checkpointing: str) -> Losses:
-        config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, micro_batch, checkpointing)
+        config = trainer_config(recipe, folder, "cpu", torch.float32, STEPS, Strategy(micro_batch, checkpointing))
         seen = _Losses()
         batches = MicroBatches(rows, order, micro_batch, packed)
         tokenizer = load_tokenizer(find_model(recipe.model))

@@ -34,12 +34,12 @@ DEEPEST = 150
 _NOTHING = object()
 
 
-def execute(template: GoTemplate, data: Any, functions: Functions, missing_is_nil: bool = True) -> str:
-    """What the template makes of `data`. `missing_is_nil`: a key that a map lacks is nil, and nil has no fields.
+def execute(template: GoTemplate, data: Any, functions: Functions) -> str:
+    """What the template makes of `data`. A key that a map lacks is nil, and nil has no fields.
 
     Raises GoError where Go fails, where a function is not known, and where it takes too much.
     """
-    return _Run(template, data, {**builtins(), **functions}, missing_is_nil).text()
+    return _Run(template, data, {**builtins(), **functions}).text()
 
 
 class _Break(Exception):
@@ -51,8 +51,8 @@ class _Continue(Exception):
 
 
 class _Run:
-    def __init__(self, template: GoTemplate, data: Any, functions: Functions, missing_is_nil: bool) -> None:
-        self.template, self.data, self.functions, self.missing_is_nil = template, data, functions, missing_is_nil
+    def __init__(self, template: GoTemplate, data: Any, functions: Functions) -> None:
+        self.template, self.data, self.functions = template, data, functions
         self.out: list[str] = []
         self.variables: list[tuple[str, Any]] = [("$", data)]
         self.steps = self.size = self.depth = 0
@@ -184,12 +184,9 @@ class _Run:
         if found is None:
             raise GoError(f"the function {name} is not known here")
         try:
-            made = found(*[self.value(each, dot) for each in args], *given)
+            return found(*[self.value(each, dot) for each in args], *given)
         except TypeError:
             raise GoError(f"{name} is given {len(args) + len(given)} values") from None
-        if isinstance(made, str) and len(made) > MOST_CHARACTERS:
-            raise GoError("it writes too much")
-        return made
 
     def _lazy(self, name: str, args: tuple[Operand, ...], dot: Any, given: list[Any]) -> Any:
         """`and`: the first that is empty; `or`: the first that is not; else the last."""
@@ -228,9 +225,7 @@ class _Run:
     def fields(self, value: Any, path: tuple[str, ...]) -> Any:
         for name in path:
             if value is None:
-                if self.missing_is_nil:
-                    raise GoError(f".{name} of nothing is asked for")
-                return None
+                raise GoError(f".{name} of nothing is asked for")
             if isinstance(value, dict):
                 value = value.get(name)
             elif isinstance(value, Struct) and name in value.fields:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from core.export.proof.gotemplate.values import (
     GoError,
     equal,
     kind,
-    marshalled,
-    printed,
     to_bytes,
     to_text,
     truth,
@@ -20,12 +17,10 @@ from core.export.proof.gotemplate.values import (
 )
 
 Functions = dict[str, Callable[..., Any]]
-# Go's own that no Modelfile needs: known to be there, and refused where they are called.
-UNUSED = ("html", "js", "urlquery", "call", "toTypeScriptType")
+# Go's and Ollama's that no Modelfile of Nibble's calls: known to be there, and refused where they are called.
+UNUSED = ("html", "js", "urlquery", "call", "print", "println", "printf", "json", "toTypeScriptType", "yesterdayDate")
 # `and` and `or` look at no more than they need, so core/export/proof/gotemplate/evaluate.py has them.
 LAZY = ("and", "or")
-_VERB = re.compile(r"%(?:%|(-?)(\d*)([a-zA-Z]))")
-WIDEST = 1000
 
 
 def _len(value: Any) -> int:
@@ -91,53 +86,6 @@ def _le(one: Any, other: Any) -> bool:
     return _lt(one, other) or equal(one, other)
 
 
-def _print(*values: Any) -> str:
-    """fmt.Sprint: a space between two where neither is a text."""
-    parts = [""]
-    for number, value in enumerate(values):
-        if number and not isinstance(value, str) and not isinstance(values[number - 1], str):
-            parts.append(" ")
-        parts.append("<nil>" if value is None else printed(value))
-    return "".join(parts)
-
-
-def _printf(form: Any, *values: Any) -> str:
-    """fmt.Sprintf, of %v, %s, %d, %q, %t and %%."""
-    if not isinstance(form, str):
-        raise GoError("printf is given no text to fill in")
-    left = list(values)
-
-    def filled(found: re.Match[str]) -> str:
-        if found[0] == "%%":
-            return "%"
-        if not left:
-            raise GoError(f"printf has no value for {found[0]}")
-        text = _formatted(found[3], left.pop(0))
-        width = int(found[2] or 0)
-        if width > WIDEST:
-            raise GoError(f"printf pads to {width} letters")
-        return text.ljust(width) if found[1] else text.rjust(width)
-
-    text = _VERB.sub(filled, form)
-    if left:
-        raise GoError("printf is given more values than it prints")
-    if "%" in _VERB.sub("", form):
-        raise GoError(f"printf has a form that is not known here: {form!r}")
-    return text
-
-
-def _formatted(verb: str, value: Any) -> str:
-    fits: dict[str, type] = {"s": str, "q": str, "d": int, "t": bool}
-    if verb == "v":
-        return "<nil>" if value is None else printed(value)
-    if verb not in fits or not isinstance(value, fits[verb]) or (verb == "d" and isinstance(value, bool)):
-        raise GoError(f"printf writes a {type_name(value)} as %{verb}")
-    text = printed(value)
-    if verb == "q":
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
-    return text
-
-
 def builtins() -> Functions:
     """text/template's own."""
     return {
@@ -151,17 +99,10 @@ def builtins() -> Functions:
         "len": _len,
         "index": _index,
         "slice": _slice,
-        "print": _print,
-        "println": lambda *values: " ".join("<nil>" if each is None else printed(each) for each in values) + "\n",
-        "printf": _printf,
     }
 
 
 def ollama(today: date | None = None) -> Functions:
-    """Ollama's; its dates are `2026-11-30` whatever format they are asked for in. `today`: for tests."""
+    """Ollama's; its date is `2026-11-30` whatever format it is asked for in. `today`: for tests."""
     now = today or date.today()
-    return {
-        "json": marshalled,
-        "currentDate": lambda *_: now.isoformat(),
-        "yesterdayDate": lambda *_: (now - timedelta(days=1)).isoformat(),
-    }
+    return {"currentDate": lambda *_: now.isoformat()}

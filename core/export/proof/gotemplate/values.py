@@ -1,4 +1,4 @@
-"""Go's values as Python's, and how Go prints, compares and marshals them.
+"""Go's values as Python's, and how Go prints and compares them.
 
 A nil interface is None, a string str, an integer int, a float64 float, a slice list (a nil one the empty tuple), a map
 dict, a struct Struct. Lengths and places in a string count bytes.
@@ -6,7 +6,6 @@ dict, a struct Struct. Lengths and places in a string count bytes.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,36 +16,11 @@ class GoError(Exception):
 
 @dataclass
 class Struct:
-    """A struct: its type's name, its fields, and for json.Marshal the name of each and whether empty ones are left out.
-
-    `prints_json`: its String method marshals it. `is_pointer`: Go holds a pointer to it, and in a list prints that.
-    """
+    """A struct: its type's name, and its fields. `is_pointer`: Go holds a pointer to it, and in a list prints that."""
 
     type: str
     fields: dict[str, Any]
-    tags: dict[str, tuple[str, bool]]
-    prints_json: bool = False
     is_pointer: bool = False
-
-
-class JsonList(list[Any]):
-    """A slice whose String method marshals it; `nil` where it is one."""
-
-    nil = False
-
-
-class JsonMap(dict[str, Any]):
-    """A map whose String method marshals it, with `{}` for nil."""
-
-    nil = False
-
-
-class Ordered(dict[str, Any]):
-    """A map that marshals in the order of insertion."""
-
-
-class TypeNames(list[str]):
-    """JSON Schema's `type`: one name or several, printed and marshalled as one where it is one."""
 
 
 def to_bytes(text: str) -> bytes:
@@ -78,13 +52,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return float_text(value, 6)
-    if isinstance(value, JsonMap) and value.nil:
-        return "{}"
-    if isinstance(value, (JsonList, JsonMap)) or (isinstance(value, Struct) and value.prints_json):
-        return marshalled(value)
-    if isinstance(value, TypeNames):
-        return "" if not value else value[0] if len(value) == 1 else f"[{' '.join(value)}]"
+        raise GoError("it prints a number with a fraction")
     if isinstance(value, Struct):
         return "{" + " ".join(_shown(each) for each in value.fields.values()) + "}"
     if isinstance(value, dict):
@@ -94,61 +62,6 @@ def _shown(value: Any) -> str:
             raise GoError("it prints where messages lie in memory")
         return "[" + " ".join(_shown(each) for each in value) + "]"
     return str(value)
-
-
-def float_text(value: float, largest_exponent: int, smallest_exponent: int = -4) -> str:
-    """The shortest digits that give it back, without an exponent where that lies between the two."""
-    if math.isinf(value) or math.isnan(value):
-        return {"inf": "+Inf", "-inf": "-Inf"}.get(str(value), "NaN")
-    digits, exponent = f"{value!r}", 0
-    if value:
-        exponent = int(f"{value:.16e}".split("e")[1])
-    if not smallest_exponent <= exponent < largest_exponent:
-        mantissa, _, power = (digits if "e" in digits else f"{value:.17g}").partition("e")
-        if not power:
-            shortest = next(f"{value:.{n}e}" for n in range(18) if float(f"{value:.{n}e}") == value)
-            mantissa, _, power = shortest.partition("e")
-        return f"{mantissa.removesuffix('.0')}e{int(power):+03d}"
-    if "e" in digits:
-        places = max(0, 17 - exponent)
-        return next((f"{value:.{n}f}" for n in range(places + 1) if float(f"{value:.{n}f}") == value), digits)
-    return digits.removesuffix(".0")
-
-
-def marshalled(value: Any) -> str:
-    """As encoding/json marshals it: no spaces, maps by their keys, and `<`, `>` and `&` escaped."""
-    if value is None or value == () or (isinstance(value, (JsonList, JsonMap)) and value.nil):
-        return "null"
-    if isinstance(value, str):
-        return _quoted(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        text = float_text(value, 21, -6)
-        return text.replace("e-0", "e-") if "e-0" in text else text
-    if isinstance(value, TypeNames):
-        return _quoted(value[0]) if len(value) == 1 else "[" + ",".join(map(_quoted, value)) + "]"
-    if isinstance(value, Struct):
-        named = [(*value.tags.get(key, (key, False)), each) for key, each in value.fields.items()]
-        pairs = [f"{_quoted(name)}:{marshalled(each)}" for name, sparse, each in named if not sparse or truth(each)]
-        return "{" + ",".join(pairs) + "}"
-    if isinstance(value, dict):
-        keys = list(value) if isinstance(value, Ordered) else sorted(value)
-        return "{" + ",".join(f"{_quoted(key)}:{marshalled(value[key])}" for key in keys) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(marshalled, value)) + "]"
-    return str(value)
-
-
-_JSON = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
-
-
-def _quoted(text: str) -> str:
-    return '"' + "".join(_JSON.get(letter) or _letter(letter) for letter in text) + '"'
-
-
-def _letter(letter: str) -> str:
-    return f"\\u{ord(letter):04x}" if letter in "<>&\u2028\u2029" or letter < " " else letter
 
 
 def kind(value: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.conversation import Message
-from core.export.gguf.llama_cpp import LlamaCpp, Refused
+from core.export.proof.llama_cpp import LlamaCpp, Refused
 from core.export.proof.readers.reader import CannotRender
 
 # It remembers in fp32 what it was given: of a large model a few hundred kilobytes a token.
@@ -38,7 +38,8 @@ class LlamaCppReader:
         return fed(self.engine, text)
 
     def reply(self, ids: list[int], most: int) -> list[int]:
-        """As Reader's: ended by the tokens that the file says end one, and by those that llama.cpp knows by name."""
+        """The greedy reply to these tokens, ended by the tokens that the file names and those that llama.cpp knows, or
+        after `most`."""
         return self.engine.reply(ids, most)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from gguf import GGUFReader
 
 from core.data.conversation import Message
-from core.export.gguf.llama_cpp import LlamaCpp
 from core.export.proof.gotemplate import GoError
+from core.export.proof.llama_cpp import LlamaCpp
 from core.export.proof.readers.llama_cpp import LARGEST_CONTEXT, fed, with_first
 from core.export.proof.readers.modelfile import BadModelfile, Modelfile, read_modelfile
 from core.export.proof.readers.ollama_template import OllamaTemplate
@@ -49,10 +49,10 @@ class OllamaReader:
         """As Reader's, with the first token that llama.cpp adds."""
         if not prompt:
             raise CannotRender("Ollama lays conversations out only to answer them")
-        if tools and "tools" not in self._template.names:
+        if tools:
             raise CannotRender("the Modelfile's template takes no tools")
         try:
-            text = self._template.render(self._whole([dict(each) for each in messages]), tools)
+            text = self._template.render(self._whole([dict(each) for each in messages]))
         except GoError as error:
             raise CannotRender(str(error)) from None
         return with_first(self.engine, text)
@@ -85,7 +85,7 @@ class OllamaReader:
         return fed(self.engine, text)
 
     def reply(self, ids: list[int], most: int) -> list[int]:
-        """As Reader's: ended by the GGUF's tokens, and by the Modelfile's stop words where they are plain text."""
+        """The greedy reply to these tokens, ended as by llama.cpp, and by the Modelfile's stop words of plain text."""
         return self.engine.reply(ids, most, self._stop_words)
 
     @property

@@ -1,4 +1,4 @@
-"""What the proof asks of a program that opens an export: lay out a conversation, split it into tokens, answer it."""
+"""What the proof asks of a program that opens an export: lay out a conversation, and split it into tokens."""
 
 from __future__ import annotations
 
@@ -26,8 +26,4 @@ class Reader(Protocol):
 
     def tokens(self, text: str) -> list[int]:
         """The ids that the model is fed for a rendered text, the program's own rule for the first token applied."""
-        ...
-
-    def reply(self, ids: list[int], most: int) -> list[int]:
-        """The greedy reply to these tokens, ended by the export's own settings, or after `most` tokens."""
         ...

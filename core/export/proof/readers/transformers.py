@@ -6,25 +6,34 @@ chosen here: on the device and in the dtype that the chat has, so that what diff
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from core.basemodel.find import find_model
 from core.data.conversation import Message
+from core.errors import NibbleError
 from core.export.proof.loaded_model import LoadedModel, place_for
 from core.export.proof.readers.reader import CannotRender
 from core.model import moe_quantizer
 from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.model.remote_code import admit
 from core.recipe import QuantizationSettings
+from core.setup.llama_cpp import MISSING
 from core.system.hardware import Device
 from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
+
+# What a configuration says beside the sums: of its file, of training, of the ends of texts.
+_NOT_COMPUTED_WITH = {
+    "_name_or_path", "architectures", "model_type", "transformers_version", "dtype", "max_position_embeddings",
+    "bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "initializer_range", "attention_dropout",
+    "pretraining_tp", "max_window_layers", "id2label", "label2id",
+}  # fmt: skip
 
 
 class TransformersReader:
@@ -38,7 +47,7 @@ class TransformersReader:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @cached_property
-    def speaker(self) -> LoadedModel:
+    def loaded(self) -> LoadedModel:
         """The model."""
         return self._load()
 
@@ -54,14 +63,6 @@ class TransformersReader:
     def tokens(self, text: str) -> list[int]:
         """As Reader's; a template writes the first token itself, so transformers adds none to what it renders."""
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-
-    def reply(self, ids: list[int], most: int) -> list[int]:
-        """As Reader's."""
-        return self.speaker.reply(ids, most)
-
-    def logits(self, ids: list[int], reply: list[int]) -> torch.Tensor:
-        """The logits (tokens of the reply, vocabulary) of a given reply, in fp32 on the CPU."""
-        return self.speaker.logits(ids, reply)
 
     @property
     def ends(self) -> list[int]:
@@ -83,8 +84,8 @@ def open_model(artefact: dict[str, Any]) -> TransformersReader:
 
 
 def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
-    """The adapter in `artefact["adapter"]`, over the base that its README names, in the bits that it was trained in."""
-    folder = Path(artefact["adapter"])
+    """The adapter in `artefact["folder"]`, over the base that its README names, in the bits that it was trained in."""
+    folder = Path(artefact["folder"])
 
     def load() -> LoadedModel:
         base = find_model(artefact["model"], artefact["revision"])
@@ -100,6 +101,48 @@ def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
         return {"generation_config": GenerationConfig.from_pretrained(folder, do_sample=False, max_new_tokens=most)}
 
     return TransformersReader(folder, "transformers and peft", load)
+
+
+def load_gguf(artefact: dict[str, Any], settings: Callable[[int], dict[str, Any]]) -> LoadedModel:
+    """The GGUF `artefact["file"]` in `artefact["folder"]`, as transformers' own loader reads it.
+
+    That reads less than llama.cpp does. Raises NibbleError where it knows no such architecture, or would compute
+    with other settings than the base: then it proves nothing, and llama.cpp is needed.
+    """
+    if "over" in artefact:
+        raise NibbleError(f"base and adapter apart are put together by llama.cpp alone: {MISSING}")
+    own, path = find_model(artefact["model"], artefact["revision"]).folder, Path(artefact["folder"])
+    try:
+        config = AutoConfig.from_pretrained(path, gguf_file=artefact["file"])
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise NibbleError(
+            f"only llama.cpp can prove it, for transformers says: {reason}. As for llama.cpp, {MISSING}"
+        ) from None
+    base = AutoConfig.from_pretrained(own, trust_remote_code=False)
+    lost = lost_settings(base.to_dict(), config.to_dict())
+    if lost:
+        raise NibbleError(
+            f"transformers reads another {' and another '.join(lost)} from this GGUF than the base has, so only "
+            f"llama.cpp can prove it: {MISSING}"
+        )
+    here = place_for(artefact["parameters"], packed=False)
+    model = AutoModelForCausalLM.from_pretrained(path, gguf_file=artefact["file"], **_placed(here))
+    return LoadedModel(model.eval(), settings)
+
+
+def lost_settings(base: dict[str, Any], read: dict[str, Any]) -> list[str]:
+    """The settings of both configurations that differ and change what is computed."""
+    both = sorted((base.keys() & read.keys()) - _NOT_COMPUTED_WITH)
+    return [key for key in both if not _is_close(base[key], read[key])]
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[key], other[key]) for key in one)
+    if isinstance(one, float) and isinstance(other, float):  # a GGUF has them in fp32
+        return math.isclose(one, other, rel_tol=1e-6)
+    return bool(one == other)
 
 
 def _placed(here: Device) -> dict[str, Any]:

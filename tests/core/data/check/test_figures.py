@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.check.findings import RULES, Hits, make_finding, merged
+from core.data.check.findings import RULES, make_finding, merged
 from core.data.check.lengths import BINS, advice, histogram, percentile, suggestions
 from core.data.check.markdown import as_markdown
 from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.sample import choose, percentile_interval, total_interval
+from core.data.findings import Hits
 
 LENGTHS = st.lists(st.integers(2, 100_000), min_size=1, max_size=200).map(sorted).map(np.array)
 
@@ -132,7 +133,7 @@ def test_the_worst_come_first_and_a_code_is_said_once() -> None:
 
 
 def test_a_finding_names_the_first_thousand_rows_and_counts_all() -> None:
-    hits = Hits()
+    hits = Hits(RULES)
     for row in range(1, 3001):
         hits.add("placeholder", row, "{{name}}" if row % 3 else "{{city}}")
         hits.add("placeholder", row)

@@ -149,7 +149,8 @@ def test_a_layout_that_is_found_leaves_out_no_answer_at_the_top(drawn: tuple[str
         found = converted([row])
     except DataError as error:
         by_name = "would be left out" in str(error) and any(key in str(error) for key in extras)
-        assert by_name or "a turn has no" in str(error) or "unknown role" in str(error)
+        known = ("a turn has no", "unknown role", "labelled false")  # the last of a row that a label makes KTO
+        assert by_name or any(reason in str(error) for reason in known)
         return
     assert not [each for each in found.findings if each.code == "unused-answer"]
 
@@ -270,7 +271,7 @@ def test_names_without_end_are_counted_and_the_first_said() -> None:
     found = converted([PAIR | {f"n{at}": at} for at in range(5000)])
     (finding,) = found.findings
     assert finding.count == 5000 and len(finding.rows) == 1000
-    assert finding.message.count("`") == 200 and "1,901 more are not used" in finding.message
+    assert finding.message.count("`") == 24 and "1,989 more are not used" in finding.message
 
 
 def test_a_column_of_many_values_is_looked_at_quickly() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ BROKEN_JSON = [
 
 SHAPES_OF_JSON = [
     Odd("several.json", "several arrays", '{"cats": [{"a": 1}], "dogs": [{"a": 2}]}', ("several arrays: cats, dogs",)),
-    Odd("splits.json", "an array a split", '{"train": [{"a": 1}], "test": [{"a": 2}]}', rows=2),
+    Odd("splits.json", "an array a split", '{"train": [{"a": 1}], "test": [{"a": 2}]}', rows=2, dropped=2),
     Odd("columns.json", "an array a column", json.dumps(COLUMNS), ("several arrays: prompt, completion",)),
     Odd(
         "wrapped.json",
@@ -422,6 +423,14 @@ NO_DATASETS = [
     Odd("unnamed", "a file without a suffix", LINES, ("not a supported file type",)),
     Odd("zeros.jsonl", "nothing but zero bytes", bytes(5000), ("zeros.jsonl",)),
     Odd("binary.json", "bytes that are no text", b"\x00\x01\x02PK\x03\x04", ("not a text file",)),
+    Odd("random.jsonl", "random bytes", random.Random(0).randbytes(5000), ("not a text file",)),
+    Odd("few.jsonl", "a few random bytes", random.Random(0).randbytes(200), ("not a text file",)),
+    Odd(
+        "no zero.csv",
+        "random bytes, none of them zero",
+        random.Random(0).randbytes(5000).replace(b"\0", b""),
+        ("not a text file",),
+    ),
 ]
 
 OTHER_NAMES = [
@@ -464,7 +473,7 @@ PLACES = [
     Odd("bare", "a folder without files", folder_of({}), ("folder without data files",)),
     Odd("outer", "a folder of folders", folder_of({"cats/a.jsonl": LINES, "dogs/a.jsonl": LINES}), ("cats, dogs",)),
     Odd("lone", "a folder of a test folder", folder_of({"test/a.jsonl": LINES}), ("only folders: test",)),
-    Odd("split", "a folder a split", folder_of({"train/a.jsonl": LINES, "test/a.jsonl": LINES}), rows=6),
+    Odd("split", "a folder a split", folder_of({"train/a.jsonl": LINES, "test/a.jsonl": LINES}), rows=6, dropped=3),
     Odd("wrapped", "a folder as on the Hub", folder_of({"README.md": "#", "data/train-0.jsonl": LINES}), rows=3),
     Odd(
         "weights",

@@ -267,7 +267,21 @@ def test_good_letters_are_not_called_garbled(text: str, tmp_path: Path) -> None:
     assert "mojibake" not in _findings(_write(tmp_path, "rows.jsonl", _as("jsonl", [{"prompt": text}])))
 
 
-@pytest.mark.parametrize("text", ["안녕하세요", "don’t", "Où?", "日本語", "Привет", "😀"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "안녕하세요",
+        "don’t",
+        "Où?",
+        "日本語",
+        "Привет",
+        "😀",
+        "مرحبا بكم",
+        "Šiandien saulėta",
+        "Καλημέρα",
+        "Dnes svítí slunce",
+    ],
+)
 def test_letters_read_in_a_wrong_encoding_are_garbled(text: str, tmp_path: Path) -> None:
     wrong = text.encode().decode("latin-1")
     for kind in ("jsonl", "json", "csv", "parquet"):
@@ -275,7 +289,7 @@ def test_letters_read_in_a_wrong_encoding_are_garbled(text: str, tmp_path: Path)
 
 
 def test_progress_rises_to_the_size_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "_BATCH_ROWS", 10)
+    monkeypatch.setattr(columns, "BATCH_ROWS", 10)
     rows = [{"prompt": os.urandom(500).hex(), "completion": "b"} for _ in range(4000)]
     for kind in ("jsonl", "csv", "parquet", "arrow"):
         _write(tmp_path, f"rows.{kind}", _as(kind, rows))

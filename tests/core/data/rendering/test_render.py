@@ -159,4 +159,4 @@ def test_what_is_kept_compactly_comes_back_as_it_was(tokenizer: Any) -> None:
     picked = found.usable.pick([2, 0])
     assert [each.row for each in picked] == [3, 1]
     assert picked.lengths == [len(again[2].ids), len(again[0].ids)]
-    assert found.usable.trained_tokens == sum(sum(each.trained) for each in again)
+    assert sum(found.usable.trained) == sum(sum(each.trained) for each in again)

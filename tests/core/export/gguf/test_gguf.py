@@ -10,24 +10,24 @@ import gguf
 import numpy as np
 import pytest
 
-from core.export.destination import Broken, ExportError
 from core.export.gguf.families import TensorLayout, family_of
-from core.export.gguf.llama_cpp import LlamaCpp
 from core.export.gguf.read_back import read_back, read_back_adapter
 from core.export.gguf.tokenizer import read_vocabulary
 from core.export.gguf.writer import adapter_tensors, model_file, write_adapter, write_model
-from core.export.merge_weights import MergedWeights
+from core.export.merged.weights import MergedWeights
+from core.export.proof.divergence import LOGITS
+from core.export.proof.llama_cpp import LlamaCpp
 from core.export.proof.readers.llama_cpp import LlamaCppReader
-from core.export.source import ExportSource
+from core.export.shared.destination import Broken, ExportError
+from core.export.shared.source import ExportSource
 from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
 from tests.core.export.made import same_answers, source_with_adapter
 from tests.tiny import SHAPES, tiny_model
 
-CLOSE = 1e-4
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"]
-TALK = [
+CONVERSATION = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Hello  there!\n"},
     {"role": "assistant", "content": "Hi."},
@@ -44,11 +44,11 @@ def _nothing(line: str, share: float | None) -> None:
 
 
 def _written(
-    subject: ExportSource, path: Path, kind: Any = "f32", onto: Any = "dequantised", adapter: bool = True
+    source: ExportSource, path: Path, kind: Any = "f32", onto: Any = "dequantised", adapter: bool = True
 ) -> Any:
-    weights = MergedWeights(subject, onto, device(), adapter)
-    file = model_file(subject, weights, TensorLayout(family_of(subject.base.config), weights.config), kind)
-    write_model(file, subject, path, _nothing)
+    weights = MergedWeights(source, onto, device(), adapter)
+    file = model_file(source, weights, TensorLayout(family_of(source.base.config), weights.config), kind)
+    write_model(file, source, path, _nothing)
     return file
 
 
@@ -66,14 +66,16 @@ def test_a_family_answers_from_its_gguf_as_in_the_chat(
 ) -> None:
     monkeypatch.setitem(SHAPES, "mistral", {"sliding_window": 256})
     monkeypatch.setitem(SHAPES, "gemma", {"head_dim": 16})
-    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
-    file = _written(subject, tmp_path / "model.gguf")
+    source = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", family)))
+    file = _written(source, tmp_path / "model.gguf")
     assert read_back(tmp_path / "model.gguf", file).largest_difference == 0.0
     found = same_answers(
-        subject, {"kind": "gguf", "folder": str(tmp_path), "file": "model.gguf", "context": 512, "parameters": 0}
+        source, {"format": "gguf", "folder": str(tmp_path), "file": "model.gguf", "context": 512, "parameters": 0}
     )
-    assert found["equal"] == found["prompts"] == 4 and found["largest_logit_difference"] < CLOSE
-    assert found["llama_cpp"] == {"prompts": 4, "equal": 4, "ties": 0, "parted": []}
+    (logits,) = (check for check in found["checks"] if check["name"] == LOGITS)
+    assert logits["by"] == "llama.cpp" and logits["equal"] == logits["of"] == 4, logits
+    own = {key: found["llama_cpp"][key] for key in ("prompts", "equal", "ties", "parted")}
+    assert own == {"prompts": 4, "equal": 4, "ties": 0, "parted": []} and found["equal"] == 4
 
 
 def test_the_starters_gguf_has_llamas_names_and_llama_cpp_splits_and_lays_out_as_it_does(
@@ -88,7 +90,9 @@ def test_the_starters_gguf_has_llamas_names_and_llama_cpp_splits_and_lays_out_as
     assert len(TEXTS) >= 50
     for text in TEXTS:
         assert model.tokens(text) == tokenizer(text, add_special_tokens=False).input_ids, text
-    assert model.rendered(TALK) == tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
+    assert model.rendered(CONVERSATION) == tokenizer.apply_chat_template(
+        CONVERSATION, tokenize=False, add_generation_prompt=True
+    )
 
 
 @pytest.mark.parametrize("kind", [pytest.param("bf16", marks=pytest.mark.full), "q8_0"])
@@ -113,31 +117,31 @@ RANK_STABILISED = {"lora.scaling": "rank_stabilised", "lora.alpha": 5.0}
     "settings", [{}, pytest.param(RANK_STABILISED, marks=pytest.mark.full)], ids=["plain", "rslora"]
 )
 def test_base_and_adapter_apart_answer_in_llama_cpp_as_in_16_bits(settings: Any, tiny: Path, tmp_path: Path) -> None:
-    subject = source_with_adapter(tmp_path, str(tiny), **settings)
-    _written(subject, tmp_path / "base.gguf", onto="original", adapter=False)
-    weights = MergedWeights(subject, "original", device())
-    layout = TensorLayout(family_of(subject.base.config), weights.config)
-    write_adapter(weights, layout, subject, tmp_path / "adapter.gguf")
-    meant = list(adapter_tensors(weights, layout, subject.alpha))
+    source = source_with_adapter(tmp_path, str(tiny), **settings)
+    _written(source, tmp_path / "base.gguf", onto="original", adapter=False)
+    weights = MergedWeights(source, "original", device())
+    layout = TensorLayout(family_of(source.base.config), weights.config)
+    write_adapter(weights, layout, source, tmp_path / "adapter.gguf")
+    meant = list(adapter_tensors(weights, layout, source.alpha))
     assert read_back_adapter(tmp_path / "adapter.gguf", meant).tensors == 28
     with_it = {
-        "kind": "gguf",
+        "format": "gguf",
         "folder": str(tmp_path),
         "file": "base.gguf",
         "over": "adapter.gguf",
         "context": 512,
         "parameters": 0,
     }
-    found = same_answers(subject, with_it, "original")["llama_cpp"]
+    found = same_answers(source, with_it, "original")["llama_cpp"]
     assert found["equal"] == found["prompts"] == 4
 
 
 def test_what_an_adapter_in_gguf_cannot_carry_is_said_with_what_can(tiny: Path, tmp_path: Path) -> None:
     for name, settings in {"dora": {"lora.dora": True}, "whole": {"lora.extra_modules": ["norm"]}}.items():
-        subject = source_with_adapter(tmp_path / name, str(tiny), **settings)
-        weights = MergedWeights(subject, "dequantised", device())
+        source = source_with_adapter(tmp_path / name, str(tiny), **settings)
+        weights = MergedWeights(source, "dequantised", device())
         with pytest.raises(ExportError, match="a merged GGUF can"):
-            list(adapter_tensors(weights, TensorLayout(family_of(subject.base.config), weights.config), 4.0))
+            list(adapter_tensors(weights, TensorLayout(family_of(source.base.config), weights.config), 4.0))
     with pytest.raises(ExportError, match=r"A GGUF of a opt model cannot be made here; these can: llama, mistral"):
         family_of({"model_type": "opt"})
 
@@ -169,8 +173,8 @@ def test_a_tokenizer_made_by_sentencepiece_splits_the_same_in_llama_cpp(tmp_path
     tokenizer.pad_token = "<unk>"
     tokenizer.chat_template = (base / "chat_template.jinja").read_text("utf-8")
     tokenizer.save_pretrained(base)
-    subject = source_with_adapter(tmp_path, str(base))
-    _written(subject, tmp_path / "model.gguf")
+    source = source_with_adapter(tmp_path, str(base))
+    _written(source, tmp_path / "model.gguf")
     model = LlamaCpp(tmp_path / "model.gguf", 64)
     for each in ["the quick fox", "hello there, ünï 日本", "a  red ball?", "jumps over", "xyz 123"]:
         assert model.tokens(each) == tokenizer(each, add_special_tokens=False).input_ids, each
@@ -196,18 +200,17 @@ def test_a_space_that_belongs_at_the_head_of_a_text_only_is_where_the_chat_has_i
     tokenizer.pad_token = "<unk>"
     tokenizer.chat_template = begins + "{% for m in messages %}{{ m.content }} [/INST]{% endfor %}"
     tokenizer.save_pretrained(base)
-    subject = source_with_adapter(tmp_path, str(base))
-    _written(subject, tmp_path / "model.gguf")
+    source = source_with_adapter(tmp_path, str(base))
+    _written(source, tmp_path / "model.gguf")
     reader = LlamaCppReader(tmp_path / "model.gguf", 64)
-    talk = [{"role": "user", "content": "hello the fox"}]
-    assert reader.tokens(reader.rendered(talk)) == prompt_ids(tokenizer, talk, 64)
+    conversation = [{"role": "user", "content": "hello the fox"}]
+    assert reader.tokens(reader.rendered(conversation)) == prompt_ids(tokenizer, conversation, 64)
 
 
 def test_in_pairs_is_what_rotary_positions_of_neighbours_want() -> None:
     import torch
 
-    from core.export.gguf.families import _in_halves, _in_pairs
+    from core.export.gguf.families import _in_pairs
 
     assert _in_pairs(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert _in_halves(_in_pairs(torch.arange(8), 2), 2).tolist() == list(range(8))
     assert np.array_equal(_in_pairs(torch.arange(8)[:, None], 1)[:, 0], [0, 4, 1, 5, 2, 6, 3, 7])

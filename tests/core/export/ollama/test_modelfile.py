@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from core.data.rendering.template import own_template
-from core.export.destination import ExportError
 from core.export.ollama.modelfile import modelfile, ollama_card, said_stop, stop_words
 from core.export.ollama.template import go_template
 from core.export.ollama.template_turns import NoTurns, dated, find_turns
@@ -17,7 +16,8 @@ from core.export.proof.gotemplate import GoError
 from core.export.proof.gotemplate.functions import ollama
 from core.export.proof.readers.modelfile import parse_modelfile
 from core.export.proof.readers.ollama_template import OllamaTemplate
-from core.export.source import ExportSource
+from core.export.shared.destination import ExportError
+from core.export.shared.source import ExportSource
 from core.model.load import load_tokenizer
 from tests.chat_templates import TEMPLATES
 from tests.core.export.made import run_with_adapter, source_with_adapter
@@ -59,13 +59,13 @@ def tokenizer(starter: ExportSource) -> Any:
 def test_the_turns_of_known_templates_are_found_and_render_the_same(template: str, tokenizer: Any) -> None:
     tokenizer.chat_template = template
     turns = find_turns(tokenizer)
-    talk = [
+    conversation = [
         {"role": "user", "content": "One?"},
         {"role": "assistant", "content": "1"},
         {"role": "user", "content": "Two?"},
     ]
-    assert dated(turns.render(talk), date.today()) == tokenizer.apply_chat_template(
-        talk, tokenize=False, add_generation_prompt=True
+    assert dated(turns.render(conversation), date.today()) == tokenizer.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=True
     )
 
 
@@ -89,13 +89,13 @@ def test_every_template_of_trls_and_ours_is_written_for_ollama_and_says_there_wh
     tokenizer.chat_template = TEMPLATES[name]
     turns = find_turns(tokenizer)
     template = OllamaTemplate(go_template(turns))
-    for talk in (ONE, SEVERAL, LONG, [*SYSTEM, *ONE], [*SYSTEM, *LONG], PADDED, [*SYSTEM, *PADDED]):
-        meant = by_jinja(tokenizer, talk)
+    for conversation in (ONE, SEVERAL, LONG, [*SYSTEM, *ONE], [*SYSTEM, *LONG], PADDED, [*SYSTEM, *PADDED]):
+        meant = by_jinja(tokenizer, conversation)
         if meant is None:
             with pytest.raises(GoError, match="takes no system prompt"):
-                template.render(talk)
+                template.render(conversation)
         else:
-            assert template.render(talk) == meant
+            assert template.render(conversation) == meant
 
 
 def test_a_date_is_left_to_the_day_on_which_ollama_is_asked(tokenizer: Any) -> None:
@@ -165,8 +165,8 @@ def test_a_template_that_is_not_made_of_turns_is_refused(
 
 @pytest.mark.full
 def test_base_and_adapter_for_ollama_are_proved_by_llama_cpp(tiny: Path, tmp_path: Path) -> None:
-    from core.export.options import ExportOptions
     from core.export.pipeline import export
+    from core.export.shared.options import ExportOptions
     from core.workspace import Workspace
 
     workspace = Workspace.open(tmp_path / "workspace")

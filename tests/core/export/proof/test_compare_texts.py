@@ -17,7 +17,7 @@ from core.export.proof.report import check_result
 from core.recipe import DataSettings
 
 TURN = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "the dog"}]
-TALKS = [
+CONVERSATIONS = [
     ProofConversation(name, shape_of(messages, None), messages)
     for name, messages in {
         "row 1": TURN,
@@ -55,7 +55,7 @@ class Program:
 
 
 def _held(reference: Reference, name: str, refuses: str = "system") -> dict[str, ProofCheck]:
-    found = hold_texts(reference, Program(name, reference, refuses), TALKS, lambda line, share: None)
+    found = hold_texts(reference, Program(name, reference, refuses), CONVERSATIONS, lambda line, share: None)
     return {check.name: check for check in found}
 
 

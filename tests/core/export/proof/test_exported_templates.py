@@ -18,7 +18,7 @@ from core.export.proof.compare_texts import GOES_ON, PROMPTS, TOKENS, WHOLE, hol
 from core.export.proof.conversations import ProofConversation, shape_of
 from core.export.proof.readers.transformers import TransformersReader
 from core.export.proof.reference import Reference
-from core.export.tokenizer_files import write_tokenizer
+from core.export.shared.tokenizer_files import write_tokenizer
 from core.recipe import DataSettings
 from tests.chat_templates import OURS, TEMPLATES, TRLS
 from tests.tiny import tiny_model
@@ -88,8 +88,8 @@ def _no_model() -> Any:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_exported_template_lays_out_what_was_trained(name: str, base: FoundModel, tmp_path: Path) -> None:
     reference, reader = _exported(TEMPLATES[name], base, tmp_path)
-    talks = [ProofConversation(shape, shape_of(*about), *about) for shape, about in SHAPES.items()]
-    checks = {check.name: check for check in hold_texts(reference, reader, talks, lambda line, share: None)}
+    conversations = [ProofConversation(shape, shape_of(*about), *about) for shape, about in SHAPES.items()]
+    checks = {check.name: check for check in hold_texts(reference, reader, conversations, lambda line, share: None)}
     for each in (PROMPTS, WHOLE, GOES_ON, TOKENS):
         assert checks[each].equal == checks[each].of, checks[each].because
     assert checks[PROMPTS].of >= 2 and checks[WHOLE].of >= 2

@@ -15,18 +15,19 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from core.export import pipeline, tokenizer_files
-from core.export.adapter import write_adapter
-from core.export.destination import Broken
-from core.export.options import ExportOptions
+from core.export.adapter import write
+from core.export.adapter.write import write_adapter
 from core.export.pipeline import export
 from core.export.proof import verify
-from core.export.proof.compare import prove
 from core.export.proof.compare_texts import GOES_ON, PROMPTS, TOKENS, WHOLE
 from core.export.proof.divergence import LOGITS
 from core.export.proof.reference import Reference
 from core.export.proof.verify import job
-from core.export.source import ExportSource
+from core.export.proof_worker import prove
+from core.export.shared import tokenizer_files
+from core.export.shared.destination import Broken
+from core.export.shared.options import ExportOptions
+from core.export.shared.source import ExportSource
 from core.workspace import Workspace, read_json, write_json
 from tests.core.export.made import run_with_adapter, source_with_adapter
 from tests.tiny import TEMPLATE, tiny_model
@@ -50,18 +51,18 @@ def _old_plain_template(template: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """An adapter over a tiny model."""
-    folder = tmp_path_factory.mktemp("subject")
+    folder = tmp_path_factory.mktemp("source")
     return source_with_adapter(folder, str(tiny_model(folder / "base")))
 
 
-def _proved(subject: ExportSource, folder: Path, spoil: Callable[[Path], None] = lambda folder: None) -> dict[str, Any]:
+def _proved(source: ExportSource, folder: Path, spoil: Callable[[Path], None] = lambda folder: None) -> dict[str, Any]:
     """What the proof says of an exported adapter in `folder`, after `spoil` had its way with it."""
     folder.mkdir()
-    write_adapter(subject, folder)
+    write_adapter(source, folder)
     spoil(folder)
-    asked = job(subject, {"kind": "peft", "adapter": str(folder)}, "dequantised", "float32", most=3, new_tokens=6)
+    asked = job(source, {"format": "adapter", "folder": str(folder)}, "dequantised", "float32", most=3, new_tokens=6)
     return prove([asked], _say)
 
 
@@ -84,8 +85,8 @@ def _check(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next(check for check in checks if check["name"] == name)
 
 
-def test_an_export_that_is_right_is_equal_in_every_line(subject: ExportSource, tmp_path: Path) -> None:
-    found = _proved(subject, tmp_path / "out")
+def test_an_export_that_is_right_is_equal_in_every_line(source: ExportSource, tmp_path: Path) -> None:
+    found = _proved(source, tmp_path / "out")
     assert "broken" not in found
     checks = [*found["checks"], *found["answers"][0]["checks"]]
     names = [PROMPTS, WHOLE, GOES_ON, TOKENS, "what ends a reply", "greedy replies", "logits"]
@@ -99,63 +100,61 @@ def test_a_template_with_a_piece_of_a_comment_at_its_head_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """E1: the marks were taken out of a comment, which was closed by it."""
-    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=COMMENTED)))
+    source = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=COMMENTED)))
     monkeypatch.setattr(tokenizer_files, "plain_template", _old_plain_template)
-    found = _proved(subject, tmp_path / "out")
+    found = _proved(source, tmp_path / "out")
     assert re.search(r'at character 0 the chat has "<\|im_start\|>.*the export " and ', found["broken"])
 
 
 def test_a_prompt_that_opens_a_thought_which_training_did_not_is_found_out(
-    subject: ExportSource, tmp_path: Path
+    source: ExportSource, tmp_path: Path
 ) -> None:
     """E2."""
-    found = _proved(subject, tmp_path / "out", _in_template(OPENS, OPENS[:-4] + "<think>\\n' }}"))
+    found = _proved(source, tmp_path / "out", _in_template(OPENS, OPENS[:-4] + "<think>\\n' }}"))
     assert 'the chat has nothing more, the export "<think>\\n"' in found["broken"]
     assert _check(found, GOES_ON)["equal"] == 0 and "training has nothing more" in _check(found, GOES_ON)["because"]
 
 
 def test_training_that_does_not_go_on_from_what_the_chat_asks_is_told_and_no_fault_of_the_export(
-    subject: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """E2 in the data: the mark of the role was trained as if the model had to write it."""
     trained = Reference.trained
 
-    def with_the_mark(self: Reference, talk: Any) -> Any:
+    def with_the_mark(self: Reference, conversation: Any) -> Any:
         return [
             replace(layout, spans=[replace(span, start=span.start - len("assistant\n")) for span in layout.spans])
-            for layout in trained(self, talk)
+            for layout in trained(self, conversation)
         ]
 
     monkeypatch.setattr(Reference, "trained", with_the_mark)
-    found = _proved(subject, tmp_path / "out")
+    found = _proved(source, tmp_path / "out")
     goes_on = _check(found, GOES_ON)
     assert "broken" not in found and goes_on["equal"] == 0 < goes_on["of"]
     assert 'training has nothing more, the export "assistant\\n"' in goes_on["because"]
 
 
-def test_a_template_that_trims_is_found_out(subject: ExportSource, tmp_path: Path) -> None:
+def test_a_template_that_trims_is_found_out(source: ExportSource, tmp_path: Path) -> None:
     trims = _in_template("message['content'] + '<|im_end|>\\n'", "message['content'] | trim + '<|im_end|>\\n'")
-    found = _proved(subject, tmp_path / "out", trims)
+    found = _proved(source, tmp_path / "out", trims)
     assert "the prompt of one of odd white space and letters" in found["broken"]
 
 
-def test_no_template_at_all_is_found_out(subject: ExportSource, tmp_path: Path) -> None:
-    found = _proved(subject, tmp_path / "out", lambda folder: (folder / "chat_template.jinja").unlink())
+def test_no_template_at_all_is_found_out(source: ExportSource, tmp_path: Path) -> None:
+    found = _proved(source, tmp_path / "out", lambda folder: (folder / "chat_template.jinja").unlink())
     assert "the export cannot lay it out, and the chat can" in found["broken"]
 
 
-def test_a_token_too_many_that_ends_a_reply_and_one_too_few_are_found_out(
-    subject: ExportSource, tmp_path: Path
-) -> None:
-    ends = read_json(subject.base_folder / "generation_config.json")["eos_token_id"]
+def test_a_token_too_many_that_ends_a_reply_and_one_too_few_are_found_out(source: ExportSource, tmp_path: Path) -> None:
+    ends = read_json(source.base_folder / "generation_config.json")["eos_token_id"]
     for name, wrong in (("few", ends + 1), ("many", [ends, ends + 1])):
-        found = _proved(subject, tmp_path / name, _change("generation_config.json", eos_token_id=wrong))
+        found = _proved(source, tmp_path / name, _change("generation_config.json", eos_token_id=wrong))
         assert f"the chat has [{ends}], the export" in found["broken"] or "nothing more" in found["broken"]
         assert _check(found, "what ends a reply")["equal"] == 0
 
 
-def test_generation_settings_that_answer_otherwise_are_found_out(subject: ExportSource, tmp_path: Path) -> None:
-    found = _proved(subject, tmp_path / "out", _change("generation_config.json", repetition_penalty=9.0))
+def test_generation_settings_that_answer_otherwise_are_found_out(source: ExportSource, tmp_path: Path) -> None:
+    found = _proved(source, tmp_path / "out", _change("generation_config.json", repetition_penalty=9.0))
     assert found["answers"][0]["equal"] < found["answers"][0]["prompts"] and found["answers"][0]["parted"]
 
 
@@ -174,13 +173,13 @@ def test_a_tokenizer_that_lost_an_added_token_is_found_out(tmp_path: Path) -> No
     _spelt(lambda spelt: spelt["added_tokens"].append({**spelt["added_tokens"][-1], "id": 320, "content": "<rare>"}))(
         base
     )
-    subject = source_with_adapter(tmp_path, str(base))
+    source = source_with_adapter(tmp_path, str(base))
     for lost in ("<|im_start|>", "<rare>"):
 
         def without(spelt: dict[str, Any], lost: str = lost) -> None:
             spelt["added_tokens"] = [each for each in spelt["added_tokens"] if each["content"] != lost]
 
-        found = _proved(subject, tmp_path / lost.strip("<|>"), _spelt(without))
+        found = _proved(source, tmp_path / lost.strip("<|>"), _spelt(without))
         assert found["broken"].startswith("token ids, the "), lost
         assert ("the added tokens" in found["broken"]) == (lost == "<rare>")
 
@@ -188,15 +187,15 @@ def test_a_tokenizer_that_lost_an_added_token_is_found_out(tmp_path: Path) -> No
 def test_a_tokenizer_that_lost_its_normaliser_is_found_out(tmp_path: Path) -> None:
     base = tiny_model(tmp_path / "base")
     _spelt(lambda spelt: spelt.update(normalizer={"type": "NFC"}))(base)
-    subject = source_with_adapter(tmp_path, str(base))
-    assert "broken" not in _proved(subject, tmp_path / "whole")
-    found = _proved(subject, tmp_path / "out", _spelt(lambda spelt: spelt.update(normalizer=None)))
+    source = source_with_adapter(tmp_path, str(base))
+    assert "broken" not in _proved(source, tmp_path / "whole")
+    found = _proved(source, tmp_path / "out", _spelt(lambda spelt: spelt.update(normalizer=None)))
     assert found["broken"].startswith("token ids, the prompt of one of odd white space and letters")
 
 
-def test_an_adapter_of_another_strength_is_found_out(subject: ExportSource, tmp_path: Path) -> None:
+def test_an_adapter_of_another_strength_is_found_out(source: ExportSource, tmp_path: Path) -> None:
     """By a hundredth, which no answer shows."""
-    found = _proved(subject, tmp_path / "out", _change("adapter_config.json", lora_alpha=subject.alpha * 1.01))
+    found = _proved(source, tmp_path / "out", _change("adapter_config.json", lora_alpha=source.alpha * 1.01))
     logits = _check(found, LOGITS)
     assert logits["equal"] == 0 < logits["of"] and "largest difference 0.0" in logits["because"]
 
@@ -219,8 +218,8 @@ def test_a_date_in_the_template_does_not_hinder_the_proof_at_midnight(
             return datetime(2026, 11, 30) + timedelta(days=looked[0] // 101)
 
     monkeypatch.setattr(chat_template_utils, "datetime", Clock)
-    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=DATED)))
-    found = _proved(subject, tmp_path / "out")
+    source = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=DATED)))
+    found = _proved(source, tmp_path / "out")
     assert "broken" not in found and looked[0] > 400
     assert all(check["equal"] == check["of"] for check in found["checks"])
 
@@ -231,18 +230,18 @@ def test_a_shape_that_the_template_refuses_is_said_and_not_counted(tmp_path: Pat
         "{%- if message['role'] == 'system' -%}{{ raise_exception('no system here') }}{%- endif -%}{{ '<|im_start|>'",
         1,
     )
-    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=strict)))
-    prompts = _check(_proved(subject, tmp_path / "out"), PROMPTS)
+    source = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base", template=strict)))
+    prompts = _check(_proved(source, tmp_path / "out"), PROMPTS)
     assert prompts["equal"] == prompts["of"] > 0
     assert prompts["because"] == "a system prompt: this template takes none (no system here)"
 
 
 def test_a_run_on_plain_text_is_proved_by_its_tokens_and_plain_questions(tmp_path: Path) -> None:
-    subject = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base")))
-    subject.run.dataset_file().write_text(
+    source = source_with_adapter(tmp_path, str(tiny_model(tmp_path / "base")))
+    source.run.dataset_file().write_text(
         '{"text": "the quick brown fox jumps over the dog"}\n' * 3 + '{"text": "a red ball"}\n'
     )
-    found = _proved(subject, tmp_path / "out")
+    found = _proved(source, tmp_path / "out")
     assert "broken" not in found and _check(found, TOKENS)["equal"] == _check(found, TOKENS)["of"] > 10
     assert _check(found, PROMPTS)["of"] > 5, "the chat asks with a template all the same"
 
@@ -254,12 +253,12 @@ def test_an_export_with_a_wrong_text_is_not_handed_over_and_says_where(
     workspace = Workspace.open(tmp_path / "workspace")
     run = run_with_adapter(workspace, str(tiny_model(tmp_path / "base")))
 
-    def spoilt(subject: Any, folder: Path) -> None:
-        write_adapter(subject, folder)
+    def spoilt(source: Any, folder: Path) -> None:
+        write_adapter(source, folder)
         _in_template("'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant\\n\\n' }}")(folder)
 
-    monkeypatch.setattr(pipeline, "write_adapter", spoilt)
-    monkeypatch.setattr(verify, "_in_a_new_process", prove)
+    monkeypatch.setattr(write, "write_adapter", spoilt)
+    monkeypatch.setattr(verify, "in_a_new_process", prove)
     with pytest.raises(
         Broken, match=r"would not say to other programs what was trained \(prompts as text, the prompt of"
     ):
@@ -267,10 +266,10 @@ def test_an_export_with_a_wrong_text_is_not_handed_over_and_says_where(
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_differ_are_still_found_by_the_answers(subject: ExportSource, tmp_path: Path) -> None:
+def test_weights_that_differ_are_still_found_by_the_answers(source: ExportSource, tmp_path: Path) -> None:
     def tripled(folder: Path) -> None:
         weights = load_file(folder / "adapter_model.safetensors")
         save_file({name: weight * 3 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
 
-    found = _proved(subject, tmp_path / "out", tripled)["answers"][0]
+    found = _proved(source, tmp_path / "out", tripled)["answers"][0]
     assert found["parted"] and found["equal"] < found["prompts"]

@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
-from core.export.destination import Broken
 from core.export.gguf import template as gguf_template
-from core.export.ollama.modelfile import modelfile
-from core.export.options import ExportOptions
+from core.export.gguf.families import TensorLayout
+from core.export.ollama import modelfile
 from core.export.pipeline import export
-from core.export.proof import open_export
-from core.export.proof.compare import prove
+from core.export.proof import llama_cpp
 from core.export.proof.compare_texts import PROMPTS, TOKENS
+from core.export.proof.divergence import LOGITS
 from core.export.proof.report import NOT_OPENED, is_proved, lines
 from core.export.proof.verify import job
+from core.export.proof_worker import prove
+from core.export.shared.destination import Broken
+from core.export.shared.options import ExportOptions
 from core.runs.store import Run
 from core.workspace import Workspace
 from tests.core.export.llama_3 import llama_3
@@ -39,7 +41,7 @@ def _few_answers_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mend that a test undoes is undone in this process alone, and 20 answers would say no more than three."""
     from core.export.proof import verify
 
-    monkeypatch.setattr(verify, "_in_a_new_process", lambda jobs, say: prove(jobs, say))
+    monkeypatch.setattr(verify, "in_a_new_process", lambda jobs, say: prove(jobs, say))
     monkeypatch.setattr(verify, "PROMPTS", 3)
     monkeypatch.setattr(verify, "job", lambda *given: job(*given, **QUICK))
 
@@ -119,7 +121,7 @@ def test_a_local_rope_theta_that_the_file_does_not_carry_is_found_out(
 def test_without_llama_cpp_it_is_said_that_it_did_not_open_the_file_and_how_it_would(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_export.llama_cpp, "is_installed", lambda: False)
+    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
     verified = _exported(run, "gguf", tmp_path)["verified"]
     assert verified["equal"] == verified["prompts"] == 3
     (line,) = (line for line in lines(verified) if "llama.cpp" in line)
@@ -129,3 +131,33 @@ def test_without_llama_cpp_it_is_said_that_it_did_not_open_the_file_and_how_it_w
     )
     assert not is_proved(verified)
     assert NOT_OPENED in {check["name"] for check in verified["checks"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "reason"),
+    [
+        ("gemma", {"head_dim": 16}, "architecture gemma is not supported"),
+        ("qwen3", {"head_dim": 16}, "another head_dim from this GGUF than the base has"),
+    ],
+)
+def test_what_transformers_does_not_read_of_a_gguf_is_not_proved_by_it(
+    family: str, shape: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has other settings in their place, and what it would answer says nothing of the file."""
+    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
+    monkeypatch.setitem(SHAPES, family, shape)
+    run = run_with_adapter(Workspace.open(tmp_path / "workspace"), str(tiny_model(tmp_path / "base", family)))
+    verified = _exported(run, "gguf", tmp_path)["verified"]
+    assert verified["prompts"] == 0 and reason in verified["because"] and not is_proved(verified)
+    assert "python launch.py setup llama-cpp" in verified["because"]
+
+
+def test_weights_that_are_laid_out_wrongly_are_found_out_by_transformers_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of each matrix in the opposite order: what was written is read back, and is not the model."""
+    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
+    monkeypatch.setattr(TensorLayout, "arranged", lambda self, name, tensor: tensor.flip(0))
+    verified = export(Workspace(run.workspace), run, ExportOptions("gguf", tmp_path / "out", gguf_type="q8_0"), _say)
+    (logits,) = (check for check in verified["verified"]["checks"] if check["name"] == LOGITS)
+    assert logits["equal"] < logits["of"], logits

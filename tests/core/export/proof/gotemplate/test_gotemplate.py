@@ -6,12 +6,12 @@ import pytest
 
 from core.export.proof.gotemplate import GoError, execute, parse
 from core.export.proof.gotemplate.functions import ollama
-from core.export.proof.gotemplate.values import JsonMap, Struct, marshalled, printed
+from core.export.proof.gotemplate.values import Struct
 
 DATA = {
     "System": "Be brief.",
     "Messages": [
-        Struct("message", {"Role": role, "Content": said}, {}, is_pointer=True)
+        Struct("message", {"Role": role, "Content": said}, is_pointer=True)
         for role, said in (("user", "Hi"), ("assistant", "Yo"), ("user", "again"))
     ],
 }
@@ -27,10 +27,7 @@ def _said(template: str) -> str:
         ("a  {{- /* gone */ -}}  b {{/* too */}}c", "ab c"),
         ("x {{- 3 }}{{ -3 -}} y", "x3-3y"),
         ('{{ "q\\"\\u00e9\\n" }}{{ `raw\\n` }}', 'q"é\nraw\\n'),
-        (
-            "{{ 1.5 }} {{ 1e3 }} {{ 0x10 }} {{ 'a' }} {{ 1_000 }} {{ true }} {{ 0.00001 }}",
-            "1.5 1000 16 97 1000 true 1e-05",
-        ),
+        ("{{ 0x10 }} {{ 'a' }} {{ 1_000 }} {{ true }}", "16 97 1000 true"),
         ("{{ range $i, $m := .Messages }}{{ if $i }}, {{ end }}{{ $m.Role }}{{ end }}", "user, assistant, user"),
         (
             "{{ range .Messages }}{{ .Role }}{{ if eq .Role `assistant` }}{{ break }}{{ end }} {{ end }}",
@@ -44,9 +41,6 @@ def _said(template: str) -> str:
         ("{{ if and .System (eq (len .Messages) 2) }}A{{ else if or 0 .Nothing }}B{{ else }}C{{ end }}", "C"),
         ("{{ and 1 0 2 }}{{ or 0 `` `x` }}{{ not 0 }}", "0xtrue"),
         ('{{ lt "a" "b" }}{{ le 2 2 }}{{ ge 1 2 }}{{ ne "a" "b" }}', "truetruefalsetrue"),
-        ('{{ println "a" 1 2 }}{{ print 1 2 "a" 3 }}', "a 1 2\n1 2a3"),
-        ('{{ printf "%s-%d-%v-%q|%5s|%-5s|%%" "a" 3 "b" "c" "d" "e" }}', 'a-3-b-"c"|    d|e    |%'),
-        ('{{ "user" | printf "%s%s" "x" | json }}', '"xuser"'),
         ("{{ .System | len }}{{ len `ü` }}{{ slice `abcd` 1 3 }}{{ index `a` 0 }}", "92bc97"),
         ("{{ (index .Messages 1).Content }}{{ len (slice .Messages 1) }}", "Yo2"),
         ("{{ .Nothing }}", "<no value>"),
@@ -80,6 +74,8 @@ def test_a_template_says_what_go_says(template: str, said: str) -> None:
         ("{{ .Messages }}", "where messages lie in memory"),
         ("{{ template `nowhere` . }}", "is not defined"),
         ("{{ html .System }}", "html is not known here"),
+        ("{{ printf .System }}", "printf is not known here"),
+        ("{{ 1.5 }}", "a number with a fraction"),
         ("{{ 'ab' }}", "not understood"),
         ("{{ unclosed", "not closed"),
     ],
@@ -89,24 +85,16 @@ def test_what_go_refuses_and_what_is_not_known_is_an_error_that_names_it(templat
         _said(template)
 
 
-def test_json_and_numbers_are_written_as_go_writes_them() -> None:
-    value = {"b": "<x> & \u2028", "a": [1.0, 1e22, 1e-7, None, True], "c": JsonMap()}
-    assert marshalled(value) == '{"a":[1,1e+22,1e-7,null,true],"b":"\\u003cx\\u003e \\u0026 \\u2028","c":{}}'
-    numbers = {1e20: "1e+20", 123456789.0: "1.23456789e+08", 1e5: "100000", 0.0001: "0.0001", 1e-5: "1e-05", 2.5: "2.5"}
-    assert {each: printed(each) for each in numbers} == numbers
-
-
 @pytest.mark.parametrize(
     "template",
     [
         "{{ define `a` }}{{ template `a` . }}{{ end }}{{ template `a` . }}",
         "{{ range $i, $_ := 100000 }}{{ range $j, $_ := 100000 }}{{ end }}{{ end }}",
-        "{{ $x := `aaaaaaaaaa` }}" + "{{ $x = print $x $x }}" * 40 + "{{ $x }}",
         "{{ if 1 }}" * 2000 + "{{ end }}" * 2000,
         "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
         "x" * 300_000,
     ],
-    ids=["endless", "loops", "doubling", "deep", "brackets", "long"],
+    ids=["endless", "loops", "deep", "brackets", "long"],
 )
 def test_a_template_of_a_strangers_takes_bounded_time_and_memory(template: str) -> None:
     with pytest.raises(GoError):

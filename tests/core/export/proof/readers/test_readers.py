@@ -17,13 +17,13 @@ from core.export.gguf import tokenizer as gguf_tokenizer
 from core.export.gguf import writer as gguf_writer
 from core.export.gguf.families import TensorLayout, family_of
 from core.export.gguf.writer import model_file, write_model
-from core.export.merge_weights import MergedWeights
+from core.export.merged.weights import MergedWeights
 from core.export.ollama.modelfile import modelfile
 from core.export.ollama.modelfile import modelfile as ollama_modelfile
 from core.export.proof.readers.llama_cpp import LlamaCppReader
 from core.export.proof.readers.ollama import OllamaReader
 from core.export.proof.readers.reader import CannotRender, Reader
-from core.export.source import ExportSource
+from core.export.shared.source import ExportSource
 from core.generation.generate import prompt_ids
 from core.model.load import load_tokenizer
 from core.system.hardware import device
@@ -34,7 +34,7 @@ from tests.core.export.made import source_with_adapter
 from tests.core.export.prompts import LONG, ONE, PADDED, SYSTEM, by_jinja
 from tests.tiny import TEMPLATE, tiny_model
 
-TALKS = [
+CONVERSATIONS = [
     [{"role": "user", "content": " Hello there,  ünï 日本!\n"}],
     [
         {"role": "user", "content": "one"},
@@ -45,32 +45,35 @@ TALKS = [
 ]
 
 
-def _write(subject: ExportSource, folder: Path, adapter: bool = True) -> Path:
-    weights = MergedWeights(subject, "dequantised" if adapter else "original", device(), adapter)
-    file = model_file(subject, weights, TensorLayout(family_of(subject.base.config), weights.config), "f32")
+def _write(source: ExportSource, folder: Path, adapter: bool = True) -> Path:
+    weights = MergedWeights(source, "dequantised" if adapter else "original", device(), adapter)
+    file = model_file(source, weights, TensorLayout(family_of(source.base.config), weights.config), "f32")
     folder.mkdir(parents=True, exist_ok=True)
-    write_model(file, subject, folder / "model.gguf", lambda line, share: None)
+    write_model(file, source, folder / "model.gguf", lambda line, share: None)
     return folder / "model.gguf"
 
 
-def _ollama(subject: ExportSource, folder: Path) -> OllamaReader:
-    _write(subject, folder)
-    (folder / "Modelfile").write_text(modelfile(subject, "model.gguf", None, 512), encoding="utf-8")
+def _ollama(source: ExportSource, folder: Path) -> OllamaReader:
+    _write(source, folder)
+    (folder / "Modelfile").write_text(modelfile(source, "model.gguf", None, 512), encoding="utf-8")
     return OllamaReader(folder, 512)
 
 
-def _llama_cpp(subject: ExportSource, folder: Path) -> LlamaCppReader:
-    return LlamaCppReader(_write(subject, folder), 512)
+def _llama_cpp(source: ExportSource, folder: Path) -> LlamaCppReader:
+    return LlamaCppReader(_write(source, folder), 512)
 
 
-def _differs(reader: Reader, subject: ExportSource) -> list[int]:
+def _differs(reader: Reader, source: ExportSource) -> list[int]:
     """The conversations that the reader feeds the model otherwise than the chat does."""
-    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    texts = [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in TALKS]
+    tokenizer = load_tokenizer(source.base, source.tokenizer)
+    texts = [
+        tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        for conversation in CONVERSATIONS
+    ]
     found = []
-    for number, (talk, text) in enumerate(zip(TALKS, texts, strict=True)):
-        said = reader.rendered(talk)
-        if said != text or reader.tokens(said) != prompt_ids(tokenizer, talk, 10_000):
+    for number, (conversation, text) in enumerate(zip(CONVERSATIONS, texts, strict=True)):
+        said = reader.rendered(conversation)
+        if said != text or reader.tokens(said) != prompt_ids(tokenizer, conversation, 10_000):
             found.append(number)
     return found
 
@@ -124,12 +127,12 @@ def test_llama_cpps_own_template_engine_says_what_the_chat_says_with_every_templ
     tokenizer.chat_template = plain_template(TEMPLATES[name])  # its comments are tried elsewhere
     tokenizer.save_pretrained(folder)
     reader = _llama_cpp(replace(llama, tokenizer_at=folder), tmp_path / "out")
-    for talk in (ONE, LONG, [*SYSTEM, *LONG], PADDED):
-        meant = by_jinja(tokenizer, talk)
+    for conversation in (ONE, LONG, [*SYSTEM, *LONG], PADDED):
+        meant = by_jinja(tokenizer, conversation)
         if meant is None:  # of a system prompt that it does not take llama.cpp makes a part of the question
-            assert talk[0] == SYSTEM[0]
+            assert conversation[0] == SYSTEM[0]
         else:
-            assert reader.rendered(talk) == meant
+            assert reader.rendered(conversation) == meant
 
 
 def test_several_templates_go_into_the_file_by_name(llama: ExportSource, tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_a_first_token_doubled_in_ollama_shows(
     monkeypatch.setattr(ollama_modelfile, "without_begin_token", lambda turns, tokenizer: turns)
     reader = _ollama(llama, tmp_path)
     assert _differs(reader, llama) == [0, 1, 2]
-    assert reader.tokens(reader.rendered(TALKS[0]))[:3] == [1, 1, 3]
+    assert reader.tokens(reader.rendered(CONVERSATIONS[0]))[:3] == [1, 1, 3]
 
 
 def test_a_first_token_cut_in_two_literals_shows(llama: ExportSource, tmp_path: Path) -> None:
@@ -204,12 +207,12 @@ def test_a_wrong_token_that_ends_replies_shows(tiny: Path, tmp_path: Path, monke
         spelt = json.loads((base / file).read_text("utf-8"))
         change(spelt, said[end], json.loads((base / "tokenizer.json").read_text("utf-8")))
         (base / file).write_text(json.dumps(spelt), encoding="utf-8")
-    subject = source_with_adapter(tmp_path / "second", str(base))
-    assert _llama_cpp(subject, tmp_path / "right").reply(ids, 12) == said[: end + 1]
-    monkeypatch.setattr(gguf_writer, "stop_tokens", lambda subject, tokenizer: [0])
+    source = source_with_adapter(tmp_path / "second", str(base))
+    assert _llama_cpp(source, tmp_path / "right").reply(ids, 12) == said[: end + 1]
+    monkeypatch.setattr(gguf_writer, "stop_tokens", lambda source, tokenizer: [0])
     wrong = lambda self, token: self.add_uint32("tokenizer.ggml.eos_token_id", 0)  # noqa: E731
     monkeypatch.setattr(GGUFWriter, "add_eos_token_id", wrong)
-    assert len(_llama_cpp(subject, tmp_path / "wrong").reply(ids, 12)) > end + 1
+    assert len(_llama_cpp(source, tmp_path / "wrong").reply(ids, 12)) > end + 1
 
 
 def _name_end(spelt: dict[str, Any], token: int, vocabulary: dict[str, Any]) -> None:
@@ -228,13 +231,13 @@ def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_
     reader = _llama_cpp(llama, tmp_path)
     tokenizer = load_tokenizer(llama.base, llama.tokenizer)
     for prompt in (True, False):
-        meant = tokenizer.apply_chat_template(TALKS[1], tokenize=False, add_generation_prompt=prompt)
-        assert reader.rendered(TALKS[1], None, prompt) == meant
+        meant = tokenizer.apply_chat_template(CONVERSATIONS[1], tokenize=False, add_generation_prompt=prompt)
+        assert reader.rendered(CONVERSATIONS[1], None, prompt) == meant
     (tmp_path / "Modelfile").write_text(modelfile(llama, "model.gguf", None, 512), encoding="utf-8")
     with pytest.raises(CannotRender, match="only to answer"):
-        OllamaReader(tmp_path, 512).rendered(TALKS[1], None, False)
+        OllamaReader(tmp_path, 512).rendered(CONVERSATIONS[1], None, False)
     with pytest.raises(CannotRender, match="takes no tools"):
-        OllamaReader(tmp_path, 512).rendered(TALKS[1], [{"type": "function", "function": {"name": "f"}}])
+        OllamaReader(tmp_path, 512).rendered(CONVERSATIONS[1], [{"type": "function", "function": {"name": "f"}}])
     for rest, said in (
         ("TEMPLATE {{ .Messages | toJson }}", "knows no function toJson"),
         ("PARAMETER top_p 1", "has no TEMPLATE"),
@@ -246,9 +249,9 @@ def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_
 
 
 def test_a_stop_word_of_plain_text_ends_a_reply_in_ollama(tmp_path: Path) -> None:
-    subject = source_with_adapter(tmp_path, "starter")  # its base alone says words
-    _write(subject, tmp_path / "out", adapter=False)
-    (tmp_path / "out/Modelfile").write_text(modelfile(subject, "model.gguf", None, 512), encoding="utf-8")
+    source = source_with_adapter(tmp_path, "starter")  # its base alone says words
+    _write(source, tmp_path / "out", adapter=False)
+    (tmp_path / "out/Modelfile").write_text(modelfile(source, "model.gguf", None, 512), encoding="utf-8")
     reader = OllamaReader(tmp_path / "out", 512)
     ids = reader.tokens(reader.rendered([{"role": "user", "content": "Tell me a short story."}]))
     text = reader.engine.text(reader.reply(ids, 24))

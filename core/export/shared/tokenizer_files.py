@@ -14,8 +14,8 @@ from transformers import AutoConfig, GenerationConfig
 
 from core.basemodel.find import TEMPLATE_FILE
 from core.data.rendering.template import require_template
-from core.export.names import without_paths
-from core.export.source import ExportSource
+from core.export.shared.names import without_paths
+from core.export.shared.source import ExportSource
 from core.model.generation_config import plain_generation
 from core.model.load import load_tokenizer
 from core.model.meta import without_pad_beyond
@@ -27,19 +27,19 @@ from core.workspace import read_json, write_json
 _OTHERS = ("adapter_", "README", "manifest.json", "training_args")
 
 
-def write_companions(subject: ExportSource, folder: Path, dtype: torch.dtype) -> None:
+def write_companions(source: ExportSource, folder: Path, dtype: torch.dtype) -> None:
     """The settings of a merged model whose weights are in `dtype`."""
-    config = without_pad_beyond(read_json(subject.base_folder / "config.json"))
+    config = without_pad_beyond(read_json(source.base_folder / "config.json"))
     dropped = ("quantization_config", "torch_dtype", "_name_or_path", "auto_map")
     kept = {key: value for key, value in without_paths(config).items() if key not in dropped}
     write_json(folder / "config.json", {**kept, "dtype": str(dtype).removeprefix("torch.")})
-    write_tokenizer(subject, folder)
-    write_generation_config(subject, folder)
+    write_tokenizer(source, folder)
+    write_generation_config(source, folder)
 
 
-def write_tokenizer(subject: ExportSource, folder: Path) -> None:
+def write_tokenizer(source: ExportSource, folder: Path) -> None:
     """The tokenizer and chat template that were trained with, the template without its marks for training."""
-    for file in tokenizer_files(subject.tokenizer):
+    for file in tokenizer_files(source.tokenizer):
         if file.name == TEMPLATE_FILE:
             (folder / TEMPLATE_FILE).write_text(plain_template(file.read_text(encoding="utf-8")), encoding="utf-8")
         elif file.name == "tokenizer_config.json":
@@ -56,14 +56,14 @@ def exported_template(tokenizer: Any) -> str:
     return plain_template(tokenizer.chat_template)
 
 
-def with_tokenizer(subject: ExportSource) -> ExportSource:
-    """`subject` with the tokenizer that its run trains with; one that was cut short early has not saved it yet."""
-    if subject.tokenizer_at is not None:
-        return subject
-    folder, tokenizer = subject.run.dir / "tokenizer", load_tokenizer(subject.base)
-    require_template(tokenizer, subject.recipe.data)
+def with_tokenizer(source: ExportSource) -> ExportSource:
+    """`source` with the tokenizer that its run trains with; one that was cut short early has not saved it yet."""
+    if source.tokenizer_at is not None:
+        return source
+    folder, tokenizer = source.run.dir / "tokenizer", load_tokenizer(source.base)
+    require_template(tokenizer, source.recipe.data)
     tokenizer.save_pretrained(folder)
-    return replace(subject, tokenizer_at=folder)
+    return replace(source, tokenizer_at=folder)
 
 
 def tokenizer_files(folder: Path) -> Iterable[Path]:
@@ -71,31 +71,31 @@ def tokenizer_files(folder: Path) -> Iterable[Path]:
     return (file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_OTHERS))
 
 
-def write_generation_config(subject: ExportSource, folder: Path) -> None:
+def write_generation_config(source: ExportSource, folder: Path) -> None:
     """The base's settings for generation, as far as the chat obeys them: an export is to answer as the chat does.
 
     Every token that ends a reply in the chat ends it elsewhere too. Ways to search that the base's file asks for, such
     as beams, and programs of a hub are left out here as they are there (core/model/generation_config.py).
     """
-    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
-    values = _generation(subject).to_diff_dict()
-    values["eos_token_id"] = stop_tokens(subject, tokenizer)
-    values["pad_token_id"] = pad_of(subject.base, tokenizer)
+    tokenizer = load_tokenizer(source.base, source.tokenizer)
+    values = _generation(source).to_diff_dict()
+    values["eos_token_id"] = stop_tokens(source, tokenizer)
+    values["pad_token_id"] = pad_of(source.base, tokenizer)
     write_json(folder / "generation_config.json", values)
 
 
-def stop_tokens(subject: ExportSource, tokenizer: Any) -> list[int]:
+def stop_tokens(source: ExportSource, tokenizer: Any) -> list[int]:
     """Every token that ends a reply in the chat: the tokenizer's and the model's own."""
-    ends = _generation(subject).eos_token_id
+    ends = _generation(source).eos_token_id
     ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
     return sorted(token for token in ids if token is not None)
 
 
-def _generation(subject: ExportSource) -> GenerationConfig:
+def _generation(source: ExportSource) -> GenerationConfig:
     """What the chat obeys of the base's settings; where it has no file of them, transformers takes its config's."""
-    given = read_json(subject.base_folder / "generation_config.json")
+    given = read_json(source.base_folder / "generation_config.json")
     if not isinstance(given, dict):
-        config = AutoConfig.from_pretrained(subject.base_folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source.base_folder, trust_remote_code=False)
         return plain_generation(GenerationConfig.from_model_config(config))
     known = GenerationConfig()
     for name in vars(known).keys() & given.keys():  # as they are: its own reading checks what is not obeyed here

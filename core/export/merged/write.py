@@ -10,26 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
 from core.data.changes import sha256_of
-from core.export.merge_weights import MergedWeights, Onto, Stored
-from core.export.model_card import ModelCard
+from core.export.card.model_card import ModelCard, sample_prompt
+from core.export.merged.shards import Planned, into_shards, shard_name, write_shard
+from core.export.merged.weights import MergedWeights, Stored
 from core.export.proof.verify import NEW_TOKENS
-from core.export.shards import Planned, into_shards, shard_name, write_shard
-from core.export.source import ExportSource
-from core.export.tokenizer_files import write_companions
+from core.export.shared.options import Onto, Precision, Say
+from core.export.shared.source import ExportSource
+from core.export.shared.tokenizer_files import write_companions
 from core.sizes import show_bytes
 from core.workspace import read_json, write_json
 
-Precision = Literal["auto", "float16", "bfloat16", "float32"]
-Say = Callable[[str, float | None], None]
 MANIFEST = ".merge.json"
 SHARD_BYTES = 2_000_000_000
 COMPANION_BYTES = 60_000_000
@@ -44,7 +42,7 @@ def precision_of(wanted: Precision, tensors: list[Stored]) -> torch.dtype:
 
 
 def write_merged(
-    subject: ExportSource,
+    source: ExportSource,
     weights: MergedWeights,
     folder: Path,
     dtype: torch.dtype,
@@ -60,7 +58,7 @@ def write_merged(
     stored = {each.key: each for each in (*weights.tensors, *weights.others)}
     shards = into_shards(planned(weights, dtype, exact), shard_bytes)
     total = sum(tensor.bytes for shard in shards for tensor in shard)
-    finished = _go_on(folder, _mark(subject, weights, dtype, shards))
+    finished = _go_on(folder, _mark(source, weights, dtype, shards))
     done = 0
     for index, shard in enumerate(shards):
         name = shard_name(index, len(shards))
@@ -80,7 +78,7 @@ def write_merged(
     if len(shards) > 1:
         places = {tensor.key: shard_name(i, len(shards)) for i, shard in enumerate(shards) for tensor in shard}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-    write_companions(subject, folder, dtype)
+    write_companions(source, folder, dtype)
 
 
 def merged_bytes(weights: MergedWeights, dtype: torch.dtype, exact: bool = True) -> int:
@@ -99,12 +97,12 @@ def planned(weights: MergedWeights, dtype: torch.dtype, exact: bool = True) -> l
     return [Planned(each.key, each.shape, dtype_of(each)) for each in (*weights.tensors, *weights.others)]
 
 
-def _mark(subject: ExportSource, weights: MergedWeights, dtype: torch.dtype, shards: list[list[Planned]]) -> str:
+def _mark(source: ExportSource, weights: MergedWeights, dtype: torch.dtype, shards: list[list[Planned]]) -> str:
     """What the shards depend on: another adapter, base, way, dtype or division begins anew."""
     parts: list[Any] = [str(dtype), str(weights.device.type), str(weights.dtype), weights.onto]
     parts.append([[(tensor.key, str(tensor.dtype)) for tensor in shard] for shard in shards])
-    parts.append(sha256_of(subject.adapter / "adapter_model.safetensors"))
-    for file in weight_files(subject.base_folder):
+    parts.append(sha256_of(source.adapter / "adapter_model.safetensors"))
+    for file in weight_files(source.base_folder):
         about = file.stat()
         parts.append([file.name, about.st_size, about.st_mtime_ns])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -125,11 +123,11 @@ def _is(file: Path, sha256: str) -> bool:
     return file.is_file() and sha256_of(file) == sha256
 
 
-def merged_card(subject: ExportSource, onto: Onto, dtype: torch.dtype, question: str) -> ModelCard:
-    """The README's own part: what the folder is and the lines that make it answer `question`."""
-    way = (
-        "The adapter was merged into the weights that the chat uses: quantised to 4 bits as in training, then "
-        "dequantised. This is exactly what was trained."
+def merged_card(source: ExportSource, onto: Onto, dtype: torch.dtype) -> ModelCard:
+    """The README's own part: what the folder is and the lines that make it answer a prompt of the run."""
+    onto_what = (
+        "The adapter was merged onto the weights that the chat computes with: quantised to 4 bits as they were in "
+        "training, and dequantised again. It is exactly what was trained."
         if onto == "dequantised"
         else "The adapter was merged into the original weights of the base model, which are more precise than the "
         "4-bit weights used in training, so replies can differ from the chat."
@@ -141,14 +139,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(".", dtype="auto", device_map="auto")
 tokenizer = AutoTokenizer.from_pretrained(".")
 
-messages = [{{"role": "user", "content": {json.dumps(question, ensure_ascii=False)}}}]
+messages = [{{"role": "user", "content": {json.dumps(sample_prompt(source), ensure_ascii=False)}}}]
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 answer = model.generate(**prompt.to(model.device), do_sample=False, max_new_tokens={NEW_TOKENS * 2})
 print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 """
     return ModelCard(
         "a merged model",
-        f"`{subject.base_name}` with an adapter merged in: a whole model, in {kind}, trained with Nibble. {way}",
+        f"`{source.base_name}` with an adapter merged in: a whole model, in {kind}, trained with Nibble. {onto_what}",
         f"`pip install torch transformers accelerate`, then, in this folder:\n\n```python\n{lines}```",
         "transformers",
     )

@@ -11,10 +11,11 @@ import yaml
 
 from core.basemodel.find import model_presets
 from core.catalogue.facts import model_facts
-from core.export.loss_svg import loss_points, picture
-from core.export.names import is_on_hub, portable_recipe
+from core.export.card.loss_svg import loss_points, picture
 from core.export.proof.report import Verified, lines, sentence
-from core.export.source import ExportSource
+from core.export.shared.names import is_on_hub, portable_recipe
+from core.export.shared.source import ExportSource
+from core.runs.tail import Tail
 from core.sizes import show_duration, show_size
 
 CURVES, RECIPE = "curves.svg", "recipe.yaml"
@@ -33,37 +34,44 @@ class ModelCard:
     tags: tuple[str, ...] = ()
 
 
-def write_card(subject: ExportSource, folder: Any, card: ModelCard, verified: Verified) -> None:
+def write_card(source: ExportSource, folder: Any, card: ModelCard, verified: Verified) -> None:
     """Write README.md, recipe.yaml and, where there are losses, curves.svg into `folder`."""
-    recipe, dataset = portable_recipe(subject.recipe, subject.base, subject.run.dataset())
+    recipe, dataset = portable_recipe(source.recipe, source.base, source.run.dataset())
     text = recipe.to_yaml() + yaml.safe_dump({"dataset": dataset}, sort_keys=False, allow_unicode=True)
     (folder / RECIPE).write_text(text, encoding="utf-8")
-    drawn = picture(*loss_points(subject.run.dir / "metrics.jsonl"))
+    drawn = picture(*loss_points(source.run.dir / "metrics.jsonl"))
     if drawn:
         (folder / CURVES).write_text(drawn, encoding="utf-8")
-    (folder / "README.md").write_text(_readme(subject, card, verified, bool(drawn)), encoding="utf-8")
+    (folder / "README.md").write_text(_readme(source, card, verified, bool(drawn)), encoding="utf-8")
 
 
-def licence_of(subject: ExportSource) -> str | None:
+def sample_prompt(source: ExportSource) -> str:
+    """What the README's lines ask: a sample prompt of the run, where it had one."""
+    rows = Tail(source.run.dir / "samples.jsonl").read()
+    prompts = (row["prompt"] for row in rows if isinstance(row.get("prompt"), str))
+    return next(prompts, "Hello! Who are you?")
+
+
+def licence_of(source: ExportSource) -> str | None:
     """The licence of the base, where it is known: of well-known models, and of those that ship with Nibble."""
-    if subject.base.wanted in model_presets():
+    if source.base.wanted in model_presets():
         return "mit"
-    known = (facts for facts in model_facts().values() if facts.hub == subject.base.source)
+    known = (facts for facts in model_facts().values() if facts.hub == source.base.source)
     return next((facts.license for facts in known), None)
 
 
-def _readme(subject: ExportSource, card: ModelCard, verified: Verified, has_curves: bool) -> str:
+def _readme(source: ExportSource, card: ModelCard, verified: Verified, has_curves: bool) -> str:
     parts = [
-        _front(subject, card),
-        f"# {_inline(subject.run.name)}: {card.title}",
+        _front(source, card),
+        f"# {_inline(source.run.name)}: {card.title}",
         card.what,
         f"## Use it\n\n{card.usage}",
         f"## Proved\n\n{sentence(verified)} {_prompts(verified)}{_checks(verified)}",
-        f"## How it was trained\n\n{_training(subject)}",
+        f"## How it was trained\n\n{_training(source)}",
         *([f"![Loss over steps]({CURVES})"] if has_curves else []),
         f"The exact settings are in [{RECIPE}]({RECIPE}).",
         f"## Made with\n\n{_versions()}",
-        _licence(subject),
+        _licence(source),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -79,53 +87,53 @@ def _checks(verified: Verified) -> str:
     return "".join(f"{chr(10) * (1 if at else 2)}- {_inline(line)}" for at, line in enumerate(lines(verified)))
 
 
-def _front(subject: ExportSource, card: ModelCard) -> str:
+def _front(source: ExportSource, card: ModelCard) -> str:
     """The metadata that the Hugging Face Hub reads from a model card."""
     about: dict[str, Any] = {"library_name": card.library, "pipeline_tag": "text-generation"}
-    if is_on_hub(subject.base):
-        about["base_model"] = subject.base.source
-    licence = licence_of(subject)
+    if is_on_hub(source.base):
+        about["base_model"] = source.base.source
+    licence = licence_of(source)
     if licence is not None:
         about["license"] = licence
     about["tags"] = ["nibble", "qlora", *card.tags]
     return f"---\n{yaml.safe_dump(about, sort_keys=False)}---"
 
 
-def _training(subject: ExportSource) -> str:
-    recipe, result, run = subject.recipe, subject.run.result(), subject.run
-    _, dataset = portable_recipe(recipe, subject.base, run.dataset())
+def _training(source: ExportSource) -> str:
+    recipe, result, run = source.recipe, source.run.result(), source.run
+    _, dataset = portable_recipe(recipe, source.base, run.dataset())
     held = f"{recipe.quantization.bits} bits"
     if recipe.quantization.bits == 4:
         held += f" ({recipe.quantization.type.upper()}{', double quantisation' if recipe.quantization.double else ''})"
-    revision = f" at commit `{subject.base.revision}`" if subject.base.revision else ""
+    revision = f" at commit `{source.base.revision}`" if source.base.revision else ""
     rows = [
-        ("Base", f"`{subject.base_name}`{revision}, held in {held}"),
+        ("Base", f"`{source.base_name}`{revision}, held in {held}"),
         ("Data", f"{_inline(str(dataset.get('name', 'a file')))}, SHA-256 `{dataset.get('sha256', 'unknown')}`"),
-        ("Adapter", _adapter(subject)),
-        *([("Started from", f"the adapter {_inline(recipe.lora.start_from)}")] if recipe.lora.start_from else []),
-        ("Steps", f"{subject.step:,} of {recipe.train.effective_batch} conversations"),
+        ("Adapter", _adapter(source)),
+        *([("Began with", f"the adapter {_inline(recipe.lora.start_from)}")] if recipe.lora.start_from else []),
+        ("Steps", f"{source.step:,} of {recipe.train.effective_batch} conversations"),
         ("Learning rate", f"{recipe.train.learning_rate:g}, {recipe.train.schedule}"),
         ("Seed", str(recipe.train.seed)),
-        *_losses(subject),
+        *_losses(source),
         *_cost(result),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
-def _adapter(subject: ExportSource) -> str:
-    lora = subject.recipe.lora
+def _adapter(source: ExportSource) -> str:
+    lora = source.recipe.lora
     targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
     kinds = [kind for kind, is_so in (("DoRA", lora.dora), ("rsLoRA", lora.scaling != "standard")) if is_so]
     return f"rank {lora.rank}, alpha {lora.alpha:g}, on {targets}{''.join(f', {kind}' for kind in kinds)}"
 
 
-def _losses(subject: ExportSource) -> list[tuple[str, str]]:
+def _losses(source: ExportSource) -> list[tuple[str, str]]:
     """In nats a token."""
-    result = subject.run.result()
+    result = source.run.result()
     rows = [
-        ("Last training loss", None if subject.part else result.get("final_loss")),
-        ("Evaluation loss before", result.get("eval_loss_before")),
-        ("… and after training", subject.eval_loss),
+        ("Last training loss", None if source.part else result.get("final_loss")),
+        ("Held-out loss before", result.get("eval_loss_before")),
+        ("… and after", source.eval_loss),
     ]
     return [(name, f"{loss:.4f}") for name, loss in rows if isinstance(loss, float)]
 
@@ -145,10 +153,10 @@ def _versions() -> str:
     return f"Nibble, with {', '.join(f'{name} {version(name)}' for name in PACKAGES)}."
 
 
-def _licence(subject: ExportSource) -> str:
-    licence = licence_of(subject)
-    told = f"`{licence}`" if licence else "unknown to Nibble; see the base model's page before you share this"
-    return f"## Licence\n\nThe base's licence is {told}. Its terms also apply to derived models."
+def _licence(source: ExportSource) -> str:
+    licence = licence_of(source)
+    told = f"`{licence}`" if licence else "not known to Nibble: look at its own page before you pass this on"
+    return f"## Licence\n\nThe base's licence is {told}. What is derived from it comes under its terms too."
 
 
 def _inline(text: str) -> str:

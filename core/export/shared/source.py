@@ -11,8 +11,8 @@ from core.basemodel.download import DownloadStopped, download
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, read_pin
 from core.errors import ModelError, NibbleError
-from core.export.destination import ExportError
-from core.export.names import base_name, safe_name
+from core.export.shared.destination import ExportError
+from core.export.shared.names import base_name, safe_name
 from core.recipe import Recipe
 from core.runs.chat_models import ChatModel, chat_models_of, find_chat_model
 from core.runs.manifest import MANIFEST
@@ -43,7 +43,7 @@ class ExportSource:
     @property
     def tokenizer(self) -> Path:
         """The folder with the tokenizer and chat template that it was trained with."""
-        assert self.tokenizer_at is not None  # core/export/tokenizer_files.py has seen to it
+        assert self.tokenizer_at is not None  # core/export/shared/tokenizer_files.py has seen to it
         return self.tokenizer_at
 
     @property
@@ -154,7 +154,7 @@ def find_export_source(run: Run, part: str = "", say: Callable[[str], None] = la
     pinned = read_pin(run.dir / FILE) if base.revision is None else None
     change = change_of(base.folder, pinned, say) if pinned is not None and base.folder is not None else None
     if change is not None:
-        raise ExportError(change.said(f"run {run.id}, {base.label},"))
+        raise ExportError(change.sentence(f"run {run.id}, {base.label},"))
     config = read_json(folder / "adapter_config.json")
     if not isinstance(config, dict):
         raise ExportError(f"The adapter of run {run.id} is damaged: its adapter_config.json cannot be read.")

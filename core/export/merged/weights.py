@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
@@ -25,9 +25,10 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.pytorch_utils import Conv1D
 
 from core.basemodel.find import weight_files
-from core.export.destination import ExportError
-from core.export.shards import DTYPES
-from core.export.source import ExportSource
+from core.export.merged.shards import DTYPES
+from core.export.shared.destination import ExportError
+from core.export.shared.options import Onto
+from core.export.shared.source import ExportSource
 from core.memory.meta_model import meta_base
 from core.model.load import dtype_for, torch_device
 from core.model.lora_init import ADAPTER, lora_layers
@@ -35,8 +36,7 @@ from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from core.text.library_errors import telling_line
 
-Onto = Literal["dequantised", "original"]
-ADAPTER_CAN = "Export the adapter instead; it contains everything."
+ADAPTER_CAN = "Export the adapter instead: it carries everything."
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class MergedWeights:
     Raises ExportError where this adapter cannot be merged, saying which format carries it.
     """
 
-    def __init__(self, subject: ExportSource, onto: Onto, device: Device, with_adapter: bool = True) -> None:
+    def __init__(self, source: ExportSource, onto: Onto, device: Device, with_adapter: bool = True) -> None:
         """`with_adapter` false: the base alone, for an adapter that stays apart."""
-        bits = subject.recipe.quantization.bits
+        bits = source.recipe.quantization.bits
         if onto == "dequantised" and bits == 8:
             raise ExportError(
                 "This run's base model uses 8 bits, which also quantise activations, so no merged model replies "
@@ -90,24 +90,24 @@ class MergedWeights:
         self.onto = onto
         self.dtype, _ = dtype_for(device)
         self.device = torch_device(device)
-        config = subject.base.config
+        config = source.base.config
         self._outline = meta_base(config, QuantizationSettings(bits=16), self.dtype)
         self.tied = _is_tied(self._outline)
         self._quantised: dict[str, Linear4bit] = {}
         if onto == "dequantised" and bits == 4:
-            held = meta_base(config, subject.recipe.quantization, self.dtype)
+            held = meta_base(config, source.recipe.quantization, self.dtype)
             self._quantised = {
                 name: module
                 for name, module in held.named_modules()
                 if isinstance(module, Linear4bit) and _is_for_text(name, self._outline)
             }
-        self.tensors, self.others = _stored(self._outline, subject.base_folder, self.tied)
-        self._adapter = subject.adapter / "adapter_model.safetensors"
+        self.tensors, self.others = _stored(self._outline, source.base_folder, self.tied)
+        self._adapter = source.adapter / "adapter_model.safetensors"
         self.layers: dict[str, Any] = {}
         self._whole: set[str] = set()
         if not with_adapter:
             return
-        adapted = _with_adapter(self._outline, subject.adapter)
+        adapted = _with_adapter(self._outline, source.adapter)
         self.layers, self._whole = dict(lora_layers(adapted)), _trained_whole(adapted)
         _refuse_what_cannot_be_merged(self.layers, self._whole, self._outline, self.tied)
 

@@ -1,6 +1,6 @@
 """Opens an export as a stranger would, and holds it against the run's chat: texts, tokens, answers, logits.
 
-python -m core.export.proof.compare JOBS.json     (a process of its own: an answer from memory would prove nothing)
+python -m core.export.proof_worker JOBS.json     (a process of its own: an answer from memory would prove nothing)
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from accelerate.utils.memory import clear_device_cache
 from core.basemodel.code_consent import trust_only
 from core.basemodel.find import find_model
 from core.errors import NibbleError
-from core.export.destination import Broken
-from core.export.proof.checks import ProofCheck, Say
+from core.export.formats.registry import open_export
+from core.export.proof.checks import ProofCheck
 from core.export.proof.compare_texts import PROMPTS, hold_texts, replies_of
 from core.export.proof.conversations import ProofConversation
-from core.export.proof.divergence import Answers, answers, held_together, logits
+from core.export.proof.divergence import Answers, answers, held_together, likelihoods, logits
 from core.export.proof.loaded_model import LoadedModel, place_for
-from core.export.proof.open_export import BY_LLAMA_CPP, open_export
+from core.export.proof.readers.llama_cpp import LlamaCppReader
 from core.export.proof.readers.ollama import OllamaReader
 from core.export.proof.readers.reader import CannotRender, Reader
-from core.export.proof.readers.transformers import TransformersReader
+from core.export.proof.readers.transformers import TransformersReader, load_gguf
 from core.export.proof.reference import Reference
 from core.export.proof.report import NOT_OPENED
+from core.export.shared.destination import Broken
+from core.export.shared.options import Say
 from core.generation.generate import stop_ids
 from core.generation.sampling import Sampling
 from core.model.load import is_out_of_memory, load_adapter, load_base
@@ -41,7 +43,12 @@ from core.workspace import Workspace, write_json
 
 LONGEST_TOKENS = 512
 ENDS = "what ends a reply"
+# So many of llama.cpp's likeliest tokens are compared.
+LIKELIEST = 64
+# Whatever the type of the tensors, llama.cpp rounds some of what it computes to fp16, such as Gemma's GELU.
+LLAMA_CPP_EPS = torch.finfo(torch.float16).eps
 Job = dict[str, Any]
+Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,9 @@ def reference_of(job: Job) -> Reference:
     return Reference(base, Path(about["tokenizer"]), DataSettings(**job["data"]))
 
 
-def talks_in(job: Job) -> list[ProofConversation]:
+def conversations_in(job: Job) -> list[ProofConversation]:
     """What it is proved with."""
-    return [ProofConversation(**each) for each in job["talks"]]
+    return [ProofConversation(**each) for each in job["conversations"]]
 
 
 def texts(job: Job, say: Say) -> list[ProofCheck]:
@@ -73,7 +80,7 @@ def texts(job: Job, say: Say) -> list[ProofCheck]:
     if reader is None:
         return [ProofCheck(NOT_OPENED, "llama.cpp", because=f"not opened by llama.cpp: {MISSING}")]
     reference = reference_of(job)
-    checks = hold_texts(reference, reader, talks_in(job), say)
+    checks = hold_texts(reference, reader, conversations_in(job), say)
     if isinstance(reader, TransformersReader):
         checks.append(ProofCheck(ENDS, reader.name))
         checks[-1].compare(job["stop"], reader.ends, "the generation settings")
@@ -88,24 +95,14 @@ def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
     """
     reader = open_export(job["artefact"])
     known = embedding_rows(find_model(job["reference"]["model"], job["reference"]["revision"]))
-    asked = _asked(reference_of(job), reader, talks_in(job), job["most"], known)
+    asked = _asked(reference_of(job), reader, conversations_in(job), job["most"], known)
     reference = _chat(job, asked, say)
-    checks: list[ProofCheck]
     eps = max(torch.finfo(getattr(torch, job["precision"])).eps, torch.finfo(reference.dtype).eps)
-    if "over" in job["artefact"]:
-        if reader is None:
-            raise NibbleError(f"only llama.cpp can combine a base model and a separate adapter: {MISSING}")
-        found = _by_llama_cpp(job, reader, asked, reference, eps, say)
-        checks = [answers(found, reader.name)]
-        return {**found, "largest_logit_difference": None, "llama_cpp": {**found}, "checks": _as_json(checks)}
-    told, by = _export(job, reader, asked, reference.replies, say)
-    eps = max(eps, torch.finfo(told.dtype).eps)
-    found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
-    of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
-    checks = [answers(found, by), of_logits]
-    if job["artefact"]["kind"] in BY_LLAMA_CPP and reader is not None:
-        found["llama_cpp"] = _by_llama_cpp(job, reader, asked, reference, eps, say)
-        checks.append(answers(found["llama_cpp"], reader.name))
+    if isinstance(reader, (LlamaCppReader, OllamaReader)):
+        found, checks = _by_llama_cpp(job, reader, asked, reference, max(eps, LLAMA_CPP_EPS), say)
+        found = {**found, "llama_cpp": found}
+    else:
+        found, checks = _by_transformers(job, reader, asked, reference, eps, say)
     return {**found, "checks": _as_json(checks)}
 
 
@@ -114,20 +111,20 @@ def _as_json(checks: list[ProofCheck]) -> list[dict[str, Any]]:
 
 
 def _asked(
-    reference: Reference, reader: Reader | None, talks: list[ProofConversation], most: int, known: int | None
+    reference: Reference, reader: Reader | None, conversations: list[ProofConversation], most: int, known: int | None
 ) -> ProofPrompts:
     """Up to `most` prompts, no two the same: the last one of a conversation that is short enough, else its first.
 
     None with a token that the model, which has embeddings for `known`, cannot look up.
     """
     chat: dict[tuple[int, ...], list[int]] = {}
-    for talk in talks:
+    for conversation in conversations:
         if len(chat) == most:
             break
-        if not talk.is_answered:
+        if not conversation.is_answered:
             continue
         try:
-            ids, others = _prompt(reference, reader, talk)
+            ids, others = _prompt(reference, reader, conversation)
         except CannotRender:
             continue
         if not beyond(ids, known):
@@ -135,20 +132,22 @@ def _asked(
     return ProofPrompts([list(ids) for ids in chat], list(chat.values()))
 
 
-def _prompt(reference: Reference, reader: Reader | None, talk: ProofConversation) -> tuple[list[int], list[int]]:
+def _prompt(
+    reference: Reference, reader: Reader | None, conversation: ProofConversation
+) -> tuple[list[int], list[int]]:
     """The tokens to answer, by the chat and by the export's own files; of a plain text its first half."""
-    if talk.text is not None:
-        text = reference.trained(talk)[0].text
+    if conversation.text is not None:
+        text = reference.trained(conversation)[0].text
         ids, others = reference.tokens(text), (reader or reference).tokens(text)
         return ids[: max(1, len(ids) // 2)][-LONGEST_TOKENS:], others[: max(1, len(others) // 2)][-LONGEST_TOKENS:]
-    messages, ends = reference.shaped(talk.messages), replies_of(talk)
-    ids = reference.asked(messages[: ends[-1]], talk.tools)
+    messages, ends = reference.shaped(conversation.messages), replies_of(conversation)
+    ids = reference.asked(messages[: ends[-1]], conversation.tools)
     if len(ids) > LONGEST_TOKENS:
         ends = ends[:1]
-        ids = reference.asked(messages[: ends[-1]], talk.tools)
+        ids = reference.asked(messages[: ends[-1]], conversation.tools)
     others = ids
     if reader is not None and not reference.is_dated:  # dated texts are the same but for the day that they are made on
-        others = reader.tokens(reader.rendered(messages[: ends[-1]], talk.tools))
+        others = reader.tokens(reader.rendered(messages[: ends[-1]], conversation.tools))
     return ids[-LONGEST_TOKENS:], others[-LONGEST_TOKENS:]
 
 
@@ -156,7 +155,7 @@ def _chat(job: Job, asked: ProofPrompts, say: Say) -> Answers:
     """The chat's replies, over the base held as the run held it."""
     load = job["reference"]
 
-    def speaker() -> LoadedModel:
+    def loaded() -> LoadedModel:
         here = place_for(load["parameters"], load["packed"])
         base = load_base(
             find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"]), here
@@ -164,7 +163,7 @@ def _chat(job: Job, asked: ProofPrompts, say: Say) -> Answers:
         model = load_adapter(base, Path(load["adapter"])).eval()
         return LoadedModel(model, _as_the_chat(stop_ids(model, reference_of(job).tokenizer)))
 
-    return _ask(speaker, "the chat", asked.chat, job["new_tokens"], None, say)
+    return _ask(loaded, "the chat", asked.chat, job["new_tokens"], None, say)
 
 
 def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
@@ -172,22 +171,25 @@ def _as_the_chat(stop: list[int]) -> Callable[[int], dict[str, Any]]:
     return lambda most: {**Sampling(greedy=True).as_arguments(), **ends, "max_new_tokens": most}
 
 
-def _export(
-    job: Job, reader: Reader | None, asked: ProofPrompts, given: list[list[int]], say: Say
-) -> tuple[Answers, str]:
-    """The export's replies and its logits of `given` ones, and by whom."""
-    if isinstance(reader, TransformersReader):
-        return _ask(lambda: reader.speaker, "the export", asked.export, job["new_tokens"], given, say), reader.name
-    from core.export.gguf.reader import load_gguf
+def _by_transformers(
+    job: Job, reader: Reader | None, asked: ProofPrompts, reference: Answers, eps: float, say: Say
+) -> tuple[Found, list[ProofCheck]]:
+    """The export's replies, and its logits of the reference's replies.
 
-    load = job["artefact"]
+    `reader` None: it is a GGUF, and llama.cpp is not here; transformers loads it.
+    """
+    by = reader.name if reader is not None else "transformers"
 
-    def speaker() -> LoadedModel:
-        here = place_for(load["parameters"], packed=False)
-        model = load_gguf(Path(load["folder"]) / load["file"], find_model(load["model"], load["revision"]), here)
-        return LoadedModel(model.eval(), _as_the_chat(job["stop"]))
+    def loaded() -> LoadedModel:
+        if isinstance(reader, TransformersReader):
+            return reader.loaded
+        return load_gguf(job["artefact"], _as_the_chat(job["stop"]))
 
-    return _ask(speaker, "the export", asked.export, job["new_tokens"], given, say), "transformers"
+    told = _ask(loaded, "the export", asked.export, job["new_tokens"], reference.replies, say)
+    eps = max(eps, torch.finfo(told.dtype).eps)
+    found: Found = {"prompts": len(asked.chat), **held_together(reference, told.replies, eps)}
+    of_logits, found["largest_logit_difference"] = logits(reference, told, eps, by)
+    return found, [answers(found, by), of_logits]
 
 
 def _ask(
@@ -202,32 +204,38 @@ def _ask(
 
     What is loaded is let go again before the next is.
     """
-    speaker = load()
+    loaded = load()
     replies, logits = [], []
     for number, prompt in enumerate(prompts):
-        replies.append(speaker.reply(prompt, most))
-        logits.append(speaker.logits(prompt, (given or replies)[number]))
-        say(f"Generating replies with {who}: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
-    said = Answers(replies, logits, speaker.dtype)
-    del speaker
+        replies.append(loaded.reply(prompt, most))
+        logits.append(loaded.logits(prompt, (given or replies)[number]))
+        say(f"Letting {who} answer: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
+    said = Answers(replies, logits, loaded.dtype)
+    del loaded
     clear_device_cache(garbage_collection=True)
     return said
 
 
 def _by_llama_cpp(
-    job: Job, reader: Reader, asked: ProofPrompts, reference: Answers, eps: float, say: Say
-) -> dict[str, Any]:
-    """The same of llama.cpp itself, as `reader` has it answer; for prompts that fit into the model's context."""
+    job: Job, reader: LlamaCppReader | OllamaReader, asked: ProofPrompts, reference: Answers, eps: float, say: Say
+) -> tuple[Found, list[ProofCheck]]:
+    """The same of llama.cpp, for prompts that fit into the model's context.
+
+    Likelihoods are those of the last token of the reference's reply, so that all of the prompt and the reply count.
+    """
     tokens, context = job["new_tokens"], job["artefact"]["context"]
-    pairs = zip(asked.export, reference.replies, reference.logits, strict=True)
-    fitting = [each for each in pairs if len(each[0]) + tokens <= context]
-    whole, replies = [], []
+    triples = zip(asked.export, reference.replies, reference.logits, strict=True)
+    fitting = [each for each in triples if len(each[0]) + tokens <= context]
+    whole, replies, likeliest = [], [], []
     for number, (prompt, reply, _) in enumerate(fitting, start=1):
         whole.append(reader.up_to_stop_words(reply) if isinstance(reader, OllamaReader) else reply)
         replies.append(reader.reply(prompt, tokens))
-        say(f"Generating replies with {reader.name}: {number} of {len(fitting)} prompts", number / len(fitting))
-    held = held_together(Answers(whole, [logits for _, _, logits in fitting], reference.dtype), replies, eps)
-    return {"prompts": len(fitting), **held}
+        likeliest.append(reader.engine.likely(prompt + reply[:-1], LIKELIEST))
+        say(f"Letting {reader.name} answer: {number} of {len(fitting)} prompts", number / len(fitting))
+    rows = [logits for _, _, logits in fitting]
+    found: Found = {"prompts": len(fitting), **held_together(Answers(whole, rows, reference.dtype), replies, eps)}
+    of_logits, found["largest_logit_difference"] = likelihoods([each[-1] for each in rows], likeliest, eps, reader.name)
+    return found, [answers(found, reader.name), of_logits]
 
 
 def prove(jobs: list[Job], say: Say) -> dict[str, Any]:

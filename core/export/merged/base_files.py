@@ -1,7 +1,7 @@
 """What the base's folder holds beside its weights comes along into a merged model: processors, vocabularies, licences.
 
 Weights of any kind stay behind, and so does code: a merged model brings none. What says how the model was trained is
-written anew (core/export/tokenizer_files.py), and what repeats it in a file of another name is made to say the same.
+written anew (core/export/shared/tokenizer_files.py), and files of other names that repeat it are made to agree.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from core.basemodel.hub import INDEX
-from core.export.names import without_paths
 from core.export.proof.checks import ProofCheck
-from core.export.source import ExportSource
-from core.export.tokenizer_files import exported_template, tokenizer_files
+from core.export.shared.names import without_paths
+from core.export.shared.source import ExportSource
+from core.export.shared.tokenizer_files import exported_template, tokenizer_files
 from core.model.load import load_tokenizer
 from core.workspace import write_json
 
@@ -34,23 +34,23 @@ _WRITTEN = {"config.json", "generation_config.json", "adapter_config.json", "rec
 _SPECIAL, _ADDED, _TEMPLATE = "special_tokens_map.json", "added_tokens.json", "chat_template.json"
 
 
-def bring_along(subject: ExportSource, folder: Path) -> dict[str, Any]:
+def bring_along(source: ExportSource, folder: Path) -> dict[str, Any]:
     """Copy them into `folder`. Returns the line of `verified.checks`: how many of those that belong to it came along.
 
     Its `because` names what stays behind and is neither weights nor the base's own description.
     """
-    source, check, left = subject.base_folder, ProofCheck(NAME, "names"), []
-    ours = {name.lower() for name in (*_WRITTEN, *(file.name for file in tokenizer_files(subject.tokenizer)))}
-    for file in sorted(source.iterdir()):
+    base, check, left = source.base_folder, ProofCheck(NAME, "names"), []
+    ours = {name.lower() for name in (*_WRITTEN, *(file.name for file in tokenizer_files(source.tokenizer)))}
+    for file in sorted(base.iterdir()):
         if file.name.lower() in ours or _WEIGHTS.fullmatch(file.name) or _OF_ITSELF.fullmatch(file.name):
             continue
-        why = _stays(file, source)
+        why = _stays(file, base)
         if why:
             left.append(f"{file.name} ({why})")
             continue
         check.of += 1
         check.equal += 1
-        _bring(subject, file, folder / file.name)
+        _bring(source, file, folder / file.name)
     check.because = f"left behind: {', '.join(left)}" if left else ""
     return check.as_json()
 
@@ -69,9 +69,9 @@ def _stays(file: Path, source: Path) -> str:
     return "too large" if file.stat().st_size > MOST_BYTES else ""
 
 
-def _bring(subject: ExportSource, file: Path, to: Path) -> None:
+def _bring(source: ExportSource, file: Path, to: Path) -> None:
     """Copy one file; settings without the paths of this machine, without code's names, with the template trained on."""
-    tokenizer = load_tokenizer(subject.base, subject.tokenizer)
+    tokenizer = load_tokenizer(source.base, source.tokenizer)
     if file.name == _SPECIAL:
         write_json(to, dict(tokenizer.special_tokens_map))
     elif file.name == _ADDED:

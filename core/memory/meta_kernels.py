@@ -1,4 +1,4 @@
-"""Attention as the device will run it: on meta tensors torch would take the slow way, whose scores fill the memory."""
+"""Kernels as the device will run them: meta tensors have no device, and torch would choose other kernels for them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,42 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.nn import functional
+
+from core.model import moe
 
 _aten = torch.ops.aten
 
 
 @contextmanager
-def attention_of(kind: str) -> Iterator[None]:
-    """Inside, `scaled_dot_product_attention` on meta tensors calls the kernel that a device of `kind` would."""
-    real = torch.nn.functional.scaled_dot_product_attention
+def kernels_of(kind: str) -> Iterator[None]:
+    """Inside, attention, dropout and experts of meta tensors call the kernels that a device of `kind` would.
+
+    Attention: torch would take the slow kernel, which keeps all scores. Dropout: CUDA's `native_dropout` keeps a mask
+    of one byte a number (ATen's Dropout.cpp, `is_fused_kernel_acceptable`). Experts: a GPU dequantises all at once.
+    """
+    at_once = moe.suits_groups if kind == "cuda" else lambda *_: False
+    with (
+        mock.patch.object(functional, "scaled_dot_product_attention", _attention(kind)),
+        mock.patch.object(functional, "dropout", _dropout() if kind == "cuda" else functional.dropout),
+        mock.patch.object(moe, "at_once", at_once),
+    ):
+        yield
+
+
+def _dropout() -> Any:
+    real = functional.dropout
+
+    def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        if inplace or not (training and input.is_meta and 0 < p < 1):
+            return real(input, p, training, inplace)
+        return _aten.native_dropout(input, p, True)[0]
+
+    return dropout
+
+
+def _attention(kind: str) -> Any:
+    real = functional.scaled_dot_product_attention
     # Cards without bf16 have no FlashAttention; `core.model.load` computes fp16 on no others. Apple's GPU takes both.
     quick = (torch.bfloat16,) if kind == "cuda" else (torch.bfloat16, torch.float16)
     kernel = _on_cpu if kind == "cpu" else partial(_on_gpu, quick)
@@ -35,12 +63,11 @@ def attention_of(kind: str) -> Iterator[None]:
             return real(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
         return kernel(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
-    with mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attention):
-        yield
+    return attention
 
 
 def _as_scores(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask as what is added to the scores: torch makes it before it calls a kernel."""
+    """A boolean mask turned into what is added to the scores, as torch does before it calls a kernel."""
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from core.export.destination import ExportError
+from core.export.shared.destination import ExportError
 
 # The format's names of dtypes; parts that a text model leaves alone may be in any of them.
 DTYPES = {

@@ -8,25 +8,25 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from core.export.model_card import ModelCard
-from core.export.names import is_on_hub, without_paths
+from core.export.card.model_card import ModelCard, sample_prompt
 from core.export.proof.verify import NEW_TOKENS
-from core.export.source import ExportSource
-from core.export.tokenizer_files import write_generation_config, write_tokenizer
+from core.export.shared.names import is_on_hub, without_paths
+from core.export.shared.source import ExportSource
+from core.export.shared.tokenizer_files import write_generation_config, write_tokenizer
 from core.workspace import SCAN_SECONDS, patiently, write_json
 
 WEIGHTS = "adapter_model.safetensors"
 CARD_BYTES = 5_000_000
 
 
-def write_adapter(subject: ExportSource, folder: Path) -> None:
+def write_adapter(source: ExportSource, folder: Path) -> None:
     """Write weights, configuration, tokenizer, template and generation config into `folder`; the card comes later."""
-    shutil.copyfile(subject.adapter / WEIGHTS, folder / WEIGHTS)
-    config = whole_numbers(without_paths(subject.adapter_config))
-    config |= {"base_model_name_or_path": subject.base_name, "revision": subject.base.revision}
+    shutil.copyfile(source.adapter / WEIGHTS, folder / WEIGHTS)
+    config = whole_numbers(without_paths(source.adapter_config))
+    config |= {"base_model_name_or_path": source.base_name, "revision": source.base.revision}
     write_json(folder / "adapter_config.json", config)
-    write_tokenizer(subject, folder)
-    write_generation_config(subject, folder)
+    write_tokenizer(source, folder)
+    write_generation_config(source, folder)
 
 
 def whole_numbers(config: dict[str, Any]) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def adapter_bytes(subject: ExportSource) -> int:
+def adapter_bytes(source: ExportSource) -> int:
     """What the folder and its zip take on the disk, at most."""
-    return 2 * subject.adapter_bytes + CARD_BYTES
+    return 2 * source.adapter_bytes + CARD_BYTES
 
 
 def zip_folder(folder: Path, target: Path) -> None:
@@ -71,21 +71,20 @@ def zip_folder(folder: Path, target: Path) -> None:
         raise
 
 
-def adapter_card(subject: ExportSource, question: str) -> ModelCard:
-    """The README's own part: what the folder is and the lines that make it answer `question`."""
+def adapter_card(source: ExportSource) -> ModelCard:
+    """The README's own part: what the folder is and the lines that make it answer a prompt of the run."""
     return ModelCard(
         "an adapter",
-        f"A LoRA adapter for `{subject.base_name}` in PEFT's format, trained with Nibble by QLoRA. It contains what "
-        f"was learned, the tokenizer and the chat template; the base model is loaded separately."
-        f"{_of_experts(subject)}",
-        f"{_where_the_base_is(subject)}\n\n```python\n{_lines(subject, question)}```",
+        f"A LoRA adapter for `{source.base_name}` in PEFT's format, trained with Nibble by QLoRA. It holds what was "
+        f"learned, the tokenizer and the chat template; the base model is loaded beside it.{_of_experts(source)}",
+        f"{_where_the_base_is(source)}\n\n```python\n{_lines(source, sample_prompt(source))}```",
         "peft",
         ("lora", "peft"),
     )
 
 
-def _of_experts(subject: ExportSource) -> str:
-    if not subject.is_mixture or subject.recipe.quantization.bits != 4:
+def _of_experts(source: ExportSource) -> str:
+    if not source.is_mixture or source.recipe.quantization.bits != 4:
         return ""
     return (
         " It was trained with the base's experts in 4 bits, as Nibble loads them. transformers by itself keeps them "
@@ -93,30 +92,30 @@ def _of_experts(subject: ExportSource) -> str:
     )
 
 
-def _where_the_base_is(subject: ExportSource) -> str:
+def _where_the_base_is(source: ExportSource) -> str:
     needed = "`pip install torch transformers peft bitsandbytes`, then, in this folder:"
-    if is_on_hub(subject.base):
+    if is_on_hub(source.base):
         return needed
-    whose = "It comes with Nibble, as `presets/starter/model`." if subject.base_name == "starter" else ""
+    whose = "It comes with Nibble, as `presets/starter/model`." if source.base_name == "starter" else ""
     return (
-        f"The base model `{subject.base_name}` is a folder, not a model of the Hugging Face Hub. {whose} Put a copy "
+        f"The base model `{source.base_name}` is a folder, not a model of the Hugging Face Hub. {whose} Put a copy "
         f"of it into this folder under that name, or name its place in the line `base = …`. {needed}"
     )
 
 
-def _lines(subject: ExportSource, question: str) -> str:
-    base, revision = subject.base_name, subject.base.revision
-    source = json.dumps(base if is_on_hub(subject.base) else f"./{base}")
+def _lines(source: ExportSource, question: str) -> str:
+    base, revision = source.base_name, source.base.revision
+    place = json.dumps(base if is_on_hub(source.base) else f"./{base}")
     at = f", revision={json.dumps(revision)}" if revision else ""
     return f"""\
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
-base = {source}
+base = {place}
 new_gpu = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 dtype = torch.bfloat16 if new_gpu else torch.float16 if torch.cuda.is_available() else torch.float32
-{_quantization(subject)}
+{_quantization(source)}
 model = AutoModelForCausalLM.from_pretrained(
     base{at}, dtype=dtype, quantization_config=quantization, device_map="auto"
 )
@@ -131,9 +130,9 @@ print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def _quantization(subject: ExportSource) -> str:
+def _quantization(source: ExportSource) -> str:
     """The base in the bits that it was trained in, as a line of Python."""
-    settings = subject.recipe.quantization
+    settings = source.recipe.quantization
     if settings.bits == 16:
         return "quantization = None"
     if settings.bits == 8:

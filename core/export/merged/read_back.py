@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 
 from core.basemodel.find import weight_files
-from core.export.destination import Broken
-from core.export.merge_weights import MergedWeights
+from core.export.merged.shards import Planned
+from core.export.merged.weights import MergedWeights
 from core.export.proof.checks import ProofCheck
-from core.export.shards import Planned
+from core.export.shared.destination import Broken
 
 NAME = "tensors of the base's files"
 

@@ -1,0 +1,1 @@
+"""The adapter in PEFT's own format."""

@@ -1,0 +1,1 @@
+"""The README of an export, and what lies beside it."""

@@ -1,0 +1,1 @@
+"""Base and adapter merged into a whole model, shard by shard."""

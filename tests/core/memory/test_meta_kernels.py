@@ -1,0 +1,68 @@
+"""What a GPU's attention and dropout keep is traced as the kernel that would run there; checked without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.memory.meta_kernels import kernels_of
+
+
+class _Called(TorchDispatchMode):
+    """The names of the attention kernels that are called within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, called: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(called)
+        if "scaled_dot_product" in name:
+            self.names.append(name.split("_scaled_dot_product_")[1].split(".")[0])
+        return called(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "masked", "kernel"),
+    [
+        ("cuda", torch.bfloat16, False, "flash_attention"),
+        ("cuda", torch.bfloat16, True, "efficient_attention"),
+        ("cuda", torch.float16, False, "efficient_attention"),
+        ("mps", torch.float16, False, "flash_attention"),
+    ],
+)
+@pytest.mark.parametrize("key_heads", [8, 2])
+def test_attention_is_traced_as_the_kernel_that_would_run(
+    kind: str, dtype: torch.dtype, masked: bool, kernel: str, key_heads: int
+) -> None:
+    query = torch.empty(1, 8, 32, 64, dtype=dtype, device="meta")
+    key = torch.empty(1, key_heads, 32, 64, dtype=dtype, device="meta")
+    mask = torch.empty(1, 1, 32, 32, dtype=torch.bool, device="meta") if masked else None
+    with kernels_of(kind), _Called() as called:
+        answer = torch.nn.functional.scaled_dot_product_attention(
+            query, key, key, attn_mask=mask, is_causal=not masked, enable_gqa=key_heads != 8
+        )
+    assert answer.shape == query.shape
+    assert called.names == [kernel]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("cuda", torch.bool), ("cpu", torch.bfloat16)])
+def test_dropout_is_traced_as_the_kernel_that_would_run(kind: str, kept: torch.dtype) -> None:
+    numbers = torch.empty(4, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    saved: list[torch.dtype] = []
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.dtype)
+        return tensor
+
+    with kernels_of(kind), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        dropped = torch.nn.Dropout(0.1)(numbers)
+    assert set(saved) == {kept}
+    dropped.sum().backward()
+    assert numbers.grad is not None and numbers.grad.shape == numbers.shape
+    with kernels_of(kind):
+        assert torch.nn.Dropout(0.0)(numbers).shape == torch.nn.Dropout(0.1).eval()(numbers).shape
+        assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.0), torch.ones(3))
