@@ -83,8 +83,8 @@ LAYERS = (
     "core.cli", "app.main", "app.page", "app.train app.arena",
     "app.chat app.data app.runs app.export app.cards app.system", "app.context", "app.run_view", "app.ui", "app.server",
     "core.preflight", "core.serve", "core.launch", "core.train", "core.chat", "core.export", "core.arena",
-    "core.memory", "core.step", "core.generation", "core.model", "core.runs", "core.recipe", "core.data", "core.basemodel",
-    "core.catalogue", "core.untrusted", "core.system", "core.settings", "core.setup", "core.sizes",
+    "core.memory", "core.step", "core.generation", "core.model", "core.runs", "core.recipe", "core.data",
+    "core.basemodel", "core.catalogue", "core.untrusted", "core.system", "core.settings", "core.setup", "core.sizes",
     "core.text", "core.workspace", "core.errors",
 )  # fmt: skip
 LEVELS = {package: level for level, packages in enumerate(reversed(LAYERS)) for package in packages.split()}

@@ -114,7 +114,7 @@ class ArenaEvents:
     def take_in(self, path: str | None) -> Updates:
         """Import a file of votes."""
         if not path:
-            message = "No file has come. Choose one, or drop it here once more."
+            message = "No file was received. Choose one, or drop it here again."
             return {self.layout.exchanged: ui_html.error_box(message)}
         try:
             file = Path(path)

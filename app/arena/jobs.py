@@ -114,7 +114,9 @@ class ArenaJobs:
     def _left_over(self) -> str:
         if self.unfinished() is None:
             return ""
-        message = "Preparing was interrupted when Nibble ended. Press the button: what is there is not made again."
+        message = (
+            "Preparing was interrupted when Nibble closed. Press the button to continue; finished replies are kept."
+        )
         return arena_html.job(False, 0, 0, "", message, "")
 
     def judging_html(self, bias: Bias | None) -> str:

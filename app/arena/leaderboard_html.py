@@ -37,8 +37,8 @@ def failed(message: str) -> str:
 def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -> str:
     """The whole leaderboard. `labels` are the voices' names, `damaged` lines of votes count nowhere."""
     if not board.votes:
-        message = "None of the votes is of the kinds chosen below." if kept else "Vote on a match, and the voices "
-        message += "" if kept else "are ranked here: Elo as the QLoRA paper counts it, with how sure it is."
+        message = "No votes of the kinds chosen below." if kept else "Vote on a pair, and the models "
+        message += "" if kept else "are ranked here by Elo as in the QLoRA paper, with a confidence interval."
         return empty("No votes yet" if not kept else "No votes to count", message) + _damaged(damaged)
     scale = _Scale(board)
     rows = "".join(_row(place, board, labels, scale) for place in range(len(board.ratings)))
@@ -118,7 +118,7 @@ def _remarks(board: Board, labels: dict[str, str]) -> str:
     few = [each.model for each in board.ratings if each.games < FEW_GAMES]
     if few:
         lines.append(
-            f"Fewer than {FEW_GAMES} games: {_names(few, labels)}. Their ratings and intervals say little yet."
+            f"Fewer than {FEW_GAMES} games: {_names(few, labels)}. Their ratings and intervals are not reliable yet."
         )
     for why in sorted({each.why for each in board.strengths.values() if each.why}):
         without = [model for model, each in board.strengths.items() if each.why == why]

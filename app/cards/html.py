@@ -20,7 +20,9 @@ def on_card(fits: Sequence[Fit]) -> str:
     card = fits[0].card
     rows = ((fit.model.title, parameters(fit.model.parameters), fit) for fit in fits)
     count = sum(fit.longest is not None for fit in fits)
-    message = f"{card.title}: {count} of {len(fits)} models fit. Programs can use {show_size(card.memory_bytes)} of it."
+    message = (
+        f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable."
+    )
     return _muted(message + beside(card)) + _table(ON_CARD, rows, f"Models on {card.title}")
 
 
@@ -29,7 +31,11 @@ def of_model(fits: Sequence[Fit]) -> str:
     model = fits[0].model
     rows = ((fit.card.title, show_size(fit.card.memory_bytes), fit) for fit in fits)
     smallest = next((fit.card.title for fit in fits if fit.longest is not None), None)
-    best = f"The smallest card that takes {model.title} is the {smallest}." if smallest else "It fits on none of them."
+    best = (
+        f"The smallest card that takes {model.title} is the {smallest}."
+        if smallest
+        else "It fits on none of these cards."
+    )
     return _muted(best) + _table(OF_MODEL, rows, f"Cards for {model.title}")
 
 
@@ -77,7 +83,8 @@ def beside(card: Card) -> str:
     message = f" It computes in {DTYPES[card.half_dtype]}."
     if card.kind != "cuda":
         message += (
-            " It is not NVIDIA's: the numbers are those of an NVIDIA card with its memory, not tried on this one."
+            " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on this "
+            "one."
         )
     return message
 

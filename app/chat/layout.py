@@ -12,7 +12,7 @@ from app.chat.compare import MOST
 from app.ui.updates import Given
 from core.generation.sampling import RANGES
 
-EMPTY = "### Nothing said yet\nChoose a model above, write a message below, and press Enter."
+EMPTY = "### No messages yet\nChoose a model above, write a message below, and press Enter."
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,10 @@ def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr
             fields.update({key: build_field(FIELDS[key]) for key in HUB})
         upload = drop_area()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("2", "How it is read"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("2", "Format"), elem_classes="nb-slot")
         fields["data.format"] = build_field(FIELDS["data.format"])
         parts["evidence"] = _slot()
-        by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
+        by_hand = gr.Button("Map columns", size="sm", elem_classes="nb-narrow")
         fields["data.encoding"] = build_field(FIELDS["data.encoding"])
         parts["encoding"] = _slot()
         with gr.Row(elem_classes="nb-fields"):

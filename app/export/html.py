@@ -19,7 +19,10 @@ from core.sizes import show_bytes
 
 # The first block of code in a README.
 _USAGE = re.compile(r"```(python)?\n(.*?)```", re.DOTALL)
-NOTHING = empty("Nothing exported yet", "The proof that it answers as it does here will be here, and what uses it.")
+NOTHING = empty(
+    "Nothing exported yet",
+    "The proof that the export replies as the chat does will appear here, with instructions for using it.",
+)
 
 
 def about(run: Run | None, options: ExportOptions) -> str:
@@ -30,7 +33,7 @@ def about(run: Run | None, options: ExportOptions) -> str:
         try:
             size = f"<p><b>{text(to.size(run, options))}</b></p>"
         except NibbleError as error:
-            size = error_box(f"The base of this run is not where it was. {error}")
+            size = error_box(f"The base model of this run is not where it was. {error}")
     return f'<div class="nb-gets"><p>{text(to.what)}</p><p class="nb-muted">{text(to.for_whom)}</p>{size}</div>'
 
 
@@ -61,8 +64,8 @@ def _done(values: dict[str, Any], shelf: SharedFiles) -> str:
         f'<div class="nb-card nb-exported"><header><span class="nb-state nb-{"finished" if whole else "stopped"}">'
         f"{heading}</span><div><h3>{text(folder.name)}</h3><small>{text(show_bytes(result['bytes']))} in "
         f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>{_checks(verified)}"
-        f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd>"
-        f"<dt>Use it</dt><dd><pre>{text(usage(result))}</pre></dd></dl>{_links(values, shelf)}</div>"
+        f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd><dt>How to use it</dt>"
+        f"<dd><pre>{text(usage(result))}</pre></dd></dl>{_links(values, shelf)}</div>"
     )
 
 

@@ -62,8 +62,8 @@ def build_upload() -> UploadPart:
         repo = gr.Textbox(label="Repository", placeholder="your-name/pirate", info="For the export shown above.")
         private = gr.Checkbox(True, label="Private", info="Visible only to you and people you give access.")
         with gr.Row(elem_classes="nb-actions"):
-            look = gr.Button("Show what will be uploaded")
-            upload = gr.Button("Upload it", variant="primary", visible=False)
+            look = gr.Button("Preview upload")
+            upload = gr.Button("Upload", variant="primary", visible=False)
         message = gr.HTML(elem_classes="nb-slot")
     return UploadPart(repo, private, look, upload, message)
 
@@ -83,8 +83,8 @@ def build_import() -> ImportPart:
             info="Leave empty to use the one the adapter names.",
         )
         with gr.Row(elem_classes="nb-actions"):
-            take = gr.Button("Bring it in", variant="primary")
-            train_further = gr.Button("Train it further", visible=False)
+            take = gr.Button("Import", variant="primary")
+            train_further = gr.Button("Continue training", visible=False)
         message = gr.HTML(elem_classes="nb-slot")
     return ImportPart(file, place, name, base, take, train_further, gr.State(""), message)
 
@@ -116,14 +116,16 @@ def wire_import(part: ImportPart, context: Context) -> None:
 
     def take(file: str | None, place: str, name: str, base: str | None) -> Updates:
         if not file and not (place or "").strip():
-            return {part.message: html.error_box("Choose its zip, or write the folder that the adapter is in.")}
+            return {part.message: html.error_box("Choose the adapter's archive or enter its folder.")}
         try:
             source = Path(file) if file else context.reach.read(place, "The adapter's folder")
             made = import_adapter(context.workspace, source, name or "", base or "", context.reach)
             forget([file] if file else [])
         except NibbleError as error:
             return {part.message: html.error_box(str(error))}
-        message = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."
+        message = (
+            f"“{made.name}” is imported and available in Chat and Arena. Its base model is loaded at the first message."
+        )
         emptied = {part.file: None, part.place: "", part.name: ""}
         train_further = {part.made: made.name, part.train_further: gr.Button(visible=True)}
         return {part.message: html.note_box(message), **emptied, **train_further}

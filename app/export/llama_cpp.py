@@ -31,7 +31,7 @@ class LlamaCppInstall(BackgroundJob):
 
     def _install(self) -> None:
         version = llama_cpp.install(lambda line: self.show(f"Installing llama.cpp… {line[:120]}"))
-        message = f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on."
+        message = f"llama.cpp ({version}) is installed. GGUF exports are now verified with it."
         self.result = ui_html.note_box(message)
 
 

@@ -223,8 +223,8 @@ def _failure(run: Run, status: Status, curves: Curves) -> str:
     )
     step = ""
     if status.total:
-        step = f'<p class="nb-say">It had done {number(status.step)} of {number(status.total)} steps.</p>'
-    why = text(status.message or "It ended without saying why.")
+        step = f'<p class="nb-say">It completed {number(status.step)} of {number(status.total)} steps.</p>'
+    why = text(status.message or "It ended without giving a reason.")
     message = f'<p class="nb-why" role="alert">{why}</p>{step}{_warnings(curves)}{tail}'
     return _card(run, status.state, message)
 

@@ -165,8 +165,8 @@ def _build_actions() -> dict[str, Any]:
         parts["end_now"] = gr.Button("Force stop", variant="stop", visible=False)
         parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["export"] = gr.Button("Export", visible=False)
-        parts["train_further"] = gr.Button("Train further", visible=False)
-        parts["resume"] = gr.Button("Resume…", visible=False)
+        parts["train_further"] = gr.Button("Continue training", visible=False)
+        parts["resume"] = gr.Button("Resume", visible=False)
         parts["reuse"] = gr.Button("Use these settings")
         parts["sooner"] = gr.Button("Move up", visible=False)
         parts["later"] = gr.Button("Move down", visible=False)
@@ -187,7 +187,7 @@ def _build_actions() -> dict[str, Any]:
             parts["not_now"] = gr.Button("Cancel")
     with gr.Row(visible=False, elem_classes="nb-actions nb-sure") as parts["sure"]:
         parts["question"] = gr.HTML(elem_classes="nb-slot")
-        parts["delete_now"] = gr.Button("Delete for good", variant="stop")
-        parts["keep"] = gr.Button("Keep it")
+        parts["delete_now"] = gr.Button("Delete", variant="stop")
+        parts["keep"] = gr.Button("Cancel")
     parts["message"] = gr.HTML(elem_classes="nb-slot")
     return parts

@@ -52,8 +52,8 @@ def build() -> Away:
         "Leave it empty for none.",
     )
     with gr.Row(elem_classes="nb-actions"):
-        keep = gr.Button("Keep", variant="primary")
-        attempt = gr.Button("Try it")
+        keep = gr.Button("Save", variant="primary")
+        attempt = gr.Button("Send a test")
     message = gr.HTML(elem_classes="nb-slot")
     return Away(webhook, keep, attempt, message)
 
@@ -95,7 +95,7 @@ def keep_webhook(context: Context, webhook: str | None) -> str:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
         return html.error_box(str(error))
-    kept = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
+    kept = "Saved. It is called whenever a run ends." if wanted.webhook else "No webhook is set."
     return html.note_box(kept) + _command(workspace, wanted)
 
 

@@ -158,11 +158,11 @@ def who(layout: SystemLayout) -> Updates:
     token = get_token()
     fixed = bool(os.environ.get("HF_TOKEN"))
     name = next((name for name, stored in get_stored_tokens().items() if stored == token), "")
-    message = "Not signed in. Only gated and private models need it."
+    message = "Not signed in. Needed only for gated and private models."
     if token:
         message = f"Signed in with the token “{name}”." if name else "Signed in."
     if fixed:
-        message = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
+        message = "Signed in through the environment variable HF_TOKEN; change it there."
     return {
         layout.who: html.note_box(message),
         layout.sign_in: gr.Button(visible=not token),

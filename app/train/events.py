@@ -68,7 +68,7 @@ class TrainEvents:
         """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
             return f"Queued. {self.context.supervisor.waits_for()}"
-        return "Started. It goes on when you close this page."
+        return "Started. Training continues when you close this page."
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""

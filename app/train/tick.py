@@ -77,7 +77,7 @@ def _held(context: Context) -> str:
     if by is None or by.kind == "run":
         return ""
     who = by.in_words()
-    return html.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
+    return html.note_box(f"{who[0].upper()}{who[1:]} is using the GPU. A run that you start waits for it.")
 
 
 def _reading(layout: TrainLayout, session: TrainSession, seen: Seen) -> Updates:

@@ -295,7 +295,7 @@ def build_advanced() -> dict[str, Component]:
     return made
 
 
-_LABELS = {key: field.label for key, field in FIELDS.items()} | {"data.mapping.roles": "Speakers' names"}
+_LABELS = {key: field.label for key, field in FIELDS.items()} | {"data.mapping.roles": "Speaker roles"}
 _DOTTED = "|".join(rf"\b{re.escape(key)}\b" for key in sorted(_LABELS, key=len, reverse=True) if "." in key)
 # A setting, and the value that a sentence gives to it: 'set data.named_splits to ignore'.
 _KEYS = re.compile(rf"({_DOTTED}|^budget(?=:))(?:( to | is )([a-z0-9_-]+)\b)?")

@@ -195,7 +195,7 @@ def _changed(file: Path, pinned: dict[str, Any], report: Callable[[str], None] |
         return other
     if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or report is None:
         return ""
-    report(f"{file.name} was touched since the run began: comparing its content.")
+    report(f"{file.name} was modified since the run began: comparing its content.")
     return "" if _whole_at_once(file) == pinned["sha256"] else other
 
 

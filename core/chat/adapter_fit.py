@@ -78,7 +78,7 @@ def refuse_adapter(folder: Path, base: Bare, found: FoundModel) -> Footing:
 
 def gone(folder: Path) -> str:
     """The message that the adapter no longer exists."""
-    return f"The adapter {name_of(folder)} is gone: a run keeps only its newest checkpoints. Choose another."
+    return f"The adapter {name_of(folder)} no longer exists: a run keeps only its newest checkpoints. Choose another."
 
 
 def name_of(folder: Path) -> str:

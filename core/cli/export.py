@@ -15,7 +15,7 @@ from core.workspace import Workspace
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `export` takes beside the run."""
-    command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="what to make of it")
+    command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="export format")
     command.add_argument(
         "--from",
         dest="part",
@@ -23,7 +23,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="last|best|STEP",
         help="which adapter: the final one (default), the best one by evaluation loss, or a checkpoint",
     )
-    command.add_argument("--out", metavar="DIR", help="a folder that is not there or empty; default: in the workspace")
+    command.add_argument("--out", metavar="DIR", help="a new or empty folder; default: in the workspace")
     for setting in SETTINGS:
         _add_setting(command, setting)
 

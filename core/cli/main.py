@@ -290,9 +290,9 @@ def _plan_arguments(command: argparse.ArgumentParser) -> None:
 def _chat_arguments(command: argparse.ArgumentParser) -> None:
     models = "an id, the start of one, or 'last'; with /best or /checkpoint/STEP; or base:MODEL, adapter:FOLDER"
     command.add_argument("run_id", metavar="RUN", help=models)
-    command.add_argument("--prompt", required=True, help="what to say")
-    command.add_argument("--base", action="store_true", help="ask the base, without the adapter")
-    command.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    command.add_argument("--prompt", required=True, help="the prompt")
+    command.add_argument("--base", action="store_true", help="use the base model, without the adapter")
+    command.add_argument("--greedy", action="store_true", help="always pick the most likely token")
     command.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="length limit")
     command.add_argument("--seed", type=int, help="the same seed gives the same reply")
     code_consent.add_argument(command)

@@ -122,7 +122,7 @@ def _stop_and_follow(run: Any, supervisor: Any) -> str:
 def stop_arguments(command: argparse.ArgumentParser) -> None:
     """What `stop` takes."""
     add_run(command)
-    command.add_argument("--now", action="store_true", help="end it at once; it goes on from its last checkpoint")
+    command.add_argument("--now", action="store_true", help="end it at once; it can resume from its last checkpoint")
 
 
 def stop_run(options: argparse.Namespace) -> tuple[int, Result]:

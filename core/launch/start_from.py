@@ -99,8 +99,9 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
         if key in given and not _agree(key, given[key], start):
             raise RecipeError(
                 f"{key}: {_shown(given[key])} is not possible: the adapter {start.source.label} has "
-                f"{_shown(start.settings[key])}, and is trained further as it is. Set it to that, or choose a fresh "
-                f"adapter ({SETTING})."
+                f"{_shown(start.settings[key])}, and its training continues with it. Use that value, or choose a new "
+                f"adapter ("
+                f"{SETTING})."
             )
     return settled, start
 

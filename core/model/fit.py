@@ -245,7 +245,7 @@ def refuse_random(model: PreTrainedModel, info: dict[str, Any], label: str) -> N
             are = "is" if len(names) == 1 else "are"
             raise ModelError(
                 f"{label}: {_weights(names)} of the model {are} {what} ({names[0]}), and would be random. Download the "
-                "model again, or take a copy whose weights and config.json belong together."
+                "model again, or use a copy whose weights and config.json match."
             )
 
 

@@ -38,7 +38,7 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
                 " Choose another model."
             ) from None
         raise ModelError(
-            f"A model of the kind {kind!r} cannot be laid out from its config.json, so it cannot be loaded: {reason}."
+            f"A model of the type {kind!r} cannot be built from its config.json, so it cannot be loaded: {reason}."
         ) from None
     return model
 

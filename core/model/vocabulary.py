@@ -58,8 +58,8 @@ def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> 
     odd = beyond(ids, rows)
     if odd:
         raise NibbleError(
-            f"{where} cannot be read by this model: {unknown_token(odd[0], tokenizer, rows)}. Leave that token out, "
-            "or choose the model that this tokenizer was made for."
+            f"{where} cannot be read by this model: {unknown_token(odd[0], tokenizer, rows)}. Remove that token, or "
+            f"choose the model that this tokenizer was made for."
         )
 
 

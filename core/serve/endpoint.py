@@ -90,14 +90,14 @@ class Endpoint:
         chat_model = await asyncio.to_thread(self._served.find, name)
         if chat_model is None:
             known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
-            raise RequestError(404, f"There is no model {name!r} here. There are: {known}.", "model", "model_not_found")
+            raise RequestError(404, f"There is no model {name!r} here. Available: {known}.", "model", "model_not_found")
         return chat_model
 
     async def _complete(self, request: Request) -> Response:
         wanted = read_request(await _body(request))
         chat_model = await self._find(wanted.model)
         if self._waiting >= self._most:
-            raise RequestError(429, "Too many requests wait here already. Try again.", code="rate_limit_exceeded")
+            raise RequestError(429, "Too many requests are waiting. Try again.", code="rate_limit_exceeded")
         reply = _Reply(self._client, chat_model, wanted)
         self._waiting += 1
         try:

@@ -247,7 +247,7 @@ def explain(output: str, index: str = "") -> str:
         if any(sign in output for sign in signs):
             return cause
     errors = [line.partition("ERROR: ")[2] for line in output.splitlines() if "ERROR: " in line]
-    last = (errors or output.strip().splitlines() or ["it was ended from outside"])[-1]
+    last = (errors or output.strip().splitlines() or ["it was killed from outside"])[-1]
     return f"installing failed: {last} (log: {LOG})"
 
 

@@ -119,8 +119,8 @@ def _end(pip: subprocess.Popen[str]) -> None:
 def _explained(output: str) -> str:
     if "No matching distribution" in output and not any(sign in output for sign in ("ConnectionError", "Resolution")):
         return (
-            "pip finds no build of llama.cpp for this machine and Python, or the package index that it is set to has "
-            f"none ({PACKAGE}). Exports work without it: GGUFs are then proved as far as transformers reads them."
+            "pip found no build of llama.cpp for this machine and Python in its package index ("
+            f"{PACKAGE}). Exports work without it: GGUFs are then proved as far as transformers reads them."
         )
     if "No module named pip" in output:
         return f"This Python has no pip. Install {PACKAGE} into it yourself: {REQUIREMENTS.name} says which."

@@ -1,4 +1,4 @@
-"""The best adapter so far, by its held-out loss, kept in a folder of its own."""
+"""The best adapter so far, by its evaluation loss, kept in a folder of its own."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int)
         optimizer=optimizer_for(rules.optimizer).name,
     )
     reason = telling_line(error)
-    because = f"this model's step cannot be traced ({reason}), so a frugal way is taken"
+    because = f"this model's step cannot be traced ({reason}), so frugal settings are used"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
     return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 

@@ -1,6 +1,6 @@
 """One training run from its recipe to its adapter, to be read from top to bottom.
 
-Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a held-out loss and the best
+Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, an evaluation loss and the best
 adapter by it, stop, save and resume at any step, running out of memory, and a loss that is not a number.
 """
 

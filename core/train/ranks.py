@@ -78,8 +78,8 @@ class OtherProcesses:
         os.environ.update({**_place(0, self.count, port), **self._threads()})
         threading.Thread(target=self._watch, daemon=True).start()
         on = "GPUs" if self.cards else "processes"
-        what = "a part of the model" if self.run.recipe().train.sharded else "the whole model"
-        sentence = f"{self.count} {on} train together: each holds {what} and takes its share of every step."
+        what = "a shard of the model" if self.run.recipe().train.sharded else "the whole model"
+        sentence = f"{self.count} {on} train together: each holds {what} and processes its share of every step."
         self.run.event("devices", sentence)
         return self
 

@@ -94,7 +94,7 @@ def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name
     index = int(np.searchsorted(np.asarray(usable.starts), place, side="right")) - 1
     raise DataError(
         f"{name}, row {usable.rows[index]:,}: {unknown_token(int(ids[place]), tokenizer, rows)}, so it cannot be "
-        "trained on. Take that token out of the data, or choose the model that this tokenizer was made for."
+        "trained on. Remove that token from the data, or choose the model that this tokenizer was made for."
     )
 
 

@@ -1,4 +1,4 @@
-"""What happens between a run's steps: its files are written, requests obeyed, the held-out loss measured."""
+"""What happens between a run's steps: its files are written, requests obeyed, the evaluation loss measured."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def convert(
             tally.drop(error.code, number)
     spilled.seal()
     if not number:
-        raise DataError(f"{file} holds no rows. It should hold one conversation a row.")
+        raise DataError(f"{file} contains no rows. It should have one conversation per row.")
     if not spilled:
         first = dropped[0]
         raise DataError(

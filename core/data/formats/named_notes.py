@@ -56,13 +56,13 @@ _RULES = {
     ),
     "rejected-left-out": Rule(
         "note",
-        "{rows} {have} a chosen and a rejected reply: the chosen one is learned, {names} is left out.",
-        "Nothing to do; learning from the comparison itself (DPO) is not what this training does.",
+        "{rows} {have} a chosen and a rejected reply: the chosen one is learned, {names} is ignored.",
+        "Nothing to do. Preference training (DPO) is not supported.",
     ),
     "several-answers": Rule(
         "note",
         "{rows} {have} several different answers in {names}: the first is learned.",
-        "Keep the one that you want, or make a row of each.",
+        "Keep the one you want, or make one row of each.",
     ),
     "unused-detail": Rule(
         "note",

@@ -179,7 +179,7 @@ def _is_binary(head: bytes) -> bool:
 
 
 def _no_text(name: str) -> DataError:
-    return DataError(f"{name} is not a text file, whatever its name says. Save it as JSONL, CSV or Parquet.")
+    return DataError(f"{name} is not a text file, despite its name. Save it as JSONL, CSV or Parquet.")
 
 
 def _wide_by_nuls(head: bytes) -> str | None:

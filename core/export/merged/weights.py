@@ -36,7 +36,7 @@ from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from core.text.library_errors import telling_line
 
-ADAPTER_CAN = "Export the adapter instead: it carries everything."
+ADAPTER_CAN = "Export the adapter instead; it contains everything."
 
 
 @dataclass(frozen=True)

@@ -184,9 +184,9 @@ class _Finder:
         padded = [{**each, "content": f"\n {each['content']} \n"} for each in conversation]
         system = {"role": "system", "content": "Be brief."}
         for each, what in (
-            (conversation[:1], "lays a single question out otherwise than longer conversations"),
-            (conversation, "lays longer conversations out otherwise than short ones"),
-            (padded, "cuts at what is said in a way of its own"),
+            (conversation[:1], "renders a single prompt differently from longer conversations"),
+            (conversation, "renders longer conversations differently from short ones"),
+            (padded, "trims text in a way that cannot be converted"),
         ):
             if self.rendered(each) != turns.render(each):
                 raise NoTurns(what)

@@ -56,7 +56,7 @@ def hold_texts(
     found, refused = Texts(reader.name), dict[str, str]()
     for number, conversation in enumerate(conversations, 1):
         found.add(_held(reference, reader, conversation, refused))
-        say(f"Laying conversations out in {reader.name}: {number} of {len(conversations)}", number / len(conversations))
+        say(f"Rendering conversations in {reader.name}: {number} of {len(conversations)}", number / len(conversations))
     if reader.name not in TAKE_LESS:
         added = reference.added_tokens
         found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")

@@ -20,10 +20,10 @@ def sentence(verified: Verified) -> str:
         )
         return f"Not verified by replies: {verified['because']}.{read}"
     ties = verified.get("ties", 0)
-    tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
+    tied = f"; {ties} differ only where the next two tokens are equally likely up to rounding" if ties else ""
     by = " by llama.cpp" if "llama_cpp" in verified else ""
     equal = f"{verified['equal']} of {verified['prompts']} answers{by} equal"
-    said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
+    said = f"{equal}{_logits(verified)}{tied}. Compared with {verified['against']}."
     if "tensors" in verified:
         said += f" All {verified['tensors']} tensors were read back as they were written."
     if "chat" in verified:

@@ -23,7 +23,11 @@ NEW_TOKENS, PROMPTS = 32, 12
 def against(source: ExportSource, onto: Onto) -> str:
     """What an export is held against, in words."""
     bits = source.recipe.quantization.bits
-    return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
+    return (
+        f"the chat, with the base model in {bits} bits"
+        if onto == "dequantised"
+        else "base model and adapter in 16 bits"
+    )
 
 
 def job(
@@ -81,7 +85,7 @@ def verify(
     rounding, but for weights that are coarser than 16 bits, and for mixtures, whose experts transformers alone keeps
     in 16 (not `strict`): of those it is reported.
     """
-    say("Proving it: opening it afresh, as another program would, beside the run's own chat.", None)
+    say("Verifying the export: opening it as another program would, and comparing it with the run's chat.", None)
     jobs = [job(source, artefact, onto, precision)]
     if onto == "original":
         jobs.append(job(source, artefact, "dequantised", precision))

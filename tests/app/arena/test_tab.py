@@ -146,7 +146,7 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
     speaker.after_each = lambda: arena.session.jobs.stop() if len(speaker.heard) == 5 else None
     events.prepare(given)
     until(lambda: not arena.session.jobs.preparing.busy)
-    assert "4 of 16 answers are there" in arena.session.jobs.preparing_html()
+    assert "4 of 16 replies are ready" in arena.session.jobs.preparing_html()
     assert "interrupted" in ArenaTab(context).session.jobs.preparing_html()
     speaker.after_each = lambda: None
     events.prepare(given)
@@ -157,13 +157,13 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
 
 
 def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
-    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
+    assert "only one model" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
 
 
 def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaLayout, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
-    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
+    assert "no prepared replies left" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
     assert not [
         file for file in context.workspace.path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()
     ]

@@ -166,7 +166,7 @@ def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
 
 def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
-    _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
+    _job(context, tmp_path, state="stopped", message="Stopped. Nothing was kept.")
     assert tab.tick(seen)[tab.layout.message] == ""
     assert tab.layout.message not in tab.tick(seen)
 

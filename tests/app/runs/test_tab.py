@@ -89,7 +89,7 @@ def test_a_run_with_a_checkpoint_can_be_resumed_longer(
     refused = events.resume(run.id, epochs, 8, run.recipe().train.learning_rate)
     assert "is finished: all of its 8 steps are done" in refused[tab.message] and "--set" not in refused[tab.message]
     assert run.status().state == "finished"
-    assert "waits in the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.message]
+    assert "Added to the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.message]
     assert (run.recipe().train.max_steps, run.recipe().train.learning_rate) == (16, 1e-5)
     assert run.status().state == "queued"
 
@@ -99,7 +99,7 @@ def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert not _tick(tab, context, run.id)[tab.resume].visible
-    assert "holds no whole checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.message]
+    assert "has no complete checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.message]
 
 
 def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(

@@ -66,20 +66,20 @@ def test_ending_says_what_came_of_it(train_tab: TrainTab, context: Context, monk
         raise RunError("The system cannot end the worker.")
 
     monkeypatch.setattr(context.supervisor, "kill", stuck)
-    assert "does not let go" in events.end_now()[train_tab.layout.form.message]
+    assert "cannot end the worker" in events.end_now()[train_tab.layout.form.message]
 
 
 def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
     updates = train_tab.tick(seen)
-    assert updates[train_tab.layout.run.stop].value == "Take out of the queue"
-    assert "Taken out" in train_tab.events.stop()[train_tab.layout.form.message]
+    assert updates[train_tab.layout.run.stop].value == "Remove from queue"
+    assert "Removed" in train_tab.events.stop()[train_tab.layout.form.message]
     assert run.status().state == "stopped"
 
 
 def test_a_run_that_cannot_be_resumed_says_why(train_tab: TrainTab, context: Context) -> None:
     _run(context, state="stopped")
-    assert "it holds no whole checkpoint" in train_tab.events.resume()[train_tab.layout.form.message]
+    assert "it has no complete checkpoint" in train_tab.events.resume()[train_tab.layout.form.message]
 
 
 def test_who_holds_the_gpu_is_said_before_the_start(

@@ -126,7 +126,7 @@ def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(
     plans.refuse("lora.rank: 0 is not possible.")
     helper.go.set()
     until(lambda: not plans.busy)
-    assert "0 is not possible" in plans.html()
+    assert "0 is not valid" in plans.html()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

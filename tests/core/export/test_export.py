@@ -226,7 +226,7 @@ def test_an_export_that_answers_otherwise_is_not_handed_over(
 
     write = adapter_write.write_adapter
     monkeypatch.setattr(adapter_write, "write_adapter", other)
-    with pytest.raises(Broken, match="not the others, so it is not handed over"):
+    with pytest.raises(Broken, match="to the rest differently, so the export was rejected"):
         export(workspace, run, ExportOptions("adapter", tmp_path / "adapter"), _nothing)
     assert _names(tmp_path) == []
 
