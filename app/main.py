@@ -99,7 +99,7 @@ def serve(
     with file_lock(workspace.state / "server.lock"):
         url = instance.running()
         if url is not None:
-            print(f"Nibble is running already: {url}", flush=True)
+            print(f"Nibble is already running: {url}", flush=True)
             if browser or window:
                 show(url, window)
             return 0
@@ -115,7 +115,7 @@ def serve(
         show(serving.url, window)
     while not ended.wait(0.5):  # without a limit Windows would let no Ctrl+C through
         pass
-    print("Nibble ends. Runs that train go on.", file=sys.stderr)
+    print("Nibble has stopped. Running training continues.", file=sys.stderr)
     server.stop()
     instance.leave()
     return 0
@@ -127,7 +127,7 @@ def name_and_password(auth: str | None, others: bool) -> tuple[str, str]:
         return NAME, generated_password() if others else ""
     user, _, password = auth.partition(":")
     if not (user.strip() and password):
-        raise NibbleError("--auth wants USER:PASS, both not empty.")
+        raise NibbleError("--auth needs USER:PASS, neither of them empty.")
     return user, password
 
 
@@ -138,7 +138,10 @@ def tell_others(names: Names, share: bool, generated: str) -> None:
     if share and names.tunnel:
         print(f"Public link:      https://{names.tunnel}/", flush=True)
     elif share:
-        print("There is no public link: Gradio's service gave none. Nibble runs on this machine only.", file=sys.stderr)
+        print(
+            "No public link: Gradio's service did not provide one. Nibble is reachable on this machine only.",
+            file=sys.stderr,
+        )
     if generated:
         print(f"Sign in as:       {NAME}, with the password {generated} (new at every start)", flush=True)
 
@@ -211,4 +214,4 @@ def _keep_going(server: Server) -> None:
             for tab in server.tabs:
                 tab.rest()
         except Exception as error:  # a full disk, no memory for a process, a damaged file: it must not end for good
-            print(f"The queue could not go on: {error}. It is tried again.", file=sys.stderr)
+            print(f"The queue could not continue: {error}. Trying again.", file=sys.stderr)

@@ -29,10 +29,10 @@ class Recipe(Settings):
     """Every setting of a run. Unknown keys are refused; so is what contradicts something else."""
 
     version: Literal[1] = 1
-    name: str | None = Field(None, max_length=80, description="What to call the run.")
+    name: str | None = Field(None, max_length=80, description="The run's name.")
     model: str = Field("starter", min_length=1, description="A preset's name, a folder, or a Hugging Face id.")
     budget: str | None = Field(
-        None, description="Memory the run may use: 8GiB, 8GB, 80%. A bare number is GiB. Empty: what is free."
+        None, description="Memory the run may use: 8GiB, 8GB or 80%. A bare number is in GiB. Empty: all free memory."
     )
     data: DataSettings = Field(default_factory=DataSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
@@ -53,7 +53,7 @@ class Recipe(Settings):
     def _layout_is_known(cls, data: DataSettings) -> DataSettings:
         if data.format not in FORMATS:
             *others, last = map(repr, FORMATS)
-            raise ValueError(f"data.format: {data.format!r} is not possible; allowed: {', '.join(others)} or {last}")
+            raise ValueError(f"data.format: {data.format!r} is not valid; allowed: {', '.join(others)} or {last}")
         return data
 
     @model_validator(mode="after")
@@ -68,17 +68,17 @@ class Recipe(Settings):
             )
         if train.sharded and train.effective_batch % train.devices:
             raise ValueError(
-                f"train.sharded wants shares of the same size, but train.devices {train.devices} does not divide "
+                f"train.sharded needs equal shares, but train.devices {train.devices} does not divide "
                 f"train.effective_batch {train.effective_batch}"
             )
         if train.sharded and (self.quantization.bits == 8 or self.lora.extra_modules):
             raise ValueError("train.sharded needs quantization.bits 4 or 16, and no lora.extra_modules")
         if self.evaluation.patience is not None and not self.data.eval_fraction:
-            raise ValueError("evaluation.patience needs rows held out to be measured on, but data.eval_fraction is 0")
+            raise ValueError("evaluation.patience needs rows held out for evaluation, but data.eval_fraction is 0")
         if train.devices > train.effective_batch:
             raise ValueError(
-                f"train.devices {train.devices} is more than train.effective_batch {train.effective_batch}; each needs "
-                "a conversation of every step"
+                f"train.devices {train.devices} is more than train.effective_batch {train.effective_batch}; each "
+                f"device needs at least one conversation per step"
             )
         if checkpoint.every_steps is None and checkpoint.every_minutes is None:
             raise ValueError("checkpoint.every_steps and checkpoint.every_minutes are both empty; set one of them")
@@ -90,24 +90,28 @@ class Recipe(Settings):
         if base.type == "fp4" and base.bits != 4:
             raise ValueError(f"quantization.type fp4 is a 4-bit format, but quantization.bits is {base.bits}")
         if lora.dora and lora.init != "default":
-            raise ValueError(f"lora.dora starts from the base as it is; it cannot go with lora.init {lora.init}")
+            raise ValueError(
+                f"lora.dora starts from the base as it is; it cannot be combined with lora.init {lora.init}"
+            )
         if lora.start_from is not None and lora.init != "default":
             raise ValueError(
-                f"lora.init {lora.init} is what a fresh adapter begins with, but lora.start_from trains one further; "
-                "use lora.init default"
+                f"lora.init {lora.init} applies to a new adapter, but lora.start_from continues an existing one; use "
+                f"lora.init default"
             )
         if lora.dora and base.bits == 8:
             raise ValueError("lora.dora needs the base in 4 or 16 bits: set quantization.bits to one of them")
         if lora.init == "loftq" and base.bits != 4:
             raise ValueError(
-                f"lora.init loftq mends what 4 bits lose, but quantization.bits is {base.bits}; use lora.init default"
+                f"lora.init loftq corrects 4-bit quantisation error, but quantization.bits is {base.bits}; use "
+                f"lora.init default"
             )
         if lora.init == "pissa" and self.train.weight_decay:
-            raise ValueError("lora.init pissa holds half of the adapter still; set train.weight_decay to 0 for it")
+            raise ValueError("lora.init pissa needs train.weight_decay 0, as it freezes half of the adapter")
         both = sorted(set(lora.extra_modules) & set(lora.targets if isinstance(lora.targets, list) else ()))
         if both:
             raise ValueError(
-                f"{both[0]} is in lora.targets and in lora.extra_modules: it can have an adapter or be trained whole"
+                f"{both[0]} is in lora.targets and in lora.extra_modules: a module can have an adapter or be fully "
+                f"trained, not both"
             )
         return self
 
@@ -153,7 +157,7 @@ def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}.") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{path.name} holds no settings. A recipe is a YAML file such as presets/recipes/*.yaml.")
+        raise RecipeError(f"{path.name} contains no settings. A recipe is a YAML file such as presets/recipes/*.yaml.")
     return make_recipe(with_overrides(values, overrides))
 
 
@@ -257,7 +261,7 @@ def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in ("model_type", "model_attributes_type"):
-        return f"{key}: {problem['input']!r} is not possible; allowed: settings of its own, such as {key}.…."
+        return f"{key}: {problem['input']!r} is not valid; allowed: nested settings, such as {key}.…."
     if kind == "extra_forbidden":
         return f"{key}: there is no such setting."
     if kind == "value_error":
@@ -266,7 +270,7 @@ def _explain(problem: Any) -> str:
     low, high = limits(key) if _is_setting(key) else (None, None)
     if low is not None or high is not None:
         allowed = f"allowed: {_range(key, low, high)}"
-    return f"{key}: {problem['input']!r} is not possible; {allowed}."
+    return f"{key}: {problem['input']!r} is not valid; {allowed}."
 
 
 def _is_setting(key: str) -> bool:

@@ -32,70 +32,72 @@ class Settings(BaseModel):
 class MappingSettings(Settings):
     """Which column is what, by hand, where `data.format` is 'mapping': `turns`, `reply`, `text` or `conversation`."""
 
-    turns: str | None = Field(None, description="The column that holds a list of turns.")
-    role: str | None = Field(None, description="In a turn: who speaks.")
-    content: str | None = Field(None, description="In a turn: what is said.")
-    prompt: str | None = Field(None, description="The column with the question.")
-    context: str | None = Field(None, description="The column with what the question refers to.")
-    reply: str | None = Field(None, description="The column with the reply to learn.")
+    turns: str | None = Field(None, description="The column with the list of turns.")
+    role: str | None = Field(None, description="Within a turn: the speaker.")
+    content: str | None = Field(None, description="Within a turn: the text.")
+    prompt: str | None = Field(None, description="The column with the prompt.")
+    context: str | None = Field(None, description="The column with context for the prompt.")
+    reply: str | None = Field(None, description="The column with the reply.")
     system: str | None = Field(None, description="The column with the system prompt.")
     text: str | None = Field(None, description="The column with plain text.")
     conversation: str | None = Field(
-        None, description="Where each row is one turn: the column that says which conversation it belongs to."
+        None, description="If each row is one turn: the column that names its conversation."
     )
-    roles: dict[str, Role] = Field(default_factory=dict, description="What the file's own names for speakers mean.")
+    roles: dict[str, Role] = Field(default_factory=dict, description="The role behind each speaker name in the file.")
 
 
 class DataSettings(Settings):
     path: str = Field("pirate", description="A sample's name, a file, a folder of files, or a Hugging Face dataset id.")
-    format: str = Field("auto", description="How the rows are laid out. 'auto' looks at them.")
+    format: str = Field("auto", description="The layout of the rows. 'auto' detects it.")
     mapping: MappingSettings = Field(
-        default_factory=MappingSettings, description="Which column is what, where the format is 'mapping'."
+        default_factory=MappingSettings, description="Column names, for the format 'mapping'."
     )
     encoding: str = Field(
         "auto",
-        description="How the file's letters are stored. 'auto' looks at them. Or any encoding that Python knows.",
+        description="Text encoding of the file. 'auto' detects it; any encoding known to Python works.",
     )
     split: str | None = Field(
-        None, description="Of a Hugging Face dataset: which split. Empty: 'train'. Its validation split is held out."
+        None,
+        description="Split of a Hugging Face dataset. Empty: 'train'. Its validation split is used for evaluation.",
     )
-    config: str | None = Field(None, description="Of a Hugging Face dataset: which configuration.")
+    config: str | None = Field(None, description="Configuration of a Hugging Face dataset.")
     named_splits: Literal["honour", "ignore"] = Field(
         "honour",
-        description="Where files or a column are named train, validation, test: train is trained on, validation held "
-        "out, test left alone. Or all are trained on.",
+        description="If files or a column name splits: train on train, evaluate on validation, leave test out. Or "
+        "train on all rows.",
     )
     train_on: Literal["replies", "last_reply", "everything"] = Field(
-        "replies", description="What counts in the loss: the replies, only the last one, or every token as Guanaco did."
+        "replies", description="What counts in the loss: all replies, only the last reply, or all tokens as in Guanaco."
     )
     template: Literal["auto", "guanaco", "chatml", "llama-2", "alpaca"] = Field(
-        "auto", description="How a conversation becomes text. 'auto': the model's own, or Guanaco's where it has none."
+        "auto",
+        description="How a conversation becomes text. 'auto': the model's own template, or Guanaco's if it has none.",
     )
     generation_prompt: Literal["auto", "fitted", "continued"] = Field(
         "auto",
-        description="Where the template asks with more than replies begin with, such as <think>: 'fitted' cuts that "
-        "off, in chat and exports; 'continued' learns replies behind it.",
+        description="For templates whose prompt ends in more than replies begin with, such as <think>: 'fitted' "
+        "drops it, in chat and exports too; 'continued' trains replies after it.",
     )
     system: Literal["keep", "into_question", "leave_out"] = Field(
-        "keep", description="What becomes of system prompts; for models whose template cannot carry one."
+        "keep", description="What to do with system prompts, for models whose template does not support them."
     )
     join_turns: bool = Field(
         False,
-        description="Join turns of one speaker in a row into one, a blank line between; some templates refuse them.",
+        description="Merge consecutive turns of one speaker, separated by a blank line; some templates refuse them.",
     )
     max_length: int = Field(
         512,
         ge=16,
         le=131_072,
-        description="Tokens a conversation may have; what is longer is cut, and counted.",
+        description="Sequence length limit of a conversation; longer ones are truncated and counted.",
     )
     eval_fraction: float = Field(
         0.1,
         ge=0.0,
         le=0.5,
-        description="Share of the rows held out to measure the loss by, where the data has no validation split.",
+        description="Share of the rows held out for evaluation, if the data has no validation split of its own.",
     )
-    eval_max_rows: int = Field(100, ge=1, le=10_000, description="At most this many rows are held out.")
+    eval_max_rows: int = Field(100, ge=1, le=10_000, description="Upper limit on the rows held out for evaluation.")
 
     @field_validator("path")
     @classmethod
@@ -117,55 +119,57 @@ class DataSettings(Settings):
 
         if value != "auto" and not is_encoding(value):
             raise ValueError(
-                f"data.encoding: no encoding of text is called {value[:40]!r}; windows-1250 is one, or auto"
+                f"data.encoding: there is no text encoding called {value[:40]!r}; use one such as windows-1250, or auto"
             )
         return value
 
 
 class LoraSettings(Settings):
     rank: int = Field(
-        16, ge=1, le=512, description="Size of the adapter (r). More can hold more and takes more memory."
+        16, ge=1, le=512, description="Size of the adapter (r). A higher rank can learn more and takes more memory."
     )
     alpha: float = Field(
         16,
         gt=0,
         le=4096,
-        description="How strongly the adapter speaks: its output is scaled by alpha / rank.",
+        description="Strength of the adapter: its output is scaled by alpha / rank.",
     )
     dropout: float = Field(
         0.0,
         ge=0.0,
         le=0.9,
-        description="Share of the adapter's input dropped at random; helps against overfitting.",
+        description="Share of the adapter's input dropped at random during training, against overfitting.",
     )
     scaling: Literal["standard", "rank_stabilised"] = Field(
         "standard",
-        description="What alpha is divided by: the rank, or its root, which keeps high ranks learning (rsLoRA).",
+        description="Divide alpha by the rank, or by its square root, which helps high ranks learn (rsLoRA).",
     )
     dora: bool = Field(
         False,
-        description="Learn each output's size apart from its direction. Often better at low ranks; slower.",
+        description="Learn magnitude and direction of the weights separately. Often better at low ranks; slower.",
     )
     init: Literal["default", "pissa", "loftq"] = Field(
         "default",
-        description="Nothing; the base's main directions (PiSSA, saved at twice the rank); what 4 bits lost (LoftQ).",
+        description="Zero (default), the principal components of the base weights (PiSSA, saved at twice the rank), "
+        "or the quantisation error (LoftQ).",
     )
     start_from: str | None = Field(
         None,
         min_length=1,
         max_length=300,
-        description="An adapter that is trained further as it is: adapter:<name>, run:<id>, run:<id>/best. Empty: a "
-        "fresh one.",
+        description="An existing adapter to continue training: adapter:<name>, run:<id> or run:<id>/best. Empty: a "
+        "new one.",
     )
     targets: Literal["all-linear", "attention", "q_v"] | list[str] = Field(
         "all-linear",
-        description="All linear ones but the head, attention's, or names such as q_proj, up_proj: of those that text "
-        "reaches. A tower for pictures gets an adapter only where a name means nothing else.",
+        description="All linear layers but the head, the attention layers, or names such as q_proj, up_proj. Image "
+        "towers get an adapter only where a name matches nothing else.",
     )
     extra_modules: list[str] = Field(
         default_factory=list,
         max_length=32,
-        description="Saved with the adapter: embeddings, head, or names. For new tokens; takes much memory.",
+        description="Trained in full and saved with the adapter: embeddings, head, or module names. For new tokens; "
+        "takes a lot of memory.",
     )
 
     @field_validator("targets", mode="before")
@@ -182,14 +186,14 @@ class LoraSettings(Settings):
 class QuantizationSettings(Settings):
     bits: Literal[4, 8, 16] = Field(
         4,
-        description="How the base model is held: in 4 bits (QLoRA), 8, or 16: not quantised, plain LoRA.",
+        description="Precision of the base model: 4 bits (QLoRA), 8 bits, or 16 bits (not quantised, plain LoRA).",
     )
     type: Literal["nf4", "fp4"] = Field(
-        "nf4", description="The 4-bit number format of the base model. NF4 is QLoRA's; FP4 is less exact."
+        "nf4", description="4-bit format of the base model. NF4 is QLoRA's; FP4 is less precise."
     )
     double: bool = Field(
         True,
-        description="Quantise the quantisation constants too: saves 0.37 bits a parameter. Counts with 4 bits only.",
+        description="Also quantise the quantisation constants; saves 0.37 bits per parameter. Applies to 4 bits only.",
     )
 
 
@@ -198,39 +202,44 @@ class TrainSettings(Settings):
         3.0,
         gt=0,
         le=1000,
-        description="Times to go through the data. Left empty where a number of steps is set.",
+        description="Passes over the training data. Leave empty if Max steps is set.",
     )
     max_steps: int | None = Field(
-        None, ge=1, le=10_000_000, description="Stop after so many optimizer steps, whatever the epochs."
+        None, ge=1, le=10_000_000, description="Stop after this many optimizer steps. Overrides the epochs."
     )
-    learning_rate: float = Field(2e-4, gt=0, le=1.0, description="Size of an optimizer step. QLoRA used 0.0002.")
+    learning_rate: float = Field(
+        2e-4, gt=0, le=1.0, description="Peak learning rate of the optimizer. QLoRA used 0.0002."
+    )
     effective_batch: int = Field(
-        16, ge=1, le=4096, description="Conversations an optimizer step. Memory does not depend on it."
+        16, ge=1, le=4096, description="Conversations per optimizer step. Does not affect memory."
     )
     micro_batch: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="Conversations at once on the device. Empty: chosen to be fast and fit.",
+        description="Conversations per forward pass. Empty: chosen to be fast and to fit.",
     )
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
         "linear",
-        description="How the learning rate goes on: level (without or with a warm-up), or down to zero.",
+        description="How the learning rate changes during training: constant, with or without warmup, or decaying to "
+        "zero.",
     )
-    warmup_ratio: float = Field(0.03, ge=0.0, le=0.5, description="Share of the steps in which the rate rises.")
+    warmup_ratio: float = Field(
+        0.03, ge=0.0, le=0.5, description="Share of the steps over which the learning rate rises."
+    )
     optimizer: Optimizer = Field(
         "auto",
-        description="'auto': AdamW, in 32 bits or 8, as the budget allows. Paged: its states leave a full GPU. "
-        "Lion wants a rate 3 to 10 times smaller.",
+        description="'auto': AdamW, with 32-bit or 8-bit states depending on the budget. Paged: states move to CPU "
+        "memory when the GPU is full. Lion needs a learning rate 3 to 10 times lower.",
     )
     beta2: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="How long gradients are remembered. Empty: AdamW's own 0.999, or Lion's 0.99.",
+        description="Decay rate of the second moment. Empty: 0.999 for AdamW, 0.99 for Lion.",
     )
-    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Pulls the adapter's weights to zero.")
-    max_grad_norm: float = Field(0.3, gt=0, le=1000, description="Gradients longer than this are shortened to it.")
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Pulls the adapter's weights towards zero.")
+    max_grad_norm: float = Field(0.3, gt=0, le=1000, description="Gradients with a larger norm are clipped to this.")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto", description="Recompute activations in the backward pass: less memory, about a third slower."
     )
@@ -238,50 +247,55 @@ class TrainSettings(Settings):
         None,
         gt=0,
         le=100,
-        description="Noise on the embeddings while training; 5 is usual, for chat. Empty: none.",
+        description="Noise added to the embeddings during training; 5 is common for chat. Empty: none.",
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
-        description="How it is computed. FlashAttention 2 needs its package and an NVIDIA GPU; 'eager' is slow.",
+        description="Attention implementation. FlashAttention 2 needs its package and an NVIDIA GPU; 'eager' is slow.",
     )
     packing: Literal["auto", "off"] = Field(
         "auto",
-        description="Conversations of a step share rows where the model keeps them apart: faster, the same result.",
+        description="Pack several conversations into one row, if the model can keep them apart: faster, with the "
+        "same result.",
     )
     devices: int = Field(
         1,
         ge=1,
         le=64,
-        description="GPUs to train on at once. Each holds the whole model and takes its share of every step.",
+        description="Number of GPUs to train on. Each holds the whole model and processes its share of every step.",
     )
     sharded: bool = Field(
         False,
-        description="Deal the base's weights out to the devices, for a model that none of them holds alone. Slower.",
+        description="Shard the base model over the GPUs, for a model too large for one of them. Slower.",
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed, data and machine give the same run.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed, data and machine reproduce the same run.")
 
 
 class CheckpointSettings(Settings):
-    every_steps: int | None = Field(None, ge=1, description="Save after so many steps. Empty: by time only.")
-    every_minutes: float | None = Field(
-        10.0, gt=0, le=10_000, description="Save after so many minutes. Empty: by steps only."
+    every_steps: int | None = Field(
+        None, ge=1, description="Save a checkpoint every this many steps. Empty: by time only."
     )
-    keep: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the oldest goes first.")
+    every_minutes: float | None = Field(
+        10.0, gt=0, le=10_000, description="Save a checkpoint every this many minutes. Empty: by steps only."
+    )
+    keep: int = Field(2, ge=1, le=100, description="Number of checkpoints to keep; the oldest is deleted first.")
 
 
 class EvaluationSettings(Settings):
-    times: int = Field(4, ge=1, le=1000, description="How often, spread over the run, the held-out loss is measured.")
+    times: int = Field(
+        4, ge=1, le=1000, description="How many times, spread over the run, the evaluation loss is measured."
+    )
     prompts: list[str] = Field(
         default_factory=list,
         max_length=8,
-        description="Questions the model is asked at each evaluation, so that one sees it learn.",
+        description="Prompts the model replies to at each evaluation, so that you can watch it learn.",
     )
-    max_new_tokens: int = Field(64, ge=1, le=2048, description="Length limit of those answers, in tokens.")
+    max_new_tokens: int = Field(64, ge=1, le=2048, description="Length limit of the sample replies, in tokens.")
     patience: int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="Stop early after so many evaluations in a row that brought nothing better. Empty: never.",
+        description="Stop early after this many evaluations in a row without improvement. Empty: never.",
     )
 
 
@@ -290,4 +304,4 @@ def _module_names(key: str, value: Any, allowed: str) -> list[str]:
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if isinstance(names, list) and names and all(isinstance(n, str) and _MODULE_NAME.fullmatch(n) for n in names):
         return list(dict.fromkeys(names))
-    raise ValueError(f"{key}: {value!r} is not possible; allowed: {allowed}")
+    raise ValueError(f"{key}: {value!r} is not valid; allowed: {allowed}")

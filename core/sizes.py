@@ -26,7 +26,7 @@ def parse_size(text: str | float, total_bytes: int) -> int:
     number = float(match[1])
     size = total_bytes * number / 100 if unit == "%" else number * _UNITS[str(unit)]
     if int(size) <= 0:
-        raise RecipeError(f"budget: {text!r} leaves no memory at all. Allowed: above 0, such as 2GiB or 80%.")
+        raise RecipeError(f"budget: {text!r} leaves no memory. Allowed: above 0, such as 2GiB or 80%.")
     return int(size)
 
 

@@ -180,7 +180,7 @@ def test_an_install_that_was_cut_short_is_finished(house: House) -> None:
         module.unlink()
     start = house.launch()
     assert start.returncode == 0
-    assert "does not import (pebble: ModuleNotFoundError" in start.stderr
+    assert "cannot be imported (pebble: ModuleNotFoundError" in start.stderr
     assert house.version_of("pebble") == "1.0"
 
 
@@ -269,7 +269,7 @@ def test_a_wrong_gpu_is_refused_as_a_wrong_call(house: House) -> None:
         ("NewConnectionError(...)\nERROR: No matching distribution found for gradio", "Check the network"),
         ("SSLError(... CERTIFICATE_VERIFY_FAILED ...)\nERROR: none found", "PIP_CERT"),
         ("ERROR: No matching distribution found for torch", "failed: No matching distribution found for torch"),
-        ("", "it was ended from outside"),
+        ("", "it was killed from outside"),
     ],
 )
 def test_what_pip_ran_into_becomes_a_sentence(output: str, sentence: str) -> None:
@@ -295,7 +295,7 @@ def test_a_disk_without_room_is_refused_before_pip_begins(monkeypatch: pytest.Mo
 @posix_only
 def test_a_folder_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "ROOT", Path("/sys"))  # refuses even root
-    with pytest.raises(NibbleError, match="Move it to a folder of yours"), install.InstallLock():
+    with pytest.raises(NibbleError, match="Move it to a folder you own"), install.InstallLock():
         pass
 
 
@@ -305,7 +305,7 @@ def test_an_environment_of_another_user_is_said(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(install, "ROOT", tmp_path)
     monkeypatch.setattr(install, "install", refuse)
-    with pytest.raises(NibbleError, match="cannot be written. See who owns it"):
+    with pytest.raises(NibbleError, match="is not writable. Check its owner"):
         install.run(dev=False, reinstall=True)
 
 

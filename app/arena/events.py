@@ -27,7 +27,7 @@ from core.arena.votes_csv import as_votes, read_table, write_table
 from core.errors import NibbleError
 from core.workspace import read_json, write_json
 
-ASK = {TYPED: "Ask both", PREPARED: "Next pair"}
+ASK = {TYPED: "Send to both", PREPARED: "Next pair"}
 
 
 class ArenaEvents:
@@ -97,7 +97,7 @@ class ArenaEvents:
         """Where questions come from decides what is to be pressed."""
         layout = self.layout
         updates: Updates = {layout.question: gr.Textbox(visible=source == TYPED)}
-        updates[layout.go] = gr.Button(ASK.get(source, "Next question"))
+        updates[layout.go] = gr.Button(ASK.get(source, "Next prompt"))
         if source == PREPARED:
             updates[layout.status] = ui_html.note_box(arena_html.waits(self.matches.waiting()))
         return updates
@@ -114,7 +114,7 @@ class ArenaEvents:
     def take_in(self, path: str | None) -> Updates:
         """Import a file of votes."""
         if not path:
-            message = "No file has come. Choose one, or drop it here once more."
+            message = "No file was received. Choose one, or drop it here again."
             return {self.layout.exchanged: ui_html.error_box(message)}
         try:
             file = Path(path)
@@ -187,7 +187,7 @@ class ArenaEvents:
     def menus(self, kept: dict[str, Any] | None) -> Updates:
         """The menus as they are now; with `kept` also what was chosen, where that is still there."""
         layout, offered = self.layout, ui_menus.chat_models(self.context.workspace)
-        against = [("Its base, without the adapter", ITS_BASE), *offered]
+        against = [("Base model", ITS_BASE), *offered]
         sources, asked = self._sources()
         menus = {
             layout.first: (offered, "first"),
@@ -215,11 +215,11 @@ class ArenaEvents:
 
     def _sources(self) -> tuple[ui_menus.Choices, ui_menus.Choices]:
         """Where the next question may come from, and the questions that may be prepared."""
-        asked = [("Nibble's set, all of it", SHIPPED)]
-        asked += [(f"Nibble's set: {each.title}", f"{SHIPPED}:{each.name}") for each in categories()]
+        asked = [("Nibble's prompts (all)", SHIPPED)]
+        asked += [(f"Nibble's prompts: {each.title}", f"{SHIPPED}:{each.name}") for each in categories()]
         for run in self.matches.trained():
-            asked.append((f"Held out by {run.name} · {ui_html.date(run.created)}", f"{RUN}:{run.id}"))
-        return [("A question of my own", TYPED), ("Prepared answers", PREPARED), *asked], asked
+            asked.append((f"Validation split of {run.name} · {ui_html.date(run.created)}", f"{RUN}:{run.id}"))
+        return [("My own prompt", TYPED), ("Prepared replies", PREPARED), *asked], asked
 
     def _values(self, given: Given) -> dict[str, Any]:
         return {name: given[component] for name, component in self.layout.form().items()}

@@ -10,10 +10,10 @@ from core.arena.match import Match, Reply
 from core.arena.votes import Vote
 
 VOTED = {
-    "left": "You found the left one better.",
-    "right": "You found the right one better.",
-    "tie": "You found them equally good.",
-    "both_bad": "You found both bad.",
+    "left": "You voted for the left reply.",
+    "right": "You voted for the right reply.",
+    "tie": "You voted for a tie.",
+    "both_bad": "You voted both bad.",
 }
 SIDES = ("Left", "Right")
 
@@ -33,11 +33,11 @@ def asked(match: Match | None) -> str:
     """The question, or what will be here."""
     if match is None:
         return empty(
-            "A blind match",
-            "Two voices answer the same question, and nobody tells you which is which before you have voted.",
+            "Blind comparison",
+            "Two models reply to the same prompt. Their names are shown after you vote.",
         )
-    same = note_box("Both say the same, to the letter.") if match.same and match.vote is None else ""
-    return f'<div class="nb-asked-box"><small>Question</small><p>{text(match.prompt.text)}</p></div>{same}'
+    same = note_box("Both replies are identical.") if match.same and match.vote is None else ""
+    return f'<div class="nb-asked-box"><small>Prompt</small><p>{text(match.prompt.text)}</p></div>{same}'
 
 
 def heading(match: Match | None, side: int, answering: bool) -> str:
@@ -47,7 +47,7 @@ def heading(match: Match | None, side: int, answering: bool) -> str:
     reply = (match.left, match.right)[side]
     if match.vote is None:
         speaks = '<i class="nb-spin"></i>' if _speaks(match, reply) else "<small>waits</small>"
-        state = "" if reply.done else speaks if answering else "<small>not whole</small>"
+        state = "" if reply.done else speaks if answering else "<small>incomplete</small>"
         return f'<div class="nb-side-head"><b>{SIDES[side]}</b>{state}</div>'
     won = match.vote.winner == SIDES[side].lower()
     badge = '<span class="nb-state nb-finished">your vote</span>' if won else ""
@@ -71,7 +71,10 @@ def _speaks(match: Match, reply: Reply) -> bool:
 def decided(vote: Vote, wait: int | None) -> str:
     """After the vote; `wait` says how many prepared pairs are left, where it was one of those."""
     left = "" if wait is None else f" {waits(wait)}"
-    return note_box(f"{VOTED[vote.winner]} The names are above the answers now. Next: the button above, or N.{left}")
+    return note_box(
+        f"{VOTED[vote.winner]} The names are above the replies now. For the next pair, use the button "
+        f"above or press N.{left}"
+    )
 
 
 def waits(pairs: int) -> str:
@@ -98,8 +101,8 @@ def lean(bias: Bias) -> str:
     decided_votes = bias.first + bias.second
     first = f"{bias.first / decided_votes:.0%}" if decided_votes else "none"
     return note_box(
-        f"Judges' lean: {number(bias.agree)} of {number(bias.pairs)} pairs were decided alike in both orders. "
-        f"Of the votes that were no tie, {first} went to the answer that stood first; 50% would be fair."
+        f"Judge bias: {number(bias.agree)} of {number(bias.pairs)} pairs were decided the same way in both orders. "
+        f"Of the votes that were not ties, {first} went to the reply shown first; 50% would be unbiased."
     )
 
 
@@ -109,5 +112,5 @@ def not_read(summary: str, reasons: list[str], count: int) -> str:
     more = f"<li>and {number(count - len(reasons))} more</li>" if count > len(reasons) else ""
     return (
         f'<div class="nb-box nb-note" role="status"><span>{text(summary)}</span>'
-        f"<details><summary>Rows that are no votes</summary><ul>{lines}{more}</ul></details></div>"
+        f"<details><summary>Rows that are not votes</summary><ul>{lines}{more}</ul></details></div>"
     )

@@ -43,7 +43,7 @@ class ArenaJob(BackgroundJob):
                 self.work.stop()
             with KeptAwake(lambda message: None):
                 self.work.run(changed)
-            self.remark = "Stopped; it goes on from here." if self.work.stopping else "Done."
+            self.remark = "Stopped. It will continue from here." if self.work.stopping else "Done."
 
         self.start(run)
 
@@ -93,7 +93,7 @@ class ArenaJobs:
         matches, judge = self.matches, Judge(url, model, key)
         pairs = waiting(matches.answers.refresh().values(), matches.votes.refresh(), judge.name)
         if not pairs:
-            raise NibbleError("No prepared answers wait for this judge. Prepare some above first.")
+            raise NibbleError("There are no prepared replies left for this judge. Prepare some above first.")
         self.judging.begin(lambda: Judging(matches.votes, judge, pairs), lambda: None)
 
     def stop(self) -> None:
@@ -108,13 +108,15 @@ class ArenaJobs:
             return arena_html.job(job.busy, 0, 0, "", job.remark, job.error) or self._left_over()
         remark = job.remark
         if work.failed:
-            remark = f"{remark} {len(work.failed)} could not be had: {work.failed[-1]}".strip()
-        return arena_html.job(job.busy, work.done, work.total, "answers are there", remark, job.error)
+            remark = f"{remark} {len(work.failed)} failed: {work.failed[-1]}".strip()
+        return arena_html.job(job.busy, work.done, work.total, "replies are ready", remark, job.error)
 
     def _left_over(self) -> str:
         if self.unfinished() is None:
             return ""
-        message = "Preparing was interrupted when Nibble ended. Press the button: what is there is not made again."
+        message = (
+            "Preparing was interrupted when Nibble closed. Press the button to continue; finished replies are kept."
+        )
         return arena_html.job(False, 0, 0, "", message, "")
 
     def judging_html(self, bias: Bias | None) -> str:
@@ -122,7 +124,7 @@ class ArenaJobs:
         job, work = self.judging, self.judging.work
         remark = job.remark
         if isinstance(work, Judging) and work.unread:
-            remark = f"{remark} {work.unread} without a verdict that can be read.".strip()
+            remark = f"{remark} {work.unread} without a readable verdict.".strip()
         done, total = (work.done, len(work.pairs)) if isinstance(work, Judging) else (0, 0)
         html = arena_html.job(job.busy, done, total, "pairs judged in both orders", remark, job.error)
         return html + (arena_html.lean(bias) if bias is not None and bias.pairs else "")

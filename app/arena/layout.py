@@ -14,8 +14,8 @@ from core.arena.contestants import ITS_BASE
 from core.arena.votes import CHOICES, KINDS
 
 VOTES = {"left": "Left is better (1)", "right": "Right is better (2)", "tie": "Tie (3)", "both_bad": "Both bad (4)"}
-WHOSE = dict(zip(KINDS, ("People", "The judge", "Imported"), strict=True))
-SOURCES = {TYPED: "A question of my own", PREPARED: "Prepared answers", SHIPPED: "Nibble's set, all of it"}
+WHOSE = dict(zip(KINDS, ("People", "Judge", "Imported"), strict=True))
+SOURCES = {TYPED: "My own prompt", PREPARED: "Prepared replies", SHIPPED: "Nibble's prompts (all)"}
 
 
 @dataclass(frozen=True)
@@ -92,21 +92,21 @@ def build() -> ArenaLayout:
     with gr.Row(elem_classes="nb-arena"):
         with gr.Column(scale=10, min_width=320):
             _build_match(parts)
-            with gr.Accordion("How they answer", open=False):
+            with gr.Accordion("Generation settings", open=False):
                 parts["settings"] = _build_settings()
-            with gr.Accordion("Prepare answers now, vote later", open=False):
+            with gr.Accordion("Prepare replies and vote later", open=False):
                 _build_bulk(parts)
-            with gr.Accordion("An automatic judge", open=False):
+            with gr.Accordion("LLM judge", open=False):
                 _build_judge(parts)
         with gr.Column(scale=9, min_width=320):
             parts["board"] = gr.HTML(elem_classes="nb-slot")
             parts["whose"] = gr.CheckboxGroup(
                 [(label, kind) for kind, label in WHOSE.items()],
                 value=list(KINDS),
-                label="Whose votes count",
+                label="Count votes by",
                 elem_classes="nb-whose",
             )
-            with gr.Accordion("Take votes in and out (CSV)", open=False):
+            with gr.Accordion("Import and export votes (CSV)", open=False):
                 _build_exchange(parts)
     return ArenaLayout(**parts)
 
@@ -117,24 +117,26 @@ def _slot(**how: Any) -> gr.HTML:
 
 def _build_match(parts: dict[str, Any]) -> None:
     with gr.Row(elem_classes="nb-who nb-arena-who"):
-        parts["first"] = gr.Dropdown(label="One voice", choices=[], min_width=180)
-        parts["second"] = gr.Dropdown(label="Against", choices=[("Its base", ITS_BASE)], value=ITS_BASE, min_width=180)
+        parts["first"] = gr.Dropdown(label="Model A", choices=[], min_width=180)
+        parts["second"] = gr.Dropdown(
+            label="Model B", choices=[("Base model", ITS_BASE)], value=ITS_BASE, min_width=180
+        )
         parts["source"] = gr.Dropdown(
-            label="Question from",
+            label="Prompts",
             choices=[(label, value) for value, label in SOURCES.items()],
             value=SHIPPED,
             min_width=180,
         )
     with gr.Row(elem_classes="nb-write"):
         parts["question"] = gr.Textbox(
-            label="Question",
-            placeholder="Write a question; Enter asks both",
+            label="Prompt",
+            placeholder="Write a prompt; Enter sends it to both models",
             lines=1,
             max_lines=6,
             scale=8,
             visible=False,
         )
-        parts["go"] = gr.Button("Next question", variant="primary", scale=1, min_width=120, elem_id="nb-arena-go")
+        parts["go"] = gr.Button("Next prompt", variant="primary", scale=1, min_width=120, elem_id="nb-arena-go")
         parts["stop"] = gr.Button("Stop", variant="stop", visible=False, scale=1, min_width=90)
     parts["status"] = _slot()
     parts["asked"] = gr.HTML(arena_html.asked(None), elem_classes="nb-slot", js_on_load=arena_html.KEYS)
@@ -158,72 +160,82 @@ def _build_match(parts: dict[str, Any]) -> None:
 
 
 def _build_settings() -> dict[str, Component]:
-    gr.HTML("Both answer with the same settings and the same seed.", elem_classes="nb-slot nb-muted")
+    gr.HTML("Both models use these settings and the same seed.", elem_classes="nb-slot nb-muted")
     with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
         return {
-            "greedy": gr.Checkbox(False, label="Always the likeliest word", info="Greedy: nothing is left to chance."),
+            "greedy": gr.Checkbox(False, label="Greedy", info="Always pick the most likely token."),
             "temperature": gr.Slider(
-                0.05, 2, value=0.7, step=0.05, label="Temperature", info="Higher is bolder, lower is safer."
+                0.05,
+                2,
+                value=0.7,
+                step=0.05,
+                label="Temperature",
+                info="Higher is more varied, lower is more predictable.",
             ),
             "top_p": gr.Slider(
-                0.05, 1, value=0.9, step=0.05, label="Top-p", info="Draws from the likeliest tokens of this share."
+                0.05,
+                1,
+                value=0.9,
+                step=0.05,
+                label="Top-p",
+                info="Sample from the most likely tokens that add up to this probability.",
             ),
             "max_new_tokens": gr.Slider(
-                8, 2048, value=256, step=8, label="Length limit (tokens)", info="A reply ends there at the latest."
+                8, 2048, value=256, step=8, label="Max length (tokens)", info="Maximum length of a reply."
             ),
             "system": gr.Textbox(
-                label="System prompt", lines=2, placeholder="None", info="Said to both before the question."
+                label="System prompt", lines=2, placeholder="None", info="Sent to both models before the prompt."
             ),
         }
 
 
 def _build_bulk(parts: dict[str, Any]) -> None:
     gr.HTML(
-        "Every voice answers every question, as long as it takes, also when this page is closed. It can be stopped "
-        "and gone on with. Then choose “Prepared answers” above and vote.",
+        "Each model replies to every prompt, even while this page is closed. You can stop and continue at any time. "
+        "Then choose “Prepared replies” above and vote.",
         elem_classes="nb-slot nb-muted",
     )
     with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
-        parts["bulk_models"] = gr.Dropdown(label="Voices", choices=[], multiselect=True, min_width=220)
+        parts["bulk_models"] = gr.Dropdown(label="Models", choices=[], multiselect=True, min_width=220)
         parts["bulk_source"] = gr.Dropdown(
-            label="Questions", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
+            label="Prompt set", choices=[(SOURCES[SHIPPED], SHIPPED)], value=SHIPPED, min_width=220
         )
     with gr.Row(elem_classes="nb-actions"):
-        parts["bulk"] = gr.Button("Prepare answers", variant="primary")
+        parts["bulk"] = gr.Button("Prepare replies", variant="primary")
         parts["bulk_stop"] = gr.Button("Stop preparing", variant="stop", visible=False)
     parts["bulk_message"] = _slot()
 
 
 def _build_judge(parts: dict[str, Any]) -> None:
     gr.HTML(
-        "A model behind an OpenAI-compatible endpoint reads the prepared answers, each pair in both orders, and votes. "
-        "The questions and answers are sent to that address. Its votes are marked as the judge's.",
+        "A model behind an OpenAI-compatible endpoint compares the prepared replies, each pair in both orders, and "
+        "votes. Prompts and replies are sent to that address. Its votes are marked as the judge's.",
         elem_classes="nb-slot nb-muted",
     )
     with gr.Group(elem_classes="nb-part"), gr.Row(elem_classes="nb-fields"):
         parts["judge"] = {
             "url": gr.Textbox(label="Address", placeholder="http://127.0.0.1:8000/v1", max_lines=1),
-            "model": gr.Textbox(label="Model", placeholder="The name its endpoint knows it by", max_lines=1),
+            "model": gr.Textbox(label="Model", placeholder="Model name at the endpoint", max_lines=1),
             "key": gr.Textbox(
                 label="Key",
                 type="password",
-                placeholder="Empty: none",
-                info="Kept nowhere; sent to that address alone.",
+                placeholder="None",
+                info="Not stored; sent only to that address.",
                 max_lines=1,
             ),
         }
     with gr.Row(elem_classes="nb-actions"):
-        parts["judge_go"] = gr.Button("Judge the prepared answers", variant="primary")
+        parts["judge_go"] = gr.Button("Judge the prepared replies", variant="primary")
         parts["judge_stop"] = gr.Button("Stop judging", variant="stop", visible=False)
     parts["judge_message"] = _slot()
 
 
 def _build_exchange(parts: dict[str, Any]) -> None:
-    gr.HTML("One vote a row: <code>model_a,model_b,winner</code>.", elem_classes="nb-slot nb-muted")
+    gr.HTML("One vote per row: <code>model_a,model_b,winner</code>.", elem_classes="nb-slot nb-muted")
     parts["upload"] = gr.File(
-        label="A file of votes", show_label=False, file_types=[".csv", ".tsv"], height=64, elem_classes="nb-drop"
+        label="Votes file", show_label=False, file_types=[".csv", ".tsv"], height=64, elem_classes="nb-drop"
     )
     with gr.Row(elem_classes="nb-actions"):
-        parts["export"] = gr.Button("Export the votes", size="sm")
+        parts["export"] = gr.Button("Export votes", size="sm")
         parts["download"] = gr.DownloadButton("Download", visible="hidden", elem_id="nb-arena-download")
     parts["exchanged"] = _slot()

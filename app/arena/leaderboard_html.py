@@ -11,7 +11,7 @@ WIDE, TALL, EDGE = 184, 22, 14
 FEW_GAMES = 10
 MOST_IN_MATRIX = 12
 _MARK = "<!-- how new it is -->"
-HEADINGS = ("", "Voice", "Elo", "95 % interval", "Games", "Bradley–Terry")
+HEADINGS = ("", "Model", "Elo", "95 % interval", "Games", "Bradley–Terry")
 
 
 def counted(count: int, what: str) -> str:
@@ -37,8 +37,8 @@ def failed(message: str) -> str:
 def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -> str:
     """The whole leaderboard. `labels` are the voices' names, `damaged` lines of votes count nowhere."""
     if not board.votes:
-        message = "None of the votes is of the kinds chosen below." if kept else "Vote on a match, and the voices "
-        message += "" if kept else "are ranked here: Elo as the QLoRA paper counts it, with how sure it is."
+        message = "No votes of the kinds chosen below." if kept else "Vote on a pair, and the models "
+        message += "" if kept else "are ranked here by Elo as in the QLoRA paper, with a confidence interval."
         return empty("No votes yet" if not kept else "No votes to count", message) + _damaged(damaged)
     scale = _Scale(board)
     rows = "".join(_row(place, board, labels, scale) for place in range(len(board.ratings)))
@@ -109,7 +109,7 @@ def _row(place: int, board: Board, labels: dict[str, str], scale: _Scale) -> str
         number(rating.games),
         beside,
     ]
-    return f'<tr data-voice="{text(rating.model)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f'<tr data-model="{text(rating.model)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def _remarks(board: Board, labels: dict[str, str]) -> str:
@@ -118,7 +118,7 @@ def _remarks(board: Board, labels: dict[str, str]) -> str:
     few = [each.model for each in board.ratings if each.games < FEW_GAMES]
     if few:
         lines.append(
-            f"Fewer than {FEW_GAMES} games: {_names(few, labels)}. Their ratings and intervals say little yet."
+            f"Fewer than {FEW_GAMES} games: {_names(few, labels)}. Their ratings and intervals are not reliable yet."
         )
     for why in sorted({each.why for each in board.strengths.values() if each.why}):
         without = [model for model, each in board.strengths.items() if each.why == why]
@@ -134,7 +134,7 @@ def _names(models: list[str], labels: dict[str, str], most: int = 4) -> str:
 def _damaged(count: int) -> str:
     if not count:
         return ""
-    return f'<p class="nb-muted">Left as it is and not counted: {counted(count, "damaged line")} of votes.jsonl.</p>'
+    return f'<p class="nb-muted">Not counted: {counted(count, "damaged line")} of votes.jsonl.</p>'
 
 
 def _matrix(board: Board, labels: dict[str, str]) -> str:
@@ -148,8 +148,8 @@ def _matrix(board: Board, labels: dict[str, str]) -> str:
         cells = "".join(_met(board, model, other, labels) for other in models)
         rows += f'<tr><th scope="row">{place}. {text(labels.get(model, model))}</th>{cells}</tr>'
     return (
-        "<details><summary>Who wins against whom</summary>"
-        '<p class="nb-muted">The share of the points that the row took from the column; a tie is half a point.</p>'
+        "<details><summary>Win rates</summary>"
+        '<p class="nb-muted">The share of points the row won against the column; a tie counts half a point.</p>'
         f'<div class="nb-scroll"><table class="nb-matrix"><thead><tr><th></th>{head}</tr></thead>{rows}</table></div>'
         "</details>"
     )
@@ -171,7 +171,7 @@ def _met(board: Board, model: str, other: str, labels: dict[str, str]) -> str:
 
 def _explained() -> str:
     return (
-        "<details><summary>How this is counted</summary><p>Elo follows the QLoRA paper: everybody starts at "
+        "<details><summary>How ratings are computed</summary><p>Elo follows the QLoRA paper: everybody starts at "
         f"{START:.0f}, a game moves both ratings by at most K = {K:.0f}, and the final ratings are averaged over many "
         "random orderings of the votes. A tie, or both bad, is half a win each. The interval says how far a rating "
         "could move with other votes of this kind: the votes are drawn anew many times. Where two intervals overlap "

@@ -46,27 +46,27 @@ class MatchSession(BackgroundJob):
     def ask(self, source: str, question: str, system: str, keys: Sequence[str], sampling: Sampling) -> None:
         """Begin the next match; what is asked comes from `source`. Raises NibbleError where it cannot be one."""
         if self.busy:
-            raise NibbleError("They are still answering. Press Stop to end that first.")
+            raise NibbleError("The models are still replying. Press Stop first.")
         if source == PREPARED:
             self._take_prepared()
             return
         if source == TYPED and not question.strip():
-            raise NibbleError("The question is empty. Write one, or take one of the set.")
+            raise NibbleError("The prompt is empty. Write one, or choose a prompt set.")
         first, second = contestants(self.workspace, keys)[:2]
         self.match = None
 
         def work(stopping: threading.Event) -> None:
             prompt = self._prompt(source, question.strip(), system)
             self.match = new_match(prompt, first, second, sampling, self.chance)
-            self.show("They are getting ready; a model that is not on this machine is downloaded first.")
+            self.show("The models are loading; one that is not on this machine is downloaded first.")
             self.match.play(self.chat, lambda: self.show(""), stopping.is_set)
 
-        self.start(work, "Choosing a question…" if source != TYPED else "They are getting ready…")
+        self.start(work, "Choosing a prompt…" if source != TYPED else "The models are loading…")
 
     def vote(self, choice: Choice) -> None:
         """Keep the vote on the present match. Raises NibbleError where there is nothing to vote on."""
         if self.match is None:
-            raise NibbleError("There is no match to vote on. Ask a question first.")
+            raise NibbleError("There is no pair to vote on. Send a prompt first.")
         vote = self.match.judged(choice)
         try:
             self.votes.add([vote])
@@ -88,7 +88,7 @@ class MatchSession(BackgroundJob):
     def _take_prepared(self) -> None:
         pairs = waiting(self.answers.refresh().values(), self.votes.refresh())
         if not pairs:
-            raise NibbleError("No prepared answers wait for a vote. Prepare some below, or ask a question.")
+            raise NibbleError("There are no prepared replies left to vote on. Prepare some below, or send a prompt.")
         self.match, self.error = prepared_match(*self.chance.choice(pairs), self.chance), ""
         self.version += 1
 

@@ -10,8 +10,8 @@ from core.catalogue.what_fits import Fit, WhatFits
 from core.sizes import show_size
 from core.system.hardware import Device
 
-ON_CARD = ("Model", "Parameters", "", "Longest context", "It takes")
-OF_MODEL = ("Card", "Its memory", "", "Longest context", "It takes")
+ON_CARD = ("Model", "Parameters", "", "Longest context", "Memory needed")
+OF_MODEL = ("Card", "GPU memory", "", "Longest context", "Memory needed")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -20,7 +20,9 @@ def on_card(fits: Sequence[Fit]) -> str:
     card = fits[0].card
     rows = ((fit.model.title, parameters(fit.model.parameters), fit) for fit in fits)
     count = sum(fit.longest is not None for fit in fits)
-    message = f"{card.title}: {count} of {len(fits)} models fit. Programs can use {show_size(card.memory_bytes)} of it."
+    message = (
+        f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable."
+    )
     return _muted(message + beside(card)) + _table(ON_CARD, rows, f"Models on {card.title}")
 
 
@@ -29,7 +31,11 @@ def of_model(fits: Sequence[Fit]) -> str:
     model = fits[0].model
     rows = ((fit.card.title, show_size(fit.card.memory_bytes), fit) for fit in fits)
     smallest = next((fit.card.title for fit in fits if fit.longest is not None), None)
-    best = f"The smallest card that takes {model.title} is the {smallest}." if smallest else "It fits on none of them."
+    best = (
+        f"The smallest card that takes {model.title} is the {smallest}."
+        if smallest
+        else "It fits on none of these cards."
+    )
     return _muted(best) + _table(OF_MODEL, rows, f"Cards for {model.title}")
 
 
@@ -40,14 +46,15 @@ def how(table: WhatFits) -> str:
     rank = made["settings"]["lora.rank"]
     left_out = "".join(f"<li>{text(title)}: {text(reason)}</li>" for title, reason in table.left_out.items())
     return (
-        '<div class="nb-box nb-note" role="note"><span>Contexts are in tokens. They were traced, not run: the real '
-        "training step is laid out without its weights, and every byte is counted. <b>No GPU has confirmed them "
-        "yet.</b></span></div>"
-        f'<p class="nb-say">Settings: 4 bits (NF4, double quantisation), rank {rank} on all linear layers, one '
-        "conversation at a time, all activations computed again, paged 32-bit AdamW, and the whole card to itself: a "
-        "screen on the same card takes some of it. The Train tab plans with yours. <b>Bold</b> is as far as was "
-        f"traced: the model's own limit, or {max(made['lengths']):,} tokens.</p>"
-        f"<details><summary>Made with, and left out</summary><p>{text(made['date'])}: {text(with_these)}.</p>"
+        '<div class="nb-box nb-note" role="note"><span>Context lengths are in tokens. They were traced, not run: the '
+        "real training step was laid out without weights, and every byte was counted. "
+        "<b>Not yet confirmed on a GPU.</b></span></div>"
+        f'<p class="nb-say">Settings: 4 bits (NF4, double quantisation), rank {rank} on all linear layers, '
+        "micro-batch 1, full gradient checkpointing, paged 32-bit AdamW, and nothing else on the card; a display takes "
+        "some of it. The Train tab plans with your settings. "
+        "<b>Bold</b> is the longest length traced: the model's own limit, or"
+        f" {max(made['lengths']):,} tokens.</p>"
+        f"<details><summary>Versions, and models left out</summary><p>{text(made['date'])}: {text(with_these)}.</p>"
         f"<ul>{left_out}</ul></details>"
     )
 
@@ -58,12 +65,11 @@ def machine(found: Device, shown: Card, is_same: bool) -> str:
         return _muted(f"This machine has a {shown.title}.")
     if found.kind == "cuda":
         has = f"This machine's card ({found.name}, {show_size(found.total_bytes)}) is not in the list."
-        return _muted(f"{has} The {shown.title} is the nearest to it.")
+        return _muted(f"{has} The closest one listed is the {shown.title}.")
     if found.kind == "mps":
-        return _muted(f"This machine's GPU is Apple's, which is not in the list; the {shown.title} is an example.")
+        return _muted(f"Apple GPUs are not in the list; the {shown.title} is shown as an example.")
     return _muted(
-        f"This machine has no graphics card that Nibble can use: a run here would take the CPU. The {shown.title} is "
-        "an example."
+        f"Nibble found no usable GPU here, so a run would use the CPU. The {shown.title} is shown as an example."
     )
 
 
@@ -77,7 +83,8 @@ def beside(card: Card) -> str:
     message = f" It computes in {DTYPES[card.half_dtype]}."
     if card.kind != "cuda":
         message += (
-            " It is not NVIDIA's: the numbers are those of an NVIDIA card with its memory, not tried on this one."
+            " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on this "
+            "one."
         )
     return message
 

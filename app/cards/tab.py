@@ -18,7 +18,7 @@ EXAMPLE_MODEL = "llama-3.1-8b"
 class CardsTab(Tab):
     """The tab. All of it is known when it is built."""
 
-    name, title = "cards", "Cards"
+    name, title = "cards", "What fits"
 
     def build(self) -> None:
         """Lay the tab out, with this machine's card chosen where it has one."""
@@ -34,7 +34,7 @@ class CardsTab(Tab):
                     cards_html.choices({each.name: each.title for each in by_size}),
                     value=shown.name,
                     label="Card",
-                    info="All models that were traced, the smallest first.",
+                    info="All traced models, smallest first.",
                 )
                 gr.HTML(cards_html.machine(here, shown, is_same), elem_classes="nb-slot")
                 models = gr.HTML(models_of(shown.name), elem_classes="nb-slot")
@@ -44,7 +44,7 @@ class CardsTab(Tab):
                     cards_html.choices({each.name: each.title for each in small_first}),
                     value=EXAMPLE_MODEL,
                     label="Model",
-                    info="All cards of the list, the one with the least memory first.",
+                    info="All listed cards, least memory first.",
                 )
                 fitting = gr.HTML(cards_of(EXAMPLE_MODEL), elem_classes="nb-slot")
         card.change(models_of, card, models, **QUIET)

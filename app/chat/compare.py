@@ -81,11 +81,11 @@ class Comparison(BackgroundJob):
 
     def _refuse(self, prompt: str, keys: list[str]) -> None:
         if self.busy:
-            raise RunError("It is still answering. Press Stop to end that first.")
+            raise RunError("The model is still replying. Press Stop first.")
         if not prompt.strip():
-            raise RunError("The question is empty. Write one, then press Compare.")
+            raise RunError("The prompt is empty. Write one, then press Compare.")
         if not FEWEST <= len(set(keys)) == len(keys) <= MOST:
-            raise RunError(f"Choose {FEWEST} to {MOST} different voices to compare.")
+            raise RunError(f"Choose {FEWEST} to {MOST} different models to compare.")
 
     def _answer(self, models: list[ChatModel], sampling: Sampling, system: str, stopping: threading.Event) -> None:
         pairs = list(zip(models, self.columns, strict=True))
@@ -105,7 +105,7 @@ class Comparison(BackgroundJob):
     def _reply(
         self, model: ChatModel, column: Column, sampling: Sampling, system: str, stopping: threading.Event
     ) -> None:
-        self.show(f"{model.label} is asked…")
+        self.show(f"{model.label} is replying…")
         asked = [{"role": "user", "content": self.prompt}]
         how: dict[str, Any] = {"system": system, "progress": self.show, "owner": OWNER}
         for reply in self.client.stream(model, asked, sampling, **how):

@@ -21,10 +21,10 @@ from core.workspace import Workspace, read_json, write_json
 
 IDLE_SECONDS = 15 * 60
 OWNER = "talk"
-NOBODY = "There is nothing to talk to yet. Train an adapter first, or choose a base model."
-STILL_ANSWERING = "It is still answering. Press Stop to end that first."
+NOBODY = "There is no model to chat with yet. Train an adapter first, or choose a base model."
+STILL_ANSWERING = "The model is still replying. Press Stop first."
 EMPTY_MESSAGE = "The message is empty. Write something, then press Send."
-ENDINGS = {"asked": "stopped", "length": "ended by the length limit", "context": "the context is full"}
+ENDINGS = {"asked": "stopped", "length": "stopped at the length limit", "context": "the context is full"}
 
 
 @dataclass
@@ -177,7 +177,7 @@ class ChatConversation(BackgroundJob):
     def _progress(self, model: ChatModel, stopping: threading.Event) -> Callable[[str], None]:
         """Shows what is loaded, and passes on a stop that came before the process had been asked."""
         starts = f"Loading {model.label}… This takes about {USUAL_LOAD_SECONDS} seconds the first time."
-        self.show("Answering…" if self.client.loaded else starts)
+        self.show("Replying…" if self.client.loaded else starts)
 
         def show(line: str) -> None:
             self.show(line)
@@ -198,7 +198,7 @@ class ChatConversation(BackgroundJob):
             if turn is None:
                 if reply.done and not reply.tokens:  # stopped before it began
                     return
-                self.state, turn = "Answering…", Turn("assistant", "")
+                self.state, turn = "Replying…", Turn("assistant", "")
                 turns.append(turn)
             turn.content, turn.note = reply.text, note(model, reply)
             turn.used, turn.of = reply.prompt_tokens + reply.tokens, reply.context_tokens

@@ -77,7 +77,7 @@ class ChatEvents:
     def unload(self) -> str:
         """End the chat's process, so that a training has the memory."""
         self.conversation.unload()
-        return html.note_box("Its memory is free. The next message loads it again.")
+        return html.note_box("The model is unloaded. The next message loads it again.")
 
     def serve(self, given: Given) -> Updates:
         """Begin or end the endpoint for other programs."""
@@ -165,7 +165,7 @@ def conversation_file(conversation: ChatConversation, system: str) -> Path:
 
 def served(layout: ChatLayout, serving: ServingSession) -> Updates:
     """The endpoint as it stands."""
-    return {layout.serve: "Stop serving" if serving.serves else "Serve it", layout.served: serving.box()}
+    return {layout.serve: "Stop the API" if serving.serves else "Start the API", layout.served: serving.box()}
 
 
 def kept_settings(context: Context) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def context_meter(used: int, of: int) -> str:
     share = min(1.0, used / of)
     full = " nb-full" if share > NEARLY_FULL else ""
     answer = f"{number(used)} of {number(of)} tokens"
-    more = ". The next messages may not fit: clear the conversation, or take some back." if full else ""
+    more = ". The next messages may not fit: clear the conversation, or undo some messages." if full else ""
     return (
-        f'<div class="nb-context{full}" title="How full the context is"><i><b style="width:{share:.1%}"></b></i>'
+        f'<div class="nb-context{full}" title="Context used"><i><b style="width:{share:.1%}"></b></i>'
         f"<span>{answer}{more}</span></div>"
     )
 

@@ -12,7 +12,7 @@ from app.chat.compare import MOST
 from app.ui.updates import Given
 from core.generation.sampling import RANGES
 
-EMPTY = "### Nothing said yet\nChoose what to talk to above, write a message below, and press Enter."
+EMPTY = "### No messages yet\nChoose a model above, write a message below, and press Enter."
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def build() -> ChatLayout:
             with gr.Tab("Side by side"):
                 compare = _build_compare()
         with gr.Column(scale=2, min_width=260):
-            with gr.Accordion("How it answers", open=False):
+            with gr.Accordion("Generation settings", open=False):
                 settings = _build_settings()
-            with gr.Accordion("For other programs", open=False):
+            with gr.Accordion("API for other programs", open=False):
                 served = gr.HTML(elem_classes="nb-slot")
-                serve = gr.Button("Serve it", size="sm")
-            unload = gr.Button("Free its memory", size="sm")
+                serve = gr.Button("Start the API", size="sm")
+            unload = gr.Button("Unload model", size="sm")
     return ChatLayout(**parts, unload=unload, serve=serve, served=served, settings=settings, compare=compare)
 
 
@@ -111,8 +111,8 @@ def _build_conversation() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes="nb-who"):
         parts["model"] = gr.Dropdown(
-            label="Talk to",
-            info="A run, its best, a checkpoint, a base; or type the folder of an adapter.",
+            label="Chat model",
+            info="A run, its best adapter, a checkpoint or a base model; or type the folder of an adapter.",
             choices=[],
             value=None,
             allow_custom_value=True,
@@ -122,8 +122,8 @@ def _build_conversation() -> dict[str, Any]:
         parts["answers_from"] = gr.Radio(
             [("Adapter", "adapter"), ("Base", "base")],
             value="adapter",
-            label="Answers come from",
-            info="The base is what was there before.",
+            label="Reply from",
+            info="The base model is the model without the adapter.",
             scale=1,
             min_width=230,
         )
@@ -153,7 +153,7 @@ def _build_conversation() -> dict[str, Any]:
         parts["again"] = gr.Button("Regenerate", size="sm", interactive=False)
         parts["undo"] = gr.Button("Undo", size="sm", interactive=False)
         parts["clear"] = gr.Button("Clear", size="sm")
-        parts["to_data"] = gr.Button("Use as data", size="sm", interactive=False)
+        parts["to_data"] = gr.Button("Use as dataset", size="sm", interactive=False)
         parts["save"] = gr.Button("Download", size="sm")
         parts["download"] = gr.DownloadButton("Download", visible="hidden", elem_id="nb-download-chat")
     return parts
@@ -161,15 +161,15 @@ def _build_conversation() -> dict[str, Any]:
 
 def _build_compare() -> ComparePart:
     who = gr.Dropdown(
-        label="Who answers",
-        info="Two to four; the same seed and settings for all.",
+        label="Models",
+        info="Two to four; all use the same seed and settings.",
         choices=[],
         value=[],
         multiselect=True,
         max_choices=MOST,
     )
     with gr.Row(elem_classes="nb-write"):
-        question = gr.Textbox(label="Question", placeholder="One question for all", lines=1, max_lines=6, scale=8)
+        question = gr.Textbox(label="Prompt", placeholder="One prompt for all models", lines=1, max_lines=6, scale=8)
         ask = gr.Button("Compare", variant="primary", scale=1, min_width=90, elem_id="nb-ask-all")
         stop = gr.Button("Stop", variant="stop", size="sm", visible=False)
     status = gr.HTML(elem_classes="nb-slot")
@@ -189,37 +189,52 @@ def _build_settings() -> dict[str, Component]:
     penalty_low, penalty_high = RANGES["repetition_penalty"]
     return {
         "greedy": gr.Checkbox(
-            False, label="Always the likeliest word", info="Greedy: the same question gets the same answer."
+            False, label="Greedy", info="Always pick the most likely token: the same prompt gets the same reply."
         ),
         "temperature": gr.Slider(
-            low, high, value=0.7, step=0.05, label="Temperature", info="Higher is bolder, lower is safer; 0 is greedy."
+            low,
+            high,
+            value=0.7,
+            step=0.05,
+            label="Temperature",
+            info="Higher is more varied, lower is more predictable; 0 is greedy.",
         ),
         "top_p": gr.Slider(
-            0.05, 1, value=0.9, step=0.05, label="Top-p", info="Draws only from the likeliest tokens of this share."
+            0.05,
+            1,
+            value=0.9,
+            step=0.05,
+            label="Top-p",
+            info="Sample from the most likely tokens that add up to this probability.",
         ),
-        "top_k": gr.Slider(0, 200, value=0, step=1, label="Top-k", info="Only from so many likeliest tokens; 0: off."),
+        "top_k": gr.Slider(
+            0, 200, value=0, step=1, label="Top-k", info="Sample from this many most likely tokens; 0 turns it off."
+        ),
         "repetition_penalty": gr.Slider(
             penalty_low,
             penalty_high,
             value=1,
             step=0.05,
             label="Repetition penalty",
-            info="Above 1 what was said already becomes less likely; 1: off.",
+            info="Above 1 makes repetition less likely; 1 turns it off.",
         ),
         "max_new_tokens": gr.Slider(
-            8, 2048, value=256, step=8, label="Length limit (tokens)", info="The reply ends there at the latest."
+            8, 2048, value=256, step=8, label="Max length (tokens)", info="Maximum length of a reply."
         ),
         "seed": gr.Textbox(
             label="Seed",
             lines=1,
             max_lines=1,
-            placeholder="A new one each time",
-            info="A whole number: the same one draws the same answer.",
+            placeholder="Random",
+            info="A whole number. The same seed gives the same reply.",
         ),
         "stop": gr.Textbox(
-            label="Stop texts", lines=2, placeholder="None", info="One a line: the reply ends before the first."
+            label="Stop sequences",
+            lines=2,
+            placeholder="None",
+            info="One per line. The reply ends before the first one that appears.",
         ),
         "system": gr.Textbox(
-            label="System prompt", lines=3, placeholder="None", info="Said to the model before the conversation."
+            label="System prompt", lines=3, placeholder="None", info="Sent to the model before the conversation."
         ),
     }

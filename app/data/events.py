@@ -48,7 +48,7 @@ class DataEvents:
         return self._put(self._values(given), keep=True)
 
     def read_as(self, given: Given) -> Updates:
-        """Another format; 'mapping' is the one that has to be described."""
+        """Another format; 'mapping' is the one that must be described."""
         return self.correct(given) if given[self.layout.fields["data.format"]] == "mapping" else self.change(given)
 
     def correct(self, given: Given) -> Updates:
@@ -157,8 +157,8 @@ class DataEvents:
             return ""
         if values["data.format"] == "mapping" and not is_enough(values["data.mapping"]):
             return ui_html.note_box(
-                "Choose the columns with the question and the reply, or the list of turns, or plain text; where each "
-                "row is one turn, also the column that names its conversation."
+                "Choose the columns with the prompt and the reply, the list of turns, or plain text. If each "
+                "row is one turn, also choose the column that names its conversation."
             )
         try:
             self.session.look(self.context.recipe(values))

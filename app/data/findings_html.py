@@ -12,7 +12,7 @@ from app.ui.html import busy, number, text
 
 State = dict[str, Any]
 AT_WORK = ("starting", "reading", "tokens")
-SEVERITIES = {"error": "Must be mended", "warning": "Look at this", "note": "Good to know"}
+SEVERITIES = {"error": "Must be fixed", "warning": "Worth checking", "note": "Note"}
 CHIPS, REASONS = 30, 100
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -24,11 +24,14 @@ def findings(state: State, more: dict[str, list[int]]) -> str:
     order = list(SEVERITIES)
     found = sorted(state["warnings"], key=lambda each: (order.index(each["severity"]), -each.get("count", 0)))
     items = "".join(_finding(each, more) for each in found) + _left_out(state)
-    title = '<header><div><h3 id="nb-findings">Findings</h3><small>worst first; open one to see its rows</small></div>'
+    title = (
+        '<header><div><h3 id="nb-findings">Findings</h3><small>most severe first; open one to see its rows'
+        "</small></div>"
+    )
     if not items and state["stage"] != "done":
         items = busy("Still looking…")
     elif not items:
-        items = '<p class="nb-say">Nothing was found: every row is read, understood and ends as it should.</p>'
+        items = '<p class="nb-say">No problems found in any row.</p>'
     return f'<section class="nb-card nb-findings">{title}</header>{items}</section>'
 
 
@@ -50,8 +53,8 @@ def _more(code: str, shown: int, count: int) -> str:
     if shown >= count:
         return ""
     return (
-        f'<button type="button" class="nb-button" data-act="more" data-value="{text(code)}">'
-        f"More of the {number(count)} rows</button>"
+        f'<button type="button" class="nb-button" data-act="more" data-value="{text(code)}"'
+        f">Show more of the {number(count)} rows</button>"
     )
 
 
@@ -78,7 +81,7 @@ def _left_out(state: State) -> str:
     among = f" of the first {number(len(listed))}" if len(listed) < state["rows"] - state["usable"] else ""
     reasons = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     rest = len(reasons) - REASONS
-    others = f'<p class="nb-say">and {number(rest)} more reasons: the report names each row.</p>' if rest > 0 else ""
+    others = f'<p class="nb-say">and {number(rest)} more reasons. The report lists each row.</p>' if rest > 0 else ""
     items = "".join(
         f'<details data-code="left out: {text(reason)}" class="nb-finding nb-f-left"><summary><i>Left out</i>'
         f"<span>{words(reason)}</span><em>{count_rows(len(rows))}{among}</em></summary>"

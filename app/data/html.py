@@ -16,7 +16,7 @@ FILES_NAMED = 30
 ENCODINGS_NAMED = 20
 _BY_HAND = (
     '<p class="nb-offers nb-left"><button type="button" class="nb-button" data-act="by hand" data-value="">'
-    "Say which column is what</button></p>"
+    "Map columns</button></p>"
 )
 
 # For gr.HTML: what carries data-act is a button; a finding that was open stays open when the list is drawn anew.
@@ -65,9 +65,9 @@ def empty() -> str:
     )
     own = '<button type="button" class="nb-button nb-first" data-act="upload">Choose your own files</button>'
     return (
-        '<div class="nb-empty"><b>No dataset yet</b><p>Here you will see what is in your data: its format, what is '
-        "wrong with it, every row as the model will see it, and how long the rows are. Begin with a file of your own "
-        f'or with a sample.</p><div class="nb-offers">{own}{offers}</div></div>'
+        '<div class="nb-empty"><b>No dataset yet</b><p>Here you will see the format of your data, problems in it, '
+        "every row as the model sees it, and how long the rows are. Start with your own file or with a sample."
+        f'</p><div class="nb-offers">{own}{offers}</div></div>'
     )
 
 
@@ -82,7 +82,7 @@ def at_work(state: State) -> str:
 
 
 def head(state: State) -> str:
-    """Whether this dataset can be used, and its figures."""
+    """Whether this dataset can be used, and its metrics."""
     if state["stage"] == "failed":
         return error_in_words(state["error"]) + (_BY_HAND if state.get("columns") else "")
     name = text(state.get("name") or "")
@@ -117,19 +117,19 @@ def _size(count: int) -> str:
 def _badge(state: State) -> str:
     worst = {warning["severity"] for warning in state.get("warnings", ())}
     if state["usable"] == 0 or "error" in worst:
-        return '<span class="nb-state nb-failed">Mend it first</span>'
+        return '<span class="nb-state nb-failed">Fix first</span>'
     if "warning" in worst:
-        return '<span class="nb-state nb-stopped">Usable, look at the findings</span>'
+        return '<span class="nb-state nb-stopped">Usable, check the findings</span>'
     if state["stage"] != "done":
-        return '<span class="nb-state nb-preparing">Looking</span>'
-    return '<span class="nb-state nb-finished">Good to train on</span>'
+        return '<span class="nb-state nb-preparing">Checking</span>'
+    return '<span class="nb-state nb-finished">Ready to train</span>'
 
 
 def _figures(state: State) -> list[str]:
     left_out = state["rows"] - state["usable"]
     shown = [figure("usable", f"{number(state['usable'])} of {number(state['rows'])}", "rows")]
     if left_out:
-        shown.append(figure("left out", number(left_out), f"{'row' if left_out == 1 else 'rows'}, see why below"))
+        shown.append(figure("left out", number(left_out), f"{'row' if left_out == 1 else 'rows'}; reasons below"))
     if state.get("tokens"):
         shown += _token_figures(state)
     return shown
@@ -140,17 +140,17 @@ def _token_figures(state: State) -> list[str]:
     guessed = "" if tokens.get("exact", True) else "about "
     share = f"{100 * tokens['trained'] / tokens['total']:.0f} % of all" if tokens["total"] else ""
     shown = [
-        figure("tokens in all", guessed + number(tokens["total"]), _interval(tokens, "total")),
+        figure("tokens in total", guessed + number(tokens["total"]), _interval(tokens, "total")),
         figure("trained on", guessed + number(tokens["trained"]), share),
-        figure("half are up to", f"{number(tokens['p50'])}", "tokens long"),
-        figure("95 % are up to", f"{number(tokens['p95'])}", "tokens long"),
-        figure("the longest", f"{number(tokens['max'])}", "tokens long"),
+        figure("median length", f"{number(tokens['p50'])}", "tokens long"),
+        figure("95th percentile", f"{number(tokens['p95'])}", "tokens long"),
+        figure("longest", f"{number(tokens['max'])}", "tokens long"),
     ]
     cut = state.get("truncated", 0)
     shown.append(figure("cut", number(cut), f"longer than {number(state['max_length'])} tokens"))
     padding = state.get("padding")
     if padding:
-        unpacked = f"packed; {100 * padding['padded']:.0f} % if each row stood alone"
+        unpacked = f"packed; {100 * padding['padded']:.0f} % without packing"
         shown.append(figure("padding", f"{100 * padding['packed']:.1f} %", unpacked))
     if state.get("steps_per_epoch"):
         steps = state["steps_per_epoch"]
@@ -160,16 +160,16 @@ def _token_figures(state: State) -> list[str]:
 
 def _time(state: State) -> str:
     if state.get("seconds_per_epoch") is None:
-        return state.get("seconds_basis") or "no run yet to tell the time from"
+        return state.get("seconds_basis") or "no finished run to estimate the time from"
     basis = f", {state['seconds_basis']}" if state.get("seconds_basis") else ""
     return f"about {duration(state['seconds_per_epoch'])}{basis}"
 
 
 def _interval(tokens: dict[str, Any], key: str) -> str:
     if tokens.get("exact", True):
-        return "counted, not guessed"
+        return "counted exactly"
     low, high = (tokens.get("interval") or {}).get(key, (None, None))
-    sample = f"from a sample of {number(tokens['sample'])} rows" if tokens.get("sample") else "from a sample"
+    sample = f"from a sample of {number(tokens['sample'])} rows" if tokens.get("sample") else "estimated from a sample"
     return f"{sample}, ± {number((high - low) / 2)}" if low is not None else sample
 
 
@@ -184,7 +184,7 @@ def evidence(state: State) -> str:
         f"<small>{words(other['evidence'])}</small></li>"
         for other in state.get("alternatives", ())
     )
-    instead = f"<details><summary>It could also be</summary><ul>{others}</ul></details>" if others else ""
+    instead = f"<details><summary>Other possible formats</summary><ul>{others}</ul></details>" if others else ""
     return f'<div class="nb-evidence"><b>{text(named)}</b><p>{words(state.get("evidence", ""))}</p>{instead}</div>'
 
 
@@ -212,7 +212,7 @@ def _encodings(state: State) -> str:
         for each in offered
     )
     unsure = state["stage"] == "failed" and not state.get("files")
-    title = "Choose where the words read right" if unsure else "How the words would read in other encodings"
+    title = "Choose the encoding in which the words read correctly" if unsure else "The same words in other encodings"
     return (
         f'<div class="nb-evidence"><details{" open" if unsure else ""}><summary>{title}</summary><ul>{items}</ul>'
         "</details></div>"
@@ -248,8 +248,8 @@ def lengths(state: State) -> str:
     offers = "".join(_suggestion(each, state["max_length"]) for each in state.get("suggestions", ()))
     advice = f'<ul class="nb-advice">{offers}</ul>' if offers else ""
     return (
-        '<section class="nb-card"><header><div><h3>How long the conversations are</h3>'
-        f"<small>in tokens of this model</small></div></header>{chart}{advice}{_split(state)}</section>"
+        '<section class="nb-card"><header><div><h3>Conversation lengths</h3>'
+        f"<small>in this model's tokens</small></div></header>{chart}{advice}{_split(state)}</section>"
     )
 
 
@@ -269,12 +269,12 @@ def _split(state: State) -> str:
         return ""
     shown = [
         figure("to train on", number(split["train"]), "rows"),
-        figure("held out", number(split["held_out"]), "rows, to measure the loss"),
+        figure("held out", number(split["held_out"]), "rows, for evaluation"),
     ]
     if named:
-        shown.append(figure("left alone", number(named["left_alone"]), "rows, for a test of your own"))
+        shown.append(figure("not used", number(named["left_alone"]), "test rows, left for you"))
     together = split.get("duplicates_kept_together")
     if together and not (named and named["held_out"]):
-        shown.append(figure("duplicates", number(together), "each kept on one side"))
-    by = "<p>As the data names its splits.</p>" if named else ""
-    return f'<h4 class="nb-group">The split</h4>{by}<div class="nb-figures">{"".join(shown)}</div>'
+        shown.append(figure("duplicates", number(together), "each kept in one split"))
+    by = "<p>Using the splits named in the data.</p>" if named else ""
+    return f'<h4 class="nb-group">Split</h4>{by}<div class="nb-figures">{"".join(shown)}</div>'

@@ -93,7 +93,7 @@ def build() -> DataLayout:
                 parts["row"] = _slot()
             parts["lengths"] = _slot()
             with gr.Row(visible=False, elem_classes="nb-actions nb-save") as saving:
-                gr.HTML("<h3>Take it with you</h3>", elem_classes="nb-slot")
+                gr.HTML("<h3>Downloads</h3>", elem_classes="nb-slot")
                 saves = {key: gr.Button(save.label, size="sm") for key, save in SAVES.items()}
             saved = gr.HTML(elem_classes="nb-slot nb-said")
             download = gr.DownloadButton("Download", visible="hidden", elem_id="nb-download")
@@ -104,22 +104,22 @@ def build() -> DataLayout:
 def _build_settings(parts: dict[str, gr.HTML]) -> tuple[dict[str, Component], gr.Row, gr.File, gr.Button]:
     fields: dict[str, Component] = {}
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("1", "Which data"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("1", "Dataset"), elem_classes="nb-slot")
         fields["data.path"] = _menu("Dataset", "data.path")
         with gr.Row(visible=False, elem_classes="nb-fields") as hub:
             fields.update({key: build_field(FIELDS[key]) for key in HUB})
         upload = drop_area()
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("2", "How it is read"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("2", "Format"), elem_classes="nb-slot")
         fields["data.format"] = build_field(FIELDS["data.format"])
         parts["evidence"] = _slot()
-        by_hand = gr.Button("Correct by hand", size="sm", elem_classes="nb-narrow")
+        by_hand = gr.Button("Map columns", size="sm", elem_classes="nb-narrow")
         fields["data.encoding"] = build_field(FIELDS["data.encoding"])
         parts["encoding"] = _slot()
         with gr.Row(elem_classes="nb-fields"):
             fields.update({key: build_field(FIELDS[key]) for key in ROWS_TOGETHER})
     with gr.Group(elem_classes="nb-part"):
-        gr.HTML(html.step_figure("3", "How the model sees it"), elem_classes="nb-slot")
+        gr.HTML(html.step_figure("3", "Model and template"), elem_classes="nb-slot")
         fields["model"] = _menu("Base model", "model")
         with gr.Row(elem_classes="nb-fields"):
             fields.update({key: build_field(FIELDS[key]) for key in SEEN_BY_MODEL})

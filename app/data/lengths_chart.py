@@ -96,7 +96,7 @@ class _Plot:
         if far:
             return (
                 f'<text class="nb-axis" x="{self.right - 4}" y="{TOP + 12}" text-anchor="end">'
-                f"the limit, {number(limit)} tokens, is beyond this scale →</text>"
+                f"limit of {number(limit)} tokens is off the scale →</text>"
             )
         x = self.x(limit)
         return f'<line class="nb-line nb-c-budget" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{self.bottom}"/>'

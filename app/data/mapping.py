@@ -12,21 +12,21 @@ from gradio.components import Component
 from core.settings import MappingSettings
 
 COLUMNS = {
-    "prompt": "Question",
-    "context": "What it refers to",
-    "reply": "Reply to learn",
+    "prompt": "Prompt",
+    "context": "Context",
+    "reply": "Reply",
     "system": "System prompt",
     "text": "Plain text",
     "turns": "List of turns",
     "conversation": "Conversation",
 }
-IN_A_TURN = {"role": "Who speaks", "content": "What is said"}
+IN_A_TURN = {"role": "Speaker", "content": "Text of the turn"}
 ROLES = {
-    "user": "Names that ask",
-    "assistant": "Names that reply",
-    "system": "Names of the system prompt",
-    "tool": "Names of tools",
-    "leave out": "Names to leave out",
+    "user": "User names",
+    "assistant": "Assistant names",
+    "system": "System names",
+    "tool": "Tool names",
+    "leave out": "Names to ignore",
 }
 USUAL = {
     "prompt": ("prompt", "question", "instruction", "input", "query"),
@@ -108,17 +108,18 @@ def build_mapping() -> MappingPanel:
     """Lay the panel out; it is shown when it is wanted."""
     with gr.Group(visible=False, elem_classes="nb-part nb-mapping") as group:
         gr.HTML(
-            "<h3>Which column is what</h3><p class='nb-muted'>Choose the reply with its question, or a list of "
-            "turns, or plain text; or, where each row is one turn, the conversation, who speaks and what is said. The "
-            "row beside follows.</p>",
+            "<h3>Map columns</h3><p class='nb-muted'>Choose one: a prompt and a reply; a list of turns; or plain "
+            "text. If each row is one turn, choose the conversation, the speaker and the text. The row beside shows "
+            "the result."
+            "</p>",
             elem_classes="nb-slot",
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
                 with gr.Row(elem_classes="nb-fields"):
                     fields = {key: _column(key, label) for key, label in {**COLUMNS, **IN_A_TURN}.items()}
-                with gr.Accordion("Speakers' names", open=False) as speakers, gr.Row(elem_classes="nb-fields"):
-                    gr.HTML("Only for names that are not understood by themselves.", elem_classes="nb-slot nb-muted")
+                with gr.Accordion("Speaker roles", open=False) as speakers, gr.Row(elem_classes="nb-fields"):
+                    gr.HTML("Only for names that are not recognised automatically.", elem_classes="nb-slot nb-muted")
                     roles = {role: _names(role, label) for role, label in ROLES.items()}
             with gr.Column(scale=1, min_width=260):
                 preview = gr.HTML(elem_classes="nb-slot nb-mapped")

@@ -10,7 +10,7 @@ from app.ui.html import number, text
 from app.ui.tokens import KEYS, tokens_html
 
 SHOWN_CHARACTERS = 20_000
-SPEAKERS = {"system": "System", "user": "Question", "assistant": "Reply", "tool": "Tool"}
+SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
 def row(found: dict[str, Any] | None) -> str:
@@ -22,15 +22,15 @@ def row(found: dict[str, Any] | None) -> str:
         why = error_in_words(f"This row is not used: {found['reason']}")
         return (
             f'<section class="nb-card nb-row"><header><span class="nb-state nb-failed">Left out</span><div>{title}'
-            f"</div></header>{why}<h4>As it stands in the file</h4>{raw(found)}</section>"
+            f"</div></header>{why}<h4>Raw row</h4>{raw(found)}</section>"
         )
     tokens = found.get("tokens")
-    shown = tokens_html(tokens) if tokens else '<p class="nb-muted">The tokens are not known yet.</p>'
+    shown = tokens_html(tokens) if tokens else '<p class="nb-muted">The tokens have not been counted yet.</p>'
     return (
         f'<section class="nb-card nb-row"><header><div>{title}<small>{_counts(found)}</small></div>'
         f'{_codes(found)}</header><div class="nb-two"><div><header><h4>As chat</h4></header>{chat(found)}</div>'
         f"<div><header><h4>As tokens</h4>{KEYS}</header>{shown}</div></div>"
-        '<details class="nb-more"><summary>As it stands in the file</summary>'
+        '<details class="nb-more"><summary>Raw row</summary>'
         f"{raw(found)}</details></section>"
     )
 
@@ -54,7 +54,7 @@ def chat(found: dict[str, Any]) -> str:
         return f'<div class="nb-bubbles" tabindex="0">{plain}</div>'
     bubbles = "".join(_bubble(message) for message in found.get("messages") or ())
     tools = found.get("tools")
-    offered = f"<details><summary>{len(tools)} tools offered</summary>{_json(tools)}</details>" if tools else ""
+    offered = f"<details><summary>{len(tools)} tools available</summary>{_json(tools)}</details>" if tools else ""
     return f'<div class="nb-bubbles" tabindex="0">{offered}{bubbles}</div>'
 
 
@@ -80,7 +80,7 @@ def raw(found: dict[str, Any]) -> str:
 def mapped(found: dict[str, Any] | None) -> str:
     """For beside the mapping by hand: the file's row above, what becomes of it below."""
     if found is None:
-        return '<p class="nb-muted">The row is shown here as soon as the columns are chosen.</p>'
+        return '<p class="nb-muted">The row appears here once the columns are chosen.</p>'
     made = error_in_words(found["reason"]) if found.get("reason") else chat(found)
     return f"<h4>Row {number(found['row'])} becomes</h4>{made}<h4>from</h4>{raw(found)}"
 

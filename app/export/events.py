@@ -25,7 +25,7 @@ from core.export.shared.source import export_name, parts_of
 from core.runs.find import find_run, list_runs
 from core.runs.store import Run
 
-EMPTY = "An adapter that you have trained goes out from here, for other programs. Train one first."
+EMPTY = "Here you export a trained adapter for other programs. Train one first."
 
 
 class ExportEvents:

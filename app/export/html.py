@@ -19,7 +19,10 @@ from core.sizes import show_bytes
 
 # The first block of code in a README.
 _USAGE = re.compile(r"```(python)?\n(.*?)```", re.DOTALL)
-NOTHING = empty("Nothing exported yet", "The proof that it answers as it does here will be here, and what uses it.")
+NOTHING = empty(
+    "Nothing exported yet",
+    "The proof that the export replies as the chat does will appear here, with instructions for using it.",
+)
 
 
 def about(run: Run | None, options: ExportOptions) -> str:
@@ -30,7 +33,7 @@ def about(run: Run | None, options: ExportOptions) -> str:
         try:
             size = f"<p><b>{text(to.size(run, options))}</b></p>"
         except NibbleError as error:
-            size = error_box(f"The base of this run is not where it was. {error}")
+            size = error_box(f"The base model of this run is not where it was. {error}")
     return f'<div class="nb-gets"><p>{text(to.what)}</p><p class="nb-muted">{text(to.for_whom)}</p>{size}</div>'
 
 
@@ -53,16 +56,16 @@ def _done(values: dict[str, Any], shelf: SharedFiles) -> str:
     result = values["result"]
     folder = Path(result["dir"])
     if not folder.is_dir():
-        return note_box(f"{folder.name} has been moved or deleted since it was made.")
+        return note_box(f"{folder.name} was moved or deleted after the export.")
     verified = result["verified"]
     whole = is_proved(verified)
-    heading = "Proved" if whole else "Made; read the proof"
+    heading = "Verified" if whole else "Exported; check the proof"
     return (
         f'<div class="nb-card nb-exported"><header><span class="nb-state nb-{"finished" if whole else "stopped"}">'
         f"{heading}</span><div><h3>{text(folder.name)}</h3><small>{text(show_bytes(result['bytes']))} in "
         f"{len(result['files'])} files</small></div></header><p>{text(values['message'])}</p>{_checks(verified)}"
-        f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd>"
-        f"<dt>Use it</dt><dd><pre>{text(usage(result))}</pre></dd></dl>{_links(values, shelf)}</div>"
+        f"<dl><dt>Folder</dt><dd><code>{text(folder)}</code></dd><dt>How to use it</dt>"
+        f"<dd><pre>{text(usage(result))}</pre></dd></dl>{_links(values, shelf)}</div>"
     )
 
 
@@ -119,6 +122,6 @@ def earlier(jobs: list[ExportJob], shown: ExportJob | None) -> str:
     if not rows:
         return ""
     return (
-        "<details class='nb-earlier'><summary>Made earlier</summary><table class='nb-table'><tbody>"
+        "<details class='nb-earlier'><summary>Earlier exports</summary><table class='nb-table'><tbody>"
         f"{''.join(rows)}</tbody></table></details>"
     )

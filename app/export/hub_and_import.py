@@ -21,8 +21,9 @@ from core.export.shared.destination import ExportError
 
 PACKED = [".zip", ".tar", ".gz", ".tgz"]
 WHAT = (
-    "<p class='nb-muted'>Exported here, or made elsewhere with PEFT: for Chat, Arena and further training. Only "
-    "safetensors, which hold numbers and no code.</p>"
+    "<p class='nb-muted'>An adapter exported here or made elsewhere with PEFT, for Chat, Arena and more training. "
+    "Only safetensors, which cannot contain code."
+    "</p>"
 )
 
 
@@ -57,29 +58,33 @@ class ImportPart:
 
 def build_upload() -> UploadPart:
     """Lay the upload out."""
-    with gr.Accordion("Put it on Hugging Face", open=False):
-        repo = gr.Textbox(label="Name there", placeholder="your-name/pirate", info="Of the export shown above.")
-        private = gr.Checkbox(True, label="Private", info="Only you, and those you let in, can see it.")
+    with gr.Accordion("Upload to Hugging Face", open=False):
+        repo = gr.Textbox(label="Repository", placeholder="your-name/pirate", info="For the export shown above.")
+        private = gr.Checkbox(True, label="Private", info="Visible only to you and people you give access.")
         with gr.Row(elem_classes="nb-actions"):
-            look = gr.Button("Show what will be uploaded")
-            upload = gr.Button("Upload it", variant="primary", visible=False)
+            look = gr.Button("Preview upload")
+            upload = gr.Button("Upload", variant="primary", visible=False)
         message = gr.HTML(elem_classes="nb-slot")
     return UploadPart(repo, private, look, upload, message)
 
 
 def build_import() -> ImportPart:
     """Lay the import out."""
-    with gr.Accordion("Bring an adapter in", open=False):
+    with gr.Accordion("Import an adapter", open=False):
         gr.HTML(WHAT, elem_classes="nb-slot")
-        file = gr.File(label="Its zip or tar", file_types=PACKED, height=90, elem_classes="nb-drop")
-        place = gr.Textbox(label="Or its folder", info="On the machine that Nibble runs on.")
-        name = gr.Textbox(label="Call it", placeholder="As its folder or zip is called")
+        file = gr.File(label="Adapter archive (zip or tar)", file_types=PACKED, height=90, elem_classes="nb-drop")
+        place = gr.Textbox(label="Or adapter folder", info="On the machine where Nibble runs.")
+        name = gr.Textbox(label="Adapter name", placeholder="Same as the folder or archive")
         base = gr.Dropdown(
-            label="Its base", choices=[], value=None, allow_custom_value=True, info="Empty: the one it names itself."
+            label="Base model",
+            choices=[],
+            value=None,
+            allow_custom_value=True,
+            info="Leave empty to use the one the adapter names.",
         )
         with gr.Row(elem_classes="nb-actions"):
-            take = gr.Button("Bring it in", variant="primary")
-            train_further = gr.Button("Train it further", visible=False)
+            take = gr.Button("Import", variant="primary")
+            train_further = gr.Button("Continue training", visible=False)
         message = gr.HTML(elem_classes="nb-slot")
     return ImportPart(file, place, name, base, take, train_further, gr.State(""), message)
 
@@ -92,7 +97,7 @@ def wire_upload(part: UploadPart, context: Context, uploads: UploadSession) -> N
             shown = jobs.newest(context.workspace)
             result = shown.read().get("result") if shown is not None else None
             if not result or not Path(result["dir"]).is_dir():
-                raise ExportError("Export a run first: what is shown above is what is uploaded.")
+                raise ExportError("Export a run first: the export shown above is what is uploaded.")
             uploads.plan(plan_upload(Path(result["dir"]), repo or "", bool(private)))
         except NibbleError as error:
             uploads.refuse(str(error))
@@ -111,14 +116,16 @@ def wire_import(part: ImportPart, context: Context) -> None:
 
     def take(file: str | None, place: str, name: str, base: str | None) -> Updates:
         if not file and not (place or "").strip():
-            return {part.message: html.error_box("Choose its zip, or write the folder that the adapter is in.")}
+            return {part.message: html.error_box("Choose the adapter's archive or enter its folder.")}
         try:
             source = Path(file) if file else context.reach.read(place, "The adapter's folder")
             made = import_adapter(context.workspace, source, name or "", base or "", context.reach)
             forget([file] if file else [])
         except NibbleError as error:
             return {part.message: html.error_box(str(error))}
-        message = f"“{made.name}” is here: Chat and Arena offer it. Its base is loaded when it first speaks."
+        message = (
+            f"“{made.name}” is imported and available in Chat and Arena. Its base model is loaded at the first message."
+        )
         emptied = {part.file: None, part.place: "", part.name: ""}
         train_further = {part.made: made.name, part.train_further: gr.Button(visible=True)}
         return {part.message: html.note_box(message), **emptied, **train_further}

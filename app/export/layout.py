@@ -15,7 +15,7 @@ from app.export.llama_cpp import LlamaCppPart
 from core.export.formats.registry import FORMATS
 from core.export.shared.options import SETTINGS, ExportSetting
 
-PARTS = "As it was at the end, at the evaluation with the lowest held-out loss, or at a checkpoint."
+PARTS = "The final one, the best one by evaluation loss, or a checkpoint."
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ def build() -> ExportLayout:
         with gr.Column(scale=5, min_width=420):
             empty = gr.HTML(elem_classes="nb-slot nb-said")
             with gr.Group(elem_classes="nb-part"):
-                run = gr.Dropdown(label="Run", choices=[], info="Those that have an adapter, newest first.")
-                part = gr.Dropdown(label="Which of its adapters", choices=[], info=PARTS, visible=False)
-                to = gr.Radio([(each.title, each.name) for each in FORMATS], value=FORMATS[0].name, label="As")
+                run = gr.Dropdown(label="Run", choices=[], info="Runs that have an adapter, newest first.")
+                part = gr.Dropdown(label="Checkpoint", choices=[], info=PARTS, visible=False)
+                to = gr.Radio([(each.title, each.name) for each in FORMATS], value=FORMATS[0].name, label="Format")
                 gets = gr.HTML(elem_classes="nb-slot")
             with gr.Group(elem_classes="nb-part"):
                 settings = {each.field: _component(each) for each in SETTINGS}
                 llama_cpp = export_llama_cpp.build()
-                out = gr.Textbox(label="Folder", info="On the machine that Nibble runs on. It must be empty or new.")
+                out = gr.Textbox(label="Folder", info="On the machine where Nibble runs. Must be new or empty.")
             with gr.Row(elem_classes="nb-actions"):
                 make = gr.Button("Export", variant="primary")
                 stop = gr.Button("Stop", variant="stop", visible=False)

@@ -17,7 +17,7 @@ WHY = (
     "llama.cpp, which runs GGUFs, is not installed here: the file is then proved only as far as transformers reads it, "
     "and nobody has tried its template and tokens as llama.cpp reads them. It is about 60 MB."
 )
-OWNER_ONLY = f"{WHY} Its owner installs it on the machine itself: {llama_cpp.COMMAND}."
+OWNER_ONLY = f"{WHY} It can be installed on the machine itself with: {llama_cpp.COMMAND}."
 
 
 class LlamaCppInstall(BackgroundJob):
@@ -31,7 +31,7 @@ class LlamaCppInstall(BackgroundJob):
 
     def _install(self) -> None:
         version = llama_cpp.install(lambda line: self.show(f"Installing llama.cpp… {line[:120]}"))
-        message = f"llama.cpp ({version}) is installed. Exports of GGUFs are opened by it from now on."
+        message = f"llama.cpp ({version}) is installed. GGUF exports are now verified with it."
         self.result = ui_html.note_box(message)
 
 

@@ -68,4 +68,4 @@ def memory_chart(
         ceiling = shown * HEADROOM
         lines.append(Line(f"budget {budget_bytes / unit:.3g} {name}", "budget", (), ((0.0, shown), (end, shown))))
     axes = Axes("time since the start", f"memory ({name})", (0.0, end), (0.0, ceiling), x_kind="time", y_unit=unit)
-    return figure("Memory", lines, axes, ink, "the budget is above this scale" if far else "")
+    return figure("Memory", lines, axes, ink, "the budget is above the chart" if far else "")

@@ -66,7 +66,7 @@ class RunDrawings:
         levels = run_view_html.budget_bytes(run), run_view_html.predicted_bytes(run)
         drawn.parts["head"] = run_view_html.head(run, status, curves)
         if curves.waiting_bytes:
-            drawn.parts["head"] += busy(f"Reading the run's figures: {curves.share_read:.0%}.")
+            drawn.parts["head"] += busy(f"Loading metrics: {curves.share_read:.0%}.")
         wanted: dict[str, object] = {
             "loss": (curves.versions["metrics"], status.state, status.total),
             "memory": (curves.versions["memory"], status.state, levels),

@@ -68,7 +68,7 @@ def _warnings(curves: Curves) -> str:
         for row in reversed(found[-OPEN_WARNINGS:])
     )
     more = len(found) - OPEN_WARNINGS
-    rest = f"<p>{number(more)} more under What happened.</p>" if more > 0 else ""
+    rest = f"<p>{number(more)} more under Events.</p>" if more > 0 else ""
     return f'<div class="nb-box nb-warnings" role="status"><ul>{lines}</ul>{rest}</div>'
 
 
@@ -127,13 +127,17 @@ def _card_state(pulse: Heartbeat | None) -> str:
 
 def _stopping(asked: Stopping, pulse: Heartbeat | None) -> str:
     """That it stops, since when, what becomes of it if it does not, and what is lost if it is ended now."""
-    since = f"Stopping since {clock(asked.since)}: it finishes what it is at and saves what was learned."
-    then = "It takes too long and is ended."
+    since = f"Stopping since {clock(asked.since)}: it finishes the current step and saves its progress."
+    then = "It is taking too long and will be killed."
     if asked.left_seconds > 0:
-        then = f"If it has not stopped by itself in {duration(asked.left_seconds)}, it is ended."
+        then = f"If it has not stopped in {duration(asked.left_seconds)}, it will be killed."
     saved = pulse.saved_step if pulse is not None else None
-    lost = "nothing of it has been saved yet" if saved is None else f"only what came after step {number(saved)} is lost"
-    return _box("note", f"{since} {then} If you end it now, {lost}.")
+    lost = (
+        "nothing has been saved yet, so everything is lost"
+        if saved is None
+        else f"everything after step {number(saved)} is lost"
+    )
+    return _box("note", f"{since} {then} If you force it to stop now, {lost}.")
 
 
 def _hanging(run: Run) -> str:
@@ -173,7 +177,7 @@ def _outcome(run: Run, status: Status, curves: Curves) -> str:
     shown = status.message and status.state != "finished"  # a finished run's figures say it all
     message = f'<p class="nb-say">{text(status.message)}</p>' if shown else ""
     pair = predicted_html.pair(result)
-    memory = f'<p class="nb-say">Memory at its peak: {predicted_html.in_words(pair)}.</p>' if pair else ""
+    memory = f'<p class="nb-say">Peak memory: {predicted_html.in_words(pair)}.</p>' if pair else ""
     figures = f'<div class="nb-figures">{"".join(_result_figures(result, status))}</div>'
     early = f'<p class="nb-say">{text(result["ended_early"])}</p>' if result.get("ended_early") else ""
     return _card(run, status.state, f"{figures}{memory}{early}{message}{_warnings(curves)}")
@@ -205,24 +209,22 @@ def _perplexity_and_best(result: dict[str, Any], after: float) -> list[str]:
     figures = []
     before, now = result.get("eval_perplexity_before"), result.get("eval_perplexity")
     if before is not None and now is not None:
-        figures.append(figure("perplexity", f"{_perplexity(before)} → {_perplexity(now)}", "of the evaluation"))
+        figures.append(figure("perplexity", f"{_perplexity(before)} → {_perplexity(now)}", "on the validation split"))
     best = result.get("best")
     if best and best["eval_loss"] < after:
-        figures.append(figure("best adapter", f"{best['eval_loss']:.3f}", f"at step {number(best['step'])}, kept too"))
+        figures.append(figure("best adapter", f"{best['eval_loss']:.3f}", f"at step {number(best['step'])}, also kept"))
     return figures
 
 
 def _failure(run: Run, status: Status, curves: Curves) -> str:
     log = run.log_tail(30)
     tail = (
-        f"<details open><summary>The log's last lines</summary><pre class='nb-log'>{text(log)}</pre></details>"
-        if log
-        else ""
+        f"<details open><summary>Last log lines</summary><pre class='nb-log'>{text(log)}</pre></details>" if log else ""
     )
     step = ""
     if status.total:
-        step = f'<p class="nb-say">It had done {number(status.step)} of {number(status.total)} steps.</p>'
-    why = text(status.message or "It ended without saying why.")
+        step = f'<p class="nb-say">It completed {number(status.step)} of {number(status.total)} steps.</p>'
+    why = text(status.message or "It ended without giving a reason.")
     message = f'<p class="nb-why" role="alert">{why}</p>{step}{_warnings(curves)}{tail}'
     return _card(run, status.state, message)
 
@@ -230,8 +232,8 @@ def _failure(run: Run, status: Status, curves: Curves) -> str:
 def no_chart(name: str, state: str) -> str:
     """The place where a chart will be."""
     if state in ENDED:
-        return empty(name, "Nothing was measured: the run ended before its first step.")
-    return empty(name, "Drawn from the first step on.")
+        return empty(name, "No measurements: the run ended before its first step.")
+    return empty(name, "Appears after the first step.")
 
 
 def events(rows: list[dict[str, Any]]) -> str:

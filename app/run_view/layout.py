@@ -42,6 +42,6 @@ def build_body(head: gr.HTML) -> RunView:
         loss = gr.HTML(elem_classes="nb-slot", min_width=320)
         memory = gr.HTML(elem_classes="nb-slot", min_width=320)
     says = gr.HTML(elem_classes="nb-slot")
-    with gr.Accordion("What happened", open=False):
+    with gr.Accordion("Events", open=False):
         events = gr.HTML(elem_classes="nb-slot")
     return RunView(head, loss, memory, says, events)

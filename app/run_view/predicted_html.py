@@ -47,21 +47,21 @@ def record(runs: list[Run]) -> str:
     """All runs that were predicted and measured, as they are given: newest first."""
     pairs = [(run, found) for run in runs if (found := pair(run.result())) is not None]
     if not pairs:
-        return empty("No run measured yet", "What each run was predicted to take and what it took is listed here.")
+        return empty("No run measured yet", "Predicted and used memory of each run are listed here.")
     error = median(abs(found.off) for _, found in pairs)
     over = "one run" if len(pairs) == 1 else f"{len(pairs):,} runs"
     rows = "".join(_row(run, found) for run, found in pairs[:SHOWN])
     more = f"<p class='nb-muted'>… and {len(pairs) - SHOWN:,} older.</p>" if len(pairs) > SHOWN else ""
     headings = "".join(f"<th{side}>{name}</th>" for name, side in _HEADINGS)
     return (
-        f'<p class="nb-muted">Median error over {over}: <b>{_percent(error)}</b>. The highest moment of each run.</p>'
+        f'<p class="nb-muted">Median error over {over}: <b>{_percent(error)}</b>. Peak memory of each run.</p>'
         f'<div class="nb-scroll"><table class="nb-table nb-record"><thead><tr>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{more}"
     )
 
 
 _RIGHT = ' class="nb-num"'
-_HEADINGS = (("Run", ""), ("Base model", ""), ("Predicted", _RIGHT), ("Used", _RIGHT), ("Off by", _RIGHT))
+_HEADINGS = (("Run", ""), ("Base model", ""), ("Predicted", _RIGHT), ("Used", _RIGHT), ("Error", _RIGHT))
 
 
 def _row(run: Run, found: PredictedMeasured) -> str:

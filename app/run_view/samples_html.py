@@ -22,14 +22,16 @@ def says(samples: list[dict[str, Any]], state: str, late: bool = False) -> str:
     if not samples and state in ENDED:
         return ""
     if not samples and late:
-        return empty("What it says now", "This run has no sample prompts. Set some under Advanced for the next.")
+        return empty(
+            "Sample replies", "This run has no sample prompts. You can set some under Advanced for the next run."
+        )
     if not samples:
-        return empty("What it says now", "Its answers to the sample prompts, as it learns.")
+        return empty("Sample replies", "Replies to the sample prompts at each evaluation appear here.")
     answers: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row in samples:
         answers[str(row.get("prompt", ""))].append((int(row.get("step", 0)), str(row.get("answer", ""))))
     return (
-        '<section class="nb-says"><h4>What it says now</h4>'
+        '<section class="nb-says"><h4>Sample replies</h4>'
         + "".join(_prompt(prompt, given) for prompt, given in answers.items())
         + "</section>"
     )
@@ -59,7 +61,7 @@ def _before(earlier: list[Answer]) -> str:
     if len(earlier) <= OPEN_ANSWERS + 2:
         return _list(earlier)
     first, *between = earlier[:-OPEN_ANSWERS]
-    folded = f"<details><summary>{len(between)} answers between</summary>{_list(between)}</details>"
+    folded = f"<details><summary>{len(between)} replies in between</summary>{_list(between)}</details>"
     return f"{_list(earlier[-OPEN_ANSWERS:])}{folded}{_list([first])}"
 
 

@@ -19,8 +19,8 @@ from core.sizes import show_size
 WIDTH, HEIGHT = 960, 340
 ALONG = {
     "step": ("step", "number"),
-    "seconds": ("time spent in training", "time"),
-    "tokens": ("tokens trained on", "tokens"),
+    "seconds": ("training time", "time"),
+    "tokens": ("trained tokens", "tokens"),
 }
 # Marks of the evaluations, so that colour is not needed to tell runs apart: drawn around (0, 0).
 MARKS = (
@@ -51,7 +51,7 @@ def _chart(runs: Sequence[Compared], along: str) -> str:
     points = [point for line in [*smooth, *measured] for point in line]
     keys = "".join(_key(place, each.row.name) for place, each in enumerate(runs))
     head = (
-        '<figcaption><b>Loss</b><span class="nb-muted">smoothed training loss as lines, evaluations as marks</span>'
+        '<figcaption><b>Loss</b><span class="nb-muted">smoothed training loss as lines, evaluation loss as marks</span>'
         f'</figcaption><div class="nb-keys nb-runs-keys">{keys}</div>'
     )
     if not points:
@@ -108,7 +108,7 @@ def _results(runs: Sequence[Compared]) -> str:
         ("State", [state_badge(each.row.state) for each in runs]),
         ("Steps", [f"{number(each.row.step)} of {number(each.row.total)}" for each in runs]),
         ("Evaluation loss", [_evaluation(each.row, each.row.run_id in best) for each in runs]),
-        ("Best evaluation", [_loss(each.row.lowest) for each in runs]),
+        ("Best evaluation loss", [_loss(each.row.lowest) for each in runs]),
         ("Training loss", [_loss(each.row.loss) for each in runs]),
         ("Time", [duration(each.row.seconds) if each.row.seconds else "–" for each in runs]),
         ("Speed", [_count(each.row.tokens_per_second, " tokens/s") for each in runs]),
@@ -120,10 +120,10 @@ def _results(runs: Sequence[Compared]) -> str:
     remark = (
         ""
         if alike
-        else '<p class="nb-muted">They were evaluated on different rows or with different bases, so their evaluation '
-        "losses say little about each other.</p>"
+        else '<p class="nb-muted">These runs were evaluated on different rows or base models, so their evaluation '
+        "losses are not comparable.</p>"
     )
-    return f"<h4>What came out</h4>{_table(runs, rows)}{remark}"
+    return f"<h4>Results</h4>{_table(runs, rows)}{remark}"
 
 
 def _evaluation(row: Row, best: bool) -> str:
@@ -170,7 +170,7 @@ def _settings_of(run: Run) -> dict[str, Any]:
     plan = (
         {f"Plan: {key.replace('_', ' ')}": value for key, value in chosen.items()} if isinstance(chosen, dict) else {}
     )
-    return {key: value for key, value in settings.items() if key != "name"} | {"Dataset's content": content} | plan
+    return {key: value for key, value in settings.items() if key != "name"} | {"Dataset content": content} | plan
 
 
 def _table(runs: Sequence[Compared], rows: list[tuple[str, list[str]]]) -> str:

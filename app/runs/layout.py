@@ -119,17 +119,17 @@ def build() -> RunsLayout:
         parts |= _build_actions()
         with gr.Accordion("Name, tags and note", open=False):
             with gr.Row(elem_classes="nb-fields"):
-                parts["name"] = gr.Textbox(label="Name", max_length=80, max_lines=1, info="What the run is called.")
+                parts["name"] = gr.Textbox(label="Name", max_length=80, max_lines=1, info="The run's name.")
                 parts["tags"] = gr.Textbox(
                     label="Tags",
                     max_lines=1,
                     max_length=200,
-                    info="Commas between them. They can be searched.",
+                    info="Separated by commas. Searchable.",
                 )
-            parts["note"] = gr.Textbox(label="Note", lines=2, max_length=4000, info="Whatever is worth remembering.")
+            parts["note"] = gr.Textbox(label="Note", lines=2, max_length=4000, info="Anything worth remembering.")
             parts["save"] = gr.Button("Save", elem_classes="nb-narrow")
         parts["view"] = build_body(head)
-        with gr.Accordion("The log's last lines", open=False):
+        with gr.Accordion("Last log lines", open=False):
             parts["log"] = gr.HTML(elem_classes="nb-slot")
         parts["recipe"] = gr.HTML(elem_classes="nb-slot nb-papers")
     return RunsLayout(**parts)
@@ -139,7 +139,7 @@ def _build_list() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(visible=False, elem_classes="nb-tools") as parts["tools"]:
         parts["search"] = gr.Textbox(
-            label="Find", placeholder="Words in name, base model, data or tags", max_lines=1, scale=3, min_width=240
+            label="Search", placeholder="Search name, base model, dataset or tags", max_lines=1, scale=3, min_width=240
         )
         parts["state"] = gr.Dropdown(STATES, value="", label="State", scale=1, min_width=150)
     parts["table"] = gr.HTML(elem_classes="nb-slot", js_on_load=ACT)
@@ -149,11 +149,11 @@ def _build_list() -> dict[str, Any]:
     )
     with gr.Row(visible=False, elem_classes="nb-actions") as parts["picks"]:
         parts["compare"] = gr.Button("Compare", variant="primary")
-        parts["unpick"] = gr.Button("Pick none")
+        parts["unpick"] = gr.Button("Clear selection")
     with gr.Column(visible=False, elem_classes="nb-comparison") as parts["compared"]:
         with gr.Row(elem_classes="nb-actions nb-along"):
-            parts["along"] = gr.Radio(ACROSS, value="step", label="Across", container=False)
-            parts["close"] = gr.Button("Close the comparison")
+            parts["along"] = gr.Radio(ACROSS, value="step", label="X axis", container=False)
+            parts["close"] = gr.Button("Close comparison")
         parts["comparison"] = gr.HTML(elem_classes="nb-slot")
     return parts
 
@@ -162,31 +162,32 @@ def _build_actions() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes="nb-actions"):
         parts["stop"] = gr.Button("Stop", variant="stop", visible=False)
-        parts["end_now"] = gr.Button("End it now", variant="stop", visible=False)
+        parts["end_now"] = gr.Button("Force stop", variant="stop", visible=False)
         parts["chat"] = gr.Button("Chat with it", variant="primary", visible=False)
         parts["export"] = gr.Button("Export", visible=False)
-        parts["train_further"] = gr.Button("Train further", visible=False)
-        parts["resume"] = gr.Button("Resume…", visible=False)
+        parts["train_further"] = gr.Button("Continue training", visible=False)
+        parts["resume"] = gr.Button("Resume", visible=False)
         parts["reuse"] = gr.Button("Use these settings")
-        parts["sooner"] = gr.Button("Sooner", visible=False)
-        parts["later"] = gr.Button("Later", visible=False)
+        parts["sooner"] = gr.Button("Move up", visible=False)
+        parts["later"] = gr.Button("Move down", visible=False)
         parts["delete"] = gr.Button("Delete…", variant="stop", visible=False)
     with gr.Group(visible=False, elem_classes="nb-part nb-longer") as parts["longer"]:
         gr.HTML(
-            "<p>It goes on from its last whole checkpoint, exactly as if it had never ended. "
-            "For a run that is finished, ask for more.</p>",
+            "<p>Resumes from the last complete checkpoint, exactly as if the run had never stopped. For a finished "
+            "run, set more epochs or steps."
+            "</p>",
             elem_classes="nb-slot",
         )
         with gr.Row(elem_classes="nb-fields"):
-            parts["epochs"] = gr.Number(label="Epochs", info="In all, those before included.")
-            parts["steps"] = gr.Number(label="Steps at most", precision=0, info="In all; it goes before the epochs.")
-            parts["rate"] = gr.Number(label="Learning rate", info="From its checkpoint on.")
+            parts["epochs"] = gr.Number(label="Epochs", info="In total, including the epochs already done.")
+            parts["steps"] = gr.Number(label="Max steps", precision=0, info="In total. Overrides the epochs.")
+            parts["rate"] = gr.Number(label="Learning rate", info="From the checkpoint on.")
         with gr.Row(elem_classes="nb-actions"):
-            parts["go_on"] = gr.Button("Go on training", variant="primary")
-            parts["not_now"] = gr.Button("Not now")
+            parts["go_on"] = gr.Button("Resume", variant="primary")
+            parts["not_now"] = gr.Button("Cancel")
     with gr.Row(visible=False, elem_classes="nb-actions nb-sure") as parts["sure"]:
         parts["question"] = gr.HTML(elem_classes="nb-slot")
-        parts["delete_now"] = gr.Button("Delete for good", variant="stop")
-        parts["keep"] = gr.Button("Keep it")
+        parts["delete_now"] = gr.Button("Delete", variant="stop")
+        parts["keep"] = gr.Button("Cancel")
     parts["message"] = gr.HTML(elem_classes="nb-slot")
     return parts

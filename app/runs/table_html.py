@@ -21,7 +21,7 @@ MOST_PICKED = 8
 # What was looked up so recently serves every browser.
 FRESH_SECONDS = 0.3
 STATES = [("All states", ""), *((word, state) for state, word in WORDS.items())]
-BEST = "The lowest evaluation loss of the runs measured alike: the same base, the same held-out rows"
+BEST = "Lowest evaluation loss among runs with the same base model and validation rows"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ COLUMNS = {
     "eval": TableColumn("Evaluation", lambda row: row.after, style="nb-w-eval nb-right"),
     "time": TableColumn("Time", lambda row: row.seconds, down=True, style="nb-w-time nb-right"),
     "memory": TableColumn("Memory", lambda row: row.peak_bytes, down=True, style="nb-w-memory nb-right"),
-    "made": TableColumn("Made", lambda row: row.run_id, down=True, style="nb-w-made nb-right"),
+    "made": TableColumn("Created", lambda row: row.run_id, down=True, style="nb-w-made nb-right"),
 }
 
 
@@ -110,7 +110,7 @@ class RunsTable:
         """The page that is asked for, with the row of the `opened` run marked."""
         rows = self.index.rows(FRESH_SECONDS)
         if not rows:
-            return TablePage(empty("No runs yet", "Every training is listed here with what came out of it."), {}, 0)
+            return TablePage(empty("No runs yet", "Every run and its results are listed here."), {}, 0)
         found = _sorted(_filtered(rows, asked), asked)
         pages = max(1, -(-len(found) // PAGE_ROWS))
         page = min(max(asked.page, 1), pages)
@@ -133,7 +133,7 @@ class RunsTable:
         waits = f" {queue.index(row.run_id) + 1} of {len(queue)}" if row.run_id in queue else ""
         cells = {
             "pick": f'<button type="button" role="checkbox" aria-checked="{picked}" data-pick="{text(row.run_id)}" '
-            f'aria-label="Compare {name}" title="Pick it to compare"></button>',
+            f'aria-label="Compare {name}" title="Select to compare"></button>',
             "name": f"{link}{below}",
             "state": f'<span title="{text(row.message)}">{state_badge(row.state)}</span><small>{waits}</small>',
             "model": f'<span title="{text(row.model)}">{text(row.model)}</span>',
@@ -161,7 +161,7 @@ def _evaluation(row: Row, best: bool) -> str:
     before = "" if row.before is None else f"<small>{row.before:.3f} → </small>"
     if not best:
         return f"{before}{row.after:.3f}"
-    kept = f"; its best adapter, kept beside the last, has {row.best:.3f}" if row.lowest != row.after else ""
+    kept = f"; its best adapter, also kept, has {row.best:.3f}" if row.lowest != row.after else ""
     return (
         f'<span title="{BEST}{kept}">{before}<b>{row.after:.3f}</b> <b class="nb-star" aria-label="best">★</b></span>'
     )
@@ -191,7 +191,7 @@ def _sorted(rows: list[Row], asked: TableView) -> list[Row]:
 
 def _frame(asked: TableView, found: int, all_runs: int, page: int, pages: int) -> str:
     if not found:
-        return empty("No run is like that", f"None of {number(all_runs)} runs has these words and this state.")
+        return empty("No matching runs", f"None of {number(all_runs)} runs match this search and state.")
     headings = "".join(_heading(key, column, asked) for key, column in COLUMNS.items())
     return (
         f'<div class="nb-scroll nb-runs"><table class="nb-table"><thead><tr><th class="nb-w-pick"></th>{headings}'
@@ -215,13 +215,13 @@ def _foot(found: int, all_runs: int, page: int, pages: int) -> str:
     runs = "1 run" if found == 1 else f"{number(first)}–{number(last)} of {number(found)} runs"
     turn = ""
     if pages > 1:
-        ends = (("‹ Before", page - 1, page > 1), ("Next ›", page + 1, page < pages))
+        ends = (("‹ Previous", page - 1, page > 1), ("Next ›", page + 1, page < pages))
         before, after = (
             f'<button type="button" data-page="{to}"{"" if there else " disabled"}>{word}</button>'
             for word, to, there in ends
         )
         turn = f"<nav>{before}<span>page {number(page)} of {number(pages)}</span>{after}</nav>"
-    star = '<span><b class="nb-star">★</b> lowest evaluation loss of the runs measured alike</span>'
+    star = '<span><b class="nb-star">★</b> lowest evaluation loss among comparable runs</span>'
     return f'<div class="nb-foot"><span>{runs}{of_all}</span>{star}{turn}</div>'
 
 
@@ -255,4 +255,4 @@ def _reasons(run: Run) -> str:
         f"<li><b>{text(reason.get('setting'))}</b> {text(reason.get('value'))}: {text(reason.get('because'))}</li>"
         for reason in reasons
     )
-    return f"<details><summary>What was chosen, and why</summary><ul>{lines}</ul></details>" if lines else ""
+    return f"<details><summary>Choices and reasons</summary><ul>{lines}</ul></details>" if lines else ""

@@ -56,8 +56,8 @@ def _tick_table(layout: RunsLayout, table: RunsTable, opened: str, asked: TableV
 
 def _compare_words(picked: int) -> str:
     if picked < 2:
-        return "Pick another one to compare"
-    return f"Compare {picked} runs{', the most at once' if picked == MOST_PICKED else ''}"
+        return "Select another run to compare"
+    return f"Compare {picked} runs{' (maximum)' if picked == MOST_PICKED else ''}"
 
 
 def _tick_comparison(layout: RunsLayout, context: Context, table: RunsTable, asked: TableView, seen: Seen) -> Updates:
@@ -113,7 +113,7 @@ def _buttons(layout: RunsLayout, run: Run, state: str, queue: list[str]) -> Upda
     place = queue.index(run.id) if run.id in queue else None
     return {
         layout.pane: gr.Column(visible=True),
-        layout.stop: gr.Button("Take out of the queue" if state == "queued" else "Stop", visible=state in OPEN),
+        layout.stop: gr.Button("Remove from queue" if state == "queued" else "Stop", visible=state in OPEN),
         layout.chat: gr.Button(visible=run.has_adapter),
         layout.export: gr.Button(visible=run.has_adapter),
         layout.train_further: gr.Button(visible=run.has_adapter and state in ENDED),

@@ -63,7 +63,7 @@ class RunsTab(Tab):
 
     def _wire_resume(self, events: RunsEvents) -> None:
         layout = self.layout
-        say_at_once(layout.go_on.click, layout.message, "Looking at its last checkpoint…")
+        say_at_once(layout.go_on.click, layout.message, "Checking the last checkpoint…")
         fields = [layout.epochs, layout.steps, layout.rate]
         shown = [layout.longer, layout.sure, *fields, layout.message]
         layout.resume.click(events.ask_to_resume, layout.opened, shown, **QUIET)

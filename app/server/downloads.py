@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 PREFIX = "/export-download/"
-GONE = "This download is no longer there. Open the Export tab again."
+GONE = "This download no longer exists. Open the Export tab again."
 
 
 class SharedFiles:

@@ -27,7 +27,7 @@ MOST_CHOSEN = 1_000
 MOST_FILES = 1_000
 # Beyond this a number on the way through JSON is no longer the one that was sent.
 LARGEST_NUMBER = 1e15
-NO_EVENT = "This page has no such event. Load the page again."
+NO_EVENT = "This page has no such event. Reload the page."
 # Components that make of a value what a callback is handed, and of what it answers a value, without a file or a wait.
 PLAIN = (gr.Slider, gr.Number, gr.Checkbox, gr.Dropdown, gr.Radio, gr.CheckboxGroup, gr.Textbox)
 ABOUT_A_FILE = {"path", "url", "size", "orig_name", "mime_type", "is_stream", "meta"}
@@ -140,7 +140,7 @@ def fault(component: Component, value: Any, may_be_empty: bool = True) -> str:
 
 def _fault_of_number(value: Any, low: float | None, high: float | None) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "a number is wanted."
+        return "a number is expected."
     least = -LARGEST_NUMBER if low is None else low
     most = LARGEST_NUMBER if high is None else high
     if math.isfinite(value) and least <= value <= most:
@@ -150,11 +150,11 @@ def _fault_of_number(value: Any, low: float | None, high: float | None) -> str:
 
 def _fault_of_text(value: Any, longest: int) -> str:
     if not isinstance(value, str):
-        return "a text is wanted."
+        return "text is expected."
     if len(value) > longest:
         return f"the text has {len(value):,} characters; {longest:,} are allowed."
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        return "the text holds a character that is none. Take it out, or write it anew."
+        return "the text contains an invalid character. Remove it or type the text again."
     return ""
 
 
@@ -163,7 +163,7 @@ def _fault_of_choice(component: Any, value: Any, may_be_empty: bool) -> str:
     if not many:
         if value is None:
             typed = getattr(component, "allow_custom_value", False)
-            return "" if typed or may_be_empty or not component.choices else "choose one of the menu."
+            return "" if typed or may_be_empty or not component.choices else "choose one from the menu."
         return _fault_of_chosen(component, value)
     if value is None and isinstance(component, gr.Dropdown):
         return ""
@@ -179,7 +179,7 @@ def _fault_of_chosen(component: Any, value: Any) -> str:
         return _fault_of_text(value, LONGEST_CHOICE)
     # True is 1 to Python, and 1.0 is 1: a menu knows its own words only.
     there = any(type(value) is type(choice) and value == choice for _, choice in component.choices)
-    return "" if there else "choose one of the menu. If it looks right, load the page again."
+    return "" if there else "choose one from the menu. If it looks right, reload the page."
 
 
 def _fault_of_files(value: Any, several: bool) -> str:
@@ -188,7 +188,7 @@ def _fault_of_files(value: Any, several: bool) -> str:
     files = value if several else [value]
     if not isinstance(files, list) or len(files) > MOST_FILES:
         return f"choose {MOST_FILES:,} files at most." if several else "choose one file."
-    return "" if all(map(_is_upload, files)) else "the file is not one that was uploaded here. Choose it anew."
+    return "" if all(map(_is_upload, files)) else "the file was not uploaded here. Choose it again."
 
 
 def _is_upload(file: Any) -> bool:

@@ -48,7 +48,7 @@ UNUSED = (
     "/logout",
 )
 ELSEWHERE = ("cross-site", "same-site")  # another port of this machine is `same-site` to a browser
-FOREIGN_PAGE = "Another web page may not talk to this app."
+FOREIGN_PAGE = "Requests from other web pages are refused."
 # What those behind the guard must not believe, as anybody can send it, or need not know.
 HIDDEN = (b"cookie", b"authorization", b"forwarded", b"x-forwarded-", b"x-real-ip", b"x-gradio-")
 

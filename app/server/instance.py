@@ -33,12 +33,14 @@ def choose_port(wanted: int | None, host: str = "127.0.0.1") -> int:
             return int(probe.getsockname()[1])
     if wanted is not None:
         if not _is_free(wanted, host):
-            raise NibbleError(f"Port {wanted} is taken by another program. Give another --port, or none.")
+            raise NibbleError(
+                f"Port {wanted} is in use by another program. Choose another with --port, or leave it out."
+            )
         return wanted
     for port in range(FIRST_PORT, FIRST_PORT + TRIES):
         if _is_free(port, host):
             return port
-    raise NibbleError(f"No port from {FIRST_PORT} to {FIRST_PORT + TRIES - 1} is free. Give one with --port.")
+    raise NibbleError(f"No port from {FIRST_PORT} to {FIRST_PORT + TRIES - 1} is free. Choose one with --port.")
 
 
 def _is_free(port: int, host: str) -> bool:

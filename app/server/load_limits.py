@@ -21,14 +21,14 @@ MOST_SESSIONS = 250
 LOOK_SECONDS, PROGRESS_SECONDS = 0.01, 1.0
 AGAIN_SECONDS = 5
 JOIN = "/gradio_api/queue/join"
-SAID = "Nibble has more to do than it can take on. It goes on with what it has: try again in a few seconds."
+SAID = "Nibble is busy. Try again in a few seconds."
 PAGE = (
     "<!doctype html><meta charset=utf-8><title>Nibble</title>"
     f"<meta http-equiv=refresh content={AGAIN_SECONDS}>"
     "<body style='font:16px/1.6 system-ui;max-width:34rem;margin:18vh auto;padding:0 1rem'>"
     "<h1 style='font-size:1.3rem'>Nibble is busy</h1>"
-    f"<p>More pages are open than it can serve. This one tries again every {AGAIN_SECONDS} seconds. "
-    "A training is not slowed by it.</p>"
+    f"<p>Too many pages are open. This one tries again every {AGAIN_SECONDS} seconds. Training is not slowed down."
+    "</p>"
 )
 
 

@@ -105,7 +105,7 @@ class Login:
         try:
             given = await asyncio.wait_for(_form(request), FORM_SECONDS)
         except (TimeoutError, ClientDisconnect, ValueError):
-            return page("That was not the form of this page.", 400)
+            return page("The form is not valid. Reload the page.", 400)
         address = request.client.host if request.client else ""
         wait = self.throttle.wait(address)  # looked up, tried and counted in one go: nothing is awaited from here on
         if wait > 0:
@@ -113,7 +113,7 @@ class Login:
             return page(sentence, 429, {"retry-after": str(math.ceil(wait))})
         if not hmac.compare_digest(_digest(given.get("name", ""), given.get("password", "")), self._wanted):
             self.throttle.failed(address)
-            return page("This name and this password do not belong together.", 401)
+            return page("Wrong name or password.", 401)
         self.throttle.passed(address)
         return RedirectResponse("/", 303, {"set-cookie": cookie(self._begin())})
 

@@ -1,4 +1,4 @@
-"""What pages share is there when a page is drawn: no event has to be answered before a run is seen."""
+"""What pages share is there when a page is drawn: no event must be answered before a run is seen."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ DEEPEST, MOST_VALUES = 12, 20_000
 # These are no JSON: files, which have a limit of their own.
 UPLOADS = ("/gradio_api/upload", "/upload")
 _SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
-TOO_LARGE = "This is more than a page ever sends. Send less, or upload it as a file."
-NO_JSON = "This is no JSON that can be read: NaN, Infinity and what is cut off are not."
-TOO_DEEP = "This holds too many values, or values too deep within each other."
-NO_EVENT = "This page has no such event. Load the page again."
+TOO_LARGE = "The request is too large. Send less, or upload it as a file."
+NO_JSON = "This is not valid JSON; NaN, Infinity and truncated data are not allowed."
+TOO_DEEP = "The request holds too many values, or is nested too deeply."
+NO_EVENT = "This page has no such event. Reload the page."
 
 
 class Intake:

@@ -85,7 +85,7 @@
     const said = event.target.closest?.(".nb-tokens span, [data-said]");
     if (!said) return false;
     if (said.title) {
-      const kind = said.classList.contains("nb-t") ? "trained on" : "only read";
+      const kind = said.classList.contains("nb-t") ? "trained on" : "context only";
       said.dataset.said = `${said.title} · “${said.textContent.replace(/[ \n\t\r]/g, (blank) => spell[blank])}” · ${kind}`;
       said.removeAttribute("title");
     }
@@ -145,7 +145,7 @@
     window.localStorage.setItem("nibble-asked", "yes");
     Notification.requestPermission().then((answer) => {
       mayAsk();
-      if (answer === "granted") tell("Nibble", "You will be told here when the run has ended.", "asked");
+      if (answer === "granted") tell("Nibble", "You will be notified here when the run ends.", "asked");
     });
   });
   mayAsk();
@@ -209,7 +209,7 @@
     source.onerror = () => {
       behind = true;
       tries += 1;
-      if (tries > 1) lost.textContent = "Nibble does not answer. What is shown here may be old; it is asked again…";
+      if (tries > 1) lost.textContent = "Nibble is not responding. This page may be out of date; trying again…";
       rest();
       next = setTimeout(keepUp, Math.min(10, 2 ** tries / 2) * (500 + 500 * Math.random()));
     };

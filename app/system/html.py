@@ -27,7 +27,7 @@ def findings(found: Mapping[str, Any]) -> str:
     if torch:  # None where it cannot be imported; then that is among the problems
         good.append(("torch", f"{torch['version']}, {_cuda(torch['cuda'])}"))
     if bits and bits["nf4_works"]:
-        good.append(("bitsandbytes", f"{bits['version']}, quantised a matrix to NF4 and back"))
+        good.append(("bitsandbytes", f"{bits['version']}, NF4 test passed"))
     problems = found["problems"]
     red = "".join(
         f'<li class="nb-bad"><i>!</i><div><b>{text(problem["what"])}</b><code>{text(problem["mend"])}</code></div></li>'
@@ -54,7 +54,7 @@ def versions() -> str:
 def disk(runs: list[Run]) -> str:
     """How much each run takes, the largest first."""
     if not runs:
-        return empty("No runs yet", "What each run takes on the disk is listed here.")
+        return empty("No runs yet", "Disk use of each run is listed here.")
     sizes = sorted(((size_bytes(run.dir), run) for run in runs), key=lambda pair: -pair[0])
     top = sizes[0][0] or 1
     rows = "".join(
@@ -64,6 +64,6 @@ def disk(runs: list[Run]) -> str:
     )
     total = show_size(sum(size for size, _ in sizes))
     return (
-        f'<p class="nb-muted">{total} in all. Runs are deleted on the Runs tab.</p>'
+        f'<p class="nb-muted">{total} in total. Delete runs on the Runs tab.</p>'
         f'<table class="nb-table nb-disk">{rows}</table>'
     )

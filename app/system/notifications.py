@@ -18,12 +18,12 @@ from core.workspace import Workspace
 
 TRIAL = {
     "run": "trial",
-    "name": "A trial",
+    "name": "Test",
     "state": "finished",
     "step": 1,
     "total": 1,
     "eval_loss": None,
-    "message": "A trial from Nibble's System tab: no run has ended.",
+    "message": "Test message from Nibble's System tab: no run has ended.",
 }
 
 
@@ -52,8 +52,8 @@ def build() -> Away:
         "Leave it empty for none.",
     )
     with gr.Row(elem_classes="nb-actions"):
-        keep = gr.Button("Keep", variant="primary")
-        attempt = gr.Button("Try it")
+        keep = gr.Button("Save", variant="primary")
+        attempt = gr.Button("Send a test")
     message = gr.HTML(elem_classes="nb-slot")
     return Away(webhook, keep, attempt, message)
 
@@ -80,8 +80,8 @@ def fill(away: Away, context: Context) -> Updates:
 def _only_the_owner(workspace: Workspace) -> str:
     file = notify.file_of(workspace)
     return html.note_box(
-        f"Others can reach this page, so it is not set here: write it into {file}, or start Nibble without --listen "
-        "and --share."
+        f"Others can reach this page, so it cannot be set here: edit {file}, or start Nibble without --listen and "
+        f"--share."
     )
 
 
@@ -95,7 +95,7 @@ def keep_webhook(context: Context, webhook: str | None) -> str:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
         return html.error_box(str(error))
-    kept = "Kept: it is told of every run that ends." if wanted.webhook else "No webhook is told."
+    kept = "Saved. It is called whenever a run ends." if wanted.webhook else "No webhook is set."
     return html.note_box(kept) + _command(workspace, wanted)
 
 
@@ -105,17 +105,17 @@ def try_webhook(context: Context, webhook: str | None) -> Iterator[str]:
     if context.listening:
         yield _only_the_owner(workspace)
         return
-    yield html.busy("Telling…")
+    yield html.busy("Sending…")
     try:
         wanted = notify.Wishes(notify.checked_address(webhook or ""), notify.wishes(workspace).command)
     except NibbleError as error:
         yield html.error_box(str(error))
         return
     if wanted == notify.Wishes():
-        yield html.note_box("There is nobody to tell: enter an address, or set a command in the file.")
+        yield html.note_box("Nothing to notify: enter an address, or set a command in the file.")
         return
     troubles = notify.tell(wanted, TRIAL)
-    yield html.error_box(" ".join(troubles)) if troubles else html.note_box("It has been told, and took it.")
+    yield html.error_box(" ".join(troubles)) if troubles else html.note_box("The test was delivered.")
 
 
 def _command(workspace: Workspace, wanted: notify.Wishes) -> str:
@@ -124,9 +124,10 @@ def _command(workspace: Workspace, wanted: notify.Wishes) -> str:
     example = html.text('"command": ["notify-send", "Nibble", "A run has ended"]')
     now = f"Now: <code>{html.text(' '.join(wanted.command))}</code>. " if wanted.command else ""
     return (
-        f'<details class="nb-muted"{" open" if wanted.command else ""}><summary>A command of your own instead</summary>'
-        f"<p>{now}Write <code>{example}</code> into <code>{file}</code>. It is run without a shell, and finds "
-        "NIBBLE_RUN, NIBBLE_NAME, NIBBLE_STATE, NIBBLE_STEP, NIBBLE_TOTAL, NIBBLE_EVAL_LOSS and NIBBLE_MESSAGE in its "
-        "environment. "
-        "It cannot be set on this page: whoever can open it could then run anything on this machine.</p></details>"
+        f'<details class="nb-muted"{" open" if wanted.command else ""}><summary>Run a command instead</summary>'
+        f"<p>{now}Write <code>{example}</code> into <code>{file}</code>. It is run without a shell, with NIBBLE_RUN"
+        ", NIBBLE_NAME, NIBBLE_STATE, NIBBLE_STEP, NIBBLE_TOTAL, NIBBLE_EVAL_LOSS and NIBBLE_MESSAGE in its "
+        "environment. It cannot be set on this page, because anyone who can open the page could then run anything on "
+        "this machine."
+        "</p></details>"
     )

@@ -52,7 +52,7 @@ def build() -> SystemLayout:
         with gr.Column(scale=6, min_width=380):
             gr.HTML("<h3>This machine</h3>", elem_classes="nb-slot")
             findings = gr.HTML(
-                html.empty("Not looked yet", "The doctor checks Python, torch, the device and bitsandbytes."),
+                html.empty("Not checked yet", "Checks Python, torch, the device and bitsandbytes."),
                 elem_classes="nb-slot",
             )
             look = gr.Button("Check this machine", variant="primary", elem_classes="nb-narrow")
@@ -67,7 +67,7 @@ def build() -> SystemLayout:
                 label="Access token",
                 type="password",
                 placeholder="hf_…",
-                info="From huggingface.co/settings/tokens. It is kept by Hugging Face's own library, not by Nibble.",
+                info="From huggingface.co/settings/tokens. Stored by Hugging Face's own library, not by Nibble.",
             )
             with gr.Row(elem_classes="nb-actions"):
                 sign_in = gr.Button("Sign in", variant="primary")
@@ -121,7 +121,7 @@ class SystemTab(Tab):
 def _look(context: Context) -> Iterator[str]:
     from core.system.doctor import doctor
 
-    yield html.busy("Looking at Python, torch, the device and bitsandbytes. This takes about ten seconds.")
+    yield html.busy("Checking Python, torch, the device and bitsandbytes. This takes about ten seconds.")
     try:
         yield system_html.findings(doctor(context.workspace))
     except NibbleError as error:
@@ -137,7 +137,7 @@ def _sign_in(layout: SystemLayout, token: str | None) -> Updates:
     try:
         login(token=(token or "").strip(), add_to_git_credential=False)
     except (errors.HfHubHTTPError, ValueError) as error:
-        return {layout.who: html.error_box("Hugging Face does not take this token.", type(error).__name__)}
+        return {layout.who: html.error_box("Hugging Face rejected this token.", type(error).__name__)}
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
         return {layout.who: html.error_box("Hugging Face cannot be reached from here.", type(error).__name__)}
     return who(layout)
@@ -158,11 +158,11 @@ def who(layout: SystemLayout) -> Updates:
     token = get_token()
     fixed = bool(os.environ.get("HF_TOKEN"))
     name = next((name for name, stored in get_stored_tokens().items() if stored == token), "")
-    message = "Not signed in. Only gated and private models need it."
+    message = "Not signed in. Needed only for gated and private models."
     if token:
         message = f"Signed in with the token “{name}”." if name else "Signed in."
     if fixed:
-        message = "Signed in by the environment variable HF_TOKEN; it can only be changed there."
+        message = "Signed in through the environment variable HF_TOKEN; change it there."
     return {
         layout.who: html.note_box(message),
         layout.sign_in: gr.Button(visible=not token),

@@ -14,7 +14,7 @@ def preview(found: dict[str, Any]) -> str:
     """One row of the data as the model will see it, token by token; trained ones are coloured."""
     cut = "" if not found.get("truncated_here") else f", cut at {number(found['max_length'])}"
     return (
-        '<section class="nb-card nb-preview"><header><div><h3>What it will train on</h3>'
+        '<section class="nb-card nb-preview"><header><div><h3>A training example</h3>'
         f"<small>row {number(found['row'])} of {number(found['rows'])} · {number(found['length'])} tokens{cut} · "
         f"{number(found['trained'])} count in the loss</small></div>{KEYS}</header>"
         f"{tokens_html(found['tokens'])}</section>"
@@ -30,7 +30,7 @@ def check(found: dict[str, Any]) -> str:
     word = '<span class="nb-state nb-finished">Ready</span>' if found["ok"] else state_bad()
     dropped = dropped_rows((found.get("data") or {}).get("dropped") or [])
     return (
-        f'<section class="nb-card"><header>{word}<div><h3>Checked before the start</h3></div></header>'
+        f'<section class="nb-card"><header>{word}<div><h3>Checks</h3></div></header>'
         f"{errors}{advice}{body}{dropped}</section>"
     )
 

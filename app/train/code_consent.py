@@ -19,8 +19,8 @@ Updates = dict[Any, Any]
 # Of one file as much is drawn as a browser shows without effort; the whole lies where the page says.
 MOST_SHOWN = 200_000
 ONLY_AT_THE_MACHINE = (
-    "Others can reach this app, so agreeing to a model's own code is not possible on the page. At the machine it is: "
-    "with --agree-to-code of the commands plan, train and chat."
+    "Others can reach this app, so you cannot agree to a model's own code on this page. On the machine itself, use "
+    "--agree-to-code with plan, train or chat."
 )
 
 
@@ -42,7 +42,7 @@ def build() -> ConsentParts:
     with gr.Column(visible=False, elem_classes="nb-consent") as place:
         shown = gr.HTML(elem_classes="nb-slot")
         with gr.Row(elem_classes="nb-actions"):
-            button = gr.Button("Let this code run", variant="stop", size="sm", elem_classes="nb-button")
+            button = gr.Button("Allow this code to run", variant="stop", size="sm", elem_classes="nb-button")
     return ConsentParts(place, shown, button)
 
 
@@ -82,11 +82,11 @@ class Consents:
         with self._lock:
             shown = self._shown
         if shown is None:
-            raise NibbleError("There is no code to agree to. Choose the model, and look at what it brings.")
+            raise NibbleError("There is no code to agree to. Choose the model and review its code first.")
         model, digest = shown
         code = code_of(find_model(model))
         if code is None or code.digest != digest:
-            raise NibbleError("The model's files have changed since they were shown. Look at them again.")
+            raise NibbleError("The model's files have changed since they were shown. Review them again.")
         agree(self._context.workspace, code)
         return digest
 
@@ -96,18 +96,18 @@ def code_html(code: ModelCode) -> str:
     files = "".join(_file_html(file) for file in code.files)
     return (
         '<div class="nb-code" role="region" aria-label="Code of the model">'
-        f"<b>{ui_html.text(code.named)} brings code of its own: {ui_html.text(code.summary())}</b>"
-        "<p>This model is of a kind that is not known here. To use it, Python code by its makers has to run on this "
-        "machine, with all the rights that you have: it can read your files, use your network and keep what it finds. "
-        "Agree only if you trust its makers, or have read it. It holds for exactly these files; should one change, "
-        "you are asked again.</p>"
+        f"<b>{ui_html.text(code.named)} comes with its own code: {ui_html.text(code.summary())}</b>"
+        "<p>This model's architecture is not built in. To use it, Python code from its authors must run on this "
+        "machine with all your rights: it can read your files and use your network. Agree only if you trust the "
+        "authors or have read the code. Your consent covers exactly these files; if one changes, you are asked again."
+        "</p>"
         f"{files}</div>"
     )
 
 
 def _file_html(file: CodeFile) -> str:
     text = visible(file.text)
-    more = f"\n… and {len(text) - MOST_SHOWN:,} characters more, in the file itself." if len(text) > MOST_SHOWN else ""
+    more = f"\n… and {len(text) - MOST_SHOWN:,} more characters in the file itself." if len(text) > MOST_SHOWN else ""
     size = f"{len(file.content):,} bytes"
     return (
         f"<details><summary><code>{ui_html.text(visible(file.name))}</code> <small>{ui_html.text(size)}</small>"

@@ -69,7 +69,7 @@ class DownloadSession(BackgroundJob):
         if shown or not self._bytes:
             return shown
         size = show_bytes(self._bytes)
-        return ui_html.note_box(f"Not on this machine yet: {size} are downloaded when the training starts, or now.")
+        return ui_html.note_box(f"Not on this machine yet: {size} will be downloaded when training starts, or now.")
 
     def label(self) -> str:
         """What the button says; '' where there is none."""

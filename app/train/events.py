@@ -68,7 +68,7 @@ class TrainEvents:
         """What becomes of a run that has been handed over."""
         if run.status().state == "queued":
             return f"Queued. {self.context.supervisor.waits_for()}"
-        return "Started. It goes on when you close this page."
+        return "Started. Training continues when you close this page."
 
     def _checked(self, recipe: Recipe) -> Path:
         """Where the recipe's data lies; what a person brings is read by the helper, not by the server."""
@@ -158,7 +158,7 @@ class TrainEvents:
 
     def look(self, given: Given) -> Iterator[Updates]:
         """Show one row as the model will see it, then whether this can start. Takes seconds the first time."""
-        yield {self.preview.check: ui_html.busy("Looking at the model and the data…")}
+        yield {self.preview.check: ui_html.busy("Checking the model and the data…")}
         try:
             recipe = self.context.recipe(self.form.values(given)).model_dump()
         except NibbleError as error:

@@ -58,8 +58,8 @@ def build_form() -> FormParts:
             fields.update({field.key: build_field(field) for field in QUICK if field.key != "budget"})
         with gr.Accordion("Advanced", open=False, elem_classes="nb-advanced"):
             preset = gr.Dropdown(
-                label="Fill in from a recipe",
-                info="Sets every field to a recipe's; the model and the data only where it names them.",
+                label="Load a recipe",
+                info="Sets every field from a recipe; the model and dataset only if it names them.",
                 choices=[],
                 value=None,
             )
@@ -95,5 +95,5 @@ class PreviewParts:
 
 def build_preview() -> PreviewParts:
     """Lay it out."""
-    check = gr.HTML(html.busy("Looking at the model and the data…"), elem_classes="nb-slot")
+    check = gr.HTML(html.busy("Checking the model and the data…"), elem_classes="nb-slot")
     return PreviewParts(check, code_consent.build(), gr.HTML(elem_classes="nb-slot"), build_pager())

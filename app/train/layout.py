@@ -51,7 +51,7 @@ def build() -> TrainLayout:
         with gr.Column(scale=4, min_width=340, elem_classes="nb-form"):
             with gr.Group(visible=False, elem_classes="nb-welcome") as welcome:
                 gr.HTML(
-                    "<h3>First time here?</h3><p>Watch a small model learn to talk like a pirate.</p>",
+                    "<h3>New here?</h3><p>Train a small model to answer like a pirate.</p>",
                     elem_classes="nb-slot",
                 )
                 try_it = gr.Button(TRY_IT, variant="primary", size="lg")
@@ -60,7 +60,7 @@ def build() -> TrainLayout:
             gr.Column(scale=7, min_width=420, elem_classes="nb-side"),
             gr.Tabs(selected="check", elem_classes="nb-subtabs") as side,
         ):
-            with gr.Tab("Before the start", id="check"):
+            with gr.Tab("Plan", id="check"):
                 plan = gr.HTML(plan_html.first(), elem_classes="nb-slot", js_on_load=plan_html.ACT)
                 preview = build_preview()
             with gr.Tab("Run", id="run"):
@@ -72,10 +72,10 @@ def _build_run() -> RunParts:
     head = build_head()
     with gr.Row(elem_classes="nb-actions"):
         stop = gr.Button("Stop", variant="stop", visible=False)
-        end_now = gr.Button("End it now", variant="stop", visible=False)
-        bell = gr.Button("Tell me when it ends", visible=False, elem_classes="nb-bell")
+        end_now = gr.Button("Force stop", variant="stop", visible=False)
+        bell = gr.Button("Notify me when it ends", visible=False, elem_classes="nb-bell")
         resume = gr.Button("Resume", visible=False)
         chat = gr.Button("Chat with it", variant="primary", visible=False)
         export = gr.Button("Export", visible=False)
-        again = gr.Button("Set up another run", visible=False)
+        again = gr.Button("New run", visible=False)
     return RunParts(build_body(head), stop, end_now, bell, resume, chat, export, again)

@@ -41,7 +41,7 @@ class PlanEvents:
         try:
             change = pressed(event, "change")
             if not _CHANGE.fullmatch(change):
-                raise RecipeError("This is no change of a setting. Load the page again.")
+                raise RecipeError("This is not a change of a setting. Reload the page.")
             key, value = setting(change)
             if key not in self.form.fields:
                 raise RecipeError(f"{key}: there is no such setting.")

@@ -14,25 +14,25 @@ Found = dict[str, Any]
 
 # By the names of the plan's breakdown: what a person calls it, and what it is.
 CATEGORIES = {
-    "weights": ("Base model", "its weights, in 4 bits where they are quantised"),
-    "quant_constants": ("Quantisation constants", "what turns the 4 bits into numbers again"),
-    "adapters": ("Adapter", "the weights that are trained"),
-    "gradients": ("Gradients", "how each weight of the adapter is to change"),
-    "optimizer": ("Optimizer", "what AdamW remembers of each weight of the adapter"),
-    "activations": ("Activations", "what the layers keep of the conversations for the way back"),
-    "logits": ("Logits and loss", "a score for each word of the vocabulary, at each token that counts"),
-    "workspace": ("Workspace", "what single operations take for a moment"),
+    "weights": ("Base model", "its weights, in 4 bits where quantised"),
+    "quant_constants": ("Quantisation constants", "scales that turn the 4-bit values back into numbers"),
+    "adapters": ("Adapter", "the trained weights"),
+    "gradients": ("Gradients", "one per weight of the adapter"),
+    "optimizer": ("Optimizer", "the optimizer's states for each weight of the adapter"),
+    "activations": ("Activations", "what the layers keep for the backward pass"),
+    "logits": ("Logits and loss", "a score for each token of the vocabulary at each position in the loss"),
+    "workspace": ("Workspace", "temporary memory of single operations"),
     "allocator": ("Allocator", "blocks and gaps between tensors"),
-    "context": ("The process itself", "Python, torch and its libraries, before the first tensor"),
+    "context": ("Process", "Python, torch and its libraries, before the first tensor"),
 }
 SETTINGS = {
-    "micro_batch": "Conversations at once",
-    "accumulation": "Rounds a step",
+    "micro_batch": "Micro-batch",
+    "accumulation": "Gradient accumulation",
     "checkpointing": "Gradient checkpointing",
     "packed": "Packing",
-    "activation_offload": "Activation offload",
+    "activation_offload": "Activation offloading",
     "embeddings_in_ram": "Input embeddings",
-    "heap": "Freed memory",
+    "heap": "Empty cache",
     "budget": "Memory budget",
 }
 VALUES: dict[tuple[str, Any], str] = {
@@ -42,13 +42,13 @@ VALUES: dict[tuple[str, Any], str] = {
     ("packed", True): "on",
     ("packed", False): "off",
     ("activation_offload", True): "on",
-    ("embeddings_in_ram", True): "in ordinary memory",
-    ("heap", "returned"): "given back to the system at once",
+    ("embeddings_in_ram", True): "in CPU memory",
+    ("heap", "returned"): "returned to the system at once",
     **{("train.optimizer", each.name): f"{each.label[:1].lower()}{each.label[1:]}" for each in OPTIMIZERS.values()},
 }
 WAYS = {
     "budget": ("Memory budget of {}", "nothing else changes"),
-    "data.max_length": ("Length limit of {} tokens", "longer conversations are cut"),
+    "data.max_length": ("Max length of {} tokens", "longer conversations are cut"),
     "lora.rank": ("Rank {}", "a smaller adapter"),
     "train.optimizer": ("Optimizer {}", "its states in 8 bits instead of 32"),
 }
@@ -85,7 +85,7 @@ def first() -> str:
     """Before the first plan is there."""
     return (
         '<section class="nb-card nb-plan nb-plan-first"><header><span class="nb-state">Planning…</span><div>'
-        "<h3>Memory plan</h3><small>Counting what one step of this training takes.</small></div>"
+        "<h3>Memory plan</h3><small>Counting the memory of one training step.</small></div>"
         '<div class="nb-work" role="status"><i class="nb-spin"></i></div></header></section>'
     )
 
@@ -102,8 +102,10 @@ def verdict(found: Found) -> str:
     """Whether it fits, in one sentence."""
     peak, budget = found["peak_bytes"]["process"], found["budget_bytes"]
     if found["fits"]:
-        return f"It fits: {size(peak)} at its peak, {size(budget - peak)} of the budget stay free."
-    return f"It does not fit: even the most frugal way takes {size(peak)}, {size(peak - budget)} more than the budget."
+        return f"It fits: {size(peak)} at peak, {size(budget - peak)} of the budget stays free."
+    return (
+        f"It does not fit: even the most frugal settings take {size(peak)}, {size(peak - budget)} more than the budget."
+    )
 
 
 def size(count: float) -> str:
@@ -129,16 +131,16 @@ def roughly(seconds: float) -> str:
 def _figures(found: Found) -> str:
     budget, peak = found["budget_bytes"], found["peak_bytes"]
     figures = [
-        figure("memory at its peak", size(peak["process"]), f"{size(peak['tensors'])} of it in torch's tensors"),
+        figure("peak memory", size(peak["process"]), f"{size(peak['tensors'])} of it in torch's tensors"),
         figure("budget", size(budget), f"{peak['process'] / budget:.0%} of it needed".replace("%", " %")),
     ]
     if found["fits"]:
         figures.append(_time(found))
         if found["smallest_budget_bytes"] < peak["process"]:
             least = size(found["smallest_budget_bytes"])
-            figures.append(figure("smallest budget", least, "would do too, more slowly"))
+            figures.append(figure("smallest budget", least, "would also work, more slowly"))
     else:
-        figures.append(figure("smallest budget", size(found["smallest_budget_bytes"]), "that would do"))
+        figures.append(figure("smallest budget", size(found["smallest_budget_bytes"]), "that works"))
     return f'<div class="nb-figures nb-wide-figures">{"".join(figures)}</div>'
 
 
@@ -200,7 +202,7 @@ def _legend(breakdown: dict[str, int]) -> str:
         for kind, count in breakdown.items()
         if count > 0
     )
-    return f'<ul class="nb-m-legend" aria-label="What the memory is needed for, at the peak">{rows}</ul>'
+    return f'<ul class="nb-m-legend" aria-label="Memory by use, at the peak">{rows}</ul>'
 
 
 def _choices(reasons: list[Found]) -> str:
@@ -209,7 +211,7 @@ def _choices(reasons: list[Found]) -> str:
         f"<span>{text(_as_sentence(each['because']))}</span></dd></div>"
         for each in reasons
     )
-    return f'<h4>What was chosen, and why</h4><dl class="nb-choices">{rows}</dl>' if rows else ""
+    return f'<h4>Choices and reasons</h4><dl class="nb-choices">{rows}</dl>' if rows else ""
 
 
 def _setting(name: str) -> str:
@@ -230,7 +232,7 @@ def _ways(found: Found, most_bytes: int) -> str:
     rows = "".join(_strategy(each, most_bytes) for each in found["ways"])
     if not rows:
         return ""
-    return f'<h4>The cheapest ways to make it fit</h4><ul class="nb-ways">{rows}</ul>'
+    return f'<h4>Changes that save memory</h4><ul class="nb-ways">{rows}</ul>'
 
 
 def _strategy(strategy: Found, most_bytes: int) -> str:
@@ -253,4 +255,4 @@ def _assumed(assumed: list[str]) -> str:
     if not assumed:
         return ""
     rows = "".join(f"<li>{text(_as_sentence(each.partition(': ')[2] or each))}</li>" for each in assumed)
-    return f'<h4>What was assumed</h4><ul class="nb-assumed">{rows}</ul>'
+    return f'<h4>Assumptions</h4><ul class="nb-assumed">{rows}</ul>'

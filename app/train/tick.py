@@ -39,7 +39,7 @@ def outputs(layout: TrainLayout) -> list[Any]:
 def parts(context: Context, session: TrainSession) -> dict[str, str]:
     """The HTML that is the same in all browsers: the run by its parts, who holds the GPU, the budget's scale."""
     run, found = shown_run(context), device()
-    nothing = html.empty("No run yet", "Its progress, loss and memory will be drawn here. Press Start training.")
+    nothing = html.empty("No run yet", "Progress, loss and memory appear here once you press Start training.")
     drawn = context.drawings.parts(run) if run is not None else {**dict.fromkeys(PARTS, ""), "head": nothing}
     least, needed = int(SMALLEST_BUDGET * GIB), session.plans.needed_bytes
     scale = budget_scale.html(least, found.total_bytes, found.free_bytes, needed)
@@ -58,7 +58,7 @@ def tick(layout: TrainLayout, context: Context, session: TrainSession, seen: See
     ends = stops or hanging(run) is not None
     if is_new(seen, "buttons", (run.id, state, stops, ends)):
         buttons = layout.run
-        label = "Take out of the queue" if state == "queued" else "Stop"
+        label = "Remove from queue" if state == "queued" else "Stop"
         updates[buttons.stop] = gr.Button(label, visible=state in OPEN and not stops, interactive=True)
         updates[buttons.end_now] = gr.Button(visible=ends)
         updates[buttons.bell] = gr.Button(visible=state in OPEN)
@@ -77,7 +77,7 @@ def _held(context: Context) -> str:
     if by is None or by.kind == "run":
         return ""
     who = by.in_words()
-    return html.note_box(f"{who[0].upper()}{who[1:]} holds the GPU. A run that you start asks for it, and waits.")
+    return html.note_box(f"{who[0].upper()}{who[1:]} is using the GPU. A run that you start waits for it.")
 
 
 def _reading(layout: TrainLayout, session: TrainSession, seen: Seen) -> Updates:
@@ -90,4 +90,4 @@ def _reading(layout: TrainLayout, session: TrainSession, seen: Seen) -> Updates:
         return {}
     if not stage:
         return {layout.read: data.turn}
-    return {layout.preview.check: html.busy(f"{stage}. You can start already, or look at the Data tab.")}
+    return {layout.preview.check: html.busy(f"{stage}. You can start now, or open the Data tab.")}

@@ -122,8 +122,8 @@ class TrainTab(Tab):
 
     def _wire_run(self) -> None:
         layout, events, run, message = self.layout, self.events, self.layout.run, self.layout.form.message
-        say_at_once(run.stop.click, message, "Asking it to stop…")
-        say_at_once(run.end_now.click, message, "Ending it…")
+        say_at_once(run.stop.click, message, "Stopping…")
+        say_at_once(run.end_now.click, message, "Stopping now…")
         say_at_once(run.resume.click, message, "Starting…")
         run.stop.click(events.stop, None, [message, run.stop], queue=False, **QUIET)
         run.end_now.click(events.end_now, None, message, **ONCE)

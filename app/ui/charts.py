@@ -4,7 +4,7 @@ Colours are CSS variables (static/nibble.css), so that a chart follows the page'
 static/nibble.js shows the values under the pointer; it reads them from the curves as they are drawn.
 
 While a run goes on its axes end at round numbers: the picture stands still while the curve grows into it, and only
-what is new has to be drawn (`Ink`), so that the millionth point costs what the hundredth did.
+what is new must be drawn (`Ink`), so that the millionth point costs what the hundredth did.
 """
 
 from __future__ import annotations

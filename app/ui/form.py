@@ -46,65 +46,65 @@ QUICK = (
 ADVANCED: dict[str, tuple[Field, ...]] = {
     "Adapter": (
         Field("lora.start_from", "Start from", "menu"),
-        Field("lora.targets", "Layers with an adapter", "names"),
+        Field("lora.targets", "Target modules", "names"),
         Field("lora.scaling", "Scaling", "choice"),
-        Field("lora.init", "A fresh one begins with", "choice"),
+        Field("lora.init", "LoRA init", "choice"),
         Field("lora.dropout", "Dropout"),
-        Field("lora.extra_modules", "Trained whole", "names"),
+        Field("lora.extra_modules", "Fully trained modules", "names"),
         Field("lora.dora", "DoRA", "switch"),
     ),
     "Base model": (
         Field("quantization.bits", "Bits", "choice"),
-        Field("quantization.type", "4-bit format", "choice"),
+        Field("quantization.type", "4-bit type", "choice"),
         Field("train.attention", "Attention", "choice"),
         Field("quantization.double", "Double quantisation", "switch"),
     ),
     "Schedule": (
         Field("train.epochs", "Epochs"),
-        Field("train.max_steps", "Steps at most", "integer"),
-        Field("train.effective_batch", "Conversations a step", "integer"),
+        Field("train.max_steps", "Max steps", "integer"),
+        Field("train.effective_batch", "Effective batch size", "integer"),
         Field("train.learning_rate", "Learning rate"),
-        Field("train.schedule", "Rate over time", "choice"),
-        Field("train.warmup_ratio", "Warm-up"),
+        Field("train.schedule", "LR schedule", "choice"),
+        Field("train.warmup_ratio", "Warmup ratio"),
     ),
     "Optimizer": (
         Field("train.optimizer", "Optimizer", "choice"),
-        Field("train.beta2", "Beta 2"),
+        Field("train.beta2", "Adam beta 2"),
         Field("train.weight_decay", "Weight decay"),
-        Field("train.max_grad_norm", "Gradient limit"),
-        Field("train.neftune_alpha", "NEFTune noise"),
+        Field("train.max_grad_norm", "Max grad norm"),
+        Field("train.neftune_alpha", "NEFTune alpha"),
         Field("train.seed", "Seed", "integer"),
     ),
     "Speed and memory": (
-        Field("train.micro_batch", "Conversations at once", "integer"),
+        Field("train.micro_batch", "Micro-batch", "integer"),
         Field("train.gradient_checkpointing", "Gradient checkpointing", "choice"),
         Field("train.packing", "Packing", "choice"),
         Field("train.devices", "GPUs", "integer"),
-        Field("train.sharded", "Model divided over the GPUs", "switch"),
+        Field("train.sharded", "Shard the model (FSDP)", "switch"),
     ),
     "Data": (
-        Field("data.max_length", "Length limit (tokens)", "integer"),
-        Field("data.train_on", "Counts in the loss", "choice"),
+        Field("data.max_length", "Max length (tokens)", "integer"),
+        Field("data.train_on", "Train on", "choice"),
         Field("data.template", "Chat template", "choice"),
         Field("data.generation_prompt", "Generation prompt", "choice"),
         Field("data.system", "System prompts", "choice"),
-        Field("data.join_turns", "Join turns of one speaker", "switch"),
+        Field("data.join_turns", "Merge consecutive turns", "switch"),
         Field("data.format", "Format", "choice"),
         Field("data.encoding", "Encoding", "names"),
         Field("data.split", "Split", "text"),
         Field("data.config", "Configuration", "text"),
-        Field("data.named_splits", "Train, validation, test", "choice"),
-        Field("data.eval_fraction", "Share held out"),
-        Field("data.eval_max_rows", "Rows held out at most", "integer"),
+        Field("data.named_splits", "Named splits", "choice"),
+        Field("data.eval_fraction", "Validation split"),
+        Field("data.eval_max_rows", "Max validation rows", "integer"),
     ),
-    "Saving and watching": (
-        Field("name", "Name of the run", "text"),
-        Field("checkpoint.every_minutes", "Save after so many minutes"),
-        Field("checkpoint.every_steps", "Save after so many steps", "integer"),
-        Field("checkpoint.keep", "Saves kept", "integer"),
+    "Checkpoints and evaluation": (
+        Field("name", "Run name", "text"),
+        Field("checkpoint.every_minutes", "Save every (minutes)"),
+        Field("checkpoint.every_steps", "Save every (steps)", "integer"),
+        Field("checkpoint.keep", "Checkpoints to keep", "integer"),
         Field("evaluation.times", "Evaluations", "integer"),
-        Field("evaluation.patience", "Patience (evaluations)", "integer"),
-        Field("evaluation.max_new_tokens", "Answer limit (tokens)", "integer"),
+        Field("evaluation.patience", "Early stopping patience", "integer"),
+        Field("evaluation.max_new_tokens", "Max new tokens", "integer"),
         Field("evaluation.prompts", "Sample prompts", "lines"),
     ),
 }
@@ -114,58 +114,58 @@ EMPTY_IS_NONE = {"name", "data.split", "data.config", "lora.start_from"}
 WORDS: dict[str, dict[Any, str]] = {
     "lora.targets": {
         "all-linear": "All linear layers",
-        "attention": "Attention only",
-        "q_v": "Queries and values",
+        "attention": "Attention layers",
+        "q_v": "Query and value (q, v)",
     },
     "lora.scaling": {"standard": "Alpha / rank", "rank_stabilised": "Alpha / √rank (rsLoRA)"},
     "lora.init": {
-        "default": "Nothing",
-        "pissa": "Main directions (PiSSA)",
-        "loftq": "What 4 bits lost (LoftQ)",
+        "default": "Default",
+        "pissa": "PiSSA",
+        "loftq": "LoftQ",
     },
     "quantization.bits": {4: "4 (QLoRA)", 8: "8 (LLM.int8)", 16: "16 (plain LoRA)"},
     "quantization.type": {"nf4": "NF4", "fp4": "FP4"},
     "train.optimizer": {"auto": "Auto", **{each.name: each.label for each in OPTIMIZERS.values()}},
     "train.schedule": {
         "constant": "Constant",
-        "constant_with_warmup": "Constant after a warm-up",
-        "linear": "Linear to zero",
-        "cosine": "Cosine to zero",
+        "constant_with_warmup": "Constant with warmup",
+        "linear": "Linear decay",
+        "cosine": "Cosine decay",
     },
     "train.attention": {
         "auto": "Auto",
-        "sdpa": "PyTorch's (SDPA)",
+        "sdpa": "SDPA (PyTorch)",
         "eager": "Eager",
         "flash_attention_2": "FlashAttention 2",
     },
     "train.packing": {"auto": "Auto", "off": "Off"},
     "train.gradient_checkpointing": {"auto": "Auto", "on": "On", "off": "Off"},
     "data.format": FORMATS,
-    "data.encoding": {"auto": "Auto: recognise it", **{each.name: each.label for each in ENCODINGS}},
+    "data.encoding": {"auto": "Auto (detect)", **{each.name: each.label for each in ENCODINGS}},
     "data.named_splits": {
-        "honour": "As named",
-        "ignore": "Train on all of them",
+        "honour": "Use the named splits",
+        "ignore": "Train on all rows",
     },
     "data.train_on": {
-        "replies": "The replies",
-        "last_reply": "The last reply only",
-        "everything": "Every token",
+        "replies": "All replies",
+        "last_reply": "Last reply only",
+        "everything": "All tokens",
     },
     "data.template": {
-        "auto": "Auto: the model's own",
+        "auto": "Auto (the model's own)",
         "guanaco": "Guanaco",
         "chatml": "ChatML",
         "llama-2": "Llama 2",
         "alpaca": "Alpaca",
     },
     "data.generation_prompt": {
-        "auto": "Auto: fitted to the replies",
-        "fitted": "Fitted to the replies",
-        "continued": "Kept, replies go on from it",
+        "auto": "Auto (fit to the replies)",
+        "fitted": "Fit to the replies",
+        "continued": "Keep, continue from it",
     },
     "data.system": {
-        "keep": "Keep them",
-        "into_question": "Put into the question",
+        "keep": "Keep",
+        "into_question": "Prepend to the prompt",
         "leave_out": "Leave out",
     },
 }
@@ -275,7 +275,7 @@ def build_field(field: Field) -> Component:
         return gr.Textbox(value=default or "", max_lines=1, **shared)
     if field.kind == "lines":
         return gr.Textbox(
-            value="\n".join(default), lines=3, placeholder="One question a line", elem_classes="nb-wide", **shared
+            value="\n".join(default), lines=3, placeholder="One prompt per line", elem_classes="nb-wide", **shared
         )
     # No minimum here: out of range is refused by the recipe, in one sentence beside the Start button.
     return gr.Number(value=default, precision=0 if field.kind == "integer" else None, **shared)
@@ -295,7 +295,7 @@ def build_advanced() -> dict[str, Component]:
     return made
 
 
-_LABELS = {key: field.label for key, field in FIELDS.items()} | {"data.mapping.roles": "Speakers' names"}
+_LABELS = {key: field.label for key, field in FIELDS.items()} | {"data.mapping.roles": "Speaker roles"}
 _DOTTED = "|".join(rf"\b{re.escape(key)}\b" for key in sorted(_LABELS, key=len, reverse=True) if "." in key)
 # A setting, and the value that a sentence gives to it: 'set data.named_splits to ignore'.
 _KEYS = re.compile(rf"({_DOTTED}|^budget(?=:))(?:( to | is )([a-z0-9_-]+)\b)?")

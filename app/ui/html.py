@@ -41,7 +41,7 @@ def error_box(message: str, details: str = "") -> str:
 def unforeseen(error: Exception) -> str:
     """The sentence for an error that nobody foresaw. Its traceback is printed for the log."""
     traceback.print_exception(error)
-    return f"This should not have happened ({telling_line(error, kind=True)}). Please report it."
+    return f"Unexpected error ({telling_line(error, kind=True)}). Please report it."
 
 
 def traceback_of(error: Exception) -> str:

@@ -43,7 +43,7 @@ def recipes() -> Choices:
 def starts(workspace: Workspace) -> Choices:
     """What a run can start from: a fresh adapter, or one that there is, by the keys of core/runs/chat_models.py."""
     return [
-        ("A fresh adapter", ""),
+        ("New adapter", ""),
         *((label, key) for label, key in chat_models(workspace) if not key.startswith("base:")),
     ]
 

@@ -26,7 +26,7 @@ class RowPager:
 def build_pager() -> RowPager:
     """Lay it out."""
     with gr.Row(elem_classes="nb-pager"):
-        before = gr.Button("‹ Row before", size="sm")
+        before = gr.Button("‹ Previous row", size="sm")
         row = gr.Number(1, label="Row", show_label=False, container=False, precision=0, min_width=80, scale=0)
         after = gr.Button("Next row ›", size="sm")
     return RowPager(before, row, after)

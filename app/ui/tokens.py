@@ -10,7 +10,7 @@ from app.ui.html import number, text
 SHOWN_TOKENS = 1500
 KEYS = (
     '<span class="nb-keys"><span class="nb-key nb-c-trained"><i></i>trained on</span>'
-    '<span class="nb-key nb-c-given"><i></i>only read</span></span>'
+    '<span class="nb-key nb-c-given"><i></i>context only</span></span>'
 )
 _BLANK = re.compile(r"[ \n\t\r]")
 _VISIBLE = {
@@ -32,5 +32,5 @@ def token(found: dict[str, Any]) -> str:
     """One token; its white space is made visible by the style sheet, so that copied text stays as it was."""
     shown = _BLANK.sub(lambda blank: _VISIBLE[blank[0]], text(found["text"]))
     kind = "nb-t" if found["trained"] else "nb-r"
-    share = f", counts {found['weight']:g}" if "weight" in found else ""
+    share = f", weight {found['weight']:g}" if "weight" in found else ""
     return f'<span class="{kind}" title="token {text(found["id"])}{share}">{shown}</span>'

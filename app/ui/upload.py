@@ -28,7 +28,7 @@ def drop_area() -> gr.File:
 def keep_files(workspace: Workspace, paths: list[str] | None) -> str:
     """Copy uploaded files into the workspace, several as one dataset; returns its path. Raises DataError."""
     if not paths:
-        raise DataError("No file has come. Choose one, or drop it here once more.")
+        raise DataError("No file was received. Choose one, or drop it here again.")
     kept = keep_several(workspace, [(Path(path), Path(path).name) for path in paths])
     forget(paths)
     return str(kept.path)

@@ -78,7 +78,7 @@ class AnswerBook:
         try:
             append(self.path, line.encode("utf-8", "replace"))
         except OSError as error:
-            raise NibbleError(f"The answer cannot be kept in {self.path}: {error.strerror or error}.") from None
+            raise NibbleError(f"Could not save the reply to {self.path}: {error.strerror or error}.") from None
 
 
 def _answer(row: dict[str, Any]) -> Answer | None:

@@ -18,9 +18,9 @@ from core.arena.games import Game, models_of
 CENTRE = 1000.0
 SCALE = 400.0 / np.log(10.0)
 _STEPS, _ENOUGH = 100, 1e-9
-WON_ALL = "has not lost to the others, so its strength has no upper limit yet"
-LOST_ALL = "has not won against the others, so its strength has no lower limit yet"
-NEVER_MET = "has not met the others, not even by way of a third"
+WON_ALL = "has not lost to the others, so its rating has no upper bound yet"
+LOST_ALL = "has not won against the others, so its rating has no lower bound yet"
+NEVER_MET = "is not connected to the others by any games"
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ def _why_alone(reach: Any, index: int) -> str:
     """Where no two models took points from each other."""
     above, below = reach[index].sum() > 1, reach[:, index].sum() > 1
     if above and below:
-        return "has beaten some and lost to others, and none of them both ways"
+        return "has only beaten some models and only lost to others"
     return WON_ALL if above else LOST_ALL

@@ -28,7 +28,9 @@ def held_out(workspace: Workspace, run_id: str) -> list[ArenaPrompt]:
     kept = workspace.arena / f"held-out-{run.id}.json"
     found = read_json(kept)
     if not isinstance(found, list):
-        child = Child("core.arena.held_out", workspace.state / "arena.log", "Reading the held-out questions")
+        child = Child(
+            "core.arena.held_out", workspace.state / "arena.log", "Reading the prompts of the validation split"
+        )
         try:
             *_, answer = child.ask({"workspace": str(workspace.path), "run": run.id})
         finally:
@@ -36,7 +38,9 @@ def held_out(workspace: Workspace, run_id: str) -> list[ArenaPrompt]:
         found = answer["questions"]
         write_json(kept, found)
     if not found:
-        raise NibbleError(f"{run.name} held out no question. Ask your own, or one of Nibble's set.")
+        raise NibbleError(
+            f"{run.name} has no prompts in its validation split. Write your own, or use Nibble's prompts."
+        )
     return [ArenaPrompt(tuple((role, content) for role, content in messages), f"run:{run.id}") for messages in found]
 
 

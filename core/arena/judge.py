@@ -54,13 +54,15 @@ class Judge:
         except ValueError:  # brackets that do not close, a port that is no number
             usable = False
         if not usable or not self.url.isascii():
-            raise NibbleError(f"{self.url[:200]!r} is no address of a judge. Give one such as http://127.0.0.1:8000/v1")
+            raise NibbleError(
+                f"{self.url[:200]!r} is not the address of a judge. Use one such as http://127.0.0.1:8000/v1"
+            )
         if not self.key.isascii() or not self.key.isprintable():
-            raise NibbleError("The judge's key holds characters that no key has. Copy it again.")
+            raise NibbleError("The judge's key contains invalid characters. Copy it again.")
         if parts.scheme == "http" and self.key and not _is_near(str(parts.hostname)):
-            raise NibbleError(f"The key would travel to {parts.hostname} unencrypted. Use an address with https://")
+            raise NibbleError(f"The key would be sent to {parts.hostname} unencrypted. Use an https:// address.")
         if not self.model.strip():
-            raise NibbleError("The judge's model is not named. Give the name by which its endpoint knows it.")
+            raise NibbleError("The judge's model is missing. Enter the model name used by its endpoint.")
 
     @property
     def name(self) -> str:
@@ -115,8 +117,8 @@ def _host(url: str) -> str:
 
 def _why(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.TimeoutException):
-        return f"it did not answer within {TIMEOUT_SECONDS:.0f} s. Is it overloaded?"
-    return f"{telling_line(error)}. Is the address right, and does it run?"
+        return f"it did not respond within {TIMEOUT_SECONDS:.0f} s. Is it overloaded?"
+    return f"{telling_line(error)}. Is the address right, and is it running?"
 
 
 def _pause(answer: httpx.Response, attempt: int) -> float:
@@ -129,16 +131,18 @@ def _content(answer: httpx.Response, url: str, key: str) -> str:
     """The text of the reply. Raises NibbleError for a refusal, and for what is no such reply; neither repeats `key`."""
     where = f"The judge at {_host(url)}"
     if answer.status_code in (401, 403):
-        raise NibbleError(f"{where} does not accept the key (status {answer.status_code}). Give the right one.")
+        raise NibbleError(f"{where} rejected the key (status {answer.status_code}). Check the key.")
     if answer.status_code == 404:
-        raise NibbleError(f"{where} knows no such page or model (status 404). Check the address and the model's name.")
+        raise NibbleError(
+            f"{where} does not have this page or model (status 404). Check the address and the model's name."
+        )
     if answer.status_code != 200:
         said = answer.text.replace(key, "…") if key else answer.text
         raise NibbleError(f"{where} refused (status {answer.status_code}): {said[:200]}")
     try:
         return str(answer.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError):
-        raise NibbleError(f"{where} answered with something that is no chat completion. Check the address.") from None
+        raise NibbleError(f"{where} did not return a chat completion. Check the address.") from None
 
 
 @dataclass

@@ -51,7 +51,7 @@ def speak(
     for piece in speaker.stream(voice, prompt.as_messages(), sampling, progress=look_up):
         look_up()
         if piece.ends == "asked":
-            raise CutShort("The reply was stopped in the chat before it was whole. Ask again.")
+            raise CutShort("The reply was stopped in the chat before it was complete. Send the prompt again.")
         yield piece
 
 
@@ -105,9 +105,9 @@ class Match:
     def judged(self, winner: Choice, judge: str = PERSON) -> Vote:
         """The vote to keep. Raises NibbleError before both have answered, and where it was voted on already."""
         if not self.ready:
-            raise NibbleError("Both must have answered before you can vote.")
+            raise NibbleError("Both replies must be complete before you can vote.")
         if self.vote is not None:
-            raise NibbleError("This match is decided. Ask the next question.")
+            raise NibbleError("You have already voted on this pair. Send the next prompt.")
         self.vote = Vote(
             left=self.left.side,
             right=self.right.side,
@@ -129,9 +129,9 @@ def new_match(
     Raises NibbleError: an empty question, a voice against itself.
     """
     if not prompt.messages[-1][1].strip():
-        raise NibbleError("The question is empty. Write one, or take one of the set.")
+        raise NibbleError("The prompt is empty. Write one, or choose a prompt set.")
     if first.key == second.key:
-        raise NibbleError("Both voices are the same. Choose two that differ, such as a run and its base.")
+        raise NibbleError("Both models are the same. Choose two different ones, such as a run and its base model.")
     if sampling.seed is None:
         sampling = replace(sampling, seed=chance.randrange(MOST_SEED))
     left, right = chance.sample([first, second], 2)

@@ -101,7 +101,7 @@ class VoteBook:
         try:
             append(self.path, text.encode("utf-8", "replace"))
         except OSError as error:
-            raise NibbleError(f"The vote cannot be kept in {self.path}: {error.strerror or error}.") from None
+            raise NibbleError(f"Could not save the vote to {self.path}: {error.strerror or error}.") from None
 
 
 def append(path: os.PathLike[str], lines: bytes) -> None:

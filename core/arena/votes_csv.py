@@ -49,7 +49,7 @@ class Table:
     def summary(self) -> str:
         """What was read, in a sentence."""
         told = f"{len(self.games):,} votes read"
-        return f"{told}, {self.unreadable:,} rows not." if self.unreadable else f"{told}."
+        return f"{told}, {self.unreadable:,} rows skipped." if self.unreadable else f"{told}."
 
 
 def read_table(path: Path) -> Table:
@@ -58,7 +58,7 @@ def read_table(path: Path) -> Table:
     Raises DataError: no such file, no table, a column that is missing, no vote in it at all.
     """
     if path.is_file() and suffix_of(path.name) not in _SUFFIXES:
-        raise DataError(f"{path.name} is no table. Give votes as CSV with the columns {', '.join(COLUMNS)}.")
+        raise DataError(f"{path.name} is not a table. Provide votes as CSV with the columns {', '.join(COLUMNS)}.")
     table = Table()
     try:
         _read_rows(path, table)
@@ -66,7 +66,7 @@ def read_table(path: Path) -> Table:
         raise DataError(str(error).replace("one conversation a row", "one vote a row")) from None
     if not table.games:
         first = f" {table.reasons[0][0].upper()}{table.reasons[0][1:]}" if table.reasons else ""
-        raise DataError(f"{path.name} holds no vote that can be read.{first}")
+        raise DataError(f"{path.name} contains no readable votes.{first}")
     return table
 
 
@@ -153,7 +153,7 @@ def as_votes(games: Sequence[Game], file: Path, known: Iterable[Vote]) -> list[V
     mark = f"import:{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
     counts = Counter(vote.judge for vote in known)
     if counts[mark]:
-        raise DataError(f"{file.name} was imported before: its {counts[mark]:,} votes are counted already.")
+        raise DataError(f"{file.name} was imported before: its {counts[mark]:,} votes are already counted.")
     chosen = {"model_a": "left", "model_b": "right", "tie": "tie", "both_bad": "both_bad"}
     return [
         Vote(

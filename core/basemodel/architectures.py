@@ -34,7 +34,7 @@ def needs_code(config: dict[str, Any]) -> bool:
         return False
     if not set(PURPOSES[:2]) <= set(classes_of(config)):
         raise ModelError(
-            f"Models of the kind {kind!r} are not known here, and this one brings no code of its own. Choose another "
+            f"The model type {kind!r} is not known here, and it comes without code of its own. Choose another "
             "model, or a newer Nibble."
         )
     return True

@@ -107,11 +107,11 @@ def code_of(found: FoundModel) -> ModelCode | None:
     for value in classes.values():
         if "--" in value:
             raise ModelError(
-                f"{found.label} takes code from another repository ({value.partition('--')[0][:80]}), which can change "
+                f"{found.label} loads code from another repository ({value.partition('--')[0][:80]}), which can change "
                 "at any time. Choose another model."
             )
         if not _CLASS.fullmatch(value):
-            raise ModelError(f"{found.label}: its config.json names {value[:60]!r} as a class, which it cannot be.")
+            raise ModelError(f"{found.label}: its config.json names {value[:60]!r} as a class, which is not valid.")
     files = tuple(CodeFile(name, _content(folder / name)) for name in names)
     return ModelCode(found.source, found.revision, found.label, classes, files)
 
@@ -129,7 +129,7 @@ def _python_files(found: FoundModel) -> tuple[Path, list[str]]:
         files = sorted(path for path in folder.rglob("*.py") if path.is_file())
         if any(path.is_symlink() or not path.resolve().is_relative_to(folder) for path in files):
             raise ModelError(
-                f"{found.label}: a Python file in it is a link to somewhere else. Put the file itself there."
+                f"{found.label}: one of its Python files is a link to another place. Put the file itself there."
             )
         sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     else:
@@ -153,8 +153,9 @@ def _fetched(found: FoundModel, folder: Path) -> dict[str, int]:
 def _refuse_too_much(found: FoundModel, sizes: dict[str, int]) -> None:
     if not sizes or len(sizes) > MOST_FILES or sum(sizes.values()) > MOST_BYTES:
         raise ModelError(
-            f"{found.label} brings {len(sizes):,} Python files of {show_bytes(sum(sizes.values()))} together; 1 to "
-            f"{MOST_FILES} of at most {show_bytes(MOST_BYTES)} can be looked through here. Choose another model."
+            f"{found.label} brings {len(sizes):,} Python files of {show_bytes(sum(sizes.values()))} in total; 1 to "
+            f"{MOST_FILES} files of at most {show_bytes(MOST_BYTES)} can be reviewed here."
+            f" Choose another model."
         )
 
 
@@ -203,8 +204,8 @@ def require_agreed(workspace: Workspace, found: FoundModel) -> Path | None:
     folder = _agreed_at_commit(workspace, found) if found.revision else _agreed_as_it_is(workspace, found)
     if folder is None:
         raise CodeNotAgreed(
-            f"{found.label} brings Python code of its own, which would run on this machine with all your rights. Look "
-            "at it and agree on the Train tab, or with --agree-to-code; or choose another model."
+            f"{found.label} comes with Python code that would run on this machine with all your rights. Review it "
+            f"and agree on the Train tab, or with --agree-to-code; or choose another model."
         )
     return folder
 

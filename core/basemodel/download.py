@@ -175,4 +175,8 @@ class _Meter:
 
 def stopped_sentence(last: Progress | None) -> str:
     """What a stop left behind, for a person."""
-    return f"Stopped at {last.amount()}. What is there is kept, and the next start goes on from it." if last else ""
+    return (
+        f"Stopped at {last.amount()}. What was downloaded is kept, and the next start continues from there."
+        if last
+        else ""
+    )

@@ -66,8 +66,8 @@ class Fetch:
             self._partial.unlink()
             if last_try:
                 raise ModelError(
-                    f"{self.file.name} of {self.model_id} came damaged twice: its content is not what Hugging Face "
-                    "says it is. Something on the way changes it; try another network."
+                    f"{self.file.name} of {self.model_id} was damaged twice: its content does not match Hugging "
+                    f"Face's checksum. Something on the network changes it; try another network."
                 )
 
     def _name(self) -> None:
@@ -98,7 +98,7 @@ class Fetch:
             out.flush()
             os.fsync(out.fileno())
         if self._partial.stat().st_size < self.file.bytes:
-            raise ConnectionError("it ended early")
+            raise ConnectionError("the download ended early")
 
     def _is_right(self) -> bool:
         """Whether the partial file is whole: of the right size, and its content the one that `etag` names."""
@@ -164,7 +164,7 @@ class Fetch:
                     yield
                     return
             except Timeout:
-                self.note = "another program is downloading it; waiting for that"
+                self.note = "another program is downloading it; waiting"
                 self._go_on()
 
 
@@ -203,5 +203,5 @@ def what_happened(error: Exception) -> str:
 
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        return "Hugging Face asks to wait" if status == 429 else f"Hugging Face has a fault (error {status})"
-    return "the connection broke off"
+        return "Hugging Face asks us to wait" if status == 429 else f"Hugging Face has a server error ( {status})"
+    return "the connection was lost"

@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.safetensors")
 _TOKENIZER = re.compile(r"tokenizer|tekken|vocab|spiece|sentencepiece|spm|merges")
 _COMMIT = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
-_FOLDER_HINT = "A model folder holds config.json, tokenizer files and *.safetensors."
+_FOLDER_HINT = "A model folder contains config.json, tokenizer files and *.safetensors."
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def _is_hub_id(text: str) -> bool:
 def _in_folder(wanted: str, folder: Path, label: str) -> FoundModel:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = read_settings(folder / "adapter_config.json").get("base_model_name_or_path", "another model")
-        raise ModelError(f"{folder.name} is an adapter, not a base model. Its base is {base}; choose that.")
+        raise ModelError(f"{folder.name} is an adapter, not a base model. Its base model is {base}; choose that.")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder.name} is not a model: there is no config.json in it. {_FOLDER_HINT}")
+        raise ModelError(f"{folder.name} is not a model: it contains no config.json. {_FOLDER_HINT}")
     config = read_settings(folder / "config.json")
     _refuse_weights({path.name for path in folder.iterdir()}, folder.name)
     _refuse_config(config, folder.name)
@@ -174,8 +174,8 @@ def _as_described(found: FoundModel) -> FoundModel:
     refuse_oversized(found.config, found.parameters, found.label)
     if found.folder is not None and (found.folder / "adapter_config.json").exists():
         raise ModelError(
-            f"{found.label} holds an adapter beside the model (adapter_config.json), which would be laid over it "
-            "unseen. Put the two into folders of their own."
+            f"{found.label} contains an adapter next to the model (adapter_config.json), which would be applied "
+            f"unnoticed. Put them into separate folders."
         )
     return found
 
@@ -185,12 +185,12 @@ def _refuse_weights(names: set[str], label: str) -> None:
         return
     if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
         raise ModelError(
-            f"{label} has only pickled weights (.bin), which can run any code when loaded. "
-            "Take a copy of it with *.safetensors files."
+            f"{label} has only pickled weights (.bin), which can run any code when loaded. Use a version with "
+            f"*.safetensors files."
         )
     if any(name.endswith(".gguf") for name in names):
         raise ModelError(
-            f"{label} is a GGUF, made to run and not to train. Take the original with *.safetensors files."
+            f"{label} is a GGUF, which can be run but not trained. Use the original model with *.safetensors files."
         )
     raise ModelError(f"{label} has no weights: there is no *.safetensors file. Download the model again.")
 
@@ -215,7 +215,9 @@ def _indexed(index: Path) -> list[str]:
     names = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
     odd = next((name for name in names if not (is_plain(name) and name.endswith(".safetensors"))), None)
     if odd is not None:
-        raise ModelError(f"{index.name} names {odd[:80]!r} as a file of weights, which it cannot be. Use another copy.")
+        raise ModelError(
+            f"{index.name} names {odd[:80]!r} as a weight file, which is not a valid name. Use another copy."
+        )
     return names
 
 
@@ -224,15 +226,15 @@ def _refuse_missing_shards(folder: Path) -> None:
     missing = [file.name for file in named if not file.is_file()]
     if missing:
         raise ModelError(
-            f"{folder.name} is not whole: {len(missing)} of {len(named)} weight files are missing, {missing[0]} "
-            "first. Download the model again."
+            f"{folder.name} is incomplete: {len(missing)} of {len(named)} weight files are missing, {missing[0]} first."
+            " Download the model again."
         )
 
 
 def _on_hub(model_id: str, revision: str | None) -> FoundModel:
     """A model known by its id: from the cache if it is whole there, else asked for over the network."""
     if revision is not None and not (isinstance(revision, str) and _COMMIT.fullmatch(revision)):
-        raise ModelError(f"{model_id}: {str(revision)[:60]!r} is no commit of it. Leave it out, or give one.")
+        raise ModelError(f"{model_id}: {str(revision)[:60]!r} is not one of its commits. Leave it out, or give one.")
     folder = _cached_folder(model_id, revision)
     if folder is None:
         return _online(model_id, revision)
@@ -269,7 +271,7 @@ def _is_whole(folder: Path) -> bool:
 def _online(model_id: str, revision: str | None) -> FoundModel:
     hub = look_up(model_id, revision)
     if "config.json" not in hub.files:
-        raise ModelError(f"{model_id} has no config.json, so it is no model that can be trained.")
+        raise ModelError(f"{model_id} has no config.json, so it cannot be trained.")
     _refuse_weights(set(hub.files), model_id)
     config = read_settings(fetch_small(model_id, "config.json", revision))
     _refuse_config(config, model_id)
@@ -280,8 +282,8 @@ def _online(model_id: str, revision: str | None) -> FoundModel:
         weights = _indexed(fetch_small(model_id, INDEX, hub.commit))
     if not weights or any(name not in hub.files for name in weights):
         raise ModelError(
-            f"{model_id} has no weights that can be loaded: neither {SINGLE} nor all the files of {INDEX}. "
-            "Take a copy of it that has them."
+            f"{model_id} has no loadable weights: neither {SINGLE} nor all files of {INDEX}. Use a version that has "
+            f"them."
         )
     files = (*hub.settings(), *index, *(hub.files[name] for name in weights))
     return _as_described(FoundModel(model_id, model_id, model_id, config, None, hub.commit, files, hub.parameters))

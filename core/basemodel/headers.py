@@ -86,7 +86,7 @@ def _fetch(model_id: str, commit: str, file: HubFile) -> list[TensorShape]:
     except (HTTPError, OSError) as error:
         raise refusal(error, model_id) from None
     except _Damaged as damage:
-        raise ModelError(f"{file.name} of {model_id} is of no use: {damage}. Choose another copy of it.") from None
+        raise ModelError(f"{file.name} of {model_id} cannot be used: {damage}. Choose another copy of it.") from None
 
 
 def _bytes(model_id: str, commit: str, name: str, count: int) -> bytes:
@@ -98,7 +98,7 @@ def _bytes(model_id: str, commit: str, name: str, count: int) -> bytes:
             if len(found) >= count:
                 break
     if len(found) < count:
-        raise ConnectionError("it ended early")
+        raise ConnectionError("the download ended early")
     return bytes(found[:count])
 
 

@@ -25,7 +25,7 @@ SILENCE_SECONDS = 15  # of a server that has begun to send
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # What transformers reads beside the weights: settings, and the files that its tokenizers, chat templates and processors
-# are in; and what a merged model has to be passed on with.
+# are in; and what a merged model must be passed on with.
 _SETTINGS = (
     "config.json",
     "generation_config.json",
@@ -180,51 +180,53 @@ def refusal(error: Exception, model_id: str) -> ModelError:
         return refusal(cause, model_id)
     link = f"{constants.ENDPOINT}/{model_id}"
     if isinstance(error, errors.GatedRepoError):
-        then = "then start again: your account has no access to it yet" if get_token() else "then sign in"
+        then = "then start again: your account does not have access yet" if get_token() else "then sign in"
         where = "" if get_token() else " to Hugging Face on the System tab"
         return ModelError(f"{model_id} is gated: accept its terms at {link}, {then}{where}.")
     if isinstance(error, errors.RevisionNotFoundError):
-        return ModelError(f"{model_id} no longer has the commit that was asked for. See its history at {link}/commits.")
+        return ModelError(f"{model_id} no longer has the requested commit. See its history at {link}/commits.")
     if isinstance(error, errors.RepositoryNotFoundError):
         return ModelError(
             f"There is no model {model_id} on Hugging Face, or it is private. Check the name, "
             "or sign in on the System tab."
         )
     if isinstance(error, errors.DisabledRepoError):
-        return ModelError(f"Hugging Face has closed {model_id}. Choose another model.")
+        return ModelError(f"Hugging Face has disabled {model_id}. Choose another model.")
     if isinstance(error, errors.EntryNotFoundError):
         return ModelError(f"{model_id} has lost a file since it was looked up. Start again.")
     if isinstance(error, errors.HfHubHTTPError):
         return ModelError(_answered(error.response.status_code, model_id, link))
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return ModelError(f"{model_id} is not on this machine, and HF_HUB_OFFLINE forbids to download it.")
+        return ModelError(f"{model_id} is not on this machine, and HF_HUB_OFFLINE forbids downloading it.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
-            f"The disk is full: {model_id} does not fit into {cache_folder()}. What is there is kept: free some space "
-            "and start again, and it goes on from there."
+            f"The disk is full: {model_id} does not fit into {cache_folder()}. Free some space and start again; the "
+            f"download continues where it stopped."
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ModelError(
-            f"{model_id} cannot be downloaded: {cache_folder()} cannot be written to. Give yourself the right to, "
-            "or set HF_HOME to another folder."
+            f"{model_id} cannot be downloaded: {cache_folder()} is not writable. Change its permissions, or set "
+            f"HF_HOME to another folder."
         )
     return ModelError(
-        f"{model_id} is not wholly on this machine, and Hugging Face cannot be reached ({type(error).__name__}). "
-        "Check the network, or choose a model that is here."
+        f"{model_id} is not completely on this machine, and Hugging Face cannot be reached ({type(error).__name__}). "
+        "Check the network, or choose a model on this machine."
     )
 
 
 def _answered(status: int, model_id: str, link: str) -> str:
     """What the Hub's refusal with `status` means."""
     if status == 401:
-        return "Hugging Face no longer accepts your access token. Sign out on the System tab, then in with a new one."
+        return (
+            "Hugging Face no longer accepts your access token. Sign out on the System tab, then sign in with a new one."
+        )
     if status == 403:
-        return f"Hugging Face does not let your access token read {model_id}. Give it the right to, or see {link}."
+        return f"Your access token does not allow reading {model_id}. Change its permissions, or see {link}."
     if status == 429:
         return (
-            "Hugging Face has had too many requests from here. Wait some minutes and start again; "
-            "signed in on the System tab, more are allowed."
+            "Too many requests to Hugging Face. Wait a few minutes and start again; if you sign in on the System "
+            "tab, more are allowed."
         )
     if status >= 500:
-        return f"Hugging Face has a fault of its own (error {status}). Start again in some minutes."
-    return f"Hugging Face does not hand out {model_id} (error {status}). Look at {link}."
+        return f"Hugging Face has a server error ({status}). Start again in a few minutes."
+    return f"Hugging Face refuses to serve {model_id} (error {status}). See {link}."

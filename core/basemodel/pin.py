@@ -45,8 +45,8 @@ class Change:
     def sentence(self, whose: str) -> str:
         """For a person, with the way out; `whose` base it is: 'run 2026…'."""
         return (
-            f"The base of {whose} has changed since the run began: {self.name} {self.what}. Put back what it was, or "
-            "start a new run with it."
+            f"The base model of {whose} has changed since the run began: {self.name} {self.what}. Restore it, or "
+            f"start a new run."
         )
 
 
@@ -75,7 +75,7 @@ def change_of(folder: Path, pinned: Pinned, report: Callable[[str], None] | None
     files = _files(folder)
     for name in sorted({*pinned, *files}):
         if name not in files:
-            return Change(name, "is gone")
+            return Change(name, "is missing")
         if name not in pinned:
             return Change(name, "was not there")
         change = _changed(files[name], pinned[name], report)
@@ -130,7 +130,7 @@ def _hash_all(file: Path, folder: Path, known_hashes: Path, over: threading.Even
             if known is None:
                 _remember(known_hashes, at, stamp, digest)
     except OSError as error:  # the sample stands, and the next run over this base tries again
-        print(f"The base could not be hashed: {error}", file=sys.stderr)
+        print(f"The base model could not be hashed: {error}", file=sys.stderr)
 
 
 def _whole(file: Path, over: threading.Event) -> str | None:
@@ -190,12 +190,12 @@ def _changed(file: Path, pinned: dict[str, Any], report: Callable[[str], None] |
         return ""
     if stamp[0] != was[0]:
         return f"has {stamp[0]:,} bytes instead of {was[0]:,}"
-    other = "holds something else than it did"
+    other = "has different content"
     if _sample(file) != pinned["sample"]:
         return other
     if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or report is None:
         return ""
-    report(f"{file.name} was touched since the run began: comparing its content.")
+    report(f"{file.name} was modified since the run began: comparing its content.")
     return "" if _whole_at_once(file) == pinned["sha256"] else other
 
 

@@ -46,7 +46,7 @@ def chosen(linear: Sequence[str], targets: Targets, beyond: Collection[str] = ()
         found = {name for name in reached if wanted(name, targets)}
         if not found:
             raise ModelError(
-                f"lora.targets: this model has no layer that is {targets!r} by its name. Name some: {kinds(reached)}."
+                f"lora.targets: this model has no layer named like {targets!r}. Name some: {kinds(reached)}."
             )
     else:
         called = {each: _called(each, reached) or _called(each, linear) for each in targets}
@@ -54,7 +54,7 @@ def chosen(linear: Sequence[str], targets: Targets, beyond: Collection[str] = ()
         if unknown:
             raise ModelError(
                 f"lora.targets: this model has no linear layer called {', '.join(unknown)}; it has {kinds(reached)}. "
-                "The head and the embeddings can be trained whole instead: see lora.extra_modules."
+                "The head and the embeddings can be fully trained instead: see lora.extra_modules."
             )
         found = {name for names in called.values() for name in names}
     return [name for name in linear if name in found]

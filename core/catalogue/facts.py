@@ -78,7 +78,7 @@ def find_model_facts(name: str) -> ModelFacts:
     for facts in known.values():
         if wanted in (facts.name, facts.hub.lower()):
             return facts
-    raise ModelError(f"There is no known model {name[:200]!r}. {_near(wanted, known)}")
+    raise ModelError(f"Unknown model {name[:200]!r}. {_near(wanted, known)}")
 
 
 def cards() -> dict[str, Card]:
@@ -91,7 +91,7 @@ def find_card(name: str) -> Card:
     wanted, known = name.strip().lower(), _cards()
     if wanted in known:
         return known[wanted]
-    raise NibbleError(f"There is no known card {name[:200]!r}. {_near(wanted, known)}")
+    raise NibbleError(f"Unknown card {name[:200]!r}. {_near(wanted, known)}")
 
 
 @cache
@@ -121,4 +121,4 @@ def _values(file: Path) -> dict[str, Any]:
 def _near(wanted: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.5)
-    return f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(names)}."
+    return f"Similar: {', '.join(near)}." if near else f"Known: {', '.join(names)}."

@@ -20,8 +20,8 @@ from core.untrusted.patterns import refuse_endless_patterns
 
 _PREFIX = "base_model.model."
 _TOKENS = (
-    "it was trained with other tokens than the base knows. Merge it with the tool that made it, and choose the merged "
-    "model."
+    "it was trained with tokens the base model does not have. Merge it with the tool that made it, and choose the "
+    "merged model."
 )
 
 
@@ -78,7 +78,7 @@ def refuse_adapter(folder: Path, base: Bare, found: FoundModel) -> Footing:
 
 def gone(folder: Path) -> str:
     """The message that the adapter no longer exists."""
-    return f"The adapter {name_of(folder)} is gone: a run keeps only its newest checkpoints. Choose another."
+    return f"The adapter {name_of(folder)} no longer exists: a run keeps only its newest checkpoints. Choose another."
 
 
 def name_of(folder: Path) -> str:
@@ -101,7 +101,7 @@ def _refuse_cut_short(folder: Path) -> None:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         size = files.get(f"{inside}{WEIGHTS}", {}).get("bytes")
         if size is not None and size != (folder / WEIGHTS).stat().st_size:
-            raise ModelError(f"The adapter {name_of(folder)} is not whole. Choose another checkpoint.")
+            raise ModelError(f"The adapter {name_of(folder)} is incomplete. Choose another checkpoint.")
 
 
 def _refuse_base(
@@ -111,8 +111,8 @@ def _refuse_base(
     if (named and not _same(named, found)) or not all(_fits(key, shape, modules) for key, shape in shapes.items()):
         trained = _short(named) or "another model"
         raise ModelError(
-            f"The adapter {name_of(folder)} was trained over {trained} and does not belong to {found.label}. Choose it "
-            "with its own base."
+            f"The adapter {name_of(folder)} was trained on {trained}, not on {found.label}. Choose it with its own "
+            f"base model."
         )
 
 
@@ -179,12 +179,13 @@ def _refuse_weight(name: str, shape: list[int], own: Any, folder: Path, found: F
     """Raise ModelError for a whole weight in an adapter's file that cannot take the place of the base's `own`."""
     if isinstance(own, (Params4bit, Int8Params)):
         raise ModelError(
-            f"The adapter {name_of(folder)} brings its own {name}, and {found.label} is held in 4 or 8 bits there. "
-            "Merge it with the tool that made it, and choose the merged model."
+            f"The adapter {name_of(folder)} has its own {name}, which {found.label} holds in 4 or 8 bits. Merge it"
+            " with the tool that made it, and choose the merged model."
         )
     if own is not None and list(own.shape) != shape:
         raise ModelError(
-            f"The adapter {name_of(folder)} holds {name} of {tuple(shape)}, and {found.label} has {tuple(own.shape)}: "
+            f"The adapter {name_of(folder)} has {name} of shape {tuple(shape)}, and {found.label} has "
+            f"{tuple(own.shape)}: "
             f"{_TOKENS}"
         )
 

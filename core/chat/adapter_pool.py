@@ -114,7 +114,7 @@ class Adapters:
         wanted = set(get_peft_model_state_dict(self._over, adapter_name=name, save_embedding_layers=False))
         missing = sorted(wanted - set(shapes_of(folder)))
         if missing:
-            raise ModelError(f"its file does not hold {missing[0]}")
+            raise ModelError(f"its file does not contain {missing[0]}")
 
     def _take_off(self) -> None:
         """Restore the base as it was loaded, without adapters."""

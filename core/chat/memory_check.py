@@ -21,13 +21,15 @@ def refuse_without_room(
     run = at_work(workspace)
     free = max(0, device.free_bytes - (_still_to_come(run, device) if run else 0))
     if needed > free:
-        raise no_room(found.label, free, run, f"takes about {show_size(needed)}")
+        raise no_room(found.label, free, run, f"needs about {show_size(needed)}")
 
 
-def no_room(label: str, free_bytes: int, run: Run | None, what: str = "takes more memory than there is") -> ModelError:
+def no_room(
+    label: str, free_bytes: int, run: Run | None, what: str = "needs more memory than this device has"
+) -> ModelError:
     """The error: what it takes, what is free, and what to do. `run` is the one that trains meanwhile."""
-    beside = f" beside the run “{run.name}”, which trains" if run else ""
-    do = "Wait until that has ended, stop it" if run else "Close what else uses the memory"
+    beside = f" next to the run “{run.name}”, which is training" if run else ""
+    do = "Wait for it to finish, stop it" if run else "Close other programs that use memory"
     return ModelError(
         f"{label} {what}, and {show_size(free_bytes)} is free on this device{beside}. {do}, or choose a smaller model."
     )

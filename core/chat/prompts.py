@@ -39,7 +39,7 @@ class ChatPrompt:
         Raises NibbleError: an empty message, refused by the template, too long.
         """
         if not messages or not str(messages[-1]["content"]).strip():
-            raise NibbleError("The message is empty. Say something to the model.")
+            raise NibbleError("The message is empty. Write something first.")
         if self._system != "keep":
             messages = without_system(messages, self._system)
         ids = prompt_ids(self.tokenizer, messages, context_length(model), self._in_parts, asked)

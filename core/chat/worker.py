@@ -188,7 +188,9 @@ class Chat:
             for progress in downloading(found, lambda: self._stops.asked(number)):
                 yield {"progress": progress.line()}
         except DownloadStopped:
-            raise NibbleError("The download was stopped. What is there is kept, and the next one goes on.") from None
+            raise NibbleError(
+                "The download was stopped. What was downloaded is kept, and the next download continues from there."
+            ) from None
         return here(found)
 
     def _say(self, chat_model: ChatModel, model: Any, request: Request) -> Iterator[Answer]:
@@ -259,7 +261,7 @@ def _held_to_its_run(chat_model: ChatModel, found: FoundModel) -> Iterator[Answe
     if pinned is None or found.folder is None:
         return
     if stamp_of(found.folder) != tuple((name, *entry["stamp"]) for name, entry in pinned.items()):
-        yield {"progress": f"Comparing {found.label} with what {chat_model.label} was trained over…"}
+        yield {"progress": f"Comparing {found.label} with what {chat_model.label} was trained on…"}
     change = change_of(found.folder, pinned, lambda said: None)
     if change is not None:
         raise ModelError(change.sentence(f"{chat_model.label}, {found.label},"))

@@ -28,10 +28,12 @@ def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse
 
 def _elo_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument(
-        "file", metavar="FILE.csv", nargs="?", help="votes as model_a,model_b,winner; default: the workspace's own"
+        "file", metavar="FILE.csv", nargs="?", help="votes as model_a,model_b,winner; default: the workspace's votes"
     )
-    part.add_argument("--orderings", type=_count, metavar="N", help="the mean over so many (default: 10,000)")
-    part.add_argument("--seed", type=_seed, default=0, metavar="S", help="for what is drawn at random")
+    part.add_argument(
+        "--orderings", type=_count, metavar="N", help="number of random orderings to average over (default: 10,000)"
+    )
+    part.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed")
 
 
 def _elo(options: argparse.Namespace) -> tuple[int, Result]:
@@ -70,12 +72,12 @@ def _games(options: argparse.Namespace) -> tuple[list[Any], int, list[str]]:
     book = VoteBook(Workspace.open(options.data_dir))
     games = games_of(book.refresh())
     if not games:
-        raise NibbleError("There are no votes in this workspace yet. Vote in the Arena tab, or give a CSV file.")
+        raise NibbleError("This workspace has no votes yet. Vote in the Arena tab, or give a CSV file.")
     return games, book.unreadable, [f"{book.unreadable} lines of {book.path.name} are damaged."] * bool(book.unreadable)
 
 
 def _votes_arguments(part: argparse.ArgumentParser) -> None:
-    part.add_argument("--export", metavar="FILE.csv", help="write them there as model_a,model_b,winner")
+    part.add_argument("--export", metavar="FILE.csv", help="write the votes to this file as model_a,model_b,winner")
 
 
 def _votes(options: argparse.Namespace) -> tuple[int, Result]:
@@ -98,7 +100,7 @@ def _votes(options: argparse.Namespace) -> tuple[int, Result]:
         if options.export:
             print(f"Written to {options.export}")
     if book.unreadable:
-        print(f"{book.unreadable:,} lines of {book.path} are damaged and count nowhere.", file=sys.stderr)
+        print(f"{book.unreadable:,} lines of {book.path} are damaged and not counted.", file=sys.stderr)
     return 0, result
 
 
@@ -133,14 +135,14 @@ def _tell_progress() -> Callable[[float], None]:
 def _seed(text: str) -> int:
     number = int(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 0 or more")
+        raise argparse.ArgumentTypeError(f"{number} is not valid; allowed: 0 or more")
     return number
 
 
 def _count(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 10_000_000:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 1 to 10,000,000")
+        raise argparse.ArgumentTypeError(f"{number} is not valid; allowed: 1 to 10,000,000")
     return number
 
 
@@ -149,12 +151,12 @@ def _answer_arguments(part: argparse.ArgumentParser) -> None:
         "voices",
         metavar="VOICE",
         nargs="+",
-        help="two or more: a RUN, base (the one under it), base:<model>, adapter:<name>",
+        help="two or more models: a RUN, base (the base model of that run), base:<model>, adapter:<name>",
     )
-    part.add_argument("--category", metavar="NAME", help="only this category of Nibble's questions")
-    part.add_argument("--held-out", metavar="RUN", help="ask what this run held out, instead")
+    part.add_argument("--category", metavar="NAME", help="only this category of Nibble's prompts")
+    part.add_argument("--held-out", metavar="RUN", help="use the validation split of this run instead")
     part.add_argument("--max-new-tokens", type=_count, default=256, metavar="N", help="length limit")
-    part.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    part.add_argument("--greedy", action="store_true", help="always pick the most likely token")
 
 
 def _answer(options: argparse.Namespace) -> tuple[int, Result]:
@@ -179,13 +181,13 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
         with KeptAwake(lambda message: None):
             bulk.run(lambda: print(f"{bulk.done} of {bulk.total} answers", file=sys.stderr))
     except KeyboardInterrupt:
-        print("Stopped. What is there is kept; the same command goes on with it.", file=sys.stderr)
+        print("Stopped. Finished replies are kept; run the same command to continue.", file=sys.stderr)
     finally:
         client.close()
     for reason in bulk.failed[:_TOLD]:
-        print(f"Not answered: {reason}", file=sys.stderr)
+        print(f"Failed: {reason}", file=sys.stderr)
     done = bulk.done == bulk.total
-    missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} answers could not be made."}
+    missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} replies could not be generated."}
     return int(not done), {"answers": bulk.done, "of": bulk.total, "failed": bulk.failed, **missing}
 
 
@@ -211,14 +213,16 @@ def _prompts(options: argparse.Namespace, workspace: Workspace) -> list[Any]:
         return held_out(workspace, options.held_out)
     names = [each.name for each in categories()]
     if options.category is not None and options.category not in names:
-        raise NibbleError(f"There is no category {options.category!r}. There are: {', '.join(names)}.")
+        raise NibbleError(f"There is no category {options.category!r}. Known: {', '.join(names)}.")
     return shipped(options.category)
 
 
 def _judge_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument("--url", required=True, help="an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
-    part.add_argument("--model", required=True, help="the name by which the endpoint knows the judge")
-    part.add_argument("--key-from", default="NIBBLE_JUDGE_KEY", metavar="NAME", help="the variable that holds the key")
+    part.add_argument("--model", required=True, help="the judge's model name at the endpoint")
+    part.add_argument(
+        "--key-from", default="NIBBLE_JUDGE_KEY", metavar="NAME", help="the environment variable that holds the key"
+    )
 
 
 def _judge(options: argparse.Namespace) -> tuple[int, Result]:
@@ -231,26 +235,29 @@ def _judge(options: argparse.Namespace) -> tuple[int, Result]:
     book, judge = VoteBook(workspace), Judge(options.url, options.model, os.environ.get(options.key_from, ""))
     pairs = waiting(AnswerBook(workspace).refresh().values(), book.refresh(), judge.name)
     if not pairs:
-        raise NibbleError("No prepared answers wait for this judge. Make some first: python launch.py arena answer")
+        raise NibbleError(
+            "There are no prepared replies left for this judge. Prepare some first: python launch.py arena answer"
+        )
     judging = Judging(book, judge, pairs)
     judging.run(lambda: print(f"{judging.done} of {len(pairs)} pairs", file=sys.stderr))
     bias = position_bias(vote for vote in book.refresh() if vote.judge == judge.name)
     print(
-        f"{judging.done} pairs judged in both orders. Of {bias.pairs}, {bias.agree} were decided alike in both; "
-        f"the first answer won {bias.first} times, the second {bias.second}.",
+        f"{judging.done} pairs judged in both orders. Of {bias.pairs}, {bias.agree} were decided the same way in "
+        f"both; the first reply won"
+        f" {bias.first} times, the second {bias.second}.",
         file=sys.stderr,
     )
     done = judging.done - judging.unread == len(pairs)
     unread = len(pairs) - judging.done + judging.unread
-    missing = {} if done else {"error": f"{unread} of {len(pairs)} pairs have no verdict that can be read."}
+    missing = {} if done else {"error": f"{unread} of {len(pairs)} pairs have no readable verdict."}
     return int(not done), {"pairs": judging.done, "unread": judging.unread, "bias": vars(bias), **missing}
 
 
 _Run = Callable[[argparse.Namespace], tuple[int, Result]]
 _PARTS: dict[str, tuple[_Run, str, Callable[[argparse.ArgumentParser], None]]] = {
-    "elo": (_elo, "the Elo of a file of votes, as QLoRA's paper counts it", _elo_arguments),
-    "votes": (_votes, "how many votes this workspace has; take them out as CSV", _votes_arguments),
-    "import": (_import, "add the votes of a CSV file to this workspace", _import_arguments),
-    "answer": (_answer, "have voices answer a set of questions now, to vote on them later", _answer_arguments),
-    "judge": (_judge, "have a model behind an endpoint judge the prepared answers, in both orders", _judge_arguments),
+    "elo": (_elo, "Elo ratings from a file of votes, as in the QLoRA paper", _elo_arguments),
+    "votes": (_votes, "count the votes of this workspace; export them as CSV", _votes_arguments),
+    "import": (_import, "import votes from a CSV file into this workspace", _import_arguments),
+    "answer": (_answer, "let models reply to a set of prompts now, to vote on later", _answer_arguments),
+    "judge": (_judge, "let a model behind an endpoint judge the prepared replies, in both orders", _judge_arguments),
 }

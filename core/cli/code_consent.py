@@ -14,7 +14,8 @@ def add_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--agree-to-code",
         metavar="MODEL",
-        help="let Python code that MODEL brings run with all your rights; shows its files, and holds for these only",
+        help="allow the Python code that comes with MODEL to run with all your rights; lists its files and covers "
+        "only these",
     )
 
 
@@ -32,10 +33,11 @@ def agree_to_code(options: argparse.Namespace, workspace: Workspace, model: str,
     if code is None:
         print(f"{found.label} needs no code of its own.", file=sys.stderr)
         return
-    print(f"You agree that code of {code.named} runs on this machine with all your rights:", file=sys.stderr)
+    print(f"You allow the code of {code.named} to run on this machine with all your rights:", file=sys.stderr)
     for file in code.files:
         print(f"  {file.sha256}  {len(file.content):>9,} bytes  {file.name!r}", file=sys.stderr)
     agree(workspace, code)
     print(
-        f"They lie in {workspace.state / 'trust' / code.digest}. Changed files are asked about anew.", file=sys.stderr
+        f"They are stored in {workspace.state / 'trust' / code.digest}. If they change, you are asked again.",
+        file=sys.stderr,
     )

@@ -18,20 +18,27 @@ _TRAINED, _PLAIN = "\x1b[32m", "\x1b[0m"
 def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse.ArgumentParser], None]) -> None:
     """The two commands below `data`; `as_every` adds what every command takes."""
     parts = command.add_subparsers(metavar="check|tokens", required=True)
-    check = parts.add_parser("check", help="read every row, say what is wrong with it, count the tokens")
-    tokens = parts.add_parser("tokens", help="one row as the model will see it, token by token")
+    check = parts.add_parser("check", help="read every row, report problems, count the tokens")
+    tokens = parts.add_parser("tokens", help="show one row as the model sees it, token by token")
     for part, run in ((check, _check), (tokens, _tokens)):
         as_every(part)
         part.set_defaults(run=run)
         part.add_argument("file", metavar="FILE", help="a file, a folder of files, a sample, a Hugging Face dataset id")
         part.add_argument(
-            "--model", default="starter", metavar="M", help="whose template and tokenizer (default: starter)"
+            "--model",
+            default="starter",
+            metavar="M",
+            help="base model whose template and tokenizer are used (default: starter)",
         )
-        part.add_argument("--max-length", type=int, metavar="N", help="tokens a conversation may have (default: 512)")
-        part.add_argument("--format", help="how the rows are laid out, where it is not found by itself")
-        part.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting: data.train_on=everything")
-    check.add_argument("--sample", action="store_true", help="of a large file, count the tokens of a sample only")
-    tokens.add_argument("--row", type=int, default=1, metavar="N", help="which row, counted from 1 (default: 1)")
+        part.add_argument(
+            "--max-length", type=int, metavar="N", help="length limit of a conversation in tokens (default: 512)"
+        )
+        part.add_argument("--format", help="layout of the rows, if it is not detected")
+        part.add_argument(
+            "--set", action="append", metavar="KEY=VALUE", help="any data setting, such as data.train_on=everything"
+        )
+    check.add_argument("--sample", action="store_true", help="for a large file, count the tokens of a sample only")
+    tokens.add_argument("--row", type=int, default=1, metavar="N", help="row number, starting at 1 (default: 1)")
 
 
 def _recipe(options: argparse.Namespace) -> Any:

@@ -37,7 +37,7 @@ def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         line.tell(state.line())
 
     if found.folder is None:
-        line.tell("Looking at what its files hold.")
+        line.tell("Looking at its files.")
     refuse_misfit_online(found)
     try:
         model = download(found, progress, stop=lambda: False)

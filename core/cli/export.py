@@ -15,15 +15,15 @@ from core.workspace import Workspace
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `export` takes beside the run."""
-    command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="what to make of it")
+    command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="export format")
     command.add_argument(
         "--from",
         dest="part",
         default="last",
         metavar="last|best|STEP",
-        help="which of its adapters: its last (default), its best by the held-out loss, or a checkpoint's",
+        help="which adapter: the final one (default), the best one by evaluation loss, or a checkpoint",
     )
-    command.add_argument("--out", metavar="DIR", help="a folder that is not there or empty; default: in the workspace")
+    command.add_argument("--out", metavar="DIR", help="a new or empty folder; default: in the workspace")
     for setting in SETTINGS:
         _add_setting(command, setting)
 
@@ -57,15 +57,17 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     proof = "\n".join([sentence(answer["verified"]), *(f"  {line}" for line in lines(answer["verified"]))])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)
     if "command" in answer:
-        print(f"Use it: {answer['command']}", file=sys.stderr)
+        print(f"To use it: {answer['command']}", file=sys.stderr)
     return 0, answer
 
 
 def import_arguments(command: argparse.ArgumentParser) -> None:
     """What `import` takes."""
-    command.add_argument("source", metavar="ADAPTER", help="a PEFT folder, or the zip of one")
-    command.add_argument("--name", default="", help="what to call it here; default: as the folder or zip is called")
-    command.add_argument("--base", default="", metavar="MODEL", help="its base; default: the one that it names")
+    command.add_argument("source", metavar="ADAPTER", help="a PEFT adapter folder, or a zip of it")
+    command.add_argument("--name", default="", help="its name in Nibble; default: the name of the folder or zip")
+    command.add_argument(
+        "--base", default="", metavar="MODEL", help="its base model; default: the one the adapter names"
+    )
 
 
 def import_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -82,9 +84,9 @@ def import_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 def push_arguments(command: argparse.ArgumentParser) -> None:
     """What `push` takes."""
     command.add_argument("folder", metavar="DIR", help="an export's folder")
-    command.add_argument("--repo", required=True, metavar="NAME/MODEL", help="what to call it on Hugging Face")
-    command.add_argument("--public", action="store_true", help="for all to see; without it only you can")
-    command.add_argument("--yes", action="store_true", help="upload it; without this it is only shown what would be")
+    command.add_argument("--repo", required=True, metavar="NAME/MODEL", help="repository on Hugging Face")
+    command.add_argument("--public", action="store_true", help="make it public; default: private")
+    command.add_argument("--yes", action="store_true", help="upload; without this, only show what would be uploaded")
 
 
 def push_export(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -97,7 +99,7 @@ def push_export(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         print(f"{size:>14,}  {name}", file=sys.stderr)
     print(upload.heading, file=sys.stderr)
     address = push(upload) if options.yes else None
-    print(address or "Nothing was uploaded yet: add --yes to do it.", file=sys.stderr)
+    print(address or "Nothing was uploaded yet. Add --yes to upload.", file=sys.stderr)
     names = [name for name, _ in upload.files]
     return 0, {"repo": upload.repo, "private": upload.private, "files": names, "bytes": upload.bytes, "url": address}
 

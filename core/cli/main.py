@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2 if isinstance(error, CallError) else 1
     except Exception as error:  # a defect of ours: the promise of one JSON document holds all the same
         traceback.print_exc()
-        _refuse(f"{telling_line(error, kind=True)}. This is a defect of Nibble; please report it.", options.json)
+        _refuse(f"{telling_line(error, kind=True)}. This is a bug in Nibble; please report it.", options.json)
         return 1
     if options.json and result is not None:
         print(json.dumps(result, ensure_ascii=False))
@@ -105,7 +105,7 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
         print(f"Computes   in {found['compute_dtype']}: {found['because']}")
         print(f"Disk       {found['disk']['free_bytes'] / 1e9:.0f} GB free")
         for problem in found["problems"]:
-            print(f"PROBLEM    {problem['what']}\n           Mend it: {problem['mend']}")
+            print(f"PROBLEM    {problem['what']}\n           Fix: {problem['mend']}")
         if not found["problems"]:
             print("No problems found.")
     return int(bool(found["problems"])), found
@@ -126,7 +126,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
         peak = found["peak_bytes"]
         print(f"{recipe.model}, rank {recipe.lora.rank}, on {options.card or 'this machine'}")
         word = "Fits" if found["fits"] else "Does not fit"
-        print(f"{word}: {show_size(peak['process'])} at the peak, of a budget of {found['budget_read']}")
+        print(f"{word}: {show_size(peak['process'])} at the peakof a budget of {found['budget_read']}")
         for name, size in found["breakdown"].items():
             print(f"  {name:<16} {show_size(size):>12}")
         for reason in found["reasons"]:
@@ -162,7 +162,7 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     from core.runs.chat_models import find_chat_model, without_adapter
 
     if not options.prompt.strip():
-        raise CallError("--prompt is empty. Say something to the model.")
+        raise CallError("--prompt is empty. Give a prompt.")
     workspace = Workspace.open(options.data_dir)
     key = options.run_id if ":" in options.run_id else f"run:{options.run_id}"
     model = find_chat_model(workspace, typed_chat_model(Reach.of(workspace), workspace, key))
@@ -193,7 +193,7 @@ def _bench(options: argparse.Namespace) -> tuple[int, Result]:
     rows: list[dict[str, Any]] = import_module(f"bench.{options.benchmark}").main(options.seed)
     for row in rows:
         bar = f"bar {row['bar']}" if row["bar"] is not None else "no bar"
-        verdict = {True: "holds", False: "DOES NOT HOLD", None: ""}[row["holds"]]
+        verdict = {True: "holds", False: "NOT MET", None: ""}[row["holds"]]
         figures = f"{row['value']:>12,.3f} {row['unit']:<12} reference {row['reference']}"
         print(f"{row['name']:<44} {figures}   {bar}   {verdict}", file=sys.stderr)
     if options.keep:
@@ -217,25 +217,25 @@ _GROUPS = {"data": cli_data.add_arguments, "arena": cli_arena.add_arguments}
 _Command = Callable[[argparse.Namespace], tuple[int, Any]]
 _COMMANDS: dict[str, tuple[_Command | None, str]] = {
     "ui": (_ui, "open the app (also without any command)"),
-    "doctor": (_doctor, "what this machine has, and what stands in the way"),
-    "data": (None, "check a dataset before training, and see it as the model will"),
-    "plan": (_plan, "what a recipe will take, and how it would be run within a budget"),
-    "download": (cli_download.download_model, "bring a model from Hugging Face ahead of its first use"),
-    "train": (cli_run.train, "train a recipe and wait for it"),
-    "resume": (cli_run.resume_run, "go on with a run that has ended, from its last checkpoint, and wait for it"),
-    "stop": (cli_run.stop_run, "stop a run, saving what it learned, and wait for that"),
+    "doctor": (_doctor, "check this machine and report problems"),
+    "data": (None, "check a dataset before training, and see it as the model does"),
+    "plan": (_plan, "plan a recipe's memory and time within a budget"),
+    "download": (cli_download.download_model, "download a model from Hugging Face in advance"),
+    "train": (cli_run.train, "train a recipe and wait until it ends"),
+    "resume": (cli_run.resume_run, "resume a run from its last checkpoint, and wait until it ends"),
+    "stop": (cli_run.stop_run, "stop a run, save its progress, and wait until it has stopped"),
     "runs": (_runs, "list all runs, newest first"),
-    "chat": (_chat, "ask a run's adapter, or its base, one question"),
-    "serve": (cli_serve.serve, "let other programs use a run's adapter, through OpenAI's API, on this machine only"),
-    "arena": (None, "count votes by the QLoRA paper's Elo; keep them, take them out, prepare answers"),
+    "chat": (_chat, "send one prompt to a run's adapter or its base model"),
+    "serve": (cli_serve.serve, "serve a run's adapter to other programs through the OpenAI API, on this machine only"),
+    "arena": (None, "compute Elo ratings from votes; import and export votes; prepare replies"),
     "export": (
         cli_export.export_run,
-        "a run as an adapter, merged model, GGUF or for Ollama, proved to answer as the chat",
+        "export a run as adapter, merged model, GGUF or for Ollama, verified against the chat",
     ),
-    "import": (cli_export.import_one, "take in an adapter from elsewhere, for Chat and Arena"),
-    "push": (cli_export.push_export, "put an export on Hugging Face, private unless you say otherwise"),
-    "setup": (setup.set_up, "install what is optional: llama-cpp, which opens exported GGUFs"),
-    "bench": (_bench, "measure a claim against a reference in the same run"),
+    "import": (cli_export.import_one, "import an adapter made elsewhere, for Chat and Arena"),
+    "push": (cli_export.push_export, "upload an export to Hugging Face, private by default"),
+    "setup": (setup.set_up, "install optional parts: llama-cpp, which verifies exported GGUFs"),
+    "bench": (_bench, "run a benchmark against a reference"),
     "test": (_test, "run the tests"),
 }
 
@@ -261,47 +261,51 @@ def _every_command(command: argparse.ArgumentParser) -> None:
 
 def _ui_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=int, help="default: 7860, or the next free one")
-    command.add_argument("--listen", action="store_true", help="answer other machines too, behind a login")
     command.add_argument(
-        "--auth", metavar="USER:PASS", help="the login; default, where others come in: made up, told once"
+        "--listen", action="store_true", help="also accept connections from other machines, behind a login"
+    )
+    command.add_argument(
+        "--auth", metavar="USER:PASS", help="the login; default with --listen or --share: generated and printed once"
     )
     command.add_argument(
         "--allow-path",
         metavar="FOLDER",
         action="append",
-        help="with --listen or --share: this folder may be used too; may be given several times",
+        help="with --listen or --share: also allow this folder; can be repeated",
     )
     command.add_argument("--no-browser", action="store_true", help="only print the address")
-    command.add_argument("--window", action="store_true", help="open in a window of its own")
-    command.add_argument("--share", action="store_true", help="a public link through Gradio, behind a login")
+    command.add_argument("--window", action="store_true", help="open in its own window")
+    command.add_argument("--share", action="store_true", help="create a public link through Gradio, behind a login")
 
 
 def _plan_arguments(command: argparse.ArgumentParser) -> None:
     cli_run.add_recipe(command)
     command.add_argument("--budget", metavar="SIZE", help="such as 12GiB, 12GB or 80%%")
-    command.add_argument("--card", metavar="NAME", help="plan for this card instead of this machine: rtx-4090-24gb")
+    command.add_argument(
+        "--card", metavar="NAME", help="plan for this card instead of this machine, such as rtx-4090-24gb"
+    )
     code_consent.add_argument(command)
 
 
 def _chat_arguments(command: argparse.ArgumentParser) -> None:
     models = "an id, the start of one, or 'last'; with /best or /checkpoint/STEP; or base:MODEL, adapter:FOLDER"
     command.add_argument("run_id", metavar="RUN", help=models)
-    command.add_argument("--prompt", required=True, help="what to say")
-    command.add_argument("--base", action="store_true", help="ask the base, without the adapter")
-    command.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    command.add_argument("--prompt", required=True, help="the prompt")
+    command.add_argument("--base", action="store_true", help="use the base model, without the adapter")
+    command.add_argument("--greedy", action="store_true", help="always pick the most likely token")
     command.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="length limit")
-    command.add_argument("--seed", type=int, help="the same seed gives the same answer")
+    command.add_argument("--seed", type=int, help="the same seed gives the same reply")
     code_consent.add_argument(command)
 
 
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("benchmark", choices=_benchmarks(), help="which one")
-    command.add_argument("--seed", type=int, default=0, help="for what is drawn at random")
-    command.add_argument("--keep", action="store_true", help="write the figures into docs/benchmarks.md")
+    command.add_argument("--seed", type=int, default=0, help="random seed")
+    command.add_argument("--keep", action="store_true", help="write the results to docs/benchmarks.md")
 
 
 def _test_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--full", action="store_true", help="everything, also what takes long")
+    command.add_argument("--full", action="store_true", help="also run the slow tests")
     command.add_argument("only", nargs="*", metavar="PATH", help="only these tests")
 
 
@@ -313,7 +317,7 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not possible; allowed: 1 or more")
+        raise argparse.ArgumentTypeError(f"{number} is not valid; allowed: 1 or more")
     return number
 
 

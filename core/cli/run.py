@@ -16,7 +16,7 @@ from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any]
-AGAIN = "Ctrl-C again ends it now; it would go on from its last checkpoint."
+AGAIN = "Press Ctrl-C again to end it now; it can resume from its last checkpoint."
 LOOK_EVERY_SECONDS = 1.0
 RESULTS = ("final_loss", "eval_loss", "seconds", "tokens_per_second", "peak_bytes", "predicted_peak_bytes")
 
@@ -37,10 +37,10 @@ def train_arguments(command: argparse.ArgumentParser) -> None:
     add_recipe(command)
     command.add_argument("--name", help="what to call the run")
     command.add_argument(
-        "--machines", type=int, default=1, metavar="N", help="on N machines: show how to start it there"
+        "--machines", type=int, default=1, metavar="N", help="train on N machines: print the command for each"
     )
-    command.add_argument("--address", help="where the first of several machines is found")
-    command.add_argument("--port", type=int, default=29500, help="the port that the machines meet at")
+    command.add_argument("--address", help="address of the first machine")
+    command.add_argument("--port", type=int, default=29500, help="port of the first machine")
     code_consent.add_argument(command)
 
 
@@ -51,7 +51,7 @@ def resume_arguments(command: argparse.ArgumentParser) -> None:
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="more of it, or another rate: train.epochs, train.max_steps, train.learning_rate",
+        help="change train.epochs, train.max_steps or train.learning_rate",
     )
 
 
@@ -68,9 +68,9 @@ def train(options: argparse.Namespace) -> tuple[int, Result]:
     if options.name:
         recipe = make_recipe({**recipe.model_dump(), "name": options.name})
     if options.machines < 1:
-        raise RecipeError(f"--machines {options.machines} is not possible; allowed: 1 or more.")
+        raise RecipeError(f"--machines {options.machines} is not valid; allowed: 1 or more.")
     if options.machines > 1 and not options.address:
-        raise RecipeError("--machines needs --address: the name or address at which the others find the first machine.")
+        raise RecipeError("--machines needs --address: the name or address of the first machine.")
     if options.machines > 1:
         return _train_on_machines(recipe, workspace, options)
     supervisor = Supervisor(workspace)
@@ -122,7 +122,7 @@ def _stop_and_follow(run: Any, supervisor: Any) -> str:
 def stop_arguments(command: argparse.ArgumentParser) -> None:
     """What `stop` takes."""
     add_run(command)
-    command.add_argument("--now", action="store_true", help="end it at once; it goes on from its last checkpoint")
+    command.add_argument("--now", action="store_true", help="end it at once; it can resume from its last checkpoint")
 
 
 def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
@@ -138,7 +138,7 @@ def stop_run(options: argparse.Namespace) -> tuple[int, Result]:
         print(supervisor.stop(run), file=sys.stderr)
         _await_stop(run, supervisor)
     status = run.status()
-    message = status.message if not status.active else "It still stops, by itself."
+    message = status.message if not status.active else "It is still stopping."
     print(message, file=sys.stderr)
     return 0, {"run": run.id, "state": status.state, "message": message}
 
@@ -150,7 +150,7 @@ def _await_stop(run: Any, supervisor: Any) -> None:
     asked = stopping(run)
     if asked is not None:
         left = show_duration(asked.left_seconds)
-        print(f"If it has not stopped in {left}, it is ended. Ctrl-C leaves it to itself.", file=sys.stderr)
+        print(f"If it has not stopped in {left}, it is killed. Ctrl-C stops waiting.", file=sys.stderr)
     try:
         while run.status().active:
             supervisor.watch()
@@ -214,7 +214,7 @@ def _look_after(run: Any, supervisor: Any, shown: str) -> str:
 
 def _metrics_line(row: dict[str, Any], total: int) -> str:
     if "eval_loss" in row:
-        return f"step {row['step']:>5}   held-out loss {_number(row['eval_loss'])}"
+        return f"step {row['step']:>5}   evaluation loss {_number(row['eval_loss'])}"
     speed = f"{row['tokens_per_second']:,.0f} tokens/s"
     return f"step {row['step']:>5} of {total}   loss {_number(row['loss'])}   {speed}"
 

@@ -18,20 +18,20 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--address",
         default="127.0.0.1",
-        help="where to listen: this machine alone, unless another of its addresses is given, such as that of Docker's "
-        "bridge, 172.17.0.1; 0.0.0.0 is all of them. The key is asked for all the same, and the wire is not encrypted",
+        help="address to listen on; default: this machine only. Give another of its addresses, such as Docker's "
+        "bridge 172.17.0.1, or 0.0.0.0 for all. The key is always required; the connection is not encrypted",
     )
     command.add_argument(
         "--allow-host",
         metavar="NAME",
         action="append",
         default=[],
-        help="a further name under which clients reach it; those that containers give this machine are known",
+        help="another host name that clients use; those that containers use for this machine are known",
     )
     command.add_argument(
         "--key-file",
         metavar="FILE",
-        help="a file with the API key; else NIBBLE_API_KEY, else a new one that is printed",
+        help="a file with the API key; default: NIBBLE_API_KEY, or a new key that is printed",
     )
 
 
@@ -61,7 +61,7 @@ def serve(options: argparse.Namespace) -> tuple[int, None]:
         else:
             print(f"Address  {server.url}\nKey      {'as given' if given else server.key}", flush=True)
             print("Models   " + "\n         ".join(models), flush=True)
-            print("Ctrl-C ends it.", file=sys.stderr)
+            print("Press Ctrl-C to stop.", file=sys.stderr)
         with contextlib.suppress(KeyboardInterrupt):
             server.run()
     finally:

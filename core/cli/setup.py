@@ -13,7 +13,7 @@ PARTS = ("llama-cpp",)
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `setup` takes."""
-    command.add_argument("part", choices=PARTS, help="llama-cpp: opens exported GGUFs, to prove them")
+    command.add_argument("part", choices=PARTS, help="llama-cpp: verifies exported GGUFs")
 
 
 def set_up(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:

@@ -69,8 +69,8 @@ def load(
     found = convert(rows, recognised, settings, source.name, spilled)
     if splitter.held_out.holds(spilled.rows).all():
         raise DataError(
-            f"{source.name}: all rows that can be used are for validation, none is left to train on. "
-            "Mend the others, or set data.named_splits to ignore."
+            f"{source.name}: all usable rows are for validation, so none are left to train on. Fix the others, or "
+            f"set data.named_splits to ignore."
         )
     evidence = found.evidence
     if found.rows > _LOOKED_AT:
@@ -95,7 +95,7 @@ def load(
 def _recognise(first: list[Row | Unreadable], settings: DataSettings, file: str) -> Recognised:
     readable = [row for row in first if not isinstance(row, Unreadable)]
     if not first:
-        raise DataError(f"{file} holds no rows. It should hold one conversation a row.")
+        raise DataError(f"{file} contains no rows. It should have one conversation per row.")
     if not readable:
         reasons = [row.reason for row in first if isinstance(row, Unreadable)]
         raise DataError(f"{file}: none of its {len(first):,} rows can be read. Row 1: {reasons[0]}.")

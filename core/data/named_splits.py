@@ -20,8 +20,8 @@ _NAMED = 8  # names of each use in a sentence
 _MOST_NAMES = 1000
 _DONE: dict[Use, str] = {
     "train": "trained on",
-    "held_out": "held out to measure by",
-    "left_alone": "left alone, neither trained on nor measured by",
+    "held_out": "held out for evaluation",
+    "left_alone": "not used for training or evaluation",
 }
 
 
@@ -107,7 +107,7 @@ class Splitter:
                     self.held_out.add(number)
                 else:
                     self._left_alone.add(number)
-                    row = left.setdefault(name, LeftAlone(f"it is of {name}, which is left alone"))
+                    row = left.setdefault(name, LeftAlone(f"it belongs to {name}, which is not used"))
             yield row
         self._count(last, number + 1 - since)
 
@@ -135,8 +135,8 @@ class Splitter:
                 Finding(
                     "named-splits-ignored",
                     "warning",
-                    f"The data names splits, and all are trained on, also {others}: data.named_splits is ignore.",
-                    "Set data.named_splits to honour to hold out what is for validation, and to leave test rows alone.",
+                    f"The data names splits, but all are trained on, including {others}: data.named_splits is ignore.",
+                    "Set data.named_splits to honour to hold out the validation rows and leave out the test rows.",
                 )
             ]
         said = "; ".join(f"{_DONE[use]}: {names}" for use, names in parts.items() if names)
@@ -144,8 +144,8 @@ class Splitter:
         note = Finding(
             "named-splits",
             "note",
-            f"The data names its splits, which are honoured. {said[0].upper()}{said[1:]}. {self._measured()}",
-            "Nothing, if that is meant. To train on all of them, set data.named_splits to ignore.",
+            f"The splits named in the data are used. {said[0].upper()}{said[1:]}. {self._measured()}",
+            "Nothing to do if that is intended. To train on all of them, set data.named_splits to ignore.",
             left.first(_LISTED),
             sum(count for (use, _), count in self._counts.items() if use == "left_alone"),
         )
@@ -166,10 +166,13 @@ class Splitter:
             self._settings.eval_max_rows,
         )
         if not held:
-            return "None is for validation, so a share of what is trained on is held out instead (data.eval_fraction)."
+            return (
+                "There is no validation split, so a share of the training rows is held out instead "
+                "(data.eval_fraction)."
+            )
         if held > most:
-            return f"No other row is held out; the loss is measured by {most:,} of them (data.eval_max_rows)."
-        return "No other row is held out (data.eval_fraction)."
+            return f"No other rows are held out; {most:,} of them are used for evaluation (data.eval_max_rows)."
+        return "No other rows are held out (data.eval_fraction)."
 
     def _unclear(self) -> list[Finding]:
         named = [info.name for info in self._source.files if is_split_name(info.name)]
@@ -181,9 +184,9 @@ class Splitter:
             Finding(
                 "named-splits-unclear",
                 "warning",
-                f"By {', '.join(named[:_NAMED])} the data has a split for validation or test, but none to train on: "
-                "all rows are trained on.",
-                "If that is not meant, give the training data with it, with 'train' in its name.",
+                f"By {', '.join(named[:_NAMED])} the data has a validation or test split but no training split: all "
+                f"rows are trained on.",
+                "If that is not intended, add the training data, with 'train' in its name.",
             )
         ]
 

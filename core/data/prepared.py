@@ -69,7 +69,7 @@ def prepare_data(
         return _unpack(batch, started)
     say("Reading the data.")
     loaded = load(file, settings)
-    say("Turning the data into tokens.")
+    say("Tokenising the data.")
     made = prepared_from(loaded, render_all(tokenizer, loaded, settings))
     if kept is not None and key is not None:
         keep(kept, key, made, time.monotonic() - started)

@@ -83,10 +83,10 @@ class Gatherer:
         if self._columns is None:
             return []
         message = (
-            f"The file holds one turn a row: {self._parts:,} were put together to {self._whole:,} conversations by "
+            f"The file has one turn per row: {self._parts:,} were grouped into {self._whole:,} conversations by "
             f"`{self._columns.conversation}`. Rows are counted as conversations."
         )
-        mend = "Nothing to do; to read each row by itself, choose the format by hand."
+        mend = "Nothing to do. To read each row by itself, set the format."
         return [Finding("turns-gathered", "note", message, mend)]
 
     def _together(self, split_rows: Iterator[SplitRow], columns: Columns) -> Iterator[SplitRow]:
@@ -113,9 +113,9 @@ class Gatherer:
         self._whole += 1
         column, name = columns.conversation, rows[0].get(columns.conversation)
         if missing(name) or name == "":
-            return Unreadable(f"its {column!r} is empty, so it is not known which conversation it belongs to")
+            return Unreadable(f"its {column!r} is empty, so its conversation is unknown")
         if hash(repr(name)) in seen:
-            return Unreadable(f"the conversation {name!r} goes on after others; sort the file by {column!r}")
+            return Unreadable(f"the conversation {name!r} continues after others; sort the file by {column!r}")
         seen.add(hash(repr(name)))
         if len(rows) > LONGEST_CONVERSATION:
             return Unreadable(f"the conversation {name!r} has more than {LONGEST_CONVERSATION:,} turns")

@@ -122,4 +122,4 @@ def _full_disk_named() -> Iterator[None]:
         yield
     except OSError as error:
         folder = tempfile.gettempdir()
-        raise DataError(f"The conversations cannot be kept in {folder}: {error}. Free some space there.") from None
+        raise DataError(f"Could not save the conversations to {folder}: {error}. Free some space there.") from None

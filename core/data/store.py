@@ -36,7 +36,7 @@ def find_dataset(path: str) -> Path:
         return sample.path
     file = as_path(path)
     if file is None:
-        raise DataError(f"There is no dataset {path[:200]!r}: neither a sample's name nor a file. Check the path.")
+        raise DataError(f"There is no dataset {path[:200]!r}: it is neither a sample nor a file. Check the path.")
     return file.resolve()
 
 

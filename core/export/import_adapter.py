@@ -48,20 +48,20 @@ def import_adapter(
 ) -> Path:
     """Copy the adapter in `source`, a folder or archive, to `workspace/adapters/<name>`; returns that folder.
 
-    `base` stands in for the base that the adapter names, which may be a path on another machine, and has to be within
+    `base` stands in for the base that the adapter names, which may be a path on another machine, and must be within
     `reach`. Raises NibbleError: not an adapter, pickled, unsafe or too large; a name that is taken; an unknown base.
     """
     called = safe_name(name or _PACKED.sub("", source.name), "adapter")
     target = workspace.adapters / called
     if target.exists():
-        raise ExportError(f"There is an adapter {called!r} already. Give this one another name.")
+        raise ExportError(f"An adapter {called!r} already exists. Choose another name.")
     try:
         if source.is_dir():
             parts = _folder_parts(source)
         elif is_archive(source):
             parts = _packed_parts(source)
         else:
-            raise ExportError(f"{source.name} is neither a folder nor a zip that can be read. Download it again.")
+            raise ExportError(f"{source.name} is neither a folder nor a readable zip. Download it again.")
         return _take(target, parts, source, base, reach or Reach.of(workspace))
     except ArchiveError as error:
         raise ExportError(str(error)) from None
@@ -73,7 +73,7 @@ def _folder_parts(folder: Path) -> list[_Part]:
     files = [path for path in sorted(folder.iterdir()) if not path.is_dir()]
     linked = next((path.name for path in files if path.is_symlink()), None)
     if linked is not None:
-        raise ExportError(f"{linked} is a link to somewhere else. Put the file itself into the folder.")
+        raise ExportError(f"{linked} is a link to another place. Put the file itself into the folder.")
     return _useful(_Part(path.name, path.stat().st_size, path) for path in files)
 
 
@@ -83,7 +83,7 @@ def _packed_parts(source: Path) -> list[_Part]:
     configs = [PurePosixPath(entry.name) for entry in entries if PurePosixPath(entry.name).name == CONFIG]
     if len(configs) != 1:
         found = "no" if not configs else f"{len(configs)} files called"
-        raise ExportError(f"{source.name} is not that of one adapter: it holds {found} {CONFIG}.")
+        raise ExportError(f"{source.name} is not a single adapter: it contains {found} {CONFIG}.")
     inside = (entry for entry in entries if PurePosixPath(entry.name).parent == configs[0].parent)
     return _useful(_Part(PurePosixPath(entry.name).name, entry.bytes, entry.name) for entry in inside)
 
@@ -93,11 +93,11 @@ def _useful(parts: Iterable[_Part]) -> list[_Part]:
     parts = list(parts)
     names = {part.name for part in parts}
     if CONFIG not in names:
-        raise ExportError(f"This is no adapter: there is no {CONFIG} in it.")
+        raise ExportError(f"This is not an adapter: it contains no {CONFIG}.")
     if WEIGHTS not in names:
         pickled = any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in names)
         why = "only pickled weights, which can run any code when loaded" if pickled else "no weights"
-        raise ExportError(f"This adapter has {why}. Take a copy of it with {WEIGHTS}.")
+        raise ExportError(f"This adapter has {why}. Use a version with {WEIGHTS}.")
     taken = [part for part in parts if part.name.endswith(_TAKEN)]
     size = sum(part.bytes for part in taken)
     if size > MOST_BYTES:
@@ -140,7 +140,7 @@ def _refuse_weights(file: Path) -> None:
     except (SafetensorError, OSError):
         raise ExportError(f"The adapter's {WEIGHTS} is damaged. Download it again.") from None
     if not any("lora_" in name for name in names):
-        raise ExportError(f"The adapter's {WEIGHTS} holds no LoRA weights.")
+        raise ExportError(f"The adapter's {WEIGHTS} contains no LoRA weights.")
 
 
 def _base(config: dict[str, Any], given: str, reach: Reach) -> str:
@@ -151,9 +151,9 @@ def _base(config: dict[str, Any], given: str, reach: Reach) -> str:
         if plain.endswith(f"/{preset.path}") or plain == preset.name or as_path(named) == ROOT / preset.path:
             return preset.name
     if not named:
-        raise ExportError("The adapter does not say which base it is for. Choose the base that it was trained over.")
+        raise ExportError("The adapter does not name its base model. Choose the base model it was trained on.")
     try:
-        found = reach.name_or_path(named, "The adapter's base")
+        found = reach.name_or_path(named, "The adapter's base model")
     except NibbleError:
         if given.strip():
             raise
@@ -161,12 +161,12 @@ def _base(config: dict[str, Any], given: str, reach: Reach) -> str:
     foreign = plain.startswith((".", "/", "~")) or ":" in plain or plain.count("/") != 1
     if not found or (as_path(found) is None and foreign):
         raise ExportError(
-            f"The adapter was trained over {plain.rpartition('/')[2][:80]!r}, a folder of another machine. Choose "
-            "where that base is here, or its Hugging Face id."
+            f"The adapter was trained on {plain.rpartition('/')[2][:80]!r}, a folder on another machine. Choose "
+            f"that base model's folder here, or its Hugging Face id."
         )
     if as_path(found) is not None:
         try:
             find_model(found)
         except ModelError as error:
-            raise ExportError(f"The adapter's base cannot be used. {error}") from None
+            raise ExportError(f"The adapter's base model cannot be used. {error}") from None
     return found

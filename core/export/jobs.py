@@ -44,10 +44,10 @@ class ExportJob:
         """
         values, process = read_json(self.file), read_json(self.file.with_suffix(".pid")) or {}
         if not isinstance(values, dict) or "state" not in values:
-            return {"state": "failed", "message": "What it was doing can no longer be read.", "share": None}
+            return {"state": "failed", "message": "The progress of the export can no longer be read.", "share": None}
         if values["state"] == "working" and not (is_alive(**process) if process else _is_fresh(self.file)):
-            gone = "The export ended without a last word: ended by hand, out of memory, or the machine went down."
-            again = " Export again: it goes on where it was." if _resumes(values) else " Export again."
+            gone = "The export ended unexpectedly: it was killed, ran out of memory, or the machine went down."
+            again = " Export again to continue where it stopped." if _resumes(values) else " Export again."
             return {**values, "state": "failed", "message": gone + again}
         return dict(values)
 
@@ -138,5 +138,5 @@ def stop(job: ExportJob) -> None:
 
 def tell_stopped(job: ExportJob) -> None:
     """Its last word after a stop."""
-    left = "Export it again, and it goes on from here." if _resumes(job.read()) else "Nothing of it is left."
+    left = "Export again to continue from here." if _resumes(job.read()) else "Nothing was kept."
     job.write(state="stopped", message=f"Stopped. {left}", share=None)

@@ -43,15 +43,15 @@ def export(workspace: Workspace, run: Run, options: ExportOptions, say: Say) -> 
 def _refuse_mixture(source: ExportSource) -> None:
     if source.is_mixture:
         raise ExportError(
-            f"{source.base.label} is a mixture of experts, which is neither merged nor written as GGUF here: its "
-            "files keep the experts in another form than it computes with. Export the adapter, which carries all that "
-            "was learned, and is loaded over the same base."
+            f"{source.base.label} is a mixture of experts, which cannot be merged or exported as GGUF here: its "
+            f"files store the experts in a different form than the model uses. Export the adapter, which contains "
+            f"all that was learned and loads on the same base model."
         )
 
 
 def _refuse_own_code(source: ExportSource) -> None:
     if needs_code(source.base.config):
         raise ExportError(
-            f"{source.base.label} runs code of its own, which no other program would have beside a merged model or a "
-            "GGUF. Export the adapter, which carries all that was learned, and is loaded over the same base."
+            f"{source.base.label} uses its own code, which other programs would lack for a merged model or a GGUF. "
+            f"Export the adapter, which contains all that was learned and loads on the same base model."
         )

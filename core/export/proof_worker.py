@@ -209,7 +209,7 @@ def _ask(
     for number, prompt in enumerate(prompts):
         replies.append(loaded.reply(prompt, most))
         logits.append(loaded.logits(prompt, (given or replies)[number]))
-        say(f"Letting {who} answer: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
+        say(f"Generating replies with {who}: {number + 1} of {len(prompts)} prompts", (number + 1) / len(prompts))
     said = Answers(replies, logits, loaded.dtype)
     del loaded
     clear_device_cache(garbage_collection=True)
@@ -231,7 +231,7 @@ def _by_llama_cpp(
         whole.append(reader.up_to_stop_words(reply) if isinstance(reader, OllamaReader) else reply)
         replies.append(reader.reply(prompt, tokens))
         likeliest.append(reader.engine.likely(prompt + reply[:-1], LIKELIEST))
-        say(f"Letting {reader.name} answer: {number} of {len(fitting)} prompts", number / len(fitting))
+        say(f"Generating replies with {reader.name}: {number} of {len(fitting)} prompts", number / len(fitting))
     rows = [logits for _, _, logits in fitting]
     found: Found = {"prompts": len(fitting), **held_together(Answers(whole, rows, reference.dtype), replies, eps)}
     of_logits, found["largest_logit_difference"] = likelihoods([each[-1] for each in rows], likeliest, eps, reader.name)
@@ -259,7 +259,7 @@ def prove(jobs: list[Job], say: Say) -> dict[str, Any]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        refusal = "there was not enough memory to ask it"
+        refusal = "not enough memory to run it"
     else:
         return found
     return {**found, "refusal": refusal}

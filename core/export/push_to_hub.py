@@ -12,7 +12,7 @@ from core.basemodel.hub import TIMEOUT_SECONDS
 from core.export.shared.destination import ExportError
 from core.sizes import show_bytes
 
-SIGN_IN = "Sign in to Hugging Face on the System tab first, with a token that may write."
+SIGN_IN = "First sign in to Hugging Face on the System tab, with a token that has write access."
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Upload:
     @property
     def heading(self) -> str:
         """In a sentence: '9 files, 1.8 MB, to me/pirate, which only you will see'."""
-        seen = "which only you will see" if self.private else "which everybody can see"
+        seen = "private" if self.private else "public"
         return f"{len(self.files)} files, {show_bytes(self.bytes)}, to {self.repo}, {seen}"
 
 
@@ -43,14 +43,14 @@ def plan_upload(folder: Path, repo: str, private: bool = True) -> Upload:
     from huggingface_hub.utils import validate_repo_id
 
     if not (folder / "README.md").is_file():
-        raise ExportError(f"{folder} is no export: there is no README.md in it. Export a run first.")
+        raise ExportError(f"{folder} is not an export: it contains no README.md. Export a run first.")
     named = repo.strip()
     try:
         validate_repo_id(named)
     except HFValidationError:
         named = ""
     if named.count("/") != 1:
-        raise ExportError(f"{repo!r} is no name for it on Hugging Face. Write your name, a slash, and what to call it.")
+        raise ExportError(f"{repo!r} is not a valid repository. Write your-name/model-name.")
     if not get_token():
         raise ExportError(SIGN_IN)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
@@ -70,8 +70,8 @@ def push(upload: Upload) -> str:
         address = str(hub.create_repo(upload.repo, private=upload.private, exist_ok=True))
         if upload.private and not hub.model_info(upload.repo, timeout=TIMEOUT_SECONDS).private:
             raise ExportError(
-                f"{upload.repo} is there already, and everybody can see it. Nothing was uploaded: choose another name, "
-                "make it private on its page, or say that it may be public."
+                f"{upload.repo} already exists and is public. Nothing was uploaded: choose another name, make it "
+                f"private on its page, or allow a public upload."
             )
         hub.upload_folder(
             repo_id=upload.repo,
@@ -80,13 +80,13 @@ def push(upload: Upload) -> str:
             commit_message="Upload from Nibble",
         )
     except errors.OfflineModeIsEnabled:
-        raise ExportError("HF_HUB_OFFLINE forbids to talk to Hugging Face. Take it away, then upload again.") from None
+        raise ExportError("HF_HUB_OFFLINE forbids contacting Hugging Face. Unset it, then upload again.") from None
     except errors.HfHubHTTPError as error:
         raise ExportError(_refused(error.response.status_code, upload.repo)) from None
     except (errors.HTTPError, OSError, RuntimeError) as error:
         raise ExportError(
-            f"Hugging Face cannot be reached, or the upload broke off ({type(error).__name__}). Start it again: what "
-            "is there is not sent twice."
+            f"Hugging Face cannot be reached, or the upload was interrupted ({type(error).__name__}). Start it "
+            f"again; files already uploaded are not sent twice."
         ) from None
     return address
 
@@ -97,11 +97,11 @@ def _refused(status: int, repo: str) -> str:
         return f"Hugging Face does not accept your access token. {SIGN_IN}"
     if status == 403:
         owner = repo.partition("/")[0]
-        return f"Your access token may not write to {owner}. Take one that may, or upload under your own name."
+        return f"Your access token has no write access to {owner}. Use one that has, or upload under your own name."
     if status == 409:
-        return f"{repo} has changed on Hugging Face meanwhile. Start the upload again."
+        return f"{repo} changed on Hugging Face during the upload. Start the upload again."
     if status == 429:
-        return "Hugging Face has had too many requests from here. Wait some minutes, then start the upload again."
+        return "Too many requests to Hugging Face. Wait a few minutes, then start the upload again."
     if status >= 500:
-        return f"Hugging Face has a fault of its own (error {status}). Start the upload again in some minutes."
-    return f"Hugging Face does not take the upload (error {status})."
+        return f"Hugging Face has a server error ({status}). Start the upload again in a few minutes."
+    return f"Hugging Face rejected the upload (error {status})."

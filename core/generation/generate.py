@@ -51,15 +51,15 @@ def prompt_ids(
     except TEMPLATE_ERRORS as error:
         said = telling_line(error)
         raise NibbleError(
-            f"This model's chat template refuses the conversation: {said}. Leave the system prompt empty, take a "
-            "message back, or clear the conversation."
+            f"This model's chat template refuses the conversation: {said}. Leave the system prompt empty, undo a "
+            f"message, or clear the conversation."
         ) from None
     ids = list(encoded["input_ids"])
     if len(ids) >= most:
         # In the words, and with the plain numbers, by which OpenAI's clients know it.
         raise AskError(
-            f"This model's maximum context length is {most} tokens, and the conversation has {len(ids)} already. Clear "
-            "it, or say less.",
+            f"This model's maximum context length is {most} tokens, and the conversation already has {len(ids)}. "
+            f"Clear it, or write less.",
             "messages",
             "context_length_exceeded",
         )

@@ -64,10 +64,12 @@ class Sampling:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise SamplingError(name, f"{name}: {value} is not possible; allowed: {low:,} to {high:,}.")
+                raise SamplingError(name, f"{name}: {value} is not valid; allowed: {low:,} to {high:,}.")
         object.__setattr__(self, "stop", tuple(text for text in self.stop if text))
         if len(self.stop) > MOST_STOPS or any(len(text) > LONGEST_STOP for text in self.stop):
-            raise SamplingError("stop", f"stop: at most {MOST_STOPS} texts of at most {LONGEST_STOP} letters each.")
+            raise SamplingError(
+                "stop", f"stop: at most {MOST_STOPS} stop sequences of at most {LONGEST_STOP} characters each."
+            )
 
     def as_arguments(self) -> dict[str, Any]:
         """The arguments for transformers' `generate`; the length, the seed, the stop texts and the penalties for

@@ -71,8 +71,7 @@ def refuse_names(tokenizer: Any, messages: list[Message], wanted: dict[str, Any]
 
     if text(messages) == text([{key: each[key] for key in each if key != "name"} for each in messages]):
         raise AskError(
-            "This model's chat template has no place for names, so it would not know who of them speaks. Put the name "
-            "into the message's text.",
+            "This model's chat template does not support names. Put the name into the message text.",
             "messages",
             "unsupported_parameter",
         )

@@ -19,8 +19,8 @@ from core.runs.store import Run
 from core.workspace import Workspace
 
 PORT = 29500
-HOW = "In Nibble's folder, on each machine its own line, all within a quarter of an hour:"
-WAITS = "Waits to be started by hand, once on each machine; machines.txt in its folder says how."
+HOW = "In Nibble's folder, run one line on each machine, all within 15 minutes:"
+WAITS = "Waiting to be started manually on each machine; see machines.txt in the run's folder."
 
 
 def set_up(
@@ -34,11 +34,12 @@ def set_up(
     if together > recipe.train.effective_batch:
         raise RecipeError(
             f"{machines} machines with {recipe.train.devices} devices each are {together}, more than "
-            f"train.effective_batch {recipe.train.effective_batch}; each needs a conversation of every step."
+            f"train.effective_batch {recipe.train.effective_batch}; each device needs at least one conversation per "
+            f"step."
         )
     if recipe.train.sharded and recipe.train.effective_batch % together:
         raise RecipeError(
-            f"train.sharded wants shares of the same size, but {together} processes do not divide "
+            f"train.sharded needs equal shares, but {together} processes do not divide "
             f"train.effective_batch {recipe.train.effective_batch}."
         )
     run = prepare(recipe, workspace, state="stopped", machines=machines)

@@ -25,7 +25,7 @@ from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, read_json, write_json
 
 SETTING = "lora.start_from"
-ALLOWED = "allowed: adapter:<name of one that was brought in>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>"
+ALLOWED = "allowed: adapter:<name of an imported adapter>, run:<id>, run:<id>/best, run:<id>/checkpoint/<step>"
 _A = ".lora_A.weight"
 # What a LoRA of PEFT's can have and ours cannot.
 _UNKNOWN = (
@@ -59,7 +59,7 @@ def find_starting_adapter(key: str, workspace: Workspace) -> StartingAdapter:
     kind, _, name = key.strip().partition(":")
     brought = {path.name for path in workspace.adapters.iterdir() if path.is_dir()} if kind == "adapter" else set()
     if kind not in ("adapter", "run") or not name or (kind == "adapter" and name not in brought):
-        raise RecipeError(f"{SETTING}: {key!r} is not possible; {ALLOWED}.")
+        raise RecipeError(f"{SETTING}: {key!r} is not valid; {ALLOWED}.")
     source = find_chat_model(workspace, key)
     assert source.adapter is not None  # neither a run nor an adapter is a base alone
     config = read_json(source.adapter / CONFIG)
@@ -99,8 +99,9 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
         if key in given and not _agree(key, given[key], start):
             raise RecipeError(
                 f"{key}: {_shown(given[key])} is not possible: the adapter {start.source.label} has "
-                f"{_shown(start.settings[key])}, and is trained further as it is. Set it to that, or choose a fresh "
-                f"adapter ({SETTING})."
+                f"{_shown(start.settings[key])}, and its training continues with it. Use that value, or choose a new "
+                f"adapter ("
+                f"{SETTING})."
             )
     return settled, start
 
@@ -155,8 +156,8 @@ def _refuse_other_base(recipe: Recipe, start: StartingAdapter) -> None:
         same = False
     if not same:
         raise RecipeError(
-            f"model: {recipe.model!r} is not possible: the adapter {source.label} was trained over {source.model}, and "
-            "belongs to that base. Set model to it, or choose a fresh adapter."
+            f"model: {recipe.model!r} is not possible: the adapter {source.label} was trained on {source.model}. Set "
+            f"model to it, or choose a new adapter."
         )
 
 
@@ -175,13 +176,13 @@ def _refuse_kind(source: ChatModel, config: dict[str, Any]) -> None:
     begun = config.get("init_lora_weights")
     changes = isinstance(begun, str) and begun.lower().startswith(_CHANGES_THE_BASE)
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or changes:
-        what = "starts from a base that it changes itself" if changes else "is no plain LoRA"
-        raise RecipeError(f"{SETTING}: the adapter {source.label} {what}, so it cannot be trained further here.")
+        what = "changes its base model" if changes else "is not plain LoRA"
+        raise RecipeError(f"{SETTING}: the adapter {source.label} {what}, so its training cannot be continued here.")
     odd = next((key for key in _UNKNOWN if config.get(key)), None)
     if odd is not None:
         raise RecipeError(
-            f"{SETTING}: the adapter {source.label} has {odd}, which none that is brought in can be trained further "
-            "with. Start from its run, or use the tool that made it."
+            f"{SETTING}: the adapter {source.label} has {odd}, which is not supported for imported adapters. Start "
+            f"from its run, or use the tool that made it."
         )
 
 
@@ -197,7 +198,9 @@ def _layers(source: ChatModel, rank: int) -> list[str]:
     odd = next((key for key in keys if "lora_embedding" in key), None)
     if odd is not None or set(ranks.values()) != {rank}:
         what = "an adapter on the embeddings" if odd else "layers of different ranks" if ranks else "no LoRA weights"
-        raise RecipeError(f"{SETTING}: the adapter {source.label} has {what}, and cannot be trained further here.")
+        raise RecipeError(
+            f"{SETTING}: the adapter {source.label} has {what}, and its training cannot be continued here."
+        )
     return [key.removeprefix("base_model.model.").removesuffix(_A) for key in ranks]
 
 

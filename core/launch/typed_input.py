@@ -48,7 +48,7 @@ def typed_chat_model(reach: Reach, workspace: Workspace, key: str) -> str:
     """The key of somebody to talk to: base:<model>, run:<id>, adapter:<name or folder>. Raises NibbleError."""
     kind, _, name = str(key).strip().partition(":")
     if kind == "run" and not _RUN_KEY.fullmatch(name):
-        raise NibbleError(f"There is no run {name[:80]!r}. Choose one of the list.")
+        raise NibbleError(f"There is no run {name[:80]!r}. Choose one from the list.")
     if kind == "base":
         return f"base:{typed_model(reach, name)}"
     if kind == "adapter" and name not in _adapters(workspace):

@@ -103,8 +103,8 @@ def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: in
     least = floor_bytes(found, recipe, device, processes)
     if budget.bytes < least:
         raise BudgetError(
-            f"budget: {budget.read_as} is below what {found.label} with rank {recipe.lora.rank} needs at the very "
-            f"least. Allowed: {show_size(least)} or more, plus some for the activations."
+            f"budget: {budget.read_as} is below what {found.label} with rank {recipe.lora.rank} needs. Allowed: at "
+            f"least {show_size(least)}, plus some for activations."
         )
     if budget.bytes > device.total_bytes:
         raise BudgetError(

@@ -88,7 +88,7 @@ def _plan(
         return plan(planning_problem(recipe, target, architecture, conversations, packed, workspace=workspace))
     longest = recipe.data.max_length
     conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
-    assumed = f"data.max_length: {why_not}; each conversation is taken to have {longest:,} tokens"
+    assumed = f"data.max_length: {why_not}; each conversation is assumed to have {longest:,} tokens"
     return plan(planning_problem(recipe, target, architecture, conversations, packed, (assumed,), workspace))
 
 
@@ -128,7 +128,7 @@ def architecture_of(model: str) -> Architecture:
     found = find_model(model)
     admit(found)
     if not found.parameters:
-        raise ModelError(f"{found.label} is not downloaded, and its size is not known. Download it first.")
+        raise ModelError(f"{found.label} is not downloaded, and its size is unknown. Download it first.")
     return Architecture(found.label, found.config, found.parameters, found.folder is not None)
 
 
@@ -143,13 +143,13 @@ def read_plan_budget(recipe: Recipe, target: PlanningDevice, workspace: Workspac
 def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> tuple[Units | None, str]:
     """The data's lengths in this model's tokens; else None, and why."""
     if not architecture.local:
-        return None, "the data's lengths, for the model is not downloaded and its tokenizer not here"
+        return None, "the lengths of the data, because the model and its tokenizer are not downloaded"
     try:
         rendered = _rendered(recipe, workspace)
     except NibbleError as error:
-        return None, f"the data's lengths ({error})"
+        return None, f"the lengths of the data ({error})"
     units = [(len(each.ids), sum(each.trained)) for each in rendered]
-    return units or None, "the data's lengths, for none of its rows can be used"
+    return units or None, "the lengths of the data, because none of its rows can be used"
 
 
 def conversation_of(rendered: Rendered) -> ConversationLength:

@@ -98,7 +98,7 @@ def _fastest_of(problem: PlanningProblem, strategies: list[Strategy]) -> Strateg
 
 def _too_small(problem: PlanningProblem, smallest: Peak) -> dict[str, Any]:
     missing = show_size(smallest.process - problem.budget.bytes)
-    why = f"even the most frugal way takes {show_size(smallest.process)}, {missing} more than the budget"
+    why = f"even the most frugal settings take {show_size(smallest.process)}, {missing} more than the budget"
     return {"setting": "budget", "value": problem.budget.read_as, "because": why}
 
 

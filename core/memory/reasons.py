@@ -35,9 +35,9 @@ def _batches(problem: PlanningProblem, strategy: Strategy) -> list[Reason]:
     if rules.micro_batch is not None:
         why = f"you set it; {at_once}"
     elif strategy.micro_batch == max(problem.sizes):
-        why = f"more would not be faster; {at_once}"
+        why = f"a larger one would not be faster; {at_once}"
     else:
-        why = f"with more at once it would not fit, or be slower; {at_once}"
+        why = f"a larger one would not fit, or be slower; {at_once}"
     rounds = -(-share_of(problem.recipe) // strategy.micro_batch)
     what = "make one" if rules.devices == 1 else "are each device's share of one"
     makes = f"{strategy.micro_batch} x {rounds} conversations {what} optimizer step"
@@ -58,20 +58,20 @@ def _optimizer(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list
     if problem.recipe.train.optimizer != "auto":
         return []
     if OPTIMIZERS[strategy.optimizer].bits != 8:
-        return [_reason("train.optimizer", strategy.optimizer, "its states fit in 32 bits, as QLoRA trains")]
+        return [_reason("train.optimizer", strategy.optimizer, "32-bit states fit, as used in QLoRA")]
     without = replace(strategy, optimizer=problem.strategies[0].optimizer)
     saved = show_size(problem.peak(without).process - peak.process)
-    return [
-        _reason("train.optimizer", strategy.optimizer, f"states in 8 bits save {saved}, and hardly change the result")
-    ]
+    return [_reason("train.optimizer", strategy.optimizer, f"8-bit states save {saved} and hardly change the result")]
 
 
 def _packed(problem: PlanningProblem) -> Reason:
     if problem.packed:
-        return _reason("packed", True, "conversations share rows without seeing each other, so none is padded")
+        return _reason(
+            "packed", True, "conversations share rows without attending to each other, so there is no padding"
+        )
     if not packing_is_wanted(problem.recipe.train):
         return _reason("packed", False, "of train.packing or train.attention, as you set them")
-    return _reason("packed", False, "this model needs a row for each conversation")
+    return _reason("packed", False, "this model needs one row per conversation")
 
 
 def _saving(
@@ -80,7 +80,7 @@ def _saving(
     """How much memory it saves, and how much time it costs, against `without` it."""
     saved = show_size(problem.peak(without).process - peak.process)
     slower = problem.seconds(strategy) / problem.seconds(without) - 1
-    cost = f"takes about {slower:.0%} more time" if slower >= 0.005 else "costs next to no time"
+    cost = f"takes about {slower:.0%} more time" if slower >= 0.005 else "costs almost no time"
     return _reason(setting, value, f"it saves {saved} and {cost}")
 
 

@@ -34,9 +34,9 @@ from core.model.meta import outline
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Prefixes that tools leave around every name, and what to do about them.
 _WRAPPED = {
-    "_orig_mod": "torch.compile leaves it there: save the model that is inside (model._orig_mod.save_pretrained)",
-    "module": "DistributedDataParallel leaves it there: save the model that is inside (model.module.save_pretrained)",
-    "base_model": "PEFT leaves it there: merge the adapter (merge_and_unload) and save the result",
+    "_orig_mod": "torch.compile adds it: save the model that is inside (model._orig_mod.save_pretrained)",
+    "module": "DistributedDataParallel adds it: save the model that is inside (model.module.save_pretrained)",
+    "base_model": "PEFT adds it: merge the adapter (merge_and_unload) and save the result",
 }
 # What older versions saved with the weights and no longer use: masks, rotations, positions.
 _NO_WEIGHTS = re.compile(r"inv_freq|masked_bias|position_ids|(k|v|q|kv)_scale$")
@@ -77,7 +77,7 @@ def refuse_misfit(found: FoundModel) -> ModelFit:
 def fit_of(found: FoundModel) -> ModelFit:
     """How the files of `found` suit its architecture. Raises ModelError: it cannot be built, or the Hub not asked."""
     if needs_code(found.config):
-        return ModelFit(undecided=f"{found.label} runs code of its own, so its files are looked at when it is loaded.")
+        return ModelFit(undecided=f"{found.label} uses its own code, so its files are checked when it is loaded.")
     tensors = found.tensors or fetch_headers(found.source, str(found.revision), found.files)
     key = (found.label, json.dumps(found.config, sort_keys=True), tuple(tensors))
     if key not in _known:
@@ -182,8 +182,9 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
     if misshaped:
         name, have, wants = misshaped[0]
         found.append(
-            f"{_weights([each[0] for each in misshaped])} {'have' if len(misshaped) > 1 else 'has'} another shape "
-            f"than config.json asks for ({name} is {_by(have)} instead of {_by(wants)})"
+            f"{_weights([each[0] for each in misshaped])} {'have' if len(misshaped) > 1 else 'has'} a different "
+            f"shape from config.json"
+            f" ({name} is {_by(have)} instead of {_by(wants)})"
         )
     if foreign:
         found.append(
@@ -201,14 +202,15 @@ def _mend(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
     if wrapper:
         return f"Its names hold {wrapper}: {_WRAPPED[wrapper]}."
     if not missing and foreign:
-        return "Correct config.json (such as its number of layers), or take a copy whose files belong together."
+        return "Fix config.json (such as its number of layers), or use a copy whose files match."
     head = model.get_output_embeddings()
     if head is not None and len(missing) == 1 and model.get_parameter_or_buffer(missing[0]) is head.weight:
         return (
-            "Save the model again with its head; where its head is the embeddings, set tie_word_embeddings to true in "
+            "Save the model again with its head; if its head is tied to the embeddings, set tie_word_embeddings to "
+            "true in "
             "config.json."
         )
-    return "Download the model again, or take a copy whose weights and config.json belong together."
+    return "Download the model again, or use a copy whose weights and config.json match."
 
 
 def _has_part(name: str, part: str) -> bool:
@@ -243,7 +245,7 @@ def refuse_random(model: PreTrainedModel, info: dict[str, Any], label: str) -> N
             are = "is" if len(names) == 1 else "are"
             raise ModelError(
                 f"{label}: {_weights(names)} of the model {are} {what} ({names[0]}), and would be random. Download the "
-                "model again, or take a copy whose weights and config.json belong together."
+                "model again, or use a copy whose weights and config.json match."
             )
 
 

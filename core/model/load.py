@@ -130,8 +130,8 @@ def attention_implementation(wanted: str, device_kind: str, dtype: torch.dtype) 
     refuse_attention(wanted, device_kind)
     if dtype == torch.float32 or not is_flash_attn_2_available():
         raise RecipeError(
-            "train.attention: flash_attention_2 needs the package flash-attn, which is not installed, and a GPU of "
-            "compute capability 8.0 or more. Choose auto, which needs neither."
+            "train.attention: flash_attention_2 needs the package flash-attn, which is not installed, and a GPU with "
+            "compute capability 8.0 or higher. Choose auto, which needs neither."
         )
     return wanted
 

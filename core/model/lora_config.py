@@ -42,8 +42,8 @@ def _refuse_for_experts(model: PreTrainedModel, settings: LoraSettings) -> None:
     unknown += [f"lora.init {settings.init}"] if settings.init != "default" else []
     if unknown:
         raise ModelError(
-            f"This model is a mixture of experts, and an adapter of experts takes no {' and no '.join(unknown)}. "
-            "Turn it off, or set lora.targets to attention, which leaves the experts as they are."
+            f"This model is a mixture of experts, and adapters on experts do not support {' or '.join(unknown)}. "
+            f"Turn it off, or set lora.targets to attention, which leaves the experts unchanged."
         )
 
 
@@ -69,10 +69,10 @@ def targets_note(model: PreTrainedModel, settings: LoraSettings) -> str:
     if asked:
         return (
             f"Text never reaches {len(asked):,} of the layers that lora.targets names ({roots(asked)}): an adapter "
-            "there learns nothing here."
+            f"there would learn nothing."
         )
     what = f"{len(left):,} linear layer{'s' * (len(left) != 1)} ({roots(left)})"
-    return f"Text never reaches {what} of this model: no adapter is put there." if left else ""
+    return f"Text never reaches {what} of this model, so they get no adapter." if left else ""
 
 
 def _linear(model: PreTrainedModel) -> list[str]:
@@ -109,8 +109,8 @@ def extra_modules(model: PreTrainedModel, wanted: list[str]) -> list[str]:
             )
         if any(not parameter.is_floating_point() for name in whole for parameter in named[name].parameters()):
             raise ModelError(
-                f"lora.extra_modules: {each} is held in 4 or 8 bits and cannot be trained whole. Give it an adapter "
-                "through lora.targets, or set quantization.bits to 16."
+                f"lora.extra_modules: {each} is held in 4 or 8 bits and cannot be fully trained. Give it an adapter "
+                f"through lora.targets, or set quantization.bits to 16."
             )
         found += [name for name in whole if name not in found]
     return found

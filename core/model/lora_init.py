@@ -55,7 +55,7 @@ def start_pissa(model: torch.nn.Module, rank: int) -> None:
         smallest = min(a.shape[1], b.shape[0])
         if rank > smallest:
             raise ModelError(
-                f"lora.rank {rank} is too much for lora.init pissa: {name} has {smallest} directions. "
+                f"lora.rank {rank} is too high for lora.init pissa: {name} has {smallest} directions. "
                 f"Allowed here: 1 to {smallest}."
             )
         if not a.is_meta:
@@ -93,8 +93,9 @@ def start_loftq(model: Any) -> None:
         key = next((key for key in (f"{name}.weight", f"{name.removeprefix(prefix)}.weight") if key in places), None)
         if key is None:
             raise ModelError(
-                f"lora.init loftq needs the original weights of {name}, which this model's files keep under another "
-                "name. Set lora.init to default."
+                f"lora.init loftq needs the original weights of {name}, which this model's files store under another "
+                f"name."
+                " Set lora.init to default."
             )
         with safe_open(places[key], framework="pt") as opened:
             original = opened.get_tensor(key)
@@ -111,7 +112,7 @@ def start_from_adapter(model: Any, folder: Path) -> None:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"The adapter that this run starts from cannot be loaded: {telling_line(error)}.") from None
     if odd is not None:
-        raise ModelError(f"The adapter that this run starts from does not belong to this base: {odd} has no match.")
+        raise ModelError(f"The adapter that this run starts from does not match this base model: {odd} is missing.")
 
 
 def put_weights(model: Any, folder: Path) -> str | None:

@@ -33,11 +33,12 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
         reason = telling_line(error)
         if reason.startswith("Unrecognized configuration class"):
             raise ModelError(
-                f"Models of the kind {kind!r} cannot be trained here: the installed transformers has no language model "
-                "of that kind that works on text alone. Choose another model."
+                f"Models of the type {kind!r} cannot be trained here: the installed transformers has no text-only "
+                f"language model of that type."
+                " Choose another model."
             ) from None
         raise ModelError(
-            f"A model of the kind {kind!r} cannot be laid out from its config.json, so it cannot be loaded: {reason}."
+            f"A model of the type {kind!r} cannot be built from its config.json, so it cannot be loaded: {reason}."
         ) from None
     return model
 

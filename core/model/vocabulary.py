@@ -50,7 +50,7 @@ def beyond(ids: Sequence[int], rows: int | None) -> list[int]:
 def unknown_token(token: int, tokenizer: Any, rows: int) -> str:
     """What is wrong with one, for a person: "the token '<tool>' has the id 32,000, and …"."""
     name = tokenizer.convert_ids_to_tokens(token)
-    return f"the token {name!r} has the id {token:,}, and the model has embeddings for the ids 0 to {rows - 1:,} only"
+    return f"the token {name!r} has the id {token:,}, but the model has embeddings only for the ids 0 to {rows - 1:,}"
 
 
 def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> None:
@@ -58,8 +58,8 @@ def refuse_beyond(ids: Sequence[int], tokenizer: Any, rows: int, where: str) -> 
     odd = beyond(ids, rows)
     if odd:
         raise NibbleError(
-            f"{where} cannot be read by this model: {unknown_token(odd[0], tokenizer, rows)}. Leave that token out, "
-            "or choose the model that this tokenizer was made for."
+            f"{where} cannot be read by this model: {unknown_token(odd[0], tokenizer, rows)}. Remove that token, or "
+            f"choose the model that this tokenizer was made for."
         )
 
 

@@ -111,7 +111,7 @@ class DatasetSession:
 
     def _opened(self) -> Inspection:
         if self._inspection is None:
-            raise NibbleError("No dataset is being looked at. Choose one.")
+            raise NibbleError("No dataset is open. Choose one.")
         return self._inspection
 
 

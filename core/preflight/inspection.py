@@ -32,7 +32,7 @@ from core.workspace import Workspace
 
 DROPPED_LISTED = 1000
 NOT_READ_YET = "The data is still being read. Try again in a moment."
-NOT_COUNTED_YET = "The rows are still being looked at. Try again when that is done."
+NOT_COUNTED_YET = "The rows are still being checked. Try again when that is done."
 
 TokenizerFor = Callable[[str], Any]
 

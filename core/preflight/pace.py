@@ -18,5 +18,5 @@ def pace_of(workspace: Workspace, model: str) -> Pace:
             continue
         speed = run.result().get("tokens_per_second")
         if isinstance(speed, (int, float)) and speed > 0:
-            return Pace(float(speed), f"at the {speed:,.0f} tokens a second of the run {run.name!r}")
-    return Pace(None, "no run of this model has finished here, so its speed is not known yet")
+            return Pace(float(speed), f"at the {speed:,.0f} tokens/s of the run {run.name!r}")
+    return Pace(None, "no run of this model has finished yet, so its speed is unknown")

@@ -139,13 +139,13 @@ class _Work:
 
         recipe, _ = take_over(recipe, workspace)
         architecture = architecture_of(recipe.model)
-        units, assumed = None, "the data's lengths, for its tokens are still being counted"
+        units, assumed = None, "the lengths of the data, because tokens are still being counted"
         if architecture.local:
             state = self._inspected(workspace, recipe.model_dump())
             units = self._on(workspace).train_units()
-            assumed = f"the data's lengths ({state['error']})" if state["stage"] == "failed" else assumed
+            assumed = f"the lengths of the data ({state['error']})" if state["stage"] == "failed" else assumed
         else:
-            assumed = "the data's lengths, for the model is not downloaded and its tokenizer not here"
+            assumed = "the lengths of the data, because the model and its tokenizer are not downloaded"
         return plan_for(recipe, workspace, architecture, units, assumed)
 
     def _inspected(

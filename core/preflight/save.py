@@ -63,4 +63,4 @@ def _replaced(path: Path) -> Iterator[IO[str]]:
         with replacing(path) as file:
             yield file
     except OSError as error:
-        raise DataError(f"{path.name} cannot be written: {error.strerror}. Is there room on the disk?") from None
+        raise DataError(f"{path.name} cannot be written: {error.strerror}. Is there space on the disk?") from None

@@ -77,14 +77,14 @@ def find_chat_model(workspace: Workspace, key: str) -> ChatModel:
         return _part_of_run(find_run(workspace, wanted), part)
     if kind == "adapter" and name:
         return _outside(workspace, name)
-    raise NibbleError(f"{key!r} is nobody to talk to. Choose one of: {KINDS}.")
+    raise NibbleError(f"{key!r} is not a chat model. Choose one of: {KINDS}.")
 
 
 def base_chat_model(model: str, label: str | None = None) -> ChatModel:
     """The base `model` alone, in NF4."""
     preset = model_presets().get(model)
     shown = preset.title.partition(" · ")[0] if preset else label or model
-    return ChatModel(f"base:{model}", f"{shown}, without an adapter", model, None, _NF4, None)
+    return ChatModel(f"base:{model}", f"{shown} (base model)", model, None, _NF4, None)
 
 
 def without_adapter(chat_model: ChatModel) -> ChatModel:
@@ -121,19 +121,19 @@ def _part_of_run(run: Run, part: str) -> ChatModel:
     if not part:
         if not _is_adapter(run.adapter):
             kept = _checkpoints(run)
-            instead = f" Its checkpoint of step {kept[0].name} can be asked already." if kept else ""
+            instead = f" Its checkpoint of step {kept[0].name} can already be used." if kept else ""
             raise RunError(f"Run {run.id} has no adapter yet: it is {run.status().state}.{instead}")
         return _over(run, recipe, "", run.name, run.adapter)
     if part == "best":
         best = _best(run)
         if best is None:
-            raise RunError(f"Run {run.id} has no best adapter: no evaluation has measured one. Choose the run itself.")
+            raise RunError(f"Run {run.id} has no best adapter: it was never evaluated. Choose the run itself.")
         return _over(run, recipe, "/best", f"{run.name} · best", best)
     kept = _checkpoints(run)
     folder = next((folder for folder in kept if part == f"checkpoint/{folder.name}"), None)
     if folder is None:
         steps = ", ".join(folder.name for folder in kept) or "none"
-        raise RunError(f"Run {run.id} no longer has {part}: only its newest are kept, at present {steps}.")
+        raise RunError(f"Run {run.id} no longer has {part}: only the newest checkpoints are kept, currently {steps}.")
     return _over(run, recipe, *_names(run, folder), folder / "adapter")
 
 
@@ -201,15 +201,15 @@ def _outside(workspace: Workspace, name: str) -> ChatModel:
     kept = next((folder for folder in _adapter_folders(workspace) if folder.name == name), None)
     folder = kept or as_path(name)
     if folder is None or not folder.is_dir():
-        raise NibbleError(f"There is no adapter {name!r}: neither in the workspace nor as a folder.")
+        raise NibbleError(f"There is no adapter {name!r} in the workspace, and no folder of that name.")
     if not (folder / CONFIG).is_file():
-        raise NibbleError(f"{folder.name} is no adapter: there is no {CONFIG} in it.")
+        raise NibbleError(f"{folder.name} is not an adapter: it contains no {CONFIG}.")
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / PICKLED).is_file()
         why = f"only pickled weights ({PICKLED}), which can run any code when loaded" if pickled else "no weights"
-        raise NibbleError(f"The adapter {folder.name} has {why}. Take a copy of it with {WEIGHTS}.")
+        raise NibbleError(f"The adapter {folder.name} has {why}. Use a version with {WEIGHTS}.")
     if not _base_of(folder):
-        raise NibbleError(f"The adapter {folder.name} does not say which base it is for: {CONFIG} names none.")
+        raise NibbleError(f"The adapter {folder.name} does not name its base model in {CONFIG}.")
     return _of_folder(folder.resolve(), name if kept else str(folder.resolve()))
 
 

@@ -48,5 +48,5 @@ def create_run(
         shutil.rmtree(beside, ignore_errors=True)
         if not is_disk_full(error):
             raise
-        raise RunError(f"The disk is full: no run could be made. {free_some(workspace.path)}") from None
+        raise RunError(f"The disk is full: the run could not be created. {free_some(workspace.path)}") from None
     return Run(folder)

@@ -37,8 +37,8 @@ def what_is_lost(run: Run) -> str:
     parts = ["its adapter"] if run.has_adapter else []
     if saved:
         parts.append("1 checkpoint" if saved == 1 else f"{saved} checkpoints")
-    listed = f"{', '.join(parts)} and its figures" if parts else "its figures"
-    return f"It frees {show_bytes(size_bytes(run.dir))}: {listed}."
+    listed = f"{', '.join(parts)} and its metrics" if parts else "its metrics"
+    return f"This frees {show_bytes(size_bytes(run.dir))} and deletes {listed}."
 
 
 def is_run(workspace: Workspace, run_id: str) -> bool:
@@ -54,11 +54,11 @@ def remove(workspace: Workspace, run: Run) -> None:
     away = run.dir.with_name(f".deleted-{run.id}")
     with file_lock(workspace.state / "start.lock"):
         if not is_run(workspace, run.id) or run.dir.parent != workspace.runs:
-            raise RunError(f"The run “{run.name}” is gone already: it was deleted elsewhere.")
+            raise RunError(f"The run “{run.name}” was already deleted elsewhere.")
         state = run.status().state
         if state not in ENDED:
             raise RunError(
-                f"The run “{run.name}” has not ended, it is {state}: it may have been resumed. Stop it first."
+                f"The run “{run.name}” has not ended; it is {state}. It may have been resumed. Stop it first."
             )
         try:
             move(run.dir, away, seconds=1.0)

@@ -134,7 +134,7 @@ def _refusal(by: Holder) -> str:
         return f"The device is taken: {by.in_words()} trains on it. Wait until it has ended, or stop it."
     if by.kind in _NAMES:
         return f"The device is taken: {by.in_words()} holds it. End that first."
-    return "The device is taken by another process of Nibble on this workspace. End that first."
+    return "The device is in use by another Nibble process on this workspace. End that first."
 
 
 def _read_line(workspace: Workspace) -> Holder:

@@ -29,4 +29,4 @@ def find_run(workspace: Workspace, wanted: str) -> Run:
         return found[0]
     if not found:
         raise RunError(f"There is no run {wanted!r}. The newest is {runs[0].id}; `runs` lists all.")
-    raise RunError(f"{wanted!r} could be any of {', '.join(run.id for run in found[:4])}. Give more of the id.")
+    raise RunError(f"{wanted!r} matches several runs: {', '.join(run.id for run in found[:4])}. Give more of the id.")

@@ -185,14 +185,14 @@ def hanging(run: Run, now: float | None = None) -> str | None:
     heartbeat = read_heartbeat(run)
     saved = _saved(heartbeat)
     if _is_paused(status.pid, status.pid_started):
-        how = f" Let it go on with: kill -CONT {status.pid}. Or end it now{saved}."
-        return f"The worker has been paused from outside: nothing happens until it is told to go on.{how}"
+        how = f" Continue it with: kill -CONT {status.pid}. Or end it now{saved}."
+        return f"The worker was paused from outside and does nothing until it is continued.{how}"
     if heartbeat is None or heartbeat.pid != status.pid:  # it has only been started
         return None
     moment = time.monotonic() if now is None else now
     silent = heartbeat.silent(moment)
     if silent > SILENT_SECONDS:
-        return f"No sign of life from the worker for {_brief(silent)}. It may hang: you can end it now{saved}."
+        return f"The worker has not responded for {_brief(silent)}. It may be stuck; you can end it now{saved}."
     return _too_long(heartbeat, silent, saved)
 
 
@@ -206,7 +206,7 @@ def _too_long(heartbeat: Heartbeat, silent: float, saved: str) -> str | None:
     last = heartbeat.last_step_seconds if heartbeat.doing == "step" else usual
     before = "" if last is None else f"; the last one took {_brief(last)}"
     nothing = _NOTHING_FOR[heartbeat.doing].format(time=_brief(spent))
-    return f"{nothing}{before}. It may hang: you can end it now{saved}."
+    return f"{nothing}{before}. It may be stuck; you can end it now{saved}."
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,8 @@ def _stop_limit(heartbeat: Heartbeat | None) -> float:
 
 def _saved(heartbeat: Heartbeat | None) -> str:
     if heartbeat is None or heartbeat.saved_step is None:
-        return "; nothing of it has been saved yet"
-    return f"; resumed, it goes on from its last checkpoint (step {heartbeat.saved_step:,})"
+        return "; nothing has been saved yet"
+    return f"; it can resume from its last checkpoint (step {heartbeat.saved_step:,})"
 
 
 def _brief(seconds: float) -> str:

@@ -79,19 +79,19 @@ def why_invalid(folder: Path) -> str | None:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         listed = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
-        return "it was not finished (it has no manifest)"
+        return "it is incomplete (it has no manifest)"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its manifest cannot be read"
     for name, (size, digest) in listed.items():
         if not is_plain(name):
-            return "its manifest names a file that is not in it"
+            return "its manifest names a missing file"
         try:
             with (folder / name).open("rb") as handle:
                 found = os.fstat(handle.fileno()).st_size
                 if found != size:
                     return f"{name} has {found:,} bytes instead of {size:,}"
                 if _sha256(handle) != digest:
-                    return f"{name} is not what was written"
+                    return f"{name} has been changed"
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:

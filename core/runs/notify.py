@@ -45,7 +45,7 @@ def wishes(workspace: Workspace) -> Wishes:
     if values is None and not file_of(workspace).exists():
         return Wishes()
     if not isinstance(values, dict):
-        raise NibbleError(f"{file_of(workspace)} is not JSON as it should be: correct it, or delete it.")
+        raise NibbleError(f"{file_of(workspace)} is not valid JSON. Fix it or delete it.")
     command, webhook = values.get("command", []), values.get("webhook", "")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise NibbleError('command in notify.json must be a list of words, such as ["notify-send", "Nibble"].')
@@ -61,7 +61,7 @@ def checked_address(webhook: str) -> str:
     except ValueError:
         usable = False
     if address and (not usable or any(letter.isspace() for letter in address)):
-        raise NibbleError("The webhook must be a whole address that begins with https:// or http://.")
+        raise NibbleError("The webhook must be a full address starting with https:// or http://.")
     return address
 
 
@@ -150,7 +150,7 @@ def _post(webhook: str, event: dict[str, Any]) -> str:
         with urllib.request.urlopen(request, timeout=LIMIT_SECONDS):
             return ""
     except urllib.error.HTTPError as error:
-        return f"The webhook answered {error.code}: it did not take what was posted."
+        return f"The webhook rejected the message with status {error.code}."
     except TimeoutError:
         return f"The webhook did not answer within {LIMIT_SECONDS:.0f} seconds."
     except (OSError, ValueError, HTTPException) as error:  # an error's own words may repeat the address

@@ -64,7 +64,7 @@ def move(workspace: Workspace, run_id: str, places: int) -> None:
     with file_lock(workspace.state / "start.lock"):
         ids = [run.id for run in order(workspace)]
         if run_id not in ids:
-            raise RunError(f"Run {run_id} does not wait in the queue: it has started, or was taken out.")
+            raise RunError(f"Run {run_id} is not in the queue: it has started or was removed.")
         place = ids.index(run_id)
         ids.insert(max(0, place + places), ids.pop(place))
         write_json(_file(workspace), ids)

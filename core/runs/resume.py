@@ -38,11 +38,13 @@ def _queue(run: Run, overrides: list[str] | None) -> None:
     if status.state in OPEN:
         raise RunError(f"Run {run.id} has not ended: it is {status.state}.")
     if (run.dir / "accelerate.yaml").exists():
-        raise RunError(f"Run {run.id} trains on several machines, and such a run cannot be resumed yet.")
+        raise RunError(f"Run {run.id} trains on several machines. Such runs cannot be resumed yet.")
     checkpoint, _ = newest_valid(run.dir / "checkpoints")
     progress = read_json(checkpoint / "progress.json") if checkpoint is not None else None
     if checkpoint is None or not isinstance(progress, dict):
-        raise RunError(f"Run {run.id} cannot be resumed: it holds no whole checkpoint. Start it again from its recipe.")
+        raise RunError(
+            f"Run {run.id} cannot be resumed: it has no complete checkpoint. Start it again from its recipe."
+        )
     step = int(checkpoint.name)
     before = recipe_of_run(progress["recipe"])
     asked = make_recipe(with_overrides(run.recipe().model_dump(), overrides))
@@ -75,8 +77,9 @@ def _refuse_other_run(run: Run, changed: dict[str, tuple[Any, Any]]) -> None:
     for key, (old, new) in changed.items():
         if key not in MAY_CHANGE:
             raise RunError(
-                f"{key}: run {run.id} was trained with {old}, and {new} would make it another run. Resume it with "
-                f"{old}, or start a new one. Allowed to change: {', '.join(MAY_CHANGE)}."
+                f"{key}: run {run.id} was trained with {old}; with {new} it would be a different run. Resume it with "
+                f"{old}, or start a new run. You can change:"
+                f" {', '.join(MAY_CHANGE)}."
             )
         if key == "train.epochs" and "train.max_steps" not in changed:
             _refuse_epochs_without_effect(run)
@@ -85,16 +88,18 @@ def _refuse_other_run(run: Run, changed: dict[str, tuple[Any, Any]]) -> None:
 def _refuse_epochs_without_effect(run: Run) -> None:
     steps = run.recipe().train.max_steps
     if steps is not None:
-        raise RunError(f"train.epochs has no effect, as train.max_steps is {steps:,}. Set train.max_steps instead.")
+        raise RunError(
+            f"train.epochs has no effect, because train.max_steps is {steps:,}. Set train.max_steps instead."
+        )
 
 
 def _refuse_nothing_to_do(run: Run, asked: Recipe, step: int, total: int, before: Recipe) -> None:
     """Raise RunError where all steps are done already."""
     epochs, had = asked.train.epochs or 1, before.train.epochs or 1
     steps = asked.train.max_steps or (total if before.train.max_steps else round(total * epochs / had))
-    longer = "Ask for more: --set train.epochs=N or --set train.max_steps=N."
+    longer = "Set more: --set train.epochs=N or --set train.max_steps=N."
     if steps < step:
-        raise RunError(f"Run {run.id} has {step:,} steps behind it, more than the {steps:,} asked for. {longer}")
+        raise RunError(f"Run {run.id} has already done {step:,} steps, more than the {steps:,} requested. {longer}")
     if steps == step and run.status().state == "finished":
         raise RunError(f"Run {run.id} is finished: all of its {step:,} steps are done. {longer}")
 
@@ -107,8 +112,9 @@ def _refuse_other_data(run: Run) -> None:
         raise RunError(f"The dataset of run {run.id} cannot be read: {error.strerror or error}.") from None
     if now != recorded["sha256"]:
         raise RunError(
-            f"The dataset of run {run.id}, {recorded['name']}, has changed since the run began: its content was "
-            f"{recorded['sha256'][:12]} and is {now[:12]}. Put back what it was, or start a new run with it."
+            f"The dataset of run {run.id}, {recorded['name']}, has changed since the run began: its content hash was "
+            f"{recorded['sha256'][:12]} and is now {now[:12]}."
+            f" Restore it, or start a new run."
         )
 
 
@@ -120,7 +126,7 @@ def _refuse_other_base(run: Run, recipe: Recipe) -> None:
     try:
         found = find_model(recipe.model)
     except ModelError as error:
-        raise RunError(f"The base of run {run.id} is not where it was. {error}") from None
+        raise RunError(f"The base model of run {run.id} is not where it was. {error}") from None
     change = change_of(found.folder, pinned) if found.folder is not None else None
     if change is not None:
         raise RunError(change.sentence(f"run {run.id}, {found.label},"))

@@ -160,7 +160,9 @@ class Run:
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(f"recipe.yaml of run {self.id} cannot be read: {telling_line(error)}.") from None
         if not isinstance(values, dict) or not isinstance(values.get("dataset"), dict):
-            raise RunError(f"recipe.yaml of run {self.id} is damaged: it no longer holds the settings and the dataset.")
+            raise RunError(
+                f"recipe.yaml of run {self.id} is damaged: it no longer contains the settings and the dataset."
+            )
         return values
 
     def _read(self, file: str) -> dict[str, Any]:
@@ -187,9 +189,9 @@ class Run:
         """The workspace's copy of the dataset that the run trains on. Raises RunError where it is gone."""
         file = (self.dir / str(self.dataset().get("file"))).resolve()
         if not file.is_relative_to((self.workspace / "datasets").resolve()):
-            raise RunError(f"recipe.yaml of run {self.id} names data outside of the workspace, which no run has.")
+            raise RunError(f"recipe.yaml of run {self.id} names data outside the workspace, which is not allowed.")
         if not file.exists():
-            raise RunError(f"The dataset of run {self.id} is gone: {file.name} is no longer in the workspace.")
+            raise RunError(f"The dataset of run {self.id} is missing: {file.name} is no longer in the workspace.")
         return file
 
     def status(self) -> Status:
@@ -200,7 +202,7 @@ class Run:
         known = {key: values[key] for key in Status.__dataclass_fields__ if key in values}
         status = Status(**known)
         if status.state in ACTIVE and not is_alive(status.pid, status.pid_started):
-            message = "The worker ended without a last word: killed, out of memory, or the machine went down."
+            message = "The worker ended unexpectedly: it was killed, ran out of memory, or the machine went down."
             return Status(**{**known, "state": "interrupted", "message": message})
         return status
 

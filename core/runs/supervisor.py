@@ -113,7 +113,7 @@ class Supervisor:
         try:
             started = process_started(pid)
         except psutil.NoSuchProcess:
-            run.write_status(state="failed", ended=now, message="The worker ended at once; its log may say why.")
+            run.write_status(state="failed", ended=now, message="The worker ended immediately; see its log.")
             return
         me = {"pid": pid, "pid_started": started}
         run.write_status(state="preparing", started=now, heartbeat=now, message="Starting.", **me)
@@ -139,7 +139,7 @@ class Supervisor:
             if status.state == "queued":
                 run.write_status(state="stopped", ended=time.time(), message="Stopped before it started.")
                 leave(self.workspace, run)
-                return "Taken out of the queue."
+                return "Removed from the queue."
             if not status.active:
                 raise RunError(f"Run {run.id} is not running: it is {status.state}.")
             if stopping(run) is None:  # else it is asked already, and its time goes on
@@ -160,8 +160,8 @@ class Supervisor:
                 raise RunError(f"Run {run.id} is not running: it is {status.state}.")
             if not end_tree(status.pid, status.pid_started):
                 raise RunError(
-                    f"The system does not let go of the worker, process {status.pid}: a driver or a disk does not "
-                    "answer. Wait, or restart the machine; what the last checkpoint holds is safe."
+                    f"The system cannot end the worker (process {status.pid}): a driver or disk does not respond. "
+                    f"Wait, or restart the machine; the last checkpoint is safe."
                 )
             last = run.status()
             if last.state != "interrupted":  # it came to its end by itself in that very moment
@@ -173,9 +173,9 @@ class Supervisor:
         heartbeat, status = read_heartbeat(run), run.status()
         step = max(status.step, heartbeat.step if heartbeat is not None and heartbeat.pid == status.pid else 0)
         saved, _ = newest_valid(run.dir / "checkpoints")
-        kept = "Nothing of it had been saved yet."
+        kept = "Nothing had been saved yet."
         if saved is not None:
-            kept = f"What was learned up to step {int(saved.name):,} is in its checkpoint: resume it to go on."
+            kept = f"Progress up to step {int(saved.name):,} is saved in its checkpoint. Resume the run to continue."
         message = f"{why}{f', at step {step:,}' if step else ''}. {kept}"
         run.event("ended", message)
         run.write_status(state="stopped", step=step, ended=time.time(), message=message)
@@ -189,7 +189,7 @@ class Supervisor:
         run = self.current()
         asked = stopping(run) if run is not None else None
         if run is not None and asked is not None and asked.left_seconds <= 0:
-            why = f"It did not stop by itself within {show_duration(asked.limit_seconds)} and was ended"
+            why = f"It did not stop within {show_duration(asked.limit_seconds)} and was killed"
             with contextlib.suppress(RunError):  # it ended meanwhile, or cannot be ended: the page says what there is
                 self.kill(run, why)
         if self._watched is not None and self._watched != run:

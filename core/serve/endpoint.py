@@ -65,11 +65,11 @@ class Endpoint:
         if len(hosts) != 1 or not self._names.served(hosts[0]):
             raise RequestError(
                 421,
-                f"This endpoint does not answer under the name {', '.join(hosts)[:100]!r}. If it is this machine's, "
-                "start it with --allow-host and that name.",
+                f"This endpoint does not accept the host name {', '.join(hosts)[:100]!r}. If it belongs to this "
+                f"machine, start the endpoint with --allow-host and that name.",
             )
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in request.headers.getlist("origin")):
-            raise RequestError(403, "Another web page may not use this endpoint.")
+            raise RequestError(403, "Requests from other web pages are refused.")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
             message = "The API key is missing or wrong. Send it as: Authorization: Bearer <key>."
@@ -90,14 +90,14 @@ class Endpoint:
         chat_model = await asyncio.to_thread(self._served.find, name)
         if chat_model is None:
             known = ", ".join(list(await asyncio.to_thread(self._served.models))[:8])
-            raise RequestError(404, f"There is no model {name!r} here. There are: {known}.", "model", "model_not_found")
+            raise RequestError(404, f"There is no model {name!r} here. Available: {known}.", "model", "model_not_found")
         return chat_model
 
     async def _complete(self, request: Request) -> Response:
         wanted = read_request(await _body(request))
         chat_model = await self._find(wanted.model)
         if self._waiting >= self._most:
-            raise RequestError(429, "Too many requests wait here already. Try again.", code="rate_limit_exceeded")
+            raise RequestError(429, "Too many requests are waiting. Try again.", code="rate_limit_exceeded")
         reply = _Reply(self._client, chat_model, wanted)
         self._waiting += 1
         try:

@@ -23,23 +23,23 @@ TEXTS = {"text": "text", "refusal": "refusal"}
 def read_messages(messages: Any) -> list[Message]:
     """The conversation. Raises RequestError that names what cannot be read."""
     if not isinstance(messages, list) or not messages:
-        raise RequestError(400, "messages has to be a list with at least one message.", "messages", "invalid_type")
+        raise RequestError(400, "messages must be a list with at least one message.", "messages", "invalid_type")
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
 def _message(message: Any, place: str) -> Message:
     role = message.get("role") if isinstance(message, dict) else None
     if role in TOOL_ROLES:
-        text = f"{place}: the role {role} is not supported here, as tools are not."
+        text = f"{place}: the role {role} is not supported here, because tools are not supported."
         raise RequestError(400, text, f"{place}.role", "unsupported_value")
     if not isinstance(role, str) or role not in ROLES:
-        text = f"{place} has no role that is known here: {', '.join(ROLES)}."
+        text = f"{place} has no supported role: {', '.join(ROLES)}."
         raise RequestError(400, text, f"{place}.role", "invalid_value")
     _refuse_others(message, {"role", "content", "name", "refusal"} | CACHES, place)
     read: Message = {"role": ROLES[role], "content": _content(message, place)}
     if message.get("name"):
         if not isinstance(message["name"], str):
-            raise RequestError(400, f"{place}.name has to be text.", f"{place}.name", "invalid_type")
+            raise RequestError(400, f"{place}.name must be text.", f"{place}.name", "invalid_type")
         read["name"] = message["name"]
     return read
 
@@ -51,7 +51,7 @@ def _content(message: dict[str, Any], place: str) -> str:
     if content is None and of_assistant:
         content = message.get("refusal") or ""  # a reply may have been nothing at all
     if not isinstance(content, str):
-        raise RequestError(400, f"{place}.content has to be text.", f"{place}.content", "invalid_type")
+        raise RequestError(400, f"{place}.content must be text.", f"{place}.content", "invalid_type")
     return content
 
 
@@ -59,7 +59,7 @@ def _part(part: Any, place: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     key = TEXTS.get(kind) if isinstance(kind, str) else None
     if key is None or not isinstance(part.get(key), str):
-        text = f"Only text can be read here, no images, no sound and no files ({place})."
+        text = f"Only text is supported, not images, audio or files ({place})."
         raise RequestError(400, text, place, "unsupported_value")
     _refuse_others(part, {"type", key} | CACHES, place)
     return str(part[key])

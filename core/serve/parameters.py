@@ -121,7 +121,7 @@ def refuse_parameters(given: dict[str, Any]) -> None:
             raise RequestError(400, f"{name} is not supported here.", name, "unsupported_parameter")
     window, penalty = given.get("repeat_last_n"), given.get("repeat_penalty")
     if window not in (None, -1) and penalty not in (None, 1):
-        message = "repeat_last_n is not supported here: repeat_penalty looks at the whole conversation (-1)."
+        message = "repeat_last_n is not supported here: repeat_penalty covers the whole conversation (-1)."
         raise RequestError(400, message, "repeat_last_n", "unsupported_parameter")
 
 
@@ -139,7 +139,7 @@ def read_sampling(given: dict[str, Any]) -> Sampling:
         if value == -1 and ours in MINUS_ONE:
             value = MINUS_ONE[ours]
         if ours in named and wanted[ours] != value:
-            raise RequestError(400, f"{named[ours]} and {name} contradict each other. Send one of them.", name)
+            raise RequestError(400, f"{named[ours]} and {name} contradict each other. Send only one of them.", name)
         wanted[ours], named[ours] = value, name
     wanted["max_new_tokens"] = min(wanted["max_new_tokens"], LONGEST)
     if wanted.get("seed") is not None and -(2**63) <= wanted["seed"] < 0:
@@ -155,12 +155,12 @@ def _number(name: str, value: Any, whole: bool) -> Any:
     if isinstance(value, float) and whole and value.is_integer():
         value = int(value)  # some languages know no other numbers
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RequestError(400, f"{name} has to be a {'whole ' if whole else ''}number.", name, "invalid_type")
+        raise RequestError(400, f"{name} must be a {'whole ' if whole else ''}number.", name, "invalid_type")
     return value
 
 
 def _stops(stop: Any) -> tuple[str, ...]:
     stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
-        raise RequestError(400, "stop has to be a text or a list of texts.", "stop", "invalid_type")
+        raise RequestError(400, "stop must be a text or a list of texts.", "stop", "invalid_type")
     return tuple(stops)

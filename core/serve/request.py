@@ -32,13 +32,13 @@ def read_request(body: bytes) -> Wanted:
     try:
         given = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise RequestError(400, "The body is not readable JSON.") from None
+        raise RequestError(400, "The body is not valid JSON.") from None
     if not isinstance(given, dict):
-        raise RequestError(400, "The body has to be a JSON object.")
+        raise RequestError(400, "The body must be a JSON object.")
     refuse_parameters(given)
     model = given.get("model")
     if not isinstance(model, str) or not model:
-        raise RequestError(400, "model has to be the name of a model; /v1/models lists them.", "model", "invalid_type")
+        raise RequestError(400, "model must be the name of a model; /v1/models lists them.", "model", "invalid_type")
     stream = _yes_or_no(given.get("stream"), "stream")
     with_usage = _options(given.get("stream_options"))
     return Wanted(model, read_messages(given.get("messages")), read_sampling(given), _asked(given), stream, with_usage)
@@ -50,14 +50,14 @@ def _no_number(name: str) -> NoReturn:
 
 def _yes_or_no(value: Any, name: str) -> bool:
     if not isinstance(value, (bool, type(None))):
-        raise RequestError(400, f"{name} has to be true or false.", name, "invalid_type")
+        raise RequestError(400, f"{name} must be true or false.", name, "invalid_type")
     return value is True
 
 
 def _options(options: Any) -> bool:
     """Whether token counts are wanted at the end of a stream. Raises RequestError."""
     if not isinstance(options, (dict, type(None))):
-        raise RequestError(400, "stream_options has to be an object.", "stream_options", "invalid_type")
+        raise RequestError(400, "stream_options must be an object.", "stream_options", "invalid_type")
     for name, value in (options or {}).items():
         if name != "include_usage" and value:
             where = f"stream_options.{name[:60]}"
@@ -69,9 +69,9 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
     variables, effort = given.get("chat_template_kwargs"), given.get("reasoning_effort")
     if not isinstance(variables, (dict, type(None))):
         name = "chat_template_kwargs"
-        raise RequestError(400, f"{name} has to be an object.", name, "invalid_type")
+        raise RequestError(400, f"{name} must be an object.", name, "invalid_type")
     if effort is not None and effort not in EFFORTS:
-        text = f"reasoning_effort has to be one of {', '.join(EFFORTS)}."
+        text = f"reasoning_effort must be one of {', '.join(EFFORTS)}."
         raise RequestError(400, text, "reasoning_effort", "invalid_value")
     wanted = {"chat_template_kwargs": variables, "reasoning_effort": effort}
     return {name: value for name, value in wanted.items() if value}

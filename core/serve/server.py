@@ -82,7 +82,9 @@ def _address(given: str) -> str:
     try:
         return str(ipaddress.IPv4Address(given))
     except ValueError:
-        raise NibbleError(f"--address: {given[:60]!r} is no IPv4 address, such as 127.0.0.1 or 172.17.0.1.") from None
+        raise NibbleError(
+            f"--address: {given[:60]!r} is not an IPv4 address such as 127.0.0.1 or 172.17.0.1."
+        ) from None
 
 
 def _name(given: str) -> str:
@@ -90,7 +92,7 @@ def _name(given: str) -> str:
     name = given.strip().lower().rstrip(".")
     if not _NAME.fullmatch(name):
         raise NibbleError(
-            f"--allow-host: {given[:60]!r} is no name. Give it alone, without http:// and without a port."
+            f"--allow-host: {given[:60]!r} is not a host name. Give it without http:// and without a port."
         )
     return name
 
@@ -112,10 +114,10 @@ def _bound(port: int | None, address: str) -> socket.socket:
         except OSError as error:
             place.close()
             if error.errno == errno.EADDRNOTAVAIL:
-                raise NibbleError(f"--address: {address} is no address of this machine.") from None
+                raise NibbleError(f"--address: {address} is not an address of this machine.") from None
             continue
         return place
-    raise NibbleError(f"Port {port or FIRST_PORT} is taken by another program. Give another with --port.")
+    raise NibbleError(f"Port {port or FIRST_PORT} is in use by another program. Choose another with --port.")
 
 
 def new_key() -> str:
@@ -135,5 +137,5 @@ def given_key(file: str | None) -> str | None:
         if not key:
             return None
     if len(key) < FEWEST_LETTERS or not key.isascii() or any(letter.isspace() for letter in key):
-        raise NibbleError(f"An API key has at least {FEWEST_LETTERS} plain letters or digits, and no spaces.")
+        raise NibbleError(f"An API key must have at least {FEWEST_LETTERS} ASCII letters or digits, and no spaces.")
     return key

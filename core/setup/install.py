@@ -55,9 +55,8 @@ class InstallLock:
             self.file = (ROOT / ".venv.lock").open("a+")
         except OSError as error:
             raise NibbleError(
-                f"Nibble installs into its own folder, and {ROOT} cannot be written "
-                f"({error.strerror}). Move it to a folder of yours, or start it with --skip-install "
-                "in a Python that has what it needs."
+                f"Nibble installs into its own folder, but {ROOT} is not writable ({error.strerror}). Move it to a "
+                f"folder you own, or start it with --skip-install in a Python that has the requirements."
             ) from error
         announced = False
         while not self.take():
@@ -113,8 +112,8 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
         if not problem:
             break
         if fresh:
-            raise NibbleError(f"what was installed does not import: {problem} (log: {LOG}).")
-        say(f"what is in .venv does not import ({problem}): making it anew.")
+            raise NibbleError(f"the installed packages cannot be imported: {problem} (log: {LOG}).")
+        say(f"the packages in .venv cannot be imported ({problem}): rebuilding it.")
         fresh = True
     kept = {} if fresh else stamp  # what a start without `test` does not touch is still there
     write_stamp({**kept, **fingerprint(dev), "folder": wheel.folder, "cuda": wheel.cuda, "cards": wheel.cards})
@@ -153,7 +152,7 @@ def make_venv(lock: int) -> None:
     if importlib.util.find_spec("ensurepip") is None:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise NibbleError(
-            f"this Python ({sys.executable}) has no ensurepip, so it cannot make an environment. On Debian "
+            f"this Python ({sys.executable}) has no ensurepip, so it cannot create an environment. On Debian "
             f"and Ubuntu: `sudo apt-get install python{version}-venv`, then start again."
         )
     say(f"making {VENV}")
@@ -214,25 +213,25 @@ def explain(output: str, index: str = "") -> str:
 
     `index` is the only package index that torch was looked for in, if there is one.
     """
-    again = "Start again afterwards: what is half done gets finished."
+    again = "Then start again; the installation continues where it stopped."
     which = f"{index}, where torch comes from," if index else "the package index"
-    other = " Where it is blocked, set TORCH_INDEX_URL to a mirror of it." if index else ""
+    other = " If it is blocked, set TORCH_INDEX_URL to a mirror." if index else ""
     causes = {
         (
             "No space left on device",
             "WinError 112",
-        ): f"the disk is full. Make room (pip unpacks in TMPDIR). {again}",
+        ): f"the disk is full. Free some space (pip unpacks in TMPDIR). {again}",
         (
             "Permission denied",
             "WinError 5]",
             "Read-only file",
-        ): f"{VENV} cannot be written. See who owns it. {again}",
+        ): f"{VENV} is not writable. Check its owner. {again}",
         (
             "WinError 206",
             "Long Path support",
-        ): f"the folder {ROOT} has too long a name for Windows and what torch brings along. Move Nibble to a short "
-        "one, such as C:\\Nibble, and start again.",
-        ("CERTIFICATE_VERIFY_FAILED",): "the package index has a certificate that this machine does not trust. "
+        ): f"the folder {ROOT} has too long a path for Windows and torch's files. Move Nibble to a short path such "
+        f"as C:\\Nibble, and start again.",
+        ("CERTIFICATE_VERIFY_FAILED",): "this machine does not trust the package index's certificate. "
         f"Behind a company proxy, point PIP_CERT at the proxy's certificate. {again}",
         (
             "NewConnectionError",
@@ -248,7 +247,7 @@ def explain(output: str, index: str = "") -> str:
         if any(sign in output for sign in signs):
             return cause
     errors = [line.partition("ERROR: ")[2] for line in output.splitlines() if "ERROR: " in line]
-    last = (errors or output.strip().splitlines() or ["it was ended from outside"])[-1]
+    last = (errors or output.strip().splitlines() or ["it was killed from outside"])[-1]
     return f"installing failed: {last} (log: {LOG})"
 
 
@@ -270,7 +269,7 @@ def import_problem(dev: bool) -> str:
     wanted = [f"{name}={modules.get(name, name.replace('-', '_'))}" for name in names]
     if dev:  # stubs and tools have no module of their name: that they are there is enough
         wanted += [name_of(line) for line in requirements(DEVELOPMENT)]
-    say("checking that it imports")
+    say("checking the installation")
     done = subprocess.run([str(PYTHON), "-I", "-c", CHECK, *wanted], capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return ""

@@ -21,7 +21,7 @@ REQUIREMENTS = ROOT / "requirements-llama-cpp.txt"
 PACKAGE = "xllamacpp"
 COMMAND = "python launch.py setup llama-cpp"
 # Behind "not opened by llama.cpp: ".
-MISSING = f"it is not installed here. Install it with `{COMMAND}` or in the Export tab, and export again"
+MISSING = f"it is not installed. Install it with `{COMMAND}` or in the Export tab, and export again"
 # A wheel of 30 MB to 60 MB, unpacked beside it.
 NEEDED_BYTES = 250_000_000
 _PATIENCE_SECONDS = 10.0
@@ -66,7 +66,7 @@ def install(
     done = subprocess.run(asked, capture_output=True, text=True, errors="replace")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or output[-1:] or [f"ended with {done.returncode}"])[-1]
-        raise NibbleError(f"llama.cpp was installed but does not import: {last}")
+        raise NibbleError(f"llama.cpp was installed but cannot be imported: {last}")
     say(f"llama.cpp ({PACKAGE} {done.stdout.strip()}) is installed.")
     return done.stdout.strip()
 
@@ -95,9 +95,7 @@ def _pip(python: str, requirements: Path, say: Callable[[str], None], stopped: t
             _end(pip)
             raise
     if stopped.is_set():
-        raise InstallStopped(
-            "The install of llama.cpp was stopped. Nothing of it is used; start it again whenever you like."
-        )
+        raise InstallStopped("The installation of llama.cpp was stopped. You can start it again at any time.")
     if pip.returncode:
         raise NibbleError(_explained("\n".join(lines)))
     return lines
@@ -121,9 +119,11 @@ def _end(pip: subprocess.Popen[str]) -> None:
 def _explained(output: str) -> str:
     if "No matching distribution" in output and not any(sign in output for sign in ("ConnectionError", "Resolution")):
         return (
-            "pip finds no build of llama.cpp for this machine and Python, or the package index that it is set to has "
-            f"none ({PACKAGE}). Exports work without it: GGUFs are then proved as far as transformers reads them."
+            "pip found no build of llama.cpp for this machine and Python in its package index ("
+            f"{PACKAGE}). Exports work without it: GGUFs are then proved as far as transformers reads them."
         )
     if "No module named pip" in output:
         return f"This Python has no pip. Install {PACKAGE} into it yourself: {REQUIREMENTS.name} says which."
-    return setup.explain(output).replace("Start again afterwards: what is half done gets finished.", "Then try again.")
+    return setup.explain(output).replace(
+        "Then start again; the installation continues where it stopped.", "Then try again."
+    )

@@ -88,7 +88,7 @@ def find_wheel(given: str, say: Callable[[str], None]) -> Wheel:
     """Look at the machine and decide. `given` is TORCH_INDEX_URL, which wins; every decision is said."""
     gpus, driver, broken = find_nvidia()
     if broken:
-        say(f"{broken}. NVIDIA cards cannot be used until that is mended.")
+        say(f"{broken}. NVIDIA cards cannot be used until that is fixed.")
     if given:
         say(f"torch comes from {given}, as TORCH_INDEX_URL asks.")
         name = given.rstrip("/").rpartition("/")[2]
@@ -100,9 +100,12 @@ def find_wheel(given: str, say: Callable[[str], None]) -> Wheel:
     if not choice.url or must or reachable(choice.url):
         return Wheel(choice.folder, choice.url, choice.cuda, len(gpus), choice.accelerated)
     if choice.accelerated:
-        say(f"{INDEX} cannot be reached, and PyPI's torch may not use the card: --reinstall once it can.")
+        say(
+            f"{INDEX} cannot be reached, and PyPI's torch may not support the card. Use --reinstall once it can be "
+            f"reached."
+        )
         return Wheel("", "", "", len(gpus))
-    say(f"{INDEX} cannot be reached: taking the torch that pip finds, on Linux perhaps gigabytes larger.")
+    say(f"{INDEX} cannot be reached: using the torch that pip finds, which can be gigabytes larger on Linux.")
     return Wheel(choice.folder, "", accelerated=False)
 
 
@@ -158,9 +161,9 @@ def choose_cuda(system: str, gpus: list[Gpu], driver: int) -> Choice:
     build = max(runnable, key=lambda build: sum(map(build.covers, gpus)))
     served = sum(map(build.covers, gpus))
     if not served and newest.capability < OLDEST_CARD:
-        return cpu(system, f"{card} is older than Pascal (6.0), where bitsandbytes' 4-bit kernels begin")
+        return cpu(system, f"{card} is older than Pascal (6.0), the oldest that bitsandbytes' 4-bit kernels support")
     if not served:
-        return cpu(system, f"no build of torch that this version takes has kernels for {card}")
+        return cpu(system, f"no supported torch build has kernels for {card}")
     folder = "" if build.name == "cu130" and system == "linux" else build.name
     version = f"CUDA {build.name[2:4]}.{build.name[4:]}"
     others = f"; {len(gpus) - served} of {len(gpus)} cards cannot be used with it" if served < len(gpus) else ""

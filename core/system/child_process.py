@@ -141,7 +141,7 @@ def _sentence(error: Exception) -> str:
         return str(error)
     text = str(error)
     if "out of memory" in text.lower() or "can't allocate memory" in text or isinstance(error, MemoryError):
-        return "There is not enough free memory for that. Stop the run that trains, or choose a smaller model."
+        return "Not enough free memory. Stop the running training, or choose a smaller model."
     return f"{telling_line(error, kind=True)}. Please report it."
 
 

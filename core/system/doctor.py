@@ -68,7 +68,11 @@ def _disk_problems(workspace: Workspace) -> list[dict[str, str]]:
     free = shutil.disk_usage(workspace.state).free
     if free >= LITTLE_DISK_BYTES:
         return []
-    return [_problem(f"Only {free / 1e9:.1f} GB of disk are free.", "Delete old runs on the Runs tab, or free space.")]
+    return [
+        _problem(
+            f"Only {free / 1e9:.1f} GB of disk space are free.", "Delete old runs on the Runs tab, or free some space."
+        )
+    ]
 
 
 def examine_engine() -> dict[str, Any]:
@@ -78,11 +82,13 @@ def examine_engine() -> dict[str, Any]:
     problems = []
     chosen = device()
     if chosen.kind == "cuda" and not torch.cuda.is_available():
-        what = f"{chosen.name} is there, but torch cannot use it: it is built for CUDA {torch.version.cuda}, which "
-        problems.append(_problem(what + "this driver or card does not run.", "python launch.py --reinstall"))
+        what = (
+            f"{chosen.name} is present, but torch cannot use it: torch is built for CUDA {torch.version.cuda}, which "
+        )
+        problems.append(_problem(what + "this driver or card does not support.", "python launch.py --reinstall"))
     idle = unused_card()
     if idle is not None:
-        what = f"{idle} is there, but torch is built for the CPU only, so nothing runs on the card."
+        what = f"{idle} is present, but this torch build supports only the CPU, so the card is not used."
         problems.append(_problem(what, "Update the NVIDIA driver, then python launch.py --reinstall"))
     if chosen.kind == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(0)
@@ -91,7 +97,7 @@ def examine_engine() -> dict[str, Any]:
             problems.append(_problem(what, "python launch.py --reinstall"))
     quantises, error = _quantises(torch)
     if error:
-        problems.append(_problem(f"bitsandbytes does not quantise here: {error}", "python launch.py --reinstall"))
+        problems.append(_problem(f"bitsandbytes cannot quantise here: {error}", "python launch.py --reinstall"))
     return {
         "torch": {
             "version": torch.__version__,

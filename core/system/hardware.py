@@ -159,16 +159,16 @@ def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple
     if kind == "cuda":
         major, minor = capability or (0, 0)
         if major >= 8:
-            return "bfloat16", f"compute capability {major}.{minor} has bf16"
-        return "float16", f"compute capability {major}.{minor} has no bf16"
+            return "bfloat16", f"compute capability {major}.{minor} supports bf16"
+        return "float16", f"compute capability {major}.{minor} does not support bf16"
     if kind == "mps":
-        return "float16", "Apple's GPU computes fp16 well"
+        return "float16", "Apple's GPU is fast in fp16"
     if "amx_bf16" in cpu_flags():
         allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
         if allowed in ("", "DEFAULT", "ALL") or "AMX" in allowed:
-            return "bfloat16", "this CPU has AMX, which computes bf16 fast"
-        return "float32", f"this CPU has AMX, but ONEDNN_MAX_CPU_ISA={allowed} keeps torch from using it"
-    return "float32", "on a CPU without AMX fp32 is the fastest, and bf16 can be 30 times slower"
+            return "bfloat16", "this CPU has AMX, which is fast in bf16"
+        return "float32", f"this CPU has AMX, but ONEDNN_MAX_CPU_ISA={allowed} prevents torch from using it"
+    return "float32", "on a CPU without AMX, fp32 is fastest and bf16 can be 30 times slower"
 
 
 def cuda_capability(index: int) -> tuple[int, int]:

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 
 ENDING_SECONDS = 2.0
-HELD = "The machine is kept awake while this run trains. Closing a laptop's lid may put it to sleep all the same."
+HELD = "The machine is kept awake while this run trains. Closing a laptop's lid may still put it to sleep."
 NOT_HELD = (
-    "This system does not let Nibble keep the machine awake. If it goes to sleep by itself, the run stands still and "
-    "goes on afterwards; the system's power settings say when it does."
+    "Nibble cannot keep this machine awake. If it goes to sleep, the run pauses and continues afterwards. Check the "
+    "system's power settings."
 )
 
 

@@ -35,8 +35,8 @@ def refusal_of(path: str) -> str | None:
         return None
     host = urlsplit(path).netloc
     if host in _hosts():
-        return f"{path[:200]} is a page of Hugging Face, but not a dataset's. Give the dataset's own page or its id"
-    return f"{path[:200]} is an address on the web. Download the file and give that, or give a Hugging Face dataset"
+        return f"{path[:200]} is a Hugging Face page, but not a dataset. Use the dataset's page or its id"
+    return f"{path[:200]} is a web address. Download the file and use that, or use a Hugging Face dataset"
 
 
 def file_of_hub(path: str) -> tuple[str, str] | None:

@@ -47,17 +47,17 @@ _TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
 _PLAIN = (
     (
         re.compile(r"did not match any variant of untagged enum (?:Py)?(\w+?)(?:Type)?(?:Untagged|Wrapper|Helper)?\b"),
-        r"tokenizer.json holds a \1 that the installed package tokenizers does not know: it was written by a newer "
+        r"tokenizer.json contains a \1 that the installed package tokenizers does not know: it was written by a newer "
         r"one, or is damaged",
     ),
     (
         re.compile(r"(?:Error while deserializing|deserializing) header: (.+)|\bMetadataIncompleteBuffer\b.*"),
-        r"a safetensors file is damaged, cut short or not downloaded whole (\g<0>)",
+        r"a safetensors file is damaged, truncated or incomplete (\g<0>)",
     ),
     (
         re.compile(r"^Couldn't instantiate the backend tokenizer\b.*"),
-        "there is no tokenizer.json that can be read, and making one from older files takes the package sentencepiece "
-        "or tiktoken, which is not installed",
+        "there is no readable tokenizer.json, and building one from older files needs the package sentencepiece or "
+        "tiktoken, which is not installed",
     ),
 )
 

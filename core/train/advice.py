@@ -19,14 +19,14 @@ def advice(recipe: Recipe, found: FoundModel, device: str) -> list[str]:
     rate, sentences = recipe.train.learning_rate, []
     if rate >= HIGH_RATE and found.parameters >= LARGE:
         sentences.append(
-            f"train.learning_rate: {rate:g} suits models as small as the starter. One of {found.parameters / 1e9:.1f}B "
-            "is likely to forget what it knows: QLoRA's authors took 0.0002 up to 13B, and 0.0001 above."
+            f"train.learning_rate: {rate:g} suits models as small as the starter. A model of "
+            f"{found.parameters / 1e9:.1f}B parameters is likely to forget what it knows: QLoRA used 0.0002 up to "
+            f"13B, and 0.0001 above."
         )
     if recipe.quantization.bits == 8 and device == "cpu" and _saturates(cpu_flags()):
         sentences.append(
-            "quantization.bits: 8 bits are inexact on this CPU. It has no VNNI instructions, and without them sums of "
-            "8-bit products are cut off at 16 bits: logits came out ten times further from the original than they "
-            "should. Choose 4 or 16."
+            "quantization.bits: 8 bits are inexact on this CPU. Without VNNI instructions, sums of 8-bit products "
+            "saturate at 16 bits, and logits are ten times less accurate than they should be. Choose 4 or 16."
         )
     return sentences
 

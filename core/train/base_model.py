@@ -46,18 +46,20 @@ def _hold(run: Run, found: FoundModel) -> None:
             entry["sha256"] = entry["sha256"] or whole[name]
     elif run.status().resumed_from_step is not None:
         run.event(
-            "model", f"Whether {found.label} is what this run began with is not known: an earlier Nibble began it."
+            "model",
+            f"Nibble cannot check whether {found.label} is unchanged since this run began: the run was "
+            f"started by an earlier version.",
         )
     write_pin(run.dir / FILE, found.source, pinned or pin_of(found.folder))
 
 
 def _download(run: Run, found: FoundModel) -> FoundModel:
-    run.write_status(message="Looking at what the model's files hold.")
+    run.write_status(message="Checking the model's files.")
     refuse_misfit_online(found, run.is_to_stop)
     began, needed, reported = time.monotonic(), found.download_bytes, 0.0
     last: Progress | None = None
     files = f"{show_bytes(needed)} in {len(found.files)} files, commit {str(found.revision)[:7]}"
-    run.event("download", f"{found.label} is not on this machine and is downloaded from Hugging Face: {files}.")
+    run.event("download", f"{found.label} is not on this machine and will be downloaded from Hugging Face: {files}.")
 
     def tell(progress: Progress) -> None:
         nonlocal last, reported

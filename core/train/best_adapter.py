@@ -1,4 +1,4 @@
-"""The best adapter so far, by its held-out loss, kept in a folder of its own."""
+"""The best adapter so far, by its evaluation loss, kept in a folder of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIGHEST_LOSS = 700.0
 
 @dataclass
 class Best:
-    """The step with the lowest held-out loss, in nats a token, and how many evaluations since brought nothing better.
+    """The step with the lowest evaluation loss, in nats a token, and how many evaluations since brought nothing better.
 
     A checkpoint holds its fields, so that a resumed run goes on from them.
     """

@@ -123,7 +123,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, EOFError) as error:
         raise RunError(
-            f"{path.name} of checkpoint {path.parent.name} was not made by Nibble, and is not loaded."
+            f"{path.name} of checkpoint {path.parent.name} was not made by Nibble and is not loaded."
         ) from error
 
 

@@ -77,7 +77,7 @@ def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int)
         optimizer=optimizer_for(rules.optimizer).name,
     )
     reason = telling_line(error)
-    because = f"this model's step cannot be traced ({reason}), so a frugal way is taken"
+    because = f"this model's step cannot be traced ({reason}), so frugal settings are used"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
     return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 
@@ -85,6 +85,6 @@ def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int)
 def _does_not_fit(planned: Plan) -> str:
     strategies = ", or ".join(f"{each['change']} ({show_size(each['peak_bytes'])})" for each in planned.suggestions)
     return (
-        f"budget: {planned.read_as} is too small: {planned.reasons[0]['because']}. "
-        f"What would help: {strategies}. Allowed: {show_size(planned.smallest_budget_bytes)} or more."
+        f"budget: {planned.read_as} is too small: {planned.reasons[0]['because']}. What would help: {strategies}."
+        f" Allowed: {show_size(planned.smallest_budget_bytes)} or more."
     )

@@ -25,7 +25,7 @@ from core.train.saving import DiskIsFull
 from core.train.watcher import LossIsLost, Watcher
 from core.workspace import write_json
 
-ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. What was learned is in the last checkpoint."
+ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. The last checkpoint has the progress up to then."
 
 
 def save_adapter(run: Run, model: Any, tokenizer: Any) -> None:
@@ -99,8 +99,8 @@ def warn_of_unlearned(run: Run, model: Any) -> None:
     if still:
         run.event(
             "warning",
-            f"{still:,} of {len(layers):,} adapters learned nothing: no row of this run's data reached their layers. "
-            "Leave them out (lora.targets) to give the rank to the others.",
+            f"{still:,} of {len(layers):,} adapter layers learned nothing: no row of this run's data reached them. "
+            f"Exclude them with lora.targets.",
         )
 
 
@@ -108,14 +108,14 @@ def _report_memory(run: Run, predicted: dict[str, int] | None, process: int | No
     if predicted and process:
         off = process / predicted["process"] - 1
         sizes = f"predicted {show_size(predicted['process'])}, used {show_size(process)}"
-        run.event("memory", f"Memory at its peak: {sizes} ({off:+.1%}).")
+        run.event("memory", f"Peak memory: {sizes} ({off:+.1%}).")
 
 
 def _warn_of_no_gain(watcher: Watcher) -> None:
     before, best = watcher.evaluator.first_loss, watcher.evaluator.best.eval_loss
     if before is not None and best is not None and best > before:
         watcher.warn(
-            f"No evaluation was better than the one before the first step: {before:.3f} before, {best:.3f} at best. "
+            f"No evaluation was better than before the first step: {before:.3f} before, {best:.3f} at best. "
             "Try a lower learning rate, or more or cleaner data."
         )
 
@@ -131,8 +131,8 @@ def out_of_memory(
         watcher.save(step)
         save_adapter(run, watcher.trainer.model, watcher.trainer.processing_class)
         write_result(run, watcher, sampler, budget)
-    saved = f"What was learned up to step {step:,} is saved." if step else "Nothing had been learned yet."
-    frugal = ", even with one conversation at once and full checkpointing" if isinstance(error, OutOfRoom) else ""
+    saved = f"Progress up to step {step:,} is saved." if step else "Nothing had been learned yet."
+    frugal = ", even with micro-batch 1 and full gradient checkpointing" if isinstance(error, OutOfRoom) else ""
     needed = _smallest_budget(run, budget, error)
     raise BudgetError(
         f"Memory ran out within the budget of {show_size(budget.bytes)}{frugal}. {saved} "
@@ -157,11 +157,11 @@ def loss_is_lost(run: Run, sampler: MemorySampler, budget: Budget, lost: LossIsL
         kept = str(full)
     write_result(run, watcher, sampler, budget)
     rate = watcher.recipe.train.learning_rate
-    fp16 = "This device computes in fp16, where large numbers overflow: a card with bf16 would help. "
+    fp16 = "This device computes in fp16, where large values overflow; a card with bf16 would help. "
     raise TrainingError(
-        f"The loss was not a number three steps in a row, up to step {watcher.tally.step:,}. {kept} "
+        f"The loss was NaN or infinite in three steps in a row, up to step {watcher.tally.step:,}. {kept} "
         f"{fp16 if watcher.trainer.args.fp16 else ''}"
-        f"Try a lower train.learning_rate (it is {rate:g}; try {rate / 3:.1g}), or look at {lost.rows} of the data."
+        f"Try a lower train.learning_rate (it is {rate:g}; try {rate / 3:.1g}), or check {lost.rows} of the data."
     )
 
 

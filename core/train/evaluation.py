@@ -20,18 +20,15 @@ from core.train.memory_limit import lifted, renewed
 from core.train.oom_retry import Shortage, attempt
 from core.train.rows import Rows
 
-# Tokens at once when the held-out loss is measured; fewer where a micro-batch of the training has fewer.
+# Tokens at once when the evaluation loss is measured; fewer where a micro-batch of the training has fewer.
 TOKENS_AT_ONCE = 2048
 # With fewer there is one conversation at once anyway.
 FEWEST_TOKENS = 16
-NO_LOSS = (
-    "There is not enough memory to measure the loss on held-out rows: it is left out from now on. Training goes on."
-)
-NO_ANSWERS = "There is not enough memory to answer the sample prompts: they are left out from now on. Training goes on."
-NO_ROOM_FOR_BEST = "The disk is full: the best adapter so far could not be kept. Training goes on."
+NO_LOSS = "Not enough memory for the evaluation loss: evaluations are skipped from now on. Training continues."
+NO_ANSWERS = "Not enough memory for sample replies: they are skipped from now on. Training continues."
+NO_ROOM_FOR_BEST = "The disk is full: the best adapter so far could not be saved. Training continues."
 TOGETHER = (
-    "Memory ran out while the loss was measured or the sample prompts answered. Raise the budget, or lower "
-    "data.max_length or evaluation.max_new_tokens."
+    "Memory ran out during the evaluation. Raise the budget, or lower data.max_length or evaluation.max_new_tokens."
 )
 T = TypeVar("T")
 

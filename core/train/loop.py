@@ -1,6 +1,6 @@
 """One training run from its recipe to its adapter, to be read from top to bottom.
 
-Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, a held-out loss and the best
+Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-batches, an evaluation loss and the best
 adapter by it, stop, save and resume at any step, running out of memory, and a loss that is not a number.
 """
 
@@ -63,7 +63,7 @@ from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json
 
-NO_PAGING = "There is no GPU memory to page out of, so the paged optimizer is an ordinary one here."
+NO_PAGING = "There is no GPU memory to page out, so the optimizer is not paged."
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def prepare(
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
     report_files(run, found)
     tokenizer = load_tokenizer(found)
-    run.event("template", f"Conversations are laid out by {require_template(tokenizer, recipe.data).source}.")
+    run.event("template", f"Conversations are rendered with {require_template(tokenizer, recipe.data).source}.")
     rows = prepare_rows(run, recipe, tokenizer, embedding_rows(found))
     run.write_status(message=f"Loading {found.label} in {bits} bits.")
     stop_if_asked(run)
@@ -203,26 +203,27 @@ def report_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], 
     few, layers = held
     quantised_part = f", {few:,} of them in {bits} bits" if bits < 16 else f" in {bits} bits"
     run.event(
-        "model", f"{found.label}: {found.parameters:,} parameters{quantised_part}; {trained:,} train in the adapter."
+        "model",
+        f"{found.label}: {found.parameters:,} parameters{quantised_part}; {trained:,} in the adapter are trained.",
     )
     if bits < 16 and few < layers / 2:
         run.event(
             "warning",
-            f"Only {few / layers:.0%} of what {found.label}'s layers hold could be quantised: the rest has a form that "
-            f"must stay as it is. The model takes far more memory than {bits} bits a parameter.",
+            f"Only {few / layers:.0%} of the weights in {found.label}'s layers could be quantised; the rest must "
+            f"stay as it is. The model takes far more memory than {bits} bits per parameter.",
         )
 
 
 def report_start(run: Run, recipe: Recipe, tokenizer: Any) -> None:
     """Report the adapter that is trained further, and warn if it was trained with another chat template."""
     lora = recipe.lora
-    run.event("adapter", f"{lora.start_from} is trained further, as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
+    run.event("adapter", f"{lora.start_from} is trained further as it is: rank {lora.rank}, alpha {lora.alpha:g}.")
     template = run.start / TEMPLATE_FILE
     if template.is_file() and template.read_text(encoding="utf-8") != plain_template(str(tokenizer.chat_template)):
         run.event(
             "warning",
-            "The adapter was trained with another chat template than conversations are laid out by now. If that was "
-            "not meant, choose the one that it had (data.template).",
+            "The adapter was trained with a different chat template. If that is not intended, choose its template "
+            "(data.template).",
         )
 
 

@@ -36,10 +36,10 @@ def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
         torch.cuda.set_per_process_memory_fraction(fraction, 0)
         return "enforced by torch's allocator"
     if sys.platform != "linux":
-        return "not enforced: this system offers no limit for one process"
+        return "not enforced: this system has no memory limit per process"
     _budget_bytes = budget_bytes
     renewed()
-    return "enforced by the system, on the process' own memory"
+    return "enforced by the system for this process"
 
 
 def renewed() -> bool:

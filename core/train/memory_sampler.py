@@ -46,7 +46,9 @@ class MemorySampler:
                 self._sample()
             self._sample()
         except ReadingError as error:
-            self.run.event("memory", f"Memory can no longer be read: {error}. The run goes on without that chart.")
+            self.run.event(
+                "memory", f"Memory use can no longer be read: {error}. The run continues without the memory chart."
+            )
 
     def _sample(self) -> None:
         cuda = self.device.kind == "cuda"

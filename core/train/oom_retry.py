@@ -30,7 +30,7 @@ class OutOfRoom(MemoryError):
     """Memory ran out, and no more frugal strategy is left."""
 
     def __init__(self, shortage: Shortage) -> None:
-        super().__init__("out of memory, the most frugal way included")
+        super().__init__("out of memory, even with the most frugal settings")
         self.shortage = shortage
 
 

@@ -40,7 +40,7 @@ def refuse_devices(recipe: Recipe) -> None:
     """
     if recipe.train.sharded and recipe.train.devices == 1:
         raise RecipeError(
-            "train.sharded divides the model over several devices, but train.devices is 1. Set train.devices to how "
+            "train.sharded shards the model over several devices, but train.devices is 1. Set train.devices to how "
             "many there are, or train.sharded to false."
         )
     cards = cuda_devices()
@@ -48,7 +48,7 @@ def refuse_devices(recipe: Recipe) -> None:
     if sys.platform == "win32" and cards:  # torch has no NCCL there
         most = 1
     if recipe.train.devices > most:
-        have = f"{len(cards)} GPUs that torch can use" if cards else f"no NVIDIA GPU, and room for {most} on its cores"
+        have = f"{len(cards)} GPUs that torch can use" if cards else f"no NVIDIA GPU, and cores for {most} processes"
         raise RecipeError(
             f"train.devices: {recipe.train.devices} is not possible here; this machine has {have}. "
             f"Allowed: 1 to {most}."
@@ -78,8 +78,8 @@ class OtherProcesses:
         os.environ.update({**_place(0, self.count, port), **self._threads()})
         threading.Thread(target=self._watch, daemon=True).start()
         on = "GPUs" if self.cards else "processes"
-        what = "a part of the model" if self.run.recipe().train.sharded else "the whole model"
-        sentence = f"{self.count} {on} train together: each holds {what} and takes its share of every step."
+        what = "a shard of the model" if self.run.recipe().train.sharded else "the whole model"
+        sentence = f"{self.count} {on} train together: each holds {what} and processes its share of every step."
         self.run.event("devices", sentence)
         return self
 
@@ -185,9 +185,9 @@ def _why(run: Run, rank: int, code: int) -> str:
     checkpoint, _ = newest_valid(run.dir / "checkpoints")
     saved = "Nothing is saved yet."
     if checkpoint is not None:
-        saved = f"What was learned up to step {int(checkpoint.name):,} is saved."
+        saved = f"Progress up to step {int(checkpoint.name):,} is saved."
     if code < 0:
-        return f"was ended from outside (signal {-code}), perhaps for want of memory. {saved}"
+        return f"was killed from outside (signal {-code}), possibly because memory ran out. {saved}"
     log = (folder_of(run, rank) / "log").read_text("utf-8", "replace")
     return f"ended: {telling_line_of(log, 'nothing in its log')}. {saved}"
 

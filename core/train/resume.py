@@ -53,7 +53,9 @@ def read_resume_point(folder: Path | None) -> ResumePoint | None:
         return None
     progress = read_json(folder / PROGRESS)
     if not isinstance(progress, dict):
-        raise RunError(f"The checkpoint of step {folder.name} was made by an earlier Nibble and cannot be resumed.")
+        raise RunError(
+            f"The checkpoint of step {folder.name} was made by an earlier version of Nibble and cannot be resumed."
+        )
     return ResumePoint(folder, int(folder.name), progress)
 
 
@@ -66,10 +68,10 @@ def find_resume_point(run: Run) -> ResumePoint | None:
         return None
     folder, passed_over = newest_valid(run.dir / "checkpoints")
     for step, wrong in passed_over:
-        run.event("warning", f"The checkpoint of step {int(step):,} is passed over: {wrong}.")
+        run.event("warning", f"The checkpoint of step {int(step):,} is skipped: {wrong}.")
     start = read_resume_point(folder)
     if start is None:
-        raise RunError(f"Run {run.id} cannot be resumed: none of its checkpoints is whole.")
+        raise RunError(f"Run {run.id} cannot be resumed: none of its checkpoints is complete.")
     for file in CUT_BACK:
         damaged = cut_back(run.dir / file, start.step)
         if damaged:

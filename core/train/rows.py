@@ -78,8 +78,9 @@ def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]
     if isinstance(before, dict) and before.get("prepared", prepared) != prepared:
         run.event(
             "warning",
-            "The rows are rendered or split otherwise than when this run began, as an update can do: it goes on, but "
-            "not as it would have. For an exact end, resume it with the version that began it, or start a new run.",
+            "The rows are rendered or split differently from when this run began, for example after an update. The "
+            "run continues, but not exactly as it would have. For an exact result, resume it with the version that "
+            "began it, or start a new run.",
         )
     write_json(file, {"rows": sorted({int(usable.rows[index]) for index in held}), "prepared": prepared})
 
@@ -93,7 +94,7 @@ def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name
     index = int(np.searchsorted(np.asarray(usable.starts), place, side="right")) - 1
     raise DataError(
         f"{name}, row {usable.rows[index]:,}: {unknown_token(int(ids[place]), tokenizer, rows)}, so it cannot be "
-        "trained on. Take that token out of the data, or choose the model that this tokenizer was made for."
+        "trained on. Remove that token from the data, or choose the model that this tokenizer was made for."
     )
 
 
@@ -107,7 +108,7 @@ def _tell(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
     for drop in rendered.dropped[:DROPPED_TOLD]:
         run.event("dropped", f"Row {drop.row} is not used: {drop.reason}.")
     if len(rendered.dropped) > DROPPED_TOLD:
-        run.event("dropped", f"And {len(rendered.dropped) - DROPPED_TOLD:,} more rows, for such reasons.")
+        run.event("dropped", f"And {len(rendered.dropped) - DROPPED_TOLD:,} more rows, for similar reasons.")
 
 
 def _own_questions(prepared: Prepared, held_out: list[int]) -> list[str]:

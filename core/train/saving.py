@@ -58,7 +58,7 @@ class Saver:
         began = time.perf_counter()
         try:
             with lifted():
-                self.run.flush()  # what resuming cuts back to this step has to be there, after a power cut as well
+                self.run.flush()  # what resuming cuts back to this step must be there, after a power cut as well
                 folder = save_checkpoint(self.folder, step, trainer, self.settings.keep, progress)
         except Exception as error:
             if not is_disk_full(error):
@@ -75,7 +75,7 @@ class Saver:
         """What the person has to see to, in a sentence; empty where there is nothing."""
         if not (self._failed or self.run.has_lines_waiting()):
             return ""
-        return f"The disk is full. Training goes on, but nothing more can be saved. {free_some(self.run.workspace)}"
+        return f"The disk is full. Training continues, but nothing more can be saved. {free_some(self.run.workspace)}"
 
     def _no_room(self, step: int, last: bool) -> None:
         kept = valid_checkpoints(self.folder)
@@ -88,8 +88,9 @@ class Saver:
         if not self._failed:
             self.run.event(
                 "warning",
-                f"The disk is full: step {step:,} could not be saved. {what}. Training goes on, and saving is tried "
-                f"again every {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
+                f"The disk is full: step {step:,} could not be saved. {what}. Training continues, and saving is "
+                f"retried every"
+                f" {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
             )
         self._failed, self._last_time = True, time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What happens between a run's steps: its files are written, requests obeyed, the held-out loss measured."""
+"""What happens between a run's steps: its files are written, requests obeyed, the evaluation loss measured."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Watcher(TrainerCallback):
         if outcome.lost:
             in_a_row = self.health.lost_step()
             what = "gradient" if math.isfinite(outcome.loss) else "loss"
-            self.warn(f"Step {step:,}: the {what} was not a number; the step was skipped ({in_a_row} in a row).")
+            self.warn(f"Step {step:,}: the {what} was NaN or infinite; the step was skipped ({in_a_row} in a row).")
             if in_a_row >= MOST_IN_A_ROW:
                 raise LossIsLost(self, named(outcome.suspects))
             return
@@ -204,8 +204,9 @@ class Watcher(TrainerCallback):
             return False
         best = self.evaluator.best
         self.tally.ended_early = (
-            f"Stopped early at step {step:,} of {self.total:,}: {best.since} evaluations in a row brought nothing "
-            f"better than step {best.step or 0:,}."
+            f"Stopped early at step {step:,} of {self.total:,}: {best.since} evaluations in a row were not better "
+            f"than step"
+            f" {best.step or 0:,}."
         )
         self.run.event("early", self.tally.ended_early)
         control.should_training_stop = True
@@ -218,9 +219,9 @@ class Watcher(TrainerCallback):
     def report_change(self, before: Strategy, now: Strategy, shortage: Shortage) -> None:
         """Memory ran out and the run continues with less: report it, and add it to plan.json."""
         step, batch = self.tally.step + 1, self.recipe.train.effective_batch
-        asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was asked for)"
+        asked = "" if shortage.asked_bytes is None else f" ({show_size(shortage.asked_bytes)} more was requested)"
         how = _how(before, now, batch)
-        self.warn(f"Step {step:,}: memory ran out{asked}; the step is done again, {how}. The result stays the same.")
+        self.warn(f"Step {step:,}: memory ran out{asked}; the step is repeated, {how}. The result stays the same.")
         change = {"step": step, **now.as_json(batch), "because": "memory ran out"}
         plan = self.run.plan()
         write_json(self.run.dir / "plan.json", {**plan, "changed": [*plan.get("changed", []), change]})
@@ -237,7 +238,7 @@ class Watcher(TrainerCallback):
         now = time.monotonic()
         if now - self._beat >= HEARTBEAT_SECONDS or ending:
             self._beat = now
-            message = "Stopping: saving what was learned." if self.stop_asked else self.saver.trouble()
+            message = "Stopping: saving the progress." if self.stop_asked else self.saver.trouble()
             self.run.write_status(step=step, heartbeat=time.time(), message=message)
 
 
@@ -245,18 +246,19 @@ def _how(before: Strategy, now: Strategy, batch: int) -> str:
     """How the strategy has become more frugal, for a person."""
     if now.micro_batch != before.micro_batch:
         times = batch // now.micro_batch
-        return f"now with {now.micro_batch} at once, {times} times a step, instead of {before.micro_batch}"
+        return f"now with micro-batch {now.micro_batch}, {times} times per step, instead of {before.micro_batch}"
     if now.checkpointing != before.checkpointing:
-        return f"now with checkpointing {now.checkpointing}, which computes more than once what it does not keep"
+        return f"now with gradient checkpointing {now.checkpointing}, which recomputes activations"
     if now.offload != before.offload:
-        return "now with what the layers keep waiting in ordinary memory, which is slower"
-    return "now with freed memory given back to the system at once, which is slower"
+        return "now with activations offloaded to CPU memory, which is slower"
+    return "now with freed memory returned to the system at once, which is slower"
 
 
 def _of_a_jump(step: int, jump: LossJump, learning_rate: float) -> str:
     return (
-        f"Step {step:,}: the loss has jumped from about {jump.usual:.2f} to {jump.now:.2f}. If it does not come back, "
-        f"stop the run and start it with a lower learning rate: it is {learning_rate:g}; try {learning_rate / 3:.1g}."
+        f"Step {step:,}: the loss has jumped from about {jump.usual:.2f} to {jump.now:.2f}. If it does not recover, "
+        f"stop the run and start it with a lower learning rate: it is"
+        f" {learning_rate:g}; try {learning_rate / 3:.1g}."
     )
 
 

@@ -116,20 +116,20 @@ def _failed(run: Run, reason: str) -> tuple[str, str]:
 def _reason(run: Run, error: Exception) -> str:
     """An unforeseen error in one sentence."""
     if isinstance(error, MemoryError):
-        return "Memory ran out. Raise the budget, or choose a smaller model or data.max_length."
+        return "Memory ran out. Raise the budget, choose a smaller model, or lower data.max_length."
     if is_disk_full(error):
         return f"The disk is full. {free_some(run.workspace)} Then resume the run."
-    return f"{telling_line(error, kind=True)}. The log's last lines say where; please report it."
+    return f"{telling_line(error, kind=True)}. See the end of the log; please report it."
 
 
 def _last_word(run: Run, state: str) -> str:
     result = run.result()
     if run.status().resumed_from_step and not result:
-        return f"Stopped before a further step: what was learned up to step {run.status().step:,} is in its checkpoint."
+        return f"Stopped before another step: progress up to step {run.status().step:,} is in its checkpoint."
     if not result:
-        return "Stopped before the first step: nothing had been learned."
+        return "Stopped before the first step; nothing was learned."
     before, after = result.get("eval_loss_before"), result.get("eval_loss")
-    learned = f" Held-out loss {before:.3f} → {after:.3f}." if before is not None and after is not None else ""
+    learned = f" Evaluation loss {before:.3f} → {after:.3f}." if before is not None and after is not None else ""
     return f"{state.capitalize()} after {result['steps']:,} steps.{learned}"
 
 

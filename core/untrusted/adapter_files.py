@@ -24,9 +24,9 @@ _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNI
 _CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Variants of LoRA that compute otherwise than W + BA, or need more than the adapter's own files.
 _VARIANTS = {
-    "alora_invocation_tokens": "aLoRA, which works only after certain words",
-    "arrow_config": "Arrow, which chooses among other adapters that are not in its files",
-    "monteclora_config": "MonteCLoRA, which draws its weights by chance",
+    "alora_invocation_tokens": "aLoRA, which works only after certain tokens",
+    "arrow_config": "Arrow, which selects among other adapters not in its files",
+    "monteclora_config": "MonteCLoRA, which samples its weights at random",
     "use_bdlora": "BD-LoRA, which is made for servers of several GPUs",
     "use_qalora": "QA-LoRA, which needs a base quantised by GPTQ",
     "velora_config": "VeLoRA, which needs its own backward pass",
@@ -52,7 +52,7 @@ def refuse_adapter_files(folder: Path, modules: list[str] | None = None) -> dict
     """
     missing = next((name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()), None)
     if missing is not None:
-        raise ModelError(f"{folder.name} is no adapter that can be loaded: there is no {missing} in it.")
+        raise ModelError(f"{folder.name} is not a loadable adapter: it contains no {missing}.")
     config = read_settings(folder / CONFIG)
     refuse_adapter_settings(config, folder.name, [*(modules or []), *layers_of(folder)])
     return config
@@ -86,19 +86,22 @@ def refuse_kind(config: dict[str, Any], name: str) -> None:
             "it with the tool that made it."
         )
     if kind != "LORA":
-        why = "learns what stands before the prompt, in no layer" if kind in _PROMPTS else "is computed in another way"
+        why = (
+            "learns a prefix to the prompt rather than layer weights" if kind in _PROMPTS else "is computed differently"
+        )
         raise ModelError(
-            f"The adapter {name} is of the kind {str(kind)[:40]}, which {why}: only LoRA's can be used here, with "
-            f"rsLoRA's and DoRA's. {_MERGE}"
+            f"The adapter {name} is of the kind {str(kind)[:40]}, which {why}; only LoRA, rsLoRA and DoRA can be "
+            f"used here."
+            f" {_MERGE}"
         )
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise ModelError(f"The adapter {name} is for {str(config['task_type'])[:40]}, which does not chat.")
+        raise ModelError(f"The adapter {name} is for {str(config['task_type'])[:40]}, not for chat.")
     start = config.get("init_lora_weights")
     changed = isinstance(start, str) and start.lower().startswith(_CHANGES_THE_BASE)
     if changed or config.get("layer_replication") or config.get("kasa_config"):
         why = f"init_lora_weights {start[:40]}" if isinstance(start, str) and changed else "layer_replication or KaSA"
         raise ModelError(
-            f"The adapter {name} changes its base itself ({why}), so it cannot be laid over the one that others use. "
+            f"The adapter {name} changes its base model ({why}), so it cannot share the base model with others. "
             f"{_MERGE}"
         )
     variant = next((key for key in _VARIANTS if config.get(key)), None)
@@ -116,8 +119,9 @@ def _refuse_newer(config: dict[str, Any], name: str) -> None:
     unknown = sorted(key for key, value in config.items() if key not in KNOWN and value)
     if unknown and _numbers(made_by) > _numbers(here):
         raise ModelError(
-            f"The adapter {name} was made by PEFT {made_by[:20]} and says {unknown[0][:40]}, which the installed one "
-            f"({here}) does not know. It would answer otherwise than it was trained to. {_MERGE}"
+            f"The adapter {name} was made by PEFT {made_by[:20]} and says {unknown[0][:40]}, which the installed "
+            f"version ({here}) does not know. It would reply differently from how it was trained."
+            f" {_MERGE}"
         )
 
 

@@ -32,7 +32,7 @@ _HEADERS = frozenset(b"LKxgX")
 _LONGEST_HEADER = 2**16
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _LOCKED = 0x1  # a flag of a zip's entry
-_NOT_UNPACKED = "It is not unpacked."
+_NOT_UNPACKED = "It was not unpacked."
 
 
 class ArchiveError(NibbleError):
@@ -105,17 +105,17 @@ def check_zip(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Archive
         _check_name(member.orig_filename.removesuffix("/"), limits)
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _refused(member.filename, "a link to somewhere else, or a device")
+            raise _refused(member.filename, "a link to another place, or a device")
         if member.flag_bits & _LOCKED:
-            raise ArchiveError("The zip is locked with a password. Unpack it yourself, and give what is in it.")
+            raise ArchiveError("The zip is protected by a password. Unpack it yourself and use its contents.")
         if member.compress_type not in _METHODS:
-            raise ArchiveError("The zip is packed in a way that is not read here. Pack it again as an ordinary zip.")
+            raise ArchiveError("The zip uses an unsupported compression. Pack it again as an ordinary zip.")
 
 
 def check_amount(members: list[zipfile.ZipInfo], packed_bytes: int, limits: ArchiveLimits) -> None:
     """Raise ArchiveError where a zip of `packed_bytes` holds too many entries, or unpacks too far."""
     if len(members) > limits.entries:
-        raise ArchiveError(f"The zip holds {len(members):,} files; at most {limits.entries:,} are possible.")
+        raise ArchiveError(f"The zip contains {len(members):,} files; at most {limits.entries:,} are allowed.")
     for member in members:
         _check_ratio(member.filename, member.file_size, member.compress_size, limits)
     # Entries may share their packed bytes: so all together are held against the whole file too.
@@ -129,12 +129,12 @@ def _tar_files(path: Path, limits: ArchiveLimits) -> Iterator[tuple[ArchiveEntry
         total = 0
         for number, member in enumerate(packed, start=1):
             if number > limits.entries:
-                raise ArchiveError(f"The tar holds more than {limits.entries:,} files, which is too many.")
+                raise ArchiveError(f"The tar contains more than {limits.entries:,} files, which is too many.")
             _check_name(member.name.removeprefix("./").removesuffix("/") or "here", limits)
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                raise _refused(member.name, "a link to somewhere else, or a device")
+                raise _refused(member.name, "a link to another place, or a device")
             if member.size < 0:
                 raise _refused(member.name, "of less than no bytes")
             total += member.size
@@ -199,10 +199,10 @@ def _check_name(name: str, limits: ArchiveLimits) -> None:
     parts = name.split("/")
     outside = name.startswith(("/", "~")) or any(bad in name for bad in "\\:") or ".." in parts
     if outside:
-        raise _refused(name, "which would lie outside of its folder")
+        raise _refused(name, "which would be outside its folder")
     odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
     if odd or any(part in ("", ".") or part != part.rstrip(" .") or is_device_name(part) for part in parts):
-        raise _refused(name, "which is no name for a file")
+        raise _refused(name, "which is not a valid file name")
     if len(parts) > limits.depth or any(len(part.encode()) > LONGEST_NAME for part in parts):
         raise _refused(name, "which is too long or too deep")
 
@@ -224,11 +224,11 @@ def _check_ratio(name: str, unpacked: int, packed: int, limits: ArchiveLimits) -
 
 def _check_size(unpacked: int, limits: ArchiveLimits) -> None:
     if unpacked > limits.bytes:
-        raise ArchiveError(f"It unpacks to {show_bytes(unpacked)}; at most {show_bytes(limits.bytes)} are possible.")
+        raise ArchiveError(f"It unpacks to {show_bytes(unpacked)}; at most {show_bytes(limits.bytes)} are allowed.")
 
 
 def _refused(name: str, why: str) -> ArchiveError:
-    return ArchiveError(f"The archive holds {re.sub(r'[^ -~]', '?', name)[:80]!r}, {why}. {_NOT_UNPACKED}")
+    return ArchiveError(f"The archive contains {re.sub(r'[^ -~]', '?', name)[:80]!r}, {why}. {_NOT_UNPACKED}")
 
 
 def _kind(path: Path) -> str:
@@ -246,6 +246,6 @@ def _said(name: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, gzip.BadGzipFile):
-        raise ArchiveError(f"{name} is no archive that can be read, or it is damaged. Download it again.") from None
+        raise ArchiveError(f"{name} is damaged or not a readable archive. Download it again.") from None
     except (RuntimeError, UnicodeError, ValueError) as error:
         raise ArchiveError(f"{name} is damaged ({type(error).__name__}). Download it again.") from None

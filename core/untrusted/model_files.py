@@ -42,17 +42,17 @@ def read_settings(file: Path) -> dict[str, Any]:
     name = f"{file.parent.name}/{file.name}"
     try:
         if file.stat().st_size > MOST_BYTES:
-            raise ModelError(f"{name} is far larger than a model's settings are. Use another copy of the model.")
+            raise ModelError(f"{name} is far too large for a model's settings. Use another copy of the model.")
         value = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        raise ModelError(f"{name} is not readable JSON. Download the model again.") from None
+        raise ModelError(f"{name} is not valid JSON. Download the model again.") from None
     except OSError as error:
         raise ModelError(f"{name} cannot be read: {error.strerror or error}.") from None
     if not isinstance(value, dict):
-        raise ModelError(f"{name} holds no settings. Download the model again.")
+        raise ModelError(f"{name} contains no settings. Download the model again.")
     for depth, _, _ in _entries(value):
         if depth > DEEPEST:
-            raise ModelError(f"{name} is nested deeper than a model's settings are. Use another copy of the model.")
+            raise ModelError(f"{name} is nested too deeply for a model's settings. Use another copy of the model.")
     return value
 
 
@@ -71,10 +71,10 @@ def _entries(value: Any) -> Iterator[tuple[int, str, Any]]:
 def refuse_config(config: dict[str, Any], label: str) -> None:
     """Raise ModelError for a config.json that is no language model's, is quantised, or would do harm when obeyed."""
     if "model_type" not in config:
-        raise ModelError(f"{label}: its config.json names no model_type, so it is no language model.")
+        raise ModelError(f"{label}: its config.json names no model_type, so it is not a language model.")
     kind = config["model_type"]
     if not isinstance(kind, str) or not re.fullmatch(r"[\w.-]{1,100}", kind, re.ASCII):
-        raise ModelError(f"{label}: the model_type in its config.json is no name. Use another copy of the model.")
+        raise ModelError(f"{label}: the model_type in its config.json is not a name. Use another copy of the model.")
     for key in _GROUPS:
         if not isinstance(config.get(key), (dict, type(None))):
             _refuse_value(key, config[key], label)
@@ -83,7 +83,7 @@ def refuse_config(config: dict[str, Any], label: str) -> None:
             method = value.get("quant_method") if isinstance(value, dict) else None
             how = str(method or "in a way of its own")[:40]
             raise ModelError(
-                f"{label} is quantised already ({how}). Take the 16-bit original: Nibble quantises it itself."
+                f"{label} is already quantised ({how}). Use the 16-bit original: Nibble quantises it itself."
             )
         if _fetches(key, value):
             _refuse_fetching(key, value, label)
@@ -110,21 +110,24 @@ def _is_odd(key: str, value: Any) -> bool:
 
 def _refuse_fetching(key: str, value: Any, label: str) -> None:
     raise ModelError(
-        f"{label} asks for code to be fetched while it runs ({key} {str(value)[:60]!r} in its config.json), which "
-        "Nibble does not do. Take that line out of a copy, or choose another model."
+        f"{label} asks for code to be downloaded at run time ({key} {str(value)[:60]!r} in its config.json), which "
+        f"Nibble does not allow. Remove that line in a copy, or choose another model."
     )
 
 
 def _refuse_value(key: str, value: Any, label: str) -> None:
     raise ModelError(
-        f"{label}: {key} in its config.json is {str(value)[:40]!r}, which no model has. Use another copy of the model."
+        f"{label}: {key} in its config.json is {str(value)[:40]!r}, which is not a valid value. Use another copy of "
+        f"the model."
     )
 
 
 def _refuse_class(name: Any, label: str, file: str) -> None:
     """The name of a class is looked up among all of transformers' own: only tokenizers may be asked for."""
     if name is not None and not (isinstance(name, str) and _TOKENIZER_CLASS.fullmatch(name)):
-        raise ModelError(f"{label}: {file} names {str(name)[:60]!r} as its tokenizer, which is none. Use another copy.")
+        raise ModelError(
+            f"{label}: {file} names {str(name)[:60]!r} as its tokenizer, which is not valid. Use another copy."
+        )
 
 
 def refuse_oversized(config: dict[str, Any], elements: int, label: str) -> None:
@@ -154,7 +157,7 @@ def refuse_tokenizer(folder: Path, label: str) -> None:
     others = settings.get("fast_tokenizer_files") or []
     named = others if isinstance(others, list) else [others]
     if settings.get("init_inputs") or not all(isinstance(name, str) and is_plain(name) for name in named):
-        raise ModelError(f"{label}: {file.name} names files outside of its folder. Use another copy of the model.")
+        raise ModelError(f"{label}: {file.name} names files outside its folder. Use another copy of the model.")
 
 
 def damaged_file(folder: Path) -> str | None:
@@ -170,7 +173,7 @@ def damaged_file(folder: Path) -> str | None:
             elif file.suffix == ".json":
                 json.loads(file.read_bytes())
         except (SafetensorError, ValueError, RecursionError, OSError):
-            return f"{file.name} is damaged or not downloaded whole"
+            return f"{file.name} is damaged or incomplete"
     return None
 
 
@@ -180,7 +183,7 @@ def refuse_adapter_settings(config: dict[str, Any], name: str, modules: Iterable
     `modules` are names that its patterns will be matched with (core/untrusted/patterns.py).
     """
     if config.get("megatron_config") or config.get("megatron_core", "megatron.core") not in (None, "megatron.core"):
-        raise ModelError(f"The adapter {name} wants other programs to be loaded (megatron), which Nibble does not do.")
+        raise ModelError(f"The adapter {name} asks to load other software (megatron), which Nibble does not allow.")
     for key in ("r", "rank_pattern"):
         for _, _, rank in _entries(config.get(key)):
             if not isinstance(rank, (dict, type(None))) and not (isinstance(rank, int) and 0 < rank <= _MOST_RANK):

@@ -67,7 +67,7 @@ class Reach:
         more = [anywhere._allowed(str(folder), "--allow-path", "read") for folder in allowed]
         missing = next((folder for folder in more if not folder.is_dir()), None)
         if missing is not None:
-            raise NibbleError(f"--allow-path {missing} is no folder. Give one that is there.")
+            raise NibbleError(f"--allow-path {missing} is not a folder. Give an existing one.")
         own = [workspace.path.resolve() / name for name in OWN_FOLDERS]
         return cls((*own, *more), not listening, closed)
 
@@ -82,7 +82,7 @@ class Reach:
         except OSError:
             return path
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            raise NibbleError(f"{what} {_shown(given)} is a device or a pipe. Give a file or a folder.")
+            raise NibbleError(f"{what} {_shown(given)} is a device or a pipe. Use a file or a folder.")
         if stat.S_ISDIR(kind):
             self._refuse_links(path, given, what)
         return path
@@ -109,16 +109,16 @@ class Reach:
         path = _resolved(_checked(given, what), given, what, below)
         if any(_inside(path, each) for each in self.closed):
             raise NibbleError(
-                f"{what} {_shown(given)} leads to where keys are kept. Nothing there is used from here: choose another "
-                "place."
+                f"{what} {_shown(given)} is in a place where keys are stored, which Nibble does not use. Choose "
+                f"another place."
             )
         on_system = any(path.is_relative_to(each) for each in _SYSTEM) and not path.is_relative_to(_SHARED_MEMORY)
         if on_system:
-            raise NibbleError(f"{what} {_shown(given)} leads to a device, not to a file. Choose another place.")
+            raise NibbleError(f"{what} {_shown(given)} points to a device, not a file. Choose another place.")
         if not self._is_open(path):
             raise NibbleError(
-                f"{what} {_shown(given)} lies outside of the folders that this app may {do}. As others can reach it, "
-                "these are its own, and those that it was started with: --allow-path FOLDER."
+                f"{what} {_shown(given)} is outside the folders that this app may {do}. Since others can reach it, "
+                f"it uses only its own folders and those given at the start with --allow-path FOLDER."
             )
         return path
 
@@ -128,7 +128,7 @@ class Reach:
     def _refuse_links(self, folder: Path, given: str, what: str) -> None:
         """A folder's files are read by their names: neither they nor links among them may be what is closed."""
         if any(_inside(each, folder) for each in self.closed):
-            raise NibbleError(f"{what} {_shown(given)} holds the keys of this machine too. Choose a folder of its own.")
+            raise NibbleError(f"{what} {_shown(given)} also contains this machine's keys. Choose a separate folder.")
         try:
             links = list(_links_in(folder))
             targets = [(each, each.resolve()) for each in links]
@@ -137,33 +137,35 @@ class Reach:
         for link, target in targets:
             if not self._is_open(target) or any(_inside(target, each) for each in self.closed):
                 raise NibbleError(
-                    f"{what} {_shown(given)} holds {link.name!r}, a link to where this app may not read. Put the file "
-                    "itself into the folder."
+                    f"{what} {_shown(given)} holds {link.name!r}, a link to a place this app may not read. Put the "
+                    f"file itself into the folder."
                 )
 
 
 def _checked(given: str, what: str) -> str:
     """The text, where it can be a path of this system at all. Touches no disk: some names do harm when looked up."""
     if not isinstance(given, str):
-        raise NibbleError(f"{what} is no path. Write the place as text.")
+        raise NibbleError(f"{what} is not a path. Enter it as text.")
     text = given.strip()
     if not text:
-        raise NibbleError(f"{what} is missing. Write the place.")
+        raise NibbleError(f"{what} is missing. Enter its path.")
     try:
         size = len(os.fsencode(text))
         longest = max(len(os.fsencode(part)) for part in re.split(r"[\\/]" if os.name == "nt" else "/", text))
     except UnicodeEncodeError:
-        raise NibbleError(f"{what} {_shown(given)} holds a character that no file name has. Write it anew.") from None
+        raise NibbleError(
+            f"{what} {_shown(given)} contains a character not allowed in file names. Enter it again."
+        ) from None
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text):
-        raise NibbleError(f"{what} {_shown(given)} holds a character that no file name has. Write it anew.")
+        raise NibbleError(f"{what} {_shown(given)} contains a character not allowed in file names. Enter it again.")
     if size > LONGEST_PATH or longest > LONGEST_NAME:
-        raise NibbleError(f"{what} {_shown(given)} is longer than any path. Write a shorter one.")
+        raise NibbleError(f"{what} {_shown(given)} is too long. Enter a shorter path.")
     if text.startswith(("\\\\", "//", "\\/", "/\\")):
         raise NibbleError(f"{what} {_shown(given)} is on another machine. Connect it as a drive or folder of this one.")
     if os.name != "nt" and _DRIVE.match(text):
-        raise NibbleError(f"{what} {_shown(given)} names a Windows drive, which this system has not.")
+        raise NibbleError(f"{what} {_shown(given)} names a Windows drive, which this system does not have.")
     if os.name == "nt" and (_DRIVE.fullmatch(text[:2]) and text[2:3] not in ("\\", "/") or ":" in text[2:]):
-        raise NibbleError(f"{what} {_shown(given)} is no whole path. Write it with its drive and folders.")
+        raise NibbleError(f"{what} {_shown(given)} is not a full path. Enter it with drive and folders.")
     if os.name == "nt" and any(is_device_name(part) for part in re.split(r"[\\/]", text)):
         raise NibbleError(f"{what} {_shown(given)} is a device, not a file. Choose another place.")
     return text
@@ -174,7 +176,7 @@ def _resolved(text: str, given: str, what: str, below: Path | None) -> Path:
         path = Path(text).expanduser()
         return (path if below is None else below / path).resolve()
     except (OSError, RuntimeError, ValueError):  # no such home, links in a circle
-        raise NibbleError(f"{what} {_shown(given)} leads nowhere. Check it.") from None
+        raise NibbleError(f"{what} {_shown(given)} does not exist. Check it.") from None
 
 
 def _inside(path: Path, folder: Path) -> bool:

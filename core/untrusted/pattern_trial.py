@@ -19,7 +19,7 @@ import sys
 def main() -> int:
     """Match each pattern against each name."""
     asked = json.load(sys.stdin)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (nothing more is imported than has to be)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (nothing more is imported than must be)
         faulthandler.dump_traceback_later(asked["seconds"], exit=True, file=nowhere)
         for number, given in enumerate(asked["patterns"]):
             print(number, flush=True)

@@ -36,7 +36,7 @@ _AROUND = {
 
 
 def refuse_endless_patterns(config: dict[str, Any], name: str, modules: Iterable[str] = ()) -> None:
-    """Raise ModelError where the adapter `name` names its layers by what is no pattern, or cannot be matched in time.
+    """Raise ModelError where the adapter `name` names its layers by an invalid pattern, or cannot be matched in time.
 
     `modules` are names that PEFT will match: those of the base, or of the layers that the adapter's file is for.
     """
@@ -71,8 +71,8 @@ def _is_pattern(config: dict[str, Any], key: str) -> bool:
     return key in _AROUND
 
 
-def _refuse(key: str, name: str, why: str = "in a way that cannot be matched in good time") -> NoReturn:
-    raise ModelError(f"The adapter {name} names its layers {why} ({key}). Take another one.")
+def _refuse(key: str, name: str, why: str = "by a pattern that takes too long to match") -> NoReturn:
+    raise ModelError(f"The adapter {name} names its layers {why} ({key}). Use another adapter.")
 
 
 def _try(patterns: dict[str, str], name: str, modules: list[str]) -> None:
@@ -88,7 +88,7 @@ def _try(patterns: dict[str, str], name: str, modules: list[str]) -> None:
     )
     if done.returncode:
         key = list(patterns.values())[int((done.stdout.split() or ["0"])[-1])]
-        _refuse(key, name, *(["by what is no pattern"] if done.returncode == 2 else []))
+        _refuse(key, name, *(["by an invalid pattern"] if done.returncode == 2 else []))
 
 
 def _near(names: list[str]) -> list[str]:

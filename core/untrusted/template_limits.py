@@ -39,17 +39,17 @@ class TemplateLimits:
         """So much work more. Raises TooMuch."""
         self._steps += count
         if self._steps > self._most_steps and not self._more():
-            raise TooMuch("it goes on without end")
+            raise TooMuch("it never ends")
         if self._steps >= self._look_at:
             self._look_at = self._steps + 100
             if time.monotonic() > self._until:
-                raise TooMuch(f"it is not done after {SECONDS:.0f} seconds")
+                raise TooMuch(f"it is not finished after {SECONDS:.0f} seconds")
 
     def write(self, chars: int) -> None:
         """So many characters more, before they are made where that can be known. Raises TooMuch."""
         self._chars += chars
         if self._chars > self._most_chars and not self._more():
-            raise TooMuch("it writes without end")
+            raise TooMuch("its output never ends")
 
     def made(self, value: Any) -> Any:
         """`value`, a result: texts count by their length, lists by all that is in them."""
@@ -132,13 +132,13 @@ def foresee(name: str, value: Any, others: list[Any], kwargs: dict[str, Any], bu
 def _refuse_wide(text: str) -> None:
     plain = text.replace("{{", "").replace("}}", "")
     if len(text) > _LONGEST_FORMAT or _WIDE_PERCENT.search(text) or _WIDE_BRACES.search(plain):
-        raise TooMuch("it pads a text without end")
+        raise TooMuch("it pads text without limit")
 
 
 def foresee_product(one: Any, other: Any, budget: TemplateLimits) -> None:
     """Have the budget pay for `one` repeated `other` times. Raises TooMuch."""
     if isinstance(one, int) and isinstance(other, int) and one.bit_length() + other.bit_length() > _LONGEST_NUMBER:
-        raise TooMuch("it computes a number without end")
+        raise TooMuch("it computes a number without limit")
     if not isinstance(other, int) or other <= 0:
         return
     if isinstance(one, str):
@@ -150,4 +150,4 @@ def foresee_product(one: Any, other: Any, budget: TemplateLimits) -> None:
 def foresee_power(one: Any, other: Any) -> None:
     """Raise TooMuch for a power that has more digits than anybody reads."""
     if isinstance(one, int) and isinstance(other, int) and one.bit_length() * abs(other) > _LONGEST_NUMBER:
-        raise TooMuch("it computes a number without end")
+        raise TooMuch("it computes a number without limit")

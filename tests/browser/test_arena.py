@@ -42,8 +42,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def _open_arena(page: Page) -> None:
     page.get_by_role("tab", name="Arena").click()
     expect(page.get_by_text("No votes yet")).to_be_visible()
-    page.get_by_label("Question from", exact=True).click()
-    page.get_by_role("option", name="Prepared answers").click()
+    page.get_by_label("Prompts", exact=True).click()
+    page.get_by_role("option", name="Prepared replies").click()
 
 
 def _vote_for(page: Page, wanted: str, by_key: bool) -> None:
@@ -68,37 +68,37 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     for number in range(VOTES):
         _vote_for(page, PIRATE, by_key=number % 2 == 1)
         if number == 0:
-            expect(page.locator(f'tr[data-voice="{PIRATE}"]')).to_contain_text("1016")
+            expect(page.locator(f'tr[data-model="{PIRATE}"]')).to_contain_text("1016")
         if number < VOTES - 1:
             page.get_by_role("button", name="Next pair").click()
-    best = page.locator("tr[data-voice]").first
+    best = page.locator("tr[data-model]").first
     expect(best).to_contain_text(str(VOTES))
-    expect(best).to_have_attribute("data-voice", PIRATE)
-    expect(page.locator(".nb-board")).to_contain_text("has no upper limit yet")
+    expect(best).to_have_attribute("data-model", PIRATE)
+    expect(page.locator(".nb-board")).to_contain_text("has no upper bound yet")
 
     # Every pair is voted on; nothing of the answers was run; the votes are there.
     page.get_by_role("button", name="Next pair").click()
-    expect(page.locator(".nb-arena .nb-error")).to_contain_text("No prepared answers wait for a vote")
+    expect(page.locator(".nb-arena .nb-error")).to_contain_text("no prepared replies left to vote on")
     assert page.title() == "Nibble"
     votes = VoteBook(app.workspace).refresh()
     assert [vote.judge for vote in votes] == ["person"] * VOTES
     assert {vote.game.model_a for vote in votes} <= {PIRATE, BASE}
 
     # Out as CSV, and another file in.
-    page.get_by_role("button", name="Take votes in and out").click()
+    page.get_by_role("button", name="Import and export votes").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export the votes").click()
+        page.get_by_role("button", name="Export votes").click()
     assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == VOTES + 1
     file = tmp_path / "more.csv"
     file.write_text(f"model_a,model_b,winner\n{BASE},{PIRATE},model_a\n{BASE},{PIRATE},perhaps\n", encoding="utf-8")
     page.locator(".nb-arena input[type=file]").set_input_files(file)
-    expect(page.locator(".nb-arena")).to_contain_text("1 votes read, 1 rows not.")
+    expect(page.locator(".nb-arena")).to_contain_text("1 votes read, 1 rows skipped.")
     expect(best).to_contain_text(str(VOTES + 1))
-    expect(page.locator(".nb-board")).not_to_contain_text("has no upper limit yet")
+    expect(page.locator(".nb-board")).not_to_contain_text("has no upper bound yet")
 
     page.reload()
     page.get_by_role("tab", name="Arena").click()
-    expect(best).to_have_attribute("data-voice", PIRATE)
+    expect(best).to_have_attribute("data-model", PIRATE)
     expect(page.get_by_role("button", name="Next pair")).to_be_visible()
 
 
@@ -121,28 +121,28 @@ def test_a_run_meets_its_base_and_answers_are_prepared(browser: Browser, trained
     page.set_default_timeout(PATIENCE)
     page.goto(trained.url)
     page.get_by_role("tab", name="Arena").click()
-    page.get_by_label("Question from", exact=True).click()
-    page.get_by_role("option", name="Held out by Pirate").click()
-    page.get_by_role("button", name="Next question").click()
+    page.get_by_label("Prompts", exact=True).click()
+    page.get_by_role("option", name="Validation split of Pirate").click()
+    page.get_by_role("button", name="Next prompt").click()
     expect(page.locator("#nb-vote-tie")).to_be_enabled(timeout=PATIENCE)
-    expect(page.locator(".nb-duel")).not_to_contain_text("starter (base)")
+    expect(page.locator(".nb-duel")).not_to_contain_text("starter (base model)")
     page.locator("#nb-vote-tie").click()
-    expect(page.locator(".nb-duel")).to_contain_text("starter (base)")
+    expect(page.locator(".nb-duel")).to_contain_text("starter (base model)")
     expect(page.locator(".nb-duel")).to_contain_text("Pirate")
-    expect(page.locator("tr[data-voice]")).to_have_count(2)
+    expect(page.locator("tr[data-model]")).to_have_count(2)
 
     # Answers in advance: stopped, gone on with, voted on.
-    page.get_by_role("button", name="Prepare answers now").click()
-    page.get_by_label("Questions", exact=True).click()
+    page.get_by_role("button", name="Prepare replies and vote later").click()
+    page.get_by_label("Prompt set", exact=True).click()
     page.get_by_role("option", name="Small talk").click()
-    page.get_by_role("button", name="Prepare answers", exact=True).click()
-    expect(page.locator(".nb-arena")).to_contain_text("of 16 answers are there", timeout=PATIENCE)
+    page.get_by_role("button", name="Prepare replies", exact=True).click()
+    expect(page.locator(".nb-arena")).to_contain_text("of 16 replies are ready", timeout=PATIENCE)
     page.get_by_role("button", name="Stop preparing").click()
     expect(page.get_by_role("button", name="Stop preparing")).to_be_hidden(timeout=PATIENCE)
-    page.get_by_role("button", name="Prepare answers", exact=True).click()
-    expect(page.locator(".nb-arena")).to_contain_text("16 of 16 answers are there. Done.", timeout=PATIENCE)
-    page.get_by_label("Question from", exact=True).click()
-    page.get_by_role("option", name="Prepared answers").click()
+    page.get_by_role("button", name="Prepare replies", exact=True).click()
+    expect(page.locator(".nb-arena")).to_contain_text("16 of 16 replies are ready. Done.", timeout=PATIENCE)
+    page.get_by_label("Prompts", exact=True).click()
+    page.get_by_role("option", name="Prepared replies").click()
     expect(page.locator(".nb-arena")).to_contain_text("8 prepared pairs wait for your vote")
     page.get_by_role("button", name="Next pair").click()
     expect(page.locator("#nb-vote-left")).to_be_enabled()

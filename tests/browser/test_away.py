@@ -60,22 +60,22 @@ def test_the_title_and_a_notification_tell_of_a_run(app: App, visitor: BrowserCo
     run = _at_work(app.workspace, "Pirate <b>")
     page = _open(app, visitor)
     expect(page).to_have_title("45 % · step 90 of 200 · Pirate <b> · Nibble")
-    bell = page.get_by_role("button", name="Tell me when it ends")
+    bell = page.get_by_role("button", name="Notify me when it ends")
     assert page.evaluate("window.told") == [], "nobody is asked on load"
     bell.click()
     expect(bell).to_be_hidden()
     other = _open(app, visitor)
     expect(other.get_by_role("button", name="Stop", exact=True)).to_be_visible()
-    expect(other.get_by_role("button", name="Tell me when it ends")).to_be_hidden()
+    expect(other.get_by_role("button", name="Notify me when it ends")).to_be_hidden()
     run.write_status(state="failed", ended=time.time(), message="The disk is full.")
     expect(page).to_have_title("Failed · Pirate <b> · Nibble")
     assert page.evaluate("window.told") == [
-        ["Nibble", "You will be told here when the run has ended."],
+        ["Nibble", "You will be notified here when the run ends."],
         ["Failed · Pirate <b>", "The disk is full."],
     ]
     page.reload()
     expect(page).to_have_title("Failed · Pirate <b> · Nibble")
-    assert page.evaluate("window.told") == [], "it has been told"
+    assert page.evaluate("window.told") == [], "the test was delivered"
 
 
 def test_a_run_that_another_follows_is_told_too(app: App, visitor: BrowserContext) -> None:

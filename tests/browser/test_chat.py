@@ -65,9 +65,9 @@ def _again(page: Page, app: App, press: Locator) -> dict[str, str]:
 
 
 def _settings(page: Page, length: int) -> None:
-    page.get_by_role("button", name="How it answers").click()
+    page.get_by_role("button", name="Generation settings").click()
     page.get_by_label("Seed", exact=True).fill("1")
-    limit = page.get_by_label("Length limit (tokens)", exact=True)
+    limit = page.get_by_label("Max length (tokens)", exact=True)
     limit.fill(str(length))
     limit.press("Tab")
 
@@ -105,7 +105,7 @@ def test_a_conversation_from_the_first_word_to_the_data_tab(page: Page, app: App
     page.reload()
     page.get_by_role("tab", name="Chat").click()
     expect(reply).to_contain_text(edited["content"][:20])
-    page.get_by_role("button", name="Use as data").click()
+    page.get_by_role("button", name="Use as dataset").click()
     expect(page.get_by_role("tab", name="Data", selected=True)).to_be_visible()
     dataset = page.get_by_label("Dataset", exact=True).locator("visible=true")
     expect(dataset).to_have_value(re.compile(r"chat .*\.jsonl"))
@@ -122,7 +122,7 @@ def test_the_same_question_to_two_side_by_side(page: Page, app: App) -> None:
     _settings(page, 24)
     page.get_by_role("tab", name="Side by side").click()
     expect(page.locator(".token").locator("visible=true")).to_have_count(2)  # who answers, as the page is filled
-    page.get_by_label("Question", exact=True).fill("What is the job of a vet?")
+    page.get_by_label("Prompt", exact=True).fill("What is the job of a vet?")
     page.locator("#nb-ask-all").click()
     columns = page.locator(".nb-side-column").locator("visible=true")
     expect(columns).to_have_count(2)

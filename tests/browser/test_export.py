@@ -56,7 +56,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     expect(page.get_by_label("Run", exact=True)).to_have_value(re.compile(re.escape(run.name)))
 
     # Its best is chosen; the folder is named after it, and a folder that is taken is refused where one looks.
-    page.get_by_label("Which of its adapters").click()
+    page.get_by_label("Checkpoint", exact=True).click()
     page.get_by_role("option", name="Best, step 7").click()
     folder = page.get_by_label("Folder", exact=True)
     expect(folder).to_have_value(str(app.workspace.exports / "Pirate-b-1-b-best-adapter"))
@@ -72,12 +72,12 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
 
     # It is watched to its proof, and found again by a page that is opened anew.
     page.get_by_role("button", name="Export", exact=True).click()
-    expect(page.get_by_text("Proving it: loading it afresh")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator(".nb-exported")).to_contain_text("answers equal", timeout=PATIENCE)
+    expect(page.get_by_text("Verifying the export")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".nb-exported")).to_contain_text("replies equal", timeout=PATIENCE)
     page.reload()
     page.get_by_role("tab", name="Export").click()
     card = page.locator(".nb-exported")
-    expect(card).to_contain_text("Proved")
+    expect(card).to_contain_text("Verified")
     expect(card).to_contain_text("PeftModel.from_pretrained")
 
     # What is downloaded is the adapter that was chosen.
@@ -91,17 +91,17 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     ours, theirs = (load_file(each / "adapter_model.safetensors") for each in (run.dir / "best", inside))
     assert ours.keys() == theirs.keys() and all(numpy.array_equal(ours[name], theirs[name]) for name in ours)
     assert json.loads((inside / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"] == "starter"
-    assert "answers equal" in (inside / "README.md").read_text("utf-8")
+    assert "replies equal" in (inside / "README.md").read_text("utf-8")
 
     # The same zip is brought in again, and goes on being trained with the settings that it has.
-    page.get_by_role("button", name="Bring an adapter in").click()
+    page.get_by_role("button", name="Import an adapter").click()
     page.locator("input[type=file][accept*='.tgz']").set_input_files(zipped)
-    page.get_by_label("Call it").fill("back again")
-    page.get_by_role("button", name="Bring it in").click()
-    expect(page.get_by_text("“back-again” is here")).to_be_visible()
-    page.get_by_role("button", name="Train it further").click()
+    page.get_by_label("Adapter name", exact=True).fill("back again")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_text("“back-again” is imported")).to_be_visible()
+    page.get_by_role("button", name="Continue training").click()
     expect(page.get_by_role("tab", name="Train", selected=True)).to_be_visible()
-    expect(page.get_by_text("“back-again” is trained further as it is: rank 4, alpha 8")).to_be_visible()
+    expect(page.get_by_text("“back-again” will be trained further as it is: rank 4, alpha 8")).to_be_visible()
     expect(page.get_by_label("Rank", exact=True)).to_have_value("4")
     page.get_by_role("button", name="Advanced").click()
     expect(page.get_by_label("Start from", exact=True)).to_have_value("back-again")

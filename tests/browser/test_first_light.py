@@ -65,13 +65,13 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
     # A recipe fills the form; a file of one's own is kept, chosen, and shown token by token.
     page.get_by_role("button", name="Advanced").click()
-    _choose(page, "Fill in from a recipe", "quickstart")
+    _choose(page, "Load a recipe", "quickstart")
     expect(_field(page, "Alpha")).to_have_value("32")
     page.locator("input[type=file]").set_input_files(upload)
     expect(_field(page, "Dataset")).to_have_value("my pirates.jsonl")
     expect(page.locator(".nb-tokens .nb-t").first).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".nb-side")).to_contain_text("160 of 160 usable")
-    _fill(page, "Steps at most", "2000")
+    _fill(page, "Max steps", "2000")
     _fill(page, "Sample prompts", "What is the job of a vet?")
 
     # It trains, and both charts fill.
@@ -79,7 +79,7 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
     expect(_state(page)).to_have_text("Training", timeout=PATIENCE)
     wait_until("the loss is drawn", lambda: _curve_points(page, "train") >= 3)
     wait_until("memory is drawn", lambda: _curve_points(page, "resident memory") >= 3)
-    expect(page.locator(".nb-says")).to_contain_text("What it says now")
+    expect(page.locator(".nb-says")).to_contain_text("Sample replies")
     run = list_runs(app.workspace)[0]
 
     # A reload in the middle shows the same run, further on, and the settings as they were.
@@ -100,7 +100,7 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
     # Again, to the end.
     page.get_by_role("button", name="Advanced").click()
-    _fill(page, "Steps at most", "40")
+    _fill(page, "Max steps", "40")
     _start(page)
     expect(_state(page)).to_have_text("Finished", timeout=PATIENCE)
     expect(page.locator(".nb-side")).to_contain_text("evaluation loss")
@@ -112,8 +112,8 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 
 def _chat_with_both(page: Page) -> None:
     page.get_by_role("button", name="Chat with it").click()
-    page.get_by_role("button", name="How it answers").click()
-    page.get_by_label("Always the likeliest word").check()
+    page.get_by_role("button", name="Generation settings").click()
+    page.get_by_label("Greedy").check()
     adapter = _ask(page, "What is the job of a vet?", replies=1)
     page.get_by_label("Base", exact=True).check()
     base = _ask(page, "What is the job of a vet?", replies=2)
@@ -182,7 +182,7 @@ def test_settings_that_cannot_work_are_refused_beside_the_button(page: Page, app
 
     _fill(page, "Rank", "0")
     _start(page)
-    expect(refused).to_contain_text("Rank (lora.rank): 0 is not possible; allowed: 1 to 512")
+    expect(refused).to_contain_text("Rank (lora.rank): 0 is not valid; allowed: 1 to 512")
     _fill(page, "Rank", "16")
 
     _fill(page, "Memory budget", "0.1")

@@ -66,4 +66,4 @@ def test_the_plan_follows_the_settings_and_mends_what_does_not_fit(page: Page, a
     # A setting that cannot be is refused in the plan's place.
     rank.fill("0")
     rank.press("Tab")
-    expect(plan.locator("header small")).to_contain_text("Rank (lora.rank): 0 is not possible")
+    expect(plan.locator("header small")).to_contain_text("Rank (lora.rank): 0 is not valid")

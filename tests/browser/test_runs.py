@@ -58,8 +58,8 @@ def test_runs_are_found_opened_renamed_compared_and_deleted(page: Page, app: App
     _rename(page, app)
     _delete(page, app, foot)
 
-    page.get_by_label("Find").fill("no such run")
-    expect(page.locator(".nb-empty").locator("visible=true")).to_contain_text("No run is like that")
+    page.get_by_label("Search").fill("no such run")
+    expect(page.locator(".nb-empty").locator("visible=true")).to_contain_text("No matching runs")
     for width in (1280, 900):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -79,7 +79,7 @@ def _only_what_changed_is_drawn(page: Page, app: App) -> None:
 
 
 def _find_and_sort(page: Page, foot: Locator) -> None:
-    page.get_by_label("Find").fill("pirate, RANK")
+    page.get_by_label("Search").fill("pirate, RANK")
     expect(foot).to_contain_text("1–3 of 3 runs, of 24 in all")
     page.locator(".nb-runs").get_by_role("button", name="Evaluation").click()
     expect(page.locator("th[aria-sort=ascending]")).to_contain_text("Evaluation")
@@ -105,7 +105,7 @@ def _compare(page: Page) -> None:
 
 
 def _rename(page: Page, app: App) -> None:
-    page.get_by_label("Find").fill("onerror")
+    page.get_by_label("Search").fill("onerror")
     page.locator(".nb-link").get_by_text(HOSTILE, exact=True).click()
     opened = page.locator(".nb-opened")
     expect(opened.locator("h3")).to_have_text(HOSTILE)
@@ -116,7 +116,7 @@ def _rename(page: Page, app: App) -> None:
     opened.get_by_label("Note", exact=True).fill("Renamed in the browser")
     opened.get_by_role("button", name="Save").click()
     expect(opened.locator(".nb-noted")).to_have_text("Renamed in the browser")
-    page.get_by_label("Find").fill("tame")
+    page.get_by_label("Search").fill("tame")
     expect(_row(page, "Tame")).to_have_count(1)
     assert _named(app, "Tame").labels()["note"] == "Renamed in the browser"
 
@@ -125,12 +125,12 @@ def _delete(page: Page, app: App, foot: Locator) -> None:
     run = _named(app, "Tame")
     opened = page.locator(".nb-opened")
     opened.get_by_role("button", name="Delete…").click()
-    expect(opened.locator(".nb-sure")).to_contain_text("Delete “Tame” for good? It frees")
-    opened.get_by_role("button", name="Keep it").click()
+    expect(opened.locator(".nb-sure")).to_contain_text("Delete “Tame” for good? This frees")
+    opened.get_by_role("button", name="Cancel").click()
     expect(opened.locator(".nb-sure")).to_be_hidden()
     opened.get_by_role("button", name="Delete…").click()
-    opened.get_by_role("button", name="Delete for good").click()
+    opened.get_by_role("button", name="Delete").click()
     expect(opened).to_be_hidden()
     assert not run.dir.exists()
-    page.get_by_label("Find").fill("")
+    page.get_by_label("Search").fill("")
     expect(foot).to_contain_text("of 23 runs")

@@ -50,7 +50,7 @@ def test_memory_that_runs_out_for_good_is_told_and_more_of_it_goes_on(place, und
     assert ended(run) == "failed"
     message = run.status().message
     assert "Memory ran out within the budget of 2.00 GiB" in message
-    assert "What was learned up to step 6 is saved" in message and "Raise the budget to 66.00 GiB or more" in message
+    assert "Progress up to step 6 is saved" in message and "Raise the budget to 66.00 GiB or more" in message
     assert last_checkpoint(run) == 6 and run.has_adapter
     place.resume(run, ["budget=3GiB"])
     assert ended(run) == "finished", run.status()
@@ -63,7 +63,7 @@ def test_a_loss_that_is_lost_is_told_and_the_checkpoint_before_goes_on(place, un
     run = place.start("no_number", step=6)
     assert ended(run) == "failed"
     message = run.status().message
-    assert "The loss was not a number three steps in a row, up to step 8." in message
+    assert "The loss was NaN or infinite in three steps in a row, up to step 8." in message
     assert "The adapter of the last checkpoint, step 4, is kept." in message
     assert "Try a lower train.learning_rate" in message and "of the data." in message
     assert last_checkpoint(run) == 4

@@ -142,7 +142,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(place, inte
     place.finish(run)
     is_the_same(run, undisturbed)
     assert said(run, "resumed") == ["Resumed from step 1."]
-    assert "The checkpoint of step 4 is passed over: progress.json has" in " ".join(said(run, "warning"))
+    assert "The checkpoint of step 4 is skipped: progress.json has" in " ".join(said(run, "warning"))
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

@@ -12,7 +12,7 @@ from tests.faults.outcome import is_the_same, last_checkpoint, said, weights
 from tests.faults.place import SEED, Place, crashes, distinct, gone
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-LAST_WORD = "The worker ended without a last word: killed, out of memory, or the machine went down."
+LAST_WORD = "The worker ended unexpectedly: it was killed, ran out of memory, or the machine went down."
 
 
 def _is_whole(run: Run, undisturbed: Run, steps: set[int | None]) -> None:

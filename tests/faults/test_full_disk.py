@@ -52,7 +52,7 @@ def test_a_disk_that_is_full_from_a_step_on(place: Place, undisturbed: Run) -> N
         ("checkpoints", "step 12 could not be saved. The newest checkpoint is that of step 4", 4),
         ("metrics.jsonl", "step 12 could not be saved. The newest checkpoint is that of step 4", 4),
         ("samples.jsonl", "step 12 could not be saved. The newest checkpoint is that of step 4", 4),
-        (".adapter.partial", "the adapter could not be saved. What was learned is in the last checkpoint", 12),
+        (".adapter.partial", "the adapter could not be saved. The last checkpoint has the progress up to then", 12),
         ("result.json", "The disk is full", 12),
     ],
 )
@@ -133,7 +133,9 @@ def test_a_real_disk_that_fills_up(small_disk: Path, warm: Warm, undisturbed: Ru
     _fill(run.dir / "worker.log")
     assert ended(run) == "failed", (run.status(), run.log_tail())
     _failed(run, "step 12 could not be saved. The newest checkpoint is that of step 4.")
-    with pytest.raises(RunError, match="The disk is full: no run could be made. Free some space on the disk of"):
+    with pytest.raises(
+        RunError, match="The disk is full: the run could not be created. Free some space on the disk of"
+    ):
         create_run(place.workspace, make_recipe({}), {"file": "x", "sha256": "0", "name": "x" * 4096})
     assert [each.id for each in list_runs(place.workspace)] == [run.id]
     ballast.unlink()
@@ -148,7 +150,7 @@ def test_a_run_for_which_there_is_no_room_is_not_half_made(tmp_path: Path, monke
         raise no_space(str(path))
 
     monkeypatch.setattr(store, "write_json", refuse)
-    with pytest.raises(RunError, match="The disk is full: no run could be made"):
+    with pytest.raises(RunError, match="The disk is full: the run could not be created"):
         create_run(workspace, make_recipe({}), {"file": "x", "sha256": "0", "name": "x"})
     assert list(workspace.runs.iterdir()) == []
 

@@ -27,7 +27,7 @@ from tests.faults.outcome import is_the_same, last_checkpoint
 from tests.faults.place import RECIPE, SEED, Place, WarmSupervisor, at_step, end, gone, kill
 from tests.waiting import ended, wait_until
 
-LAST_WORD = "The worker ended without a last word: killed, out of memory, or the machine went down."
+LAST_WORD = "The worker ended unexpectedly: it was killed, ran out of memory, or the machine went down."
 
 
 def _moments(count: int) -> list[tuple[int, float]]:
@@ -52,7 +52,7 @@ def _goes_on(place: Place, run: Run, undisturbed: Run) -> None:
     if run.status().state == "finished":
         pass
     elif last_checkpoint(run) is None:
-        with pytest.raises(RunError, match="cannot be resumed: it holds no whole checkpoint. Start it again from"):
+        with pytest.raises(RunError, match="cannot be resumed: it has no complete checkpoint. Start it again from"):
             place.resume(run)
         return
     else:

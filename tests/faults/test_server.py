@@ -148,7 +148,7 @@ def test_two_servers_on_one_workspace_are_one(tmp_path: Path, servers: list[subp
     both = [_server(tmp_path, servers) for _ in range(2)]
     lines = [_first_line(each) for each in both]
     (ready,) = [line for line in lines if line.startswith("Nibble is ready: ")]
-    (already,) = [line for line in lines if line.startswith("Nibble is running already: ")]
+    (already,) = [line for line in lines if line.startswith("Nibble is already running: ")]
     assert ready.split()[-1] == already.split()[-1]
     wait_until("one has ended", lambda: [each.poll() for each in both].count(0) == 1, 30)
     (running,) = [each for each in both if each.poll() is None]

@@ -58,7 +58,7 @@ class Trained:
 
     @property
     def held_out(self) -> dict[int, float]:
-        """The held-out loss by the step after which it was measured."""
+        """The evaluation loss by the step after which it was measured."""
         return {line["step"]: line["eval_loss"] for line in self.lines("metrics.jsonl") if "eval_loss" in line}
 
     @property

@@ -82,9 +82,9 @@ def test_a_model_is_found_by_its_name_and_by_its_hub_id() -> None:
 
 
 def test_an_unknown_model_names_those_near_it() -> None:
-    with pytest.raises(ModelError, match=r"no known model 'lama-7b'\. Near it: llama-7b"):
+    with pytest.raises(ModelError, match=r"Unknown model 'lama-7b'\. Similar: llama-7b"):
         find_model_facts("lama-7b")
-    with pytest.raises(ModelError, match=r"There are: .*llama-65b"):
+    with pytest.raises(ModelError, match=r"Known: .*llama-65b"):
         find_model_facts("zzz")
 
 
@@ -111,7 +111,7 @@ def test_a_cards_name_says_its_memory_and_its_dtype_fits_its_generation(name: st
 def test_a_card_is_found_and_an_unknown_one_names_those_near_it() -> None:
     card = find_card("A6000-48GB")
     assert card.compute_capability == (8, 6) and card.memory_bytes > 47 * 2**30
-    with pytest.raises(NibbleError, match=r"no known card 'rtx-4090'\. Near it: .*rtx-4090-24gb"):
+    with pytest.raises(NibbleError, match=r"Unknown card 'rtx-4090'\. Similar: .*rtx-4090-24gb"):
         find_card("rtx-4090")
 
 

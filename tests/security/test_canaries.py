@@ -192,20 +192,23 @@ def _talk(workspace: Workspace, folder: Path) -> str:
 
 
 ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
-    "another program": ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "other programs to be loaded"),
-    "another program, quietly": ({"megatron_core": "os"}, "other programs to be loaded"),
-    "a pattern without end": ({"target_modules": "(a+)+$"}, "cannot be matched in good time"),
-    "many patterns": ({"target_modules": ".*a.*a.*a.*a.*a.*a.*b"}, "cannot be matched in good time"),
-    "a pattern to leave out": ({"exclude_modules": "(.*)*x"}, "cannot be matched in good time"),
-    "a pattern that is none": ({"target_modules": "(("}, "by what is no pattern"),
-    "a pattern of ranks": ({"rank_pattern": {"(a|a)*b": 4}}, "cannot be matched in good time"),
+    "another program": ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "asks to load other software"),
+    "another program, quietly": ({"megatron_core": "os"}, "asks to load other software"),
+    "a pattern without end": ({"target_modules": "(a+)+$"}, "takes too long to match"),
+    "many patterns": ({"target_modules": ".*a.*a.*a.*a.*a.*a.*b"}, "takes too long to match"),
+    "a pattern to leave out": ({"exclude_modules": "(.*)*x"}, "takes too long to match"),
+    "a pattern that is none": ({"target_modules": "(("}, "by an invalid pattern"),
+    "a pattern of ranks": ({"rank_pattern": {"(a|a)*b": 4}}, "takes too long to match"),
     "a rank without end": ({"r": 10**12}, "allowed: 1 to"),
     "a rank that is a word": ({"r": "many"}, "allowed: 1 to"),
-    "copies of layers": ({"layer_replication": [[0, 10**9]]}, "changes its base itself"),
+    "copies of layers": ({"layer_replication": [[0, 10**9]]}, "changes its base model"),
     "another kind": ({"peft_type": "PROMPT_TUNING"}, "is of the kind"),
     "a base elsewhere": ({"base_model_name_or_path": "https://evil.example/model"}, "There is no model"),
     "a base on another machine": ({"base_model_name_or_path": "//evil.example/share"}, "There is no model"),
-    "a base at a strange commit": ({"base_model_name_or_path": "org/base", "revision": "../../x"}, "is no commit"),
+    "a base at a strange commit": (
+        {"base_model_name_or_path": "org/base", "revision": "../../x"},
+        "is not one of its commits",
+    ),
 }
 
 
@@ -354,7 +357,7 @@ def test_a_link_to_code_elsewhere_is_refused(tiny: Path, workspace: Workspace, c
     model = _own(tiny, workspace.path / "models" / "theirs", canary)
     (tmp_path / "elsewhere.py").write_text(program(canary))
     (model / "linked.py").symlink_to(tmp_path / "elsewhere.py")
-    with pytest.raises(NibbleError, match="is a link to somewhere else"):
+    with pytest.raises(NibbleError, match="is a link to another place"):
         code_of(find_model(str(model)))
 
 
@@ -366,7 +369,7 @@ def test_the_command_line_agrees_for_one_named_model(
     model = _own(tiny, workspace.path / "models" / "theirs", canary)
     asked = ["plan", "quickstart", "--set", f"model={model}", "--data-dir", str(workspace.path), "--json"]
     assert main(asked) == 1
-    assert "brings Python code of its own" in json.loads(capsys.readouterr().out)["error"]
+    assert "comes with Python code" in json.loads(capsys.readouterr().out)["error"]
     assert main([*asked, "--agree-to-code", "starter"]) == 1
     assert "names starter, but the model is" in json.loads(capsys.readouterr().out)["error"]
     (model / "configuration_own.py").write_text("import evil_that_is_not_there\n")
@@ -437,7 +440,7 @@ def test_code_from_the_hub_runs_at_the_commit_that_was_agreed_to(tiny: Path, tmp
 
     with stand_in_hub({"org/own": model}) as hub:
         refused = called(hub.url)
-        assert "brings Python code of its own" in json.loads(refused.stdout)["error"]
+        assert "comes with Python code" in json.loads(refused.stdout)["error"]
         assert not canary.exists()
         agreed = called(hub.url, "--agree-to-code", "org/own")
         assert json.loads(agreed.stdout)["state"] == "finished", agreed.stderr[-2000:]

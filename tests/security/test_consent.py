@@ -83,8 +83,8 @@ def test_nothing_is_agreed_to_that_was_not_shown(workspace: Workspace, model: Pa
 
 def test_nobody_agrees_from_elsewhere(workspace: Workspace, model: Path) -> None:
     consents = _consents(workspace, listening=True)
-    assert "not possible on the page" in _html(consents.show(str(model)))
-    with pytest.raises(NibbleError, match="not possible on the page"):
+    assert "cannot agree to a model's own code on this page" in _html(consents.show(str(model)))
+    with pytest.raises(NibbleError, match="cannot agree to a model's own code on this page"):
         consents.agree()
     assert not _agreed(workspace, model)
 
@@ -97,4 +97,4 @@ def test_code_is_shown_as_text_and_hides_nothing() -> None:
     assert "\\u202e" in html and "\\u200b" in html and "\\u001b" in html
     assert "\u202e" not in html
     long = replace(file, content=b"a" * (code_consent.MOST_SHOWN + 7))
-    assert "7 characters more" in code_consent.code_html(ModelCode("m", None, "m", {}, (long,)))
+    assert "7 more characters" in code_consent.code_html(ModelCode("m", None, "m", {}, (long,)))

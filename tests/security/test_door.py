@@ -60,7 +60,7 @@ def test_others_sign_in_and_see_the_app_and_its_charts(listening: Listening, bro
     page.goto(listening.url)
     assert "token" not in listening.url
     _sign_in(page, "wrong")
-    expect(page.get_by_role("alert")).to_contain_text("do not belong together")
+    expect(page.get_by_role("alert")).to_contain_text("Wrong name or password")
     _sign_in(page, listening.password)
     page.get_by_text("are free now").wait_for(timeout=60_000)
     held = {cookie["name"]: cookie for cookie in context.cookies()}[f"nibble_{listening.port}"]

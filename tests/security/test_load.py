@@ -211,7 +211,7 @@ class Watched:
     def shows_the_end(self) -> None:
         """Wait until both have arrived: what the feed sends, and what the page asks for when it rings."""
         self.shows("Finished")
-        expect(self.page.get_by_role("button", name="Set up another run")).to_be_visible()
+        expect(self.page.get_by_role("button", name="New run")).to_be_visible()
 
 
 @pytest.fixture

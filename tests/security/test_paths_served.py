@@ -39,7 +39,7 @@ from tests.security.watched_ground import SECRET, Ground, Watch, lay
 # The presses that name something which is looked up: a run, a dataset.
 ACTS = ("open", "sample")
 # What stands in these fields, so that an event gets as far as it can.
-FILLED = {"Message": "Hello", "Question": "Hello", "Memory budget": 2.0}
+FILLED = {"Message": "Hello", "Prompt": "Hello", "Memory budget": 2.0}
 # So many events are sent before their ends are waited for; the server takes on 300.
 AT_ONCE = 100
 # A stream of events that tells nothing for so long has told what a request leads to.
@@ -243,12 +243,12 @@ def _calls(client: Client, text: str) -> list[Call]:
 def _ways(label: str, text: str) -> list[str]:
     """What is typed into a place so that it gets as far as it can: a folder, one that is new, a base to talk to."""
     folder = text.rpartition("/")[0]
-    ways = {"Talk to": [folder, f"base:{text}", f"adapter:{folder}"], "Folder": [f"{text}-new"]}
+    ways = {"Chat model": [folder, f"base:{text}", f"adapter:{folder}"], "Folder": [f"{text}-new"]}
     return [text, *ways.get(label, [folder])]
 
 
 # The fields that take a path, by their labels.
-PLACES = {"Base model", "Dataset", "Talk to", "Folder", "Or its folder", "Its base", "Start from"}
+PLACES = {"Base model", "Dataset", "Chat model", "Folder", "Or adapter folder", "Start from"}
 
 
 def test_a_plain_path_in_any_text_of_any_event_leads_nowhere(client: Client, ground: Ground) -> None:

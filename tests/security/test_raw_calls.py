@@ -127,7 +127,7 @@ def _try(caller: Caller, workspace: Workspace, places: list[Place], odd: dict[st
                 if answer.done and not possible_now:
                     faults.append(f"{where}: {name} was taken")
         changed = _changed(before, _kept(workspace))
-        if possible_now:  # "Use as data" keeps the conversation, which is there for it
+        if possible_now:  # "Use as dataset" keeps the conversation, which is there for it
             changed = {name for name in changed if name not in DRAFTS and not name.startswith("datasets/")}
         if changed:
             faults.append(f"{sorted({place.event.name for place in places})} changed {changed}")

@@ -43,11 +43,11 @@ pytestmark = pytest.mark.browser
 REFUSES = {
     "Data": (),
     "Train": ("Start training",),
-    "Chat": ("Send", "Serve it"),
+    "Chat": ("Send", "Start the API"),
     "Side by side": ("Compare",),
-    "Arena": ("Next question", "Prepare answers", "Judge the prepared answers"),
-    "Export": ("Export", "Bring it in", "Show what will be uploaded"),
-    "System": ("Sign in", "Keep", "Try it"),
+    "Arena": ("Next prompt", "Prepare replies", "Judge the prepared replies"),
+    "Export": ("Export", "Import", "Preview upload"),
+    "System": ("Sign in", "Save", "Send a test"),
 }
 TAKES_TEXT = "textarea, input:not([type]), input[type=text], input[type=password]"
 
@@ -97,8 +97,8 @@ def _train_and_data(watched: Watched) -> None:
     watched.look("the run on the Train tab")
     watched.open("Data")
     expect(page.locator(".nb-found .nb-tokens").first).to_contain_text("pwned")
-    page.get_by_role("button", name="Correct by hand").click()
-    _menu(watched, "Question")
+    page.get_by_role("button", name="Map columns").click()
+    _menu(watched, "Prompt")
     page.get_by_role("button", name="Next row ›").locator("visible=true").click()
     watched.look("Data")
 
@@ -110,12 +110,12 @@ def _chat(watched: Watched, count: int, menu: bool = True) -> None:
     page.wait_for_timeout(500)  # formulas and code are drawn after the text
     watched.look("Chat")
     if menu:
-        _menu(watched, "Talk to")
+        _menu(watched, "Chat model")
 
 
 def _side_by_side(watched: Watched) -> None:
     page = watched.page
-    page.get_by_role("button", name="How it answers").locator("visible=true").first.click()
+    page.get_by_role("button", name="Generation settings").locator("visible=true").first.click()
     page.get_by_role("tab", name="Side by side").click()
     expect(page.locator(".nb-side-reply").first).to_contain_text("pwned")
     page.wait_for_timeout(300)
@@ -133,7 +133,7 @@ def _arena(watched: Watched) -> None:
     page.locator("#nb-vote-tie").click()
     expect(page.locator(".nb-told").first).to_contain_text("pwned")
     watched.look("the names in the arena")
-    _menu(watched, "One voice")
+    _menu(watched, "Model A")
 
 
 def _runs(watched: Watched) -> None:
@@ -152,7 +152,7 @@ def _runs(watched: Watched) -> None:
         turn.click()
         expect(rows.first).not_to_have_attribute("data-run", first)
         watched.look("a page of runs")
-    page.get_by_label("Find", exact=True).fill(BAD)
+    page.get_by_label("Search", exact=True).fill(BAD)
     watched.look("a search")
 
 
@@ -161,15 +161,15 @@ def _pick_two(watched: Watched, rows: Locator) -> None:
     rows.nth(1).locator("[data-pick]").click()
     rows.nth(0).locator("[data-pick]").click()
     page.get_by_role("button", name="Compare 2 runs").click()
-    page.get_by_role("button", name="Close the comparison").wait_for()
+    page.get_by_role("button", name="Close comparison").wait_for()
     watched.look("a comparison")
     rows.first.locator(".nb-link").click()
-    for fold in ("Name, tags and note", "The log's last lines"):
+    for fold in ("Name, tags and note", "Last log lines"):
         page.get_by_role("button", name=fold).click()
     page.get_by_role("button", name="Delete…").click()
     expect(page.locator(".nb-sure")).to_contain_text("for good")
     watched.look("the question before deleting")
-    page.get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Cancel").click()
 
 
 def _others(watched: Watched) -> None:
@@ -316,8 +316,8 @@ def test_what_is_typed_and_dropped_is_text_in_the_refusals(tmp_path: Path, brows
         for tab, buttons in REFUSES.items():
             watched.open(tab)
             if tab == "Data":
-                watched.page.get_by_role("button", name="Correct by hand").click()
-                watched.page.get_by_label("Question", exact=True).locator("visible=true").wait_for()
+                watched.page.get_by_role("button", name="Map columns").click()
+                watched.page.get_by_label("Prompt", exact=True).locator("visible=true").wait_for()
             _unfold(watched)
             _type(watched, PAYLOADS[name])
             _press(watched, tab, buttons, PAYLOADS[name])

@@ -119,7 +119,7 @@ class Check:
         tally.take(conversations, lambda done: self._progress("tokens", done / (len(chosen) + count)))
         parted = part(lint.rows, lint.rows, lint.keys, read.loaded.held_out, self.settings, seed)
         figures = sampled_figures(tally, lint.rows[chosen], count, parted, self.settings, self.training)
-        among = f" of the {len(chosen):,} looked at so far"
+        among = f" of the {len(chosen):,} checked so far"
         self.findings = merged([*read.findings, *tally.findings(advice(figures.suggestions), among)])
         share = len(chosen) / (len(chosen) + count)
         found = replace(report, findings=self.findings, figures=figures, progress=share)

@@ -64,11 +64,11 @@ def _suggestion(lengths: Any, limit: int, where: str) -> dict[str, Any]:
     cuts = int(len(lengths) - np.searchsorted(lengths, limit, side="right"))
     share = cuts / len(lengths)
     if cuts == 0:
-        because = f"the smallest that cuts nothing{where}"
+        because = f"the smallest that truncates nothing{where}"
     elif share < SHARE_TO_CUT:
-        because = f"the smallest that cuts under 1 %: {cuts:,} of {len(lengths):,} rows{where}"
+        because = f"the smallest that truncates under 1 %: {cuts:,} of {len(lengths):,} rows{where}"
     else:
-        because = f"the most that this model can take; it cuts {cuts:,} of {len(lengths):,} rows{where}"
+        because = f"the most this model supports; it truncates {cuts:,} of {len(lengths):,} rows{where}"
     return {"max_length": limit, "cuts": cuts, "share": share, "because": because}
 
 

@@ -77,7 +77,7 @@ def _left_out(conversation: Conversation, text: str) -> Iterator[str]:
         if message["role"] != "tool" and not _holds_piece(text, message.get("name") or ""):
             yield "names of speakers"
         if message["role"] in ("user", "tool") and not _holds(text, message["content"]):
-            yield "turns of a tool" if message["role"] == "tool" else "questions"
+            yield "tool turns" if message["role"] == "tool" else "questions"
 
 
 def _name_of(tool: dict[str, Any]) -> str:
@@ -123,9 +123,9 @@ def _changes(messages: list[Message], layouts: list[TextLayout]) -> Iterator[str
         if DETAIL_KEY in message:  # its span is in pieces
             shown = layouts[-1].text
         if reply not in shown:
-            yield "white space at its ends is trimmed" if reply.strip() in shown else _change(reply, shown)
+            yield "white space at both ends is trimmed" if reply.strip() in shown else _change(reply, shown)
         if index in rendered and _EMPTY_THOUGHT.search(shown) and not _EMPTY_THOUGHT.search(reply):
-            yield "an empty think block is put before it"
+            yield "an empty think block is added before it"
 
 
 def _change(reply: str, shown: str) -> str:
@@ -133,5 +133,5 @@ def _change(reply: str, shown: str) -> str:
     if words and not any(word in shown for word in words):
         return _GONE
     if "</think>" in reply:
-        return "its reasoning is taken out"
-    return "its text is written differently"
+        return "its reasoning is removed"
+    return "its text is changed"

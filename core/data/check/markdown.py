@@ -53,7 +53,7 @@ def _figures(report: dict[str, Any]) -> Iterator[str]:
     for each in report["suggestions"]:
         yield f"- A limit of {each['max_length']:,} is {_safe(each['because'])}."
     yield f"- Padding: {report['padding']['packed']:.1%} packed, {report['padding']['padded']:.1%} unpacked."
-    yield f"- Split: {split['train']:,} to train on, {split['held_out']:,} held out to measure by."
+    yield f"- Split: {split['train']:,} to train on, {split['held_out']:,} held out for evaluation."
     seconds = report["seconds_per_epoch"]
     time = f"about {seconds:,.0f} seconds, {report['seconds_basis']}" if seconds else report["seconds_basis"]
     yield f"- An epoch: {report['steps_per_epoch']:,} steps; {_safe(time)}."

@@ -17,7 +17,7 @@ LONGEST_SHOWN = 20_000
 FIRST_ROWS = 1000
 _PATIENCE_SECONDS = 1.0
 _KEPT = 200
-_TOO_FAR = "This row stands far into the file and was not reached within a second. Show it again to read on."
+_TOO_FAR = "This row is far into the file and was not reached within a second. Open it again to continue reading."
 
 
 class RawRows:

@@ -70,7 +70,7 @@ class TokenTally:
                 self.refused.append(result)
                 mended_by = self._mended_by(conversation) if layout is None else ""
                 if mended_by == "same-speaker-refused":
-                    result = replace(result, reason=f"{result.reason}; data.join_turns joins turns of one speaker")
+                    result = replace(result, reason=f"{result.reason}; data.join_turns merges consecutive turns")
                 self.dropped.append(result)
                 self._tokens.add_dropped(layout, result, mended_by)
                 continue

@@ -26,7 +26,7 @@ class Training:
     effective_batch: int = 16
     micro_batch: int | None = None
     device_kind: str = "cpu"
-    pace: Pace = Pace(None, "no run of this model is known")
+    pace: Pace = Pace(None, "no run of this model yet")
     longest: int | None = None
     stops: Collection[int] = ()
     embedding_rows: int | None = None

@@ -33,7 +33,7 @@ def text_of(value: Any, where: str, role: str, message: Message, reading: Readin
         return value
     said, *more = messages_of(value, where, role, reading, path)
     if more or said["role"] != role:
-        raise Unusable(f"{where} holds the result of a tool, which only a turn can")
+        raise Unusable(f"{where} contains a tool result, which only a turn may")
     message |= {key: part for key, part in said.items() if key not in ("role", "content")}
     return str(said["content"])
 

@@ -189,4 +189,4 @@ def _text_in(value: Any) -> str | None:
 
 def media(words: str) -> Unusable:
     """Why a row with `words` (an image, audio …) is not used."""
-    return Unusable(f"it holds {words}; Nibble trains on text alone", "holds-media")
+    return Unusable(f"it contains {words}; Nibble trains on text only", "holds-media")

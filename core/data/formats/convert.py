@@ -13,7 +13,7 @@ from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.settings import DataSettings
 
-_TOO_DEEP = "it is nested too deeply to be a conversation"
+_TOO_DEEP = "it is nested too deeply for a conversation"
 
 
 def convert(
@@ -43,7 +43,7 @@ def convert(
             tally.drop(error.code, number)
     spilled.seal()
     if not number:
-        raise DataError(f"{file} holds no rows. It should hold one conversation a row.")
+        raise DataError(f"{file} contains no rows. It should have one conversation per row.")
     if not spilled:
         first = dropped[0]
         raise DataError(
@@ -55,8 +55,8 @@ def convert(
 
 def _what_to_do(reason: str) -> str:
     if "unknown role" in reason:
-        return "Say under data.mapping.roles what the speakers' names mean: user, assistant, system, tool or leave out."
-    return "Mend that, or choose another format."
+        return "Set data.mapping.roles to the role of each speaker: user, assistant, system, tool or leave out."
+    return "Fix that, or choose another format."
 
 
 def _conversation(
@@ -71,9 +71,9 @@ def _conversation(
         other = other_layout(plain_row(row), layout) if error.code is None else None
         if other is None:
             raise
-        if settings.format != "auto":  # said by hand: then why it does not fit is what has to be known
-            raise Unusable(f"{error}; it is laid out as {other}", "mixed-layouts") from None
-        raise Unusable(f"laid out as {other}, unlike the rest", "mixed-layouts") from None
+        if settings.format != "auto":  # said by hand: then why it does not fit is what must be known
+            raise Unusable(f"{error}; its layout is {other}", "mixed-layouts") from None
+        raise Unusable(f"its layout is {other}, unlike the rest", "mixed-layouts") from None
     except RecursionError:
         raise Unusable(_TOO_DEEP) from None
 
@@ -83,6 +83,6 @@ def _keep(conversation: Conversation, spilled: SpilledConversations) -> None:
     try:
         spilled.append(conversation)
     except UnicodeEncodeError:
-        raise Unusable("it holds half a character, such as an emoji that was cut in two") from None
+        raise Unusable("it contains half a character, such as an emoji cut in two") from None
     except RecursionError:
         raise Unusable(_TOO_DEEP) from None

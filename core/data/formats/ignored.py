@@ -41,7 +41,7 @@ def why_not(ignored: list[str], rows: list[Row]) -> str:
     """What is left out, and what to do about it, as the end of a sentence and another."""
     look = "looks" if len(ignored) == 1 else "look"
     mend = what_to_do(rows, ignored)
-    return f"{said(ignored)} would be left out, and {look} like the answer, the speaker, the label or a mask. {mend}"
+    return f"{said(ignored)} would be ignored, and {look} like the reply, the speaker, the label or a mask. {mend}"
 
 
 def what_to_do(rows: list[Row], ignored: list[str] | None = None) -> str:
@@ -52,14 +52,14 @@ def what_to_do(rows: list[Row], ignored: list[str] | None = None) -> str:
     speaker = next((name for name in speakers if plain_name(name) in _SPEAKERS and name != text), None)
     if speaker and text:
         return (
-            f"If each row is one turn (`{speaker}` says who speaks, `{text}` what), put the turns of a conversation "
-            'into one row, as {"messages": […]}, or say by hand which column names the conversation '
+            f"If each row is one turn (`{speaker}` is the speaker, `{text}` the text), put the turns of a conversation "
+            'into one row, as {"messages": […]}, or map the columns, with the one that names the conversation '
             f"(format: mapping; such as conversation: …, role: {speaker}, content: {text})."
         )
     mapping = propose(columns, {})
     words = as_words(mapping) if ignored is None or not set(mapping.values()).isdisjoint(ignored) else ""
-    begin = "Or say" if ignored is None else "Say"
-    return f"{begin} by hand which column is what (format: mapping{words and '; such as '}{words})."
+    begin = "Or set" if ignored is None else "Set"
+    return f"{begin} which column is what (format: mapping{words and '; such as '}{words})."
 
 
 def _telling(rows: list[Row]) -> Iterator[Iterator[Row]]:

@@ -13,7 +13,7 @@ LAYOUTS = (MESSAGES, SHAREGPT, DOLLY, ALPACA, QUESTION_ANSWER, PROMPT_COMPLETION
 BY_PRECEDENCE = tuple(sorted(LAYOUTS, key=lambda layout: not layout.takes_precedence))
 # What `data.format` may be, with its label on the screen.
 FORMATS = {
-    "auto": "Auto: recognise it",
+    "auto": "Auto (detect)",
     **{layout.name: layout.label for layout in LAYOUTS},
-    "mapping": "Columns by hand",
+    "mapping": "Mapped columns",
 }

@@ -26,9 +26,9 @@ def mapped_layout(mapping: MappingSettings) -> DatasetLayout:
             "each row is one turn)."
         )
     if mapping.conversation and not (mapping.role and mapping.content):
-        raise DataError("data.mapping names a conversation, but not both role and content: who speaks, and what.")
+        raise DataError("data.mapping names a conversation, but not both role and content (the speaker and the text).")
     if mapping.reply and not (mapping.prompt or mapping.context):
-        raise DataError("data.mapping names a reply but no prompt: say which column holds the question.")
+        raise DataError("data.mapping names a reply but no prompt: set the column with the prompt.")
     makers = {"turns": _turns, "reply": _pair, "text": _text, "conversation": _turns}
     return makers[chosen[0]](mapping)
 
@@ -46,16 +46,16 @@ def _turns(mapping: MappingSettings) -> DatasetLayout:
     keys = (mapping.role or "role", mapping.content or "content") if mapping.role or mapping.content else None
 
     def sign(row: Row) -> str | None:
-        return f"`{column}` holds a list" if as_turns(row.get(column)) else None
+        return f"`{column}` contains a list" if as_turns(row.get(column)) else None
 
     def read(row: Row, reading: Reading) -> None:
         turns = as_turns(row.get(column))
         if not turns:
-            raise Unusable(f"its {column!r} is no list of turns")
+            raise Unusable(f"its {column!r} is not a list of turns")
         read_column(row[column], turns, column, reading, keys)
         add_system(row, reading, system)
 
-    return DatasetLayout("mapping", "Columns by hand", sign, read)
+    return DatasetLayout("mapping", "Mapped columns", sign, read)
 
 
 def _pair(mapping: MappingSettings) -> DatasetLayout:
@@ -69,14 +69,14 @@ def _pair(mapping: MappingSettings) -> DatasetLayout:
     def read(row: Row, reading: Reading) -> None:
         read_pair(row, reading, prompt, reply, context, _system(mapping))
 
-    return DatasetLayout("mapping", "Columns by hand", sign, read)
+    return DatasetLayout("mapping", "Mapped columns", sign, read)
 
 
 def _text(mapping: MappingSettings) -> DatasetLayout:
     column = plain_name(mapping.text or "")
 
     def sign(row: Row) -> str | None:
-        return f"`{column}` holds text" if isinstance(row.get(column), str) else None
+        return f"`{column}` contains text" if isinstance(row.get(column), str) else None
 
     def read(row: Row, reading: Reading) -> None:
         text = row.get(column)
@@ -85,4 +85,4 @@ def _text(mapping: MappingSettings) -> DatasetLayout:
         reading.used.add(column)
         reading.text = text
 
-    return DatasetLayout("mapping", "Columns by hand", sign, read)
+    return DatasetLayout("mapping", "Mapped columns", sign, read)

@@ -116,7 +116,7 @@ def _read_guanaco(row: Row, reading: Reading) -> None:
         raise Unusable("it has no text")
     found = split_text(row[name])
     if found is None:
-        raise Unusable(f"in its {name!r} the speakers do not take turns by marks such as '### Human:'")
+        raise Unusable(f"its {name!r} has no alternating speaker markers such as '### Human:'")
     reading.used.add(name)
     reading.messages.extend(found[1])
     add_system(row, reading)

@@ -21,53 +21,53 @@ _WORTHS: tuple[Worth, ...] = ("unused-detail", "unused-text", "unused-answer")
 _RULES = {
     "unused-answer": Rule(
         "error",
-        "In {rows}, {names} look{s} like the answer, the speaker, the label or a mask and {are} not used.",
-        "Say by hand which column is what (format: mapping), or take {them} out of the file.",
+        "In {rows}, {names} look{s} like the reply, the speaker, the label or a mask and {are} not used.",
+        "Set which column is what (format: mapping), or remove {them} from the file.",
     ),
     "unused-text": Rule(
         "warning",
         "In {rows}, {names} {are} not used: the model does not see {them}.",
-        "To use {them}, say by hand which column is what (format: mapping), or put {them} into the text of a turn.",
+        "To use {them}, set which column is what (format: mapping), or put {them} into the text of a turn.",
     ),
     "part-left-out": Rule(
         "warning",
-        "In {rows}, parts of the unknown type {names} have no text and are left out.",
-        "Put what they say into the text of the turn.",
+        "In {rows}, parts of the unknown type {names} have no text and are ignored.",
+        "Put their content into the text of the turn.",
     ),
     "turn-left-out": Rule(
         "warning",
-        "In {rows}, entries such as {names} stand between the turns without a speaker and a text and are left out.",
-        "Nothing to do, if nobody says anything there.",
+        "In {rows}, entries such as {names} appear between turns without speaker or text and are ignored.",
+        "Nothing to do if they contain no text.",
     ),
     "branch-left-out": Rule(
         "warning",
-        "In {rows}, a turn has several replies under {names}: one is learned, the others are left out.",
-        "To learn another, make a conversation of its own of it.",
+        "In {rows}, a turn has several replies under {names}: one is learned, the others are ignored.",
+        "To learn another one, make it a separate conversation.",
     ),
     "strange-part": Rule(
         "note",
-        "In {rows}, parts of the unknown type {names} stand within turns: their text is used as it is.",
-        "Look at one of those rows, whether it reads as it should.",
+        "In {rows}, turns contain parts of the unknown type {names}: their text is used as it is.",
+        "Check that these rows read as they should.",
     ),
     "reasoning-unfolded": Rule(
         "note",
-        "In {rows}, {names} stands around the reasoning: it is read as reasoning, without that block and its heading.",
-        "Nothing to do, if the reply is to be learned with its reasoning.",
+        "In {rows}, {names} surrounds the reasoning: it is read as reasoning, without that block and its heading.",
+        "Nothing to do if the reply should be learned with its reasoning.",
     ),
     "rejected-left-out": Rule(
         "note",
-        "{rows} {have} a chosen and a rejected reply: the chosen one is learned, {names} is left out.",
-        "Nothing to do; learning from the comparison itself (DPO) is not what this training does.",
+        "{rows} {have} a chosen and a rejected reply: the chosen one is learned, {names} is ignored.",
+        "Nothing to do. Preference training (DPO) is not supported.",
     ),
     "several-answers": Rule(
         "note",
         "{rows} {have} several different answers in {names}: the first is learned.",
-        "Keep the one that you want, or make a row of each.",
+        "Keep the one you want, or make one row of each.",
     ),
     "unused-detail": Rule(
         "note",
         "In {rows}, {names} {are} not used.",
-        "Nothing to do, unless something in {them} is to be learned.",
+        "Nothing to do unless something in {them} should be learned.",
     ),
 }
 

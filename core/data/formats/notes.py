@@ -11,27 +11,27 @@ _RULES = {
     "mixed-layouts": Rule(
         "warning",
         "{rows} {are} laid out unlike the rest and {are} dropped.",
-        "Put them into a file of their own, or bring them into the layout of the rest.",
+        "Move them to a separate file, or convert them to the layout of the rest.",
     ),
     "holds-media": Rule(
         "warning",
         "{rows} hold{s} an image, audio, video or a file and {are} dropped: Nibble trains on text alone.",
-        "Leave those rows out, or put what they show into words.",
+        "Remove those rows, or describe the content in text.",
     ),
     "unknown-role": Rule(
         "warning",
         "{rows} {have} a turn whose speaker is not known and {are} dropped.",
-        "Say under data.mapping.roles what the name means: system, user, assistant, tool, or leave out.",
+        "Set data.mapping.roles to the role of that name: system, user, assistant, tool or leave out.",
     ),
     "kto-dropped": Rule(
         "note",
         "{rows} {are} labelled false and {are} dropped: nobody wants to learn {them}.",
-        "Nothing to do. To learn them all the same, choose the format prompt-completion.",
+        "Nothing to do. To train on them anyway, choose the format prompt-completion.",
     ),
     "user-turn-marked": Rule(
         "note",
         "{rows} mark{s} a turn as trained on that is not a reply: only replies are trained on.",
-        "Nothing to do, unless the roles of those turns are wrong.",
+        "Nothing to do unless the roles of those turns are wrong.",
     ),
     "number-as-text": Rule(
         "note",
@@ -41,37 +41,37 @@ _RULES = {
     "empty-reply": Rule(
         "warning",
         "{rows} {have} an empty reply among others: it is not trained on.",
-        "Fill in the reply, or take the turn out.",
+        "Fill in the reply, or remove the turn.",
     ),
     "assistant-first": Rule(
         "warning",
         "{rows} begin{s} with the assistant's turn.",
-        "Fine for greetings; some models' templates refuse it. Otherwise put the question in front.",
+        "Fine for greetings, but some templates refuse it. Otherwise put the prompt first.",
     ),
     "same-role-twice": Rule(
         "warning",
         "{rows} {have} the same speaker twice in a row.",
-        "Some models' templates refuse them: data.join_turns joins them into one.",
+        "Some templates refuse them: data.join_turns merges them.",
     ),
     "turns-joined": Rule(
         "note",
         "{rows} {have} turns of one speaker in a row, which are joined into one.",
-        "Nothing to do. To keep them apart, switch data.join_turns off.",
+        "Nothing to do. To keep them separate, switch off data.join_turns.",
     ),
     "after-last-reply": Rule(
         "note",
         "{rows} go{es} on after the last reply that is trained on: that part is left out, for it can teach nothing.",
-        "Nothing to do, unless a reply is missing there.",
+        "Nothing to do unless a reply is missing there.",
     ),
     "nul-character": Rule(
         "warning",
         "{rows} hold{s} a NUL character, which no person types.",
-        "Look at those rows: they were probably damaged when they were exported.",
+        "Check those rows: they were probably damaged during export.",
     ),
     "weight-left-out": Rule(
         "note",
         "{rows} {are} plain text with a weight between 0 and 1: it is left out, and {they} count{s} in full.",
-        "Weights work in conversations, on replies.",
+        "Weights apply only to replies in conversations.",
     ),
 }
 

@@ -57,7 +57,7 @@ def read_prompt(row: Row, reading: Reading, prompt: str | None, context: str | N
     ]
     reading.used.update(name for name, each in parts if name and not missing(each))
     if not texts and turns is None:
-        raise Unusable(f"its {prompt!r} is missing" if prompt else "it has no question")
+        raise Unusable(f"its {prompt!r} is missing" if prompt else "it has no prompt")
     filled = [text for text in texts if not blank(text)]
     if texts and (filled or turns is None):
         reading.messages.append({"role": "user", "content": "\n\n".join(filled or texts[:1])})

@@ -109,7 +109,7 @@ def _read_kto(row: Row, reading: Reading) -> None:
     if label is None:
         raise Unusable("its 'label' is neither true nor false")
     if not label:
-        raise Unusable("it is labelled false, as a reply that nobody wants to learn", "kto-dropped")
+        raise Unusable("it is labelled false, as a reply not to learn", "kto-dropped")
     reading.used.add(first_filled(row, _LABELS) or "")
     if read_turns_of(row, reading):
         add_system(row, reading)

@@ -16,7 +16,7 @@ from core.settings import DataSettings
 
 # Of layouts that fit about as many rows, the first is taken.
 _ABOUT_AS_MANY = 0.9
-_OR = "If that is meant to be left out, choose the format"
+_OR = "If it can be ignored, choose the format"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def recognise_layout(rows: list[Row], settings: DataSettings, file: str) -> Reco
     layout = _layout_of(settings, signs, columns, file, rows)
     evidence = _evidence(signs.get(layout.name) or _count(layout, plain), len(rows), columns)
     if settings.format != "auto":
-        evidence = f"chosen by hand; {evidence}"
+        evidence = f"set manually; {evidence}"
     others = [
         {"format": name, "evidence": _evidence(found, len(rows), columns)}
         for name, found in sorted(signs.items(), key=lambda each: -each[1].total())
@@ -78,7 +78,9 @@ def _layout_of(
     if most == 0:
         names = ", ".join(column["name"] for column in columns[:12])
         found = f"Its columns are {names}" if columns else "Its rows are not objects with named values"
-        raise DataError(f"{file}: its layout is not known. {found}; wanted are {_wanted_columns()}. {what_to_do(rows)}")
+        raise DataError(
+            f"{file}: its layout is not recognised. {found}; supported are {_wanted_columns()}. {what_to_do(rows)}"
+        )
     fitting = [layout for layout in BY_PRECEDENCE if signs[layout.name].total() >= _ABOUT_AS_MANY * most]
     ignored: dict[str, list[str]] = {}
     for layout in fitting:
@@ -108,7 +110,7 @@ def _refuse_unknown_columns(settings: DataSettings, columns: list[dict[str, str]
 def _evidence(found: Counter[str], rows: int, columns: list[dict[str, str]]) -> str:
     real = {plain_name(column["name"]): column["name"] for column in columns}
     if not found:
-        return f"nothing of it in the first {rows:,} rows"
+        return f"not found in the first {rows:,} rows"
     parts = [f"{words} in {count:,} of {rows:,} rows" for words, count in found.most_common(2)]
     return re.sub(r"`([^`]+)`", lambda match: f"`{real.get(match[1], match[1])}`", "; ".join(parts))
 

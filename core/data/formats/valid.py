@@ -16,7 +16,7 @@ def valid_text(reading: Reading) -> str:
     if blank(text):
         raise Unusable("its text is empty")
     if reading.weight == 0:
-        raise Unusable("its weight is 0: none of it is to be trained on")
+        raise Unusable("its weight is 0, so it is not trained on")
     if reading.weight != 1:
         reading.notes.add("weight-left-out")
     if "\0" in text:
@@ -36,7 +36,7 @@ def valid_messages(reading: Reading, system: System, join: bool = False) -> list
             reading.notes.add("turns-joined")
     last = _weigh(messages, reading)
     if not any(_asks(message) for message in messages[:last]):
-        raise Unusable("it has no question before the reply")
+        raise Unusable("it has no prompt before the reply")
     kept = messages[: last + 1]
     if len(kept) < len(messages):
         reading.notes.add("after-last-reply")
@@ -64,7 +64,7 @@ def _weigh(messages: list[Message], reading: Reading) -> int:
     if last < 0:
         if not replies:
             raise Unusable("it has no reply to learn from")
-        raise Unusable("none of its replies is to be trained on" if said else "its reply is empty")
+        raise Unusable("none of its replies is marked for training" if said else "its reply is empty")
     return last
 
 

@@ -117,7 +117,7 @@ class _Watched(io.RawIOBase):
         try:
             block = self._stream.read(len(buffer))
         except EOFError:
-            raise DataError(f"{self._name} is cut off: its packed data ends early. Download it again.") from None
+            raise DataError(f"{self._name} is truncated: its compressed data ends early. Download it again.") from None
         except (zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
             raise DataError(f"{self._name} is damaged ({_short(error)}). Download or pack it again.") from None
         except OSError as error:
@@ -127,8 +127,8 @@ class _Watched(io.RawIOBase):
         consumed = self._consumed(self._produced)
         if self._produced > RATIO_MATTERS_FROM and self._produced > LARGEST_RATIO * max(consumed, 1):
             raise DataError(
-                f"{self._name} unpacks to more than {LARGEST_RATIO} times its size, which no conversations do. "
-                "Unpack it yourself if you trust it, and give the file within."
+                f"{self._name} unpacks to more than {LARGEST_RATIO} times its size, which is not plausible for "
+                f"conversations. If you trust it, unpack it yourself and use the file inside."
             )
         if self._progress:
             self._progress(consumed)

@@ -33,7 +33,7 @@ def read_parquet(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row |
             notes.on_reading(
                 "splits-not-fetched",
                 "note",
-                f"Of the dataset's other splits nothing was fetched or is used: {left.decode()}.",
+                f"Other splits of the dataset were not downloaded and are not used: {left.decode()}.",
                 "To train on one of them, name it in data.split.",
             )
         _refuse_twins(blob.name, opened.schema_arrow.names)
@@ -87,7 +87,7 @@ def _said(name: str, kind: str) -> Iterator[None]:
         yield
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         why = str(error).strip().split("\n")[0][:150].rstrip(".")
-        raise DataError(f"{name} is no whole {kind} file ({why}). Download or export it again.") from None
+        raise DataError(f"{name} is not a complete {kind} file ({why}). Download or export it again.") from None
 
 
 def _refuse_twins(name: str, columns: list[str]) -> None:

@@ -31,12 +31,14 @@ def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> It
         yield from _arrays_under(keys, text.name, window, notes) if keys else _objects(window)
     elif not window.start().startswith(_SINGLE):
         raise DataError(
-            f"{text.name}, line {window.line:,}: begins with {window.start()!r}, so it is no JSON. "
-            "Give a table the suffix .csv, and plain text .txt."
+            f"{text.name}, line {window.line:,}: begins with {window.start()!r}, so it is not JSON. Use the suffix "
+            f".csv for a table and .txt for plain text."
         )
     else:
         value = window.value()
-        raise DataError(f"{text.name} holds a single value, {kind_name(value)}, not rows. Put the rows into an array.")
+        raise DataError(
+            f"{text.name} contains a single value, {kind_name(value)}, not rows. Put the rows into an array."
+        )
 
 
 def _items(window: Window) -> Iterator[tuple[int, Any]]:
@@ -69,7 +71,7 @@ def _array(name: str, window: Window) -> Iterator[Row | Unreadable]:
         turns.append(turn)
         if len(turns) > LONGEST_CONVERSATION:
             raise DataError(
-                f"{name} is one list of turns, too long for one conversation. Put each into a list of its own."
+                f"{name} is one list of turns, too long for one conversation. Put each conversation into its own list."
             )
     yield {"messages" if "role" in value else "conversations": turns}
 
@@ -136,12 +138,12 @@ def _choose(name: str, firsts: dict[str, Any]) -> list[str]:
         return of_objects
     if len(firsts) > 1:
         names = ", ".join(list(firsts)[:12])
-        raise DataError(f"{name} holds several arrays: {names}. Keep the one with the rows, or save each as a file.")
+        raise DataError(f"{name} contains several arrays: {names}. Keep the one with the rows, or save each as a file.")
     return []
 
 
 def _refuse_more(name: str, window: Window) -> None:
     if window.peek():
         raise DataError(
-            f"{name}, line {window.line:,}: more follows after the array's end. Put all rows into one array."
+            f"{name}, line {window.line:,}: there is more after the end of the array. Put all rows into one array."
         )

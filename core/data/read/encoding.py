@@ -64,9 +64,9 @@ class EncodingUnsure(DataError):
         self.found = found
         offers = "; ".join(f"{each.name} reads {shown(each.words)}" for each in found.all[:_OFFERED])
         more = f"; and {len(found.all) - _OFFERED} more" if len(found.all) > _OFFERED else ""
-        begins = f"{name} is not UTF-8 at {where}, and it is not sure which older encoding it is in"
-        offered = f"{begins}: {offers}{more}." if offers else f"{begins}: none that is known makes text of it."
-        super().__init__(f"{offered} Choose its encoding by hand (data.encoding), or save it as UTF-8.")
+        begins = f"{name} is not UTF-8 at {where}, and its older encoding is uncertain"
+        offered = f"{begins}: {offers}{more}." if offers else f"{begins}: no known encoding turns it into text."
+        super().__init__(f"{offered} Set the encoding (data.encoding), or save the file as UTF-8.")
 
 
 def shown(words: Iterable[str]) -> str:
@@ -91,7 +91,7 @@ def find_encoding(blob: Blob, wanted: str, like: Collection[str] = ()) -> Encode
     """How the text in `blob` is stored: `wanted`, or found where that is 'auto'.
 
     `like` are codecs that files beside it are in: one of them is taken where it is not sure by itself. Raises
-    EncodingUnsure where it has to be chosen, DataError for no text.
+    EncodingUnsure where it must be chosen, DataError for no text.
     """
     head = blob.head(HEAD)
     encoded = _find(blob, head, like) if wanted == "auto" else _by_hand(head, wanted)
@@ -146,7 +146,7 @@ def _not_utf8(name: str, sample: bytes, error: UnicodeDecodeError, head: int, li
     if best is None and beside is None:
         raise EncodingUnsure(name, where, found)
     if best is None and beside is not None:
-        said = f"read as the files beside it, {shown(beside.words)}"
+        said = f"read like the other files, {shown(beside.words)}"
         return Encoded(beside.codec, f"not UTF-8 at {where}; {said}", guessed=True)
     best = found.all[0]
     return Encoded(best.codec, f"not UTF-8 at {where}; {best.evidence}: {shown(best.words)}", guessed=True)
@@ -179,7 +179,7 @@ def _is_binary(head: bytes) -> bool:
 
 
 def _no_text(name: str) -> DataError:
-    return DataError(f"{name} is not a text file, whatever its name says. Save it as JSONL, CSV or Parquet.")
+    return DataError(f"{name} is not a text file, despite its name. Save it as JSONL, CSV or Parquet.")
 
 
 def _wide_by_nuls(head: bytes) -> str | None:

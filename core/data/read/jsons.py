@@ -101,32 +101,32 @@ def explain(text: str, error: json.JSONDecodeError) -> str:
     here = text[error.pos : error.pos + 12]
     before = text[max(error.pos - 50, 0) : error.pos].rstrip()
     if here[:1] in ("]", "}") and before.endswith(",") or error.msg.startswith("Illegal trailing comma"):
-        return "a comma stands before the closing bracket; remove it"
+        return "there is a comma before the closing bracket; remove it"
     if here.startswith("'"):
-        return "names and text stand in single quotes; JSON wants double ones"
+        return "names and text are in single quotes; JSON needs double quotes"
     if here.startswith(","):
-        return "a comma stands where a row should; take it out, or put all rows into one array"
+        return "there is a comma in place of a row; remove it, or put all rows into one array"
     if here.startswith("\0"):
-        return "zero bytes stand where a row should, as a crash leaves them; take them out"
+        return "there are zero bytes in place of a row, as after a crash; remove them"
     if here.startswith(("None", "True", "False")):
-        return "Python's None, True or False; JSON writes null, true, false"
+        return "Python's None, True or False; JSON uses null, true, false"
     if here.startswith(("//", "/*", "#")):
-        return "a comment; JSON has none, so remove it"
+        return "a comment, which JSON does not allow; remove it"
     if error.msg.startswith("Invalid control character"):
         return r"a line break or tab within text; JSON writes it as \n or \t"
     if error.msg.startswith("Invalid \\"):
-        return r"a backslash that begins no escape; JSON writes a backslash as \\"
+        return r"a backslash without an escape; JSON writes a backslash as \\"
     if error.msg.startswith("Unterminated string"):
         return 'a quote that is never closed; a quote within text is written \\"'
     if error.msg.startswith("Expecting ','"):
         return 'a comma is missing here, or a quote within text is not written \\"'
     if error.msg.startswith("Extra data"):
-        return "more follows where the row should end; put each row on a line of its own"
+        return "there is more after the end of the row; put each row on its own line"
     if error.msg.startswith("Expecting property name"):
-        return "a name in double quotes should stand here"
+        return "a name in double quotes is expected here"
     if error.msg.startswith("Expecting ':'"):
-        return "a colon should stand here, between a name and its value"
-    return f"a value should stand here, not {_shown(here)}" if here.strip() else "a value is missing here"
+        return "a colon is expected here, between a name and its value"
+    return f"a value is expected here, not {_shown(here)}" if here.strip() else "a value is missing here"
 
 
 def _shown(text: str) -> str:

@@ -32,25 +32,28 @@ _KINDS = {
     ".markdown": "markdown",
 }
 HEAD = 2**16  # bytes to tell it by
-_UNPACK = "is packed in a way that is not read here. Unpack it first, or pack it as .zip or .gz."
+_UNPACK = "uses an unsupported compression. Unpack it first, or pack it as .zip or .gz."
 _REFUSED = {
-    (".docx", ".doc", ".odt", ".rtf", ".pages"): "is a word processor's document. Save it as plain text (.txt), or its "
-    "conversations as a table in CSV.",
-    (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"): "is a spreadsheet. Save it as CSV (UTF-8) and give that.",
+    (".docx", ".doc", ".odt", ".rtf", ".pages"): "is a word processor document. Save it as plain text (.txt), or its "
+    "conversations as CSV.",
+    (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"): "is a spreadsheet. Save it as CSV (UTF-8) and use that.",
     (".epub", ".mobi", ".azw", ".azw3", ".fb2"): "is an e-book. Save it as plain text (.txt) with an e-book reader.",
     (".pdf",): "is a PDF. Copy its text into a .txt file, or its conversations into a CSV or JSONL file.",
     (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".svg"): "is an image; Nibble "
-    "trains on text. Give conversations as JSONL, CSV or Parquet.",
+    "trains on text. Provide conversations as"
+    " JSONL, CSV or Parquet.",
     (".mp3", ".wav", ".flac", ".ogg", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm"): "is sound or video; Nibble "
-    "trains on text. Give conversations as JSONL, CSV or Parquet.",
+    "trains on text. Provide conversations as"
+    " JSONL, CSV or Parquet.",
     (".safetensors", ".gguf", ".ggml", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".h5"): "is a model, not a dataset. "
-    "Choose it as the base model if it is one, and give conversations here.",
-    (".pkl", ".pickle", ".npy", ".npz", ".joblib"): "is a Python dump, which can run any code when it is loaded. "
+    "If it is your base model, choose it there, and provide conversations here.",
+    (".pkl", ".pickle", ".npy", ".npz", ".joblib"): "is a Python pickle, which can run any code when loaded. "
     "Save the data as JSONL, CSV or Parquet.",
     (".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): _UNPACK,
     (".html", ".htm", ".xml"): "is a web page or XML. Save the conversations in it as JSONL or CSV.",
-    (".yaml", ".yml", ".toml", ".ini", ".py", ".ipynb"): "is settings or a program, not a dataset. Give conversations "
-    "as JSONL, CSV or Parquet.",
+    (".yaml", ".yml", ".toml", ".ini", ".py", ".ipynb"): "is a settings file or a program, not a dataset. Provide "
+    "conversations as"
+    " JSONL, CSV or Parquet.",
     (".db", ".sqlite", ".sqlite3", ".duckdb"): "is a database. Export the table with the conversations as CSV.",
 }
 _BY_SUFFIX = {suffix: refusal for suffixes, refusal in _REFUSED.items() for suffix in suffixes}
@@ -104,7 +107,7 @@ def kind_of(name: str, inner: str, head: bytes) -> str:
     suffix = suffix_of(inner)
     refuse_by_suffix(name, suffix)
     if len(head) < HEAD and not head.strip(b" \t\r\n\0\xef\xbb\xbf\xff\xfe"):
-        raise NoDataset(f"{name} is empty. It should hold one conversation a row.")
+        raise NoDataset(f"{name} is empty. It should have one conversation per row.")
     _refuse_foreign(name, suffix, head)
     by_bytes = _by_magic(head)
     if by_bytes:
@@ -112,7 +115,7 @@ def kind_of(name: str, inner: str, head: bytes) -> str:
     kind = _KINDS.get(suffix, "")
     if kind in ("parquet", "arrow"):
         called = "a Parquet" if kind == "parquet" else "an Arrow"
-        raise DataError(f"{name} is not {called} file, whatever its name says. Download or export it again.")
+        raise DataError(f"{name} is not {called} file, despite its name. Download or export it again.")
     return kind
 
 
@@ -121,7 +124,7 @@ def refuse_by_suffix(name: str, suffix: str) -> None:
     if suffix in _BY_SUFFIX:
         raise NoDataset(f"{name} {_BY_SUFFIX[suffix]}")
     if suffix not in _KINDS:
-        raise NoDataset(f"{name} is not a kind of file that can be read. Give {KNOWN}.")
+        raise NoDataset(f"{name} is not a supported file type. Use {KNOWN}.")
 
 
 def refuse_office(name: str, members: list[str]) -> None:
@@ -142,7 +145,7 @@ def _refuse_foreign(name: str, suffix: str, head: bytes) -> None:
     if head.startswith(_POINTER):
         raise DataError(f"{name} only points to the data (Git LFS). Fetch it with 'git lfs pull', or download it.")
     if head.startswith(_OLD_FEATHER):
-        raise DataError(f"{name} is of the first version of Feather. Save it again with a newer pandas, or as Parquet.")
+        raise DataError(f"{name} is in the first version of Feather. Save it again with a newer pandas, or as Parquet.")
     is_text = suffix in (".txt", ".md", ".markdown")  # and may be about programs and web pages
     signs = (_FOREIGN if _NO_LETTER.search(head) else ()) + (() if is_text else _FOREIGN_TEXT)
     for magic, like in signs:

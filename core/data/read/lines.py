@@ -12,7 +12,7 @@ from core.data.read.mojibake import is_garbled_json
 from core.data.read.notes import Notes
 from core.data.read.text import LONGEST, DecodedText
 
-_CUT_OFF = "ends in the middle of a row; the file seems to be cut off"
+_CUT_OFF = "ends in the middle of a row; the file seems to be truncated"
 
 
 class _Broken(Exception):
@@ -45,7 +45,7 @@ def _numbered(text: DecodedText, progress: Callable[[int], None]) -> Iterator[tu
 def _decode(decoder: json.JSONDecoder, text: DecodedText, line: bytes, notes: Notes) -> Any:
     last = not line.endswith(b"\n")
     if last and len(line) >= LONGEST:
-        raise _Broken(f"is longer than {LONGEST // 2**20} MB, which no conversation is")
+        raise _Broken(f"is longer than {LONGEST // 2**20} MB, too long for a conversation")
     try:
         letters = line.decode(text.codec, text.strictness)
     except UnicodeDecodeError as error:
@@ -59,11 +59,11 @@ def _decode(decoder: json.JSONDecoder, text: DecodedText, line: bytes, notes: No
     except json.JSONDecodeError as error:
         raise _Broken(_reason(letters, error, last)) from None
     except RecursionError:
-        raise _Broken("is nested too deeply to be a conversation") from None
+        raise _Broken("is nested too deeply for a conversation") from None
     except ValueError:  # Python reads no whole number of thousands of digits
-        raise _Broken("holds a number of thousands of digits") from None
+        raise _Broken("contains a number with thousands of digits") from None
     if is_too_deep(letters, value):
-        raise _Broken("is nested too deeply to be a conversation")
+        raise _Broken("is nested too deeply for a conversation")
     return value
 
 

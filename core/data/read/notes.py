@@ -10,24 +10,25 @@ from core.data.findings import ROWS_LISTED
 _OF_ROWS: dict[str, tuple[Severity, str, str]] = {
     "mojibake": (
         "warning",
-        "Letters are garbled or lost, such as 'Ã©' or '\ufffd' for 'é': the text was once read in a wrong encoding.",
-        "Choose the encoding by hand; where the file itself holds them, export it again from where it came from.",
+        "Characters are garbled or lost, such as 'Ã©' or '\ufffd' for 'é': the text was once read in the wrong "
+        "encoding.",
+        "Set the encoding; if the file itself contains them, export it again from its source.",
     ),
     "duplicate-key": (
         "warning",
-        "An object has the same name twice; the last value was taken, as every JSON reader does.",
-        "Rename one of them if both were meant.",
+        "An object has the same key twice; the last value was used, as JSON readers do.",
+        "Rename one of them if both are needed.",
     ),
     "not-a-number": (
         "note",
-        "NaN or Infinity stands where a value was expected; it was read as empty.",
-        "Nothing, unless that column matters.",
+        "NaN or Infinity appears in place of a value; it was read as empty.",
+        "Nothing to do unless that column matters.",
     ),
     "stray-return": (
         "note",
-        "A carriage return without a line end stands in the column names or a cell; it was taken out of names, "
-        "and read as a line end in cells.",
-        "Nothing; to be rid of this note, save the file with one kind of line end.",
+        "The column names or a cell contain a lone carriage return; it was removed from names and read as a line "
+        "break in cells.",
+        "Nothing to do. To avoid this note, save the file with one kind of line break.",
     ),
 }
 

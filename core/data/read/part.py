@@ -55,7 +55,7 @@ def open_part(blob: Blob, encoding: str, notes: Notes, like: Collection[str] = (
     name = blob.name
     kind = kind_of(name, blob.inner, blob.head(HEAD))
     if kind in ("zip", "gz"):
-        raise DataError(f"{name} is packed within a packed file. Unpack it first.")
+        raise DataError(f"{name} is an archive inside an archive. Unpack it first.")
     if kind in _TABLE_READERS:
         return Part(name, kind, blob.size, blob, None, "its first bytes")
     encoded = find_encoding(blob, encoding, like)
@@ -68,7 +68,7 @@ def open_part(blob: Blob, encoding: str, notes: Notes, like: Collection[str] = (
             "encoding-guessed",
             "note",
             f"{name} was read as {encoded.name}: {encoded.evidence}.",
-            "If its letters look wrong, choose the encoding by hand.",
+            "If characters look wrong, set the encoding.",
         )
     evidence = "; ".join(part for part in (encoded.evidence, evidence) if part)
     return Part(name, kind, blob.size, blob, encoded, evidence)

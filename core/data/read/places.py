@@ -31,19 +31,19 @@ def find_blobs(path: Path, name: str, notes: Notes) -> list[Blob]:
         if stat.S_ISDIR(kind):
             return _in_folder(path, name, notes)
         if not stat.S_ISREG(kind):
-            raise NoDataset(f"{name} is a device or a pipe, not a file. Give {KNOWN}.")
+            raise NoDataset(f"{name} is a device or a pipe, not a file. Use {KNOWN}.")
         return _in_file(path, name, notes)
     except FileNotFoundError:
         raise DataError(f"There is no file {name}. Check the path, or upload it again.") from None
     except PermissionError:
-        raise DataError(f"{name} may not be read by this user. Change who may read it, or copy it.") from None
+        raise DataError(f"{name} is not readable by this user. Change its permissions, or copy it.") from None
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}. Check the path.") from None
 
 
 def _in_file(path: Path, name: str, notes: Notes) -> list[Blob]:
     if path.stat().st_size == 0:
-        raise NoDataset(f"{name} is empty. It should hold one conversation a row.")
+        raise NoDataset(f"{name} is empty. It should have one conversation per row.")
     head = plain(path, name).head(HEAD)
     packing = packing_of(name, head)
     if packing == "zip":
@@ -55,12 +55,12 @@ def _in_folder(path: Path, name: str, notes: Notes) -> list[Blob]:
     found, folders = files_below(path)
     files = {each: _of(file, each, notes) for each, file in found.items()}
     if "config.json" in files and any(suffix_of(file) == ".safetensors" for file in files):
-        raise DataError(f"{name} is a model's folder, not a dataset. Choose it as the base model.")
+        raise DataError(f"{name} is a model folder, not a dataset. Choose it as the base model.")
     blobs = _chosen(files, folders, name, notes)
     if not blobs and folders:
-        raise DataError(f"{name} holds no data files, only folders: {', '.join(folders[:12])}. Give one of them.")
+        raise DataError(f"{name} contains no data files, only folders: {', '.join(folders[:12])}. Use one of them.")
     if not blobs:
-        raise DataError(f"{name} is a folder without data files. Put files into it: {KNOWN}.")
+        raise DataError(f"{name} is a folder without data files. Supported files: {KNOWN}.")
     return blobs
 
 
@@ -77,12 +77,12 @@ def _in_zip(path: Path, name: str, notes: Notes) -> list[Blob]:
     except ArchiveError as error:
         raise DataError(f"{name}: {error}") from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise DataError(f"{name} is no whole .zip ({error}). Download or pack it again.") from None
+        raise DataError(f"{name} is not a complete .zip ({error}). Download or pack it again.") from None
     refuse_office(name, [member.filename for member in members])
     visible = sorted((each for each in members if not _is_hidden(each.filename)), key=lambda each: each.filename)
     blobs = _chosen({_called(each): _member(path, name, each) for each in visible}, [], name, notes)
     if not blobs:
-        raise DataError(f"{name} holds no data files. Pack files into it: {KNOWN}.")
+        raise DataError(f"{name} contains no data files. Supported files: {KNOWN}.")
     return blobs
 
 
@@ -108,13 +108,13 @@ def _member(path: Path, name: str, member: zipfile.ZipInfo) -> Callable[[], list
 
     def found() -> list[Blob]:
         if member.flag_bits & _ENCRYPTED:
-            raise DataError(f"{name} is locked with a password. Unpack it yourself, and give the files within.")
+            raise DataError(f"{name} is protected by a password. Unpack it yourself and use the files inside.")
         if member.compress_type not in _METHODS:
-            raise DataError(f"{name} is packed in a way that is not read here. Pack it again as an ordinary .zip.")
+            raise DataError(f"{name} uses an unsupported compression. Pack it again as an ordinary .zip.")
         if not member.file_size:
-            raise NoDataset(f"{called} is empty. It should hold one conversation a row.")
+            raise NoDataset(f"{called} is empty. It should have one conversation per row.")
         if suffix_of(member.filename) == ".zip":
-            raise DataError(f"{called} is a .zip within a .zip. Unpack it first.")
+            raise DataError(f"{called} is a .zip inside a .zip. Unpack it first.")
         return [zip_member(path, called, member)]
 
     return found
@@ -146,7 +146,7 @@ def _chosen(files: dict[str, Callable[[], list[Blob]]], folders: list[str], name
             "file-left-out",
             "warning" if said else "note",
             f"Of {name}, not read: {', '.join(list(reasons)[:12])}. {said[0] if said else ''}".rstrip(),
-            "Nothing, if they hold no conversations.",
+            "Nothing to do if they contain no conversations.",
         )
     return found
 

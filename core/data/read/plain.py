@@ -24,9 +24,9 @@ def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> It
         notes.on_reading(
             "text-cut",
             "note",
-            f"{text.name} was cut into {rows:,} rows: at form feeds, and at the end of a paragraph "
-            f"every {SIZE:,} characters or so.",
-            "To cut it elsewhere, put a line with a form feed there, or save the pieces as files.",
+            f"{text.name} was split into {rows:,} rows: at form feeds, and at the end of a paragraph every"
+            f" {SIZE:,} characters or so.",
+            "To split it elsewhere, insert a line with a form feed, or save the parts as separate files.",
         )
 
 

@@ -10,7 +10,7 @@ from core.data.read.text import DecodedText
 
 _SAMPLE = 2**21
 _LINES = 50
-_BY_LINE = "a row a line"
+_BY_LINE = "one row per line"
 
 
 def json_kind(text: DecodedText) -> tuple[str, str]:
@@ -19,9 +19,9 @@ def json_kind(text: DecodedText) -> tuple[str, str]:
     if text.kind in ("json", "jsonl"):
         return ("jsonl", _BY_LINE) if _is_lines(sample) else ("json", "one document")
     if sample[:1] == "{" and _is_lines(sample) and isinstance(_parsed(sample.partition("\n")[0]), dict):
-        return "jsonl", "a JSON object a line, whatever its name says"
+        return "jsonl", "one JSON object per line, despite its name"
     if sample[:1] == "[" and isinstance(_first_item(sample, 1), dict):
-        return "json", "a JSON array, whatever its name says"
+        return "json", "a JSON array, despite its name"
     return text.kind, ""
 
 

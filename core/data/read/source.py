@@ -71,7 +71,7 @@ class Source:
                 )
             before += part.bytes
         if number == 0:
-            raise DataError(f"{self.name} holds no rows. It should hold one conversation a row.")
+            raise DataError(f"{self.name} contains no rows. It should have one conversation per row.")
         if progress:
             progress(self.bytes)
 

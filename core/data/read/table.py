@@ -143,10 +143,10 @@ class _Lines:
 def _unreadable(name: str, start: int, end: int, error: csv.Error) -> Unreadable:
     where = f"line {start:,}" if end <= start else f"lines {start:,} to {end:,}"
     if "unexpected end" in str(error):
-        raise DataError(f"{name}, line {start:,}: a quote is opened in this row and never closed. Close it there.")
+        raise DataError(f"{name}, line {start:,}: this row opens a quote and never closes it. Close it there.")
     if "larger than field limit" in str(error):
-        raise DataError(f"{name}, line {start:,}: a cell is larger than {LONGEST // 2**20} MB. Is a quote not closed?")
-    return Unreadable(f"{where}: a quote stands within a quoted cell; a quote within text is written twice")
+        raise DataError(f"{name}, line {start:,}: a cell is larger than {LONGEST // 2**20} MB. Is a quote left open?")
+    return Unreadable(f"{where}: a quote appears inside a quoted cell; write a quote inside text twice")
 
 
 def _header(name: str, line: int, cells: list[str], wrong: str, notes: Notes) -> list[str]:
@@ -163,8 +163,8 @@ def _header(name: str, line: int, cells: list[str], wrong: str, notes: Notes) ->
         notes.on_reading(
             "header-is-data",
             "warning",
-            f"The first line of {name} gives the columns their names, but it reads like a row: {odd[:60]!r}.",
-            "Put a line of names above it, such as prompt,completion.",
+            f"The first line of {name} should hold the column names, but looks like a row: {odd[:60]!r}.",
+            "Add a line of column names above it, such as prompt,completion.",
         )
     return names
 
@@ -177,7 +177,7 @@ def _row(names: list[str], cells: list[str], line: int) -> Row | Unreadable:
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) != len(names):
-        few = "text with a delimiter in it needs quotes around it" if len(cells) > len(names) else "some are missing"
+        few = "text that contains the delimiter needs quotes" if len(cells) > len(names) else "some are missing"
         counted = "1 cell" if len(cells) == 1 else f"{len(cells):,} cells"
         return Unreadable(f"line {line:,}: has {counted} for {len(names):,} columns; {few}")
     return {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)}

@@ -81,8 +81,8 @@ class DecodedText:
         """What is wrong with the bytes of `error`, and what to do."""
         byte = error.object[error.start]
         return (
-            f"the byte {byte:#04x} is no letter in {self.encoded.name}. "
-            "Choose the right encoding by hand, or save the file as UTF-8."
+            f"the byte {byte:#04x} is not valid in {self.encoded.name}. Set the right encoding, or save the file as "
+            f"UTF-8."
         )
 
 
@@ -116,8 +116,8 @@ class _Recoded(io.RawIOBase):
             text = self._decoder.decode(block, final=not block)
         except UnicodeDecodeError:
             raise DataError(
-                f"{self._name}, after line {self._line}: no letter in {self._encoded.name}; the file is cut off or of "
-                "two encodings. Export it again, as UTF-8."
+                f"{self._name}, after line {self._line}: a byte that is not valid in {self._encoded.name}; the file "
+                f"is truncated or mixes two encodings. Export it again, as UTF-8."
             ) from None
         self._line += text.count("\n")
         if self._encoded.returns:

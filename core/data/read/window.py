@@ -58,7 +58,7 @@ class Window:
         return True
 
     def expect(self, wanted: str) -> None:
-        """Go over the next character, which has to be one of `wanted`. Raises DataError where it is not."""
+        """Go over the next character, which must be one of `wanted`. Raises DataError where it is not."""
         if not self.peek():
             raise self._cut_off()
         if self._text[self._at] not in wanted:
@@ -77,11 +77,9 @@ class Window:
                     continue
                 raise self._refusal(error) from None
             except RecursionError:
-                raise DataError(
-                    f"{self._where()}: nested too deeply to be a conversation. Take that row out."
-                ) from None
+                raise DataError(f"{self._where()}: nested too deeply for a conversation. Remove that row.") from None
             except ValueError:  # Python reads no whole number of thousands of digits
-                raise DataError(f"{self._where()}: a number of thousands of digits. Take that row out.") from None
+                raise DataError(f"{self._where()}: a number with thousands of digits. Remove that row.") from None
             if end == len(self._text) and self._more():
                 continue  # a number may go on
             self._check(self._text[self._at : end], value)
@@ -92,7 +90,7 @@ class Window:
         if is_garbled_json(letters):
             self._notes.mark("mojibake")
         if is_too_deep(letters, value):
-            raise DataError(f"{self._where()}: nested too deeply to be a conversation. Take that row out.")
+            raise DataError(f"{self._where()}: nested too deeply for a conversation. Remove that row.")
 
     def trailing_comma(self) -> DataError:
         """The refusal of a comma that closes a list or an object."""
@@ -116,7 +114,8 @@ class Window:
         if wanted > LONGEST:
             self._text = kept[0]
             raise DataError(
-                f"{self._where()}: what begins there is longer than {LONGEST // 2**20} MB, which no conversation is. "
+                f"{self._where()}: the value that begins there is longer than {LONGEST // 2**20} MB, too long for a "
+                f"conversation. "
                 "Is a quote or a bracket not closed?"
             )
         while piece:
@@ -141,6 +140,6 @@ class Window:
     def _cut_off(self) -> DataError:
         line = self._line + self._text.count("\n", 0, len(self._text.rstrip()))
         return DataError(
-            f"{self._name}, line {line:,}: the file ends in the middle of a row; it seems to be cut off. "
+            f"{self._name}, line {line:,}: the file ends in the middle of a row; it seems to be truncated. "
             "Download or export it again."
         )

@@ -75,7 +75,7 @@ class ChatTemplate:
 
         if time.monotonic() > self._until:
             raise ModelError(
-                f"This model's chat template cannot be used: it is not done with a few short conversations after "
+                f"This model's chat template cannot be used: a few short conversations are not rendered after "
                 f"{TRIAL_SECONDS:.0f} seconds. Set data.template, or choose another model."
             )
         messages = [once_reasoned(each) for each in messages]

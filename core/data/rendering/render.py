@@ -291,9 +291,9 @@ def _rendered(row: int, ids: list[int], weights: list[float], full_length: int) 
 
 def _cut(row: int, tokens: _Tokens, max_length: int) -> Rendered | Dropped:
     if not any(tokens.weights[1:]):
-        return Dropped(row, "nothing of it counts in the loss")
+        return Dropped(row, "nothing in it counts in the loss")
     if not any(tokens.weights[1:max_length]):
-        return Dropped(row, f"its question alone fills the {max_length:,} tokens, so no reply is left to train on")
+        return Dropped(row, f"its prompt alone fills the {max_length:,} tokens, so no reply is left to train on")
     return _rendered(row, tokens.ids[:max_length], tokens.weights[:max_length], len(tokens.ids))
 
 
@@ -305,7 +305,7 @@ def _of_one_row(
     It is dropped as a whole where the borders of one cannot be kept, or nothing of any is left. One of which nothing is
     left beside others counts as cut off: the last of those tells its length.
     """
-    row, reason = layouts[0].row, "a token of this model reaches over the border between the question and the reply"
+    row, reason = layouts[0].row, "one token spans the end of the prompt and the start of the reply"
     if None in tokens:
         yield layouts[0], Dropped(row, reason)
         return
@@ -323,7 +323,7 @@ def _of_one_row(
 def _pieces(row: int, tokens: _Tokens, max_length: int) -> Iterator[Rendered | Dropped]:
     """A plain text goes on in another piece where the limit is reached; a piece of one token would teach nothing."""
     if len(tokens.ids) < 2:
-        yield Dropped(row, "its text is a single token, with nothing to predict it from")
+        yield Dropped(row, "its text is a single token, so there is nothing to predict")
         return
     count = -(-len(tokens.ids) // max_length)
     borders = [part * len(tokens.ids) // count for part in range(count + 1)]

@@ -28,13 +28,13 @@ from core.untrusted.template_marks import has_marks
 __all__ = ["TextLayout", "Span", "Template", "Unrenderable", "own_template", "require_template"]
 
 NOT_SURE = (
-    "the model's chat template writes this conversation differently once it is answered, so it is not sure which "
-    "tokens are the reply; choose the instruct version of a known family, or set data.template"
+    "the model's chat template renders this conversation differently once it has a reply, so the reply's tokens "
+    "cannot be identified; choose the instruct version of a known family, or set data.template"
 )
 _ANYTHING = "ζreply"
 _IN_WORDS = {
     "fitted": "; its generation prompt is fitted to its replies (data.generation_prompt)",
-    "continued": "; each reply is learned behind its whole generation prompt (data.generation_prompt)",
+    "continued": "; each reply is trained after its full generation prompt (data.generation_prompt)",
 }
 # How a chat asks for what is learned: as the template asks; by a prompt cut to what its replies begin with; by the
 # whole prompt, to which the replies were fitted; otherwise than the text that it is learned from.
@@ -97,7 +97,7 @@ class Template:
         self._stops = stops_of(self._template, self._signs) if leads is None else {}
         self._template.tried()
         if leads is None and has_marks(self._template.source):
-            self.source += "; each reply is looked for, since the marks do not hold in every conversation"
+            self.source += "; replies are searched for, as the markers do not work in every conversation"
 
     @property
     def in_parts(self) -> bool:
@@ -162,9 +162,7 @@ class Template:
             return TextLayout(row, text, _around(_unmasked(marked.spans, text, messages), len(text)), asked)
         replies = [self._reply(messages, tools, index, text) for index in indices]
         if not all(each.in_whole for each in replies):
-            raise Unrenderable(
-                "the template writes earlier replies differently, so it is not sure where weights belong"
-            )
+            raise Unrenderable("the template renders earlier replies differently, so weights cannot be placed")
         return TextLayout(
             row, text, _around(_unmasked([each.span for each in replies], text, messages), len(text)), asked
         )
@@ -172,7 +170,7 @@ class Template:
     def _by_marks(
         self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False
     ) -> TextLayout | None:
-        """By the marks; None where they do not show each reply, so that it has to be looked for."""
+        """By the marks; None where they do not show each reply, so that it must be looked for."""
         text, marked = self._template.marked(messages, tools)
         places = joined(marked)
         replies = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -283,7 +281,7 @@ def _parts(span: Span, text: str, messages: list[Message]) -> list[Span]:
     said = content.strip()
     start = text.rfind(said, span.start, span.end)
     if start < 0:
-        raise Unrenderable(f"the template writes the reply differently, so its {DETAIL_KEY!r} has no place in it")
+        raise Unrenderable(f"the template writes the reply differently, so its {DETAIL_KEY!r} does not match")
     lead = len(content) - len(content.lstrip())
     counts = trained_characters(message[DETAIL_KEY], len(content))[lead : lead + len(said)]
     parts, at = [], span.start
@@ -323,5 +321,5 @@ def require_template(tokenizer: Any, settings: DataSettings) -> Template:
     except Unrenderable as error:
         raise ModelError(f"This model cannot be trained to chat with its own template: {error}.") from None
     if not any(layout.spans for layout in layouts):
-        raise ModelError("This model's chat template leaves out what the assistant says. Set data.template.")
+        raise ModelError("This model's chat template omits the assistant's text. Set data.template.")
     return template

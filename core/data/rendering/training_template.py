@@ -13,8 +13,8 @@ from core.untrusted.chat_templates import TEMPLATE_ERRORS
 from core.untrusted.template_marks import has_marks
 from core.workspace import PRESETS
 
-UNMARKED = "the model's own template, replies found by differences of prefixes"
-_MARKED = "the model's own template, with trl's marks around the replies"
+UNMARKED = "the model's own template, with replies found by comparing prefixes"
+_MARKED = "the model's own template, with trl's markers around the replies"
 _TRAINING = "_training"
 _SPECIAL_LOOKING = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
 
@@ -30,12 +30,12 @@ def give_template(tokenizer: Any, wanted: str) -> str:
         tokenizer.chat_template = tokenizer.chat_template.get("default")
     if wanted != "auto":
         tokenizer.chat_template = own_template(wanted)
-        return f"the {wanted} template, as data.template asks"
+        return f"the {wanted} template, as set in data.template"
     if not tokenizer.chat_template:
         tokenizer.chat_template = own_template("guanaco")
-        return "Guanaco's template, for this base model has none of its own"
+        return "Guanaco's template, as this base model has none"
     if has_marks(tokenizer.chat_template):
-        return "the model's own template, which marks the replies"
+        return "the model's own template, which marks replies"
     found = _by_its_letters(tokenizer)
     if found is not None:
         tokenizer.chat_template = found
@@ -43,7 +43,7 @@ def give_template(tokenizer: Any, wanted: str) -> str:
     family = _family(tokenizer.chat_template, tuple(sorted(_texts(tokenizer).items())))
     if family is not None:
         name, tokenizer.chat_template = family
-        return f"{_MARKED}: it renders as {name}'s does"
+        return f"{_MARKED}: it renders like {name}'s"
     return UNMARKED
 
 

@@ -75,8 +75,9 @@ def adapter_card(source: ExportSource) -> ModelCard:
     """The README's own part: what the folder is and the lines that make it answer a prompt of the run."""
     return ModelCard(
         "an adapter",
-        f"A LoRA adapter for `{source.base_name}` in PEFT's format, trained with Nibble by QLoRA. It holds what was "
-        f"learned, the tokenizer and the chat template; the base model is loaded beside it.{_of_experts(source)}",
+        f"A LoRA adapter for `{source.base_name}` in PEFT's format, trained with Nibble by QLoRA. It contains what "
+        f"was learned, the tokenizer and the chat template; the base model is loaded separately."
+        f"{_of_experts(source)}",
         f"{_where_the_base_is(source)}\n\n```python\n{_lines(source, sample_prompt(source))}```",
         "peft",
         ("lora", "peft"),
@@ -87,8 +88,8 @@ def _of_experts(source: ExportSource) -> str:
     if not source.is_mixture or source.recipe.quantization.bits != 4:
         return ""
     return (
-        " It was trained with the base's experts in 4 bits, as Nibble loads them. transformers by itself keeps them in "
-        "16: that takes the memory of the whole model, and an answer can differ in places."
+        " It was trained with the base's experts in 4 bits, as Nibble loads them. transformers by itself keeps them "
+        "in 16 bits, which takes the memory of the whole model and can change replies slightly."
     )
 
 

@@ -79,7 +79,7 @@ def _readme(source: ExportSource, card: ModelCard, verified: Verified, has_curve
 def _prompts(verified: Verified) -> str:
     if not verified["prompts"]:
         return ""
-    return f"The prompts are {verified['source']}; each was answered greedily, and loaded afresh for it."
+    return f"The prompts are {verified['source']}; replies were generated greedily from the freshly loaded export."
 
 
 def _checks(verified: Verified) -> str:
@@ -110,7 +110,7 @@ def _training(source: ExportSource) -> str:
         ("Base", f"`{source.base_name}`{revision}, held in {held}"),
         ("Data", f"{_inline(str(dataset.get('name', 'a file')))}, SHA-256 `{dataset.get('sha256', 'unknown')}`"),
         ("Adapter", _adapter(source)),
-        *([("Began with", f"the adapter {_inline(recipe.lora.start_from)}")] if recipe.lora.start_from else []),
+        *([("Started from", f"the adapter {_inline(recipe.lora.start_from)}")] if recipe.lora.start_from else []),
         ("Steps", f"{source.step:,} of {recipe.train.effective_batch} conversations"),
         ("Learning rate", f"{recipe.train.learning_rate:g}, {recipe.train.schedule}"),
         ("Seed", str(recipe.train.seed)),
@@ -132,8 +132,8 @@ def _losses(source: ExportSource) -> list[tuple[str, str]]:
     result = source.run.result()
     rows = [
         ("Last training loss", None if source.part else result.get("final_loss")),
-        ("Held-out loss before", result.get("eval_loss_before")),
-        ("… and after", source.eval_loss),
+        ("Evaluation loss before", result.get("eval_loss_before")),
+        ("… and after training", source.eval_loss),
     ]
     return [(name, f"{loss:.4f}") for name, loss in rows if isinstance(loss, float)]
 
@@ -143,7 +143,7 @@ def _cost(result: dict[str, Any]) -> list[tuple[str, str]]:
     used = (result.get("peak_bytes") or {}).get("process")
     planned = (result.get("predicted_peak_bytes") or {}).get("process")
     if used:
-        rows.append(("Memory at its peak", show_size(used) + (f" (planned {show_size(planned)})" if planned else "")))
+        rows.append(("Peak memory", show_size(used) + (f" (planned {show_size(planned)})" if planned else "")))
     if "seconds" in result:
         rows.append(("Time", show_duration(result["seconds"])))
     return rows
@@ -155,8 +155,8 @@ def _versions() -> str:
 
 def _licence(source: ExportSource) -> str:
     licence = licence_of(source)
-    told = f"`{licence}`" if licence else "not known to Nibble: look at its own page before you pass this on"
-    return f"## Licence\n\nThe base's licence is {told}. What is derived from it comes under its terms too."
+    told = f"`{licence}`" if licence else "unknown to Nibble; see the base model's page before you share this"
+    return f"## Licence\n\nThe base's licence is {told}. Its terms also apply to derived models."
 
 
 def _inline(text: str) -> str:

@@ -21,7 +21,7 @@ def _write(source: ExportSource, options: ExportOptions, say: Say) -> dict[str, 
 
     packed = options.out.with_name(f"{options.out.name}.zip")
     if packed.exists():
-        raise ExportError(f"The file {packed} is there already. Choose another folder, or move it away first.")
+        raise ExportError(f"The file {packed} already exists. Choose another folder, or move the file first.")
     refuse_full_disk(options.out, adapter_bytes(source))
     with writing(options.out) as folder:
         say("Writing the adapter.", None)
@@ -29,7 +29,7 @@ def _write(source: ExportSource, options: ExportOptions, say: Say) -> dict[str, 
         artefact = {"format": "adapter", "folder": str(folder)}
         verified = verify(source, artefact, "dequantised", "float32", say, strict=not source.is_mixture)
         write_card(source, folder, adapter_card(source), verified)
-    say("Packing the zip.", None)
+    say("Creating the zip.", None)
     zip_folder(options.out, packed)
     return {"verified": verified, "zip": str(packed)}
 

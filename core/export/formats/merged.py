@@ -23,14 +23,14 @@ def _write(source: ExportSource, options: ExportOptions, say: Say) -> dict[str, 
     from core.export.shared.destination import refuse_full_disk, writing
     from core.system.hardware import device
 
-    say("Looking at base and adapter.", None)
+    say("Reading the base model and the adapter.", None)
     weights = MergedWeights(source, options.onto, device())
     dtype, exact = precision_of(options.precision, weights.tensors), options.precision == "auto"
     refuse_full_disk(options.out, merged_bytes(weights, dtype, exact))
     with writing(options.out, goes_on=True) as folder:
         write_merged(source, weights, folder, dtype, say, exact=exact)
         beside = bring_along(source, folder)
-        say("Reading it back.", None)
+        say("Reading the export back.", None)
         tensors = read_back(weights, planned(weights, dtype, exact), folder)
         artefact = {"format": "merged", "folder": str(folder)}
         verified = verify(source, artefact, options.onto, str(dtype).removeprefix("torch."), say)

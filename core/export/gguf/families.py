@@ -71,7 +71,7 @@ class TensorLayout:
         """llama.cpp's name for the tensor that transformers calls `name`. Raises ExportError."""
         found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
         if found is None:
-            raise ExportError(f"llama.cpp has no place for {name} in a {self.config.model_type} model. {INSTEAD}")
+            raise ExportError(f"llama.cpp does not support {name} in a {self.config.model_type} model. {INSTEAD}")
         return str(found)
 
     def arranged(self, name: str, tensor: torch.Tensor) -> torch.Tensor:

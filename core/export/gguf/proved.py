@@ -27,7 +27,7 @@ NOT_ASKED = {
     "equal": 0,
     "largest_logit_difference": None,
     "against": "the adapter that it was written from",
-    "because": "an adapter as GGUF answers only over a GGUF of its base",
+    "because": "an adapter GGUF works only with a GGUF of its base model",
 }
 
 
@@ -46,7 +46,7 @@ def gguf_written(
     model's context.
     """
     family = family_of(source.base.config)
-    say("Looking at base and adapter.", None)
+    say("Reading the base model and the adapter.", None)
     apart = options.adapter_only
     onto = "original" if apart else options.onto
     weights = MergedWeights(source, onto, device())
@@ -65,7 +65,7 @@ def gguf_written(
             artefact["over"] = adapter
         if with_model:
             write_model(file, source, folder / model, say)
-            say("Reading it back.", None)
+            say("Reading the export back.", None)
             read = read_back(folder / model, file)
             beside(folder, model, adapter if apart else None, layout.context)
             precision, strict = PRECISION[options.gguf_type], options.gguf_type != "q8_0"

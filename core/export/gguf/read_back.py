@@ -35,14 +35,14 @@ def read_back(path: Path, file: ModelFile) -> ReadBack:
     """Compare each tensor of the model at `path`. Raises Broken where one is not there or off by more than rounding."""
     found = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     if set(found) != {entry.name for entry in file.entries}:
-        raise Broken("The GGUF does not hold the tensors that were written to it. Nothing of it is kept.")
+        raise Broken("The GGUF does not contain the tensors written to it. The export was deleted.")
     largest = 0.0
     for entry in file.entries:
         held, meant = found[entry.name], file.value(entry)
         values = gguf.quants.dequantize(held.data, held.tensor_type).reshape(meant.shape)
         off = np.abs(values - meant)
         if held.tensor_type != entry.type or (off > _allowed(meant, entry.type)).any():
-            raise Broken(f"The GGUF does not give {entry.name} back as it was written. Nothing of it is kept.")
+            raise Broken(f"The GGUF does not give {entry.name} back as written. The export was deleted.")
         largest = max(largest, float(off.max()))
     return ReadBack(len(found), largest)
 
@@ -59,5 +59,5 @@ def read_back_adapter(path: Path, meant: list[AdapterTensor]) -> ReadBack:
     found = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
     same = set(found) == {each.name for each in meant}
     if not same or any(not np.array_equal(found[each.name].reshape(each.values.shape), each.values) for each in meant):
-        raise Broken("The GGUF does not give the adapter back as it was written. Nothing of it is kept.")
+        raise Broken("The GGUF does not give the adapter back as written. The export was deleted.")
     return ReadBack(len(found), 0.0)

@@ -84,7 +84,7 @@ def _period(config: Any) -> int:
     full = [number for number, kind in enumerate(kinds) if kind == "full_attention"]
     period = full[0] + 1 if full else len(kinds) + 1
     if full != list(range(period - 1, len(kinds), period)):
-        raise ExportError(f"This model's windows slide in other layers than llama.cpp can be told. {INSTEAD}")
+        raise ExportError(f"This model's sliding-window layers cannot be described to llama.cpp. {INSTEAD}")
     return period
 
 

@@ -100,7 +100,7 @@ def write_model(file: ModelFile, source: ExportSource, path: Path, say: Say) -> 
         for entry in file.entries:
             values = file.value(entry)
             if entry.type == GGMLQuantizationType.F16 and np.abs(values).max() > np.finfo(np.float16).max:
-                raise ExportError(f"{entry.name} holds numbers that f16 cannot. Choose bf16 or q8_0 instead.")
+                raise ExportError(f"{entry.name} contains numbers too large for f16. Choose bf16 or q8_0 instead.")
             writer.write_tensor_data(gguf.quants.quantize(values, entry.type))
             done += entry.bytes
             say(f"Writing the GGUF: {show_bytes(done)} of {show_bytes(file.bytes)}", done / file.bytes)
@@ -120,12 +120,12 @@ def adapter_tensors(weights: MergedWeights, layout: TensorLayout, alpha: float) 
     Raises ExportError for DoRA and for modules that were trained whole.
     """
     if weights.trained_whole:
-        raise ExportError("An adapter as GGUF cannot carry modules that were trained whole; a merged GGUF can.")
+        raise ExportError("An adapter GGUF cannot contain fully trained modules; a merged GGUF can.")
     for module in weights.layers:
         update = weights.update(module)
         assert update is not None  # it is one of those that have an adapter
         if update.magnitude is not None:
-            raise ExportError("An adapter as GGUF cannot carry DoRA's magnitudes; a merged GGUF can.")
+            raise ExportError("An adapter GGUF cannot contain DoRA's magnitudes; a merged GGUF can.")
         name = layout.name(f"{module}.weight")
         b = update.b * (update.scaling * update.a.shape[0] / alpha)
         yield AdapterTensor(f"{name}.lora_a", update.a.contiguous().numpy())

@@ -59,7 +59,7 @@ def _stays(file: Path, source: Path) -> str:
     """Why a file of the base is left where it is; '' where it comes along."""
     root = source.parent.parent if source.parent.name == "snapshots" else source  # the Hub's cache links to its blobs
     if not file.exists() or not file.resolve().is_relative_to(root.resolve()):
-        return "a link to somewhere else"
+        return "a link to another place"
     if not file.is_file():
         return "no plain file"
     if not _PLAIN.fullmatch(file.name):

@@ -28,17 +28,17 @@ def read_back(weights: MergedWeights, written: list[Planned], folder: Path) -> d
     untouched = 0
     for stored in (*weights.tensors, *weights.others):
         if stored.key not in places:
-            raise Broken(f"The merged model does not hold {stored.key}, which the base has. Nothing of it is kept.")
+            raise Broken(f"The merged model lacks {stored.key}, which the base model has. The export was deleted.")
         held = _read(places[stored.key], stored.key)
         same = held.shape == stored.shape and held.dtype == dtypes[stored.key]
         if same and not weights.is_changed(stored):
             untouched += 1
             same = torch.equal(held, weights.merged(stored).to(held.dtype))
         if not same:
-            raise Broken(f"The merged model does not hold {stored.key} as the base has it. Nothing of it is kept.")
+            raise Broken(f"The merged model contains {stored.key} unlike the base model. The export was deleted.")
         check.of += 1
         check.equal += 1
-    check.because = f"{untouched:,} that were not changed are so bit for bit"
+    check.because = f"{untouched:,} that were not changed are bit-identical"
     return check.as_json()
 
 

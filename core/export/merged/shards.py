@@ -88,11 +88,14 @@ def write_shard(path: Path, tensors: Sequence[Planned], value_of: Callable[[Plan
             fits = torch.finfo(tensor.dtype).max if tensor.dtype.is_floating_point else None
             if tensor.dtype == torch.float16 and fits is not None and value.abs().max() > fits:
                 raise ExportError(
-                    f"{tensor.key} holds numbers that float16 cannot (above {fits:,.0f}). Choose bfloat16 instead."
+                    f"{tensor.key} contains numbers too large for float16 (above {fits:,.0f}). Choose bfloat16 instead."
                 )
             data = memoryview(value.to(tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy())
             if len(data) != tensor.bytes:
-                raise ExportError(f"{tensor.key} has another size than the base's files say. Download the base again.")
+                raise ExportError(
+                    f"{tensor.key} does not have the size stated in the base model's files. Download "
+                    f"the base model again."
+                )
             file.write(data)
             digest.update(data)
         file.flush()

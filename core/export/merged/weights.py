@@ -36,7 +36,7 @@ from core.recipe import QuantizationSettings
 from core.system.hardware import Device
 from core.text.library_errors import telling_line
 
-ADAPTER_CAN = "Export the adapter instead: it carries everything."
+ADAPTER_CAN = "Export the adapter instead; it contains everything."
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class MergedWeights:
         bits = source.recipe.quantization.bits
         if onto == "dequantised" and bits == 8:
             raise ExportError(
-                "This run's base is held in 8 bits, which round what flows through the layers too: no merged model "
-                "answers just as its chat does. Merge onto the original weights, or export the adapter."
+                "This run's base model uses 8 bits, which also quantise activations, so no merged model replies "
+                "exactly like the chat. Merge into the original weights, or export the adapter."
             )
         self.onto = onto
         self.dtype, _ = dtype_for(device)
@@ -208,7 +208,9 @@ def _stored(outline: Any, folder: Path, tied: bool) -> tuple[list[Stored], list[
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (it is no dict)
                 if key in seen:
-                    raise ExportError(f"Two of the base's files hold {key}. Download the base again. {ADAPTER_CAN}")
+                    raise ExportError(
+                        f"Two files of the base model contain {key}. Download the base model again. {ADAPTER_CAN}"
+                    )
                 seen.add(key)
                 name, view = name_of(key), opened.get_slice(key)
                 about = (file, tuple(view.get_shape()), DTYPES[view.get_dtype()])
@@ -221,8 +223,9 @@ def _stored(outline: Any, folder: Path, tied: bool) -> tuple[list[Stored], list[
     missing = sorted(wanted - set(found) - set(copies))
     if missing:
         raise ExportError(
-            f"This model cannot be merged: its files keep {missing[0]} in another form than the model computes with, "
-            f"as mixtures of experts do. {ADAPTER_CAN}"
+            f"This model cannot be merged: its files store {missing[0]} in a different form than the model uses, as "
+            f"in mixtures of experts."
+            f" {ADAPTER_CAN}"
         )
     return list(found.values()), others
 
@@ -270,11 +273,12 @@ def _refuse_what_cannot_be_merged(layers: dict[str, Any], whole: set[str], outli
     for name, layer in layers.items():
         plain = type(layer) is Linear and not layer.lora_bias.get(ADAPTER)
         if not plain:
-            raise ExportError(f"The adapter of {name} is of a kind that cannot be merged. {ADAPTER_CAN}")
+            raise ExportError(f"The adapter of {name} is of a type that cannot be merged. {ADAPTER_CAN}")
     inner = next((name for name, module in outline.named_modules() if module is outline.get_input_embeddings()), "")
     ends = {f"{name}.weight" for name, module in outline.named_modules() if module is outline.get_output_embeddings()}
     if tied and ends & whole and f"{inner}.weight" not in whole:
         raise ExportError(
-            f"The head was trained apart from the embeddings that it is tied to, which a merged model cannot hold. "
+            f"The head was trained separately from the embeddings it is tied to, which a merged model cannot "
+            f"represent. "
             f"{ADAPTER_CAN}"
         )

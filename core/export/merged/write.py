@@ -126,11 +126,11 @@ def _is(file: Path, sha256: str) -> bool:
 def merged_card(source: ExportSource, onto: Onto, dtype: torch.dtype) -> ModelCard:
     """The README's own part: what the folder is and the lines that make it answer a prompt of the run."""
     onto_what = (
-        "The adapter was merged onto the weights that the chat computes with: quantised to 4 bits as they were in "
-        "training, and dequantised again. It is exactly what was trained."
+        "The adapter was merged into the weights that the chat uses: quantised to 4 bits as in training, then "
+        "dequantised. This is exactly what was trained."
         if onto == "dequantised"
-        else "The adapter was merged onto the original weights of the base, which are finer than those in 4 bits that "
-        "it was trained over: answers can differ from the chat's."
+        else "The adapter was merged into the original weights of the base model, which are more precise than the "
+        "4-bit weights used in training, so replies can differ from the chat."
     )
     kind = str(dtype).removeprefix("torch.")
     lines = f"""\

@@ -39,8 +39,8 @@ def modelfile(source: ExportSource, model: str, adapter: str | None, context: in
         template = go_template(without_begin_token(turns, tokenizer))
     except NoTurns as error:
         raise ExportError(
-            f"This model's chat template is not made of plain turns, so Ollama needs one written for it by hand: it "
-            f"{error}. Export a GGUF instead, which carries the template as it is, or write a Modelfile of your own."
+            f"This model's chat template cannot be converted for Ollama: it {error}. Export a GGUF instead, which "
+            f"contains the original template, or write your own Modelfile."
         ) from None
     lines = [f"FROM ./{model}", *([f"ADAPTER ./{adapter}"] if adapter else [])]
     lines.append(f'TEMPLATE """{template}"""')

@@ -131,7 +131,7 @@ class _Finder:
         if plain is None or alone is None:
             raise NoTurns("refuses a plain conversation")
         if any(plain.count(mark) != 1 for mark in (_ASKED, _SAID, _AGAIN)) or alone.count(_ASKED) != 1:
-            raise NoTurns("changes what is said, says it twice, or leaves some of it out")
+            raise NoTurns("changes, repeats or omits some of the text")
         first, rest = plain.split(_ASKED)
         to_said, rest = rest.split(_SAID)
         between, to_reply = rest.split(_AGAIN)
@@ -184,15 +184,15 @@ class _Finder:
         padded = [{**each, "content": f"\n {each['content']} \n"} for each in conversation]
         system = {"role": "system", "content": "Be brief."}
         for each, what in (
-            (conversation[:1], "lays a single question out otherwise than longer conversations"),
-            (conversation, "lays longer conversations out otherwise than short ones"),
-            (padded, "cuts at what is said in a way of its own"),
+            (conversation[:1], "renders a single prompt differently from longer conversations"),
+            (conversation, "renders longer conversations differently from short ones"),
+            (padded, "trims text in a way that cannot be converted"),
         ):
             if self.rendered(each) != turns.render(each):
                 raise NoTurns(what)
             told = [system, *each]
             if turns.begin_system is not None and self.rendered(told) != turns.render(told):
-                raise NoTurns("puts a system prompt elsewhere in longer conversations")
+                raise NoTurns("moves the system prompt in longer conversations")
 
     def rendered(self, messages: list[Message]) -> str | None:
         """Ready for a reply; None where the template refuses."""

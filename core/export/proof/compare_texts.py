@@ -18,9 +18,9 @@ from core.export.proof.reference import Reference
 from core.export.shared.options import Say
 
 PROMPTS, WHOLE = "prompts as text", "whole conversations as trained"
-GOES_ON, TOKENS = "training goes on from the prompt", "token ids"
+GOES_ON, TOKENS = "training continues from the prompt", "token ids"
 # Programs that may take less than the chat does: what they refuse is seen where it is asked, and is told here. One turn
-# they have to take, and of what they take each text and token has to be the chat's.
+# they have to take, and of what they take each text and token must be the chat's.
 TAKE_LESS = ("llama.cpp", "Ollama")
 # So often is a conversation laid out where the template writes the time.
 ANEW = 3
@@ -56,7 +56,7 @@ def hold_texts(
     found, refused = Texts(reader.name), dict[str, str]()
     for number, conversation in enumerate(conversations, 1):
         found.add(_held(reference, reader, conversation, refused))
-        say(f"Laying conversations out in {reader.name}: {number} of {len(conversations)}", number / len(conversations))
+        say(f"Rendering conversations in {reader.name}: {number} of {len(conversations)}", number / len(conversations))
     if reader.name not in TAKE_LESS:
         added = reference.added_tokens
         found.tokens.compare(reference.tokens(added), reader.tokens(added), "the added tokens")

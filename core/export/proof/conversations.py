@@ -108,7 +108,7 @@ def _bounded(conversations: list[ProofConversation]) -> list[ProofConversation]:
 
 
 def shape_of(messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
-    """What a template has to be able to do for such a conversation."""
+    """What a template must be able to do for such a conversation."""
     if tools or any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
         return TOOLS
     if any(message["role"] == "system" for message in messages):

@@ -59,8 +59,8 @@ def _wavers(logits: torch.Tensor, at: int, eps: float) -> bool:
 def answers(found: dict[str, Any], by: str) -> ProofCheck:
     """The line of the replies."""
     ties = found["ties"]
-    tied = f"{ties} part where the next two tokens are as likely but for rounding" if ties else ""
-    return ProofCheck("greedy answers", by, found["prompts"], found["equal"], tied, ties)
+    tied = f"{ties} differ only where the next two tokens are equally likely up to rounding" if ties else ""
+    return ProofCheck("greedy replies", by, found["prompts"], found["equal"], tied, ties)
 
 
 def logits(reference: Answers, artefact: Answers, eps: float, by: str) -> tuple[ProofCheck, float]:

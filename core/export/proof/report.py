@@ -18,19 +18,21 @@ def sentence(verified: Verified) -> str:
         read = (
             f" All {verified['tensors']} tensors were read back as they were written." if "tensors" in verified else ""
         )
-        return f"Not proved by answers: {verified['because']}.{read}"
+        return f"Not verified by replies: {verified['because']}.{read}"
     ties = verified.get("ties", 0)
-    tied = f"; {ties} part where the next two words are as likely but for rounding" if ties else ""
+    tied = f"; {ties} differ only where the next two tokens are equally likely up to rounding" if ties else ""
     by = " by llama.cpp" if "llama_cpp" in verified else ""
     equal = f"{verified['equal']} of {verified['prompts']} answers{by} equal"
-    said = f"{equal}{_logits(verified)}{tied}. Held against {verified['against']}."
+    said = f"{equal}{_logits(verified)}{tied}. Compared with {verified['against']}."
     if "tensors" in verified:
         said += f" All {verified['tensors']} tensors were read back as they were written."
     if "chat" in verified:
         chat = verified["chat"]
-        said += f" Beside the chat in 4 bits: {chat['equal']} of {verified['prompts']} answers equal{_logits(chat)}."
+        said += (
+            f" Compared with the chat in 4 bits: {chat['equal']} of {verified['prompts']} replies equal{_logits(chat)}."
+        )
     for program in sorted({check["by"] for check in verified.get("checks", ())} & _BY_ITS_RULES.keys()):
-        said += f" {program} itself was not run: Nibble followed its rules, over llama.cpp."
+        said += f" {program} itself was not run: Nibble followed its rules on top of llama.cpp."
     return said
 
 

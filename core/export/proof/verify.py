@@ -23,7 +23,11 @@ NEW_TOKENS, PROMPTS = 32, 12
 def against(source: ExportSource, onto: Onto) -> str:
     """What an export is held against, in words."""
     bits = source.recipe.quantization.bits
-    return f"the chat, over the base in {bits} bits" if onto == "dequantised" else "base and adapter in 16 bits"
+    return (
+        f"the chat, with the base model in {bits} bits"
+        if onto == "dequantised"
+        else "base model and adapter in 16 bits"
+    )
 
 
 def job(
@@ -81,15 +85,15 @@ def verify(
     rounding, but for weights that are coarser than 16 bits, and for mixtures, whose experts transformers alone keeps
     in 16 (not `strict`): of those it is reported.
     """
-    say("Proving it: opening it afresh, as another program would, beside the run's own chat.", None)
+    say("Verifying the export: opening it as another program would, and comparing it with the run's chat.", None)
     jobs = [job(source, artefact, onto, precision)]
     if onto == "original":
         jobs.append(job(source, artefact, "dequantised", precision))
     found = in_a_new_process(jobs, say)
     if "broken" in found:
         raise Broken(
-            f"The export would not say to other programs what was trained ({found['broken']}), so it is not handed "
-            "over. Nothing of it is kept. Please report it."
+            f"Other programs would not see what was trained ({found['broken']}), so the export was rejected."
+            " The export was deleted. Please report it."
         )
     about = {"against": jobs[0]["against"], "source": jobs[0]["source"]}
     if not found["answers"]:
@@ -111,8 +115,10 @@ def _refuse_broken(verified: Verified, held_against: str, strict: bool) -> None:
         parted = said.pop("parted")
         if parted and strict:
             raise Broken(
-                f"Of {said['prompts']} prompts {who} answers {said['equal']} as {held_against} does, and not the "
-                "others, so it is not handed over. Nothing of it is kept. Please report it."
+                f"Of {said['prompts']} prompts, {who} replies to {said['equal']} as {held_against} does, and to the "
+                f"rest differently"
+                f", so the export was rejected."
+                " The export was deleted. Please report it."
             )
 
 
@@ -144,7 +150,7 @@ def in_a_new_process(jobs: list[dict[str, Any]], say: Say) -> Any:
         said = errors.read_text(encoding="utf-8", errors="replace")
     if found is None:
         last = telling_line_of(said, "it said nothing")
-        raise ExportError(f"The export could not be loaded to be proved, so it is not handed over: {last}")
+        raise ExportError(f"The export could not be loaded for verification, so it was rejected: {last}")
     return found
 
 

@@ -37,10 +37,10 @@ def refuse_place(out: Path) -> None:
     """Raise ExportError where `out` is a file, a folder with something in it, or cannot be made."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         kind = "is a file" if out.is_file() else "is not empty"
-        raise ExportError(f"The folder {out} {kind}. Choose another, or empty it first: nothing is overwritten.")
+        raise ExportError(f"The folder {out} {kind}. Choose another, or empty it first; nothing is overwritten.")
     above = _nearest(out)
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ExportError(f"The folder {out} cannot be made: {above} is no folder that you may write to.")
+        raise ExportError(f"The folder {out} cannot be made: {above} is not a folder you can write to.")
 
 
 def refuse_full_disk(out: Path, needed_bytes: int) -> None:
@@ -91,7 +91,7 @@ def writing(out: Path, goes_on: bool = False) -> Iterator[Path]:
         if stopped or not is_disk_full(error):
             raise
         raise ExportError(
-            f"The disk became full while the export was written, and it was taken away again. Free some space on the "
+            f"The disk became full during the export, and the incomplete export was deleted. Free some space on the "
             f"disk of {out.parent}, then export again."
         ) from None
     finally:

@@ -53,7 +53,7 @@ SETTINGS = (
     ExportSetting(
         "onto",
         "--onto",
-        "merged onto the 4-bit weights as the chat computes with them (default), or onto the base's own",
+        "merge into the 4-bit weights that the chat uses (default), or into the original weights",
         "Merged onto",
         "It is never rounded to 4 bits a second time.",
         {
@@ -64,7 +64,7 @@ SETTINGS = (
     ExportSetting(
         "precision",
         "--dtype",
-        "of a merged model; default: the base's own",
+        "precision of a merged model; default: same as the base model",
         "Numbers",
         "Of the merged weights.",
         {"auto": "The base's own", "bfloat16": "bfloat16", "float16": "float16", "float32": "float32"},
@@ -72,7 +72,7 @@ SETTINGS = (
     ExportSetting(
         "gguf_type",
         "--type",
-        "of a GGUF's tensors",
+        "type of a GGUF's tensors",
         "Tensors",
         "How exactly the GGUF holds them.",
         {"f16": "f16", "bf16": "bf16", "q8_0": "q8_0: half the size, a little coarser", "f32": "f32"},
@@ -80,7 +80,7 @@ SETTINGS = (
     ExportSetting(
         "adapter_only",
         "--adapter-only",
-        "of GGUF and Ollama: without the base",
+        "for GGUF and Ollama: the adapter alone, without the base model",
         "Base and adapter apart",
         "The adapter as a GGUF of its own, for a base in GGUF.",
     ),

@@ -89,7 +89,7 @@ class ExportSource:
 
     @property
     def eval_loss(self) -> float | None:
-        """The held-out loss at that step, in nats a token; None where it was not measured then."""
+        """The evaluation loss at that step, in nats a token; None where it was not measured then."""
         if not self.part:
             return self.run.result().get("eval_loss")
         rows = Tail(self.run.dir / "metrics.jsonl").read()
@@ -130,7 +130,7 @@ def part_named(typed: str) -> str:
         return "" if typed == "last" else typed
     if typed.isdecimal():
         return f"checkpoint/{int(typed)}"
-    raise ExportError(f"--from {typed!r} is not possible; allowed: last, best, or the step of a checkpoint.")
+    raise ExportError(f"--from {typed!r} is not valid; allowed: last, best, or the step of a checkpoint.")
 
 
 def find_export_source(run: Run, part: str = "", say: Callable[[str], None] = lambda line: None) -> ExportSource:
@@ -139,18 +139,18 @@ def find_export_source(run: Run, part: str = "", say: Callable[[str], None] = la
     voice, folder = _voice(run, part), folder_of(run, part)
     if part and run.status().active:
         raise ExportError(
-            f"Run {run.id} is at work, and what it holds besides its last adapter may go away meanwhile. Stop it, or "
-            "wait until it has ended."
+            f"Run {run.id} is still running, and its checkpoints may be deleted at any time. Stop it, or wait until "
+            f"it ends."
         )
     try:
         base = find_model(recipe.model, run.base_revision())
     except ModelError as error:
-        raise ExportError(f"The base of run {run.id} is not where it was. {error}") from None
+        raise ExportError(f"The base model of run {run.id} is not where it was. {error}") from None
     if base.folder is None:
         try:
             base = download(base, lambda progress: say(progress.line()), lambda: False)
         except DownloadStopped:
-            raise ExportError("The download of the base was stopped.") from None
+            raise ExportError("The download of the base model was stopped.") from None
     pinned = read_pin(run.dir / FILE) if base.revision is None else None
     change = change_of(base.folder, pinned, say) if pinned is not None and base.folder is not None else None
     if change is not None:

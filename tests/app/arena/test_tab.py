@@ -66,11 +66,11 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaLa
     assert "Hello" in shown[tab.asked]
     assert shown[tab.go].interactive
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
-    assert "starter (base)" not in heads and "other (base)" not in heads
+    assert "starter (base model)" not in heads and "other (base model)" not in heads
     assert all(shown[button].interactive for button in tab.votes.values())
     shown = events.voter("left")()
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
-    assert "starter (base)" in heads and "other (base)" in heads
+    assert "starter (base model)" in heads and "other (base model)" in heads
     assert not any(shown[button].interactive for button in tab.votes.values())
     assert len(events.matches.votes.refresh()) == 1
     assert "decided" in events.voter("left")()[tab.status]
@@ -79,12 +79,12 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaLa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"source": "typed"}, "question is empty"),
-        ({"source": "prepared"}, "No prepared answers wait"),
-        ({"second": "base:starter"}, "one voice only"),
-        ({"second": ITS_BASE}, "no other base under it"),
+        ({"source": "typed"}, "prompt is empty"),
+        ({"source": "prepared"}, "no prepared replies left"),
+        ({"second": "base:starter"}, "only one model"),
+        ({"second": ITS_BASE}, "no base model of its own"),
         ({"first": "run:gone"}, "There are no runs yet"),
-        ({"first": ""}, "nobody to talk to"),
+        ({"first": ""}, "is not a chat model"),
     ],
 )
 def test_what_cannot_be_a_match_is_said_in_place(
@@ -127,7 +127,7 @@ def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: Are
     arena.session.matches.votes.add([_vote("a", "b")])
     until(lambda: "data-voice" in arena.tick(seen).get(tab.board, ""))
     assert arena.tick(seen) == {}
-    assert "data-voice" in arena.tick({})[tab.board]
+    assert "data-model" in arena.tick({})[tab.board]
 
 
 def test_whose_votes_count_is_chosen(arena: ArenaTab, events: ArenaEvents) -> None:
@@ -146,7 +146,7 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
     speaker.after_each = lambda: arena.session.jobs.stop() if len(speaker.heard) == 5 else None
     events.prepare(given)
     until(lambda: not arena.session.jobs.preparing.busy)
-    assert "4 of 16 answers are there" in arena.session.jobs.preparing_html()
+    assert "4 of 16 replies are ready" in arena.session.jobs.preparing_html()
     assert "interrupted" in ArenaTab(context).session.jobs.preparing_html()
     speaker.after_each = lambda: None
     events.prepare(given)
@@ -157,13 +157,13 @@ def test_answers_are_prepared_and_what_was_begun_is_offered_again(
 
 
 def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:
-    assert "one voice only" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
+    assert "only one model" in events.prepare(_given(tab, bulk_voices=["base:starter"]))[tab.bulk_message]
 
 
 def test_the_judges_key_is_not_remembered(tab: arena_layout.ArenaLayout, context: Context, events: ArenaEvents) -> None:
     assert tab.judge["key"] not in tab.inputs()
     events.remember(_given(tab, judge_url="https://judge.example/v1", judge_model="m"))
-    assert "No prepared answers wait" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
+    assert "no prepared replies left" in events.judge("https://judge.example/v1", "m", "sk-secret")[tab.judge_message]
     assert not [
         file for file in context.workspace.path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()
     ]

@@ -63,7 +63,7 @@ def test_a_models_table_has_a_row_for_every_card_the_smallest_first() -> None:
 
 def test_a_model_that_fits_on_no_card_is_said_so() -> None:
     html = cards_html.of_model(what_fits().of_model("llama-3.1-405b"))
-    assert "It fits on none of them." in html
+    assert "It fits on none of these cards." in html
     assert "nb-finished" not in html
 
 
@@ -90,7 +90,7 @@ def test_whatever_stands_in_a_title_is_shown_as_text() -> None:
 def test_the_method_is_said() -> None:
     html = cards_html.how(what_fits())
     parsed(html)
-    assert "traced, not run" in html and "No GPU has confirmed them yet." in html and "rank 16" in html
+    assert "traced, not run" in html and "Not yet confirmed on a GPU." in html and "rank 16" in html
     assert all(title in html for title in ("Llama 3 70B", "Llama 3 8B"))
 
 
@@ -102,7 +102,7 @@ def test_a_card_that_is_not_nvidias_says_so() -> None:
 def test_a_machine_without_a_card_is_told_so_and_shown_an_example() -> None:
     shown, is_same = cards_tab.first_card(CPU)
     assert (shown.name, is_same) == ("rtx-3060-12gb", False)
-    assert "no graphics card that Nibble can use" in cards_html.machine(CPU, shown, is_same)
+    assert "found no usable GPU" in cards_html.machine(CPU, shown, is_same)
 
 
 def test_the_machines_own_card_is_chosen() -> None:

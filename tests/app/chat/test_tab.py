@@ -111,7 +111,7 @@ def test_all_are_asked_with_one_seed_and_it_is_kept(tmp_path: Path) -> None:
     [
         (["base:a"], "Who?", "Choose 2 to 4"),
         (["base:a", "base:a"], "Who?", "different"),
-        (["base:a", "base:b"], "  ", "question is empty"),
+        (["base:a", "base:b"], "  ", "prompt is empty"),
         (["base:a", "run:gone"], "Who?", "no runs yet"),
     ],
 )

@@ -86,7 +86,7 @@ def test_before_any_token_is_counted_the_rows_are_shown_already() -> None:
         ("tokens", "truncated", "lengths", "padding", "steps_per_epoch", "seconds_per_epoch", "split")
     )
     parts = data_html.parts(report(stage="tokens", progress=0.1, suggestions=[], **unknown), {})
-    assert "77 of 80" in parts["head"] and "tokens in all" not in parts["head"]
+    assert "77 of 80" in parts["head"] and "tokens in total" not in parts["head"]
     assert "will not stop" in parts["findings"]
     assert parts["lengths"] == ""
 
@@ -95,7 +95,7 @@ def test_every_figure_has_its_unit() -> None:
     head = data_html.head(report())
     for said in ("77 of 80", "31,000", "12,400", "40 % of all", "340", "900", "2,310", "longer than 512 tokens"):
         assert said in head
-    for said in ("2.1 %", "31 % if each row stood alone", "5 steps", "about 1 min 35 s, as fast as the last run"):
+    for said in ("2.1 %", "31 % without packing", "5 steps", "about 1 min 35 s, as fast as the last run"):
         assert said in head
 
 
@@ -111,8 +111,8 @@ def test_the_worst_finding_comes_first_and_left_out_rows_have_their_reason() -> 
     places = [html.index(said) for said in ("will not stop", "an earlier row", "fewer than 3", "reply is empty")]
     assert places == sorted(places)
     assert 'data-act="row" data-value="30"' in html and "There is no reply." in html
-    assert "More of the 12 rows" in html
-    assert "More of the 12 rows" not in data_html.findings(report(), {"duplicate": list(range(11, 23))})
+    assert "Show more of the 12 rows" in html
+    assert "Show more of the 12 rows" not in data_html.findings(report(), {"duplicate": list(range(11, 23))})
 
 
 def test_a_thousand_different_reasons_do_not_fill_the_page() -> None:
@@ -131,7 +131,7 @@ def test_the_suggestions_are_buttons_except_the_one_that_is_set() -> None:
     html = data_html.lengths(report())
     assert 'data-act="limit" data-value="1024">Use 1,024</button>' in html
     assert "<b>1,024 is set</b>" in data_html.lengths(report(max_length=1024))
-    assert "each kept on one side" in html
+    assert "each kept in one split" in html
 
 
 def test_the_histogram_has_its_units_and_the_limit() -> None:
@@ -140,7 +140,7 @@ def test_the_histogram_has_its_units_and_the_limit() -> None:
     assert 'aria-label="9 conversations by length in tokens; the limit is 150 tokens"' in svg
     assert svg.count("nb-b-cut") == 3  # the key, half of the bar in the middle, the last bar
     assert "nb-b-cut" not in lengths_chart([0, 100, 200, 300], [5, 3, 1], 295, 290)
-    assert "is beyond this scale" in lengths_chart([0, 100, 200], [5, 3], 4096, 190)
+    assert "is off the scale" in lengths_chart([0, 100, 200], [5, 3], 4096, 190)
     assert lengths_chart([], [], 512, 0) == lengths_chart([0, 10], [0], 512, 0) == ""
     assert lengths_chart([7, 7], [3], 512, 7)  # all of one length
 
@@ -163,7 +163,7 @@ def test_thoughts_tools_and_weights_are_seen() -> None:
     message = {"role": "assistant", "content": "Four.", "reasoning_content": "2 + 2", "weight": 0.5}
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
     html = row_html.chat({"messages": [message, call], "tools": [{"name": "add"}]})
-    assert "2 + 2" in html and "weight 0.5" in html and "&quot;add&quot;" in html and "1 tools offered" in html
+    assert "2 + 2" in html and "weight 0.5" in html and "&quot;add&quot;" in html and "1 tools available" in html
 
 
 def test_nothing_in_the_data_is_run() -> None:
@@ -315,7 +315,7 @@ def test_an_encoding_is_chosen_by_how_the_words_would_read(
     html = data_html.encoding({"stage": "failed", "error": "not sure", "encodings": offered})
     assert 'data-act="encoding" data-value="windows-1250">Windows-1250 (Central Europe)' in html
     assert "Kočka · měsíc" in html and "&lt;b&gt;" in html
-    assert "Choose where the words read right" in html
+    assert "Choose the encoding in which the words read correctly" in html
     menu = data_wire._encoding_menu(offered)
     assert [value for _, value in menu[:3]] == ["auto", "windows-1250", "windows-1252"]
     assert menu[1][0] == "Windows-1250 (Central Europe): Kočka · měsíc"
@@ -448,10 +448,10 @@ def test_a_setting_is_called_as_on_the_screen() -> None:
         ("If so, choose the format question-answer.", "choose the format “Question and answer”."),
         (
             "Say it by hand (format: mapping; such as reply: label).",
-            "(format: “Columns by hand”; such as reply: label)",
+            "(format: “Mapped columns”; such as reply: label)",
         ),
-        ("Set data.named_splits to ignore.", "Train, validation, test (data.named_splits) to “Train on all of them”."),
-        ("Say under data.mapping.roles what they mean.", "under Speakers&#x27; names (data.mapping.roles) what"),
+        ("Set data.named_splits to ignore.", "Named splits (data.named_splits) to “Train on all rows”."),
+        ("Say under data.mapping.roles what they mean.", "under Speaker roles (data.mapping.roles) what"),
         ("It has no column `a<b`.", "It has no column <code>a&lt;b</code>."),
         ("Choose the format you like: 'data.max_length to you'.", "Choose the format you like:"),
     ],
@@ -472,7 +472,7 @@ def test_the_encoding_in_use_is_not_offered_as_another() -> None:
 
 def test_one_of_something_is_said_as_one() -> None:
     head = data_html.head(report(rows=78, usable=77, steps_per_epoch=1))
-    assert "1 step<" in head and "row, see why below" in head
+    assert "1 step<" in head and "row; reasons below" in head
 
 
 def test_of_one_turn_a_row_the_guess_leaves_the_conversation_to_be_named() -> None:

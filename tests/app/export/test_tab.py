@@ -74,7 +74,7 @@ def test_the_best_and_the_checkpoints_can_be_chosen(tab: ExportTab, context: Con
     (kept / "manifest.json").write_text("{}")
     filled = tab.events.fill()
     assert filled[tab.layout.part].visible and filled[tab.layout.part].choices == [
-        ("Its last", ""),
+        ("Final", ""),
         ("Step 20", "checkpoint/20"),
     ]
     chosen = tab.events.chosen(True, _given(tab, run, part="checkpoint/20"))
@@ -109,7 +109,9 @@ def test_the_proof_the_use_and_the_download_are_shown_escaped(context: Context, 
     (folder / "README.md").write_text("```python\nprint('<hello>')\n```")
     html = export_html.state(_job(context, folder), context.shared_files)
     assert (
-        "Proved" in html and "20 of 20 &lt;i&gt;equal&lt;/i&gt;" in html and "print(&#x27;&lt;hello&gt;&#x27;)" in html
+        "Verified" in html
+        and "20 of 20 &lt;i&gt;equal&lt;/i&gt;" in html
+        and "print(&#x27;&lt;hello&gt;&#x27;)" in html
     )
     assert f'href="{PREFIX}' in html and "<i>made" not in html
 
@@ -118,22 +120,22 @@ def test_each_thing_that_was_compared_has_a_line_and_what_differs_is_marked(cont
     checks = [
         {"name": "prompts as text", "by": "<b>peft</b>", "of": 60, "equal": 60, "because": ""},
         {
-            "name": "greedy answers",
+            "name": "greedy replies",
             "by": "transformers",
             "of": 20,
             "equal": 19,
             "because": "1 parts by a hair",
             "ties": 1,
         },
-        {"name": "training goes on from the prompt", "by": "transformers", "of": 9, "equal": 4, "because": "row 3"},
+        {"name": "training continues from the prompt", "by": "transformers", "of": 9, "equal": 4, "because": "row 3"},
     ]
     result = {"dir": str(tmp_path), "files": ["README.md"], "bytes": 5}
     result["verified"] = {"prompts": 20, "equal": 19, "ties": 1, "checks": checks}
     html = export_html.state(_job(context, tmp_path, result=result), context.shared_files)
     assert "<b>Prompts as text</b><span>60 of 60 equal, by &lt;b&gt;peft&lt;/b&gt;.</span>" in html
     assert html.count('<li class="nb-good">') == 2, "an answer that parts where the model wavers is no fault"
-    assert '<li class="nb-bad"><i>!</i><div><b>Training goes on from the prompt</b><span>4 of 9 equal' in html
-    assert "Made; read the proof" in html
+    assert '<li class="nb-bad"><i>!</i><div><b>Training continues from the prompt</b><span>4 of 9 equal' in html
+    assert "Exported; check the proof" in html
 
 
 def test_what_had_nothing_to_compare_is_ticked_off_by_nobody(context: Context, tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_llama_cpp_is_spoken_of_only_where_it_opens_the_format(
 
 def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context, tmp_path: Path) -> None:
     seen: dict[str, Any] = {"working": True}
-    _job(context, tmp_path, state="stopped", message="Stopped. Nothing of it is left.")
+    _job(context, tmp_path, state="stopped", message="Stopped. Nothing was kept.")
     assert tab.tick(seen)[tab.layout.message] == ""
     assert tab.layout.message not in tab.tick(seen)
 

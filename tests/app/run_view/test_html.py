@@ -86,7 +86,7 @@ def test_an_evaluation_is_told_with_its_perplexity_while_it_learns_and_after(wor
     write_json(run.dir / "result.json", {**figures, **told, "steps": 4})
     run.write_status(state="finished", step=4, total=9)
     head = RunDrawings("cpu").parts(run)["head"]
-    for said in ("1,097 → 12.2", "<b>2.000</b><small>at step 2, kept too", "Stopped early at step 4 of 9: &lt;b&gt;."):
+    for said in ("1,097 → 12.2", "<b>2.000</b><small>at step 2, also kept", "Stopped early at step 4 of 9: &lt;b&gt;."):
         assert said in head
 
 
@@ -113,7 +113,7 @@ def test_answers_are_shown_as_they_change_with_those_in_the_middle_folded(worksp
     places = [says.index(f"<span>answer {step}<") for step in range(80, -1, -10)]
     assert places == sorted(places), "the newest on top, the base's at the bottom"
     folded = says[says.index("<details>") : says.index("</details>")]
-    assert "4 answers between" in folded
+    assert "4 replies in between" in folded
     assert [step for step in range(0, 90, 10) if f"answer {step}<" in folded] == [10, 20, 30, 40]
 
 
@@ -221,11 +221,11 @@ def test_a_run_that_stops_says_since_when_and_how_long_it_may_take(workspace: Wo
     _pulse(run)
     run.request("stop")
     head = RunDrawings("cpu").parts(run)["head"]
-    assert "Stopping since" in head and "saves what was learned" in head
-    assert "by itself in 1 min 0" in head and "it is ended" in head
-    assert ">Stopping</span>" in head and "only what came after step 40 is lost" in head
+    assert "Stopping since" in head and "saves its progress" in head
+    assert "in 1 min 0" in head and "it is ended" in head
+    assert ">Stopping</span>" in head and "everything after step 40 is lost" in head
     _pulse(run, saved_step=None)
-    assert "nothing of it has been saved yet" in RunDrawings("cpu").parts(run)["head"]
+    assert "nothing has been saved yet, so everything is lost" in RunDrawings("cpu").parts(run)["head"]
 
 
 @pytest.mark.parametrize(

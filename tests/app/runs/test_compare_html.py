@@ -44,7 +44,7 @@ def test_only_the_settings_that_differ_are_shown_as_the_form_calls_them(workspac
     one = ended_run(workspace, "one", **{"lora.rank": 8, "train.schedule": "cosine"})
     two = ended_run(workspace, "two", **{"lora.rank": 32})
     shown = _table(compare(_compared(workspace, one, two), "step"), "Settings that differ")
-    assert shown == {"Rank": ["8", "32"], "Rate over time": ["Cosine to zero", "Linear to zero"]}
+    assert shown == {"Rank": ["8", "32"], "LR schedule": ["Cosine decay", "Linear decay"]}
 
 
 def test_the_same_settings_say_so(workspace: Workspace) -> None:
@@ -55,17 +55,17 @@ def test_the_same_settings_say_so(workspace: Workspace) -> None:
 def test_results_stand_side_by_side_and_the_best_has_a_star(workspace: Workspace) -> None:
     one, two = (ended_run(workspace, name, **{"lora.rank": rank}) for name, rank in (("one", 8), ("two", 128)))
     html = compare(_compared(workspace, one, two), "step")
-    shown = _table(html, "What came out")
+    shown = _table(html, "Results")
     assert shown["Evaluation loss"] == ["4.000 → 1.000", "4.000 → 0.500 ★"]
     assert shown["Memory predicted"] == ["700 MiB", "700 MiB"] and shown["Memory used"] == ["650 MiB", "650 MiB"]
     assert shown["Speed"] == ["800 tokens/s"] * 2 and shown["Trained on"] == ["48,000 tokens"] * 2
-    assert "say little about each other" not in html
+    assert "are not comparable" not in html
 
 
 def test_runs_that_were_measured_on_different_rows_are_not_ranked(workspace: Workspace) -> None:
     one, two = (ended_run(workspace, name, **{"data.eval_fraction": share}) for name, share in (("a", 0.1), ("b", 0.2)))
     html = compare(_compared(workspace, one, two), "step")
-    assert "★" not in html and "say little about each other" in html
+    assert "★" not in html and "are not comparable" in html
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_run_with_a_checkpoint_can_be_resumed_longer(
     refused = events.resume(run.id, epochs, 8, run.recipe().train.learning_rate)
     assert "is finished: all of its 8 steps are done" in refused[tab.message] and "--set" not in refused[tab.message]
     assert run.status().state == "finished"
-    assert "waits in the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.message]
+    assert "Added to the queue" in events.resume(run.id, epochs, 16, 1e-5)[tab.message]
     assert (run.recipe().train.max_steps, run.recipe().train.learning_rate) == (16, 1e-5)
     assert run.status().state == "queued"
 
@@ -99,7 +99,7 @@ def test_a_run_without_a_checkpoint_offers_no_resume_and_says_why(
 ) -> None:
     run = ended_run(context.workspace, "one")
     assert not _tick(tab, context, run.id)[tab.resume].visible
-    assert "holds no whole checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.message]
+    assert "has no complete checkpoint" in events.resume(run.id, 3.0, 80, 1e-4)[tab.message]
 
 
 def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
@@ -109,7 +109,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
     _with_checkpoint(run, 8)
     (run.dir / "checkpoints" / "8" / "large").write_bytes(b"x" * 3_000_000)
     question = events.ask_to_delete(run.id)[tab.question]
-    assert "It frees 3.0 MB: 1 checkpoint and its figures." in question and "<b>" not in question
+    assert "This frees 3.0 MB and deletes 1 checkpoint and its metrics." in question and "<b>" not in question
     both = TableView(picked=(run.id, other.id), compared=(run.id, other.id))
     after = events.delete(run.id, both)
     assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))
@@ -156,9 +156,9 @@ def test_runs_that_wait_are_moved_and_taken_out(
     )
     assert events.move(waiting[1], -1) == ""
     assert [run.id for run in queue.order(context.workspace)] == waiting[::-1]
-    assert "Taken out of the queue" in events.stop(first.id)
+    assert "Removed from the queue" in events.stop(first.id)
     assert first.status().state == "stopped"
-    assert "does not wait" in events.move(first.id, 1)
+    assert "is not in the queue" in events.move(first.id, 1)
     assert second.status().state == "queued"
 
 
@@ -170,7 +170,7 @@ def test_picked_runs_are_compared_and_drawn_again_only_when_something_changed(
     asked = TableView(picked=(one.id, two.id), compared=(one.id, two.id))
     shown = runs_tick.tick(tab, context, table, "", asked, seen)
     assert shown[tab.compare].value == "Compare 2 runs" and shown[tab.compared].visible
-    assert "What came out" in shown[tab.comparison]
+    assert "Results" in shown[tab.comparison]
     assert runs_tick.tick(tab, context, table, "", asked, seen) == {}
     assert tab.comparison in runs_tick.tick(tab, context, table, "", replace(asked, along="tokens"), seen)
     assert runs_tick.tick(tab, context, table, "", replace(asked, compared=()), seen)[tab.compared].visible is False

@@ -52,7 +52,7 @@ def test_the_best_of_the_runs_that_were_measured_alike_has_a_star_and_says_why(w
     worse, better = _run(workspace, "worse", 0.9), _run(workspace, "better", 0.4)
     rows = RunsTable(workspace).page(TableView(), "").rows
     assert "★" in rows[better.id] and "<b>0.400</b>" in rows[better.id]
-    assert "The lowest evaluation loss of the runs measured alike" in rows[better.id]
+    assert "Lowest evaluation loss among runs with the same base model" in rows[better.id]
     assert "★" not in rows[worse.id]
 
 
@@ -80,7 +80,7 @@ def test_words_are_found_in_name_model_data_and_tags(workspace: Workspace) -> No
         assert _names(workspace, TableView(words=words)) == ["Night shift"]
     assert _names(workspace, TableView(state="failed")) == ["other"]
     nothing = RunsTable(workspace).page(TableView(words="night", state="failed"), "").html
-    assert "No run is like that" in nothing and "None of 2 runs" in nothing
+    assert "No matching runs" in nothing and "None of 2 runs" in nothing
 
 
 def test_pages_turn_and_one_too_far_is_the_last(workspace: Workspace) -> None:

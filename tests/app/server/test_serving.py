@@ -48,7 +48,7 @@ def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.strip().splitlines()[-1] == (
-        f"Port {port} is taken by another program. Give another --port, or none."
+        f"Port {port} is in use by another program. Choose another with --port, or leave it out."
     )
 
 

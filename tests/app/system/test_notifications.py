@@ -42,10 +42,12 @@ def test_a_command_can_only_be_seen_here(context: Context, section: notification
     write_json(notify.file_of(context.workspace), {"command": ["ring", "<b>"]})
     assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.message]
     notify.file_of(context.workspace).write_text("{half")
-    assert "is not JSON as it should be" in notifications.fill(section, context)[section.message]
+    assert "is not valid JSON" in notifications.fill(section, context)[section.message]
 
 
-@pytest.mark.parametrize(("troubles", "said"), [([], "It has been told"), (["It answered 500."], "It answered 500.")])
+@pytest.mark.parametrize(
+    ("troubles", "said"), [([], "The test was delivered"), (["It answered 500."], "It answered 500.")]
+)
 def test_it_can_be_tried_before_it_is_kept(
     context: Context, monkeypatch: pytest.MonkeyPatch, troubles: list[str], said: str
 ) -> None:
@@ -54,7 +56,7 @@ def test_it_can_be_tried_before_it_is_kept(
     *_, last = notifications.try_webhook(context, "https://example.org/x")
     assert said in last and told == [("https://example.org/x", "trial")]
     assert notify.wishes(context.workspace) == notify.Wishes()
-    assert "nobody to tell" in list(notifications.try_webhook(context, ""))[-1]
+    assert "Nothing to notify" in list(notifications.try_webhook(context, ""))[-1]
 
 
 def test_where_others_reach_the_app_it_is_the_owners_alone(

@@ -63,23 +63,23 @@ def test_ending_says_what_came_of_it(train_tab: TrainTab, context: Context, monk
     assert "Ended at once, at step 57." in events.end_now()[train_tab.layout.form.message]
 
     def stuck(run: Run) -> None:
-        raise RunError("The system does not let go of the worker.")
+        raise RunError("The system cannot end the worker.")
 
     monkeypatch.setattr(context.supervisor, "kill", stuck)
-    assert "does not let go" in events.end_now()[train_tab.layout.form.message]
+    assert "cannot end the worker" in events.end_now()[train_tab.layout.form.message]
 
 
 def test_a_run_in_the_queue_is_taken_out_of_it(train_tab: TrainTab, context: Context) -> None:
     run, seen = _run(context, state="queued"), {}
     updates = train_tab.tick(seen)
-    assert updates[train_tab.layout.run.stop].value == "Take out of the queue"
-    assert "Taken out" in train_tab.events.stop()[train_tab.layout.form.message]
+    assert updates[train_tab.layout.run.stop].value == "Remove from queue"
+    assert "Removed" in train_tab.events.stop()[train_tab.layout.form.message]
     assert run.status().state == "stopped"
 
 
 def test_a_run_that_cannot_be_resumed_says_why(train_tab: TrainTab, context: Context) -> None:
     _run(context, state="stopped")
-    assert "it holds no whole checkpoint" in train_tab.events.resume()[train_tab.layout.form.message]
+    assert "it has no complete checkpoint" in train_tab.events.resume()[train_tab.layout.form.message]
 
 
 def test_who_holds_the_gpu_is_said_before_the_start(
@@ -89,5 +89,5 @@ def test_who_holds_the_gpu_is_said_before_the_start(
     assert train_tab.parts()["held"] == ""
     with hold(context.workspace, "chat", "SmolLM2 <b>"):
         said = train_tab.parts()["held"]
-        assert "The chat with “SmolLM2 &lt;b&gt;” holds the GPU. A run that you start asks for it" in said
+        assert "The chat with “SmolLM2 &lt;b&gt;” is using the GPU. A run that you start waits for it" in said
     assert train_tab.parts()["held"] == ""

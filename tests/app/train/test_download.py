@@ -55,7 +55,7 @@ def test_a_press_downloads_and_the_page_looks_anew(hub: Hub, context: Context, t
     downloads.offer("org/model", 300_000)
     shown = train_tab.tick(seen)
     assert shown[place].visible and shown[button].visible and shown[button].value == "Download 300 kB now"
-    assert "300 kB are downloaded when the training starts, or now" in shown[said]
+    assert "300 kB will be downloaded when training starts, or now" in shown[said]
     hub.bytes_per_second = 300_000
     pressed = train_tab.events.download()
     assert pressed[button].value == "Stop the download"

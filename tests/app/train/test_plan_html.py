@@ -35,7 +35,7 @@ def _does_not_fit(**changes: Any) -> dict[str, Any]:
 
 def test_what_fits_says_so_with_units_and_time() -> None:
     html = plan_html.plan(memory_plan(), MOST)
-    assert "It fits: 6.00 GiB at its peak, 2.00 GiB of the budget stay free." in html
+    assert "It fits: 6.00 GiB at peak, 2.00 GiB of the budget stays free." in html
     assert ">Fits<" in html and "planning" not in html
     assert "about 4 min" in html and "120 steps of 2.1 s" in html
     assert 'aria-label="6.00 GiB needed of a budget of 8.00 GiB"' in html
@@ -63,14 +63,14 @@ def test_a_small_fill_is_enlarged_and_an_overfull_bar_is_the_peak() -> None:
 
 def test_choices_are_in_the_screens_words_with_their_reasons() -> None:
     html = plan_html.plan(memory_plan(), MOST)
-    assert "<dt>Conversations at once</dt><dd><b>4</b> <span>More would not be faster.</span>" in html
+    assert "<dt>Micro-batch</dt><dd><b>4</b> <span>A larger one would not be faster.</span>" in html
     assert "<dt>Gradient checkpointing</dt><dd><b>every second layer</b>" in html and "takes 16 % more time." in html
     assert "<dt>Packing</dt><dd><b>on</b>" in html
 
 
 def test_what_does_not_fit_comes_with_the_smallest_budget_and_a_button_for_each_way() -> None:
     html = plan_html.plan(_does_not_fit(), MOST)
-    assert "It does not fit: even the most frugal way takes 6.00 GiB, 1.00 GiB more than the budget." in html
+    assert "It does not fit: even the most frugal settings take 6.00 GiB, 1.00 GiB more than the budget." in html
     assert "smallest budget" in html
     for change in ("data.max_length=384", "budget=6144MiB", "lora.rank=8"):
         assert f'data-change="{change}"' in html

@@ -110,8 +110,8 @@ def test_a_refusal_stands_in_the_plans_place_until_the_next_plan(plans: PlanSess
     plans.look(_rank(16))
     until(lambda: not plans.busy)
     assert "nobody" not in plans.html() and "It fits" in plans.html()
-    plans.refuse("lora.rank: 0 is not possible; allowed: 1 to 512.")
-    assert "Rank (lora.rank): 0 is not possible" in plans.html()
+    plans.refuse("lora.rank: 0 is not valid; allowed: 1 to 512.")
+    assert "Rank (lora.rank): 0 is not valid" in plans.html()
     plans.look(_rank(16))
     until(lambda: not plans.busy)
     assert "It fits" in plans.html()
@@ -126,7 +126,7 @@ def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(
     plans.refuse("lora.rank: 0 is not possible.")
     helper.go.set()
     until(lambda: not plans.busy)
-    assert "0 is not possible" in plans.html()
+    assert "0 is not valid" in plans.html()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

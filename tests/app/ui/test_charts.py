@@ -46,7 +46,7 @@ def test_on_a_cpu_memory_is_called_resident(tmp_path: Path) -> None:
 
 def test_a_budget_far_above_the_use_does_not_press_the_curve_flat(tmp_path: Path) -> None:
     svg = memory_chart(_curves(tmp_path, used=0.5 * GIB), "cpu", 100 * GIB)
-    assert "budget 100 GiB" in svg and "above this scale" in svg
+    assert "budget 100 GiB" in svg and "above the chart" in svg
     top = float(re.findall(r'data-range="[^"]*,([0-9.]+)"', svg)[0])
     assert top < 2.0  # GiB on the axis
 

@@ -51,5 +51,5 @@ def test_they_are_kept_and_none_at_all_is_said(workspace: Workspace, tiny: Path,
     write_json(kept, [[["system", "Be brief."], ["user", "Hi"]]])
     assert held_out(workspace, run.id) == [ArenaPrompt((("system", "Be brief."), ("user", "Hi")), f"run:{run.id}")]
     write_json(kept, [])
-    with pytest.raises(NibbleError, match="held out no question"):
+    with pytest.raises(NibbleError, match="has no prompts in its validation split"):
         held_out(workspace, run.id)

@@ -122,7 +122,7 @@ def test_an_endpoint_that_is_busy_is_waited_for_as_it_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "does not accept the key"), (404, "no such page or model"), (400, "refused")]
+    ("status", "said"), [(401, "does not accept the key"), (404, "does not have this page or model"), (400, "refused")]
 )
 def test_a_refusal_is_one_sentence_without_the_key(workspace: Workspace, pairs: list, status: int, said: str) -> None:
     judging = Judging(VoteBook(workspace), Endpoint(status=[status] * 99).judge(), pairs)
@@ -139,7 +139,7 @@ def test_a_page_that_is_no_endpoint_and_a_dead_one_are_said() -> None:
     def dead(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("Connection refused")
 
-    for answer, said in ((page, "no chat completion"), (dead, "cannot be reached: Connection refused")):
+    for answer, said in ((page, "did not return a chat completion"), (dead, "cannot be reached: Connection refused")):
         judge = Judge(URL, "m", KEY, httpx.MockTransport(answer), lambda seconds: None)
         with pytest.raises(NibbleError, match=said):
             judge.decide("q", "a", "b")
@@ -148,11 +148,11 @@ def test_a_page_that_is_no_endpoint_and_a_dead_one_are_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"url": "file:///etc/passwd"}, "no address"),
-        ({"url": "judge"}, "no address"),
-        ({"url": "http://[x"}, "no address"),
-        ({"url": "http://judge:port/v1"}, "no address"),
-        ({"key": "schl\u00fcssel"}, "no key has"),
+        ({"url": "file:///etc/passwd"}, "not the address"),
+        ({"url": "judge"}, "not the address"),
+        ({"url": "http://[x"}, "not the address"),
+        ({"url": "http://judge:port/v1"}, "not the address"),
+        ({"key": "schl\u00fcssel"}, "invalid characters"),
         ({"url": "http://far.example/v1"}, "unencrypted"),
         ({"model": " "}, "not named"),
     ],

@@ -72,7 +72,7 @@ def test_a_vote_holds_all_there_is_to_know() -> None:
 
 def test_before_both_have_answered_and_after_the_vote_there_is_none() -> None:
     match = _match()
-    with pytest.raises(NibbleError, match="Both must have answered"):
+    with pytest.raises(NibbleError, match="Both replies must be complete"):
         match.judged("left")
     match.play(Speaker())
     match.judged("left")
@@ -81,7 +81,7 @@ def test_before_both_have_answered_and_after_the_vote_there_is_none() -> None:
 
 
 def test_what_cannot_be_a_match_is_refused() -> None:
-    with pytest.raises(NibbleError, match="question is empty"):
+    with pytest.raises(NibbleError, match="prompt is empty"):
         new_match(ArenaPrompt.of("  "), ONE, TWO, Sampling(), random.Random(0))
     with pytest.raises(NibbleError, match="the same"):
         new_match(ASK, ONE, ONE, Sampling(), random.Random(0))

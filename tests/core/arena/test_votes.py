@@ -72,7 +72,7 @@ def test_a_file_that_was_replaced_is_read_anew(workspace: Workspace) -> None:
 def test_a_vote_that_cannot_be_kept_is_said(workspace: Workspace) -> None:
     book = VoteBook(workspace)
     book.path.mkdir()
-    with pytest.raises(NibbleError, match="cannot be kept"):
+    with pytest.raises(NibbleError, match="Could not save"):
         book.add([VOTE])
 
 

@@ -32,7 +32,7 @@ def test_what_cannot_be_read_is_counted_with_its_reason(tmp_path: Path) -> None:
     assert table.unreadable == len(table.reasons) == 5
     for said in ("'unparsed'", "on both sides", "model_a is empty", "winner is empty", "2 cells"):
         assert any(said in reason for reason in table.reasons), said
-    assert table.summary == "3 votes read, 5 rows not."
+    assert table.summary == "3 votes read, 5 rows skipped."
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_a_huge_name_is_one_row_not_read(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"", "empty"),
-        (HEAD.encode(), "holds no rows. It should hold one vote a row"),
+        (HEAD.encode(), "contains no rows. It should have one vote per row"),
         (b"model_a,winner\na,tie\n", "no column 'model_b'"),
-        (b"model_a,model_b,winner\na,b,draw\n", "holds no vote that can be read. Row 1: the winner is 'draw'"),
+        (b"model_a,model_b,winner\na,b,draw\n", "contains no readable votes. Row 1: the winner is 'draw'"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "is really an image"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_server_that_knows_no_ranges_is_listened_to_no_longer_than_needed(
     [
         ("org/headless", r"org/headless: its files lack 1 of the 21 weights .*\(lm_head.weight\)"),
         ("org/pictures", r"Models of the kind 'mistral3' cannot be trained here"),
-        ("org/short", r"model.safetensors of org/short is of no use: it is cut short"),
+        ("org/short", r"model.safetensors of org/short cannot be used: it is cut short"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_its_weights_travel(hub: Hub, model: str, said: str) -> None:

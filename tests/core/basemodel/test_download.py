@@ -139,9 +139,9 @@ def test_progress_has_bytes_speed_and_time_left(hub: Hub) -> None:
 def test_a_line_reads_well() -> None:
     state = Progress("Qwen2.5-0.5B", 1_234_000_000, 3_100_000_000, 3, 9, 24_000_000.0, 80.0)
     assert state.line() == "Downloading Qwen2.5-0.5B: 1.2 of 3.1 GB, file 4 of 9, 24 MB/s, 1 min 20 s left"
-    waiting = Progress("m", 900_000_000, 3_100_000_000, 9, 9, note="the connection broke off; trying again in 5 s")
+    waiting = Progress("m", 900_000_000, 3_100_000_000, 9, 9, note="the connection was lost; trying again in 5 s")
     assert waiting.line() == (
-        "Downloading m: 900 MB of 3.1 GB, file 9 of 9, the connection broke off; trying again in 5 s"
+        "Downloading m: 900 MB of 3.1 GB, file 9 of 9, the connection was lost; trying again in 5 s"
     )
 
 
@@ -179,7 +179,7 @@ def test_what_breaks_off_goes_on_by_itself_from_where_it_was(hub: Hub, monkeypat
     weights = sum(file.bytes for file in found.files if file.name in SHARDS)
     assert _sent(hub) == weights
     assert len(_ranges(hub)) == 3, hub.asked
-    assert any("the connection broke off; trying again in 1 s" in state.line() for state in seen)
+    assert any("the connection was lost; trying again in 1 s" in state.line() for state in seen)
 
 
 def test_a_network_that_falls_silent_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_a_network_that_falls_silent_is_not_waited_for(hub: Hub, monkeypatch: py
 
     def progress(state: Progress) -> None:
         seen.append(state)
-        if "the connection broke off" in state.note:
+        if "the connection was lost" in state.note:
             hub.bytes_per_second = None
 
     assert download(find_model("org/model"), progress, lambda: False).parameters == 800_000
@@ -203,19 +203,19 @@ def test_too_many_requests_and_a_fault_of_the_hub_are_waited_out(hub: Hub) -> No
     seen: list[Progress] = []
     assert _get(find_model("org/model"), seen).parameters == 800_000
     lines = " ".join(state.line() for state in seen)
-    assert "Hugging Face asks to wait; trying again in 1 s" in lines
-    assert "Hugging Face has a fault (error 503)" in lines
+    assert "Hugging Face asks us to wait; trying again in 1 s" in lines
+    assert "Hugging Face has a server error ( 503)" in lines
 
 
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ((429, {"Retry-After": "4000"}), "too many requests from here"),
-        ((429, {"RateLimit": '"resolvers";r=0;t=900'}), "too many requests from here"),
-        ((403, {}), "does not let your access token read org/model"),
+        ((429, {"Retry-After": "4000"}), "Too many requests"),
+        ((429, {"RateLimit": '"resolvers";r=0;t=900'}), "Too many requests"),
+        ((403, {}), "does not allow reading org/model"),
         ((401, {}), "no longer accepts your access token"),
-        ((503, {}), "has a fault of its own (error 503)"),
-        ((451, {}), "does not hand out org/model (error 451)"),
+        ((503, {}), "has a server error (503)"),
+        ((451, {}), "refuses to serve org/model (error 451)"),
     ],
 )
 def test_what_does_not_pass_is_said_in_one_sentence(hub: Hub, fault: tuple[int, dict[str, str]], said: str) -> None:
@@ -252,7 +252,7 @@ def test_what_was_kept_and_spoiled_is_downloaded_anew(hub: Hub, tmp_path: Path) 
 
 def test_content_that_stays_damaged_is_refused_and_not_kept(hub: Hub, tmp_path: Path) -> None:
     hub.damages = 20
-    assert "came damaged twice" in _refused(find_model("org/model"))
+    assert "was damaged twice" in _refused(find_model("org/model"))
     assert not [file for file in (tmp_path / "cache").rglob("*.safetensors") if file.exists()]
 
 
@@ -263,7 +263,7 @@ def test_a_gated_model_is_refused_with_its_link(hub: Hub) -> None:
 
 def test_who_is_signed_in_but_not_let_in_is_told_so(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_somebody_else")
-    with pytest.raises(ModelError, match="your account has no access to it yet") as refusal:
+    with pytest.raises(ModelError, match="your account does not have access yet") as refusal:
         find_model("org/gated")
     assert "hf_somebody" not in str(refusal.value)
 
@@ -325,7 +325,7 @@ def test_a_cache_that_cannot_be_written_to_is_said(hub: Hub, tmp_path: Path, mon
     monkeypatch.setattr(Path, "mkdir", forbidden)
     said = _refused(found)
     assert said.startswith("org/model cannot be downloaded: ")
-    assert "cannot be written to. Give yourself the right to, or set HF_HOME" in said
+    assert "is not writable. Change its permissions, or set HF_HOME" in said
 
 
 def test_without_links_the_weights_lie_on_the_disk_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +449,9 @@ def test_a_run_is_stopped_while_it_downloads(hub: Hub, run: Run) -> None:
         have_base(run, run.recipe())
     assert time.monotonic() - began < 2.0
     assert _events(run)[-1].startswith("Stopped at ")
-    assert _events(run)[-1].endswith(" of 830 kB. What is there is kept, and the next start goes on from it.")
+    assert _events(run)[-1].endswith(
+        " of 830 kB. What was downloaded is kept, and the next start continues from there."
+    )
 
 
 def test_a_run_that_goes_on_has_the_weights_that_it_began_with(hub: Hub, run: Run, folder: Path) -> None:

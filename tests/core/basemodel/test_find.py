@@ -83,7 +83,7 @@ def test_a_folder_without_safe_weights_is_refused(tmp_path, files: tuple[str, ..
     [
         ({}, "names no model_type"),
         ([1], "holds no settings"),
-        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "is quantised already"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "is already quantised"),
     ],
 )
 def test_a_config_that_cannot_be_trained_is_refused(tmp_path, config: object, said: str) -> None:
@@ -123,7 +123,7 @@ def test_a_half_downloaded_model_is_refused(tmp_path) -> None:
 
 def test_an_adapter_is_no_base(tmp_path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    with pytest.raises(ModelError, match="Its base is org/base"):
+    with pytest.raises(ModelError, match="Its base model is org/base"):
         find_model(str(tmp_path))
 
 

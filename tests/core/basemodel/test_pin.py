@@ -117,8 +117,8 @@ def _in_shards(base: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "other weights": (_other_weights, f"{WEIGHTS} holds something else than it did"),
-    "a bit of them": (_one_bit_with_its_time_put_back, f"{WEIGHTS} holds something else than it did"),
+    "other weights": (_other_weights, f"{WEIGHTS} has different content"),
+    "a bit of them": (_one_bit_with_its_time_put_back, f"{WEIGHTS} has different content"),
     "a setting": (_another_setting, r"config.json has \d+ bytes instead of \d+"),
     "the template": (_another_template, r"chat_template.jinja has \d+ bytes instead of \d+"),
     "the tokenizer": (_another_tokenizer, r"tokenizer.json has [\d,]+ bytes instead of [\d,]+"),
@@ -131,7 +131,7 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
     """Resumed, talked to, exported, trained further: one sentence, with the file and the way out."""
     change, said = CHANGES[what]
     change(_base(run))
-    workspace, whole = Workspace(run.workspace), f"has changed since the run began: {said}. Put back what it was, or st"
+    workspace, whole = Workspace(run.workspace), f"has changed since the run began: {said}. Restore it, or st"
     before = {path: path.read_bytes() for path in run.dir.iterdir() if path.is_file()}
     with pytest.raises(RunError, match=whole):
         resume(run, QueueOnly(workspace), ["train.max_steps=6"])  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ def test_a_run_that_trains_it_further_is_held_to_the_same_base(run: Run) -> None
     further = prepare(recipe, workspace)
     assert read_pin(further.dir / "base.json") == read_pin(run.dir / "base.json")
     _other_weights(_base(run))
-    with pytest.raises(ModelError, match=f"{WEIGHTS} holds something else"):
+    with pytest.raises(ModelError, match=f"{WEIGHTS} has different content"):
         have_base(further, further.recipe())
 
 
@@ -188,7 +188,10 @@ def test_a_run_from_before_there_were_pins_goes_on_and_says_so(run: Run) -> None
     (run.dir / "base.json").unlink()
     resume(run, QueueOnly(Workspace(run.workspace)), ["train.max_steps=6"])  # type: ignore[arg-type]
     have_base(run, run.recipe())
-    assert "is not known: an earlier Nibble began it" in (run.dir / "events.jsonl").read_text()
+    assert (
+        "is unchanged since this run began: the run was started by an earlier version"
+        in (run.dir / "events.jsonl").read_text()
+    )
 
 
 def test_the_chat_loads_a_base_anew_where_its_folder_holds_another(run: Run) -> None:

@@ -145,7 +145,7 @@ def test_an_adapter_that_was_written_anew_is_read_anew(
     shutil.copytree(made["dora"], folder, copy_function=shutil.copyfile)
     assert _say(over.use(folder), tokenizer).ids != first
     shutil.rmtree(folder)
-    with pytest.raises(NibbleError, match="is gone"):
+    with pytest.raises(NibbleError, match="is missing"):
         over.use(folder)
 
 
@@ -153,11 +153,11 @@ def test_an_adapter_that_was_written_anew_is_read_anew(
     ("change", "said"),
     [
         ({"peft_type": "IA3"}, "of the kind IA3"),
-        ({"layer_replication": [[0, 2]]}, "changes its base itself"),
-        ({"init_lora_weights": "pissa_niter_4"}, "changes its base itself"),
+        ({"layer_replication": [[0, 2]]}, "changes its base model"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes its base model"),
         (
             {"base_model_name_or_path": "org/another-model"},
-            "trained over org/another-model and does not belong to tiny",
+            "trained on org/another-model, not on tiny",
         ),
     ],
 )
@@ -181,7 +181,7 @@ def test_an_adapter_of_another_size_is_refused_though_it_names_this_base(
     shutil.copytree(made["plain"], folder)
     weights = load_file(folder / "adapter_model.safetensors")
     save_file({name: each.repeat(1, 2) for name, each in weights.items()}, folder / "adapter_model.safetensors")
-    with pytest.raises(NibbleError, match="trained over tiny and does not belong to tiny"):
+    with pytest.raises(NibbleError, match="trained on tiny, not on tiny"):
         over.use(folder)
     (folder / "adapter_model.safetensors").write_bytes(b"half")
     with pytest.raises(NibbleError, match="cannot be read"):
@@ -338,7 +338,7 @@ def test_a_reply_ends_before_a_stop_text(talker, tokenizer) -> None:
 
 def test_a_prompt_longer_than_the_context_is_refused_in_a_sentence(tokenizer) -> None:
     with pytest.raises(
-        AskError, match=r"maximum context length is 512 tokens, and the conversation has \d\d\d"
+        AskError, match=r"maximum context length is 512 tokens, and the conversation already has \d\d\d"
     ) as refused:
         prompt_ids(tokenizer, [{"role": "user", "content": "hello " * 600}], 512)
     assert refused.value.code == "context_length_exceeded"
@@ -420,9 +420,9 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
         list(chat.stream(voice, [{"role": "user", "content": " "}]))
     with pytest.raises(NibbleError, match="There is no model"):
         list(chat.stream(base_chat_model("no such"), ASK))
-    with pytest.raises(NibbleError, match="The base of plain is missing. There is no model 'no such'"):
+    with pytest.raises(NibbleError, match="The base model of plain is missing. There is no model 'no such'"):
         list(chat.stream(replace(voice, model="no such"), ASK))
-    with pytest.raises(NibbleError, match="is gone"):
+    with pytest.raises(NibbleError, match="is missing"):
         list(chat.stream(replace(voice, adapter=tmp_path), ASK))
     assert [*chat.stream(voice, ASK, GREEDY)][-1].done
 

@@ -53,11 +53,11 @@ def test_elo_of_a_file(file: Path, data_dir: Path, capsys: pytest.CaptureFixture
 
 def test_what_cannot_be_counted_is_refused(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
-        (["elo"], "no votes in this workspace"),
+        (["elo"], "This workspace has no votes"),
         (["elo", "gone.csv"], "no file gone.csv"),
-        (["answer", "base:starter"], "one voice only"),
+        (["answer", "base:starter"], "only one model"),
         (["answer", "base:starter", "base:other", "--category", "cooking"], "no category 'cooking'"),
-        (["judge", "--url", "http://127.0.0.1:1/v1", "--model", "m"], "No prepared answers wait"),
+        (["judge", "--url", "http://127.0.0.1:1/v1", "--model", "m"], "no prepared replies left"),
     ):
         status, found = _call(capsys, *arguments)
         assert status == 1 and said in found["error"]

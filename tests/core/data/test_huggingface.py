@@ -161,14 +161,14 @@ def test_a_validation_split_comes_with_it_and_is_held_out(answers: dict[Wanted, 
     loaded = load(path, DataSettings())
     assert loaded.splits == {"train": 3, "held_out": 3, "left_alone": 0}
     said = {finding.code: finding.message for finding in loaded.findings}
-    assert "train.parquet (3 rows); held out to measure by: validation.parquet (3 rows)" in said["named-splits"]
-    assert "nothing was fetched or is used: test" in said["splits-not-fetched"]
+    assert "train.parquet (3 rows); held out for evaluation: validation.parquet (3 rows)" in said["named-splits"]
+    assert "were not downloaded and are not used: test" in said["splits-not-fetched"]
 
 
 def test_that_a_test_split_stays_on_the_hub_is_said(answers: dict[Wanted, str]) -> None:
     loaded = load(Path(answers["user/sft", None, None]), DataSettings())
     assert [f.message for f in loaded.findings if f.code == "splits-not-fetched"] == [
-        "Of the dataset's other splits nothing was fetched or is used: test_sft."
+        "Other splits of the dataset were not downloaded and are not used: test_sft."
     ]
 
 
@@ -183,7 +183,7 @@ def test_that_a_test_split_stays_on_the_hub_is_said(answers: dict[Wanted, str]) 
         (("user/unknown", None, None), "There is no dataset user/unknown on Hugging Face, or it is private"),
         (("user/script", None, None), "user/script is made by a program"),
         (("user/columns", None, None), "user/columns: its files have different columns"),
-        (("user/bare", None, None), "user/bare could not be fetched"),
+        (("user/bare", None, None), "user/bare could not be downloaded"),
         (("hf:user/nested/data/none.jsonl", None, None), "The dataset user/nested has no file data/none.jsonl"),
         (("hf:user/gated/rows.jsonl", None, None), "user/gated is gated: accept its terms at"),
         (("user/elsewhere", None, None), "Data files don't belong to user/elsewhere"),

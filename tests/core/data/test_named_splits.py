@@ -82,7 +82,7 @@ def test_a_folders_files_are_used_as_their_names_say(names: tuple[str, str, str]
     assert loaded.splits == {"train": 5, "held_out": 3, "left_alone": 2}
     assert (_questions(loaded, held_out=False), _questions(loaded, held_out=True)) == ({"Train"}, {"Valid"})
     assert loaded.rows == 10 == len(loaded.usable) + len(loaded.dropped)
-    assert {drop.reason for drop in loaded.dropped} == {f"it is of {names[2]}, which is left alone"}
+    assert {drop.reason for drop in loaded.dropped} == {f"it is of {names[2]}, which is not used"}
     for part in (f"Trained on: {names[0]} (5 rows)", f"{names[1]} (3 rows)", f"measured by: {names[2]} (2 rows)"):
         assert part in _said(loaded)
 
@@ -107,7 +107,7 @@ def test_what_kaggle_wants_answered_is_left_alone_and_a_share_is_held_out_instea
     }
     loaded = load(_folder(tmp_path / "kaggle", files), DataSettings())
     assert loaded.splits == {"train": 6, "held_out": 0, "left_alone": 2}
-    assert "a share of what is trained on is held out instead" in _said(loaded)
+    assert "a share of the training rows is held out instead" in _said(loaded)
 
 
 def test_a_split_column_says_it_too_and_is_no_part_of_the_row(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_split_column_says_it_too_and_is_no_part_of_the_row(tmp_path: Path) ->
     rows = [{**row, "split": split} for row, split in zip(_rows("A", 6), splits, strict=True)]
     loaded = load(write_jsonl(tmp_path / "rows.jsonl", rows), DataSettings())
     assert loaded.splits == {"train": 4, "held_out": 1, "left_alone": 1}
-    assert [(drop.row, drop.reason) for drop in loaded.dropped] == [(4, "it is of `split` 'test', which is left alone")]
+    assert [(drop.row, drop.reason) for drop in loaded.dropped] == [(4, "it is of `split` 'test', which is not used")]
     assert loaded.held_out.first(9) == [3]
     assert "split" not in {column["name"] for column in loaded.columns}
 
@@ -139,7 +139,7 @@ def test_one_json_object_may_hold_the_splits(tmp_path: Path) -> None:
     )
     loaded = load(path, DataSettings())
     assert loaded.splits == {"train": 3, "held_out": 2, "left_alone": 1}
-    assert "left alone, neither trained on nor measured by: 'test' in all.json (1 row)" in _said(loaded)
+    assert "not used for training or evaluation: 'test' in all.json (1 row)" in _said(loaded)
 
 
 @pytest.mark.parametrize("name", ["test.jsonl", "valid.jsonl", "my_test.jsonl"])
@@ -164,7 +164,7 @@ def test_names_that_only_sound_so_make_no_splits(names: tuple[str, ...]) -> None
 def test_without_a_file_to_train_on_all_are_and_that_is_said(tmp_path: Path) -> None:
     loaded = load(_folder(tmp_path / "x", {"valid.jsonl": _rows("A", 2), "test.jsonl": _rows("B", 2)}), DataSettings())
     assert loaded.splits is None and len(loaded.usable) == 4
-    assert "none to train on: all rows are trained on" in _said(loaded, "named-splits-unclear")
+    assert "no training split: all rows are trained on" in _said(loaded, "named-splits-unclear")
 
 
 def test_they_can_be_ignored_and_that_is_said(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_broken_test_file_hinders_nothing(tmp_path: Path) -> None:
 
 def test_all_of_it_held_out_is_refused(tmp_path: Path) -> None:
     path = _folder(tmp_path / "x", {"train.jsonl": [{"prompt": "", "completion": ""}], "valid.jsonl": _rows("A", 3)})
-    with pytest.raises(DataError, match="none is left to train on"):
+    with pytest.raises(DataError, match="none are left to train on"):
         load(path, DataSettings())
 
 
@@ -242,7 +242,7 @@ def test_rows_that_an_update_renders_otherwise_are_told_when_a_run_goes_on(tmp_p
     tokenizer = _tokenizer(tmp_path)
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant\\n", "model\\n")
     prepare_rows(run, run.recipe(), tokenizer)
-    assert "otherwise than when this run began" in (run.dir / "events.jsonl").read_text("utf-8")
+    assert "differently from when this run began" in (run.dir / "events.jsonl").read_text("utf-8")
 
 
 def test_cleaned_data_keeps_what_is_held_out_apart(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_one_turn_a_row_becomes_a_conversation_a_row(tmp_path: Path) -> None:
     assert (found.format, found.rows, len(found.usable)) == ("messages", 2, 2)
     (said,) = found.findings
     assert (said.code, said.severity) == ("turns-gathered", "note")
-    assert "4 were put together to 2 conversations by `conversation_id`" in said.message
+    assert "4 were grouped into 2 conversations by `conversation_id`" in said.message
 
 
 def test_turns_come_into_their_order_and_what_else_they_hold_is_said(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_conversation_that_goes_on_elsewhere_is_dropped_with_that_reason(tmp_p
     found = loaded(tmp_path, rows)
     assert [each.row for each in found.usable] == [1, 2]
     assert [drop.reason for drop in found.dropped] == [
-        "the conversation 1 goes on after others; sort the file by 'conversation_id'",
-        "its 'conversation_id' is empty, so it is not known which conversation it belongs to",
+        "the conversation 1 continues after others; sort the file by 'conversation_id'",
+        "its 'conversation_id' is empty, so its conversation is unknown",
     ]
 
 
@@ -96,7 +96,7 @@ NODES = [
     node("3", "1", "assistant", "A ball is red.", rank=0, lang="en"),
     node("4", "3", "prompter", "Never mind."),
 ]
-BRANCHES = ("In 1 row, a turn has several replies under `{}`: one is learned, the others are left out.",)
+BRANCHES = ("In 1 row, a turn has several replies under `{}`: one is learned, the others are ignored.",)
 
 
 def test_openassistants_messages_become_the_best_way_through_their_tree(tmp_path: Path) -> None:

@@ -122,5 +122,5 @@ def test_a_copy_that_fails_leaves_nothing(
 
 @pytest.mark.parametrize("path", ["no-such-file.jsonl", "x" * 5000, "~nobody-here/x", "a\0b", ""])
 def test_a_dataset_that_is_not_there_is_said(path: str) -> None:
-    with pytest.raises(NibbleError, match="neither a sample's name nor a file"):
+    with pytest.raises(NibbleError, match="neither a sample nor a file"):
         find_dataset(path)

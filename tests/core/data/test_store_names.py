@@ -32,5 +32,5 @@ def test_a_hostile_file_name_stays_in_the_workspace(tmp_path: Path, name: str) -
 
 def test_a_dataset_that_is_not_there_is_said() -> None:
     for path in ("no-such-file.jsonl", "x" * 5000, "~nobody-here/x", "a\0b", ""):
-        with pytest.raises(NibbleError, match="neither a sample's name nor a file"):
+        with pytest.raises(NibbleError, match="neither a sample nor a file"):
             find_dataset(path)

@@ -95,7 +95,7 @@ def test_every_tensor_of_the_base_is_there_and_bit_for_bit_where_nothing_changed
     weights = MergedWeights(source, "dequantised", device())
     told = read_back(weights, planned(weights, torch.bfloat16), merged[0])
     assert told["equal"] == told["of"] == len(base)
-    assert told["because"] == f"{len(untouched)} that were not changed are so bit for bit"
+    assert told["because"] == f"{len(untouched)} that were not changed are bit-identical"
 
 
 def test_a_tensor_that_is_gone_or_spoilt_is_found(
@@ -108,7 +108,7 @@ def test_a_tensor_that_is_gone_or_spoilt_is_found(
     ):
         (tmp_path / name).mkdir()
         save_file(spoilt, tmp_path / name / "model.safetensors")
-        with pytest.raises(Broken, match="does not hold vision_tower.mask"):
+        with pytest.raises(Broken, match="lacks vision_tower.mask"):
             read_back(weights, planned(weights, torch.bfloat16), tmp_path / name)
 
 
@@ -130,7 +130,7 @@ def test_processors_vocabularies_and_licences_come_along_and_nothing_else(
     for name in ("LICENSE", "NOTICE.txt", "tokenizer.model", "preprocessor_config.json"):
         assert (out / name).read_bytes() == (source.base_folder / name).read_bytes(), name
     assert line["of"] == line["equal"] == len(kept)
-    for left in ("seer.py (code)", "link.txt (a link to somewhere else)", "gone.json (a link", "huge.json (too large)"):
+    for left in ("seer.py (code)", "link.txt (a link to another place)", "gone.json (a link", "huge.json (too large)"):
         assert left in line["because"]
     assert "odd name" in line["because"] and "pytorch_model" not in line["because"]
 
@@ -163,7 +163,7 @@ def test_a_snapshot_in_hugging_faces_cache_is_made_of_links_to_its_own_contents(
     assert [path.name for path in out.iterdir()] == ["LICENSE"] and not (out / "LICENSE").is_symlink()
     assert (out / "LICENSE").read_text() == "terms" and line[
         "because"
-    ] == "left behind: NOTICE (a link to somewhere else)"
+    ] == "left behind: NOTICE (a link to another place)"
 
 
 def test_generation_settings_are_those_that_the_chat_obeys(source: ExportSource, tmp_path: Path) -> None:

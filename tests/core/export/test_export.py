@@ -94,7 +94,7 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
     told = json.loads(captured.out)
     assert told["dir"] == str(out) and told["bytes"] == sum(file.stat().st_size for file in out.iterdir())
     assert told["verified"]["prompts"] > 0 and told["verified"]["equal"] == told["verified"]["prompts"]
-    assert told["verified"]["against"] == "the chat, over the base in 4 bits"
+    assert told["verified"]["against"] == "the chat, with the base model in 4 bits"
     names = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "curves.svg",
         "generation_config.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
@@ -111,7 +111,7 @@ def test_the_adapter_has_all_that_others_need_and_nothing_of_this_machine(
     assert (settings["data"]["path"], settings["dataset"]["name"]) == ("rows.jsonl", "rows.jsonl")
     card = (out / "README.md").read_text("utf-8")
     assert (
-        f"{told['verified']['equal']} of {told['verified']['prompts']} answers equal" in card and "curves.svg" in card
+        f"{told['verified']['equal']} of {told['verified']['prompts']} replies equal" in card and "curves.svg" in card
     )
     checks = {check["name"]: check for check in told["verified"]["checks"]}
     ids = f"Token ids: {checks['token ids']['of']} of {checks['token ids']['of']} equal, by transformers and peft."
@@ -191,7 +191,7 @@ def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_
 ) -> None:
     told = export(workspace, run, ExportOptions("merged", tmp_path / "merged", onto="original"), _nothing)
     verified = told["verified"]
-    assert verified["against"] == "base and adapter in 16 bits"
+    assert verified["against"] == "base model and adapter in 16 bits"
     assert verified["equal"] + verified["ties"] == verified["prompts"]
     assert verified["chat"]["largest_logit_difference"] > 10 * verified["largest_logit_difference"]
     config = json.loads((tmp_path / "merged" / "config.json").read_text("utf-8"))
@@ -209,7 +209,7 @@ def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_o
     ]
     assert told["equal"] == told["prompts"] and told["largest_logit_difference"] < 0.1
     last = told["prompts"]
-    assert any(line.startswith("Laying conversations out in transformers: 3 of ") for line, _ in said)
+    assert any(line.startswith("Rendering conversations in transformers: 3 of ") for line, _ in said)
     assert (f"Letting the chat answer: {last} of {last} prompts", 1.0) in said
     assert (f"Letting the export answer: 1 of {last} prompts", 1 / last) in said
     assert [check["by"] for check in told["checks"]] == ["transformers"] * 7 + ["safetensors"]
@@ -226,7 +226,7 @@ def test_an_export_that_answers_otherwise_is_not_handed_over(
 
     write = adapter_write.write_adapter
     monkeypatch.setattr(adapter_write, "write_adapter", other)
-    with pytest.raises(Broken, match="not the others, so it is not handed over"):
+    with pytest.raises(Broken, match="to the rest differently, so the export was rejected"):
         export(workspace, run, ExportOptions("adapter", tmp_path / "adapter"), _nothing)
     assert _names(tmp_path) == []
 

@@ -68,10 +68,10 @@ def _link(packed: zipfile.ZipFile) -> None:
         (lambda packed: packed.writestr("../../evil.json", "{}"), "outside of its folder"),
         (lambda packed: packed.writestr("/etc/evil.json", "{}"), "outside of its folder"),
         (lambda packed: packed.writestr("C:\\evil.json", "{}"), "outside of its folder"),
-        (_link, "a link to somewhere else"),
+        (_link, "a link to another place"),
         (lambda packed: packed.writestr("inner/vocab.txt", b"\0" * 5_000_000), "far more than it is"),
         (lambda packed: [packed.writestr(f"inner/{n}.txt", "x") for n in range(501)], "at most 500"),
-        (lambda packed: packed.writestr("other/adapter_config.json", "{}"), "not that of one adapter"),
+        (lambda packed: packed.writestr("other/adapter_config.json", "{}"), "not a single adapter"),
     ],
 )
 def test_a_zip_that_means_harm_is_not_unpacked(
@@ -92,7 +92,7 @@ def test_what_is_no_adapter_of_use_is_refused(adapter: Path, workspace: Workspac
     with pytest.raises(ExportError, match="of the kind IA3"):
         import_adapter(workspace, adapter)
     _change(adapter, peft_type="LORA", base_model_name_or_path="/home/mallory/models/llama")
-    with pytest.raises(ExportError, match="'llama', a folder of another machine. Choose"):
+    with pytest.raises(ExportError, match="'llama', a folder on another machine. Choose"):
         import_adapter(workspace, adapter)
     (adapter / "adapter_model.safetensors").write_bytes(b"\x10" * 99)
     with pytest.raises(ExportError, match="is damaged"):

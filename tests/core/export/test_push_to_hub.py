@@ -38,7 +38,7 @@ def made(tmp_path: Path) -> Path:
 def test_what_is_shown_is_uploaded_and_it_is_private(hub: Hub, made: Path) -> None:
     upload = plan_upload(made, "me/pirate")
     assert upload.files == (("README.md", 32), ("adapter_model.safetensors", 10_240))
-    assert upload.heading == "2 files, 10 kB, to me/pirate, which only you will see"
+    assert upload.heading == "2 files, 10 kB, to me/pirate, private"
     assert push(upload) == f"{hub.url}/me/pirate"
     assert hub.uploads.created["me/pirate"]["visibility"] == "private"
     assert hub.uploads.files["me/pirate"] == {name: (made / name).read_bytes() for name, _ in upload.files}
@@ -46,7 +46,7 @@ def test_what_is_shown_is_uploaded_and_it_is_private(hub: Hub, made: Path) -> No
 
 def test_a_public_repository_that_is_there_gets_nothing_private(hub: Hub, made: Path) -> None:
     hub.uploads.public = ("me/known",)
-    with pytest.raises(ExportError, match="everybody can see it. Nothing was uploaded"):
+    with pytest.raises(ExportError, match="already exists and is public. Nothing was uploaded"):
         push(plan_upload(made, "me/known"))
     assert "me/known" not in hub.uploads.files
     push(plan_upload(made, "me/known", private=False))
@@ -58,7 +58,7 @@ def test_refusals_are_sentences(hub: Hub, made: Path, tmp_path: Path, monkeypatc
     with pytest.raises(ExportError, match="may not write to me"):
         push(plan_upload(made, "me/pirate"))
     for name in ("pirate", "a/b/c", "me/--", ""):
-        with pytest.raises(ExportError, match="is no name for it"):
+        with pytest.raises(ExportError, match="is not a valid repository"):
             plan_upload(made, name)
     with pytest.raises(ExportError, match="is no export"):
         plan_upload(tmp_path / "nothing", "me/pirate")

@@ -149,7 +149,7 @@ def test_the_shape_of_a_batch_is_read_off_the_batch() -> None:
     ],
 )
 def test_a_config_that_cannot_be_built_is_refused_in_a_sentence(config: dict) -> None:
-    with pytest.raises(ModelError, match="cannot be laid out"):
+    with pytest.raises(ModelError, match="cannot be built"):
         meta_model(config, QuantizationSettings(), LoraSettings(), torch.float32, torch.float32)
 
 

@@ -152,13 +152,13 @@ def test_of_pissas_adapter_one_half_stands_still(tiny: Path) -> None:
 
 
 def test_a_rank_above_a_layers_directions_is_refused_for_pissa_only(tiny: Path) -> None:
-    with pytest.raises(ModelError, match=r"lora.rank 65 is too much for lora.init pissa: .* Allowed here: 1 to 64"):
+    with pytest.raises(ModelError, match=r"lora.rank 65 is too high for lora.init pissa: .* Allowed here: 1 to 64"):
         adapted_to(tiny, init="pissa", rank=65)
     assert torch.allclose(logits(adapted_to(tiny, rank=65)), logits(base_of(tiny)), atol=1e-6)
 
 
 def test_loftq_starts_nearer_the_original_model(tiny: Path) -> None:
-    """Alpha differs from the rank, so that what the adapter is scaled by has to be in the start too."""
+    """Alpha differs from the rank, so that what the adapter is scaled by must be in the start too."""
     original, quantised = base_of(tiny, 16), base_of(tiny)
     model = adapted_to(tiny, init="loftq", rank=16, alpha=40)
     base_off = (logits(quantised) - logits(original)).norm()

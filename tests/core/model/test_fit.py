@@ -72,11 +72,16 @@ DAMAGE: dict[str, tuple[Callable[[Tensors], Tensors], dict[str, Any], str]] = {
     "distributed": (_renamed("module.{}".format), {}, r"lack 21 of the 21 .*names hold module:"),
     "both": (_renamed("module._orig_mod.{}".format), {}, r"lack 21 of the 21 .*names hold _orig_mod"),
     "another tool's": (_renamed("transformer.{}".format), {}, r"lack 21 of the 21 "),
-    "another shape": (_half_as_wide, {}, r"1 weight has another shape .*up_proj.weight is 64 × 64 instead of 128 × 64"),
+    "another shape": (
+        _half_as_wide,
+        {},
+        r"1 weight has a different shape .*up_proj.weight is 64 × 64 instead of 128 "
+        r"× 64",
+    ),
     "another vocabulary": (
         _same,
         {"vocab_size": 600},
-        r"2 weights have another shape .*is 512 × 64 instead of 600 × 6",
+        r"2 weights have a different shape .*is 512 × 64 instead of 600 × 6",
     ),
     "fewer layers": (_same, {"num_hidden_layers": 1}, r"hold 9 weights .*model.layers.1.*its number of layers"),
     "more layers": (_same, {"num_hidden_layers": 3}, r"lack 9 of the 30 weights .*model.layers.2"),
@@ -95,7 +100,14 @@ def test_what_would_be_random_or_left_out_is_refused_before_a_load(tiny: Path, t
 
 @pytest.mark.parametrize(
     ("lost", "said"),
-    [("experts.3.up_proj", "lack 2 of"), ("experts.3.", r"4 weights have another shape .*is 3 × 64 × 64 instead of 4")],
+    [
+        ("experts.3.up_proj", "lack 2 of"),
+        (
+            "experts.3.",
+            r"4 weights have a different shape .*is 3 × 64 × 64 instead "
+            r"of 4",
+        ),
+    ],
 )
 def test_an_expert_that_is_gone_from_a_mixture_is_missed(tmp_path: Path, lost: str, said: str) -> None:
     """The files keep each expert apart, transformers computes with all in one tensor."""

@@ -131,4 +131,4 @@ def test_adapters_that_no_row_reached_are_told_of_at_the_end(tmp_path: Path) -> 
             torch.nn.init.ones_(each)
     warn_of_unlearned(run, model)
     (said,) = Tail(tmp_path / "events.jsonl").read()
-    assert said["kind"] == "warning" and said["message"].startswith("1 of 3 adapters learned nothing")
+    assert said["kind"] == "warning" and said["message"].startswith("1 of 3 adapter layers learned nothing")

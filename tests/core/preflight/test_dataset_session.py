@@ -117,7 +117,7 @@ def test_the_first_row_shown_is_one_that_can_be_used(desk: DatasetSession, model
     write_jsonl(folder / "train.jsonl", chat_rows(6))
     desk.open(recipe(model, folder))
     finished(desk)
-    assert desk.row(0)["row"] == 4 and "left alone" in desk.row(1)["reason"]
+    assert desk.row(0)["row"] == 4 and "not used" in desk.row(1)["reason"]
 
 
 def test_rows_may_be_turned_backwards_and_forwards(opened: DatasetSession) -> None:
@@ -257,7 +257,7 @@ def test_rows_are_shown_while_tokens_are_counted_and_a_newer_dataset_ends_that(
     before = time.monotonic()
     assert desk.row(1500)["tokens"]
     assert time.monotonic() - before < 5  # a page that waits for the counting would wait a minute
-    with pytest.raises(NibbleError, match="still being looked at"):
+    with pytest.raises(NibbleError, match="still being checked"):
         desk.save_cleaned(tmp_path / "x.jsonl")
     desk.open(recipe(model, write_jsonl(tmp_path / "next.jsonl", chat_rows(5))))
     go_on.set()

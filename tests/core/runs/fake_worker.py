@@ -26,7 +26,7 @@ def work(run: Run, heart: HeartbeatWriter) -> tuple[str, str]:
     run.write_status(state="training", total=1000)
     heart.turn_to("step")
     if name == "fails":
-        raise TrainingError("It was meant to fail.")
+        raise TrainingError("It was intended to fail.")
     if name == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if name == "finishes":

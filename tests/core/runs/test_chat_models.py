@@ -86,13 +86,13 @@ def test_a_voice_is_found_by_its_key_and_survives_the_way_to_the_process(workspa
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("", "nobody to talk to"),
-        ("pirate", "nobody to talk to"),
+        ("", "is not a chat model"),
+        ("pirate", "is not a chat model"),
         ("run:nowhere", "There is no run"),
-        ("run:last/checkpoint/2", "no longer has checkpoint/2: only its newest are kept, at present 12, 4"),
+        ("run:last/checkpoint/2", "no longer has checkpoint/2: only the newest checkpoints are kept, currently 12, 4"),
         ("adapter:nowhere", "There is no adapter 'nowhere'"),
         ("adapter:pickled", "only pickled weights"),
-        ("adapter:of nobody", "does not say which base"),
+        ("adapter:of nobody", "does not name its base model"),
     ],
 )
 def test_who_is_not_there_is_said(workspace: Workspace, run: Run, key: str, said: str) -> None:

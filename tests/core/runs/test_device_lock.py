@@ -106,5 +106,5 @@ def test_a_damaged_line_leaves_a_holder_without_a_name(workspace: Workspace) -> 
         (workspace.state / "device.json").write_text("{half")
         by = holder(workspace)
         assert by is not None and by.in_words() == "another process"
-        with pytest.raises(DeviceHeld, match="another process of Nibble"):
+        with pytest.raises(DeviceHeld, match="another Nibble process"):
             hold(workspace, "run", "next")

@@ -42,8 +42,9 @@ def _says(run: Run, **changes: Any) -> None:
 def test_no_step_for_long_is_told_with_what_to_do(run: Run) -> None:
     _says(run, since=300.0)
     assert hanging(run, NOW) == (
-        "No step for 5 min; the last one took 2 s. It may hang: you can end it now; resumed, it goes on from its last "
-        "checkpoint (step 40)."
+        "No step for 5 min; the last one took 2 s. It may be stuck; you can end it now; it can resume from its last "
+        "checkpoint (step"
+        " 40)."
     )
 
 
@@ -75,8 +76,8 @@ def test_what_takes_its_time_does_not_hang(run: Run, said: dict[str, Any]) -> No
             {"since": 700.0, "doing": "evaluating", "usual": {"evaluating": 30.0}},
             "evaluating for 11 min 40 s; the last",
         ),
-        ({"since": 950.0, "doing": "saving", "saved_step": None}, "end it now; nothing of it has been saved yet."),
-        ({"at": NOW - 90.0}, "No sign of life from the worker for 1 min 30 s."),
+        ({"since": 950.0, "doing": "saving", "saved_step": None}, "end it now; nothing has been saved yet."),
+        ({"at": NOW - 90.0}, "The worker has not responded for 1 min 30 s."),
         ({"at": NOW - 59.0, "since": 100.0}, "No step for 2 min 39 s"),
     ],
 )
@@ -114,7 +115,7 @@ def paused(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_process_that_was_stopped_is_told_at_once(run: Run, paused: subprocess.Popen[bytes]) -> None:
     _says(run, pid=paused.pid)
     told = str(hanging(run, NOW))
-    assert "has been paused from outside" in told and f"kill -CONT {paused.pid}" in told
+    assert "was paused from outside" in told and f"kill -CONT {paused.pid}" in told
 
 
 def test_the_heart_beats_while_the_worker_is_busy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,11 @@ def test_the_webhook_gets_the_run_as_json_once(run: Run, mailbox: tuple[str, lis
 
 @pytest.mark.parametrize(
     ("path", "told"),
-    [("/500", "The webhook answered 500"), ("/slow", "did not answer within"), (None, "could not be reached")],
+    [
+        ("/500", "The webhook rejected the message with status 500"),
+        ("/slow", "did not answer within"),
+        (None, "could not be reached"),
+    ],
 )
 def test_a_webhook_that_fails_is_an_event_without_its_address(
     run: Run, mailbox: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, path: str | None, told: str
@@ -153,7 +157,7 @@ def test_wishes_that_cannot_be_met_are_an_event(run: Run, wishes: dict[str, Any]
 def test_a_damaged_file_of_wishes_is_an_event(run: Run) -> None:
     notify.file_of(Workspace(run.workspace)).write_text("{half")
     assert notify.main(str(run.dir)) == 1
-    assert "is not JSON as it should be" in _events(run)
+    assert "is not valid JSON" in _events(run)
 
 
 def test_the_address_is_kept_beside_the_command_for_the_owner_alone(run: Run) -> None:

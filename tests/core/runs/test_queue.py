@@ -54,7 +54,7 @@ def test_a_run_is_moved_as_far_as_it_goes(workspace: Workspace, which: int, plac
 def test_only_a_run_that_waits_can_be_moved(workspace: Workspace) -> None:
     run, _ = _join(workspace, "a", "b")
     run.write_status(state="stopped")
-    with pytest.raises(RunError, match="does not wait in the queue"):
+    with pytest.raises(RunError, match="is not in the queue"):
         move(workspace, run.id, 1)
 
 

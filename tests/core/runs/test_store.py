@@ -50,7 +50,7 @@ def test_a_run_that_is_not_there_is_said(workspace) -> None:
     _run(workspace, "second")
     with pytest.raises(RunError, match="There is no run 'xyz'"):
         find_run(workspace, "xyz")
-    with pytest.raises(RunError, match="could be any of"):
+    with pytest.raises(RunError, match="matches several runs:"):
         find_run(workspace, "2")
 
 

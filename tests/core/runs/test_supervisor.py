@@ -83,7 +83,7 @@ def test_the_next_one_starts_although_the_last_failed_or_was_killed(workspace: W
 
     until(at_last)
     assert [run.status().state for run in (fails, dies, finishes)] == ["failed", "interrupted", "finished"]
-    assert fails.status().message == "It was meant to fail."
+    assert fails.status().message == "It was intended to fail."
 
 
 def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(workspace: Workspace) -> None:
@@ -155,16 +155,16 @@ def test_a_stop_that_takes_too_long_is_ended(workspace: Workspace, monkeypatch: 
     until(lambda: server.advance() or not run.status().active)
     status = run.status()
     assert status.state == "stopped" and status.step >= 4
-    assert "It did not stop by itself within 0 s and was ended, at step" in status.message
-    assert "What was learned up to step 3 is in its checkpoint: resume it" in status.message
-    assert "and was ended, at step" in _events(run)
+    assert "It did not stop within 0 s and was killed, at step" in status.message
+    assert "Progress up to step 3 is saved in its checkpoint. Resume" in status.message
+    assert "and was killed, at step" in _events(run)
 
 
 def test_the_wait_can_be_cut_short_and_the_whole_tree_ends(workspace: Workspace) -> None:
     run, server = _at_step(workspace, "family"), Supervisor(workspace)
     child, worker = int((run.dir / "child").read_text()), run.status().pid
     server.stop(run)
-    assert "What was learned up to step 3 is in its checkpoint" in server.kill(run)
+    assert "Progress up to step 3 is saved in its checkpoint" in server.kill(run)
     assert run.status().state == "stopped"
     until(lambda: holder(workspace) is None, 1)
     for pid in (child, worker):
@@ -233,7 +233,7 @@ def test_on_a_gpu_the_chat_gives_way(workspace: Workspace, monkeypatch: pytest.M
         run = _run(workspace, "finishes")
         assert chat.wanted() is None and server.advance() is None
         assert chat.wanted() == "“finishes”"
-        assert "It starts when the chat with “SmolLM2” has given up the device" in server.waits_for()
+        assert "It starts when the chat with “SmolLM2” releases the device" in server.waits_for()
     assert server.advance() == run
     assert server.waits_for() in ("It starts when “finishes” has ended.", "It starts in a moment.")
 
@@ -303,7 +303,7 @@ def test_ctrl_c_stops_and_once_more_ends(workspace: Workspace, monkeypatch: pyte
     status, answer = cli_run._see_through(run, Supervisor(workspace), 0.0)
     assert (status, answer["state"]) == (0, "stopped")
     said = capsys.readouterr().err
-    assert "Ctrl-C again ends it now" in said and "Ended at once, at step" in said
+    assert "Press Ctrl-C again to end it now" in said and "Ended at once, at step" in said
 
 
 def test_who_follows_a_run_is_told_what_it_waits_for_and_why_it_may_hang(workspace: Workspace, capsys: Any) -> None:
@@ -317,4 +317,4 @@ def test_who_follows_a_run_is_told_what_it_waits_for_and_why_it_may_hang(workspa
     psutil.Process(pid).suspend()
     until(lambda: hanging(run))
     assert cli_run._look_after(run, server, cli_run._look_after(run, server, "")) == "hanging"
-    assert capsys.readouterr().err.count("has been paused from outside") == 1
+    assert capsys.readouterr().err.count("was paused from outside") == 1

@@ -63,8 +63,8 @@ def test_every_parameter_of_openais_own_schema_is_known() -> None:
 @pytest.mark.parametrize(
     ("body", "param", "code", "said"),
     [
-        ({"temperature": 3}, "temperature", "invalid_value", "temperature: 3 is not possible; allowed: 0 to 2"),
-        ({"temperature": "hot"}, "temperature", "invalid_type", "has to be a number"),
+        ({"temperature": 3}, "temperature", "invalid_value", "temperature: 3 is not valid; allowed: 0 to 2"),
+        ({"temperature": "hot"}, "temperature", "invalid_type", "must be a number"),
         ({"top_p": 1.5}, "top_p", "invalid_value", "allowed: 0 to 1"),
         ({"min_p": 2}, "min_p", "invalid_value", "allowed: 0 to 1"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value", "max_tokens: 0"),
@@ -129,9 +129,9 @@ def test_a_name_goes_with_its_message() -> None:
 @pytest.mark.parametrize(
     ("message", "param", "said"),
     [
-        ({"role": "user", "content": None}, "messages[0].content", "has to be text"),
-        ({"role": "user"}, "messages[0].content", "has to be text"),
-        ({"role": "tool", "content": "4", "tool_call_id": "1"}, "messages[0].role", "as tools are not"),
+        ({"role": "user", "content": None}, "messages[0].content", "must be text"),
+        ({"role": "user"}, "messages[0].content", "must be text"),
+        ({"role": "tool", "content": "4", "tool_call_id": "1"}, "messages[0].role", "tools are not supported"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
             "messages[0].tool_calls",
@@ -139,9 +139,9 @@ def test_a_name_goes_with_its_message() -> None:
         ),
         ({"role": "assistant", "content": "a", "prefix": True}, "messages[0].prefix", "not supported"),
         ({"role": "judge", "content": "a"}, "messages[0].role", "system, developer, user, assistant"),
-        ({"role": ["user"], "content": "a"}, "messages[0].role", "no role that is known"),
+        ({"role": ["user"], "content": "a"}, "messages[0].role", "no supported role"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0]", "Only text"),
-        ({"role": "user", "content": "a", "name": 5}, "messages[0].name", "has to be text"),
+        ({"role": "user", "content": "a", "name": 5}, "messages[0].name", "must be text"),
         ("hello", "messages[0].role", "no role"),
     ],
 )

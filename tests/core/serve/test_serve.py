@@ -132,11 +132,11 @@ def test_what_is_asked_for_reaches_the_model(client: openai.OpenAI, chat: FakeCl
     ("wanted", "param", "said"),
     [
         ({"temperature": 9}, "temperature", "allowed: 0 to 2"),
-        ({"max_tokens": 0}, "max_tokens", "max_tokens: 0 is not possible"),
+        ({"max_tokens": 0}, "max_tokens", "max_tokens: 0 is not valid"),
         ({"n": 3}, "n", "n is not supported here"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not supported"),
         ({"messages": []}, "messages", "at least one"),
-        ({"messages": [{"role": "judge", "content": "x"}]}, "messages[0].role", "no role that is known"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "messages[0].role", "no supported role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]", "Only text"),
         ({"messages": [{"role": "user", "content": "too long"}]}, None, "The model is gone"),
         ({"stop": [1]}, "stop", "text or a list"),
@@ -153,7 +153,7 @@ def test_what_cannot_be_done_is_refused_in_openais_shape(
 
 
 def test_an_unknown_model_names_those_that_are_there(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4' here. There are: starter"):
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4' here. Available: starter"):
         client.chat.completions.create(model="gpt-4", messages=ASK)
 
 
@@ -279,7 +279,7 @@ def test_it_listens_on_this_machine_only_and_a_taken_port_is_said(server: Endpoi
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(NibbleError, match="taken by another program"):
+        with pytest.raises(NibbleError, match="in use by another program"):
             EndpointServer(None, Workspace.open(tmp_path), base_chat_model("starter"), KEY, taken.getsockname()[1])
 
 

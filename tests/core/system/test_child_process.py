@@ -33,7 +33,7 @@ def test_an_error_is_told_and_the_child_lives_on(child: Child) -> None:
     before = _pid(child)
     with pytest.raises(NibbleError, match="RuntimeError: shapes do not match"):
         list(child.ask({"fail": "shapes do not match"}))
-    with pytest.raises(NibbleError, match="not enough free memory"):
+    with pytest.raises(NibbleError, match="Not enough free memory"):
         list(child.ask({"fail": "CUDA error: out of memory"}))
     assert _pid(child) == before
 

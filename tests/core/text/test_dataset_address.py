@@ -65,8 +65,8 @@ def test_a_folder_of_that_name_goes_before_the_hub(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("https://example.org/rows.csv", "is an address on the web. Download the file"),
-        (f"{HUB}/user/model", "is a page of Hugging Face, but not a dataset's"),
+        ("https://example.org/rows.csv", "is a web address. Download the file"),
+        (f"{HUB}/user/model", "is a Hugging Face page, but not a dataset"),
     ],
 )
 def test_another_address_is_refused_in_a_sentence(given: str, said: str) -> None:

@@ -86,11 +86,11 @@ def test_a_base_that_cannot_be_loaded_is_refused_with_the_fact(
     [
         (
             lambda at: _json(at / "tokenizer.json", lambda each: each["model"].update(type="BPE9")),
-            ["tokenizer.json holds a Model", "package tokenizers does not know"],
+            ["tokenizer.json contains a Model", "package tokenizers does not know"],
         ),
         (
             lambda at: _json(at / "tokenizer.json", lambda each: each.update(pre_tokenizer={"type": "New"})),
-            ["tokenizer.json holds a PreTokenizer", "package tokenizers does not know"],
+            ["tokenizer.json contains a PreTokenizer", "package tokenizers does not know"],
         ),
         (lambda at: (at / "tokenizer.json").write_text("{cut"), ["tokenizer.json is damaged"]),
         (lambda at: (at / "tokenizer.json").unlink(), ["no tokenizer.json", "sentencepiece", "not installed"]),
@@ -142,7 +142,7 @@ def test_pefts_mismatch_is_told_by_its_tensor_and_shapes(tiny: Path) -> None:
         (KeyError("qwen9"), "KeyError: 'qwen9'"),
         (
             Exception("data did not match any variant of untagged enum PyPreTokenizerTypeWrapper at line 960 column 3"),
-            "tokenizer.json holds a PreTokenizer that the installed package tokenizers does not know",
+            "tokenizer.json contains a PreTokenizer that the installed package tokenizers does not know",
         ),
         (
             KeyError("Missing required keys in `rope_parameters`: {'factor'}"),

@@ -102,8 +102,9 @@ def test_a_save_that_fails_leaves_nothing_and_is_tried_again(tmp_path: Path, mon
     assert [saver.is_due(6), saver.is_due(7)] == [True, False]
     said = [each["message"] for each in Tail(tmp_path / "events.jsonl").read() if each["kind"] == "warning"]
     assert said == [
-        "The disk is full: step 2 could not be saved. The newest checkpoint is that of step 1. Training goes on, and "
-        f"saving is tried again every 1 min. {free_some(run.workspace)}"
+        "The disk is full: step 2 could not be saved. The newest checkpoint is that of step 1. Training continues, "
+        "and saving is retried every"
+        f" 1 min. {free_some(run.workspace)}"
     ]
 
 

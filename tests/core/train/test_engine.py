@@ -197,8 +197,9 @@ def test_memory_that_runs_out_in_mid_run_makes_the_micro_batch_smaller(workspace
     ]  # fmt: skip
     said = [event["message"] for event in _lines(run, "events.jsonl") if event["kind"] == "warning"]
     assert said[0] == (
-        "Step 4: memory ran out (64.00 GiB more was asked for); the step is done again, now with 2 at once, 2 times "
-        "a step, instead of 4. The result stays the same."
+        "Step 4: memory ran out (64.00 GiB more was requested); the step is repeated, now with micro-batch 2, 2 "
+        "times per step, instead of 4."
+        " The result stays the same."
     )
     assert [row["step"] for row in _lines(run, "metrics.jsonl") if row.get("loss")] == [1, 2, 3, 4, 5, 6]
 
@@ -210,8 +211,8 @@ def test_when_nothing_more_can_be_saved_what_was_learned_is_kept_and_a_budget_na
     status = run.status()
     assert status.state == "failed"
     assert status.message == (
-        "Memory ran out within the budget of 2.00 GiB, even with one conversation at once and full checkpointing. "
-        "What was learned up to step 3 is saved. Raise the budget to 66.00 GiB or more, or lower data.max_length or "
+        "Memory ran out within the budget of 2.00 GiB, even with micro-batch 1 and full gradient checkpointing. "
+        "Progress up to step 3 is saved. Raise the budget to 66.00 GiB or more, or lower data.max_length or "
         "lora.rank."
     )
     assert run.has_adapter
@@ -228,12 +229,13 @@ def test_a_loss_that_stays_lost_ends_the_run_at_its_last_checkpoint(workspace, t
     status = run.status()
     assert status.state == "failed"
     assert (
-        "not a number three steps in a row, up to step 7. The adapter of the last checkpoint, step 6" in status.message
+        "NaN or infinite in three steps in a row, up to step 7. The adapter of the last checkpoint, step 6"
+        in status.message
     )
-    assert "train.learning_rate (it is 0.01; try 0.003), or look at rows " in status.message
+    assert "train.learning_rate (it is 0.01; try 0.003), or check rows " in status.message
     said = [event["message"] for event in _lines(run, "events.jsonl") if event["kind"] == "warning"]
     assert said == [
-        f"Step {step}: the loss was not a number; the step was skipped ({row} in a row)."
+        f"Step {step}: the loss was NaN or infinite; the step was skipped ({row} in a row)."
         for step, row in ((2, 1), (5, 1), (6, 2), (7, 3))
     ]
     losses = [row["loss"] is not None for row in _lines(run, "metrics.jsonl") if "loss" in row]

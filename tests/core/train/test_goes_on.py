@@ -317,7 +317,7 @@ def test_a_loss_that_jumps_is_told_once_with_a_rate_to_try(tmp_path) -> None:
         watcher.trainer = SimpleNamespace(outcome=Outcome(loss), real_tokens=step)
         watcher.on_log(None, SimpleNamespace(global_step=step), control, {"loss": loss})
     assert [json.loads(event)["message"] for event in _events(watcher.run)] == [
-        "Step 33: the loss has jumped from about 2.00 to 9.00. If it does not come back, stop the run and start it "
+        "Step 33: the loss has jumped from about 2.00 to 9.00. If it does not recover, stop the run and start it "
         "with a lower learning rate: it is 0.003; try 0.001."
     ]
 

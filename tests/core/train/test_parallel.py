@@ -157,7 +157,7 @@ def test_a_process_that_is_gone_ends_the_run_with_a_sentence(tiny: Path, rows_fi
     assert _wait(run, lambda: run.status().step >= 3) == "training", run.log_tail()
     psutil.Process(run.status().pid).children()[0].kill()
     assert _wait(run, lambda: False) == "failed"
-    assert run.status().message.startswith("Process 2 of 2 was ended from outside (signal 9)")
+    assert run.status().message.startswith("Process 2 of 2 was killed from outside (signal 9)")
     assert valid_checkpoints(run.dir / "checkpoints")
 
 

@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(undisturbed, workspace) -
     assert loop.train(run) == "finished"
     assert run.status().resumed_from_step == 12
     said = [each["message"] for each in _lines(run, "events.jsonl") if each["kind"] == "warning"]
-    assert said == ["The checkpoint of step 16 is passed over: optimizer.pt is not what was written."]
+    assert said == ["The checkpoint of step 16 is skipped: optimizer.pt has been changed."]
     _is_the_same(run, undisturbed)
 
 
@@ -249,10 +249,10 @@ def test_a_finished_run_goes_on_for_more_epochs(tiny, rows_file, workspace) -> N
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["lora.rank=8"], "lora.rank: run .* was trained with 4, and 8 would make it another run"),
-        (["train.max_steps=12"], "has 16 steps behind it, more than the 12 asked for"),
-        (["train.epochs=9"], "train.epochs has no effect, as train.max_steps is 16"),
-        ([], "is finished: all of its 16 steps are done. Ask for more"),
+        (["lora.rank=8"], "lora.rank: run .* was trained with 4; with 8 it would be a different run"),
+        (["train.max_steps=12"], "has already done 16 steps, more than the 12 requested"),
+        (["train.epochs=9"], "train.epochs has no effect, because train.max_steps is 16"),
+        ([], "is finished: all of its 16 steps are done. Set more"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused_and_nothing_is_changed(undisturbed, workspace, overrides, said) -> None:
@@ -266,12 +266,12 @@ def test_a_recipe_or_dataset_that_changed_since_is_refused(undisturbed, workspac
     run = _copy(undisturbed, "20200101-000003-edited")
     text = (run.dir / "recipe.yaml").read_text()
     (run.dir / "recipe.yaml").write_text(text.replace("rank: 4", "rank: 6"))
-    with pytest.raises(RunError, match="lora.rank: run .* was trained with 4, and 6 would"):
+    with pytest.raises(RunError, match="lora.rank: run .* was trained with 4; with 6 it would"):
         resume(run, QueueOnly(workspace), ["train.max_steps=20"])
     other = run.dataset_file().with_name("rows.jsonl")
     other.write_bytes(run.dataset_file().read_bytes() + b"\n")
     (run.dir / "recipe.yaml").write_text(text.replace(run.dataset()["file"], str(other)))
-    with pytest.raises(RunError, match="rows.jsonl, has changed since the run began: its content was"):
+    with pytest.raises(RunError, match="rows.jsonl, has changed since the run began: its content hash was"):
         resume(run, QueueOnly(workspace), ["train.max_steps=20"])
     with pytest.raises(RecipeError):
         resume(run, QueueOnly(workspace), ["train.max_steps=0"])
@@ -289,9 +289,9 @@ def _flipped(folder: Path) -> None:
 
 DAMAGE = {
     "bytes instead of": _truncated,
-    "adapter/adapter_model.safetensors is not what was written": _flipped,
+    "adapter/adapter_model.safetensors has been changed": _flipped,
     "scheduler.pt is missing": lambda folder: (folder / "scheduler.pt").unlink(),
-    "it was not finished (it has no manifest)": lambda folder: (folder / MANIFEST).unlink(),
+    "it is incomplete (it has no manifest)": lambda folder: (folder / MANIFEST).unlink(),
     "its manifest cannot be read": lambda folder: (folder / MANIFEST).write_text('{"files": [1'),
 }
 

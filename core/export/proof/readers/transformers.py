@@ -110,7 +110,7 @@ def load_gguf(artefact: dict[str, Any], settings: Callable[[int], dict[str, Any]
     with other settings than the base: then it proves nothing, and llama.cpp is needed.
     """
     if "over" in artefact:
-        raise NibbleError(f"base and adapter apart are put together by llama.cpp alone: {MISSING}")
+        raise NibbleError(f"only llama.cpp can combine a base model and a separate adapter: {MISSING}")
     own, path = find_model(artefact["model"], artefact["revision"]).folder, Path(artefact["folder"])
     try:
         config = AutoConfig.from_pretrained(path, gguf_file=artefact["file"])

@@ -78,7 +78,12 @@ CALL = {"type": "function", "function": {"name": "look_up_weather", "arguments":
 # code, the rows that cause it (they stand behind twelve innocent ones), what it says, and settings
 CAUSES: list[tuple[str, list[Row], str, dict[str, Any]]] = [
     ("duplicate", [QUIET[0]], "1 row is an exact copy", {}),
-    ("same-prompt-different-reply", [talk("a?", "b"), talk("a?", "c")], "2 rows ask what another row asks", {}),
+    (
+        "same-prompt-different-reply",
+        [talk("a?", "b"), talk("a?", "c")],
+        "2 rows have the same prompt as another row",
+        {},
+    ),
     ("placeholder", [talk("hello {{name}}", "hello there")], "such as {{name}}", {}),
     ("placeholder", [talk("hello", "dear [INSERT NAME HERE], hello")], "such as [INSERT NAME HERE]", {}),
     ("placeholder", [talk("hello", "dear {name}, hello")], "such as {name}", {}),
@@ -98,7 +103,7 @@ CAUSES: list[tuple[str, list[Row], str, dict[str, Any]]] = [
     (
         "question-fills-limit",
         [talk(LONG, "yes")],
-        "In 1 row the question alone fills the limit of 64",
+        "In 1 row the prompt alone fills the limit of 64",
         {"max_length": 64},
     ),
 ]
@@ -134,9 +139,9 @@ def test_rows_without_fault_have_no_finding(folder: Path) -> None:
     [
         ("no-end-of-turn", ENDLESS, TEMPLATE, talk("a", "b"), "learned without <|im_end|>"),
         ("double-bos", TWICE_BEGUN, ONCE_BEGUN, talk("a", "b"), "begin"),
-        ("reply-changed", TRIMMING, TEMPLATE, talk("a", " b "), "white space at its ends is trimmed (1)"),
-        ("reply-changed", THINKING, TEMPLATE, talk("a", "b"), "an empty think block is put before it"),
-        ("reply-dropped", SPEECHLESS, TEMPLATE, talk("a", "quick fox"), "leaves out what the reply says"),
+        ("reply-changed", TRIMMING, TEMPLATE, talk("a", " b "), "white space at both ends is trimmed (1)"),
+        ("reply-changed", THINKING, TEMPLATE, talk("a", "b"), "an empty think block is added before it"),
+        ("reply-dropped", SPEECHLESS, TEMPLATE, talk("a", "quick fox"), "omits the text of the reply"),
         ("system-dropped", SYSTEMLESS, TEMPLATE, with_system(talk("a", "b")), "1 row has a system prompt"),
         ("system-refused", STRICT, TEMPLATE, with_system(talk("a", "b")), "1 row is dropped because"),
         ("unrenderable", FUSSY, TEMPLATE, talk("a", "b"), "no single letters"),

@@ -52,9 +52,9 @@ def test_the_smallest_limits_are_suggested() -> None:
     assert [each["max_length"] for each in suggestions(lengths, longest_possible=2048)] == [992]
     short = suggestions(lengths, longest_possible=512)
     assert [(each["max_length"], each["cuts"]) for each in short] == [(512, 488)]
-    assert "the most that this model can take" in short[0]["because"]
+    assert "the most this model supports" in short[0]["because"]
     assert advice(suggestions(lengths)).startswith(
-        "Set data.max_length to 5,008 (the smallest that cuts nothing) or 992"
+        "Set data.max_length to 5,008 (the smallest that truncates nothing) or 992"
     )
 
 
@@ -140,9 +140,7 @@ def test_a_finding_names_the_first_thousand_rows_and_counts_all() -> None:
     finding = hits.finding("placeholder")
     assert finding is not None
     assert (len(finding.rows), finding.count, len(hits.rows("placeholder"))) == (1000, 3000, 3000)
-    assert finding.message.startswith(
-        "3,000 rows hold a placeholder that nobody filled in, such as {{name}} and {{city}}"
-    )
+    assert finding.message.startswith("3,000 rows contain an unfilled placeholder, such as {{name}} and {{city}}")
     assert hits.finding("duplicate") is None
 
 

@@ -232,8 +232,8 @@ def test_a_kto_row_labelled_false_is_dropped_with_that_reason() -> None:
     found = converted([row | {"label": True}] * 9 + [row | {"label": False}, row | {"label": None}])
     assert found.format == "kto"
     assert [drop.reason for drop in found.dropped] == [
-        "it is labelled false, as a reply that nobody wants to learn",
-        "laid out as prompt-completion, unlike the rest",
+        "it is labelled false, as a reply not to learn",
+        "its layout is prompt-completion, unlike the rest",
     ]
     assert codes(found) == ["mixed-layouts", "kto-dropped"]
 
@@ -244,7 +244,7 @@ def test_labels_of_another_kind_do_not_make_it_kto_and_are_not_passed_over() -> 
         converted(rows)
     found = converted(rows, format="prompt-completion")
     assert found.findings[0].message == (
-        "In 4 rows, `label` looks like the answer, the speaker, the label or a mask and is not used."
+        "In 4 rows, `label` looks like the reply, the speaker, the label or a mask and is not used."
     )
 
 
@@ -321,9 +321,9 @@ def test_the_other_layouts_that_fit_are_named_with_their_evidence() -> None:
 
 def test_rows_laid_out_unlike_the_rest_are_dropped_and_that_is_said() -> None:
     found = converted([{"messages": [ASK, REPLY]}] * 3 + [{"instruction": "Hi", "output": "Hello!"}])
-    assert found.dropped[0].reason == "laid out as alpaca, unlike the rest"
+    assert found.dropped[0].reason == "its layout is alpaca, unlike the rest"
     assert [(each.code, each.rows) for each in found.findings] == [("mixed-layouts", [4])]
-    assert found.findings[0].message == "1 row is laid out unlike the rest and is dropped."
+    assert found.findings[0].message == "1 row is in a different layout from the rest and is dropped."
 
 
 def test_the_format_can_be_chosen_by_hand() -> None:
@@ -374,7 +374,7 @@ def test_a_mapping_that_cannot_be_is_refused(mapping: dict[str, Any], said: str)
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"a": 1, "b": 2}], "file.jsonl: its layout is not known. Its columns are a, b; wanted are"),
+        ([{"a": 1, "b": 2}], "file.jsonl: its layout is not recognised. Its columns are a, b; supported are"),
         ([{}], "not objects"),
         (
             [{"prompt": "a", "completion": ""}] * 2,

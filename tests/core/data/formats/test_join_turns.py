@@ -54,12 +54,12 @@ def test_the_rows_that_it_would_win_are_counted_and_the_reason_names_it(tmp_path
     report = check(path, DataSettings(), tokenizer)
     finding = next(each for each in report.findings if each.code == "same-speaker-refused")
     assert (finding.rows, finding.count) == ([2, 3], 2)
-    assert "Switch data.join_turns on" in finding.mend
-    assert all("data.join_turns joins turns of one speaker" in drop.reason for drop in report.dropped)
+    assert "Switch on data.join_turns" in finding.mend
+    assert all("data.join_turns merges consecutive turns" in drop.reason for drop in report.dropped)
     assert check(path, DataSettings(join_turns=True), tokenizer).usable == 3
 
 
 def test_a_format_said_by_hand_does_not_hide_why_a_row_does_not_fit(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "Hi", "completion": "Hello"}])
-    with pytest.raises(DataError, match="it holds no list of messages; it is laid out as prompt-completion"):
+    with pytest.raises(DataError, match="it holds no list of messages; its layout is prompt-completion"):
         load(path, DataSettings(format="messages"))

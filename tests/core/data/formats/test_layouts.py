@@ -26,6 +26,6 @@ def test_a_layout_that_there_is_not_is_refused_with_all_that_there_are() -> None
         make_recipe({"data.format": "word", "lora.rank": 0})
     *others, last = (f"'{name}'" for name in FORMATS)
     assert str(refused.value) == (
-        f"data.format: 'word' is not possible; allowed: {', '.join(others)} or {last}. "
-        "lora.rank: 0 is not possible; allowed: 1 to 512."
+        f"data.format: 'word' is not valid; allowed: {', '.join(others)} or {last}. "
+        "lora.rank: 0 is not valid; allowed: 1 to 512."
     )

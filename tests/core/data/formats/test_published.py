@@ -220,7 +220,7 @@ def test_speakers_without_a_meaning_are_asked_for() -> None:
         "name": "Bo",
         "messages": [{"from": "Ann", "text": "What is red?"}, {"from": "Bo", "text": "A ball is red."}],
     }
-    with pytest.raises(DataError, match="unknown role 'Ann'. Say under data.mapping.roles what the speakers' names"):
+    with pytest.raises(DataError, match="unknown role 'Ann'. Set data.mapping.roles to the role of each speaker"):
         converted(row)
     found = converted(row, mapping={"roles": {"Ann": "user", "Bo": "assistant"}})
     assert found.usable[0].messages == [ASK, REPLY]

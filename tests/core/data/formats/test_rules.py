@@ -36,8 +36,8 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
     [
         ([], "it holds no list of messages"),
         ([ASK], "it has no reply to learn from"),
-        ([REPLY], "it has no question before the reply"),
-        ([{"role": "user", "content": " "}, REPLY], "it has no question before the reply"),
+        ([REPLY], "it has no prompt before the reply"),
+        ([{"role": "user", "content": " "}, REPLY], "it has no prompt before the reply"),
         ([ASK, EMPTY], "its reply is empty"),
         ([ASK, said(None)], "its reply is empty"),
         ([ASK, said(math.nan)], "its reply is empty"),
@@ -51,12 +51,12 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
         ([{"role": "alien", "content": "x"}, REPLY], "it has a turn of the unknown role 'alien'"),
         ([ASK, "Hello!"], "a turn is not an object"),
         ([{"content": "Hi"}, REPLY], "a turn has no 'role'"),
-        ([ASK, said("cut \ud83d")], "it holds half a character, such as an emoji that was cut in two"),
-        ([ASK, said("x", name="\ud83d")], "it holds half a character, such as an emoji that was cut in two"),
-        ([{"role": "user", "content": [{"type": "image"}]}, REPLY], "it holds an image; Nibble trains on text alone"),
+        ([ASK, said("cut \ud83d")], "it contains half a character, such as an emoji cut in two"),
+        ([ASK, said("x", name="\ud83d")], "it contains half a character, such as an emoji cut in two"),
+        ([{"role": "user", "content": [{"type": "image"}]}, REPLY], "it contains an image; Nibble trains on text only"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}, REPLY], "it holds audio; Nibble trains on text"),
-        ([{"role": "user", "content": [{"type": "video_url"}]}, REPLY], "it holds a video; Nibble trains on text"),
-        ([{"role": "user", "content": [{"type": "input_file"}]}, REPLY], "it holds a file; Nibble trains on text"),
+        ([{"role": "user", "content": [{"type": "video_url"}]}, REPLY], "it contains a video; Nibble trains on text"),
+        ([{"role": "user", "content": [{"type": "input_file"}]}, REPLY], "it contains a file; Nibble trains on text"),
         ([ASK, said("", tool_calls=["x"])], "a tool call is not an object"),
         ([ASK, said("", tool_calls=[{"function": {"arguments": {}}}])], "a tool call has no name"),
         ([ASK, said("", tool_calls=[{"name": "f", "arguments": "{"}])], "the arguments of a tool call cannot be read"),
@@ -69,10 +69,10 @@ def messages(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
         ([ASK, said("x", weight=math.nan)], "a turn's 'weight' is not a number: nan"),
         ([ASK, said("x", weight=[1])], "a turn's 'weight' is not a number: [1]"),
         ([ASK, said("x", train="perhaps")], "a turn's 'train' is neither true nor false"),
-        ([ASK, said("x", weight=0)], "none of its replies is to be trained on"),
-        ([ASK, said("x", train=False)], "none of its replies is to be trained on"),
-        ([ASK, said("x", masked=True)], "none of its replies is to be trained on"),
-        ([ASK, said("x", weight=0), ASK, EMPTY], "none of its replies is to be trained on"),
+        ([ASK, said("x", weight=0)], "none of its replies is marked for training"),
+        ([ASK, said("x", train=False)], "none of its replies is marked for training"),
+        ([ASK, said("x", masked=True)], "none of its replies is marked for training"),
+        ([ASK, said("x", weight=0), ASK, EMPTY], "none of its replies is marked for training"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(turns: list[Any], reason: str) -> None:
@@ -85,22 +85,22 @@ def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(turns: list[Any], 
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        ({"images": ["a.png"]}, "it holds an image; Nibble trains on text alone"),
-        ({"image": {"bytes": "…", "path": None}}, "it holds an image"),
+        ({"images": ["a.png"]}, "it contains an image; Nibble trains on text only"),
+        ({"image": {"bytes": "…", "path": None}}, "it contains an image"),
         ({"audio": "a.wav"}, "it holds audio"),
-        ({"videos": ["a.mp4"]}, "it holds a video"),
+        ({"videos": ["a.mp4"]}, "it contains a video"),
         ({"tools": "not json"}, "its 'tools' cannot be read as JSON"),
         ({"tools": [1]}, "its 'tools' are not descriptions of functions"),
         ({"functions": [{"parameters": {}}]}, "a description in its 'functions' has no name"),
         ({"weight": 3}, "its 'weight' is not between 0 and 1: 3"),
-        ({"weight": 0}, "none of its replies is to be trained on"),
+        ({"weight": 0}, "none of its replies is marked for training"),
         ({"system": 5}, "its 'system' is a number, not text"),
         ({"prompt": None}, "its 'prompt' is missing"),
         ({"prompt": 5}, "its 'prompt' is a number, not text"),
         ({"prompt": ["a"]}, "a turn is not an object"),
         ({"completion": {"a": 1}}, "its 'completion' is an object, not text"),
         ({"completion": None}, "its reply is empty"),
-        ({"prompt": "", "completion": "x"}, "it has no question before the reply"),
+        ({"prompt": "", "completion": "x"}, "it has no prompt before the reply"),
     ],
 )
 def test_a_pair_that_cannot_be_used_is_dropped_with_its_reason(extra: dict[str, Any], reason: str) -> None:
@@ -243,8 +243,8 @@ def test_plain_text_keeps_its_rules() -> None:
     assert [drop.reason for drop in found.dropped] == [
         "its text is empty",
         "it has no text",
-        "it holds half a character, such as an emoji that was cut in two",
-        "its weight is 0: none of it is to be trained on",
+        "it contains half a character, such as an emoji cut in two",
+        "its weight is 0, so it is not trained on",
     ]
     assert [each.code for each in found.findings] == ["weight-left-out"]
 
@@ -260,11 +260,11 @@ def test_a_call_nested_too_deeply_is_dropped() -> None:
         deep = {"a": deep}
     call = said("", tool_calls=[{"name": "f", "arguments": deep}])
     found = converted([{"messages": [ASK, REPLY]}, {"messages": [ASK, call]}])
-    assert found.dropped[0].reason == "it is nested too deeply to be a conversation"
+    assert found.dropped[0].reason == "it is nested too deeply for a conversation"
 
 
 def test_a_finding_lists_a_thousand_rows_and_counts_on() -> None:
     found = converted([{"messages": [ASK, REPLY, ASK]}] * 1500)
     finding = found.findings[0]
     assert (finding.code, finding.count, len(finding.rows)) == ("after-last-reply", 1500, 1000)
-    assert finding.message.startswith("1,500 rows go on")
+    assert finding.message.startswith("1,500 rows continue")

@@ -39,7 +39,7 @@ def trained(tokenizer: Any, messages: list[dict[str, Any]], **settings: Any) -> 
     return str(tokenizer.decode([i for i, counts in zip(rendered.ids, rendered.trained, strict=True) if counts]))
 
 
-@pytest.mark.parametrize("template", [BY_MARKS, BY_PREFIXES], ids=["by marks", "by prefixes"])
+@pytest.mark.parametrize("template", [BY_MARKS, BY_PREFIXES], ids=["speaker markers", "by prefixes"])
 @pytest.mark.parametrize(
     ("train_on", "counts"),
     [
@@ -66,7 +66,7 @@ def test_a_template_that_trims_the_reply_moves_the_ranges_with_it(tmp_path: Path
 
 def test_a_template_that_rewrites_the_reply_is_refused(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(tmp_path, BY_PREFIXES.replace("m['content']", "(m['content'] | upper)"))
-    with pytest.raises(Unrenderable, match="its 'train_detail' has no place in it"):
+    with pytest.raises(Unrenderable, match="its 'train_detail' does not match"):
         trained(tokenizer, TALK)
 
 

@@ -197,21 +197,21 @@ def test_what_looks_like_the_answer_the_speaker_or_the_label_is_never_passed_ove
     assert f"`{column}` would be left out" in str(refusal.value)
     assert f"choose the format {layout}." in str(refusal.value)
     found = converted([row] * 3, format=layout)  # the person says so: then it is said, and no error
-    message = f"In 3 rows, `{column}` looks like the answer, the speaker, the label or a mask and is not used."
+    message = f"In 3 rows, `{column}` looks like the reply, the speaker, the label or a mask and is not used."
     assert ("warning", "unused-answer", message) in said(found)
 
 
 def test_a_mapping_to_begin_with_stands_in_the_refusal() -> None:
     with pytest.raises(DataError, match=r"format: mapping; such as prompt: text, reply: Label\)"):
         converted([{"text": LONG, "Label": 1}])
-    with pytest.raises(DataError, match=r"not known.*format: mapping; such as prompt: review, reply: sentiment\)"):
+    with pytest.raises(DataError, match=r"not recognised.*format: mapping; such as prompt: review, reply: sentiment\)"):
         converted([{"review": LONG, "sentiment": "good"}])
     found = converted([{"text": LONG, "Label": 1}], format="mapping", mapping={"prompt": "text", "reply": "Label"})
     assert found.usable[0].messages == [{"role": "user", "content": LONG}, {"role": "assistant", "content": "1"}]
 
 
 def test_one_turn_a_row_without_a_conversation_says_what_is_missing() -> None:
-    said_to_do = "`role` says who speaks, `content` what.*such as conversation: …, role: role, content: content"
+    said_to_do = "`role` is the speaker, `content` the text.*such as conversation: …, role: role, content: content"
     with pytest.raises(DataError, match=said_to_do):
         converted([ASK, REPLY])
 

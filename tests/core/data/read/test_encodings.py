@@ -95,8 +95,8 @@ def test_what_is_not_sure_is_asked_with_the_words_in_each(tmp_path: Path) -> Non
     with pytest.raises(EncodingUnsure) as refused:
         open_source(path)
     said = str(refused.value)
-    assert "rows.csv is not UTF-8 at byte" in said and "Choose its encoding by hand (data.encoding)" in said
-    assert "windows-1250 reads “sęk”; " in said and "more. Choose" in said
+    assert "rows.csv is not UTF-8 at byte" in said and "Set the encoding (data.encoding)" in said
+    assert "windows-1250 reads “sęk”; " in said and "more. Set" in said
     offered = encodings_offered(path)
     assert offered is not None
     assert {"windows-1250", "windows-1252", "windows-1251"} <= {each.name for each in offered.all}
@@ -126,7 +126,7 @@ def test_any_encoding_of_python_can_be_chosen_by_hand(encoding: str, tmp_path: P
 @pytest.mark.parametrize("encoding", ["klingon", "idna", "base64", "", "../x"])
 def test_what_is_no_encoding_is_refused(encoding: str) -> None:
     assert not is_encoding(encoding)
-    with pytest.raises(RecipeError, match="no encoding of text is called"):
+    with pytest.raises(RecipeError, match="no text encoding called"):
         make_recipe({"data.encoding": encoding})
 
 

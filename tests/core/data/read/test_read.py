@@ -158,12 +158,12 @@ def test_the_place_where_it_is_not_utf8_is_said(tmp_path: Path) -> None:
     path = _write(tmp_path, "rows.csv", "prompt,completion\nHi,\nWo?,Où\n".encode("cp1252"))
     found = _findings(path)["encoding-guessed"]
     assert "not UTF-8 at byte 28 (line 3); 1 of 1 bytes beyond ASCII" in found.message
-    assert "choose the encoding by hand" in found.mend
+    assert "set the encoding" in found.mend
 
 
 def test_an_encoding_chosen_by_hand_overrides(tmp_path: Path) -> None:
     path = _write(tmp_path, "rows.csv", b"prompt,completion\n\x81\x8d,\x9d\n")
-    with pytest.raises(DataError, match="Choose its encoding by hand"):
+    with pytest.raises(DataError, match="Set the encoding"):
         open_source(path)
     western = _write(tmp_path, "western.csv", "prompt,completion\né,è\n".encode("cp1252"))
     assert _rows(western, "windows-1252") == [{"prompt": "é", "completion": "è"}]
@@ -230,13 +230,13 @@ def test_unreadable_rows_name_their_line_and_their_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"a": "b",}', "column 11: a comma stands before the closing bracket; remove it"),
+        ('{"a": "b",}', "column 11: there is a comma before the closing bracket; remove it"),
         ("{'a': 1}", "double"),
-        ('{"a": True}', "JSON writes null, true, false"),
-        ('{"a": "b"} {"c": 1}', "more follows where the row should end"),
+        ('{"a": True}', "JSON uses null, true, false"),
+        ('{"a": "b"} {"c": 1}', "more after the end of the row"),
         ('{"a": "tab\there"}', r"JSON writes it as \n or \t"),
         ('{"a": "b" "c"}', "a comma is missing here"),
-        ('{"a" 1}', "a colon should stand here"),
+        ('{"a" 1}', "a colon is expected here"),
         ('"hello"', "is text, not an object"),
         ("12", "is a number, not an object"),
         ("null", "is null, not an object"),
@@ -251,7 +251,7 @@ def test_what_is_wrong_with_a_line_is_said_in_plain_words(line: str, said: str, 
 
 def test_a_cut_last_line_is_told_from_a_broken_one(tmp_path: Path) -> None:
     cut = _rows(_write(tmp_path, "rows.jsonl", LINES + '{"prompt": "a", "comp'))[3]
-    assert cut == Unreadable("line 4: ends in the middle of a row; the file seems to be cut off")
+    assert cut == Unreadable("line 4: ends in the middle of a row; the file seems to be truncated")
 
 
 def test_findings_hold_the_rows_and_count_on(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_folder_is_read_in_name_order_and_says_what_it_left_out(tmp_path: Path
 def test_a_damaged_file_of_several_is_not_left_out(tmp_path: Path) -> None:
     _write(tmp_path, "a.jsonl", LINES)
     _write(tmp_path, "b.parquet", _as("parquet", GOOD)[:-9])
-    with pytest.raises(DataError, match=r"b\.parquet is no whole Parquet file"):
+    with pytest.raises(DataError, match=r"b\.parquet is not a complete Parquet file"):
         _rows(tmp_path)
 
 

@@ -60,9 +60,9 @@ def test_a_template_without_marks_is_masked_by_proved_prefixes(tmp_path: Path) -
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(tmp_path, REWRITES)
-    with pytest.raises(Unrenderable, match="not sure which tokens are the reply"):
+    with pytest.raises(Unrenderable, match="the reply's tokens cannot be identified"):
         _render(tokenizer, TALK)
-    with pytest.raises(ModelError, match="not sure which tokens are the reply"):
+    with pytest.raises(ModelError, match="the reply's tokens cannot be identified"):
         require_template(tokenizer, DataSettings())
     assert _render(tokenizer, TALK, template="chatml").trained  # what the refusal advises
 

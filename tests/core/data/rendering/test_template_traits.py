@@ -313,7 +313,7 @@ def test_where_no_place_is_sure_the_row_is_refused_and_the_rest_is_not(bare: Any
     """A template that writes a reply in words of its own."""
     shouts = "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}\n{% endfor %}{{ messages | length }}"
     template = _template(bare, shouts)
-    with pytest.raises(Unrenderable, match="not sure which tokens are the reply"):
+    with pytest.raises(Unrenderable, match="the reply's tokens cannot be identified"):
         template.lay_outs(Conversation(1, TALK))
     assert _learned(_template(bare, shouts, train_on="everything").lay_outs(Conversation(1, TALK)))
 

@@ -186,7 +186,7 @@ def test_a_setting_that_is_lost_on_the_way_shows_in_llama_cpp(
         (
             "gemma3_text",
             {**_WINDOW, "layer_types": ["full_attention", "sliding_attention"]},
-            "windows slide in other layers",
+            "sliding-window layers",
         ),
         (
             "gemma3_text",

@@ -159,7 +159,7 @@ def test_a_template_that_is_not_made_of_turns_is_refused(
     starter: ExportSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (starter.adapter / "chat_template.jinja").write_text(SHOUTS, encoding="utf-8")
-    with pytest.raises(ExportError, match="needs one written for it by hand"):
+    with pytest.raises(ExportError, match="cannot be converted for Ollama"):
         modelfile(starter, "model.gguf", None, 1024)
 
 

@@ -89,7 +89,7 @@ def test_an_export_that_is_right_is_equal_in_every_line(source: ExportSource, tm
     found = _proved(source, tmp_path / "out")
     assert "broken" not in found
     checks = [*found["checks"], *found["answers"][0]["checks"]]
-    names = [PROMPTS, WHOLE, GOES_ON, TOKENS, "what ends a reply", "greedy answers", "logits"]
+    names = [PROMPTS, WHOLE, GOES_ON, TOKENS, "what ends a reply", "greedy replies", "logits"]
     assert [check["name"] for check in checks] == names
     assert all(check["equal"] == check["of"] > 0 for check in checks), checks
     assert {check["by"] for check in checks} == {"transformers and peft"}

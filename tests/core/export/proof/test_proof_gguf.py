@@ -63,7 +63,7 @@ def test_what_is_right_is_equal_in_every_line_of_the_program_that_opens_it(
 ) -> None:
     verified = _exported(run, to, tmp_path)["verified"]
     checks = {check["name"]: check for check in verified["checks"] if check["by"] == by}
-    assert {PROMPTS, TOKENS, "greedy answers"} <= checks.keys()
+    assert {PROMPTS, TOKENS, "greedy replies"} <= checks.keys()
     assert all(check["equal"] == check["of"] for check in checks.values()), lines(verified)
     assert checks[PROMPTS]["of"] > 50 and is_proved(verified)
 
