@@ -1,7 +1,5 @@
 """The few exceptions that are written for a person: what is wrong, where, and what to do next."""
 
-from __future__ import annotations
-
 
 class NibbleError(Exception):
     """Something a person can mend. `str(error)` is one sentence to show as it is, without a traceback."""

@@ -1,7 +1,5 @@
 """The groups of a recipe's settings: each setting with its type, its range, and the sentence that explains it."""
 
-from __future__ import annotations
-
 import re
 from typing import Any, Literal, get_args
 

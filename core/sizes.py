@@ -1,7 +1,5 @@
 """Sizes as people write them: read them, and write them back; spans of time too."""
 
-from __future__ import annotations
-
 import re
 
 from core.errors import RecipeError

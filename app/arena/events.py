@@ -1,7 +1,5 @@
 """What happens on a press of the Arena layout. Each parses, asks the session once, and renders."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A match as HTML and Markdown: the question, who stands on which side once that may be told, and the jobs below."""
 
-from __future__ import annotations
-
 from app.chat.html import split_thought
 from app.ui.html import busy, empty, error_box, note_box, number, text
 from app.ui.markdown import literal

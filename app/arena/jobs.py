@@ -3,8 +3,6 @@
 What they have done is in files as soon as it is done, so whatever ends them, they go on where they were.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

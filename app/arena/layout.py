@@ -1,7 +1,5 @@
 """What stands on the Arena tab: the match, what is prepared and judged beside it, and the leaderboard."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The leaderboard, counted in a thread when votes have come: no tick waits for it."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

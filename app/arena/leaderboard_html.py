@@ -1,7 +1,5 @@
 """The leaderboard as HTML: Elo with its interval drawn, games, Bradley-Terry, and who wins against whom."""
 
-from __future__ import annotations
-
 from app.ui.charts import ticks
 from app.ui.html import busy, empty, error_box, number, text
 from core.arena.elo import START, K

@@ -1,7 +1,5 @@
 """The Arena tab: blind matches between two models, and the leaderboard that the votes come to."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """What a card can train, and which cards can train a model, as tables of HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from app.ui.html import text

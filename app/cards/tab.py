@@ -1,7 +1,5 @@
 """Cards: what can my card train? Every known model on a card, and every card for a model, from traced steps."""
 
-from __future__ import annotations
-
 import gradio as gr
 
 from app.cards import html as cards_html

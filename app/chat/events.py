@@ -1,7 +1,5 @@
 """What happens on a press of the Chat tab. Each parses, calls the session once, and renders."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator, Iterator
 from datetime import datetime

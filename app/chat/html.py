@@ -1,7 +1,5 @@
 """A conversation as it is shown: Markdown in which HTML is never run, thoughts folded, how full the context is."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

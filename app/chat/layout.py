@@ -1,7 +1,5 @@
 """What stands on the Chat tab: the conversation, the comparison, how to reply, and the endpoint."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The endpoint that the Chat tab starts: over the chat's own process, so the base is in memory once."""
 
-from __future__ import annotations
-
 from app.ui.html import error_box, text
 from core.chat.client import ChatClient
 from core.errors import NibbleError

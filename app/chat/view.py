@@ -1,7 +1,5 @@
 """The Chat tab as it stands: the conversation, and the columns of one question to several."""
 
-from __future__ import annotations
-
 import gradio as gr
 
 from app.chat import html as chat_html

@@ -1,7 +1,5 @@
 """The Chat tab: talk to a base, an adapter, a checkpoint; ask several the same question; let others use it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What happens on a press of the Data tab. Each parses, asks the session once, and renders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

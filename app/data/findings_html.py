@@ -1,7 +1,5 @@
 """What the linter says of a dataset, as HTML: worst first, each with its rows. All of it escaped."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What was found in a dataset, as HTML: how it reads, its figures, its findings, its lengths. All of it escaped."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.data.findings_html import AT_WORK, count_rows, error_in_words, findings, words

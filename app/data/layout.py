@@ -1,7 +1,5 @@
 """What stands on the Data tab: the settings of a dataset, what was found in it, and its rows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

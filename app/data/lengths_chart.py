@@ -1,7 +1,5 @@
 """How long the conversations are: a histogram as inline SVG, with the length limit drawn on it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from app.ui.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, ticks

@@ -1,7 +1,5 @@
 """Which column is what, by hand: the panel on the Data tab, and the mapping that stands on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

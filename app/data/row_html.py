@@ -1,7 +1,5 @@
 """One row of a dataset as HTML: as chat and as tokens beside each other, or why it is left out. All of it escaped."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

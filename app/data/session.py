@@ -1,7 +1,5 @@
 """The dataset being looked at: asked of the helper in the background, so that no press and no tick waits for it."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Data tab: what is in a dataset, before anything is trained on it. The same dataset and model as on Train."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

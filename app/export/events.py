@@ -1,7 +1,5 @@
 """What happens on a press of the Export tab, and what it shows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """What the Export tab shows: what each format is, for whom and how large; how an export goes; its proof and its use."""
 
-from __future__ import annotations
-
 import re
 from fnmatch import fnmatch
 from pathlib import Path

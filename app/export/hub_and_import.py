@@ -1,7 +1,5 @@
 """Beside the export: putting it on the Hugging Face Hub, and taking in adapters from elsewhere."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

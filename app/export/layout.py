@@ -1,7 +1,5 @@
 """What stands on the Export tab: a run and its format, the export under way, and what is beside it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """llama.cpp for the proof of a GGUF: what it is good for, and a button that installs it where it is not here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import gradio as gr

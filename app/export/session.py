@@ -1,7 +1,5 @@
 """What the server remembers for the Export tab: an upload, and the install of llama.cpp."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from app.export.llama_cpp import LlamaCppInstall

@@ -1,7 +1,5 @@
 """The upload of an export to the Hugging Face Hub: shown first, then done in a thread of the server."""
 
-from __future__ import annotations
-
 from app.ui import html
 from app.ui.background_job import BackgroundJob
 from app.ui.html import text

@@ -1,7 +1,5 @@
 """The Export tab: a run for other programs, proved to answer there as it does here; and adapters from elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The page: build all tabs, then wire them, first each by itself, then to one another."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What the page consists of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Buttons that lead from one tab to another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """The line at the top of every tab, and what it carries for the page's script: the title, and which run ended how."""
 
-from __future__ import annotations
-
 from app.ui.html import WORDS, number, progress_bar, text
 from core.runs.heartbeat import stopping
 from core.runs.store import ENDED, Run, Status

@@ -4,8 +4,6 @@ The feed's look asks every tab, once a second for all pages, whether something c
 them as it is; of the rest only the tab's name, and pages that have it in sight fire that tab's tick.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import partial

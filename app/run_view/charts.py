@@ -1,7 +1,5 @@
 """The two charts of a run: its loss over the steps, and its memory over time."""
 
-from __future__ import annotations
-
 from app.run_view.series import Curves
 from app.ui.charts import Axes, Ink, Line, figure, padded, round_up, round_up_time
 from core.sizes import GIB, MIB

@@ -1,7 +1,5 @@
 """What the server knows about runs while people look at them: read once, drawn once, shared by every browser."""
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Callable

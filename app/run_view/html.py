@@ -1,7 +1,5 @@
 """A run as HTML: what it is doing, what came out, what it says, what happened."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One run on the screen: the same five parts on the Train tab while it trains and on the Runs tab ever after."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Predicted against used memory, as HTML: of one run in a line, of all runs in a table with the median error."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median

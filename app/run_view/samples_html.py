@@ -1,7 +1,5 @@
 """What the model says to the sample prompts, as it changes while it learns."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any
 

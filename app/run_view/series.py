@@ -1,7 +1,5 @@
 """What a run's files say, read as they grow and kept small."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque

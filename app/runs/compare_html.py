@@ -1,7 +1,5 @@
 """Several runs laid over each other: their loss curves, the settings that differ and nothing else, their results."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

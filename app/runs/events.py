@@ -1,7 +1,5 @@
 """What happens on a press on the Runs layout."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What stands on the Runs tab: the table, the comparison, and the run that is open."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

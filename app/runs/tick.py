@@ -1,7 +1,5 @@
 """What changes on the Runs tab from one second to the next: only that is sent."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

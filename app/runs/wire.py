@@ -1,7 +1,5 @@
 """The Runs tab: every training, which was best, each one opened again, and several laid over each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

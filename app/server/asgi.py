@@ -1,7 +1,5 @@
 """Gradio's server with our guard in front of all of it, also of the middleware that Gradio adds by itself."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gradio.routes import App, ORJSONResponse

@@ -1,7 +1,5 @@
 """The two pages that stand outside the door: the one that asks for a name and a password, and the one for the key."""
 
-from __future__ import annotations
-
 import base64
 from html import escape
 from pathlib import Path

@@ -3,8 +3,6 @@
 Gradio's own way to hand out files would copy them first, and may not see the workspace at all (app/main.py).
 """
 
-from __future__ import annotations
-
 import secrets
 import threading
 from pathlib import Path

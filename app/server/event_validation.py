@@ -4,8 +4,6 @@ The page checks too, but whoever holds the key can send an event without the pag
 texts of any length, numbers that are none, a nothing where a number is wanted, and files of other folders.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from copy import copy

@@ -6,8 +6,6 @@ and a page that has such a tab in sight asks for it by the tab's own event. A pa
 the newest of each part and a ring for all that it missed: nothing is kept for it but the number of what it has.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

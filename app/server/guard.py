@@ -4,8 +4,6 @@ Gradio by itself serves any Host header (DNS rebinding), runs cross-origin posts
 guard stands in front of all of it, of Gradio's own middleware too, and knows no exception once the app has started.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field

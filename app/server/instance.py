@@ -1,7 +1,5 @@
 """Where the app is: its port, whether it runs already on this workspace, and opening it for the person."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

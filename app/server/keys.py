@@ -1,7 +1,5 @@
 """What the door is made of before it is hung: a clean environment, the workspace's key, the headers of every answer."""
 
-from __future__ import annotations
-
 import hmac
 import os
 import secrets

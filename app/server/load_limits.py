@@ -3,8 +3,6 @@
 Open pages are held by two requests each (Gradio's and the feed's), so these are some hundreds of pages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from gradio.queueing import Queue

@@ -3,8 +3,6 @@
 Ours instead of Gradio's, which throttles nothing, hands its cookie to other sites too, and leaves routes outside.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """What pages share is there when a page is drawn: no event must be answered before a run is seen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from gradio.blocks import Blocks

@@ -4,8 +4,6 @@ Gradio reads a body of any size and depth, takes NaN for a number, and answers a
 traceback in the log.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -4,8 +4,6 @@ Gradio keeps what is uploaded in GRADIO_TEMP_DIR and sends files from there, and
 server holds a lock in its folder for as long as it lives, so that the next one knows what a killed one has left.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

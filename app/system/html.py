@@ -1,7 +1,5 @@
 """What the doctor found, as HTML: green and red, each red with the line that mends it."""
 
-from __future__ import annotations
-
 import platform
 import sys
 from collections.abc import Mapping

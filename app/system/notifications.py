@@ -1,7 +1,5 @@
 """While one is away: where a run's end is told, besides in the browser. A section of the System tab."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

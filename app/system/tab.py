@@ -1,7 +1,5 @@
 """System: what the doctor found, predicted against used memory, disk by run, versions, signing in to Hugging Face."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The scale under the budget's slider: what of the device is free now, and what the plan needs."""
 
-from __future__ import annotations
-
 from app.ui.html import text
 from core.sizes import show_size
 

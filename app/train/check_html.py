@@ -1,7 +1,5 @@
 """What will be trained on, as HTML: one row in coloured tokens, and what the check found."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.ui.form import as_on_screen

@@ -1,7 +1,5 @@
 """Agreeing to a model's own code on the Train tab: what would run is shown, and only that is agreed to."""
 
-from __future__ import annotations
-
 import threading
 import unicodedata
 from dataclasses import dataclass

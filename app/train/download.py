@@ -1,7 +1,5 @@
 """The download of a base model ahead of a run: offered beside the model, done in the background, for all browsers."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from typing import Any

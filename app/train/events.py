@@ -1,7 +1,5 @@
 """What happens on a press on the Train tab."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

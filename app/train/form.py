@@ -1,7 +1,5 @@
 """What stands on the Train tab before a run: the form's four steps, and one row of the data as the model sees it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import gradio as gr

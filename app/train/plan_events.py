@@ -1,7 +1,5 @@
 """What the form and the plan do to one another: a change is planned, and what the plan offers is set on the form."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

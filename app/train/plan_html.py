@@ -1,7 +1,5 @@
 """A memory plan as HTML: the budget filled by category, the choices and why, and what to do where nothing fits."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The plan of what stands on the form: asked of the helper in the background, so that no press and no tick waits."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Any

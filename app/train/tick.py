@@ -1,7 +1,5 @@
 """What changes on the Train tab from one second to the next: what all browsers share, and what each asks for itself."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """The Train tab: what to train on the left, what will be trained on and how it goes on the right."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

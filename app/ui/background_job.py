@@ -1,7 +1,5 @@
 """Work in a thread of the server: it goes on when the page is closed, and says how far it is."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

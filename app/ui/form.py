@@ -3,8 +3,6 @@
 The recipe knows the limits and the help; nothing of either is repeated here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

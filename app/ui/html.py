@@ -1,7 +1,5 @@
 """Small pieces of HTML that every tab uses. Whatever comes from a person, a model or a log is escaped here."""
 
-from __future__ import annotations
-
 import traceback
 from datetime import datetime
 from html import escape

@@ -5,8 +5,6 @@ raw `<` stays anywhere but in a fence at the left edge that nothing before it ca
 link, no formula, no other fence. Pictures become links, for they would be fetched unasked.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from html import unescape

@@ -1,7 +1,5 @@
 """What the menus offer: base models, datasets, and what there is to talk to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from app.ui.html import date

@@ -1,7 +1,5 @@
 """One row after another: its number, and the buttons to the row before and the next. On Train and on Data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """How tokens are drawn, as the settings on the Chat and the Arena tab say."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A curve read as it grows and kept small: at most LIMIT points, whatever its length."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Callable

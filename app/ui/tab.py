@@ -1,7 +1,5 @@
 """What a tab is to the page: laid out, wired, filled when the page is opened, and kept up to date."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

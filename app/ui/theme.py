@@ -1,7 +1,5 @@
 """How the app looks: Gradio's own theme variables set to calm greys and one teal; the rest is static/nibble.css."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gradio.themes import Base

@@ -1,7 +1,5 @@
 """Tokens as a person reads them: trained ones coloured, white space made visible. Train and Data both draw them."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

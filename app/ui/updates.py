@@ -1,7 +1,5 @@
 """What the events of all tabs share: what they return, how they are attached, and what a browser has seen already."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

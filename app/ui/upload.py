@@ -1,7 +1,5 @@
 """Files from the person's machine: the place to drop them, and their copy in the workspace. On Train and on Data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gradio as gr

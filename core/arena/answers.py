@@ -1,7 +1,5 @@
 """Answers made ahead of the voting, in `workspace/arena/answers.jsonl`: what is there is not made again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading

@@ -3,8 +3,6 @@
 It can be stopped at any moment and begun again; what is there is not made again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 

@@ -5,8 +5,6 @@ win. Fitted by Newton's method; the 95 % interval comes from the Hessian. Where 
 never met the others, there is no finite answer, and none is given (Hunter 2004, assumption 1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

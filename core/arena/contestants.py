@@ -1,7 +1,5 @@
 """Who can meet in the arena: voices by their keys, a base asked in the way that its adapters are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath

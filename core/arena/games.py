@@ -1,7 +1,5 @@
 """What a vote comes down to for counting: who met whom, and who won."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 python -m core.arena.held_out      (started by `held_out`, speaks JSON lines: the split depends on the tokenizer)
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from core.arena.prompts import ArenaPrompt

@@ -5,8 +5,6 @@ the judge leans towards the answer that it reads first. Each order is a vote, ma
 the caller, is sent to that address alone, and is neither kept nor shown.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import time

@@ -1,7 +1,5 @@
 """The leaderboard: Elo by the paper's protocol, Bradley-Terry beside it, and who wins against whom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A blind match: one question, two voices in an order that chance decides, the names only after the vote."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace

@@ -1,7 +1,5 @@
 """Votes, kept for good: one line of JSON each in `workspace/arena/votes.jsonl`, only ever appended to."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

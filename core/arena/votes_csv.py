@@ -1,7 +1,5 @@
 """Votes as CSV, in and out: `model_a,model_b,winner`. A row that cannot be read is counted, with the reason."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Who wins against whom: games, wins and ties of every pair that met."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

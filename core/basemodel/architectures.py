@@ -1,7 +1,5 @@
 """Which kinds of models the installed transformers knows, and which need code of their own. No torch."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib.util import find_spec

@@ -4,8 +4,6 @@ What an architecture needs is found by building it, which needs torch: a separat
 downloads has not imported torch.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable

@@ -6,8 +6,6 @@ present files. The agreement is a folder in `state/trust`, named by a hash over 
 shown; only those are run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -4,8 +4,6 @@ Several files are fetched at once, each in its own thread. Progress is read off 
 there, and stopping does not wait for the network. Imports no torch.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

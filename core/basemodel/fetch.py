@@ -5,8 +5,6 @@ huggingface_hub 2.4 discards a partial file when it is interrupted, so the bytes
 share. huggingface_hub then gives the finished file its name in the cache. Imports no torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

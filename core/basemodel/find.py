@@ -1,7 +1,5 @@
 """Base models: which there are, where one is found, and what its files say. Imports no torch, loads no weights."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A file begins with 8 bytes of length and so much JSON; its weights follow. Of a file on the Hub only that is fetched.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import struct

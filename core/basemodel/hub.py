@@ -4,8 +4,6 @@ Imports no torch. A token is handed to huggingface_hub's own functions and never
 address that was redirected to, for it is signed.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import shutil

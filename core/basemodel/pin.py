@@ -6,8 +6,6 @@ milliseconds; and the hash of the whole file, which for large files is computed 
 prove nothing: then the contents decide.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

@@ -5,8 +5,6 @@ when the path to it says so; of attention, queries and values are found by their
 computes queries, keys and values in one matrix, that matrix is taken.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Sequence
 

@@ -1,7 +1,5 @@
 """Facts about well-known models and cards, so that memory is planned without a download or a GPU. Imports no torch."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Imports no torch: everything was traced beforehand.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

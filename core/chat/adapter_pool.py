@@ -6,8 +6,6 @@ modules or are laid over the same fused weights. Any other is loaded after all a
 of the base that its file writes over are kept meanwhile, and put back.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The parent's end of the chat: loads, streams and stops, without importing torch."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Checks that a base fits into memory before it is loaded; an error says what to do. Imports no torch."""
 
-from __future__ import annotations
-
 from core.basemodel.find import FoundModel
 from core.errors import ModelError
 from core.memory.budget import CUDA_CONTEXT_BYTES, weight_bytes

@@ -1,7 +1,5 @@
 """How each chat model is prompted: with the tokenizer and the template that its adapter was trained with."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from typing import Any
 

@@ -3,8 +3,6 @@
 python -m core.chat.worker      (started by ChatClient, speaks JSON lines)
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import threading

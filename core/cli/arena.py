@@ -1,7 +1,5 @@
 """`python launch.py arena …`: votes counted, kept, taken out, and answers made for voting later."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

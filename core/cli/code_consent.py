@@ -1,7 +1,5 @@
 """`--agree-to-code MODEL`: let that model's own code run, with what runs shown on standard error."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """`python launch.py data check|tokens`: what the Data tab shows, on the command line."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable

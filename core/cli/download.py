@@ -1,7 +1,5 @@
 """The `download` command: bring a model from the Hub ahead of its first use."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

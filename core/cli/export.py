@@ -1,7 +1,5 @@
 """The `export` command: a run's adapter, merged model, GGUF or Ollama folder, proved and put where it was asked for."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -4,8 +4,6 @@ With --json a command prints exactly one JSON document on standard output; progr
 Exit status: 0 done; 1 what was asked failed, and a message says why; 2 the call itself was wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

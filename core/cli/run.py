@@ -1,7 +1,5 @@
 """`train`, `resume` and `stop`: start a run, go on with one, end one, and tell on standard error how it is."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys

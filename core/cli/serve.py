@@ -1,7 +1,5 @@
 """`python launch.py serve`: a run's adapter for other programs, behind OpenAI's API, on this machine only."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

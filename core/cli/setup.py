@@ -1,7 +1,5 @@
 """The `setup` command: parts that Nibble works without, installed on request into the Python that runs it."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import Any

@@ -5,8 +5,6 @@ gradient are those of unpacked training; attention is block-diagonal by `positio
 another.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Whether a dataset has changed: at a glance by the sizes and times of its files, exactly by their content."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the rooms of core/data hand to each other: rows, conversations, what was dropped, what was found."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The front door of the data: a path and settings in, every row validated, conversations out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain

@@ -1,7 +1,5 @@
 """A dataset of the Hugging Face Hub: its training split, and its validation split, streamed into the workspace."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import tempfile

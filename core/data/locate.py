@@ -1,7 +1,5 @@
 """Where `data.path` leads: a sample, a dataset of the workspace, a file or folder, or one of the Hugging Face Hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from core.data.huggingface import fetch, looks_like_hub_id

@@ -1,7 +1,5 @@
 """The splits that the data names, honoured: the rows held out, those left alone, and the finding that says so."""
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """A dataset made ready to train on: read, rendered, and what else a run asks of it; kept, so that it is done once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

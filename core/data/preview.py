@@ -1,7 +1,5 @@
 """One row as the model will see it: made by the same function that training uses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ One turn a row (a column says which conversation it belongs to), OpenAssistant's
 what pandas' `to_json` writes (each column an object of cells). Everything else passes as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice

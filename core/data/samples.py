@@ -1,7 +1,5 @@
 """The sample datasets that Nibble ships."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Conversations in order, in little memory: as lines of JSON in a file on disk where there are many."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import sys

@@ -1,7 +1,5 @@
 """Which conversations are held out to measure by: seeded, and copies never stand on both sides."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The workspace's own copies of datasets, named by the hash of their content: an upload's files go away."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

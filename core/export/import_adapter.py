@@ -3,8 +3,6 @@
 What is packed is read as data from a stranger (core/untrusted/archives.py). Imports no torch.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterable

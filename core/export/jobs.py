@@ -1,7 +1,5 @@
 """Exports that the app has started: each a process of its own that outlives the server, and a file that tells of it."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -1,7 +1,5 @@
 """One export from beginning to end: refused if it cannot be, then written, proved and described by its format."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.basemodel.architectures import needs_code

@@ -3,8 +3,6 @@
 python -m core.export.proof_worker JOBS.json     (a process of its own: an answer from memory would prove nothing)
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The token is the one that huggingface_hub holds; it is neither read nor kept here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 python -m core.export.worker JOB.json      (started by core/export/jobs.py)
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 import time

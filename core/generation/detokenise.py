@@ -1,7 +1,5 @@
 """The text of a reply as its tokens come: whole letters only, and nothing of a text that ends it. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Generation, as the chat and the sample prompts do it: one way to build a prompt, one way to stop."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping

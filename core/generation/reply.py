@@ -1,7 +1,5 @@
 """One look at a reply that grows: what both ends of the chat pass on. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

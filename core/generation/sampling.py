@@ -1,7 +1,5 @@
 """How a reply is drawn: what the chat, the Arena and the endpoint all pass on. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 A template passes over what it does not know; here that is refused, by name, with what it does know.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Set
 from functools import lru_cache
 from typing import Any

@@ -3,8 +3,6 @@
 Each has Nibble, the base model and the run's folder under the same paths, as on a shared disk. Imports no torch.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

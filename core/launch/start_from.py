@@ -4,8 +4,6 @@ The adapter keeps its rank, alpha, layers and base. What a recipe leaves open is
 refused. The adapter is copied into the run's folder, so that the original may be deleted.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass

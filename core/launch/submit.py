@@ -1,7 +1,5 @@
 """From a recipe to a queued run: everything that can be refused is refused here, before a worker starts."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

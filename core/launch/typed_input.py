@@ -1,7 +1,5 @@
 """Checks names and paths that people type against what they may reach: models, datasets, recipes, chat models."""
 
-from __future__ import annotations
-
 import re
 
 from core.basemodel.find import model_presets

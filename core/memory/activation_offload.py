@@ -5,8 +5,6 @@ are on their way already stay; a tensor leaves when a few more have been saved a
 from its own node to the next one that fetches.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

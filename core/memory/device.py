@@ -4,8 +4,6 @@ Tensors are traced to the byte. What comes on top is modelled: the caching alloc
 Constants are measured where a comment says so, else as others document them.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """From a recipe to a plan: finds the model's config, the device or card, and the lengths of the conversations."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Layers of one kind add the same to every phase of a step, to the byte. Where the
 first in any category of any phase, the whole model is traced instead.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

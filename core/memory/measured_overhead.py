@@ -6,8 +6,6 @@ The figures are kept with the torch that they were measured with: another torch,
 them imports no torch.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Kernels as the device will run them: meta tensors have no device, and torch would choose other kernels for them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

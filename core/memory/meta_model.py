@@ -4,8 +4,6 @@ It takes the same steps as real loading: transformers' architecture and its choi
 quantisation (which supports meta tensors), and our adapters.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

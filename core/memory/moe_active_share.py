@@ -1,7 +1,5 @@
 """The share of a mixture of experts that is active for one token, from its config alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")

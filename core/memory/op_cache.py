@@ -4,8 +4,6 @@ torch works out shapes in Python, which is most of a trace's time. A result is c
 of the arguments where the operator makes new tensors; after that, only empty ones like them are made.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ What changes the result (length, rank, effective batch) is never touched; what w
 Strategies are tried from the fastest on, so a bigger budget never gives a slower plan, nor a smaller one a bigger peak.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The planning problem: a recipe on a device within a budget; what each strategy takes, and how long its step is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property

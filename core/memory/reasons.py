@@ -1,7 +1,5 @@
 """Why a plan chose what it chose, with what each choice saved or cost."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The strategies for running the same training, and roughly how long a step of each takes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product

@@ -4,8 +4,6 @@ It works on meta tensors and on real ones: a trace and a real run are counted by
 what the allocator hands out (512 bytes in torch's CUDA allocator).
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Traces for plans: a recipe and a micro-batch to counted bytes, each computed once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Which devices support which attention. Imports no torch, so that a run can be refused before it starts."""
 
-from __future__ import annotations
-
 from core.errors import RecipeError
 
 FLASH = "flash_attention_2"

@@ -5,8 +5,6 @@ block with every row (bitsandbytes 0.50.2, AVX512): where a row's length is no m
 constants, and the weights are twice as far from the original. Called with rows one block long, they are right.
 """
 
-from __future__ import annotations
-
 import ctypes
 from typing import Any
 

@@ -3,8 +3,6 @@
 The rest of that file selects search strategies (beams, code from the Hub); the chat samples or is greedy.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import GenerationConfig

@@ -1,7 +1,5 @@
 """Builds the model that trains and chats: loaded in 4, 8 or 16 bits, with adapters attached. Nothing else does."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A recipe's adapter in PEFT's terms, for a loaded model: finds and checks its targets and extra modules."""
 
-from __future__ import annotations
-
 from peft import LoraConfig
 from transformers import PreTrainedModel
 

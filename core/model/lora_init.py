@@ -12,8 +12,6 @@ after a resume, and in other programs.
   training starts from nearer the original model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A model's architecture on meta tensors, from its config alone: every name, shape and dtype, and no number."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ of a mixture would stay in 16 bits. Here a fused tensor is quantised as any othe
 dequantised for its product, forward and again backward, so that never more than one layer's is unpacked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ expert, with a gradient as large: gigabytes for one layer of a 30B mixture. It d
 Here its wrapper lends A and B to `core.model.moe` during the computation; files stay as PEFT writes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

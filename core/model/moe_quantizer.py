@@ -1,7 +1,5 @@
 """Loads the fused experts of mixtures in four bits too, besides the linear layers that transformers chooses."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

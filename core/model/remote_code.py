@@ -5,8 +5,6 @@ kept in the workspace's state (code_consent.py), and are registered with transfo
 agreement to exactly the code that the model has now, none of it is run.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from core.basemodel.architectures import PURPOSES, needs_code

@@ -4,8 +4,6 @@ A tokenizer may have tokens that its model was never resized for. Looking one up
 assertion that names neither the token nor the row.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from functools import lru_cache

@@ -3,8 +3,6 @@
 It lives in the helper process and looks at one dataset at a time: another that is opened takes its place.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

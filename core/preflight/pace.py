@@ -1,7 +1,5 @@
 """How fast this machine trains a model, from the newest run of it that finished."""
 
-from __future__ import annotations
-
 from core.data.check.training import Pace
 from core.errors import NibbleError
 from core.runs.find import list_runs

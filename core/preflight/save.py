@@ -1,7 +1,5 @@
 """Files that a dataset's check can save: its report, and the usable rows as `messages` jsonl."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a recipe means for its dataset's report on this machine: its steps, the model's limits, the pace of training."""
 
-from __future__ import annotations
-
 from core.basemodel.find import FoundModel
 from core.data.check.training import Training
 from core.preflight.pace import pace_of

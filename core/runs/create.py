@@ -1,7 +1,5 @@
 """Makes a new run's folder, completely or not at all."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import shutil

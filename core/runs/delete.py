@@ -1,7 +1,5 @@
 """Deletes a run that has ended, and says beforehand what that frees and loses."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

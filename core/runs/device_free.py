@@ -1,7 +1,5 @@
 """How much device memory the next run will find free: the present holder ends or gives way before it starts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from core.runs.device_lock import holder

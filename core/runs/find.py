@@ -1,7 +1,5 @@
 """Which runs there are, and which one is meant."""
 
-from __future__ import annotations
-
 import os
 
 from core.errors import RunError

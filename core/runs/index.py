@@ -6,8 +6,6 @@ there ten thousand take a quarter of a second, from their folders six times as l
 edited in place is not noticed until the run is opened.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """What makes a checkpoint whole: a manifest with the size and SHA-256 of every file, written last. Imports no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -7,8 +7,6 @@ that file: opening the app's page must not be enough to run a program on this ma
 python -m core.runs.notify RUN_FOLDER      (started by `tell_end`, so that nobody waits for it)
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ New runs go to the end. Only an order that the user has changed is saved, as IDs
 longer queued are ignored.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass

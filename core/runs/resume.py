@@ -1,7 +1,5 @@
 """Queues a run that has ended again, to go on from its last checkpoint, or says why it cannot. No torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.basemodel.find import find_model

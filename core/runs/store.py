@@ -4,8 +4,6 @@ States: queued, preparing, training, then finished, stopped, failed; `interrupte
 derive it from a worker that is gone without a final status. Nothing here changes an active run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ A worker has its own process session and outlives the server that started it. Th
 start runs, so every decision is made under one file lock.
 """
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys

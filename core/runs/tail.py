@@ -1,7 +1,5 @@
 """Reads a file of lines as it grows, each line once."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, field

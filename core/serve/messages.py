@@ -3,8 +3,6 @@
 Source: OpenAI's API reference for /v1/chat/completions, `messages`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.data.conversation import Message

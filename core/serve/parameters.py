@@ -5,8 +5,6 @@ such as llama.cpp's, vLLM's and Ollama's, which Open WebUI, SillyTavern, Jan and
 silently.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.generation.sampling import LONGEST, Sampling, SamplingError

@@ -3,8 +3,6 @@
 Source: OpenAI's API reference for /v1/chat/completions and /v1/models.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Reads a request for a chat completion strictly: what is not supported is refused, never ignored."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any, NoReturn

@@ -1,7 +1,5 @@
 """Which models an endpoint serves: every chat model over one base, by name."""
 
-from __future__ import annotations
-
 from core.runs.chat_models import ChatModel, base_chat_model, list_chat_models
 from core.workspace import Workspace
 

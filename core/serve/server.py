@@ -1,7 +1,5 @@
 """Serves the endpoint on a port of this machine, in a thread or until the process is told to end."""
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import logging

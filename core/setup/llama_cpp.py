@@ -3,8 +3,6 @@
 Standard library only, as all of core/setup.
 """
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import sys

@@ -6,8 +6,6 @@ a trace would count a step that never runs. Here the weights, which are small, a
 in its trace alike; their gradients are in fp32, as they are. Where all is of one dtype nothing changes.
 """
 
-from __future__ import annotations
-
 from types import MethodType
 from typing import Any
 

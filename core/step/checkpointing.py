@@ -1,7 +1,5 @@
 """Gradient checkpointing, on every layer or every second one: what is not kept is recomputed in the backward pass."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers.modeling_layers import GradientCheckpointingLayer

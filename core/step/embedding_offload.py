@@ -1,7 +1,5 @@
 """Keeps the input embeddings in ordinary memory, where they are looked up, to free that much of a GPU's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

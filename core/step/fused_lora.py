@@ -6,8 +6,6 @@ backward. The numbers are peft's to the rounding of fp32. Covered: fp32 computat
 adapter, no dropout; all other layers, and all GPUs, use peft's own.
 """
 
-from __future__ import annotations
-
 from types import MethodType
 from typing import Any
 

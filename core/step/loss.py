@@ -7,8 +7,6 @@ cap. `head_is_exact` checks on the loaded model that this is what the model itse
 is used.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ transformers' hook sizes it by the width of the batch, which padding and packing
 length of each conversation, and so does this. There is none in evaluation or generation.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ The trainer asks for the loss, in its steps and in its evaluations; the memory t
 that is only a shape; the plan for the passes through the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

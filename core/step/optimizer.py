@@ -3,8 +3,6 @@
 To add one, write its row, and its name in `core.settings.Optimizer`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

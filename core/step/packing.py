@@ -1,7 +1,5 @@
 """Tests on the loaded model that packed conversations do not see each other; if they do, they are padded instead."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ A web page elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) 
 app. It cannot do that with a literal address, with `localhost`, or with a name outside the public DNS.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import socket

@@ -1,7 +1,5 @@
 """Has the C library give the memory of freed tensors back to the system at once. Imports no torch."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import sys

@@ -3,8 +3,6 @@
 The child's standard output is for answers only; what libraries print goes to standard error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -3,8 +3,6 @@
 python -m core.system.doctor      (prints JSON; `doctor()` runs it as a process, since it imports torch)
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import shutil

@@ -4,8 +4,6 @@ There a connection that is reset before it is accepted makes asyncio close the p
 asyncio's other loop does not, but fails with more than 512 connections.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

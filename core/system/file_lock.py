@@ -1,7 +1,5 @@
 """Locks on files, which the system frees when their holder dies, however it dies; a fork does not inherit them."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A full disk: how to recognise it, what to do about it, and lines that wait in memory until there is room."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

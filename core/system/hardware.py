@@ -1,7 +1,5 @@
 """What this machine has, which dtype to compute in and why, and live readings of its memory. Imports no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import os

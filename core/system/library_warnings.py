@@ -1,7 +1,5 @@
 """Silences warnings of libraries that the user cannot act on, such as what they will rename."""
 
-from __future__ import annotations
-
 import warnings
 
 

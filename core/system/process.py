@@ -1,7 +1,5 @@
 """How our processes are started, and how one is identified: by its PID and start time."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

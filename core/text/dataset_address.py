@@ -1,7 +1,5 @@
 """What people paste where a dataset is asked for: a path in quotes, a file:// address, one of the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname

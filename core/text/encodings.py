@@ -1,7 +1,5 @@
 """The encodings that text files come in: what the recipe, Python and a person call each, and for which languages."""
 
-from __future__ import annotations
-
 import codecs
 from dataclasses import dataclass
 from functools import cache

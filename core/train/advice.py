@@ -1,7 +1,5 @@
 """What is allowed and yet likely to disappoint: shown before a run and in its events, never refused."""
 
-from __future__ import annotations
-
 from core.basemodel.find import FoundModel
 from core.recipe import Recipe
 from core.system.hardware import cpu_flags

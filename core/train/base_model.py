@@ -1,7 +1,5 @@
 """The base model of a run: found, downloaded if need be, and held to what it was when the run began."""
 
-from __future__ import annotations
-
 import time
 
 from core.basemodel.before_download import refuse_misfit_online

@@ -1,7 +1,5 @@
 """The best adapter so far, by its evaluation loss, kept in a folder of its own."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Checkpoints that are complete or do not exist: written beside, flushed, hashed, and only then renamed into place."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from pathlib import Path

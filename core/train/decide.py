@@ -1,7 +1,5 @@
 """How a run trains: the strategy that the plan chose, or a frugal one where its step cannot be traced."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """How a run ends: its result and adapter, and what is saved when it cannot continue."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from functools import partial

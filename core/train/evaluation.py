@@ -1,7 +1,5 @@
 """Evaluations in a run: the loss on held-out rows, and the model's replies to the sample prompts."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The health of a run: counts losses that are not numbers, and notices a loss that jumps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from statistics import median
 

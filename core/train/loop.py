@@ -4,8 +4,6 @@ Covered: one device or several, a base in 4, 8 or 16 bits, LoRA, packed micro-ba
 adapter by it, stop, save and resume at any step, running out of memory, and a loss that is not a number.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """Holds the worker to its memory budget, so that exceeding it is an error that can be caught and reported."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator

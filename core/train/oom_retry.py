@@ -1,7 +1,5 @@
 """When memory runs out in a step: how much was missing, and the next more frugal strategy for the same step."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace

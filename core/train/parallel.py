@@ -7,8 +7,6 @@ costs little. Covered: any number of processes on one machine or several, over g
 on a CPU and NCCL on GPUs.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ The worker starts the others of its machine so, and accelerate's launcher all of
 what the others have to say stays in folders of their own.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -1,7 +1,5 @@
 """Resumes a run from a checkpoint exactly, as if it had never ended. Read by the worker before it loads the model."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

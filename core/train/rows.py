@@ -1,7 +1,5 @@
 """The rows of a run: read, rendered and split; the events say what was dropped or cut."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from itertools import islice

@@ -1,7 +1,5 @@
 """When a run is saved, what that takes, and what happens when the disk is full."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from pathlib import Path

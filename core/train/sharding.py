@@ -6,8 +6,6 @@ held in the dtype that it computes in, or in 16. Not covered: the embeddings and
 whole, and fetching the next layer while this one computes.
 """
 
-from __future__ import annotations
-
 import torch
 from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh

@@ -1,7 +1,5 @@
 """trl's SFTTrainer with our own micro-batches in our own order, and a loss measured on every held-out token."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The recipe in trl's terms: optimizer, schedule, batches, dtype."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

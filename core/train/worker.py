@@ -3,8 +3,6 @@
 python -m core.train.worker RUN_FOLDER
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

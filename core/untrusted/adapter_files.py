@@ -3,8 +3,6 @@
 What is refused here is refused wherever an adapter is taken in or used, in the same words. Imports no torch.
 """
 
-from __future__ import annotations
-
 import re
 from importlib.metadata import version
 from pathlib import Path

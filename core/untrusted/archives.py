@@ -4,8 +4,6 @@ No entry is a link or a device, none lies outside of the folder it is unpacked i
 one than its entries say, and they may not say too much. An archive within an archive stays one.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

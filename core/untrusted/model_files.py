@@ -5,8 +5,6 @@ them: numbers become memory, names become classes, patterns are matched, attenti
 torch.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator

@@ -7,8 +7,6 @@ Standard input: {"patterns": [...], "names": [...], "seconds": 1.0}. Standard ou
 it is tried. Exit status 0: all were matched; 1: not in time, or beyond Python's limits; 2: the last one is no pattern.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import os

@@ -5,8 +5,6 @@ in a process of its own under a watchdog (pattern_trial.py), as PEFT will ask, o
 ones that bring hostile patterns to their worst. Imports no torch.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

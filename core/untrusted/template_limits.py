@@ -1,7 +1,5 @@
 """What rendering one chat template may spend: steps, characters and seconds, in proportion to what it is given."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView

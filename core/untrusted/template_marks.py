@@ -4,8 +4,6 @@ Only training needs the marks, and other programs do not know them. They are fou
 stands in a comment, a string or a raw block is left alone.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The report on a dataset before anything is trained: `check(...)` at once, `Check` step by step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

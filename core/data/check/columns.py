@@ -1,7 +1,5 @@
 """What a file's first rows offer for a mapping by hand: columns, their turns, and a mapping to begin with."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

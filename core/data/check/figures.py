@@ -1,7 +1,5 @@
 """From counted rows to the report's figures: exact ones, and those of a sample with their intervals."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the linter can say: each code with its severity, its sentence, and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """One dataset checked from its file to its report, in stages; a large one gets a sample's figures on the way."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections import Counter

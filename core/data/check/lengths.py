@@ -1,7 +1,5 @@
 """How long conversations are: percentiles, a histogram to draw, and which length limit would cut what."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

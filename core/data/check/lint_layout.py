@@ -1,7 +1,5 @@
 """What a chat template does to a conversation: replies it changes, content it leaves out."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What only tokens show: rows with nothing trained, replies without their end, what the length limit cuts."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The report as a page of Markdown, to keep or to send; what comes from the data cannot become markup."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How much of the trainer's batches is padding: the real micro-batches of an epoch, packed as the trainer packs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from core.system.hardware import BUSY_TOKENS

@@ -1,7 +1,5 @@
 """Rows as they stand in the file, found again one at a time."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The first half of a check: the file is read, every row looked at before any token. It can serve several checks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report on a dataset: what was read, what is dropped and why, what the linter says, the figures in tokens."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

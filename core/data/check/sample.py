@@ -1,7 +1,5 @@
 """Figures of a large dataset from a seeded sample of its rows, with the intervals that hold the true ones."""
 
-from __future__ import annotations
-
 import math
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """What a report depends on besides the data: the recipe's steps, the model's limits, the pace of this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a turn or a column says, as text. Pictures, sound, video and files are refused by name."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

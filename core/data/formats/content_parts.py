@@ -1,7 +1,5 @@
 """A turn's content as a list of parts, as the usual programs write it: text, reasoning, calls and results of tools."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from typing import Any

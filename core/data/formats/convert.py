@@ -1,7 +1,5 @@
 """Rows to conversations: every row becomes a usable conversation or is dropped with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from core.data.conversation import Conversation, Conversations, Dropped, Row, Unreadable

@@ -1,7 +1,5 @@
 """Reasoning that stands within the reply as a folded block of HTML, as Open WebUI writes it."""
 
-from __future__ import annotations
-
 import html
 import re
 

@@ -1,7 +1,5 @@
 """Whether a layout would leave out what a row is about: the answer, the speaker, the label. Then it is not that one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 

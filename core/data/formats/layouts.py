@@ -1,7 +1,5 @@
 """The dataset layouts, in the order of the menu. A new one is a file here and an entry in LAYOUTS."""
 
-from __future__ import annotations
-
 from core.data.formats.markers import GUANACO, TEXT
 from core.data.formats.pairs import ALPACA, DOLLY, PROMPT_COMPLETION, QUESTION_ANSWER
 from core.data.formats.preference import KTO, PREFERENCE

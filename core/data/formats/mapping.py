@@ -1,7 +1,5 @@
 """A layout said by hand: which column is what, and in a turn who speaks and what is said."""
 
-from __future__ import annotations
-
 from core.data.conversation import Row
 from core.data.formats.pairs import read_pair
 from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, blank, missing, plain_name

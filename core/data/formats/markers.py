@@ -1,7 +1,5 @@
 """Plain text with its turns marked inside it: Guanaco's `### Human:`, Llama-2's `[INST]`, ChatML, `Human:`."""
 
-from __future__ import annotations
-
 import re
 
 from core.data.conversation import Message, Row

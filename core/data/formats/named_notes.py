@@ -1,7 +1,5 @@
 """Findings that name something: which names stand in which rows, counted as they come, said at the end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What a person should know of rows that were read: counted as they come, said as findings at the end."""
 
-from __future__ import annotations
-
 from core.data.conversation import SEVERITIES, Finding
 from core.data.findings import Hits, Rule
 from core.data.formats.named_notes import NamedTally

@@ -1,7 +1,5 @@
 """Pairs of columns, one with the question and one with the reply: alpaca, dolly, prompt/completion, question/answer."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

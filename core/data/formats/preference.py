@@ -1,7 +1,5 @@
 """Rows with an opinion: preference pairs (the chosen reply is learned), KTO (a reply labelled false is not)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.data.conversation import Row

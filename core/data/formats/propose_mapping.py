@@ -1,7 +1,5 @@
 """A mapping by hand to begin with: which column could be what, by its name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from core.data.formats.pairs import CONTEXT_NAMES, PROMPT_NAMES, REPLY_NAMES

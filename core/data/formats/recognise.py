@@ -1,7 +1,5 @@
 """How a dataset is laid out, said with its evidence: the layout that most of its first rows show."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass

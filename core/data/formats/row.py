@@ -1,7 +1,5 @@
 """One row to a conversation, and what of it was not used."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One row on its way to a conversation: what is known of it so far, and the reason where it cannot be used."""
 
-from __future__ import annotations
-
 import json
 import math
 import reprlib

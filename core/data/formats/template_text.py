@@ -4,8 +4,6 @@ A text is taken for a family's only where its marks and white space cover all th
 together again, head, words and end of every turn are the text. What stands between two turns makes it unsure.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Tools that a row offers, and the calls that a reply makes, in the form that chat templates expect."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.data.conversation import Row

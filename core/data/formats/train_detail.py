@@ -1,7 +1,5 @@
 """Which characters of a reply count in the loss, where the data says so (axolotl's `train_detail`)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.data.formats.row_reading import Unusable

@@ -3,8 +3,6 @@
 One way through the tree is the conversation; what stands beside it is handed back, so that it can be said.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One turn to messages: who speaks, what is said, what it thinks and calls, and how much it counts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.data.conversation import Message, Row

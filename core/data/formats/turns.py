@@ -1,7 +1,5 @@
 """Lists of turns: messages (role/content), ShareGPT (from/value) and their variants."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -3,8 +3,6 @@
 A key counts as unused unless a layout says that it used it: one that is forgotten is said too often, never too seldom.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from functools import lru_cache

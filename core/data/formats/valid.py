@@ -1,7 +1,5 @@
 """What makes a conversation usable: a reply to learn, something before it, and nothing after the last."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from core.data.conversation import Message

@@ -1,7 +1,5 @@
 """How much a message or a row counts in the loss, under the names that the usual tools give it."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

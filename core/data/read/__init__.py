@@ -1,7 +1,5 @@
 """Files to rows: any chat file in, one after another, each refusal with the file, the line, and what to do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from core.data.read.blob import Blob

@@ -1,7 +1,5 @@
 """Bytes to read from: a plain file, a .gz, or a member of a .zip, opened as one stream whose faults are sentences."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import zipfile

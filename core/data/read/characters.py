@@ -1,7 +1,5 @@
 """East Asian text by its characters: how common those are that an encoding makes of it."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Parquet and Arrow: rows taken from columns, a batch at a time."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """JSON that is one document: an array of rows, an object that holds one, or objects one after another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How a text file's letters are stored: found in a sample, with the evidence in words, or chosen by hand."""
 
-from __future__ import annotations
-
 import codecs
 import re
 import unicodedata

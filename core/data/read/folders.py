@@ -1,7 +1,5 @@
 """The files of a dataset's folder: those that lie in it, and those of folders below that are its splits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from core.data.read.splits import use_of

@@ -1,7 +1,5 @@
 """JSON as people write it: the decoder that notices what others pass over, and what is wrong in plain words."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """What kind of file something is: by its first bytes where they are known, else by its suffix; or a refusal by name."""
 
-from __future__ import annotations
-
 import re
 
 from core.errors import DataError

@@ -1,7 +1,5 @@
 """Which of the old encodings a text is in: by how well what each makes of it is spelt in a language that it is for."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """JSONL: a row a line. A line that is broken is one unreadable row, and the others are read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from typing import Any

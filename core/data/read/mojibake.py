@@ -1,7 +1,5 @@
 """Garbled letters: text that was stored in one encoding and read in another."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

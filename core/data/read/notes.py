@@ -1,7 +1,5 @@
 """What a reader notices without stopping: guessed encodings, garbled letters, names that were repeated."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from core.data.conversation import Finding, Severity

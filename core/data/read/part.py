@@ -1,7 +1,5 @@
 """One file of a source, ready to be read: its kind and encoding are known, its rows come from the reader for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 

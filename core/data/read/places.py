@@ -1,7 +1,5 @@
 """Where a dataset's files are: the file itself, the files of a folder, the members of a .zip."""
 
-from __future__ import annotations
-
 import stat
 import zipfile
 from collections.abc import Callable

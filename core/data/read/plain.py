@@ -1,7 +1,5 @@
 """Plain text and Markdown: one row a file; a long one is cut at the ends of paragraphs, or at form feeds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from core.data.conversation import Row, Unreadable

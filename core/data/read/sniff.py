@@ -1,7 +1,5 @@
 """Whether a text file holds JSON, and whether a row a line or as one document; its suffix often says it wrong."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How likely a run of letters is in a language: what letter follows what, learned from everyday words of each."""
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections import Counter

@@ -1,7 +1,5 @@
 """Splits as data names them: in the names of files and folders, in a `split` column, in the keys of one JSON object."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath

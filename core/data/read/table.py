@@ -1,7 +1,5 @@
 """CSV and TSV: the delimiter found with evidence, a row that does not fit its header unreadable with its line."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import json

@@ -1,7 +1,5 @@
 """A text file as lines of bytes or as pieces of characters, whatever its encoding."""
 
-from __future__ import annotations
-
 import codecs
 import io
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A window that slides over JSON of any size, so that its values are read one at a time."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Short conversations of every kind, by which it is seen what a chat template does, once for each template."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.data.conversation import Message

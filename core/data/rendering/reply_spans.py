@@ -1,7 +1,5 @@
 """Where the replies stand in what a chat template writes: seen on the probes, once for each template."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where a rendered text may be cut: between a model's special tokens, never inside one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from os.path import commonprefix

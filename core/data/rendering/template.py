@@ -6,8 +6,6 @@ rendering shows all places. Else each reply is compared with the whole; one that
 the template writes earlier turns differently, is learned in a text of its own, as it was when it was the newest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Which chat template a model is trained with: its own, trl's training variant of it, or one that Nibble ships."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from pathlib import Path

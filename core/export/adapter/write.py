@@ -1,7 +1,5 @@
 """The adapter in PEFT's own format, with all that answering takes; nothing in it tells of this machine."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile

@@ -1,7 +1,5 @@
 """The loss curves of a run as a picture for its card: an SVG of a few kilobytes, the same in light and dark."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """The README of an export: what it is, how it was trained, the proof, and the lines that use it. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from importlib.metadata import version

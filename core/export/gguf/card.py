@@ -1,7 +1,5 @@
 """The README's own part for GGUF files: what they are and how llama.cpp uses them. Imports no torch."""
 
-from __future__ import annotations
-
 from core.export.card.model_card import ModelCard
 from core.export.shared.source import ExportSource
 

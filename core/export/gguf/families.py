@@ -4,8 +4,6 @@ Sources: the graphs of llama.cpp (src/models), which say what each architecture 
 `gguf` package.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

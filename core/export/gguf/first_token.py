@@ -1,7 +1,5 @@
 """How a chat begins, as a GGUF tells llama.cpp: whether that puts the first token there. Imports no torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.untrusted.chat_templates import TEMPLATE_ERRORS

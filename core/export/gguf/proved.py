@@ -1,7 +1,5 @@
 """Writes the GGUFs of an export and proves them: of a whole model, of an adapter, or of base and adapter apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads a GGUF back with the `gguf` package and holds its tensors beside those that it was written from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ takes for granted. A setting that changes what is computed is either written her
 llama.cpp's.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The chat template as a GGUF carries it, so that llama.cpp lays a conversation out as the chat does. No torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from core.untrusted.chat_templates import TEMPLATE_ERRORS

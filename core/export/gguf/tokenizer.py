@@ -4,8 +4,6 @@ Two kinds are written, after the tokenizer.json that transformers keeps: byte-le
 over characters with bytes for what is unknown, which sentencepiece makes (llama.cpp's "llama").
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

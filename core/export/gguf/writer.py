@@ -1,7 +1,5 @@
 """Writes GGUF files: a merged model, or an adapter for a base that is a GGUF already; tensor by tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

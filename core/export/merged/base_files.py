@@ -4,8 +4,6 @@ Weights of any kind stay behind, and so does code: a merged model brings none. W
 written anew (core/export/shared/tokenizer_files.py), and files of other names that repeat it are made to agree.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads a merged model's files back beside the base's: every tensor is there, and what was not changed is the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

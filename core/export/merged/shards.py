@@ -4,8 +4,6 @@ The format: 8 bytes with the length of a JSON header, the header with dtype, sha
 tensors' bytes, row by row, little end first (huggingface/safetensors, README, "Format").
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

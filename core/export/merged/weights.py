@@ -6,8 +6,6 @@ dequantised again, before the adapter is added: that is the very sum that the ch
 that sees images, is left as the base has it both ways.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

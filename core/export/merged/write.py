@@ -5,8 +5,6 @@ On an 8B's matrices that took 1.4 GB beyond the process itself, 2.2 GB where num
 killed goes on with the next one. The result is never rounded to 4 bits again: it holds 16-bit (or fp32) weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """A Modelfile for Ollama: the GGUF, the template in Go's words, what ends a reply, and the settings of the chat."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

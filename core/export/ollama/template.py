@@ -4,8 +4,6 @@ Literals are quoted, so that Go trims none of them. White space at the ends of w
 call themselves, for Ollama gives templates no function that does; of the white space that Jinja cuts they know ASCII's.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

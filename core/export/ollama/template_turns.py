@@ -5,8 +5,6 @@ all there is to the template is then proved on other conversations. Today's date
 for it, the words between hold the form in which it does, `DATE.format("%d %b %Y")`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field

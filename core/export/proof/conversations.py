@@ -3,8 +3,6 @@
 They go through an export as messages, not as tokens: what is proved is what a stranger's program makes of them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any

@@ -1,7 +1,5 @@
 """Holds what an export answered against what the chat did: which replies part, where, and by more than rounding."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

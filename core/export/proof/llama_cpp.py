@@ -1,7 +1,5 @@
 """llama.cpp itself, where its `xllamacpp` wheel is installed: loads a GGUF on the CPU and is asked questions."""
 
-from __future__ import annotations
-
 import json
 import urllib.error
 import urllib.request

@@ -1,7 +1,5 @@
 """A model in memory that is asked for the proof: how it replies, and with which logits; and where it has room."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What an export is held against: the texts and tokens that the run's own chat and training make of a conversation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The proof of an export in words, for a person: a sentence, and a line for each thing compared. Imports no torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # DESIGN.md's `verified`, and beside it `source`, `ties`, `checks` and what else core/export/proof/verify.py says.

@@ -1,7 +1,5 @@
 """Proves an export: opened afresh in a process of its own from its files alone, and held against the run's chat."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """Where an export goes: an empty place with room for it, written beside and renamed when it is whole."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

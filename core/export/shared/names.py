@@ -1,7 +1,5 @@
 """What an export calls things: safe file names, and words in the place of this machine's paths. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from pathlib import Path

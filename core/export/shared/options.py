@@ -1,7 +1,5 @@
 """What is asked of an export: the format, the place, and the settings that formats have. Imports no torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

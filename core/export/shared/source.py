@@ -1,7 +1,5 @@
 """What is exported: one of a run's adapters, the base that it belongs to, and how the chat holds that. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

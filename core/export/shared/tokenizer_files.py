@@ -1,7 +1,5 @@
 """What stands beside exported weights: tokenizer, chat template, generation config, and the model's own config."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterable

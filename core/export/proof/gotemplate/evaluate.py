@@ -1,7 +1,5 @@
 """Evaluates the tree of a Go template over data, as text/template/exec.go does, within bounds on work and output."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

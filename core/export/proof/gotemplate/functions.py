@@ -1,7 +1,5 @@
 """The functions that a Go template of Ollama's may call: text/template's own, and Ollama's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import date
 from typing import Any

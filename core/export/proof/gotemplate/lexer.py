@@ -1,7 +1,5 @@
 """Cuts a Go template into text and actions, and actions into tokens, with the trimming of `{{-` and `-}}`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reads a Go template into its tree, with what is defined in it. Nothing is evaluated here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast

@@ -4,8 +4,6 @@ A nil interface is None, a string str, an integer int, a float64 float, a slice 
 dict, a struct Struct. Lengths and places in a string count bytes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

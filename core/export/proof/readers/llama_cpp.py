@@ -4,8 +4,6 @@ llama.cpp takes the first token off what a template writes where the file asks i
 splits the text. Both steps are one here, so that a text shows what the model is fed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A Modelfile as Ollama reads it, after its parser/parser.go: commands, and what stands in one, two or three quotes."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ llama.cpp, which Ollama runs, adds the first token where the GGUF asks for it; a
 template makes of tools is Ollama's own form of them: a template that does not speak of them cannot be given any.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

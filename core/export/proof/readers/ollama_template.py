@@ -3,8 +3,6 @@
 Nibble writes templates over `.Messages`, without tools. Others, of one `.Prompt` or with `.Tools`, are not read here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

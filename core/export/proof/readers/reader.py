@@ -1,7 +1,5 @@
 """What the proof asks of a program that opens an export: lay out a conversation, and split it into tokens."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 from core.data.conversation import Message

@@ -4,8 +4,6 @@ Its template, tokenizer and generation settings come from the folder alone. Only
 chosen here: on the device and in the dtype that the chat has, so that what differs is the export's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cached_property
