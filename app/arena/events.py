@@ -213,7 +213,7 @@ class ArenaEvents:
 
     def _sources(self) -> tuple[ui_menus.Choices, ui_menus.Choices]:
         """Where the next question may come from, and the questions that may be prepared."""
-        asked = [("Nibble's prompts (all)", SHIPPED)]
+        asked = [("Nibble's prompts", SHIPPED)]
         asked += [(f"Nibble's prompts: {each.title}", f"{SHIPPED}:{each.name}") for each in categories()]
         for run in self.matches.trained():
             asked.append((f"Validation split of {run.name} · {ui_html.date(run.created)}", f"{RUN}:{run.id}"))

@@ -13,7 +13,7 @@ from core.arena.votes import CHOICES, KINDS
 
 VOTES = {"left": "Left is better (1)", "right": "Right is better (2)", "tie": "Tie (3)", "both_bad": "Both bad (4)"}
 WHOSE = dict(zip(KINDS, ("People", "Judge", "Imported"), strict=True))
-SOURCES = {TYPED: "My own prompt", PREPARED: "Prepared replies", SHIPPED: "Nibble's prompts (all)"}
+SOURCES = {TYPED: "My own prompt", PREPARED: "Prepared replies", SHIPPED: "Nibble's prompts"}
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _build_settings() -> dict[str, Component]:
                 info="Sample from the most likely tokens that add up to this probability.",
             ),
             "max_new_tokens": gr.Slider(
-                8, 2048, value=256, step=8, label="Max length (tokens)", info="Maximum length of a reply."
+                8, 2048, value=256, step=8, label="Max new tokens", info="Maximum length of a reply."
             ),
             "system": gr.Textbox(
                 label="System prompt", lines=2, placeholder="None", info="Sent to both models before the prompt."

@@ -217,7 +217,7 @@ def _build_settings() -> dict[str, Component]:
             info="Above 1 makes repetition less likely; 1 turns it off.",
         ),
         "max_new_tokens": gr.Slider(
-            8, 2048, value=256, step=8, label="Max length (tokens)", info="Maximum length of a reply."
+            8, 2048, value=256, step=8, label="Max new tokens", info="Maximum length of a reply."
         ),
         "seed": gr.Textbox(
             label="Seed",

@@ -41,8 +41,8 @@ class ServingSession:
             return error_box(self._error)
         if self._server is None:
             return (
-                '<p class="nb-muted">Programs that speak OpenAI\'s API can use it: an address on this machine, and a '
-                "key.</p>"
+                '<p class="nb-muted">Programs that use the OpenAI API can chat with this model. You get an address on '
+                "this machine and a key.</p>"
             )
         rows = {"Address": self._server.url, "API key": self._server.key, "Model": self._server.model}
         lines = "".join(f"<dt>{name}</dt><dd><code>{text(value)}</code></dd>" for name, value in rows.items())

@@ -61,7 +61,7 @@ def read_table(path: Path) -> Table:
     try:
         _read_rows(path, table)
     except DataError as error:
-        raise DataError(str(error).replace("one conversation a row", "one vote a row")) from None
+        raise DataError(str(error).replace("one conversation per row", "one vote per row")) from None
     if not table.games:
         first = f" {table.reasons[0][0].upper()}{table.reasons[0][1:]}" if table.reasons else ""
         raise DataError(f"{path.name} contains no readable votes.{first}")

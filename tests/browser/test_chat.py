@@ -67,7 +67,7 @@ def _again(page: Page, app: App, press: Locator) -> dict[str, str]:
 def _settings(page: Page, length: int) -> None:
     page.get_by_role("button", name="Generation settings").click()
     page.get_by_label("Seed", exact=True).fill("1")
-    limit = page.get_by_label("Max length (tokens)", exact=True)
+    limit = page.get_by_label("Max new tokens", exact=True)
     limit.fill(str(length))
     limit.press("Tab")
 

@@ -119,7 +119,7 @@ def _voice(run: Run, part: str) -> ChatModel:
 
 def _named(voice: ChatModel, run: Run) -> tuple[str, str]:
     part = voice.key.removeprefix(f"run:{run.id}").removeprefix("/")
-    return voice.label.removeprefix(f"{run.name} · ") if part else "its last", part
+    return voice.label.removeprefix(f"{run.name} · ") if part else "final", part
 
 
 def part_named(typed: str) -> str:

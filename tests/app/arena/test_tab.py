@@ -73,7 +73,7 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaLa
     assert "starter (base model)" in heads and "other (base model)" in heads
     assert not any(shown[button].interactive for button in tab.votes.values())
     assert len(events.matches.votes.refresh()) == 1
-    assert "decided" in events.voter("left")()[tab.status]
+    assert "already voted" in events.voter("left")()[tab.status]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: Are
     assert "No votes yet" in arena.session.leaderboard.result
     assert arena.tick(seen) == {}
     arena.session.matches.votes.add([_vote("a", "b")])
-    until(lambda: "data-voice" in arena.tick(seen).get(tab.board, ""))
+    until(lambda: "data-model" in arena.tick(seen).get(tab.board, ""))
     assert arena.tick(seen) == {}
     assert "data-model" in arena.tick({})[tab.board]
 
@@ -133,8 +133,8 @@ def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: Are
 def test_whose_votes_count_is_chosen(arena: ArenaTab, events: ArenaEvents) -> None:
     arena.session.matches.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
-    until(lambda: 'data-voice="c"' in arena.session.leaderboard.look())
-    assert 'data-voice="a"' not in arena.session.leaderboard.result
+    until(lambda: 'data-model="c"' in arena.session.leaderboard.look())
+    assert 'data-model="a"' not in arena.session.leaderboard.result
     events.count([])
     until(lambda: "No votes to count" in arena.session.leaderboard.look())
 

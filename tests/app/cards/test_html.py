@@ -95,7 +95,7 @@ def test_the_method_is_said() -> None:
 
 
 def test_a_card_that_is_not_nvidias_says_so() -> None:
-    assert "not NVIDIA&#x27;s" in cards_html.on_card(what_fits().on_card("rx-7900-xtx-24gb"))
+    assert "Not an NVIDIA card" in cards_html.on_card(what_fits().on_card("rx-7900-xtx-24gb"))
     assert "not NVIDIA" not in cards_html.on_card(what_fits().on_card("rtx-3060-12gb"))
 
 

@@ -82,7 +82,7 @@ def test_a_second_message_waits_for_the_first(tmp_path: Path) -> None:
     conversation.say("hello", "base:starter", SETTINGS)
     conversation.say("and?", "base:starter", SETTINGS)
     assert [turn.content for turn in conversation.turns if turn.role == "user"] == ["hello"]
-    assert "still answering" in conversation.error
+    assert "still replying" in conversation.error
     chat.go.set()
     until(lambda: not conversation.busy)
 
@@ -173,7 +173,7 @@ def test_ten_messages_at_once_are_one_question_and_one_sentence(tmp_path: Path) 
     for thread in threads:
         thread.join()
     assert len([turn for turn in conversation.turns if turn.role == "user"]) == 1
-    assert "still answering" in conversation.error
+    assert "still replying" in conversation.error
     chat.go.set()
     until(lambda: not conversation.busy)
     assert len(chat.heard) == 1 and conversation.error == ""

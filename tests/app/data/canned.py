@@ -152,7 +152,7 @@ def memory_plan(**changes: Any) -> dict[str, Any]:
         },
         "chosen": {"micro_batch": 4, "accumulation": 4, "checkpointing": "half"},
         "reasons": [
-            {"setting": "micro_batch", "value": 4, "because": "more would not be faster"},
+            {"setting": "micro_batch", "value": 4, "because": "a larger one would not be faster"},
             {"setting": "accumulation", "value": 4, "because": "4 x 4 conversations make one optimizer step"},
             {"setting": "checkpointing", "value": "half", "because": "it saves 1.20 GiB and takes 16% more time"},
             {"setting": "packed", "value": True, "because": "conversations share rows, so none is padded"},

@@ -123,7 +123,7 @@ def test_a_thousand_different_reasons_do_not_fill_the_page() -> None:
 
 
 def test_nothing_found_is_said_too() -> None:
-    assert "Nothing was found" in data_html.findings(report(warnings=[], dropped=[]), {})
+    assert "No problems found" in data_html.findings(report(warnings=[], dropped=[]), {})
     assert "Still looking" in data_html.findings(report(warnings=[], dropped=[], stage="tokens"), {})
 
 
@@ -340,7 +340,7 @@ def test_a_setting_that_cannot_be_is_said(
     events: DataEvents, tab: data_layout.DataLayout, given_here: dict[Any, Any]
 ) -> None:
     shown = events.change({**given_here, tab.fields["data.max_length"]: 3})
-    assert "Length limit (tokens) (data.max_length): 3 is not possible" in shown[tab.message]
+    assert "Max length (tokens) (data.max_length): 3 is not valid" in shown[tab.message]
 
 
 def test_without_a_dataset_the_tab_is_empty(
@@ -439,7 +439,7 @@ def test_what_a_press_has_drawn_is_drawn_over_when_it_is_done(
 
 def test_a_setting_is_called_as_on_the_screen() -> None:
     found = {**finding("reply-cut", "warning", "Too long.", [1]), "mend": "Set data.max_length to 672."}
-    assert "Set Length limit (tokens) (data.max_length) to 672." in data_html.findings(report(warnings=[found]), {})
+    assert "Set Max length (tokens) (data.max_length) to 672." in data_html.findings(report(warnings=[found]), {})
 
 
 @pytest.mark.parametrize(

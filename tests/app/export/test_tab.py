@@ -174,7 +174,7 @@ def test_stopping_is_said_until_it_has_stopped(tab: ExportTab, context: Context,
 def test_an_export_whose_process_is_gone_has_failed(context: Context, tmp_path: Path) -> None:
     job = _job(context, tmp_path, state="working", message="Merging", share=0.5)
     job.file.with_suffix(".pid").write_text(json.dumps({"pid": 2**22 + 1, "started": 1.0}))
-    assert "ended without a last word" in export_html.state(job, context.shared_files)
+    assert "ended unexpectedly" in export_html.state(job, context.shared_files)
 
 
 def _get(shelf: SharedFiles, path: str) -> tuple[int, bytes]:

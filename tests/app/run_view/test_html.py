@@ -222,7 +222,7 @@ def test_a_run_that_stops_says_since_when_and_how_long_it_may_take(workspace: Wo
     run.request("stop")
     head = RunDrawings("cpu").parts(run)["head"]
     assert "Stopping since" in head and "saves its progress" in head
-    assert "in 1 min 0" in head and "it is ended" in head
+    assert "in 1 min 0" in head and "it will be killed" in head
     assert ">Stopping</span>" in head and "everything after step 40 is lost" in head
     _pulse(run, saved_step=None)
     assert "nothing has been saved yet, so everything is lost" in RunDrawings("cpu").parts(run)["head"]

@@ -115,7 +115,7 @@ def test_deleting_says_what_it_frees_and_takes_it_out_of_everything(
     assert after[tab.asked] == replace(both, picked=(other.id,), compared=(other.id,))
     assert after[tab.opened] == "" and not run.dir.exists()
     assert [each.id for each in list_runs(context.workspace)] == [other.id]
-    assert "gone already" in events.delete(run.id, both)[tab.message]
+    assert "already deleted" in events.delete(run.id, both)[tab.message]
 
 
 def test_a_run_that_was_resumed_meanwhile_is_not_deleted(
@@ -137,7 +137,7 @@ def test_nothing_but_an_opened_run_is_deleted(
     half = context.workspace.runs / f".new-{run.id}"
     run.dir.rename(half)
     for outside in ("", ".", "..", "../datasets", "../runs", half.name, str(half)):
-        assert "gone already" in events.delete(outside, TableView())[tab.message]
+        assert "already deleted" in events.delete(outside, TableView())[tab.message]
         for act in ("open", "pick"):
             assert events.press(TableView(), "", gr.EventData(None, {"act": act, "value": outside})) == (
                 TableView(),

@@ -25,7 +25,7 @@ def section() -> notifications.Away:
 
 def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.Away) -> None:
     said = notifications.keep_webhook(context, f"https://example.org/{SECRET}")
-    assert "Kept" in said and SECRET not in said
+    assert "Saved" in said and SECRET not in said
     shown = notifications.fill(section, context)
     assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.message]
     assert "No webhook is told" in notifications.keep_webhook(context, " ")
@@ -34,7 +34,7 @@ def test_an_address_is_kept_and_taken_back(context: Context, section: notificati
 
 def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
     said = notifications.keep_webhook(context, f"ftp://example.org/{SECRET}")
-    assert "begins with https://" in said and SECRET not in said
+    assert "starting with https://" in said and SECRET not in said
     assert notify.wishes(context.workspace) == notify.Wishes()
 
 

@@ -77,7 +77,7 @@ def test_a_second_press_stops_and_a_third_goes_on(hub: Hub) -> None:
     _wait(downloads, lambda: "kB/s" in downloads.html())
     downloads.press()
     _wait(downloads, lambda: not downloads.busy)
-    assert "What is there is kept" in downloads.html()
+    assert "What was downloaded is kept" in downloads.html()
     assert downloads.label() in {f"Download {left} kB now" for left in range(100, 300)}
     hub.bytes_per_second = None
     downloads.press()

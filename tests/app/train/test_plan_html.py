@@ -74,7 +74,7 @@ def test_what_does_not_fit_comes_with_the_smallest_budget_and_a_button_for_each_
     assert "smallest budget" in html
     for change in ("data.max_length=384", "budget=6144MiB", "lora.rank=8"):
         assert f'data-change="{change}"' in html
-    assert "Length limit of 384 tokens" in html and "Memory budget of 6.00 GiB" in html and "Rank 8" in html
+    assert "Max length of 384 tokens" in html and "Memory budget of 6.00 GiB" in html and "Rank 8" in html
     assert "5.80 GiB, still too much" in html
 
 

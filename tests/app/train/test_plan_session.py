@@ -123,7 +123,7 @@ def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(
     helper.go.clear()
     plans.look(_rank(16))
     until(lambda: helper.asked == [16])
-    plans.refuse("lora.rank: 0 is not possible.")
+    plans.refuse("lora.rank: 0 is not valid.")
     helper.go.set()
     until(lambda: not plans.busy)
     assert "0 is not valid" in plans.html()
@@ -133,7 +133,7 @@ def test_settings_refused_while_a_plan_is_made_are_not_overwritten_by_it(
 def test_what_nobody_foresaw_is_said_too_and_the_next_plan_comes(plans: PlanSession) -> None:
     plans.look(_rank(14))
     until(lambda: not plans.busy)
-    assert "should not have happened (KeyError" in plans.html()
+    assert "Unexpected error (KeyError" in plans.html()
     until(lambda: not plans.busy)
     plans.look(_rank(16))
     until(lambda: not plans.busy)

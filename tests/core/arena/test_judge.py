@@ -122,7 +122,7 @@ def test_an_endpoint_that_is_busy_is_waited_for_as_it_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "does not accept the key"), (404, "does not have this page or model"), (400, "refused")]
+    ("status", "said"), [(401, "rejected the key"), (404, "does not have this page or model"), (400, "refused")]
 )
 def test_a_refusal_is_one_sentence_without_the_key(workspace: Workspace, pairs: list, status: int, said: str) -> None:
     judging = Judging(VoteBook(workspace), Endpoint(status=[status] * 99).judge(), pairs)
@@ -154,7 +154,7 @@ def test_a_page_that_is_no_endpoint_and_a_dead_one_are_said() -> None:
         ({"url": "http://judge:port/v1"}, "not the address"),
         ({"key": "schl\u00fcssel"}, "invalid characters"),
         ({"url": "http://far.example/v1"}, "unencrypted"),
-        ({"model": " "}, "not named"),
+        ({"model": " "}, "model is missing"),
     ],
 )
 def test_what_cannot_be_a_judge_is_refused(changes: dict[str, str], said: str) -> None:

@@ -71,7 +71,7 @@ def test_a_file_without_votes_is_refused_in_a_sentence(tmp_path: Path, content: 
 def test_no_such_file_and_no_table_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file gone.csv"):
         read_table(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match="no table"):
+    with pytest.raises(DataError, match="is not a table"):
         read_table(_file(tmp_path, "{}", "votes.json"))
 
 

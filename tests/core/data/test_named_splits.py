@@ -82,7 +82,7 @@ def test_a_folders_files_are_used_as_their_names_say(names: tuple[str, str, str]
     assert loaded.splits == {"train": 5, "held_out": 3, "left_alone": 2}
     assert (_questions(loaded, held_out=False), _questions(loaded, held_out=True)) == ({"Train"}, {"Valid"})
     assert loaded.rows == 10 == len(loaded.usable) + len(loaded.dropped)
-    assert {drop.reason for drop in loaded.dropped} == {f"it is of {names[2]}, which is not used"}
+    assert {drop.reason for drop in loaded.dropped} == {f"it belongs to {names[2]}, which is not used"}
     for part in (f"Trained on: {names[0]} (5 rows)", f"{names[1]} (3 rows)", f"measured by: {names[2]} (2 rows)"):
         assert part in _said(loaded)
 

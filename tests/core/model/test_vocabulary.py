@@ -76,7 +76,7 @@ def test_the_check_names_the_token_and_the_rows(tmp_path: Path) -> None:
     (finding,) = [each for each in report.findings if each.code == "no-embedding"]
     assert (finding.severity, finding.rows, finding.count) == ("error", [3, 17], 2)
     assert f"'{TOOL}' (id {rows + 1:,})" in finding.message
-    assert f"the ids 0 to {rows - 1:,} only" in finding.message
+    assert f"only for the ids 0 to {rows - 1:,}" in finding.message
     clean = check(_rows(tmp_path), DataSettings(), tokenizer, training)
     assert not [each for each in clean.findings if each.code == "no-embedding"]
 
@@ -87,7 +87,7 @@ def test_a_run_is_refused_before_its_model_is_loaded(tmp_path: Path, monkeypatch
     recipe = _recipe(_model(tmp_path / "m"), _rows(tmp_path, 17))
     run = submit(recipe, Workspace.open(tmp_path / "w"), QueueOnly())  # type: ignore[arg-type]
     with pytest.raises(
-        DataError, match=rf"row 17: the token '{TOOL}' has the id \d+, and the model has embeddings for"
+        DataError, match=rf"row 17: the token '{TOOL}' has the id \d+, but the model has embeddings only for"
     ):
         loop.train(run)
 

@@ -25,11 +25,11 @@ def test_the_pace_is_that_of_a_finished_run_of_the_same_model(tmp_path: Path) ->
     assert pace_of(workspace, "starter").tokens_per_second is None
     _run(workspace, "another/model", "finished", 5.0)
     _run(workspace, "starter", "failed", 7.0)
-    assert "not known" in pace_of(workspace, "starter").basis
+    assert "unknown" in pace_of(workspace, "starter").basis
     _run(workspace, "starter", "finished", 1234.0)
     found = pace_of(workspace, "starter")
     assert found.tokens_per_second == 1234.0
-    assert "1,234 tokens a second" in found.basis
+    assert "1,234 tokens/s" in found.basis
 
 
 def test_what_a_model_says_of_its_end_and_its_length_is_known(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_what_takes_its_time_does_not_hang(run: Run, said: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"since": 2000.0, "usual": {}, "last_step_seconds": None}, "No step for 33 min 20 s. It may hang"),
+        ({"since": 2000.0, "usual": {}, "last_step_seconds": None}, "No step for 33 min 20 s. It may be stuck"),
         (
             {"since": 700.0, "doing": "evaluating", "usual": {"evaluating": 30.0}},
             "evaluating for 11 min 40 s; the last",

@@ -240,7 +240,7 @@ def test_a_kto_row_labelled_false_is_dropped_with_that_reason() -> None:
 
 def test_labels_of_another_kind_do_not_make_it_kto_and_are_not_passed_over() -> None:
     rows = [{"prompt": "Hi", "completion": "Hello!", "label": number} for number in (0, 1, 2, 3)]
-    with pytest.raises(DataError, match="it could be prompt-completion .*, but `label` would be left out"):
+    with pytest.raises(DataError, match="it could be prompt-completion .*, but `label` would be ignored"):
         converted(rows)
     found = converted(rows, format="prompt-completion")
     assert found.findings[0].message == (

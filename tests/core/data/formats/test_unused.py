@@ -148,7 +148,7 @@ def test_a_layout_that_is_found_leaves_out_no_answer_at_the_top(drawn: tuple[str
     try:
         found = converted([row])
     except DataError as error:
-        by_name = "would be left out" in str(error) and any(key in str(error) for key in extras)
+        by_name = "would be ignored" in str(error) and any(key in str(error) for key in extras)
         known = ("a turn has no", "unknown role", "labelled false")  # the last of a row that a label makes KTO
         assert by_name or any(reason in str(error) for reason in known)
         return
@@ -194,7 +194,7 @@ def test_what_looks_like_the_answer_the_speaker_or_the_label_is_never_passed_ove
     with pytest.raises(DataError) as refusal:
         converted([row] * 3)
     assert f"it could be {layout} " in str(refusal.value)
-    assert f"`{column}` would be left out" in str(refusal.value)
+    assert f"`{column}` would be ignored" in str(refusal.value)
     assert f"choose the format {layout}." in str(refusal.value)
     found = converted([row] * 3, format=layout)  # the person says so: then it is said, and no error
     message = f"In 3 rows, `{column}` looks like the reply, the speaker, the label or a mask and is not used."

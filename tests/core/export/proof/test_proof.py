@@ -259,9 +259,7 @@ def test_an_export_with_a_wrong_text_is_not_handed_over_and_says_where(
 
     monkeypatch.setattr(write, "write_adapter", spoilt)
     monkeypatch.setattr(verify, "in_a_new_process", prove)
-    with pytest.raises(
-        Broken, match=r"would not say to other programs what was trained \(prompts as text, the prompt of"
-    ):
+    with pytest.raises(Broken, match=r"Other programs would not see what was trained \(prompts as text, the prompt of"):
         export(workspace, run, ExportOptions("adapter", tmp_path / "out"), _say)
     assert not (tmp_path / "out").exists()
 
