@@ -239,7 +239,7 @@ def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_
     with pytest.raises(CannotRender, match="takes no tools"):
         OllamaReader(tmp_path, 512).rendered(CONVERSATIONS[1], [{"type": "function", "function": {"name": "f"}}])
     for rest, said in (
-        ("TEMPLATE {{ .Messages | toJson }}", "knows no function toJson"),
+        ("TEMPLATE {{ toJson .Messages }}", "calls toJson"),
         ("PARAMETER top_p 1", "has no TEMPLATE"),
         ("RENDERER qwen3-coder", "a RENDERER"),
     ):
