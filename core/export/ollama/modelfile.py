@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.export.card.model_card import ModelCard
-from core.export.gguf.first_token import adds_begin_token
+from core.export.gguf.tokenizer import adds_begin_token
 from core.export.ollama.template import go_template
 from core.export.ollama.template_turns import NoTurns, Turns, find_turns, pieces
 from core.export.shared.destination import ExportError
