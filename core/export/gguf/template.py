@@ -28,8 +28,11 @@ def gguf_template(tokenizer: Any) -> str | list[dict[str, str]] | None:
 def _as_told(tokenizer: Any, template: str) -> str:
     """Without the marks for training, and deaf to what only llama.cpp would tell it and the chat does not."""
     plain = plain_template(template)
-    untold = _rendered(tokenizer, plain)
-    heard = [name for name in TOLD if name in plain and _rendered(tokenizer, plain, **{name: TOLD[name]}) != untold]
+    heard = [
+        name
+        for name, value in TOLD.items()
+        if name in plain and _rendered(tokenizer, plain) != _rendered(tokenizer, plain, **{name: value})
+    ]
     return "".join(_UNSAID.replace("NAME", name) for name in heard) + plain
 
 
