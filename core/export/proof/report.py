@@ -11,7 +11,7 @@ _BY_ITS_RULES = {"Ollama": "Ollama's rules"}
 
 
 def sentence(verified: Verified) -> str:
-    """The proof, for a person: '20 of 20 answers equal, largest logit difference 0.004, against …'."""
+    """The proof, for a person: '20 of 20 replies equal, largest logit difference 0.004, against …'."""
     if not verified["prompts"]:
         read = (
             f" All {verified['tensors']} tensors were read back as they were written." if "tensors" in verified else ""
@@ -20,7 +20,7 @@ def sentence(verified: Verified) -> str:
     ties = verified.get("ties", 0)
     tied = f"; {ties} differ only where the next two tokens are equally likely up to rounding" if ties else ""
     by = " by llama.cpp" if "llama_cpp" in verified else ""
-    equal = f"{verified['equal']} of {verified['prompts']} answers{by} equal"
+    equal = f"{verified['equal']} of {verified['prompts']} replies{by} equal"
     said = f"{equal}{_logits(verified)}{tied}. Compared with {verified['against']}."
     if "tensors" in verified:
         said += f" All {verified['tensors']} tensors were read back as they were written."
