@@ -9,8 +9,7 @@ import gradio as gr
 from app.ui import html as ui_html
 from app.ui.background_job import BackgroundJob
 from app.ui.updates import Seen, Updates, is_new
-from core.basemodel.before_download import refuse_misfit_online
-from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
+from core.basemodel.download import DownloadStopped, Progress, download, refuse_misfit_online, stopped_sentence
 from core.basemodel.find import find_model
 from core.sizes import show_bytes
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
 
 from core.basemodel.hub import SILENCE_SECONDS, HubFile, cache_folder, repository_folder, snapshot_folder, streamed
 from core.errors import ModelError
@@ -109,7 +108,7 @@ class Fetch:
         if self.file.bytes > 256 * _BLOCK:
             self.note = f"checking {self.file.name}"
         with self._partial.open("rb") as content:
-            for block in _blocks(content):
+            while block := content.read(_BLOCK):
                 self._go_on()
                 digest.update(block)
         self.note = ""
@@ -164,11 +163,6 @@ class Fetch:
             except Timeout:
                 self.note = "another program is downloading it; waiting"
                 self._go_on()
-
-
-def _blocks(content: IO[bytes]) -> Iterator[bytes]:
-    while block := content.read(_BLOCK):
-        yield block
 
 
 def pause_after(error: Exception, faults: int) -> float | None:

@@ -19,8 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Download a model, with its progress on standard error. Raises ModelError."""
-    from core.basemodel.before_download import refuse_misfit_online
-    from core.basemodel.download import Progress, download, stopped_sentence
+    from core.basemodel.download import Progress, download, refuse_misfit_online, stopped_sentence
     from core.basemodel.find import find_model
     from core.launch.typed_input import typed_model
     from core.sizes import show_bytes, show_duration

@@ -1,6 +1,6 @@
 """Whether a model's files hold the weights that its architecture needs, from their headers, before loading.
 
-python -m core.model.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.before_download` asks it so)
+python -m core.model.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.download` asks it so)
 
 transformers fills a missing weight with random numbers and warns in a log. Here its own loading is run with the files'
 tensors on meta: its renamings, prefixes, tied weights and fused experts are included, and no number is read. Needs

@@ -2,8 +2,7 @@
 
 import time
 
-from core.basemodel.before_download import refuse_misfit_online
-from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
+from core.basemodel.download import DownloadStopped, Progress, download, refuse_misfit_online, stopped_sentence
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, pin_of, read_pin, write_pin
 from core.errors import ModelError

@@ -58,7 +58,7 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
     }
     _remember(run, rendered, train, held)
     prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
-    return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
+    return Rows(PickedRows(rendered.usable, train), PickedRows(rendered.usable, held), prompts, counts)
 
 
 def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from core.basemodel.before_download import refuse_misfit_online
-from core.basemodel.download import DownloadStopped
+from core.basemodel.download import DownloadStopped, refuse_misfit_online
 from core.basemodel.find import find_model
 from core.basemodel.headers import fetch_headers, read_header
 from core.errors import ModelError
