@@ -253,7 +253,7 @@ def test_other_weights_of_a_large_file_are_told_without_reading_it(
 ) -> None:
     pinned = pin_of(large)
     _other_weights(large)
-    monkeypatch.setattr(pin, "_whole_at_once", lambda file: pytest.fail("it was read"))
+    monkeypatch.setattr(pin, "sha256_of", lambda file: pytest.fail("it was read"))
     change = change_of(large, {WEIGHTS: pinned[WEIGHTS], **{n: pinned[n] for n in pinned if n != WEIGHTS}})
     assert change is not None and change.name == WEIGHTS
 
