@@ -20,7 +20,7 @@ _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _CALL_KEYS = ("tool_calls", "function_call")
 _NAMES = ("role", "name", "username", "nickname")  # of a speaker who is an object
 # Items of OpenAI's Responses that stand between the turns without a role.
-_ITEMS = {"function_call", "function_call_output"}
+_ITEMS = ("function_call", "function_call_output")
 _MEANINGS = {
     "user": ("user", "human", "prompter", "usr", "question", "prompt"),
     "assistant": ("assistant", "gpt", "chatgpt", "gpt4", "gpt-4", "bing", "bard", "claude", "model", "bot", "chatbot",

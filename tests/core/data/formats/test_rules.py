@@ -194,7 +194,7 @@ def test_of_several_answers_the_first_is_learned_and_that_is_said() -> None:
     found = converted([{"question": "Hi", "answers": {"text": ["Hello!", "Hey"], "answer_start": [0, 1]}}])
     assert found.usable[0].messages == [ASK, REPLY]
     assert [(each.code, each.message) for each in found.findings] == [
-        ("several-answers", "1 row has several different answers in `answers`: the first is learned."),
+        ("several-answers", "1 row has several different replies in `answers`: the first is learned."),
         ("unused-detail", "In 1 row, `answers.answer_start` is not used."),
     ]
 
