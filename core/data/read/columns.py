@@ -2,12 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 from core.data.conversation import Row, Unreadable
-from core.data.read.blob import BLOCK, Blob
+from core.data.read.blob import BLOCK, Blob, Progress
 from core.data.read.mojibake import any_garbled
 from core.data.read.notes import Notes
 from core.errors import DataError
@@ -16,8 +16,6 @@ from core.errors import DataError
 LEFT_ON_HUB = b"nibble.splits_left_on_hub"
 _BATCH_BYTES = 16 * 2**20
 BATCH_ROWS = 2000
-
-Progress = Callable[[int], None]
 
 
 def read_parquet(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:

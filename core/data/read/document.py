@@ -1,9 +1,10 @@
 """JSON that is one document: an array of rows, an object that holds one, or objects one after another."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from core.data.conversation import Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.jsons import as_row, is_only_turn, is_turn, kind_name
 from core.data.read.notes import Notes
 from core.data.read.splits import is_of_splits
@@ -17,7 +18,7 @@ _SINGLE = ('"', "-", *"0123456789", "true", "false", "null", "NaN")  # a value t
 LONGEST_CONVERSATION = 10_000  # turns
 
 
-def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """The rows of a JSON file. Raises DataError, with line and column, where it is broken or its rows are not sure."""
     window = Window(text, notes, progress)
     first = window.peek()

@@ -1,10 +1,11 @@
 """JSONL: a row a line. A line that is broken is one unreadable row, and the others are read."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from core.data.conversation import Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.jsons import as_row, explain, is_too_deep, make_decoder
 from core.data.read.mojibake import is_garbled_json
 from core.data.read.notes import Notes
@@ -17,7 +18,7 @@ class _Broken(Exception):
     """Why a line is no row; never leaves this file."""
 
 
-def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """The rows of a JSONL file; blank lines are none. Raises DataError where its bytes cannot be read on."""
     decoder = make_decoder(notes)
     for number, line in _numbered(text, progress):
@@ -30,7 +31,7 @@ def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> It
         yield value if isinstance(value, dict) else as_row(value, f"line {number:,}")
 
 
-def _numbered(text: DecodedText, progress: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+def _numbered(text: DecodedText, progress: Progress) -> Iterator[tuple[int, bytes]]:
     """The lines with their numbers; of one that is too long, only its first piece."""
     number, within = 1, False
     for piece in text.lines(progress):

@@ -3,11 +3,12 @@
 import ast
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from core.data.conversation import Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.jsons import is_too_deep, is_turns
 from core.data.read.mojibake import is_garbled
 from core.data.read.notes import Notes
@@ -74,7 +75,7 @@ def _try(lines: list[str], delimiter: str, escape: str | None) -> tuple[float, D
     return (fits / total if columns > 1 else 0.0), Dialect(delimiter, escape, 0, evidence)
 
 
-def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """The rows of a table with a header. Raises DataError: no sure header, a quote that is never closed."""
     chosen = dialect(text)
     lines = _Lines(text, notes, progress, chosen.skip)
@@ -101,7 +102,7 @@ def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> It
 class _Lines:
     """The lines of a table as text, ending with a line feed; `number` is the last one's, counted from 1."""
 
-    def __init__(self, text: DecodedText, notes: Notes, progress: Callable[[int], None], skip: int) -> None:
+    def __init__(self, text: DecodedText, notes: Notes, progress: Progress, skip: int) -> None:
         self._text, self._notes, self._progress, self._skip = text, notes, progress, skip
         self._wrong: dict[int, str] = {}
         self.number = 0

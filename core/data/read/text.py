@@ -2,14 +2,12 @@
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.data.read.blob import BLOCK, Blob
+from core.data.read.blob import BLOCK, Blob, Progress
 from core.data.read.encoding import Encoded
 from core.errors import DataError
-
-Progress = Callable[[int], None]
 
 LONGEST = 64 * 2**20  # bytes of one row; far beyond any conversation
 
