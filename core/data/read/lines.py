@@ -11,6 +11,7 @@ from core.data.read.mojibake import is_garbled_json
 from core.data.read.notes import Notes
 from core.data.read.text import LONGEST, DecodedText
 
+_TOO_DEEP = "is nested too deeply for a conversation"
 _CUT_OFF = "ends in the middle of a row; the file seems to be truncated"
 
 
@@ -56,18 +57,13 @@ def _decode(decoder: json.JSONDecoder, text: DecodedText, line: bytes, notes: No
     try:
         value = decoder.decode(letters)
     except json.JSONDecodeError as error:
-        raise _Broken(_reason(letters, error, last)) from None
+        ended = error.pos >= len(letters.rstrip()) or error.msg.startswith("Unterminated string")
+        reason = f"is not valid JSON at column {error.pos + 1:,}: {explain(letters, error)}"
+        raise _Broken(_CUT_OFF if last and ended else reason) from None
     except RecursionError:
-        raise _Broken("is nested too deeply for a conversation") from None
+        raise _Broken(_TOO_DEEP) from None
     except ValueError:  # Python reads no whole number of thousands of digits
         raise _Broken("contains a number with thousands of digits") from None
     if is_too_deep(letters, value):
-        raise _Broken("is nested too deeply for a conversation")
+        raise _Broken(_TOO_DEEP)
     return value
-
-
-def _reason(letters: str, error: json.JSONDecodeError, last: bool) -> str:
-    ended = error.pos >= len(letters.rstrip()) or error.msg.startswith("Unterminated string")
-    if last and ended:
-        return _CUT_OFF
-    return f"is not valid JSON at column {error.pos + 1:,}: {explain(letters, error)}"
