@@ -268,3 +268,12 @@ def test_a_finding_lists_a_thousand_rows_and_counts_on() -> None:
     finding = found.findings[0]
     assert (finding.code, finding.count, len(finding.rows)) == ("after-last-reply", 1500, 1000)
     assert finding.message.startswith("1,500 rows continue")
+
+
+def test_a_turn_whose_type_is_no_word_costs_its_row_and_nothing_else() -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]},
+        {"messages": [{"type": []}]},
+    ]
+    found = converted(rows)
+    assert [row.row for row in found.usable] == [1] and [row.row for row in found.dropped] == [2]
