@@ -8,7 +8,7 @@ from typing import Any
 from core.data.check.findings import RULES
 from core.data.conversation import Conversation, Finding, Message
 from core.data.findings import Hits
-from core.data.formats.train_detail import DETAIL_KEY
+from core.data.formats.weights import DETAIL_KEY
 from core.data.rendering.chat_template import once_reasoned
 from core.data.rendering.template import TextLayout
 

@@ -12,8 +12,8 @@ import numpy as np
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
 from core.data.conversation import Conversation, Dropped, Finding
-from core.data.formats.train_detail import DETAIL_KEY
 from core.data.formats.valid import joined
+from core.data.formats.weights import DETAIL_KEY
 from core.data.rendering.render import RenderedRows, Renderer
 from core.data.rendering.template import TextLayout
 from core.settings import DataSettings

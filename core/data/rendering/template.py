@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from core.data.conversation import Conversation, Message
-from core.data.formats.train_detail import DETAIL_KEY, trained_characters
+from core.data.formats.weights import DETAIL_KEY, trained_characters
 from core.data.rendering.chat_template import ChatTemplate, Tools, Unrenderable
 from core.data.rendering.generation_prompt import asking_of, fitted
 from core.data.rendering.reply_spans import Lead, joined, leads_of, stops_of, tail_of
