@@ -20,12 +20,7 @@ from core.model.attention import FLASH, refuse_attention, repeat_keys
 from core.model.fit import refuse_misfit, refuse_random
 from core.model.generation_config import plain_generation
 from core.model.lora_config import lora_config
-from core.model.lora_init import (
-    lora_layers,
-    start_from_adapter,
-    start_loftq,
-    start_pissa,
-)
+from core.model.lora_init import lora_layers, start_from_adapter, start_loftq, start_pissa
 from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
 from core.model.moe import experts_of, fused_weights, numbers_in

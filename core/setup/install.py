@@ -221,11 +221,7 @@ def explain(output: str, index: str = "") -> str:
             "No space left on device",
             "WinError 112",
         ): f"the disk is full. Free some space (pip unpacks in TMPDIR). {again}",
-        (
-            "Permission denied",
-            "WinError 5]",
-            "Read-only file",
-        ): f"{VENV} is not writable. Check its owner. {again}",
+        ("Permission denied", "WinError 5]", "Read-only file"): f"{VENV} is not writable. Check its owner. {again}",
         (
             "WinError 206",
             "Long Path support",
@@ -233,13 +229,9 @@ def explain(output: str, index: str = "") -> str:
         f"as C:\\Nibble, and start again.",
         ("CERTIFICATE_VERIFY_FAILED",): "this machine does not trust the package index's certificate. "
         f"Behind a company proxy, point PIP_CERT at the proxy's certificate. {again}",
-        (
-            "NewConnectionError",
-            "NameResolutionError",
-            "ConnectTimeoutError",
-            "ReadTimeoutError",
-            "ProxyError",
-        ): (f"{which} cannot be reached. Check the network (behind a proxy: HTTPS_PROXY).{other} {again}"),
+        ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ReadTimeoutError", "ProxyError"): (
+            f"{which} cannot be reached. Check the network (behind a proxy: HTTPS_PROXY).{other} {again}"
+        ),
     }
     if shutil.disk_usage(ROOT).free < 20_000_000:  # ensurepip fails on a full disk without a word about it
         output = "No space left on device"

@@ -183,10 +183,7 @@ def find_nvidia() -> tuple[list[Gpu], int, str]:
     if not tool:
         return [], 0, ""
     # Drivers older than about 510 do not know compute_cap; what matters of them is that they are too old.
-    for fields in (
-        "index,name,driver_version,memory.free,compute_cap",
-        "index,name,driver_version,memory.free",
-    ):
+    for fields in ("index,name,driver_version,memory.free,compute_cap", "index,name,driver_version,memory.free"):
         query = [tool, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
         try:
             asked = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=20)

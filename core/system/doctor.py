@@ -97,11 +97,7 @@ def examine_engine() -> dict[str, Any]:
     if error:
         problems.append(_problem(f"bitsandbytes cannot quantise here: {error}", "python launch.py --reinstall"))
     return {
-        "torch": {
-            "version": torch.__version__,
-            "cuda": torch.version.cuda,
-            "available": torch.cuda.is_available(),
-        },
+        "torch": {"version": torch.__version__, "cuda": torch.version.cuda, "available": torch.cuda.is_available()},
         "bitsandbytes": {"version": metadata.version("bitsandbytes"), "nf4_works": quantises},
         "problems": problems,
     }
