@@ -98,8 +98,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
             raise RecipeError(
                 f"{key}: {_shown(given[key])} is not possible: the adapter {start.source.label} has "
                 f"{_shown(start.settings[key])}, and its training continues with it. Use that value, or choose a new "
-                f"adapter ("
-                f"{SETTING})."
+                f"adapter ({SETTING})."
             )
     return settled, start
 

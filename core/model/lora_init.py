@@ -92,8 +92,7 @@ def start_loftq(model: Any) -> None:
         if key is None:
             raise ModelError(
                 f"lora.init loftq needs the original weights of {name}, which this model's files store under another "
-                f"name."
-                " Set lora.init to default."
+                f"name. Set lora.init to default."
             )
         with safe_open(places[key], framework="pt") as opened:
             original = opened.get_tensor(key)

@@ -158,13 +158,8 @@ def make_venv(lock: int) -> None:
     say(f"making {VENV}")
     # not sys.executable: that may be .venv's own, which is about to go
     base = sys._base_executable  # type: ignore[attr-defined]
-    made = subprocess.run(
-        [base, "-m", "venv", "--clear", str(VENV)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        pass_fds=inherited(lock),
-    )
+    command = [base, "-m", "venv", "--clear", str(VENV)]
+    made = subprocess.run(command, capture_output=True, text=True, errors="replace", pass_fds=inherited(lock))
     if made.returncode:
         raise NibbleError(explain(made.stdout + made.stderr))
 
@@ -192,18 +187,8 @@ def check_room(needed: int) -> None:
 
 def pip(lock: int, *what: str, index: str = "") -> None:
     """Install `what`: from `index`, or from wherever pip is set to look."""
-    command = [
-        str(PYTHON),
-        "-I",
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--log",
-        str(LOG),
-        *(["--index-url", index] if index else []),
-        *what,
-    ]
+    command = [str(PYTHON), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--log", str(LOG)]
+    command += [*(["--index-url", index] if index else []), *what]
     if subprocess.call(command, stdout=sys.stderr, pass_fds=inherited(lock)):
         raise NibbleError(explain(LOG.read_text("utf-8", errors="replace") if LOG.exists() else "", index))
 

@@ -149,14 +149,10 @@ def _device_may_be_lost(error: Exception) -> bool:
     return "CUDA error" in text and "out of memory" not in text and "ALLOC_FAILED" not in text
 
 
-def _never() -> bool:
-    return False
-
-
 def serve(
     handle: Callable[[Request], Iterator[Answer]],
     interrupt: Callable[[Request], bool],
-    is_over: Callable[[], bool] = _never,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> int:
     """The child's end: answer requests from standard input until it closes.
 

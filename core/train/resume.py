@@ -12,13 +12,7 @@ from core.errors import RunError
 from core.memory.strategy import Strategy
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
-from core.train.checkpoints import (
-    PROGRESS,
-    load_random_states,
-    restore_adapter,
-    restore_random_states,
-    restore_training,
-)
+from core.train.checkpoints import PROGRESS, load_state, restore_adapter, restore_random_states, restore_training
 from core.train.decide import Choices
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
@@ -127,5 +121,5 @@ class RestoreState(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Only now, as asking for the first batch draws a number too."""
         if self.start is not None:
-            restore_random_states(load_random_states(self.start.folder))
+            restore_random_states(load_state(self.start.folder / "random.pt"))
             self.start = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.data.cache import PreparedCache
-from core.data.prepared import Prepared, prepare_data
+from core.data.prepared import prepare_data
 from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
 from core.errors import DataError
@@ -57,7 +57,8 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         "truncated": rendered.truncated,
     }
     _remember(run, rendered, train, held)
-    prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
+    asked = (prepared.questions[index] for index in held)  # for a recipe that names no prompts
+    prompts = recipe.evaluation.prompts or list(islice(dict.fromkeys(filter(None, asked)), 3))
     return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
 
 
@@ -107,9 +108,3 @@ def _tell(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
         run.event("dropped", f"Row {drop.row} is not used: {drop.reason}.")
     if len(rendered.dropped) > DROPPED_TOLD:
         run.event("dropped", f"And {len(rendered.dropped) - DROPPED_TOLD:,} more rows, for similar reasons.")
-
-
-def _own_questions(prepared: Prepared, held_out: list[int]) -> list[str]:
-    """Up to three short prompts from held-out rows, for a recipe that names none."""
-    asked = (prepared.questions[index] for index in held_out)
-    return list(islice(dict.fromkeys(question for question in asked if question), 3))

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from core.errors import TrainingError
@@ -64,7 +63,7 @@ class Saver:
             self._no_room(step, last)
             return
         self._last_step, self._last_time, self._failed = step, time.monotonic(), False
-        size = _bytes_in(folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         seconds = time.perf_counter() - began
         self.run.event("checkpoint", f"Saved step {step:,}: {size / 1e6:.1f} MB in {seconds:.2f} s.")
         self._check_room(size)
@@ -87,8 +86,7 @@ class Saver:
             self.run.event(
                 "warning",
                 f"The disk is full: step {step:,} could not be saved. {what}. Training continues, and saving is "
-                f"retried every"
-                f" {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
+                f"retried every {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
             )
         self._failed, self._last_time = True, time.monotonic()
 
@@ -104,7 +102,3 @@ class Saver:
                 f"The disk may soon be full: {show_bytes(free)} are free, and {self.settings.keep + 1} checkpoints of "
                 f"{show_bytes(size)} take {show_bytes(needed)}. Free some space, or lower checkpoint.keep.",
             )
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -71,6 +71,7 @@ class Watcher(TrainerCallback):
         evaluator: Evaluator,
         settled: dict[str, Any] | None = None,
         start: ResumePoint | None = None,
+        heartbeat: HeartbeatWriter | None = None,
     ) -> None:
         """`settled` is what `ResumePoint.choices` reads back; `start` the checkpoint that the run goes on from."""
         self.run, self.recipe, self.rows = run, recipe, rows
@@ -78,7 +79,7 @@ class Watcher(TrainerCallback):
         self.tally, self.health = StepTally(), Health()
         self.settled, self.resumed = settled or {}, start is not None
         self.saver = Saver(run, recipe.checkpoint, start.step if start else 0)
-        self.heartbeat = HeartbeatWriter(run)
+        self.heartbeat = heartbeat or HeartbeatWriter(run)
         self.stop_asked = self.save_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
@@ -205,8 +206,7 @@ class Watcher(TrainerCallback):
         best = self.evaluator.best
         self.tally.ended_early = (
             f"Stopped early at step {step:,} of {self.total:,}: {best.since} evaluations in a row were not better "
-            f"than step"
-            f" {best.step or 0:,}."
+            f"than step {best.step or 0:,}."
         )
         self.run.event("early", self.tally.ended_early)
         control.should_training_stop = True
@@ -257,8 +257,7 @@ def _how(before: Strategy, now: Strategy, batch: int) -> str:
 def _of_a_jump(step: int, jump: LossJump, learning_rate: float) -> str:
     return (
         f"Step {step:,}: the loss has jumped from about {jump.usual:.2f} to {jump.now:.2f}. If it does not recover, "
-        f"stop the run and start it with a lower learning rate: it is"
-        f" {learning_rate:g}; try {learning_rate / 3:.1g}."
+        f"stop the run and start it with a lower learning rate: it is {learning_rate:g}; try {learning_rate / 3:.1g}."
     )
 
 
