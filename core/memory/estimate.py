@@ -66,9 +66,7 @@ def plan_for(
     """
     found = _plan(recipe, workspace, target_for(None), architecture, units, why_not).as_json()
     rules = recipe.train
-    steps = rules.max_steps
-    if steps is None and units:
-        steps = steps_for(len(units), rules.effective_batch, rules.epochs or 1)
+    steps = rules.max_steps or (steps_for(len(units), rules.effective_batch, rules.epochs or 1) if units else None)
     return {**found, "steps": steps}
 
 

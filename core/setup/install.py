@@ -93,7 +93,7 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
     check_machine(sys.platform, platform.machine(), sys.maxsize)
     stamp = read_stamp()
     torch = [line for line in requirements(REQUIREMENTS) if name_of(line) == "torch"]
-    wheel = wheels.find_wheel(os.environ.get("TORCH_INDEX_URL", ""), say) if torch else wheels.Wheel("", "")
+    wheel = wheels.find_wheel(os.environ.get("TORCH_INDEX_URL", ""), say) if torch else wheels.Wheel()
     moved = bool(stamp) and stamp["folder"] != wheel.folder
     fresh = reinstall or moved or not venv_works()
     STAMP.unlink(missing_ok=True)  # first of all: from here on .venv is not to be trusted

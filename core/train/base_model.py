@@ -72,6 +72,6 @@ def _download(run: Run, found: FoundModel) -> FoundModel:
         run.event("download", stopped_sentence(last))
         raise
     seconds = time.monotonic() - began
-    speed = f"{show_bytes(needed / max(seconds, 1e-3))}/s"
-    run.event("download", f"Downloaded {show_bytes(needed)} in {show_duration(seconds)} ({speed}).")
+    speed = show_bytes(needed / max(seconds, 1e-3))
+    run.event("download", f"Downloaded {show_bytes(needed)} in {show_duration(seconds)} ({speed}/s).")
     return model

@@ -1,10 +1,9 @@
 """Several processes that train one adapter: each takes its share of every step, and their gradients are summed.
 
 Each has its own device with the whole base on it, or a part (core/train/sharding.py). Gradients are summed once a step,
-after a process has done all of its micro-batches, not by hooks in the backward pass as in torch's DDP: so one that
-runs out of memory can do its share again in smaller parts while the others wait. Adapters are small, so one sum a step
-costs little. Covered: any number of processes on one machine or several, over gloo
-on a CPU and NCCL on GPUs.
+after a process has done all of its micro-batches, not by hooks in the backward pass as in torch's DDP: so one that runs
+out of memory can do its share again in smaller parts while the others wait. Adapters are small, so one sum a step costs
+little. Covered: any number of processes on one machine or several, over gloo on a CPU and NCCL on GPUs.
 """
 
 import os

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -83,9 +82,7 @@ class OtherProcesses:
         self.run.event("devices", sentence)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the others. Raises RunError where one of them ended first: then that is why this one failed."""
         self._over.set()
         lost = self._lost(seconds=2.0) if error is not None else None
