@@ -48,10 +48,7 @@ class Architecture:
 
 
 def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> Plan:
-    """The plan of `recipe`, its adapter to start from settled, for a card of presets/cards or for this machine.
-
-    Raises ModelError, DataError, RecipeError or NibbleError, in one sentence.
-    """
+    """The plan of `recipe`, its starting adapter settled, for a named card or this machine. Raises NibbleError."""
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
     return _plan(recipe, workspace, target_for(card), architecture, units, why_not)

@@ -123,9 +123,13 @@ def trace(
     two of its size: the second meets the gradients of the first. The second step is returned, as optimizer states exist
     from then on.
     """
-    prepare(model, checkpointing)
+    # As trl's trainer and ours prepare it.
+    fuse(model)
+    compute_in_input_dtype(model)
+    model.train()
+    checkpoint(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = OptimizerStates.of(optimizer, device_kind, model)
+    states = OptimizerStates(optimizer, device_kind, model)
     counter = Counter(_made)
     with counter, kernels_of(device_kind):
         own_model(counter, model)
@@ -153,14 +157,6 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
     itemsize = next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
     there = {**dict.fromkeys(resting, 0), **{key: resting[key] for key in ("weights", "quant_constants")}}
     return Phase(LOADING, {**there, "workspace": largest * itemsize})
-
-
-def prepare(model: Any, checkpointing: str) -> None:
-    """Prepare `model` as trl's trainer and ours do."""
-    fuse(model)
-    compute_in_input_dtype(model)
-    model.train()
-    checkpoint(model, checkpointing)
 
 
 def own_model(counter: Counter, model: Any) -> None:

@@ -113,10 +113,7 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
 
 
 def choose_torch(system: str, machine: str, gpus: list[Gpu], driver: int) -> Wheel:
-    """Choose the torch build for this machine.
-
-    `system` is sys.platform, `machine` platform.machine(), `driver` the NVIDIA driver's major version or 0.
-    """
+    """The torch build for sys.platform, platform.machine(), the cards, and the NVIDIA driver's major version or 0."""
     if system == "darwin":
         return Wheel("", "PyPI's build for Apple silicon, with MPS (untested)")
     if nvidia := [gpu for gpu in gpus if gpu.vendor == "nvidia"]:

@@ -41,11 +41,6 @@ class Child:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def pid(self) -> int | None:
-        """The process ID, None while there is no process."""
-        return self._process.pid if self._process is not None and self.alive else None
-
     def start(self) -> None:
         """Start the process unless it runs. Returns at once, while the process is still importing."""
         with self._starting:

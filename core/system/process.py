@@ -52,10 +52,8 @@ def apart() -> dict[str, Any]:
 
 
 def process_started(pid: int) -> float:
-    """When the process `pid` started, in seconds.
-
-    On Linux since boot: psutil's value changes when the clock is set. Raises psutil.NoSuchProcess.
-    """
+    """When the process `pid` started, in seconds; on Linux since boot. Raises psutil.NoSuchProcess."""
+    # psutil's value changes on Linux when the clock is set.
     if sys.platform != "linux":
         return float(psutil.Process(pid).create_time())
     try:

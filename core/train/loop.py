@@ -133,10 +133,7 @@ def hashing_base(run: Run, found: FoundModel) -> AbstractContextManager[None]:
 def prepare(
     run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget: Budget, ranks: Ranks, resumed: Path | None
 ) -> PreparedRun:
-    """Load the model, render the data, and decide what the recipe left open.
-
-    `resumed` is the checkpoint that the run continues from; its decisions are kept.
-    """
+    """Load the model, render the data, and decide what is open: `resumed`, a checkpoint, keeps its decisions."""
     set_seed(recipe.train.seed)
     bits = recipe.quantization.bits
     dtype, because = dtype_for(chosen)
@@ -169,7 +166,7 @@ def prepare(
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    states = OptimizerStates.of(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
+    states = OptimizerStates(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 

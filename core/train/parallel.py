@@ -34,11 +34,6 @@ class Ranks:
     count: int = 1
     sharded: bool = False
 
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes the run's files."""
-        return self.rank == 0
-
     def share(self, rows: Sequence[int], length: Callable[[int], int]) -> list[int]:
         """Those of a step's `rows` that this process takes; long and short ones, by `length`, are dealt out evenly."""
         if self.count == 1:
@@ -82,7 +77,7 @@ class Ranks:
 
     def call_along(self) -> None:
         """Rank 0 is about to evaluate: if it cannot do so alone, have the others do the same."""
-        if self.sharded and self.first:
+        if self.sharded and self.rank == 0:
             self.from_first(EVALUATE)
 
     def meet(self) -> None:

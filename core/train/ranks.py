@@ -33,10 +33,7 @@ GRACE_SECONDS = 20.0
 
 
 def refuse_devices(recipe: Recipe) -> None:
-    """Refuse more devices than this machine has (GPUs, or without any, cores), and to divide a model over one.
-
-    Raises RecipeError.
-    """
+    """Raise RecipeError for more devices than there are here (GPUs, or else cores), or a model sharded over one."""
     if recipe.train.sharded and recipe.train.devices == 1:
         raise RecipeError(
             "train.sharded shards the model over several devices, but train.devices is 1. Set train.devices to how "

@@ -78,10 +78,7 @@ def find_resume_point(run: Run) -> ResumePoint | None:
 
 
 def cut_back(file: Path, step: int) -> int:
-    """Leave only the lines up to `step`, in one replacement. Returns how many others were damaged.
-
-    One that is cut off at the end is what a crash leaves, and does not count.
-    """
+    """Leave only the lines up to `step`. Returns how many were damaged; one that a crash cut off does not count."""
     if not file.exists():
         return 0
     beside, damaged = file.with_name(f".{file.name}.partial"), 0

@@ -31,10 +31,7 @@ class Rows:
 
 
 def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int | None = None) -> Rows:
-    """Read, render and split the run's copy of its dataset.
-
-    Raises DataError where nothing is left to train on, or a token is none of the `embedding_rows` of the model.
-    """
+    """Read, render and split the run's data. Raises DataError: no row is left, or an id is beyond `embedding_rows`."""
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
     cache = PreparedCache.beside(file)

@@ -41,10 +41,7 @@ class LossIsLost(Exception):
 
 @dataclass
 class StepTally:
-    """The state of the run so far; the loss in nats a trained token.
-
-    `earlier_seconds` is the time that a resumed run had taken up to its checkpoint.
-    """
+    """The run so far: losses in nats a trained token; `earlier_seconds` is what it took up to where it was resumed."""
 
     step: int = 0
     last_sound_step: int = 0
@@ -125,7 +122,7 @@ class Watcher(TrainerCallback):
             raise StoppedBeforeLearning
         step = self.tally.step
         self.run.write_status(state="training", step=step, total=self.total, heartbeat=time.time(), message="")
-        self.heartbeat.saved(self.saver.saved_step)
+        self.heartbeat.saved(self.saver.last_step or None)
         self.heartbeat.turn_to("step")
         self._step_began = time.perf_counter()
 
@@ -231,7 +228,7 @@ class Watcher(TrainerCallback):
         self.save_asked = False
         with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)
-        self.heartbeat.saved(self.saver.saved_step)
+        self.heartbeat.saved(self.saver.last_step or None)
 
     def _tell(self, step: int, ending: bool) -> None:
         """Keep status.json fresh, but not more often than a person can see."""
