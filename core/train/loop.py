@@ -155,9 +155,9 @@ def prepare(
     if left_out:
         run.event("adapter", left_out)
     adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
-    goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
-    model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
-    if goes_on:
+    continues = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
+    model = attach_lora(base, recipe.lora, adapters_in, run.start if continues else None)
+    if continues:
         report_start(run, recipe, tokenizer)
     report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:

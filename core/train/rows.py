@@ -17,7 +17,7 @@ from core.recipe import Recipe
 from core.runs.store import Run
 from core.workspace import read_json, write_json
 
-DROPPED_TOLD = 20
+DROPPED_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         first = rendered.dropped[0]
         raise DataError(f"{file.name}: no row is left to train on. Row {first.row}: {first.reason}.")
     _refuse_beyond(rendered, tokenizer, embedding_rows, file.name)
-    _tell(run, recipe, rendered)
+    _report(run, recipe, rendered)
     if prepared.seconds is not None:
         run.event("data", f"It was prepared earlier, and read in {prepared.seconds:.1f} s.")
     train, held = split_rows(prepared.keys, prepared.named, data, recipe.train.seed)
@@ -53,13 +53,13 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         "dropped": len(rendered.dropped),
         "truncated": rendered.truncated,
     }
-    _remember(run, rendered, train, held)
+    _write_held_out(run, rendered, train, held)
     asked = (prepared.questions[index] for index in held)  # for a recipe that names no prompts
     prompts = recipe.evaluation.prompts or list(islice(dict.fromkeys(filter(None, asked)), 3))
     return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
 
 
-def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:
+def _write_held_out(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:
     """Write held_out.json: which rows are held out, by their numbers in the file, and a hash of all rows as used.
 
     The rows are there to be measured again. The hash is for a resume: an update of Nibble may render or split the same
@@ -94,14 +94,14 @@ def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name
     )
 
 
-def _tell(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
+def _report(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
     tokens = rendered.usable.tokens
     run.event(
         "data",
         f"{rendered.rows:,} rows: {len(rendered.usable):,} used, {len(rendered.dropped):,} dropped, "
         f"{rendered.truncated:,} cut to {recipe.data.max_length:,} tokens; {tokens:,} tokens in all.",
     )
-    for drop in rendered.dropped[:DROPPED_TOLD]:
+    for drop in rendered.dropped[:DROPPED_SHOWN]:
         run.event("dropped", f"Row {drop.row} is not used: {drop.reason}.")
-    if len(rendered.dropped) > DROPPED_TOLD:
-        run.event("dropped", f"And {len(rendered.dropped) - DROPPED_TOLD:,} more rows, for similar reasons.")
+    if len(rendered.dropped) > DROPPED_SHOWN:
+        run.event("dropped", f"And {len(rendered.dropped) - DROPPED_SHOWN:,} more rows, for similar reasons.")

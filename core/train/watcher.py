@@ -85,17 +85,17 @@ class Watcher(TrainerCallback):
         self._step_began = 0.0
         self._beat = 0.0
         if start is not None:
-            self._take_up(start.progress)
+            self._restore(start.progress)
 
-    def _take_up(self, progress: dict[str, Any]) -> None:
+    def _restore(self, progress: dict[str, Any]) -> None:
         """Restore the state of when the checkpoint was made."""
         self.tally = replace(StepTally(**progress["tally"]), stopped=False, ended_early="")
         self.health = Health(**progress["health"])
-        self.evaluator.take_up(progress["evaluator"])
+        self.evaluator.restore(progress["evaluator"])
         self.sampler.step = self.tally.step
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint says of the run besides the trainer's state; `_take_up` and `ResumePoint` read it back."""
+        """What a checkpoint says of the run besides the trainer's state; `_restore` and `ResumePoint` read it back."""
         fallback = self.trainer.fallback
         return {
             "settled": self.settled,
@@ -133,8 +133,8 @@ class Watcher(TrainerCallback):
         step = state.global_step
         self.heartbeat.stepped(step)
         self.write_step(step, logs)
-        self._look_after(step)
-        self._obey(control)
+        self._check_loss(step)
+        self._follow_request(control)
         ending = self.stop_asked or step == self.total
         if step in self._evaluate_at or self.stop_asked:
             with self.heartbeat.at("evaluating"):
@@ -142,7 +142,7 @@ class Watcher(TrainerCallback):
             ending |= self._end_early(step, control)
         if ending or self.save_asked or self.saver.is_due(step):
             self.save(step, ending)
-        self._tell(step, ending)
+        self._update_status(step, ending)
         if ending:
             self.heartbeat.turn_to("saving")  # the adapter, and what came of the run
         self._step_began = time.perf_counter()
@@ -170,7 +170,7 @@ class Watcher(TrainerCallback):
             },
         )
 
-    def _look_after(self, step: int) -> None:
+    def _check_loss(self, step: int) -> None:
         """Warn of what is wrong with the step's loss. Raises LossIsLost after too many steps without one."""
         outcome = self.trainer.outcome
         if outcome.lost:
@@ -185,7 +185,7 @@ class Watcher(TrainerCallback):
         if jump is not None:
             self.warn(_of_a_jump(step, jump, self.recipe.train.learning_rate))
 
-    def _obey(self, control: TrainerControl) -> None:
+    def _follow_request(self, control: TrainerControl) -> None:
         """Do what control.json asks: `stop` after this step, or `save`."""
         request = self.run.asked()
         if request is not None and request != self._seen:
@@ -230,7 +230,7 @@ class Watcher(TrainerCallback):
             self.saver.save(step, self.trainer, self.progress(), last)
         self.heartbeat.saved(self.saver.last_step or None)
 
-    def _tell(self, step: int, ending: bool) -> None:
+    def _update_status(self, step: int, ending: bool) -> None:
         """Keep status.json fresh, but not more often than a person can see."""
         now = time.monotonic()
         if now - self._beat >= HEARTBEAT_SECONDS or ending:
