@@ -373,7 +373,7 @@ def test_an_evaluation_for_which_there_is_no_memory_at_all_is_left_out_and_said_
     for step in (0, 5):
         evaluator.evaluate(_Modest(most=3), step)
     assert evaluator.loss is None
-    assert len(_events(run)) == 1 and "left out" in _events(run)[0]
+    assert len(_events(run)) == 1 and "skipped" in _events(run)[0]
 
 
 def test_sample_prompts_are_asked_one_by_one_and_then_not_at_all(tmp_path, monkeypatch) -> None:
@@ -393,7 +393,7 @@ def test_sample_prompts_are_asked_one_by_one_and_then_not_at_all(tmp_path, monke
     room["prompts"] = 0
     evaluator.evaluate(_Modest(most=9999), 0)
     evaluator.evaluate(_Modest(most=9999), 0)
-    assert len(_events(run)) == 1 and "sample prompts" in _events(run)[0]
+    assert len(_events(run)) == 1 and "sample replies" in _events(run)[0]
 
 
 def test_the_best_is_the_lowest_loss_and_patience_counts_what_comes_after(tmp_path) -> None:
