@@ -380,12 +380,12 @@ def test_the_command_line_agrees_for_one_named_model(
 
 
 def test_a_checkpoint_that_was_planted_is_never_unpickled(workspace: Workspace, canary: Path, tmp_path: Path) -> None:
-    from core.train.checkpoints import load_random_states
+    from core.train.checkpoints import load_state
 
     for name in ("random.pt", "optimizer.pt", "scheduler.pt", "scaler.pt"):
         (tmp_path / name).write_bytes(pickled(canary))
     with pytest.raises(NibbleError, match="not made by Nibble"):
-        load_random_states(tmp_path)
+        load_state(tmp_path / "random.pt")
 
 
 def test_no_process_of_ours_fetches_programs_or_tells_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -367,7 +367,7 @@ def test_a_process_that_dies_is_said_and_comes_back(chat, voice) -> None:
     def kill() -> None:
         while not chat._child.alive:
             time.sleep(0.01)
-        psutil.Process(chat._child.pid).kill()
+        psutil.Process(chat._child._process.pid).kill()
 
     threading.Thread(target=kill).start()
     with pytest.raises(ChildError, match="ended unexpectedly"):
