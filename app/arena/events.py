@@ -89,7 +89,7 @@ class ArenaEvents:
     def _decided(self, match: Match | None) -> str:
         if match is None or match.vote is None:
             return ""
-        return arena_html.decided(match.vote, self.matches.waiting() if match.voices is None else None)
+        return arena_html.decided(match.vote, self.matches.waiting() if match.models is None else None)
 
     def choose_source(self, source: str) -> Updates:
         """Where questions come from decides what is to be pressed."""

@@ -4,7 +4,7 @@ from app.chat.html import split_thought
 from app.ui.html import busy, empty, error_box, note_box, number, text
 from app.ui.markdown import literal
 from core.arena.judge import Bias
-from core.arena.match import Match, Reply
+from core.arena.match import Match
 from core.arena.votes import Vote
 
 VOTED = {
@@ -44,7 +44,7 @@ def heading(match: Match | None, side: int, answering: bool) -> str:
         return ""
     reply = (match.left, match.right)[side]
     if match.vote is None:
-        speaks = '<i class="nb-spin"></i>' if _speaks(match, reply) else "<small>waits</small>"
+        speaks = '<i class="nb-spin"></i>' if reply is match.left or match.left.done else "<small>waits</small>"
         state = "" if reply.done else speaks if answering else "<small>incomplete</small>"
         return f'<div class="nb-side-head"><b>{SIDES[side]}</b>{state}</div>'
     won = match.vote.winner == SIDES[side].lower()
@@ -60,10 +60,6 @@ def reply_text(match: Match | None, side: int) -> str:
     thought, answer, _ = split_thought((match.left, match.right)[side].side.text)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
     return f"{fold}{literal(answer)}"
-
-
-def _speaks(match: Match, reply: Reply) -> bool:
-    return reply is match.left or match.left.done
 
 
 def decided(vote: Vote, wait: int | None) -> str:
@@ -86,10 +82,7 @@ def job(running: bool, done: int, total: int, unit: str, remark: str, error: str
         return error_box(error)
     if not running and not remark:
         return ""
-    bar = ""
-    if total:
-        width = 100 * done / total
-        bar = f'<div class="nb-bar"><i style="width:{width:.1f}%"></i></div>'
+    bar = f'<div class="nb-bar"><i style="width:{100 * done / total:.1f}%"></i></div>' if total else ""
     message = f"{number(done)} of {number(total)} {unit}. {remark}".strip() if total else remark
     return f"{bar}{busy(message) if running else note_box(message)}"
 

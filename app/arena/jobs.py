@@ -11,6 +11,7 @@ from typing import Any
 from app.arena import html as arena_html
 from app.arena.match import MatchSession, prompts_of
 from app.ui.background_job import BackgroundJob
+from app.ui.html import note_box
 from app.ui.sampling import sampling_of
 from core.arena.batch_answers import SEED, Bulk
 from core.arena.contestants import contestants
@@ -112,10 +113,9 @@ class ArenaJobs:
     def _left_over(self) -> str:
         if self.unfinished() is None:
             return ""
-        message = (
+        return note_box(
             "Preparing was interrupted when Nibble closed. Press the button to continue; finished replies are kept."
         )
-        return arena_html.job(False, 0, 0, "", message, "")
 
     def judging_html(self, bias: Bias | None) -> str:
         """How far the judge is, and how much it leans towards a place."""

@@ -1,7 +1,7 @@
 """The leaderboard as HTML: Elo with its interval drawn, games, Bradley-Terry, and who wins against whom."""
 
 from app.ui.charts import ticks
-from app.ui.html import busy, empty, error_box, number, text
+from app.ui.html import empty, number, text
 from core.arena.elo import START, K
 from core.arena.leaderboard import Board
 
@@ -17,23 +17,13 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def counting() -> str:
-    """Before the first board."""
-    return busy("Counting the votes…")
-
-
 def renewed(html: str) -> str:
     """The last board while the next one is being counted."""
     return html.replace(_MARK, '<span class="nb-work"><i class="nb-spin"></i>Counting the new votes…</span>')
 
 
-def failed(message: str) -> str:
-    """Where counting did not work."""
-    return error_box(message)
-
-
 def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -> str:
-    """The whole leaderboard. `labels` are the voices' names, `damaged` lines of votes count nowhere."""
+    """The whole leaderboard. `labels` are the models' names, `damaged` lines of votes count nowhere."""
     if not board.votes:
         message = "No votes of the kinds chosen below." if kept else "Vote on a pair, and the models "
         message += "" if kept else "are ranked here by Elo as in the QLoRA paper, with a confidence interval."

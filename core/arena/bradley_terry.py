@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.arena.games import Game, models_of
+from core.arena.games import Game, counts_of
 
 CENTRE = 1000.0
 SCALE = 400.0 / np.log(10.0)
@@ -38,7 +38,7 @@ def bradley_terry(games: Sequence[Game]) -> list[Strength]:
     Fitted among the largest group of models in which everyone has, directly or by way of others, both taken a point
     from and given a point to everyone else.
     """
-    models = models_of(games)
+    models = list(counts_of(games))
     if not models:
         return []
     points = _points(games, models)

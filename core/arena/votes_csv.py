@@ -131,7 +131,7 @@ def _fault(model_a: str, model_b: str, said: str) -> str:
 
 
 def write_table(votes: Iterable[Vote]) -> str:
-    """The votes as CSV text, a row each; names are the voices' keys, so that they can be read back."""
+    """The votes as CSV text, a row each; names are the models' keys, so that they can be read back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

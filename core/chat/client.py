@@ -17,10 +17,6 @@ from core.workspace import Workspace
 USUAL_LOAD_SECONDS = 12
 
 
-def _silent(line: str) -> None:
-    """Ignores progress."""
-
-
 class ChatClient:
     """One chat process: one base at a time, and adapters that are swapped over it. Replies are made one by one."""
 
@@ -42,7 +38,7 @@ class ChatClient:
         """The label of the model that is loaded, or None."""
         return self._loaded.label if self._loaded is not None and self._child.alive else None
 
-    def load(self, chat_model: ChatModel, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
+    def load(self, chat_model: ChatModel, progress: Callable[[str], None] = lambda line: None, owner: str = "") -> None:
         """Load the model's base, unless it is there, and its adapter over it.
 
         A base that is not on this machine is downloaded first; `progress` gets a line for a person several times a
@@ -59,7 +55,7 @@ class ChatClient:
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         seed: int | None = None,
         system: str = "",
-        progress: Callable[[str], None] = _silent,
+        progress: Callable[[str], None] = lambda line: None,
         owner: str = "",
         asked: Mapping[str, Any] | None = None,
     ) -> Iterator[PartialReply]:

@@ -139,7 +139,8 @@ class Chat:
         from core.model.load import dtype_for, load_base
 
         asked_for = (chat_model.model, chat_model.revision, *chat_model.quantization.items(), chat_model.pinned)
-        if asked_for in self._asked_for and self._stamp == self._stamp_now():
+        stamp_now = stamp_of(self._folder) if self._folder is not None and self._stamp else ()
+        if asked_for in self._asked_for and self._stamp == stamp_now:
             return
         found, settings = _base_of(chat_model), QuantizationSettings(**chat_model.quantization)
         yield from _held_to_its_run(chat_model, found)
@@ -170,9 +171,6 @@ class Chat:
         self._base = _identity(found, settings)
         self._folder, self._stamp = found.folder, _stamp(found)
         self._asked_for.add(asked_for)
-
-    def _stamp_now(self) -> tuple[Any, ...]:
-        return stamp_of(self._folder) if self._folder is not None and self._stamp else ()
 
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base, downloaded if it is not on this machine; a stop ends the download."""

@@ -146,7 +146,7 @@ def _count(text: str) -> int:
 
 def _answer_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument(
-        "voices",
+        "models",
         metavar="VOICE",
         nargs="+",
         help="two or more models: a RUN, base (the base model of that run), base:<model>, adapter:<name>",
@@ -171,7 +171,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     bulk = Bulk(
         AnswerBook(workspace),
         client,
-        contestants(workspace, [typed_chat_model(reach, workspace, _spelt(voice)) for voice in options.voices]),
+        contestants(workspace, [typed_chat_model(reach, workspace, _spelt(model)) for model in options.models]),
         _prompts(options, workspace),
         Sampling(options.max_new_tokens, options.greedy, seed=SEED),
     )
@@ -193,13 +193,13 @@ def _reach(options: argparse.Namespace) -> Reach:
     return Reach.of(Workspace.open(options.data_dir))
 
 
-def _spelt(voice: str) -> str:
-    """A run may be named by itself, as in the other commands, and the base under the first voice as `base`."""
+def _spelt(model: str) -> str:
+    """A run may be named by itself, as in the other commands, and the base under the first model as `base`."""
     from core.arena.contestants import ITS_BASE
 
-    if voice == "base":
+    if model == "base":
         return ITS_BASE
-    return voice if ":" in voice else f"run:{voice}"
+    return model if ":" in model else f"run:{model}"
 
 
 def _prompts(options: argparse.Namespace, workspace: Workspace) -> list[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from filelock import BaseFileLock
 from core.errors import RunError
 from core.runs.store import Run
 from core.system.file_lock import try_lock
-from core.system.hardware import device
+from core.system.hardware import Device, ReadingError, device, device_used_bytes
 from core.system.process import is_alive, process_started
 from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, read_json, write_json
@@ -107,6 +107,18 @@ def holder(workspace: Workspace) -> Holder | None:
     line = _read_line(workspace)
     # Somebody else who looks has it for a moment too, and what the line then says is of one that is gone.
     return line if line.pid is None or is_alive(line.pid, line.pid_started) else None
+
+
+def device_for_a_run(workspace: Workspace) -> Device:
+    """The device, counting what its present holder uses as free: that ends or gives way before a run starts."""
+    chosen, at_it = device(), holder(workspace)
+    if at_it is None or at_it.pid is None:
+        return chosen
+    try:
+        theirs = device_used_bytes(chosen, at_it.pid).process or 0
+    except ReadingError:
+        return chosen
+    return replace(chosen, free_bytes=min(chosen.total_bytes, chosen.free_bytes + theirs))
 
 
 def shares(kind: Kind) -> bool:
