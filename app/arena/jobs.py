@@ -65,11 +65,6 @@ class ArenaJobs:
     def _file(self) -> Any:
         return self.matches.workspace.arena / "preparing.json"
 
-    def unfinished(self) -> dict[str, Any] | None:
-        """What was being prepared when the server ended; None where nothing was."""
-        kept = read_json(self._file)
-        return kept if isinstance(kept, dict) and not self.preparing.busy else None
-
     def prepare(self, keys: Sequence[str], source: str, system: str, settings: dict[str, Any]) -> None:
         """Begin to make answers in advance. Raises NibbleError where that cannot be."""
         matches = self.matches
@@ -111,7 +106,8 @@ class ArenaJobs:
         return arena_html.job(job.busy, work.done, work.total, "replies are ready", remark, job.error)
 
     def _left_over(self) -> str:
-        if self.unfinished() is None:
+        """What to say of a job that was under way when the server ended; empty where none was."""
+        if self.preparing.busy or not isinstance(read_json(self._file), dict):
             return ""
         return note_box(
             "Preparing was interrupted when Nibble closed. Press the button to continue; finished replies are kept."

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from core.data.conversation import Message
@@ -53,7 +53,6 @@ class ChatClient:
         chat_model: ChatModel,
         messages: list[Message],
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-        seed: int | None = None,
         system: str = "",
         progress: Callable[[str], None] = lambda line: None,
         owner: str = "",
@@ -61,12 +60,11 @@ class ChatClient:
     ) -> Iterator[PartialReply]:
         """Reply to `messages` as `chat_model`, which is loaded first, in parts; closing the iterator ends the reply.
 
-        `seed` overrides the sampling's; `system` is put before the messages; `owner` is who may `stop` it; `asked` are
+        `system` is put before the messages; `owner` is who may `stop` it; `asked` are
         variables for the chat template. Raises NibbleError, and AskError where a setting of the request is why.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-        drawn = sampling if seed is None else replace(sampling, seed=seed)
-        request = {"messages": head + messages, "sampling": asdict(drawn), "asked": dict(asked or {})}
+        request = {"messages": head + messages, "sampling": asdict(sampling), "asked": dict(asked or {})}
         for answer in self._ask("say", chat_model, owner, **request):
             if "progress" in answer:
                 progress(answer["progress"])
@@ -75,15 +73,10 @@ class ChatClient:
 
     def _ask(self, op: str, chat_model: ChatModel, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
         number = next(self._numbers)
-        request = {
-            "op": op,
-            "number": number,
-            "workspace": str(self._workspace.path),
-            "chat_model": chat_model.as_request(),
-        }
+        request = {"op": op, "number": number, "workspace": str(self._workspace.path), **more}
         self._open[number] = owner
         try:
-            yield from self._child.ask({**request, **more})
+            yield from self._child.ask({**request, "chat_model": chat_model.as_request()})
             self._loaded = chat_model
         except GeneratorExit:
             self._child.tell({"op": "stop", "numbers": [number]})

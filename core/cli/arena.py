@@ -4,8 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from core.cli.data import show_progress
 from core.errors import NibbleError
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
@@ -42,7 +44,7 @@ def _elo(options: argparse.Namespace) -> tuple[int, Result]:
     orderings = options.orderings or orderings_for(len(games))
     if orderings < ORDERINGS and not options.orderings:
         print(f"{len(games):,} votes: the mean over {orderings:,} orderings. --orderings sets more.", file=sys.stderr)
-    ratings = elo(games, orderings, options.seed, _tell_progress())
+    ratings = elo(games, orderings, options.seed, partial(show_progress(), "Counting"))
     if not options.json:
         strengths = {each.model: each for each in bradley_terry(games)}
         width = max(5, *(len(rating.model) for rating in ratings))
@@ -118,16 +120,6 @@ def _import(options: argparse.Namespace) -> tuple[int, Result]:
     for reason in table.reasons[:_TOLD]:
         print(f"Not read: {reason}", file=sys.stderr)
     return 0, {"imported": len(table.games), "unreadable": table.unreadable, "reasons": table.reasons}
-
-
-def _tell_progress() -> Callable[[float], None]:
-    """A line that says how far the counting is, on a terminal."""
-
-    def tell(share: float) -> None:
-        if sys.stderr.isatty():
-            print(f"\rCounting: {share:.0%} ", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
-
-    return tell
 
 
 def _seed(text: str) -> int:

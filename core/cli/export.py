@@ -5,14 +5,16 @@ import sys
 import time
 from typing import Any
 
+from core.cli.run import add_run
 from core.export.formats.registry import FORMATS
-from core.export.shared.options import SETTINGS, ExportOptions, ExportSetting
+from core.export.shared.options import SETTINGS, ExportOptions
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """What `export` takes beside the run."""
+    """What `export` takes."""
+    add_run(command)
     command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="export format")
     command.add_argument(
         "--from",
@@ -23,15 +25,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", metavar="DIR", help="a new or empty folder; default: in the workspace")
     for setting in SETTINGS:
-        _add_setting(command, setting)
-
-
-def _add_setting(command: argparse.ArgumentParser, setting: ExportSetting) -> None:
-    if not setting.choices:
-        command.add_argument(setting.flag, dest=setting.field, action="store_true", help=setting.help)
-        return
-    values = tuple(setting.choices)
-    command.add_argument(setting.flag, dest=setting.field, choices=values, default=values[0], help=setting.help)
+        values = tuple(setting.choices)
+        taken: dict[str, Any] = {"choices": values, "default": values[0]} if values else {"action": "store_true"}
+        command.add_argument(setting.flag, dest=setting.field, help=setting.help, **taken)
 
 
 def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:

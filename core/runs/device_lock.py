@@ -56,14 +56,13 @@ class Hold:
     def __init__(self, workspace: Workspace, kind: Kind, lock: BaseFileLock | None) -> None:
         self.workspace, self.kind, self._lock = workspace, kind, lock
 
-    @property
-    def alone(self) -> bool:
-        """Whether the device is held exclusively."""
-        return self._lock is not None
-
     def wanted(self) -> str | None:
         """The run that waits for this holder to give way, such as '“Pirate”', or None."""
-        return None if self._lock is None else _wanted(self.workspace)
+        request = read_json(_wanted_file(self.workspace)) if self._lock is not None else None
+        if not isinstance(request, dict):
+            return None
+        run = Run(self.workspace.runs / str(request.get("run")))
+        return f"“{run.name}”" if is_run_id(run.id) and run.status().state == "queued" else None
 
     def release(self) -> None:
         """Let the next one have the device."""
@@ -131,14 +130,6 @@ def ask_to_give_way(workspace: Workspace, run: Run) -> None:
     wanted = _wanted_file(workspace)
     if (read_json(wanted) or {}).get("run") != run.id:
         write_json(wanted, {"run": run.id, "time": time.time()})
-
-
-def _wanted(workspace: Workspace) -> str | None:
-    asked = read_json(_wanted_file(workspace))
-    if not isinstance(asked, dict):
-        return None
-    run = Run(workspace.runs / str(asked.get("run")))
-    return f"“{run.name}”" if is_run_id(run.id) and run.status().state == "queued" else None
 
 
 def _refusal(by: Holder) -> str:

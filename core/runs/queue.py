@@ -113,10 +113,7 @@ def _state(folder: str) -> str:
 
 def _joined(run: Run) -> tuple[int, str]:
     """When `run` was queued: nothing writes its status meanwhile."""
-    try:
-        return (run.dir / "status.json").stat().st_mtime_ns, run.id
-    except FileNotFoundError:
-        return 0, run.id
+    return _changed(run.dir / "status.json"), run.id
 
 
 def _written(workspace: Workspace) -> list[str]:

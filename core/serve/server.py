@@ -16,8 +16,7 @@ import uvicorn
 from core.chat.client import ChatClient
 from core.errors import NibbleError
 from core.runs.chat_models import ChatModel
-from core.serve.endpoint import Endpoint
-from core.serve.served_models import Served, name_of
+from core.serve.endpoint import Endpoint, Served, name_of
 from core.system.addresses import CONTAINER_HOSTS, Names, lan_address
 from core.system.event_loop import go_on_listening
 from core.workspace import Workspace

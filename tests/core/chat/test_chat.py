@@ -198,7 +198,7 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back: list[bool] = []
-    chat = worker.Chat(worker._Stops())
+    chat = worker.Chat()
     chat._hold = SimpleNamespace(release=lambda: given_back.append(True))
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
     monkeypatch.setattr(
@@ -238,7 +238,7 @@ def test_it_gives_way_between_two_answers_but_not_before_a_refusal_is_told(
         clock[0] += seconds
 
     clock, asked = [100.0], []
-    chat = worker.Chat(worker._Stops())
+    chat = worker.Chat()
     chat._hold = SimpleNamespace(wanted=lambda: asked.append(clock[0]) or "“Pirate”", release=lambda: None)
     monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
     monkeypatch.setattr(worker, "os", SimpleNamespace(_exit=end))
@@ -260,7 +260,7 @@ def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(
     def refuse(*_: Any) -> None:
         raise ModelError("There is no room.")
 
-    chat = worker.Chat(worker._Stops())
+    chat = worker.Chat()
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
     monkeypatch.setattr(memory_check, "refuse_without_room", refuse)
     voice = ChatModel("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
@@ -430,7 +430,7 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
 def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, voice, tmp_path) -> None:
     import openai
 
-    from core.serve.served_models import name_of
+    from core.serve.endpoint import name_of
     from core.serve.server import EndpointServer
 
     server = EndpointServer(chat, Workspace.open(tmp_path), voice, "a-key-for-this-test", 0)
