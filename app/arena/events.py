@@ -18,7 +18,7 @@ from app.ui import menus as ui_menus
 from app.ui.background_job import follow
 from app.ui.sampling import sampling_of
 from app.ui.updates import Given, Updates
-from core.arena.contestants import ITS_BASE
+from core.arena.match import ITS_BASE
 from core.arena.prompts import categories
 from core.arena.votes import Choice
 from core.arena.votes_csv import as_votes, read_table, write_table

@@ -14,9 +14,8 @@ from app.ui.background_job import BackgroundJob
 from app.ui.html import note_box
 from app.ui.sampling import sampling_of
 from core.arena.batch_answers import SEED, Bulk
-from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
-from core.arena.match import waiting
+from core.arena.match import contestants, waiting
 from core.errors import NibbleError
 from core.system.keep_awake import KeptAwake
 from core.workspace import read_json, write_json
@@ -85,7 +84,7 @@ class ArenaJobs:
     def judge(self, url: str, model: str, key: str) -> None:
         """Begin to judge the prepared answers. Raises NibbleError where that cannot be."""
         matches, judge = self.matches, Judge(url, model, key)
-        pairs = waiting(matches.answers.refresh().values(), matches.votes.refresh(), judge.name)
+        pairs = waiting(matches.answers.refresh(), matches.votes.refresh(), judge.name)
         if not pairs:
             raise NibbleError("There are no prepared replies left for this judge. Prepare some above first.")
         self.judging.begin(lambda: Judging(matches.votes, judge, pairs), lambda: None)

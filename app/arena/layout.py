@@ -8,7 +8,7 @@ from gradio.components import Component
 
 from app.arena import html as arena_html
 from app.arena.match import PREPARED, SHIPPED, TYPED
-from core.arena.contestants import ITS_BASE
+from core.arena.match import ITS_BASE
 from core.arena.votes import CHOICES, KINDS
 
 VOTES = {"left": "Left is better (1)", "right": "Right is better (2)", "tie": "Tie (3)", "both_bad": "Both bad (4)"}

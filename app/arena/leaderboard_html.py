@@ -7,7 +7,7 @@ from core.arena.leaderboard import Board
 
 WIDE, TALL, EDGE = 184, 22, 14
 FEW_GAMES = 10
-MOST_IN_MATRIX = 12
+MOST_IN_MATRIX, MOST_NAMED = 12, 4
 _MARK = "<!-- how new it is -->"
 HEADINGS = ("", "Model", "Elo", "95 % interval", "Games", "Bradley–Terry")
 
@@ -114,9 +114,9 @@ def _remarks(board: Board, labels: dict[str, str]) -> str:
     return f'<ul class="nb-remarks">{"".join(f"<li>{line}</li>" for line in lines)}</ul>' if lines else ""
 
 
-def _names(models: list[str], labels: dict[str, str], most: int = 4) -> str:
-    named = ", ".join(text(labels.get(model, model)) for model in models[:most])
-    return f"{named} and {len(models) - most} more" if len(models) > most else named
+def _names(models: list[str], labels: dict[str, str]) -> str:
+    named = ", ".join(text(labels.get(model, model)) for model in models[:MOST_NAMED])
+    return f"{named} and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else named
 
 
 def _damaged(count: int) -> str:

@@ -13,7 +13,8 @@ from app.arena.match import MatchSession
 from app.context import Context
 from app.ui.tab import PageParts, Tab
 from app.ui.updates import LATEST, ONCE, QUIET, Seen, Updates, is_new, press_button
-from core.arena.votes import CHOICES
+from core.arena.answers import AnswerBook
+from core.arena.votes import CHOICES, VoteBook
 
 
 class ArenaTab(Tab):
@@ -26,7 +27,8 @@ class ArenaTab(Tab):
     def __init__(self, context: Context) -> None:
         self.context = context
         # The models reply from the chat's own process, so that a base is loaded once for both.
-        self.matches = MatchSession.open(context.workspace, context.chat)
+        workspace = context.workspace
+        self.matches = MatchSession(workspace, context.chat, VoteBook(workspace), AnswerBook(workspace))
         self.leaderboard, self.jobs = Leaderboard(self.matches.votes), ArenaJobs(self.matches)
 
     def build(self) -> None:

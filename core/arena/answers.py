@@ -46,14 +46,10 @@ def _mark(model: ChatModel) -> list[Any]:
 
 
 class AnswerBook(Book[Answer]):
-    """The answers of one workspace."""
+    """The answers of one workspace. Lines that are none are passed over: those answers are made again."""
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace.arena / "answers.jsonl", "reply", _answer)
-
-    def refresh(self) -> dict[str, Answer]:
-        """All answers by key, the oldest first. Lines that are none are passed over: they are made again."""
-        return {answer.key: answer for answer in self.entries()}
 
     def add(self, answer: Answer) -> None:
         """Keep one more answer. Raises NibbleError where it cannot be written."""

@@ -44,7 +44,7 @@ class Bulk:
         Raises NibbleError where a model fails at several questions in a row.
         """
         in_a_row = 0
-        there = self.book.refresh()
+        there = {answer.key for answer in self.book.refresh()}
         for model in self.models:
             for prompt in self.prompts:
                 key = key_of(model, prompt, self.sampling)

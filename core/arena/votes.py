@@ -78,7 +78,7 @@ class Book(Generic[Entry]):
         """How many lines are no entries: damaged, or cut off by a crash. They stay in the file and count nowhere."""
         return self._damaged + self._tail.unreadable
 
-    def entries(self) -> list[Entry]:
+    def refresh(self) -> list[Entry]:
         """All entries, the oldest first, with those that were appended since the last call."""
         with self._lock:
             rows = self._tail.read()
@@ -105,10 +105,6 @@ class VoteBook(Book[Vote]):
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace.arena / "votes.jsonl", "vote", _vote)
-
-    def refresh(self) -> list[Vote]:
-        """All votes, the oldest first."""
-        return self.entries()
 
     def add(self, votes: Sequence[Vote]) -> None:
         """Append votes, each with its time and an id. Raises NibbleError where they cannot be written."""

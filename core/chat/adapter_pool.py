@@ -33,7 +33,7 @@ class Adapters:
 
     def __init__(self, base: Any, found: FoundModel, most_held: int = MOST_HELD) -> None:
         self.base, self.found, self.most_held = base, found, most_held
-        self._bare = Bare.of(base)
+        self._bare = Bare(dict(base.named_modules()), dict(base.named_parameters()))
         self._over: PeftModel | None = None
         self._held: OrderedDict[Held, str] = OrderedDict()
         self._footing: Footing | None = None  # that of all that are held

@@ -152,7 +152,7 @@ def _answer_arguments(part: argparse.ArgumentParser) -> None:
 def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.answers import AnswerBook
     from core.arena.batch_answers import SEED, Bulk
-    from core.arena.contestants import contestants
+    from core.arena.match import contestants
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling
     from core.launch.typed_input import typed_chat_model
@@ -187,7 +187,7 @@ def _reach(options: argparse.Namespace) -> Reach:
 
 def _spelt(model: str) -> str:
     """A run may be named by itself, as in the other commands, and the base under the first model as `base`."""
-    from core.arena.contestants import ITS_BASE
+    from core.arena.match import ITS_BASE
 
     if model == "base":
         return ITS_BASE
@@ -223,7 +223,7 @@ def _judge(options: argparse.Namespace) -> tuple[int, Result]:
 
     workspace = Workspace.open(options.data_dir)
     book, judge = VoteBook(workspace), Judge(options.url, options.model, os.environ.get(options.key_from, ""))
-    pairs = waiting(AnswerBook(workspace).refresh().values(), book.refresh(), judge.name)
+    pairs = waiting(AnswerBook(workspace).refresh(), book.refresh(), judge.name)
     if not pairs:
         raise NibbleError(
             "There are no prepared replies left for this judge. Prepare some first: python launch.py arena answer"
@@ -233,8 +233,7 @@ def _judge(options: argparse.Namespace) -> tuple[int, Result]:
     bias = position_bias(vote for vote in book.refresh() if vote.judge == judge.name)
     print(
         f"{judging.done} pairs judged in both orders. Of {bias.pairs}, {bias.agree} were decided the same way in "
-        f"both; the first reply won"
-        f" {bias.first} times, the second {bias.second}.",
+        f"both; the first reply won {bias.first} times, the second {bias.second}.",
         file=sys.stderr,
     )
     done = judging.done - judging.unread == len(pairs)

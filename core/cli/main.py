@@ -15,7 +15,7 @@ from typing import Any
 
 from core.basemodel.code_consent import trust_only
 from core.cli import arena as cli_arena
-from core.cli import code_consent, setup
+from core.cli import code_consent
 from core.cli import data as cli_data
 from core.cli import download as cli_download
 from core.cli import export as cli_export
@@ -182,6 +182,17 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     return 0, answer
 
 
+def _setup(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.setup import llama_cpp
+
+    found = llama_cpp.version()
+    if found is None:
+        found = llama_cpp.install(lambda line: print(line, file=sys.stderr, flush=True))
+    else:
+        print(f"llama.cpp ({llama_cpp.PACKAGE} {found}) is installed.", file=sys.stderr)
+    return 0, {"part": options.part, "version": found}
+
+
 def _bench(options: argparse.Namespace) -> tuple[int, Result]:
     from importlib import import_module
 
@@ -261,6 +272,10 @@ def _chat_arguments(command: argparse.ArgumentParser) -> None:
     code_consent.add_argument(command)
 
 
+def _setup_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("part", choices=("llama-cpp",), help="llama-cpp: verifies exported GGUFs")
+
+
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
     benchmarks = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
     command.add_argument("benchmark", choices=benchmarks, help="which one")
@@ -319,7 +334,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
         cli_export.import_arguments,
     ),
     "push": (cli_export.push_export, "upload an export to Hugging Face, private by default", cli_export.push_arguments),
-    "setup": (setup.set_up, "install optional parts: llama-cpp, which verifies exported GGUFs", setup.add_arguments),
+    "setup": (_setup, "install optional parts: llama-cpp, which verifies exported GGUFs", _setup_arguments),
     "bench": (_bench, "run a benchmark against a reference", _bench_arguments),
     "test": (_test, "run the tests", _test_arguments),
 }

@@ -13,9 +13,9 @@ from app.arena import leaderboard_html
 from app.arena.events import ArenaEvents
 from app.arena.wire import ArenaTab
 from app.context import Context
-from core.arena.contestants import ITS_BASE
 from core.arena.games import Game
 from core.arena.leaderboard import board
+from core.arena.match import ITS_BASE
 from core.arena.votes import Side, Vote
 from tests.core.arena.speaking import Speaker
 from tests.waiting import until

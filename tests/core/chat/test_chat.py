@@ -16,7 +16,7 @@ import torch
 
 from core.basemodel.find import find_model
 from core.chat import worker
-from core.chat.adapter_fit import Bare, refuse_adapter
+from core.chat.adapter_fit import refuse_adapter
 from core.chat.adapter_pool import AdapterLost, Adapters
 from core.chat.client import ChatClient
 from core.errors import AskError, ChildError, ModelError, NibbleError
@@ -169,7 +169,7 @@ def test_an_adapter_that_cannot_be_swapped_is_refused_in_a_sentence(
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(NibbleError, match=said):
-        refuse_adapter(folder, Bare.of(over.base), over.found)
+        refuse_adapter(folder, over._bare, over.found)
 
 
 def test_an_adapter_of_another_size_is_refused_though_it_names_this_base(
