@@ -25,9 +25,9 @@ def renewed(html: str) -> str:
 def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -> str:
     """The whole leaderboard. `labels` are the models' names, `damaged` lines of votes count nowhere."""
     if not board.votes:
-        message = "No votes of the kinds chosen below." if kept else "Vote on a pair, and the models "
-        message += "" if kept else "are ranked here by Elo as in the QLoRA paper, with a confidence interval."
-        return empty("No votes yet" if not kept else "No votes to count", message) + _damaged(damaged)
+        new = "Vote on a pair, and the models are ranked here by Elo as in the QLoRA paper, with a confidence interval."
+        title, message = ("No votes to count", "No votes of the kinds chosen below.") if kept else ("No votes yet", new)
+        return empty(title, message) + _damaged(damaged)
     scale = _Scale(board)
     rows = "".join(_row(place, board, labels, scale) for place in range(len(board.ratings)))
     head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)

@@ -233,7 +233,7 @@ def _base_of(chat_model: ChatModel) -> FoundModel:
     except ModelError as error:
         if chat_model.adapter is None:
             raise
-        raise ModelError(f"The base of {chat_model.label} is missing. {error}") from None
+        raise ModelError(f"The base model of {chat_model.label} is missing. {error}") from None
 
 
 def _held_to_its_run(chat_model: ChatModel, found: FoundModel) -> Iterator[Answer]:

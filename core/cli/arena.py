@@ -13,7 +13,7 @@ from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
-_TOLD = 5
+_MOST_REASONS = 5
 
 
 def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -54,9 +54,9 @@ def _elo(options: argparse.Namespace) -> tuple[int, Result]:
             beside = f"{strength.rating:.0f}" if strength.rating is not None else f"none: it {strength.why}"
             interval = f"{each.low:.0f} to {each.high:.0f}"
             print(f"{place:>3}. {each.model:<{width}} {each.elo:>6.0f}  {interval:<15} {each.games:>7,}  {beside}")
-    for reason in reasons[:_TOLD]:
+    for reason in reasons[:_MOST_REASONS]:
         print(f"Not read: {reason}", file=sys.stderr)
-    if unreadable > _TOLD:
+    if unreadable > _MOST_REASONS:
         print(f"In all, {unreadable:,} rows could not be read.", file=sys.stderr)
     return 0, {"ratings": [vars(each) for each in ratings], "votes": len(games), "unreadable": unreadable}
 
@@ -117,7 +117,7 @@ def _import(options: argparse.Namespace) -> tuple[int, Result]:
     book.add(as_votes(table.games, file, book.refresh()))
     if not options.json:
         print(table.summary)
-    for reason in table.reasons[:_TOLD]:
+    for reason in table.reasons[:_MOST_REASONS]:
         print(f"Not read: {reason}", file=sys.stderr)
     return 0, {"imported": len(table.games), "unreadable": table.unreadable, "reasons": table.reasons}
 
@@ -174,7 +174,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
         print("Stopped. Finished replies are kept; run the same command to continue.", file=sys.stderr)
     finally:
         client.close()
-    for reason in bulk.failed[:_TOLD]:
+    for reason in bulk.failed[:_MOST_REASONS]:
         print(f"Failed: {reason}", file=sys.stderr)
     done = bulk.done == bulk.total
     missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} replies could not be generated."}

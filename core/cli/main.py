@@ -14,13 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from core.basemodel.code_consent import trust_only
-from core.cli import arena as cli_arena
-from core.cli import code_consent
-from core.cli import data as cli_data
-from core.cli import download as cli_download
-from core.cli import export as cli_export
+from core.cli import arena, code_consent, data, download, export, serve
 from core.cli import run as cli_run
-from core.cli import serve as cli_serve
 from core.errors import NibbleError
 from core.system.library_warnings import hush
 from core.system.process import child_environment
@@ -295,7 +290,7 @@ def _positive(text: str) -> int:
     return number
 
 
-_GROUPS = {"data": cli_data.add_arguments, "arena": cli_arena.add_arguments}
+_GROUPS = {"data": data.add_arguments, "arena": arena.add_arguments}
 _Command = Callable[[argparse.Namespace], tuple[int, Any]]
 _Arguments = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
@@ -303,11 +298,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
     "doctor": (_doctor, "check this machine and report problems", None),
     "data": (None, "check a dataset before training, and see it as the model does", None),
     "plan": (_plan, "plan a recipe's memory and time within a budget", _plan_arguments),
-    "download": (
-        cli_download.download_model,
-        "download a model from Hugging Face in advance",
-        cli_download.add_arguments,
-    ),
+    "download": (download.download_model, "download a model from Hugging Face in advance", download.add_arguments),
     "train": (cli_run.train, "train a recipe and wait until it ends", cli_run.train_arguments),
     "resume": (
         cli_run.resume_run,
@@ -318,22 +309,18 @@ _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
     "runs": (_runs, "list all runs, newest first", None),
     "chat": (_chat, "send one prompt to a run's adapter or its base model", _chat_arguments),
     "serve": (
-        cli_serve.serve,
+        serve.serve,
         "serve a run's adapter to other programs through the OpenAI API, on this machine only",
-        cli_serve.add_arguments,
+        serve.add_arguments,
     ),
     "arena": (None, "compute Elo ratings from votes; import and export votes; prepare replies", None),
     "export": (
-        cli_export.export_run,
+        export.export_run,
         "export a run as adapter, merged model, GGUF or for Ollama, verified against the chat",
-        cli_export.add_arguments,
+        export.add_arguments,
     ),
-    "import": (
-        cli_export.import_one,
-        "import an adapter made elsewhere, for Chat and Arena",
-        cli_export.import_arguments,
-    ),
-    "push": (cli_export.push_export, "upload an export to Hugging Face, private by default", cli_export.push_arguments),
+    "import": (export.import_one, "import an adapter made elsewhere, for Chat and Arena", export.import_arguments),
+    "push": (export.push_export, "upload an export to Hugging Face, private by default", export.push_arguments),
     "setup": (_setup, "install optional parts: llama-cpp, which verifies exported GGUFs", _setup_arguments),
     "bench": (_bench, "run a benchmark against a reference", _bench_arguments),
     "test": (_test, "run the tests", _test_arguments),

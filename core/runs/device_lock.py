@@ -134,9 +134,9 @@ def ask_to_give_way(workspace: Workspace, run: Run) -> None:
 
 def _refusal(by: Holder) -> str:
     if by.kind == "run":
-        return f"The device is taken: {by.in_words()} trains on it. Wait until it has ended, or stop it."
+        return f"The device is in use: {by.in_words()} is training. Wait until it ends, or stop it."
     if by.kind in _NAMES:
-        return f"The device is taken: {by.in_words()} holds it. End that first."
+        return f"The device is in use by {by.in_words()}. End that first."
     return "The device is in use by another Nibble process on this workspace. End that first."
 
 

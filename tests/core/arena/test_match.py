@@ -75,7 +75,7 @@ def test_before_both_have_answered_and_after_the_vote_there_is_none() -> None:
         match.judged("left")
     match.play(Speaker())
     match.judged("left")
-    with pytest.raises(NibbleError, match="decided"):
+    with pytest.raises(NibbleError, match="already voted"):
         match.judged("left")
 
 

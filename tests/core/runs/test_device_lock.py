@@ -59,7 +59,7 @@ def test_a_holder_that_is_killed_holds_nothing(workspace: Workspace) -> None:
     assert other.stdout is not None and other.stdout.readline() == b"held\n"
     by = holder(workspace)
     assert by is not None and (by.run, by.pid) == ("the-id", other.pid)
-    with pytest.raises(DeviceHeld, match="the run “Pirate” trains on it"):
+    with pytest.raises(DeviceHeld, match="the run “Pirate” is training"):
         hold(workspace, "run", "next")
     other.kill()
     other.wait()
