@@ -59,7 +59,7 @@ _RULES = {
     ),
     "several-answers": Rule(
         "note",
-        "{rows} {have} several different answers in {names}: the first is learned.",
+        "{rows} {have} several different replies in {names}: the first is learned.",
         "Keep the one you want, or make one row of each.",
     ),
     "unused-detail": Rule(

@@ -8,32 +8,32 @@ from core.data.formats.row_reading import Reading
 _RULES = {
     "mixed-layouts": Rule(
         "warning",
-        "{rows} {are} laid out unlike the rest and {are} dropped.",
+        "{rows} {are} in a different layout from the rest and {are} dropped.",
         "Move them to a separate file, or convert them to the layout of the rest.",
     ),
     "holds-media": Rule(
         "warning",
-        "{rows} hold{s} an image, audio, video or a file and {are} dropped: Nibble trains on text alone.",
+        "{rows} contain{s} an image, audio, video or a file and {are} dropped: Nibble trains on text only.",
         "Remove those rows, or describe the content in text.",
     ),
     "unknown-role": Rule(
         "warning",
-        "{rows} {have} a turn whose speaker is not known and {are} dropped.",
+        "{rows} {have} a turn with an unknown speaker and {are} dropped.",
         "Set data.mapping.roles to the role of that name: system, user, assistant, tool or leave out.",
     ),
     "kto-dropped": Rule(
         "note",
-        "{rows} {are} labelled false and {are} dropped: nobody wants to learn {them}.",
+        "{rows} {are} labelled false and {are} dropped, so that {they} {are} not learned.",
         "Nothing to do. To train on them anyway, choose the format prompt-completion.",
     ),
     "user-turn-marked": Rule(
         "note",
-        "{rows} mark{s} a turn as trained on that is not a reply: only replies are trained on.",
+        "{rows} mark{s} a turn for training that is not a reply: only replies are trained on.",
         "Nothing to do unless the roles of those turns are wrong.",
     ),
     "number-as-text": Rule(
         "note",
-        "{rows} {have} a number as reply: it is learned as its text.",
+        "{rows} {have} a number as reply: it is learned as text.",
         "Check that the column is the reply, and put quotes around the numbers if their form matters.",
     ),
     "empty-reply": Rule(
@@ -53,22 +53,22 @@ _RULES = {
     ),
     "turns-joined": Rule(
         "note",
-        "{rows} {have} turns of one speaker in a row, which are joined into one.",
+        "{rows} {have} consecutive turns of one speaker, which are merged.",
         "Nothing to do. To keep them separate, switch off data.join_turns.",
     ),
     "after-last-reply": Rule(
         "note",
-        "{rows} go{es} on after the last reply that is trained on: that part is left out, for it can teach nothing.",
+        "{rows} continue{s} after the last trained reply: that part is dropped, as nothing is learned from it.",
         "Nothing to do unless a reply is missing there.",
     ),
     "nul-character": Rule(
         "warning",
-        "{rows} hold{s} a NUL character, which no person types.",
+        "{rows} contain{s} a NUL character.",
         "Check those rows: they were probably damaged during export.",
     ),
     "weight-left-out": Rule(
         "note",
-        "{rows} {are} plain text with a weight between 0 and 1: it is left out, and {they} count{s} in full.",
+        "{rows} {are} plain text with a weight between 0 and 1: the weight is ignored, and {they} count{s} in full.",
         "Weights apply only to replies in conversations.",
     ),
 }

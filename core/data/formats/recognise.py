@@ -74,7 +74,7 @@ def _layout_of(
         return next(layout for layout in LAYOUTS if layout.name == settings.format)
     most = max(found.total() for found in signs.values())
     if most == 0:
-        names = ", ".join(column["name"] for column in columns[:12])
+        names = ", ".join(short(column["name"]) for column in columns[:12])
         found = f"Its columns are {names}" if columns else "Its rows are not objects with named values"
         raise DataError(
             f"{file}: its layout is not recognised. {found}; supported are {_wanted_columns()}. {what_to_do(rows)}"
@@ -101,7 +101,7 @@ def _refuse_unknown_columns(settings: DataSettings, columns: list[dict[str, str]
     for key in ("turns", "prompt", "context", "reply", "system", "text"):
         name = getattr(mapping, key)
         if name and plain_name(name) not in known:
-            names = ", ".join(column["name"] for column in columns[:12])
+            names = ", ".join(short(column["name"]) for column in columns[:12])
             raise DataError(f"{file} has no column {name!r}, which data.mapping.{key} names. Its columns are {names}.")
 
 

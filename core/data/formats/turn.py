@@ -104,7 +104,7 @@ def _stands_between(turn: dict[str, Any], reading: Reading, path: str) -> bool:
     """Whether this is no turn: a call or a result that stands by itself, or a note in which nobody says anything."""
     if role_key(turn) is not None:
         return False
-    if turn.get("type") in _ITEMS:
+    if isinstance(turn.get("type"), str) and turn["type"] in _ITEMS:
         reading.messages += read_parts([turn], "assistant", "a turn", path.removesuffix("[]"), reading)
         return True
     if any(not is_empty(turn.get(key)) for key in TEXT_KEYS):
