@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from app.ui.background_job import BackgroundJob
 from core.arena.answers import AnswerBook
 from core.arena.held_out import held_out
-from core.arena.match import Match, Speaker, contestants, new_match, prepared_match, waiting
+from core.arena.match import Match, ReplySource, contestants, new_match, prepared_match, waiting
 from core.arena.prompts import ArenaPrompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.errors import NibbleError
@@ -24,10 +24,10 @@ TYPED, PREPARED, SHIPPED, RUN = "typed", "prepared", "shipped", "run"
 
 @dataclass
 class MatchSession(BackgroundJob):
-    """The match on the screen and the work on it; `chat` is who speaks for the models."""
+    """The match on the screen and the work on it; `chat` generates the replies."""
 
     workspace: Workspace
-    chat: Speaker
+    chat: ReplySource
     votes: VoteBook
     answers: AnswerBook
     chance: random.Random = field(default_factory=random.Random)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from core.arena.answers import Answer, AnswerBook, key_of
-from core.arena.match import CutShort, MatchStopped, Speaker, speak
+from core.arena.match import CutShort, MatchStopped, ReplySource, stream_reply
 from core.arena.prompts import ArenaPrompt
 from core.arena.votes import Side
 from core.errors import NibbleError
@@ -25,7 +25,7 @@ class Bulk:
     """One round of preparing. `done` counts what is there, `failed` holds why an answer could not be had."""
 
     book: AnswerBook
-    speaker: Speaker
+    source: ReplySource
     models: Sequence[ChatModel]
     prompts: Sequence[ArenaPrompt]
     sampling: Sampling
@@ -69,7 +69,7 @@ class Bulk:
     def _make(self, key: str, model: ChatModel, prompt: ArenaPrompt) -> None:
         for attempt in range(1, TRIES + 1):
             try:
-                for reply in speak(self.speaker, model, prompt, self.sampling, lambda: self.stopping):
+                for reply in stream_reply(self.source, model, prompt, self.sampling, lambda: self.stopping):
                     if reply.done:
                         side = Side(model.key, model.label, reply.text, reply.tokens)
                         self.book.add(Answer(key, side, prompt, asdict(self.sampling)))

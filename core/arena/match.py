@@ -21,7 +21,7 @@ MOST_SEED = 2**31
 ITS_BASE = "its base"
 
 
-class Speaker(Protocol):
+class ReplySource(Protocol):
     """What generates the replies: core.chat.client.ChatClient."""
 
     def stream(
@@ -38,8 +38,8 @@ class CutShort(NibbleError):
     """A reply was ended by somebody else who talks to the same process, such as by Stop in the chat."""
 
 
-def speak(
-    speaker: Speaker, model: ChatModel, prompt: ArenaPrompt, sampling: Sampling, stopping: Callable[[], bool]
+def stream_reply(
+    source: ReplySource, model: ChatModel, prompt: ArenaPrompt, sampling: Sampling, stopping: Callable[[], bool]
 ) -> Iterator[PartialReply]:
     """The reply of `model` to `prompt`. Raises MatchStopped as soon as `stopping()`, also while it loads; CutShort."""
 
@@ -49,7 +49,7 @@ def speak(
 
     look_up()
     messages: list[Message] = [{"role": role, "content": content} for role, content in prompt.messages]
-    for reply in speaker.stream(model, messages, sampling, progress=look_up):
+    for reply in source.stream(model, messages, sampling, progress=look_up):
         look_up()
         if reply.ends == "asked":
             raise CutShort("The reply was stopped in the chat before it was complete. Send the prompt again.")
@@ -117,14 +117,14 @@ class Match:
 
     def play(
         self,
-        speaker: Speaker,
+        source: ReplySource,
         changed: Callable[[], None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Have both answer, the left one first, with the same settings and seed. Raises NibbleError, MatchStopped."""
         sampling = Sampling(**{**self.settings, "stop": tuple(self.settings["stop"])})
         for model, reply in zip(self.models or (), (self.left, self.right), strict=True):
-            for part in speak(speaker, model, self.prompt, sampling, stopping):
+            for part in stream_reply(source, model, self.prompt, sampling, stopping):
                 reply.side, reply.done = replace(reply.side, text=part.text, tokens=part.tokens), part.done
                 changed()
 
