@@ -82,7 +82,7 @@ def _wire_conversation(page: Page) -> None:
     system = chat.layout.settings["system"]
 
     def to_data(given: Given) -> Updates:
-        file = conversation_file(chat.session.conversation, given[system] or "")
+        file = conversation_file(chat.conversation, given[system] or "")
         kept = data.events(form).keep({**given, data.layout.upload: [str(file)]})
         return {row: gr.Tabs(selected="data"), **kept}
 

@@ -20,7 +20,7 @@ from core.memory.workload import ConversationLength, Data
 from core.model.load import load_tokenizer
 from core.model.remote_code import admit
 from core.recipe import Recipe
-from core.runs.device_free import device_for_a_run
+from core.runs.device_lock import device_for_a_run
 from core.step.packing import packing_is_wanted
 from core.system.hardware import cuda_capability, device
 from core.workspace import Workspace

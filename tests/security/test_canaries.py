@@ -99,11 +99,11 @@ def chat(workspace: Workspace, model: Path) -> None:
 
 
 def _say(workspace: Workspace, voice: dict[str, Any]) -> str:
-    from core.chat.worker import Chat, _Stops
+    from core.chat.worker import Chat
 
     request = {"op": "say", "number": 1, "chat_model": voice, "workspace": str(workspace.path)}
     request |= {"messages": [{"role": "user", "content": "hello"}], "sampling": {"max_new_tokens": 4}}
-    talking = Chat(_Stops())
+    talking = Chat()
     try:
         *_, last = talking.handle(request)
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.server.downloads import PREFIX, SharedFiles
-from core.arena.contestants import contestants
+from core.arena.match import contestants
 from core.basemodel.find import find_model
 from core.data.locate import locate
 from core.data.store import find_dataset, keep, safe_name

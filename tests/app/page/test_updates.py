@@ -106,6 +106,6 @@ def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Contex
         tab.build()
     tab.tick(seen)
     assert tab.tick(seen) == {}
-    tab.session.conversation.version += 1
+    tab.conversation.version += 1
     assert tab.layout.chatbot in tab.tick(seen)
     assert tab.tick(seen) == {}

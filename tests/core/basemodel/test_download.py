@@ -470,11 +470,11 @@ def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -
     from core.runs.chat_models import base_chat_model
 
     hub.bytes_per_second = 50_000
-    stops = worker._Stops()
+    chat = worker.Chat()
     voice = base_chat_model("org/model").as_request()
     request = {"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": voice}
-    answers = worker.Chat(stops).handle(request)
+    answers = chat.handle(request)
     assert next(answers)["progress"].startswith("Downloading model: ")
-    stops.interrupt({"op": "stop", "numbers": [1]})
+    chat.interrupt({"op": "stop", "numbers": [1]})
     with pytest.raises(NibbleError, match="The download was stopped"):
         list(answers)
