@@ -43,7 +43,8 @@ class ExportJob:
         values, process = read_json(self.file), read_json(self.file.with_suffix(".pid")) or {}
         if not isinstance(values, dict) or "state" not in values:
             return {"state": "failed", "message": "The progress of the export can no longer be read.", "share": None}
-        if values["state"] == "working" and not (is_alive(**process) if process else _is_fresh(self.file)):
+        may_be_starting = time.time() - self.file.stat().st_mtime < STARTING_SECONDS
+        if values["state"] == "working" and not (is_alive(**process) if process else may_be_starting):
             gone = "The export ended unexpectedly: it was killed, ran out of memory, or the machine went down."
             again = " Export again to continue where it stopped." if _resumes(values) else " Export again."
             return {**values, "state": "failed", "message": gone + again}
@@ -67,11 +68,6 @@ class ExportJob:
 
 def _resumes(values: Values) -> bool:
     return format_named(values["order"]["to"]).resumes
-
-
-def _is_fresh(file: Path) -> bool:
-    """Whether a job was written so lately that its process may be starting."""
-    return time.time() - file.stat().st_mtime < STARTING_SECONDS
 
 
 def folder(workspace: Workspace) -> Path:

@@ -54,7 +54,8 @@ def picture(train: Sequence[Point], held_out: Sequence[Point]) -> str:
     if held_out:
         places = [at(point) for point in held_out]
         lines.append(_curve(places, HELD_OUT))
-        lines += [_dot(place) for place in places]
+        for x, _, y in (place.partition(",") for place in places):
+            lines.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{HELD_OUT}"/>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="Loss over steps" font-family="sans-serif" font-size="13">{"".join(lines)}</svg>\n'
@@ -79,8 +80,3 @@ def _text(x: float, y: float, words: str, colour: str, anchor: str = "start") ->
 
 def _curve(places: Sequence[str], colour: str) -> str:
     return f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}" stroke-width="2"/>'
-
-
-def _dot(place: str) -> str:
-    x, _, y = place.partition(",")
-    return f'<circle cx="{x}" cy="{y}" r="4" fill="{HELD_OUT}"/>'

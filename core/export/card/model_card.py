@@ -68,7 +68,7 @@ def _readme(source: ExportSource, card: ModelCard, verified: Verified, has_curve
         f"## How it was trained\n\n{_training(source)}",
         *([f"![Loss over steps]({CURVES})"] if has_curves else []),
         f"The exact settings are in [{RECIPE}]({RECIPE}).",
-        f"## Made with\n\n{_versions()}",
+        f"## Made with\n\nNibble, with {', '.join(f'{name} {version(name)}' for name in PACKAGES)}.",
         _licence(source),
     ]
     return "\n\n".join(parts) + "\n"
@@ -145,10 +145,6 @@ def _cost(result: dict[str, Any]) -> list[tuple[str, str]]:
     if "seconds" in result:
         rows.append(("Time", show_duration(result["seconds"])))
     return rows
-
-
-def _versions() -> str:
-    return f"Nibble, with {', '.join(f'{name} {version(name)}' for name in PACKAGES)}."
 
 
 def _licence(source: ExportSource) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.export.formats.format import Artefact, ExportFormat
 from core.export.formats.sizes import adapter_size, model_size
+from core.setup import llama_cpp
 
 if TYPE_CHECKING:
     from core.export.proof.readers.reader import Reader
@@ -26,10 +27,9 @@ def _write(source: ExportSource, options: ExportOptions, say: Say) -> dict[str, 
 
 
 def _open(artefact: Artefact) -> Reader | None:
-    from core.export.proof import llama_cpp
     from core.export.proof.readers.llama_cpp import open_gguf
 
-    return open_gguf(artefact) if llama_cpp.is_installed() else None
+    return open_gguf(artefact) if llama_cpp.installed() else None
 
 
 def _size(run: Run, options: ExportOptions) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.export.formats.format import Artefact, ExportFormat
 from core.export.formats.sizes import model_size
+from core.setup import llama_cpp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,10 +32,9 @@ def _write(source: ExportSource, options: ExportOptions, say: Say) -> dict[str, 
 
 
 def _open(artefact: Artefact) -> Reader | None:
-    from core.export.proof import llama_cpp
     from core.export.proof.readers.ollama import open_ollama
 
-    return open_ollama(artefact) if llama_cpp.is_installed() else None
+    return open_ollama(artefact) if llama_cpp.installed() else None
 
 
 OLLAMA = ExportFormat(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from core.sizes import show_bytes
 
 if TYPE_CHECKING:
-    from core.basemodel.find import FoundModel
     from core.export.shared.options import ExportOptions
     from core.runs.store import Run
 
@@ -31,7 +30,9 @@ def model_size(run: Run, options: ExportOptions, kind: str) -> str:
     from core.export.shared.source import folder_of
 
     found = find_model(run.recipe().model, run.base_revision())
-    kind = _own_kind(found) if kind == "auto" else kind
+    own = str(found.config.get("dtype") or found.config.get("torch_dtype"))
+    if kind == "auto":
+        kind = own if own in ("float16", "bfloat16") else "bfloat16"
     settings = sum(file.stat().st_size for file in folder_of(run, options.part).glob("*.json"))
     size = found.parameters * _BYTES[kind] + FILES_BYTES + settings
     size += _adapter_bytes(run, options) if options.adapter_only else 0
@@ -42,8 +43,3 @@ def _adapter_bytes(run: Run, options: ExportOptions) -> int:
     from core.export.shared.source import folder_of
 
     return sum(file.stat().st_size for file in folder_of(run, options.part).iterdir() if file.is_file())
-
-
-def _own_kind(found: FoundModel) -> str:
-    own = str(found.config.get("dtype") or found.config.get("torch_dtype"))
-    return own if own in ("float16", "bfloat16") else "bfloat16"

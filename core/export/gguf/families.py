@@ -10,9 +10,9 @@ from typing import Any
 
 import gguf
 import torch
-from gguf import MODEL_ARCH, GGUFWriter
+from gguf import MODEL_ARCH
 
-from core.export.gguf.settings import INSTEAD, refuse_settings, rope_of, write_settings
+from core.export.gguf.settings import INSTEAD, refuse_settings, rope_of
 from core.export.shared.destination import ExportError
 
 
@@ -96,10 +96,6 @@ class TensorLayout:
         if self._rope.get("rope_type") != "llama3":
             return {}
         return {"rope_freqs.weight": _llama_3_factors(self._rope, self.head_size)}
-
-    def write_settings(self, writer: GGUFWriter) -> None:
-        """Everything that the architecture is told, beside its tensors."""
-        write_settings(writer, self.family.arch, self.config, self.context, self.head_size)
 
 
 def _in_pairs(tensor: torch.Tensor, heads: int) -> torch.Tensor:

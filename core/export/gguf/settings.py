@@ -22,21 +22,10 @@ _GELU = ("gelu_pytorch_tanh", "gelu")
 _YARN_FAST, _YARN_SLOW = 32.0, 1.0
 
 
-def rope_of(config: Any) -> dict[str, Any]:
-    """The rotary settings of layers with full attention."""
+def rope_of(config: Any, layers: str = "full_attention") -> dict[str, Any]:
+    """The rotary settings of layers with full attention, or with a window: `sliding_attention`."""
     settings = dict(config.rope_parameters or {})
-    return dict(settings.get("full_attention", settings))
-
-
-def local_rope_of(config: Any) -> dict[str, Any]:
-    """Those of layers with a window."""
-    settings = dict(config.rope_parameters or {})
-    return dict(settings.get("sliding_attention", settings))
-
-
-def attention_divisor(arch: MODEL_ARCH, layers: int, hidden: int, heads: int, head_size: int) -> int:
-    """The number by whose root llama.cpp divides queries of these Gemmas."""
-    return hidden // heads if layers == LARGEST.get(arch) else head_size
+    return dict(settings.get(layers, settings))
 
 
 def write_settings(writer: GGUFWriter, arch: MODEL_ARCH, config: Any, context: int, head_size: int) -> None:
@@ -58,7 +47,7 @@ def write_settings(writer: GGUFWriter, arch: MODEL_ARCH, config: Any, context: i
     if arch in WINDOWED:
         writer.add_sliding_window(config.sliding_window)
         writer.add_sliding_window_pattern(_period(config))
-        writer.add_rope_freq_base_swa(float(local_rope_of(config).get("rope_theta", 10_000.0)))
+        writer.add_rope_freq_base_swa(float(rope_of(config, "sliding_attention").get("rope_theta", 10_000.0)))
     if arch == MODEL_ARCH.GEMMA2:
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
@@ -121,8 +110,8 @@ def _otherwise(arch: MODEL_ARCH, config: Any, head_size: int) -> list[tuple[bool
 def _of_gemma(arch: MODEL_ARCH, config: Any, head_size: int) -> list[tuple[bool, str]]:
     if arch not in WINDOWED:
         return []
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    divisor = attention_divisor(arch, config.num_hidden_layers, hidden, heads, head_size)
+    is_largest = config.num_hidden_layers == LARGEST.get(arch)
+    divisor = config.hidden_size // config.num_attention_heads if is_largest else head_size
     caps = (config.attn_logit_softcapping, config.final_logit_softcapping)
     wants_caps = arch == MODEL_ARCH.GEMMA2
     return [
@@ -139,7 +128,7 @@ def _of_gemma(arch: MODEL_ARCH, config: Any, head_size: int) -> list[tuple[bool,
 
 
 def _of_rope(arch: MODEL_ARCH, config: Any) -> list[tuple[bool, str]]:
-    rope, local = rope_of(config), local_rope_of(config)
+    rope, local = rope_of(config), rope_of(config, "sliding_attention")
     kind = rope.get("rope_type", "default")
     fitting = {"default", "linear"}
     fitting |= {"llama3"} if arch == MODEL_ARCH.LLAMA else set()

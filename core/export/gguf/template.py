@@ -28,17 +28,20 @@ def gguf_template(tokenizer: Any) -> str | list[dict[str, str]] | None:
 def _as_told(tokenizer: Any, template: str) -> str:
     """Without the marks for training, and deaf to what only llama.cpp would tell it and the chat does not."""
     plain = plain_template(template)
-    heard = [name for name, value in TOLD.items() if name in plain and _hears(tokenizer, plain, name, value)]
+    heard = [
+        name
+        for name, value in TOLD.items()
+        if name in plain and _rendered(tokenizer, plain) != _rendered(tokenizer, plain, **{name: value})
+    ]
     return "".join(_UNSAID.replace("NAME", name) for name in heard) + plain
 
 
-def _hears(tokenizer: Any, template: str, name: str, value: Any) -> bool:
-    """Whether a conversation is laid out otherwise where the template is told."""
-    plain = [_rendered(tokenizer, template, conversation) for conversation in _CONVERSATIONS]
-    return plain != [_rendered(tokenizer, template, conversation, **{name: value}) for conversation in _CONVERSATIONS]
+def _rendered(tokenizer: Any, template: str, **told: Any) -> list[str | None]:
+    """Each of the conversations, None where the template refuses it."""
+    return [_render(tokenizer, template, conversation, told) for conversation in _CONVERSATIONS]
 
 
-def _rendered(tokenizer: Any, template: str, conversation: list[dict[str, str]], **told: Any) -> str | None:
+def _render(tokenizer: Any, template: str, conversation: list[dict[str, str]], told: dict[str, Any]) -> str | None:
     try:
         return str(
             tokenizer.apply_chat_template(

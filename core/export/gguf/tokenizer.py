@@ -12,8 +12,8 @@ from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
-from core.export.gguf.first_token import adds_begin_token, begins_with_token
 from core.export.shared.destination import ExportError
+from core.untrusted.chat_templates import TEMPLATE_ERRORS
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -59,8 +59,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     tokens, types = _tokens(spelt, size)
     merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
     if model.get("byte_fallback"):
-        space, once = _prefixes_space(spelt), _prefixes_once(spelt)
-        return Vocabulary("llama", tokens, types, "default", [], _scores(model, tokens), space, once)
+        scores = _scores(model, tokens)
+        return Vocabulary("llama", tokens, types, "default", [], scores, *_prefixes_space(spelt))
     return Vocabulary("gpt2", tokens, types, _split_name(spelt), merges, [], False)
 
 
@@ -106,18 +106,12 @@ def _parts(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     return list(part[inner]) if part["type"] == "Sequence" else [part]
 
 
-def _prefixes_space(spelt: dict[str, Any]) -> bool:
-    """Whether a space is put before the text."""
-    if any(step["type"] == "Prepend" for step in _parts(spelt.get("normalizer"), "normalizers")):
-        return True
+def _prefixes_space(spelt: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether a space is put before the text, and whether that is so at the head of a text only."""
+    prepends = any(step["type"] == "Prepend" for step in _parts(spelt.get("normalizer"), "normalizers"))
     steps = _parts(spelt.get("pre_tokenizer"), "pretokenizers")
-    return any(step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never" for step in steps)
-
-
-def _prefixes_once(spelt: dict[str, Any]) -> bool:
-    """Whether that is so at the head of a text only."""
-    steps = _parts(spelt.get("pre_tokenizer"), "pretokenizers")
-    return any(step["type"] == "Metaspace" and step.get("prepend_scheme") == "first" for step in steps)
+    schemes = [step.get("prepend_scheme", "always") for step in steps if step["type"] == "Metaspace"]
+    return prepends or any(scheme != "never" for scheme in schemes), "first" in schemes
 
 
 def _split_name(spelt: dict[str, Any]) -> str:
@@ -144,7 +138,8 @@ def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, tokenizer: Any)
     writer.add_token_types(vocabulary.types)
     if vocabulary.kind == "llama":
         writer.add_token_scores(vocabulary.scores)
-        never = vocabulary.at_the_head_only and begins_with_token(tokenizer)
+        begins_with_token = (_chat(tokenizer) or "").startswith(tuple(tokenizer.get_added_vocab()))
+        never = vocabulary.at_the_head_only and begins_with_token
         writer.add_add_space_prefix(vocabulary.add_space_prefix and not never)
     else:
         writer.add_token_merges(vocabulary.merges)
@@ -163,3 +158,27 @@ def write_special_tokens(writer: GGUFWriter, tokenizer: Any, stop: list[int]) ->
         getattr(writer, f"add_{name}_token_id")(number)
     writer.add_add_bos_token(adds_begin_token(tokenizer))
     writer.add_add_eos_token(end is not None and len(ids) > 1 and ids[-1] == end)
+
+
+def adds_begin_token(tokenizer: Any) -> bool:
+    """Where the tokenizer puts it before a text, and its chat template, if it has one, writes it too.
+
+    llama.cpp takes it off what a template writes and adds it again, so a chat has it once. It would have it as well
+    where the template leaves it out on purpose: then the file asks for none.
+    """
+    begin = tokenizer.bos_token
+    if not begin or tokenizer("a").input_ids[:1] != [tokenizer.bos_token_id]:
+        return False
+    text = _chat(tokenizer)
+    return text is None or text.startswith(begin)
+
+
+def _chat(tokenizer: Any) -> str | None:
+    """A question as the chat template writes it; None where there is no template, or it refuses."""
+    if not tokenizer.chat_template:
+        return None
+    question = [{"role": "user", "content": "a"}]
+    try:
+        return str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    except TEMPLATE_ERRORS:
+        return None

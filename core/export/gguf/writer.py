@@ -1,6 +1,7 @@
 """Writes GGUF files: a merged model, or an adapter for a base that is a GGUF already; tensor by tensor."""
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
 from core.export.gguf.families import TensorLayout
+from core.export.gguf.settings import write_settings
 from core.export.gguf.template import gguf_template
 from core.export.gguf.tokenizer import read_vocabulary, write_special_tokens, write_vocabulary
 from core.export.merged.weights import MergedWeights
@@ -51,11 +53,9 @@ class ModelFile:
     def __init__(self, weights: MergedWeights, layout: TensorLayout, kind: GgufType) -> None:
         self.weights, self.layout, self.kind = weights, layout, kind
         self._stored = {each.name: each for each in weights.tensors}
-        self.entries = [*self._computed(), *(self._entry(each.name, each.shape) for each in weights.tensors)]
-
-    def _computed(self) -> list[GgufEntry]:
-        extra = self.layout.extra().items()
-        return [GgufEntry(name, "", tuple(value.shape), GGMLQuantizationType.F32) for name, value in extra]
+        extra = layout.extra().items()
+        computed = [GgufEntry(name, "", tuple(value.shape), GGMLQuantizationType.F32) for name, value in extra]
+        self.entries = [*computed, *(self._entry(each.name, each.shape) for each in weights.tensors)]
 
     def _entry(self, name: str, shape: tuple[int, ...]) -> GgufEntry:
         wanted = _TYPES[self.kind][0]
@@ -81,14 +81,15 @@ class ModelFile:
 
 def write_model(file: ModelFile, source: ExportSource, path: Path, say: Say) -> None:
     """Write the merged model with tokenizer and chat template to `path`. Raises ExportError, OSError."""
-    writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[file.layout.family.arch])
+    layout = file.layout
+    writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[layout.family.arch])
     writer.add_type("model")
     writer.add_name(source.run.name)
     writer.add_file_type(_TYPES[file.kind][1])
     writer.add_quantization_version(QUANTISATION_VERSION)
-    file.layout.write_settings(writer)
+    write_settings(writer, layout.family.arch, layout.config, layout.context, layout.head_size)
     tokenizer = load_tokenizer(source.base, source.tokenizer)
-    write_vocabulary(writer, read_vocabulary(source.tokenizer, file.layout.config.vocab_size), tokenizer)
+    write_vocabulary(writer, read_vocabulary(source.tokenizer, layout.config.vocab_size), tokenizer)
     write_special_tokens(writer, tokenizer, stop_tokens(source, tokenizer))
     template = gguf_template(tokenizer)
     if template is not None:
@@ -145,21 +146,16 @@ def write_adapter(weights: MergedWeights, layout: TensorLayout, source: ExportSo
             writer.write_tensor_data(each.values)
 
 
-class _written:
+@contextmanager
+def _written(writer: GGUFWriter, entries: list[GgufEntry]) -> Iterator[None]:
     """Writes header, settings and the list of tensors, and closes the file at the end; tensors come in between."""
-
-    def __init__(self, writer: GGUFWriter, entries: list[GgufEntry]) -> None:
-        self.writer = writer
-        for each in entries:
-            writer.add_tensor_info(each.name, each.shape, np.dtype(np.float32), each.bytes, each.type)
-
-    def __enter__(self) -> None:
-        self.writer.write_header_to_file()
-        self.writer.write_kv_data_to_file()
-        self.writer.write_ti_data_to_file()
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
+    for each in entries:
+        writer.add_tensor_info(each.name, each.shape, np.dtype(np.float32), each.bytes, each.type)
+    with closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        yield
 
 
 def model_file(source: ExportSource, weights: MergedWeights, layout: TensorLayout, kind: GgufType) -> ModelFile:

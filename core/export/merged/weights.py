@@ -90,7 +90,8 @@ class MergedWeights:
         self.device = torch_device(device)
         config = source.base.config
         self._outline = meta_base(config, QuantizationSettings(bits=16), self.dtype)
-        self.tied = _is_tied(self._outline)
+        inner, outer = self._outline.get_input_embeddings(), self._outline.get_output_embeddings()
+        tied = outer is not None and inner is not None and outer.weight is inner.weight
         self._quantised: dict[str, Linear4bit] = {}
         if onto == "dequantised" and bits == 4:
             held = meta_base(config, source.recipe.quantization, self.dtype)
@@ -99,25 +100,20 @@ class MergedWeights:
                 for name, module in held.named_modules()
                 if isinstance(module, Linear4bit) and _is_for_text(name, self._outline)
             }
-        self.tensors, self.others = _stored(self._outline, source.base_folder, self.tied)
+        self.tensors, self.others = _stored(self._outline, source.base_folder, tied)
         self._adapter = source.adapter / "adapter_model.safetensors"
         self.layers: dict[str, Any] = {}
-        self._whole: set[str] = set()
+        self.trained_whole: set[str] = set()
         if not with_adapter:
             return
         adapted = _with_adapter(self._outline, source.adapter)
-        self.layers, self._whole = dict(lora_layers(adapted)), _trained_whole(adapted)
-        _refuse_what_cannot_be_merged(self.layers, self._whole, self._outline, self.tied)
+        self.layers, self.trained_whole = dict(lora_layers(adapted)), _trained_whole(adapted)
+        _refuse_what_cannot_be_merged(self.layers, self.trained_whole, self._outline, tied)
 
     @property
     def config(self) -> Any:
         """The base's configuration, as transformers reads it."""
         return self._outline.config
-
-    @property
-    def trained_whole(self) -> bool:
-        """Whether modules were trained whole, beside those that have an adapter."""
-        return bool(self._whole)
 
     def update(self, module: str) -> Update | None:
         """The adapter of `module`; None where it has none."""
@@ -139,18 +135,20 @@ class MergedWeights:
         """Whether `stored` is otherwise in the merged model than in the base's files."""
         module = stored.name.rpartition(".")[0]
         weight = stored.name.endswith(".weight")
-        return stored.name in self._whole or (weight and (module in self.layers or module in self._quantised))
+        return stored.name in self.trained_whole or (weight and (module in self.layers or module in self._quantised))
 
     def merged(self, stored: Stored) -> torch.Tensor:
         """The tensor as the merged model has it, on the CPU: in fp32 where it is changed, else as it is stored."""
-        if stored.name in self._whole:
+        if stored.name in self.trained_whole:
             return self._of_adapter(stored.name)
         with safe_open(stored.file, framework="pt") as opened:
             weight: torch.Tensor = opened.get_tensor(stored.key)
         if not self.is_changed(stored):
             return weight
         module = stored.name.rpartition(".")[0]
-        turned = isinstance(self._outline_of(module), Conv1D)
+        layer = self.layers.get(module)
+        outline = layer.get_base_layer() if layer is not None else self._outline.get_submodule(module)
+        turned = isinstance(outline, Conv1D)
         weight = weight.t() if turned else weight
         weight = self._as_held(weight, self._quantised.get(module))
         update = self.update(module)
@@ -174,10 +172,6 @@ class MergedWeights:
             held = dequantize_4bit(packed.data, packed.quant_state).cpu()
         return held.float()
 
-    def _outline_of(self, module: str) -> torch.nn.Module:
-        layer = self.layers.get(module)
-        return layer.get_base_layer() if layer is not None else self._outline.get_submodule(module)
-
 
 def _with_adapter(outline: Any, folder: Path) -> PeftModel:
     """The outline of base and adapter, as PEFT lays it over: which layers have one, of which rank and scale."""
@@ -186,11 +180,6 @@ def _with_adapter(outline: Any, folder: Path) -> PeftModel:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = telling_line(error)
         raise ExportError(f"The adapter cannot be read: {said}.") from None
-
-
-def _is_tied(outline: Any) -> bool:
-    inner, outer = outline.get_input_embeddings(), outline.get_output_embeddings()
-    return outer is not None and inner is not None and outer.weight is inner.weight
 
 
 def _stored(outline: Any, folder: Path, tied: bool) -> tuple[list[Stored], list[Stored]]:
@@ -269,12 +258,11 @@ def _trained_whole(adapted: PeftModel) -> set[str]:
 def _refuse_what_cannot_be_merged(layers: dict[str, Any], whole: set[str], outline: Any, tied: bool) -> None:
     """Raise ExportError for adapters of other kinds than these sums know."""
     for name, layer in layers.items():
-        plain = type(layer) is Linear and not layer.lora_bias.get(ADAPTER)
-        if not plain:
+        if type(layer) is not Linear or layer.lora_bias.get(ADAPTER):
             raise ExportError(f"The adapter of {name} is of a type that cannot be merged. {ADAPTER_CAN}")
-    inner = next((name for name, module in outline.named_modules() if module is outline.get_input_embeddings()), "")
-    ends = {f"{name}.weight" for name, module in outline.named_modules() if module is outline.get_output_embeddings()}
-    if tied and ends & whole and f"{inner}.weight" not in whole:
+    inner = _name_in(outline, outline.get_input_embeddings())
+    head = _name_in(outline, outline.get_output_embeddings())
+    if tied and f"{head}.weight" in whole and f"{inner}.weight" not in whole:
         raise ExportError(
             f"The head was trained separately from the embeddings it is tied to, which a merged model cannot "
             f"represent. "

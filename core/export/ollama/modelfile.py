@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.export.card.model_card import ModelCard
-from core.export.gguf.first_token import adds_begin_token
+from core.export.gguf.tokenizer import adds_begin_token
 from core.export.ollama.template import go_template
 from core.export.ollama.template_turns import NoTurns, Turns, find_turns, pieces
 from core.export.shared.destination import ExportError
@@ -18,14 +18,9 @@ MODELFILE = "Modelfile"
 LONGEST_CONTEXT = 8192
 
 
-def model_name(source: ExportSource) -> str:
-    """What the model is called in Ollama: lower case."""
-    return safe_name(source.run.name.lower(), "nibble").lower()
-
-
 def command(source: ExportSource) -> str:
     """The one command that imports the folder and asks the model; to be given in it."""
-    name = model_name(source)
+    name = safe_name(source.run.name.lower(), "nibble").lower()
     return f"ollama create {name} -f {MODELFILE} && ollama run {name}"
 
 
@@ -43,7 +38,7 @@ def modelfile(source: ExportSource, model: str, adapter: str | None, context: in
     lines = [f"FROM ./{model}", *([f"ADAPTER ./{adapter}"] if adapter else [])]
     lines.append(f'TEMPLATE """{template}"""')
     lines += [said_stop(text) for text in stop_words(source, tokenizer, turns)]
-    lines += [f"PARAMETER {name} {value}" for name, value in _settings(Sampling()).items()]
+    lines += [f"PARAMETER {name} {value}" for name, value in _settings().items()]
     lines.append(f"PARAMETER num_ctx {min(context, LONGEST_CONTEXT)}")
     return "\n".join(lines) + "\n"
 
@@ -54,8 +49,9 @@ def said_stop(text: str) -> str:
     return f"PARAMETER stop {quotes}{text}{quotes}"
 
 
-def _settings(usual: Sampling) -> dict[str, float]:
+def _settings() -> dict[str, float]:
     """The chat's settings by Ollama's names; what Ollama would add of its own is turned off."""
+    usual = Sampling()
     return {
         "temperature": usual.temperature,
         "top_p": usual.top_p,

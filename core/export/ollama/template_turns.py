@@ -8,7 +8,6 @@ for it, the words between hold the form in which it does, `DATE.format("%d %b %Y
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 from core.untrusted.chat_templates import TEMPLATE_ERRORS
@@ -90,11 +89,6 @@ class Turns:
         """All of them."""
         own = (self.first, self.before_question, self.to_reply, self.to_said, self.after_reply, self.after_system)
         return (*own, self.begin_system or "")
-
-
-def dated(text: str, today: date) -> str:
-    """`text` with the date in the place of its marks."""
-    return _DATES.sub(lambda found: today.strftime(found[1]), text)
 
 
 def pieces(text: str) -> list[tuple[str, str]]:

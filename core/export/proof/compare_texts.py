@@ -6,8 +6,7 @@ chat asks for, that is told, and is no fault of the export.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from core.data.conversation import Message
 from core.data.rendering.template import TextLayout
@@ -24,7 +23,6 @@ GOES_ON, TOKENS = "training continues from the prompt", "token ids"
 TAKE_LESS = ("llama.cpp", "Ollama")
 # So often is a conversation laid out where the template writes the time.
 ANEW = 3
-Result = TypeVar("Result")
 
 
 class Texts:
@@ -78,18 +76,22 @@ def _held(reference: Reference, reader: Reader, conversation: ProofConversation,
 def _hold(
     reference: Reference, reader: Reader, conversation: ProofConversation, found: Texts, refused: dict[str, str]
 ) -> None:
-    trained = _or_none(lambda: reference.trained(conversation)) or []
+    try:
+        trained = reference.trained(conversation)
+    except CannotRender:
+        trained = []
     if conversation.text is not None:
         for layout in trained:
             found.tokens.compare(reference.tokens(layout.text), reader.tokens(layout.text), conversation.name)
         return
     messages = reference.shaped(conversation.messages)
     for upto in replies_of(conversation):
-        own, other = _both(reference, reader, messages[:upto], conversation.tools, True)
-        if other is None and (own is None or _may_refuse(reader, conversation)):
-            whose = "this template takes none" if own is None else f"not in {reader.name}"
-            why = _why(reference if own is None else reader, messages[:upto], conversation.tools)
-            refused.setdefault(conversation.shape, f"{whose} ({why})")
+        own, why = _rendered(reference, messages[:upto], conversation.tools, True)
+        other, why_not = _rendered(reader, messages[:upto], conversation.tools, True)
+        may_refuse = reader.name in TAKE_LESS and conversation.shape != ONE_TURN
+        if other is None and (own is None or may_refuse):
+            whose = f"this template takes none ({why})" if own is None else f"not in {reader.name} ({why_not})"
+            refused.setdefault(conversation.shape, whose)
             continue
         found.prompts.compare(own, other, f"the prompt of {conversation.name}")
         if own is not None and other is not None:
@@ -111,10 +113,10 @@ def _hold_whole(
 
     A text that training made of the beginning of a conversation is held against what the export makes of that.
     """
-    own, other = _both(reference, reader, messages, conversation.tools, False)
+    own, _ = _rendered(reference, messages, conversation.tools, False)
+    other, why_not = _rendered(reader, messages, conversation.tools, False)
     if other is None and (own is None or reader.name in TAKE_LESS):
-        if own is not None:
-            found.whole.because = _why(reader, messages, conversation.tools, prompt=False)
+        found.whole.because = why_not if own is not None else found.whole.because
         return
     what = f"the whole of {conversation.name}"
     if own is not None and other is not None:
@@ -124,10 +126,9 @@ def _hold_whole(
         return
     for layout in trained:
         upto = max((span.message for span in layout.spans if span.message is not None), default=len(messages)) + 1
-        beginning = (
-            other if layout.text == other else _both(reference, reader, messages[:upto], conversation.tools, False)[1]
-        )
-        made = beginning if layout.text == beginning else other
+        made = other
+        if layout.text != other and layout.text == _rendered(reader, messages[:upto], conversation.tools, False)[0]:
+            made = layout.text
         found.whole.compare(layout.text, made, what, breaks=False, whose="training")
 
 
@@ -143,33 +144,14 @@ def _goes_on(check: ProofCheck, trained: list[TextLayout], upto: int, prompt: st
         check.compare(unknown.text[: len(prompt)], prompt, name, breaks=False, whose="training")
 
 
-def _both(
-    reference: Reference, reader: Reader, messages: list[Message], tools: list[dict[str, Any]] | None, prompt: bool
-) -> tuple[str | None, str | None]:
-    """The texts of both, None where one refuses."""
-    own = _or_none(lambda: reference.rendered(messages, tools, prompt))
-    return own, _or_none(lambda: reader.rendered(messages, tools, prompt))
-
-
-def _or_none(make: Callable[[], Result]) -> Result | None:
+def _rendered(
+    who: Reader, messages: list[Message], tools: list[dict[str, Any]] | None, prompt: bool
+) -> tuple[str | None, str]:
+    """The text; None where it is refused, and why."""
     try:
-        return make()
-    except CannotRender:
-        return None
-
-
-def _may_refuse(reader: Reader, conversation: ProofConversation) -> bool:
-    return reader.name in TAKE_LESS and conversation.shape != ONE_TURN
-
-
-def _why(
-    who: Reference | Reader, messages: list[Message], tools: list[dict[str, Any]] | None, prompt: bool = True
-) -> str:
-    try:
-        who.rendered(messages, tools, prompt)
+        return who.rendered(messages, tools, prompt), ""
     except CannotRender as error:
-        return str(error)
-    return "it now takes it"
+        return None, str(error)
 
 
 def replies_of(conversation: ProofConversation) -> list[int]:

@@ -71,7 +71,9 @@ def conversations_of(source: ExportSource, tokenizer: Any, answered: int) -> Pro
     first = min(max(answered - len(plain), answered // 2), sum(each.is_answered for each in own))
     if own and plain:
         origin += ", and plain ones of shapes that they lack"
-    return ProofConversations([*own[:first], *plain, _odd(), *own[first:]], origin)
+    texts: list[Message] = [{"role": "user", "content": _ODD}, {"role": "assistant", "content": _ODD[::-1]}]
+    odd = ProofConversation("one of odd white space and letters", ONE_TURN, texts)
+    return ProofConversations([*own[:first], *plain, odd, *own[first:]], origin)
 
 
 def _own(source: ExportSource, tokenizer: Any) -> tuple[list[ProofConversation], str]:
@@ -151,8 +153,3 @@ def _plain() -> list[ProofConversation]:
             "a plain one", TOOLS, [*asked, result, {"role": "assistant", "content": "It is clear."}], [_WEATHER]
         ),
     ]
-
-
-def _odd() -> ProofConversation:
-    messages: list[Message] = [{"role": "user", "content": _ODD}, {"role": "assistant", "content": _ODD[::-1]}]
-    return ProofConversation("one of odd white space and letters", ONE_TURN, messages)

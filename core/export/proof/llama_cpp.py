@@ -7,18 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.setup.llama_cpp import installed
-
 TIMEOUT_SECONDS = 600
 
 
 class Refused(Exception):
     """What llama.cpp answers in the place of a result, in its own words."""
-
-
-def is_installed() -> bool:
-    """Whether llama.cpp can be asked here."""
-    return installed()
 
 
 class LlamaCpp:

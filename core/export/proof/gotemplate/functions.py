@@ -1,106 +1,72 @@
-"""The functions that a Go template of Ollama's may call: text/template's own, and Ollama's."""
+"""The functions of text/template's and Ollama's that Nibble's Modelfiles call. Lengths and places count bytes."""
 
 from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from core.export.proof.gotemplate.values import (
-    GoError,
-    equal,
-    kind,
-    to_bytes,
-    to_text,
-    truth,
-    type_name,
-)
+from core.export.proof.gotemplate.lexer import GoError
 
 Functions = dict[str, Callable[..., Any]]
-# Go's and Ollama's that no Modelfile of Nibble's calls: known to be there, and refused where they are called.
-UNUSED = ("html", "js", "urlquery", "call", "print", "println", "printf", "json", "toTypeScriptType", "yesterdayDate")
 # `and` and `or` look at no more than they need, so core/export/proof/gotemplate/evaluate.py has them.
 LAZY = ("and", "or")
 
 
-def _len(value: Any) -> int:
-    if isinstance(value, str):
-        return len(to_bytes(value))
-    if isinstance(value, (list, tuple, dict)):
-        return len(value)
-    raise GoError(f"the length of a {type_name(value)} is asked for")
+def to_bytes(text: str) -> bytes:
+    """As Go holds it; a text that was cut within a letter keeps the odd bytes."""
+    return text.encode(errors="surrogateescape")
 
 
-def _index(value: Any, *places: Any) -> Any:
-    for place in places:
-        if isinstance(value, dict):
-            value = value.get(place)
-        elif isinstance(value, str):
-            value = to_bytes(value)[_place(place, len(to_bytes(value)))]
-        elif isinstance(value, (list, tuple)):
-            value = value[_place(place, len(value))]
-        else:
-            raise GoError(f"a {type_name(value)} is indexed")
-    return value
+def _held(value: Any, what: str) -> Any:
+    """What has a length and places."""
+    if not isinstance(value, (str, list)):
+        raise GoError(f"a {type(value).__name__} {what}")
+    return to_bytes(value) if isinstance(value, str) else value
 
 
-def _place(place: Any, length: int, last: int = -1) -> int:
+def _index(value: Any, place: Any) -> Any:
+    held = _held(value, "is indexed")
+    return held[_place(place, len(held) - 1)]
+
+
+def _place(place: Any, last: int) -> int:
     if not isinstance(place, int) or isinstance(place, bool):
         raise GoError(f"{place!r} is used as a place")
-    if not 0 <= place <= length + last:
+    if not 0 <= place <= last:
         raise GoError(f"the place {place} is out of range")
     return place
 
 
-def _slice(value: Any, *bounds: Any) -> Any:
-    if not isinstance(value, (str, list, tuple)):
-        raise GoError(f"a {type_name(value)} is sliced")
-    held = to_bytes(value) if isinstance(value, str) else value
-    if len(bounds) > 2:
-        raise GoError("a slice has three bounds")
-    start, end = (*[_place(bound, len(held), 0) for bound in bounds], *(0, len(held))[len(bounds) :])
+def _slice(value: Any, start: Any, end: Any = None) -> Any:
+    held = _held(value, "is sliced")
+    start = _place(start, len(held))
+    end = len(held) if end is None else _place(end, len(held))
     if start > end:
         raise GoError(f"a slice ends at {end}, before its start {start}")
-    part = held[start:end]
-    return to_text(part) if isinstance(part, bytes) else part
+    return held[start:end].decode(errors="surrogateescape") if isinstance(value, str) else held[start:end]
 
 
-def _eq(one: Any, *others: Any) -> bool:
-    if not others:
-        raise GoError("eq is given one value")
-    return any(equal(one, other) for other in others)
-
-
-def _ne(one: Any, other: Any) -> bool:
-    return not equal(one, other)
+def _eq(one: Any, other: Any) -> bool:
+    if type(one) is not type(other) or not isinstance(one, (bool, int, str)):
+        raise GoError(f"a {type(one).__name__} is compared with a {type(other).__name__}")
+    return bool(one == other)
 
 
 def _lt(one: Any, other: Any) -> bool:
-    first, second = kind(one), kind(other)
-    if first != second or first == "bool":
-        raise GoError(f"a {first} is ordered with a {second}")
-    return bool(to_bytes(one) < to_bytes(other) if isinstance(one, str) else one < other)
-
-
-def _le(one: Any, other: Any) -> bool:
-    return _lt(one, other) or equal(one, other)
-
-
-def builtins() -> Functions:
-    """text/template's own."""
-    return {
-        "eq": _eq,
-        "ne": _ne,
-        "lt": _lt,
-        "le": _le,
-        "gt": lambda one, other: not _le(one, other),
-        "ge": lambda one, other: not _lt(one, other),
-        "not": lambda value: not truth(value),
-        "len": _len,
-        "index": _index,
-        "slice": _slice,
-    }
+    if type(one) is not int or type(other) is not int:
+        raise GoError(f"a {type(one).__name__} is ordered with a {type(other).__name__}")
+    return one < other
 
 
 def ollama(today: date | None = None) -> Functions:
-    """Ollama's; its date is `2026-11-30` whatever format it is asked for in. `today`: for tests."""
+    """All of them; Ollama's date is `2026-11-30` whatever format it is asked for in. `today`: for tests."""
     now = today or date.today()
-    return {"currentDate": lambda *_: now.isoformat()}
+    return {
+        "eq": _eq,
+        "lt": _lt,
+        "gt": lambda one, other: _lt(other, one),
+        "not": lambda value: not value,
+        "len": lambda value: len(_held(value, "has no length")),
+        "index": _index,
+        "slice": _slice,
+        "currentDate": lambda: now.isoformat(),
+    }

@@ -1,137 +1,52 @@
-"""A Modelfile as Ollama reads it, after its parser/parser.go: commands, and what stands in one, two or three quotes."""
+"""A Modelfile as Ollama reads it, after its parser/parser.go, as far as Nibble writes any."""
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
-_COMMANDS = {
-    "from",
-    "license",
-    "template",
-    "system",
-    "adapter",
-    "draft",
-    "renderer",
-    "parser",
-    "parameter",
-    "message",
-    "requires",
-}
-LARGEST_BYTES = 500_000
-_ENDS = 20
-_QUOTES = ('"""', '"')
-_LINE, _SPACE = re.compile(r"[\r\n]"), re.compile(r"[ \t\r\n]")
+_NAME = re.compile(r"\s*(?:(FROM|ADAPTER|TEMPLATE)|PARAMETER[ \t]+(\w+))[ \t]", re.IGNORECASE)
+# To the end of the line, or to the three quotes or the one that end a line. Between quotes nothing is escaped.
+_ENDS = r"[ \t]*(?![^\r\n])"
+_VALUE = re.compile(rf'[ \t]*(?:"""(.*?)"""{_ENDS}|"(?!"")(.*?)"{_ENDS}|((?!")[^\r\n]*))', re.DOTALL)
 
 
 class BadModelfile(Exception):
-    """A Modelfile that Ollama refuses; says why."""
+    """A Modelfile that Ollama refuses, or that says what Nibble writes into none; says why."""
 
 
 @dataclass
 class Modelfile:
-    """What a Modelfile says. `parameters` keeps every value of a name, `messages` are (role, text)."""
+    """What a Modelfile says. `parameters` keeps every value of a name."""
 
     model: str = ""
     adapter: str | None = None
     template: str | None = None
-    system: str = ""
     parameters: dict[str, list[str]] = field(default_factory=dict)
-    messages: list[tuple[str, str]] = field(default_factory=list)
-    others: dict[str, str] = field(default_factory=dict)
-
-
-def read_modelfile(path: Path) -> Modelfile:
-    """Raises BadModelfile, OSError."""
-    if path.stat().st_size > LARGEST_BYTES:
-        raise BadModelfile(f"{path.name} is larger than any Modelfile")
-    return parse_modelfile(path.read_bytes().decode("utf-8-sig", errors="replace"))
 
 
 def parse_modelfile(text: str) -> Modelfile:
-    """Raises BadModelfile."""
-    found = Modelfile()
-    for name, value in _commands(text):
-        if name == "from":
-            found.model = value
-        elif name == "adapter":
-            found.adapter = value
-        elif name == "template":
-            found.template = value
-        elif name == "system":
-            found.system = value
-        elif name.startswith("parameter "):
-            found.parameters.setdefault(name.removeprefix("parameter "), []).append(value)
-        elif name.startswith("message "):
-            found.messages.append((name.removeprefix("message "), value))
-        else:
-            found.others[name] = value
+    """What is not printable is left out. Raises BadModelfile."""
+    text = "".join(letter for letter in text if letter.isprintable() or letter in "\t\r\n").strip()
+    found, at = Modelfile(), 0
+    while at < len(text):
+        name = _NAME.match(text, at)
+        if name is None:
+            raise BadModelfile(f"{text[at:].lstrip().splitlines()[0][:40]!r} is not understood")
+        value = _VALUE.match(text, name.end())
+        if value is None:
+            raise BadModelfile("a quote is not closed")
+        at = value.end()
+        _set(found, (name[1] or "").lower(), name[2], next(each for each in value.groups() if each is not None))
     if not found.model:
         raise BadModelfile("no FROM line")
     return found
 
 
-def _commands(text: str) -> list[tuple[str, str]]:
-    """Name and value of each command, the name of a parameter or a message with it."""
-    found, at = [], 0
-    while at < len(text):
-        if text[at] in " \t\r\n":
-            at += 1
-        elif text[at] == "#":
-            at = _until(text, at, _LINE)
-        else:
-            name, at = _word(text, at)
-            if name.lower() not in _COMMANDS:
-                raise BadModelfile(f"{name!r} is no command of a Modelfile")
-            name = name.lower()
-            if name in ("parameter", "message"):
-                inner, at = _word(text, at + 1)
-                name = f"{name} {inner}"
-            value, at = _value(text, at + 1)
-            found.append((name, value))
-    return found
-
-
-def _until(text: str, at: int, ends: re.Pattern[str]) -> int:
-    found = ends.search(text, at)
-    return found.start() if found else len(text)
-
-
-def _word(text: str, at: int) -> tuple[str, int]:
-    end = _until(text, at, _SPACE)
-    if end == len(text) or text[end] not in " \t":
-        raise BadModelfile(f"nothing follows {text[at:end]!r}")
-    return text[at:end], end
-
-
-def _value(text: str, at: int) -> tuple[str, int]:
-    """The value that begins at `at`: to the end of the line, or of the quotes; what is not printable is left out."""
-    start = _kept(text[at : at + _ENDS]).lstrip()
-    quotes = next((each for each in _QUOTES if start.startswith(each)), "")
-    end = at
-    while True:
-        end = _until(text, end, _LINE)
-        # Only where quotes may close is the whole looked at: there can be as many lines as there are letters.
-        if end == len(text) or _kept(text[max(at, end - _ENDS) : end]).rstrip().endswith(quotes):
-            value = _unquoted(_kept(text[at:end]).strip())
-            if value is not None:
-                return value, end
-        if end == len(text):
-            raise BadModelfile("a quote is not closed")
-        end += 1
-
-
-def _kept(text: str) -> str:
-    return "".join(letter for letter in text if _is_kept(letter))
-
-
-def _is_kept(letter: str) -> bool:
-    return letter.isprintable() or letter in " \t\r\n"
-
-
-def _unquoted(text: str) -> str | None:
-    """The inside of the quotes, of which nothing is escaped; None where they are not closed yet."""
-    for quotes in _QUOTES:
-        if text.startswith(quotes):
-            closed = len(text) >= 2 * len(quotes) and text.endswith(quotes)
-            return text[len(quotes) : -len(quotes)] if closed else None
-    return text
+def _set(modelfile: Modelfile, command: str, parameter: str, value: str) -> None:
+    if command == "from":
+        modelfile.model = value
+    elif command == "adapter":
+        modelfile.adapter = value
+    elif command == "template":
+        modelfile.template = value
+    else:
+        modelfile.parameters.setdefault(parameter, []).append(value)

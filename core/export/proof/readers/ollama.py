@@ -15,7 +15,7 @@ from core.data.conversation import Message
 from core.export.proof.gotemplate import GoError
 from core.export.proof.llama_cpp import LlamaCpp
 from core.export.proof.readers.llama_cpp import LARGEST_CONTEXT, fed, with_first
-from core.export.proof.readers.modelfile import BadModelfile, Modelfile, read_modelfile
+from core.export.proof.readers.modelfile import BadModelfile, parse_modelfile
 from core.export.proof.readers.ollama_template import OllamaTemplate
 from core.export.proof.readers.reader import CannotRender
 
@@ -36,8 +36,10 @@ class OllamaReader:
     def __init__(self, folder: Path, context: int) -> None:
         self._folder = folder
         try:
-            self.modelfile = read_modelfile(folder / MODELFILE)
-            self._template = OllamaTemplate(_template_of(self.modelfile))
+            self.modelfile = parse_modelfile((folder / MODELFILE).read_bytes().decode())
+            if self.modelfile.template is None:  # Ollama would choose one by its version
+                raise BadModelfile("it has no TEMPLATE")
+            self._template = OllamaTemplate(self.modelfile.template)
         except (BadModelfile, GoError) as error:
             raise CannotRender(f"its Modelfile is not read: {error}") from None
         adapter = self.modelfile.adapter
@@ -50,28 +52,19 @@ class OllamaReader:
         if tools:
             raise CannotRender("the Modelfile's template takes no tools")
         try:
-            text = self._template.render(self._whole([dict(each) for each in messages]))
+            text = self._template.render(self._without_thoughts([dict(each) for each in messages]))
         except GoError as error:
             raise CannotRender(str(error)) from None
         return with_first(self.engine, text)
 
-    def _whole(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """With the Modelfile's system prompt and messages before them, and without thoughts where Ollama keeps none."""
-        said = [{"role": role, "content": text} for role, text in self.modelfile.messages]
-        if self.modelfile.system and messages and messages[0]["role"] != "system":
-            said.insert(0, {"role": "system", "content": self.modelfile.system})
-        whole = [*said, *messages]
-        for n, each in enumerate(whole):
-            if each["role"] != "assistant" or "<think>" not in (each.get("content") or ""):
-                continue
-            if self._hands_thoughts_out or self._drops_thoughts(whole, n):
-                whole[n] = {**each, "content": _THOUGHTS.sub("", each["content"])}
-        return whole
-
-    @property
-    def _hands_thoughts_out(self) -> bool:
-        """Whether Ollama knows thoughts by the template's tags: then no reply of its own has any in it."""
-        return "thinking" in self._template.names
+    def _without_thoughts(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Without thoughts where Ollama keeps none: where it knows them by the template's tags, no reply has any."""
+        knows_tags = "thinking" in self._template.names
+        for n, each in enumerate(messages):
+            has_thoughts = each["role"] == "assistant" and "<think>" in (each.get("content") or "")
+            if has_thoughts and (knows_tags or self._drops_thoughts(messages, n)):
+                messages[n] = {**each, "content": _THOUGHTS.sub("", each["content"])}
+        return messages
 
     def _drops_thoughts(self, messages: list[dict[str, Any]], place: int) -> bool:
         """Whether it takes them out of the reply at `place`, as it does of Qwen 3's before the last question."""
@@ -96,15 +89,6 @@ class OllamaReader:
         words = [word for word in self._stop_words if len(self.engine.tokens(word)) > 1]
         places = [place for place in map(text.find, words) if place >= 0]
         return self.engine.within(reply, text[: min(places)]) if places else reply
-
-
-def _template_of(modelfile: Modelfile) -> str:
-    """Raises BadModelfile where Ollama would choose one by its version, or lay conversations out by code of its own."""
-    if "renderer" in modelfile.others:
-        raise BadModelfile("it asks for a RENDERER, which is code of Ollama's")
-    if modelfile.template is None:
-        raise BadModelfile("it has no TEMPLATE")
-    return modelfile.template
 
 
 def open_ollama(artefact: dict[str, Any]) -> OllamaReader:

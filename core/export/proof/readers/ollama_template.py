@@ -7,17 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.export.proof.gotemplate import GoError, execute, parse
-from core.export.proof.gotemplate.functions import LAZY, UNUSED, Functions, builtins, ollama
-from core.export.proof.gotemplate.nodes import (
-    Body,
-    BranchNode,
-    Call,
-    Do,
-    FieldNode,
-    Pipe,
-    Variable,
-)
-from core.export.proof.gotemplate.values import Struct
+from core.export.proof.gotemplate.functions import LAZY, Functions, ollama
+from core.export.proof.gotemplate.parser import Body, BranchNode, FieldNode, Pipe, Variable
 
 Message = dict[str, Any]
 
@@ -28,17 +19,15 @@ class OllamaTemplate:
     def __init__(self, source: str, functions: Functions | None = None) -> None:
         self.functions = ollama() if functions is None else functions
         self.template = parse(source)
-        unknown = self.template.functions - {*builtins(), *self.functions, *LAZY, *UNUSED}
+        unknown = self.template.functions - {*self.functions, *LAZY}
         if unknown:
-            raise GoError(f"Ollama knows no function {', '.join(sorted(unknown))}")
-        self.names = {name.lower() for body in self._bodies() for name in _names(body)}
+            raise GoError(f"it calls {', '.join(sorted(unknown))}, and such are not known here")
+        bodies = [self.template.body, *self.template.defined.values()]
+        self.names = {name.lower() for body in bodies for name in _names(body)}
         if "messages" not in self.names:
             raise GoError("it does not speak of .Messages, and such are not read here")
         if "tools" in self.names or "toolcalls" in self.names:
             raise GoError("it speaks of tools, and such are not read here")
-
-    def _bodies(self) -> list[Body]:
-        return [self.template.body, *self.template.defined.values()]
 
     def render(self, messages: list[Message]) -> str:
         """The prompt for the reply to `messages`. Raises GoError where Ollama fails."""
@@ -62,28 +51,28 @@ def collated(messages: list[Message]) -> tuple[str, list[Message]]:
     return system, joined
 
 
-def _message(message: Message) -> Struct:
+def _message(message: Message) -> Message:
     thinking = message.get("thinking") or message.get("reasoning_content") or ""
-    return Struct("message", {"Role": message["role"], "Content": message["content"], "Thinking": thinking}, True)
+    return {"Role": message["role"], "Content": message["content"], "Thinking": thinking}
 
 
 def _names(body: Body) -> Iterator[str]:
     """Every field and variable that is named, as Ollama looks for them: not within `(…).Field`."""
     for node in body:
-        if isinstance(node, Do):
-            yield from _pipe_names(node.pipe)
-        elif isinstance(node, Call):
-            if node.pipe is None:
-                raise GoError(f"Ollama takes no {{{{ template {node.name!r} }}}} without a value")
-            yield from _pipe_names(node.pipe)
+        if isinstance(node, Pipe):
+            yield from _pipe_names(node)
         elif isinstance(node, BranchNode):
             yield from _pipe_names(node.pipe)
             yield from _names(node.body)
-            yield from _names(node.otherwise or ())
+            yield from _names(node.otherwise)
+        elif not isinstance(node, str):
+            if node.pipe is None:
+                raise GoError(f"Ollama takes no {{{{ template {node.name!r} }}}} without a value")
+            yield from _pipe_names(node.pipe)
 
 
 def _pipe_names(pipe: Pipe) -> Iterator[str]:
-    for operand in (operand for command in pipe.commands for operand in command.args):
+    for operand in pipe.args:
         if isinstance(operand, FieldNode):
             yield from operand.path
         elif isinstance(operand, Variable):

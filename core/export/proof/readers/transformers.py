@@ -14,17 +14,16 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from core.basemodel.find import find_model
-from core.data.conversation import Message
 from core.errors import NibbleError
 from core.export.proof.loaded_model import LoadedModel, place_for
-from core.export.proof.readers.reader import CannotRender
+from core.export.proof.readers.reader import TokenizerReader
 from core.model import moe_quantizer
 from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
 from core.model.remote_code import admit
 from core.recipe import QuantizationSettings
 from core.setup.llama_cpp import MISSING
 from core.system.hardware import Device
-from core.untrusted.chat_templates import TEMPLATE_ERRORS, bound_templates
+from core.untrusted.chat_templates import bound_templates
 
 # What a configuration says beside the sums: of its file, of training, of the ends of texts.
 _NOT_COMPUTED_WITH = {
@@ -34,33 +33,19 @@ _NOT_COMPUTED_WITH = {
 }  # fmt: skip
 
 
-class TransformersReader:
+class TransformersReader(TokenizerReader):
     """`folder` in the hands of transformers; `load` gives the model when it is first asked to answer."""
 
     def __init__(self, folder: Path, name: str, load: Callable[[], LoadedModel]) -> None:
         """`name`: the programs that open it. Raises what transformers raises for files that it cannot read."""
         bound_templates()  # a template of strangers' runs within bounds here too; what it renders is the same
-        self.name = name
+        super().__init__(name, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
         self._folder, self._load = folder, load
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @cached_property
     def loaded(self) -> LoadedModel:
         """The model."""
         return self._load()
-
-    def rendered(self, messages: list[Message], tools: list[dict[str, Any]] | None = None, prompt: bool = True) -> str:
-        """As Reader's."""
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
-            )
-        except TEMPLATE_ERRORS as error:
-            raise CannotRender((str(error).strip().splitlines() or [type(error).__name__])[0][:200]) from None
-
-    def tokens(self, text: str) -> list[int]:
-        """As Reader's; a template writes the first token itself, so transformers adds none to what it renders."""
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     @property
     def ends(self) -> list[int]:

@@ -15,7 +15,6 @@ from core.export.gguf import template as gguf_template
 from core.export.gguf.families import TensorLayout
 from core.export.ollama import modelfile
 from core.export.pipeline import export
-from core.export.proof import llama_cpp
 from core.export.proof.compare_texts import PROMPTS, TOKENS
 from core.export.proof.divergence import LOGITS
 from core.export.proof.report import NOT_OPENED, is_proved, lines
@@ -24,6 +23,7 @@ from core.export.proof_worker import prove
 from core.export.shared.destination import Broken
 from core.export.shared.options import ExportOptions
 from core.runs.store import Run
+from core.setup import llama_cpp
 from core.workspace import Workspace
 from tests.core.export.llama_3 import llama_3
 from tests.core.export.made import run_with_adapter
@@ -121,7 +121,7 @@ def test_a_local_rope_theta_that_the_file_does_not_carry_is_found_out(
 def test_without_llama_cpp_it_is_said_that_it_did_not_open_the_file_and_how_it_would(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
+    monkeypatch.setattr(llama_cpp, "installed", lambda: False)
     verified = _exported(run, "gguf", tmp_path)["verified"]
     assert verified["equal"] == verified["prompts"] == 3
     (line,) = (line for line in lines(verified) if "llama.cpp" in line)
@@ -144,7 +144,7 @@ def test_what_transformers_does_not_read_of_a_gguf_is_not_proved_by_it(
     family: str, shape: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has other settings in their place, and what it would answer says nothing of the file."""
-    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
+    monkeypatch.setattr(llama_cpp, "installed", lambda: False)
     monkeypatch.setitem(SHAPES, family, shape)
     run = run_with_adapter(Workspace.open(tmp_path / "workspace"), str(tiny_model(tmp_path / "base", family)))
     verified = _exported(run, "gguf", tmp_path)["verified"]
@@ -156,7 +156,7 @@ def test_weights_that_are_laid_out_wrongly_are_found_out_by_transformers_alone(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows of each matrix in the opposite order: what was written is read back, and is not the model."""
-    monkeypatch.setattr(llama_cpp, "is_installed", lambda: False)
+    monkeypatch.setattr(llama_cpp, "installed", lambda: False)
     monkeypatch.setattr(TensorLayout, "arranged", lambda self, name, tensor: tensor.flip(0))
     verified = export(Workspace(run.workspace), run, ExportOptions("gguf", tmp_path / "out", gguf_type="q8_0"), _say)
     (logits,) = (check for check in verified["verified"]["checks"] if check["name"] == LOGITS)

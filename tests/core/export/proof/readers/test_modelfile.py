@@ -6,29 +6,26 @@ import pytest
 
 from core.export.proof.readers.modelfile import BadModelfile, parse_modelfile
 
-PUBLISHED = '''# as people write them
-FROM ./model.gguf
+WRITTEN = '''FROM ./model.gguf
 adapter ./adapter.gguf
 TEMPLATE """{{ if .System }}<s>
 {{ .System }}{{ end }}
 "say" {{ .Prompt }}"""
-SYSTEM You are kind.
 PARAMETER stop <|end|>
 PARAMETER stop "### Human:"
+PARAMETER stop """a "b"
+c"""
 PARAMETER temperature 0.7
-MESSAGE user Hello there
-LICENSE """
-MIT"""
 '''
 
 
 def test_every_command_is_read_and_nothing_between_quotes_is_taken_for_an_escape() -> None:
-    found = parse_modelfile(PUBLISHED)
-    assert (found.model, found.adapter, found.system) == ("./model.gguf", "./adapter.gguf", "You are kind.")
+    found = parse_modelfile(WRITTEN)
+    assert (found.model, found.adapter) == ("./model.gguf", "./adapter.gguf")
     assert found.template == '{{ if .System }}<s>\n{{ .System }}{{ end }}\n"say" {{ .Prompt }}'
-    assert found.parameters == {"stop": ["<|end|>", "### Human:"], "temperature": ["0.7"]}
-    assert found.messages == [("user", "Hello there")] and found.others["license"] == "\nMIT"
+    assert found.parameters == {"stop": ["<|end|>", "### Human:", 'a "b"\nc'], "temperature": ["0.7"]}
     assert parse_modelfile('FROM a\nPARAMETER stop "a\\nb"').parameters["stop"] == ["a\\nb"]
+    assert parse_modelfile('FROM a\nPARAMETER stop "a" b"').parameters["stop"] == ['a" b']
 
 
 def test_what_is_not_printable_is_dropped_as_ollama_drops_it() -> None:
@@ -39,12 +36,14 @@ def test_what_is_not_printable_is_dropped_as_ollama_drops_it() -> None:
     ("text", "said"),
     [
         ("TEMPLATE x", "no FROM"),
-        ("FROM a\nNONSENSE b", "no command"),
+        ("FROM a\nNONSENSE b", "'NONSENSE b' is not understood"),
+        ("FROM a\nSYSTEM You are kind.", "'SYSTEM You are kind.' is not understood"),
         ('FROM a\nTEMPLATE """open', "not closed"),
-        ("FROM", "nothing follows"),
+        ('FROM a\nTEMPLATE """\n', "not closed"),
+        ("FROM", "'FROM' is not understood"),
     ],
 )
-def test_what_ollama_refuses_is_refused(text: str, said: str) -> None:
+def test_what_ollama_refuses_and_nibble_does_not_write_is_refused(text: str, said: str) -> None:
     with pytest.raises(BadModelfile, match=said):
         parse_modelfile(text)
 

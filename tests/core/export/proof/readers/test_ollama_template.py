@@ -30,8 +30,8 @@ def test_messages_of_a_role_that_follow_each_other_are_joined_and_system_prompts
 
 
 def test_what_ollama_refuses_to_create_is_refused() -> None:
-    with pytest.raises(GoError, match="knows no function toJson"):
-        OllamaTemplate("{{ .Messages | toJson }}")
+    with pytest.raises(GoError, match="calls toJson"):
+        OllamaTemplate("{{ toJson .Messages }}")
     with pytest.raises(GoError, match="without a value"):
         OllamaTemplate('{{ define "x" }}{{ end }}{{ template "x" }}')
 

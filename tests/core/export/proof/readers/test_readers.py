@@ -239,9 +239,9 @@ def test_a_conversation_is_laid_out_to_be_answered_or_as_it_is_and_refusals_are_
     with pytest.raises(CannotRender, match="takes no tools"):
         OllamaReader(tmp_path, 512).rendered(CONVERSATIONS[1], [{"type": "function", "function": {"name": "f"}}])
     for rest, said in (
-        ("TEMPLATE {{ .Messages | toJson }}", "knows no function toJson"),
+        ("TEMPLATE {{ toJson .Messages }}", "calls toJson"),
         ("PARAMETER top_p 1", "has no TEMPLATE"),
-        ("RENDERER qwen3-coder", "a RENDERER"),
+        ("RENDERER qwen3-coder", "RENDERER qwen3-coder' is not understood"),
     ):
         (tmp_path / "Modelfile").write_text(f"FROM ./model.gguf\n{rest}", encoding="utf-8")
         with pytest.raises(CannotRender, match=said):
