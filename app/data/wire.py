@@ -33,7 +33,7 @@ class DataTab(Tab):
 
     def build(self) -> None:
         """Lay the tab out."""
-        self.layout = data_layout.build()
+        self.layout = data_layout.DataLayout()
         self.outputs = self.layout.drawn()
 
     def wire(self, page: PageParts) -> None:

@@ -1,7 +1,6 @@
 """While one is away: where a run's end is told, besides in the browser. A section of the System tab."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,35 +24,26 @@ TRIAL = {
 }
 
 
-@dataclass(frozen=True)
 class Away:
     """The components that events touch."""
 
-    webhook: gr.Textbox
-    keep: gr.Button
-    attempt: gr.Button
-    message: gr.HTML
+    def __init__(self) -> None:
+        gr.HTML("<h3>While you are away</h3>", elem_classes="nb-slot")
+        self.webhook = gr.Textbox(
+            label="Webhook",
+            type="password",
+            placeholder="https://…",
+            info="When a run ends, this address gets a POST of JSON: run, name, state, step, total, eval_loss, "
+            "message. Leave it empty for none.",
+        )
+        with gr.Row(elem_classes="nb-actions"):
+            self.keep = gr.Button("Save", variant="primary")
+            self.attempt = gr.Button("Send a test")
+        self.message = gr.HTML(elem_classes="nb-slot")
 
     def shown(self) -> list[Any]:
         """What is filled when the tab is opened."""
         return [self.webhook, self.message]
-
-
-def build() -> Away:
-    """Lay the section out."""
-    gr.HTML("<h3>While you are away</h3>", elem_classes="nb-slot")
-    webhook = gr.Textbox(
-        label="Webhook",
-        type="password",
-        placeholder="https://…",
-        info="When a run ends, this address gets a POST of JSON: run, name, state, step, total, eval_loss, message. "
-        "Leave it empty for none.",
-    )
-    with gr.Row(elem_classes="nb-actions"):
-        keep = gr.Button("Save", variant="primary")
-        attempt = gr.Button("Send a test")
-    message = gr.HTML(elem_classes="nb-slot")
-    return Away(webhook, keep, attempt, message)
 
 
 def wire(away: Away, context: Context) -> None:

@@ -74,7 +74,7 @@ class TrainTab(Tab):
 
     def build(self) -> None:
         """Lay the tab out. Nothing is looked up here: the page fills itself when it is opened."""
-        self.layout = train_layout.build()
+        self.layout = train_layout.TrainLayout()
         self.filled = [*self.form.inputs(), self.layout.form.preset, self.layout.welcome, self.layout.side]
         self.filled_later = [self.form.fields["lora.start_from"]]
         self.outputs, self.shared = tick.outputs(self.layout), tick.shared(self.layout)

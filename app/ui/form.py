@@ -279,6 +279,11 @@ def build_field(field: Field) -> Component:
     return gr.Number(value=default, precision=0 if field.kind == "integer" else None, **shared)
 
 
+def build_menu(label: str, key: str) -> gr.Dropdown:
+    """The menu of base models or of datasets, which also takes what is typed."""
+    return gr.Dropdown(label=label, info=help_text(key), allow_custom_value=True, value=DEFAULTS[key])
+
+
 def _choices(key: str) -> list[tuple[str, Any]]:
     return [(words, value) for value, words in WORDS[key].items()]
 

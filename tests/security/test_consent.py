@@ -37,7 +37,7 @@ def model(workspace: Workspace, tmp_path: Path) -> Path:
 
 def _consents(workspace: Workspace, listening: bool = False) -> code_consent.Consents:
     with gr.Blocks():
-        parts = code_consent.build()
+        parts = code_consent.ConsentParts()
     return code_consent.Consents(parts, Context.open(workspace, Reach.of(workspace, listening)))
 
 

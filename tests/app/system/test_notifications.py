@@ -20,7 +20,7 @@ SECRET = "a-secret"
 @pytest.fixture
 def section() -> notifications.Away:
     with gr.Blocks():
-        return notifications.build()
+        return notifications.Away()
 
 
 def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.Away) -> None:
@@ -28,7 +28,7 @@ def test_an_address_is_kept_and_taken_back(context: Context, section: notificati
     assert "Saved" in said and SECRET not in said
     shown = notifications.fill(section, context)
     assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.message]
-    assert "No webhook is told" in notifications.keep_webhook(context, " ")
+    assert "No webhook is set" in notifications.keep_webhook(context, " ")
     assert notifications.fill(section, context)[section.webhook] == ""
 
 
