@@ -1,6 +1,6 @@
 """What a card can train, and which cards can train a model, as tables of HTML."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from app.ui.html import text
 from core.catalogue.facts import Card
@@ -85,11 +85,6 @@ def beside(card: Card) -> str:
             "one."
         )
     return message
-
-
-def choices(titles: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What a menu offers: title and name."""
-    return [(title, name) for name, title in titles.items()]
 
 
 def _table(headings: Sequence[str], rows: Iterable[tuple[str, str, Fit]], label: str) -> str:

@@ -1,8 +1,8 @@
 """One run on the screen: the same five parts on the Train tab while it trains and on the Runs tab ever after."""
 
-from typing import Any
-
 import gradio as gr
+
+from app.ui.updates import Seen, Updates, is_new
 
 PARTS = ("head", "loss", "memory", "says", "events")
 
@@ -19,11 +19,9 @@ class RunView:
         with gr.Accordion("Events", open=False):
             self.events = gr.HTML(elem_classes="nb-slot")
 
-    def changes(self, parts: dict[str, str], seen: dict[str, str]) -> dict[Any, Any]:
+    def changes(self, parts: dict[str, str], seen: Seen) -> Updates:
         """Updates for the parts that differ from what this browser has `seen`, which is brought up to date."""
-        fresh = {part: html for part, html in parts.items() if seen.get(part) != html}
-        seen.update(fresh)
-        return {getattr(self, part): html for part, html in fresh.items()}
+        return {getattr(self, part): html for part, html in parts.items() if is_new(seen, part, html)}
 
     def components(self) -> list[gr.HTML]:
         """All of its components."""

@@ -47,7 +47,7 @@ class SystemLayout:
                 with gr.Row(elem_classes="nb-actions"):
                     self.sign_in = gr.Button("Sign in", variant="primary")
                     self.sign_out = gr.Button("Sign out", visible=False)
-                self.away = notifications.Away()
+                self.notifications = notifications.NotificationParts()
                 gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
                 self.versions = gr.Textbox(
                     label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
@@ -59,7 +59,7 @@ class SystemLayout:
 
     def filled(self) -> list[Component]:
         """What is set when the tab comes into sight."""
-        return [*self.signing(), self.versions, self.record, self.disk, *self.away.shown()]
+        return [*self.signing(), self.versions, self.record, self.disk, *self.notifications.shown()]
 
 
 class SystemTab(Tab):
@@ -82,7 +82,7 @@ class SystemTab(Tab):
         sign_in = [layout.sign_in.click, layout.token.submit]
         gr.on(sign_in, partial(_sign_in, layout), layout.token, signing, **QUIET)
         layout.sign_out.click(partial(_sign_out, layout), None, signing, **QUIET)
-        notifications.wire(layout.away, self.context)
+        notifications.wire(layout.notifications, self.context)
 
     def selected(self, item: gr.Tab, page: PageParts) -> Callable[..., Any]:
         """It is looked at anew."""
@@ -93,7 +93,7 @@ class SystemTab(Tab):
         runs = list_runs(self.context.workspace)
         return {
             **who(self.layout),
-            **notifications.fill(self.layout.away, self.context),
+            **notifications.fill(self.layout.notifications, self.context),
             self.layout.versions: system_html.versions(),
             self.layout.record: predicted_html.record(runs),
             self.layout.disk: system_html.disk(runs),

@@ -14,7 +14,7 @@ SMALLEST_BUDGET = 0.1
 
 
 class FormParts:
-    """What stands on the form: the settings, the recipes' menu and what it is about, what is said below Start.
+    """What stands on the form: the settings, the recipes' menu and what it is about, the `message` below Start.
 
     `scale` is the strip under the budget's slider.
     """

@@ -9,9 +9,11 @@ from app.context import Context
 from app.data.session import DataSession
 from app.train import layout as train_layout
 from app.train import tick
+from app.train.download import DownloadSession
 from app.train.events import TrainEvents
 from app.train.form import SMALLEST_BUDGET
 from app.train.plan_events import PlanEvents
+from app.train.plan_session import PlanSession
 from app.train.session import TrainSession, shown_run
 from app.ui import menus
 from app.ui.form import AS_RECOGNISED, DEFAULTS, Form
@@ -65,7 +67,7 @@ class TrainTab(Tab):
 
     def __init__(self, context: Context, data: DataSession) -> None:
         self.context = context
-        self.session = TrainSession.open(data)
+        self.session = TrainSession(data, PlanSession(data.beside, device().total_bytes), DownloadSession())
 
     @property
     def form(self) -> Form:
