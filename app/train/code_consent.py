@@ -88,9 +88,8 @@ def code_html(code: ModelCode) -> str:
         f"<b>{ui_html.text(code.named)} comes with its own code: {ui_html.text(code.summary())}</b>"
         "<p>This model's architecture is not built in. To use it, Python code from its authors must run on this "
         "machine with all your rights: it can read your files and use your network. Agree only if you trust the "
-        "authors or have read the code. Your consent covers exactly these files; if one changes, you are asked again."
-        "</p>"
-        f"{files}</div>"
+        "authors or have read the code. Your consent covers exactly these files; if one changes, you are asked "
+        f"again.</p>{files}</div>"
     )
 
 

@@ -16,7 +16,7 @@ from app.train.plan_events import PlanEvents
 from app.train.plan_session import PlanSession
 from app.train.session import TrainSession, shown_run
 from app.ui import menus
-from app.ui.form import AS_RECOGNISED, DEFAULTS, Form
+from app.ui.form import AS_RECOGNISED, DEFAULTS, FIELDS, Form
 from app.ui.tab import PageParts, Tab
 from app.ui.updates import LATEST, ONCE, QUIET, Seen, Updates, say_at_once
 from core.runs.store import OPEN
@@ -24,37 +24,12 @@ from core.sizes import GIB
 from core.system.hardware import device
 from core.workspace import read_json
 
+# A change of one of CHECKED_BY has the data and the model checked again; these decide nothing of that.
+UNCHECKED = {"data.eval_max_rows", "lora.alpha", "lora.dropout", "lora.scaling"}
 CHECKED_BY = (
-    "model",
-    "data.path",
-    "data.format",
-    "data.mapping",
-    "data.encoding",
-    "data.split",
-    "data.config",
-    "data.named_splits",
-    "data.train_on",
-    "data.template",
-    "data.generation_prompt",
-    "data.system",
-    "data.join_turns",
-    "data.max_length",
-    "data.eval_fraction",
-    "lora.rank",
-    "lora.targets",
-    "lora.dora",
-    "lora.init",
-    "lora.start_from",
-    "lora.extra_modules",
-    "budget",
-    "quantization.bits",
-    "quantization.type",
-    "quantization.double",
-    "train.epochs",
-    "train.max_steps",
-    "train.effective_batch",
-    "train.optimizer",
-    "train.weight_decay",
+    *("model", "budget", "data.path", "data.mapping"),
+    *(key for key in FIELDS if key.startswith(("data.", "lora.", "quantization.")) and key not in UNCHECKED),
+    *("train.epochs", "train.max_steps", "train.effective_batch", "train.optimizer", "train.weight_decay"),
 )
 
 
