@@ -28,7 +28,7 @@ def _ended(context: Context, name: str = "try", state: str = "stopped") -> Run:
 @pytest.fixture
 def runs_tab() -> runs_layout.RunsLayout:
     with gr.Blocks():
-        return runs_layout.build()
+        return runs_layout.RunsLayout()
 
 
 def test_the_train_tab_says_only_what_changed(train_tab: TrainTab, context: Context) -> None:
