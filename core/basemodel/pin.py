@@ -19,8 +19,7 @@ from typing import Any
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import is_setting
-from core.data.changes import sha256_of
-from core.workspace import read_json, write_json
+from core.workspace import read_json, sha256_of, write_json
 
 FILE = "base.json"
 Pinned = dict[str, dict[str, Any]]

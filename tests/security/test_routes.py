@@ -18,10 +18,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from app.main import Server, Serving, launch
 from app.server import login
-from app.server.guard import UNUSED, Asgi, Door, Guard
+from app.server.guard import UNUSED, Door, Guard
 from app.server.instance import choose_port
 from app.server.login import Login
 from core.system.addresses import Names
@@ -95,7 +96,7 @@ async def _nothing() -> dict[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def statuses(app: Asgi, asked: list[dict[str, Any]]) -> list[int]:
+def statuses(app: ASGIApp, asked: list[dict[str, Any]]) -> list[int]:
     """What `app` answers to each."""
     found: list[int] = []
 
