@@ -47,7 +47,7 @@ def test_the_second_is_refused_and_told_by_whom(workspace: Workspace, on_a_gpu: 
     with hold(workspace, "chat", "SmolLM2"):
         by = holder(workspace)
         assert by is not None and (by.kind, by.pid, by.in_words()) == ("chat", os.getpid(), "the chat with “SmolLM2”")
-        with pytest.raises(DeviceHeld, match="taken: the chat with “SmolLM2” holds it"):
+        with pytest.raises(DeviceHeld, match="in use by the chat with “SmolLM2”"):
             hold(workspace, "run", "Pirate")
     assert holder(workspace) is None
     hold(workspace, "run", "Pirate").release()
