@@ -195,5 +195,5 @@ def what_happened(error: Exception) -> str:
 
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        return "Hugging Face asks us to wait" if status == 429 else f"Hugging Face has a server error ( {status})"
+        return "Hugging Face asks us to wait" if status == 429 else f"Hugging Face has a server error ({status})"
     return "the connection was lost"
