@@ -33,6 +33,8 @@ def convert(
             reading = Reading(roles)
             spilled.append(_conversation(number, row, recognised.layout, settings, reading))
             tally.note(reading, number)
+        except RecursionError:
+            dropped.append(Dropped(number, "it is nested too deeply for a conversation"))
         except UnicodeEncodeError:
             dropped.append(Dropped(number, "it contains half a character, such as an emoji cut in two"))
         except Unusable as error:
@@ -60,7 +62,7 @@ def _what_to_do(reason: str) -> str:
 def _conversation(
     number: int, row: Row | Unreadable, layout: DatasetLayout, settings: DataSettings, reading: Reading
 ) -> Conversation:
-    """One row as a conversation. Raises Unusable."""
+    """One row as a conversation. Raises Unusable, RecursionError."""
     if isinstance(row, Unreadable):
         raise Unusable(row.reason)
     try:
@@ -73,5 +75,3 @@ def _conversation(
         other = f"its layout is {other}"
         reason = f"{other}, unlike the rest" if settings.format == "auto" else f"{error}; {other}"
         raise Unusable(reason, "mixed-layouts") from None
-    except RecursionError:
-        raise Unusable("it is nested too deeply for a conversation") from None
