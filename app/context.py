@@ -15,7 +15,7 @@ from core.launch.typed_input import typed_chat_model, typed_recipe
 from core.preflight.process import Helper
 from core.recipe import Recipe, make_recipe
 from core.runs.supervisor import Supervisor
-from core.system.hardware import Device, device
+from core.system.hardware import device
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
@@ -64,9 +64,3 @@ class Context:
     def form_file(self) -> Path:
         """Where the settings on the screen are kept: they survive a reload, and a restart on another port."""
         return self.workspace.state / "form.json"
-
-
-def device_line(found: Device) -> str:
-    """The device as the strip at the top says it: its name, what it has, what is free."""
-    total, free = found.total_bytes / 2**30, found.free_bytes / 2**30
-    return f"{found.name} · {total:.0f} GiB, {free:.1f} GiB free"

@@ -156,7 +156,7 @@ def learn(arm: Arm, seed: int, steps: int) -> Learned:
 def _rows(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
     """The training rows and the held-out rows, split as a run does."""
     from core.data.dataset import load
-    from core.data.rendering.render import render_all
+    from core.data.rendering.render import PickedRows, render_all
     from core.data.samples import find_sample
     from core.data.split import keys_for_rows, split
 
@@ -167,7 +167,7 @@ def _rows(recipe: Recipe, tokenizer: Any) -> tuple[Any, Any]:
     rendered = render_all(tokenizer, conversations, recipe.data).usable
     keys = keys_for_rows(rendered.rows, conversations.usable)
     train, held_out = split(keys, recipe.data.eval_fraction, recipe.data.eval_max_rows, recipe.train.seed)
-    return rendered.pick(train), rendered.pick(held_out)
+    return PickedRows(rendered, train), PickedRows(rendered, held_out)
 
 
 def _model(recipe: Recipe, full: bool) -> Any:

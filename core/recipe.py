@@ -128,7 +128,7 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(nested)
     except ValidationError as error:
-        raise RecipeError(explain(error)) from None
+        raise RecipeError(" ".join(map(_explain, error.errors()))) from None
 
 
 def recipe_of_run(values: dict[str, Any]) -> Recipe:
@@ -137,11 +137,6 @@ def recipe_of_run(values: dict[str, Any]) -> Recipe:
     if isinstance(data, dict):
         values = {**values, "data": {"named_splits": "ignore", **data}}
     return make_recipe(values)
-
-
-def explain(error: ValidationError) -> str:
-    """What pydantic refused, as sentences with key, value and allowed range."""
-    return " ".join(_explain(problem) for problem in error.errors())
 
 
 def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
@@ -258,6 +253,7 @@ def _parse_value(key: str, text: str) -> Any:
 
 
 def _explain(problem: Any) -> str:
+    """What pydantic refused, as a sentence with key, value and allowed range."""
     key = ".".join(str(part) for part in problem["loc"])
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in ("model_type", "model_attributes_type"):

@@ -5,6 +5,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from core.text.dataset_address import plain_path, refusal_of
+from core.text.encodings import is_encoding
+
 Role = Literal["system", "user", "assistant", "tool", "leave out"]
 Optimizer = Literal["auto", "paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "adamw"]
 # What `lora.targets` may be instead of a list of names.
@@ -101,8 +104,6 @@ class DataSettings(Settings):
     @classmethod
     def _path_is_plain(cls, value: str) -> str:
         """Quotes around it and addresses of files and of the Hub are taken for what they mean."""
-        from core.text.dataset_address import plain_path, refusal_of
-
         path = plain_path(value)
         refused = refusal_of(path)
         if refused is not None:
@@ -113,8 +114,6 @@ class DataSettings(Settings):
     @classmethod
     def _encoding_is_known(cls, value: str) -> str:
         """One of ours, or any other that Python reads text by."""
-        from core.text.encodings import is_encoding
-
         if value != "auto" and not is_encoding(value):
             raise ValueError(
                 f"data.encoding: there is no text encoding called {value[:40]!r}; use one such as windows-1250, or auto"

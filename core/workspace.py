@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -126,3 +127,9 @@ def read_json(path: Path) -> Any:
         return json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, RecursionError):  # no JSON, no text, or brackets without end
         return None
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,15 +1,16 @@
-"""What happens on a press of the Arena layout. Each parses, asks the session once, and renders."""
+"""What happens on a press of the Arena layout. Each parses, calls what the server remembers once, and renders."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.arena import html as arena_html
+from app.arena.jobs import ArenaJobs
 from app.arena.layout import ArenaLayout
-from app.arena.match import PREPARED, RUN, SHIPPED, TYPED
-from app.arena.session import ArenaSession
+from app.arena.leaderboard import Leaderboard
+from app.arena.match import PREPARED, RUN, SHIPPED, TYPED, MatchSession
 from app.context import Context
 from app.server.uploads import folder_to_send, forget
 from app.ui import html as ui_html
@@ -17,8 +18,7 @@ from app.ui import menus as ui_menus
 from app.ui.background_job import follow
 from app.ui.sampling import sampling_of
 from app.ui.updates import Given, Updates
-from core.arena.contestants import ITS_BASE
-from core.arena.match import Match
+from core.arena.match import ITS_BASE
 from core.arena.prompts import categories
 from core.arena.votes import Choice
 from core.arena.votes_csv import as_votes, read_table, write_table
@@ -31,9 +31,16 @@ ASK = {TYPED: "Send to both", PREPARED: "Next pair"}
 class ArenaEvents:
     """The callbacks."""
 
-    def __init__(self, layout: ArenaLayout, context: Context, session: ArenaSession) -> None:
+    def __init__(
+        self,
+        layout: ArenaLayout,
+        context: Context,
+        matches: MatchSession,
+        leaderboard: Leaderboard,
+        jobs: ArenaJobs,
+    ) -> None:
         self.layout, self.context = layout, context
-        self.matches, self.leaderboard, self.jobs = session.matches, session.leaderboard, session.jobs
+        self.matches, self.leaderboard, self.jobs = matches, leaderboard, jobs
 
     def ask(self, given: Given) -> Iterator[Updates]:
         """Begin the next match and show both replies as they grow."""
@@ -57,26 +64,25 @@ class ArenaEvents:
         self.matches.stop()
         return ui_html.busy("Stopping…")
 
-    def voter(self, choice: Choice) -> Callable[[], Updates]:
-        """The callback of one of the four buttons."""
-
-        def vote() -> Updates:
-            try:
-                self.matches.vote(choice)
-            except NibbleError as error:
-                return {self.layout.status: ui_html.error_box(str(error))}
-            return self.render()
-
-        return vote
+    def vote(self, choice: Choice) -> Updates:
+        """One of the four buttons."""
+        try:
+            self.matches.vote(choice)
+        except NibbleError as error:
+            return {self.layout.status: ui_html.error_box(str(error))}
+        return self.render()
 
     def render(self) -> Updates:
         """The present match as it stands."""
         layout, busy, match = self.layout, self.matches.busy, self.matches.match
         votable = match is not None and match.ready and match.vote is None and not busy
+        decided = ""
+        if match is not None and match.vote is not None:
+            decided = arena_html.decided(match.vote, self.matches.waiting() if match.models is None else None)
         updates: Updates = {
             layout.status: self.matches.html(),
             layout.asked: arena_html.asked(match),
-            layout.decided: self._decided(match),
+            layout.decided: decided,
             layout.duel: gr.Column(visible=match is not None),
             layout.stop: gr.Button(visible=busy),
             layout.go: gr.Button(interactive=not busy),
@@ -85,11 +91,6 @@ class ArenaEvents:
             updates[head] = arena_html.heading(match, side, busy)
             updates[reply] = arena_html.reply_text(match, side)
         return updates | {button: gr.Button(interactive=votable) for button in layout.votes.values()}
-
-    def _decided(self, match: Match | None) -> str:
-        if match is None or match.vote is None:
-            return ""
-        return arena_html.decided(match.vote, self.matches.waiting() if match.voices is None else None)
 
     def choose_source(self, source: str) -> Updates:
         """Where questions come from decides what is to be pressed."""

@@ -1,10 +1,9 @@
 """A match as HTML and Markdown: the question, who stands on which side once that may be told, and the jobs below."""
 
-from app.chat.html import split_thought
+from app.chat.html import reply
 from app.ui.html import busy, empty, error_box, note_box, number, text
-from app.ui.markdown import literal
 from core.arena.judge import Bias
-from core.arena.match import Match, Reply
+from core.arena.match import Match
 from core.arena.votes import Vote
 
 VOTED = {
@@ -42,28 +41,20 @@ def heading(match: Match | None, side: int, answering: bool) -> str:
     """Above one reply: its side and whether it is being made, and after the vote its name."""
     if match is None:
         return ""
-    reply = (match.left, match.right)[side]
+    shown = (match.left, match.right)[side]
     if match.vote is None:
-        speaks = '<i class="nb-spin"></i>' if _speaks(match, reply) else "<small>waits</small>"
-        state = "" if reply.done else speaks if answering else "<small>incomplete</small>"
+        speaks = '<i class="nb-spin"></i>' if shown is match.left or match.left.done else "<small>waits</small>"
+        state = "" if shown.done else speaks if answering else "<small>incomplete</small>"
         return f'<div class="nb-side-head"><b>{SIDES[side]}</b>{state}</div>'
     won = match.vote.winner == SIDES[side].lower()
     badge = '<span class="nb-state nb-finished">your vote</span>' if won else ""
-    tokens = f"<small>{number(reply.side.tokens)} tokens</small>"
-    return f'<div class="nb-side-head nb-told"><b>{text(reply.side.label)}</b>{badge}{tokens}</div>'
+    tokens = f"<small>{number(shown.side.tokens)} tokens</small>"
+    return f'<div class="nb-side-head nb-told"><b>{text(shown.side.label)}</b>{badge}{tokens}</div>'
 
 
 def reply_text(match: Match | None, side: int) -> str:
     """One reply as Markdown in which HTML is text; what the model thought is folded."""
-    if match is None:
-        return ""
-    thought, answer, _ = split_thought((match.left, match.right)[side].side.text)
-    fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
-    return f"{fold}{literal(answer)}"
-
-
-def _speaks(match: Match, reply: Reply) -> bool:
-    return reply is match.left or match.left.done
+    return "" if match is None else reply((match.left, match.right)[side].side.text, empty="")
 
 
 def decided(vote: Vote, wait: int | None) -> str:
@@ -86,10 +77,7 @@ def job(running: bool, done: int, total: int, unit: str, remark: str, error: str
         return error_box(error)
     if not running and not remark:
         return ""
-    bar = ""
-    if total:
-        width = 100 * done / total
-        bar = f'<div class="nb-bar"><i style="width:{width:.1f}%"></i></div>'
+    bar = f'<div class="nb-bar"><i style="width:{100 * done / total:.1f}%"></i></div>' if total else ""
     message = f"{number(done)} of {number(total)} {unit}. {remark}".strip() if total else remark
     return f"{bar}{busy(message) if running else note_box(message)}"
 

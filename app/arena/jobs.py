@@ -11,11 +11,11 @@ from typing import Any
 from app.arena import html as arena_html
 from app.arena.match import MatchSession, prompts_of
 from app.ui.background_job import BackgroundJob
+from app.ui.html import note_box
 from app.ui.sampling import sampling_of
 from core.arena.batch_answers import SEED, Bulk
-from core.arena.contestants import contestants
 from core.arena.judge import Bias, Judge, Judging
-from core.arena.match import waiting
+from core.arena.match import contestants, waiting
 from core.errors import NibbleError
 from core.system.keep_awake import KeptAwake
 from core.workspace import read_json, write_json
@@ -64,11 +64,6 @@ class ArenaJobs:
     def _file(self) -> Any:
         return self.matches.workspace.arena / "preparing.json"
 
-    def unfinished(self) -> dict[str, Any] | None:
-        """What was being prepared when the server ended; None where nothing was."""
-        kept = read_json(self._file)
-        return kept if isinstance(kept, dict) and not self.preparing.busy else None
-
     def prepare(self, keys: Sequence[str], source: str, system: str, settings: dict[str, Any]) -> None:
         """Begin to make answers in advance. Raises NibbleError where that cannot be."""
         matches = self.matches
@@ -89,7 +84,7 @@ class ArenaJobs:
     def judge(self, url: str, model: str, key: str) -> None:
         """Begin to judge the prepared answers. Raises NibbleError where that cannot be."""
         matches, judge = self.matches, Judge(url, model, key)
-        pairs = waiting(matches.answers.refresh().values(), matches.votes.refresh(), judge.name)
+        pairs = waiting(matches.answers.refresh(), matches.votes.refresh(), judge.name)
         if not pairs:
             raise NibbleError("There are no prepared replies left for this judge. Prepare some above first.")
         self.judging.begin(lambda: Judging(matches.votes, judge, pairs), lambda: None)
@@ -110,12 +105,12 @@ class ArenaJobs:
         return arena_html.job(job.busy, work.done, work.total, "replies are ready", remark, job.error)
 
     def _left_over(self) -> str:
-        if self.unfinished() is None:
+        """What to say of a job that was under way when the server ended; empty where none was."""
+        if self.preparing.busy or not isinstance(read_json(self._file), dict):
             return ""
-        message = (
+        return note_box(
             "Preparing was interrupted when Nibble closed. Press the button to continue; finished replies are kept."
         )
-        return arena_html.job(False, 0, 0, "", message, "")
 
     def judging_html(self, bias: Bias | None) -> str:
         """How far the judge is, and how much it leans towards a place."""

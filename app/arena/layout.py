@@ -8,7 +8,8 @@ from gradio.components import Component
 
 from app.arena import html as arena_html
 from app.arena.match import PREPARED, SHIPPED, TYPED
-from core.arena.contestants import ITS_BASE
+from app.chat.layout import top_p_slider
+from core.arena.match import ITS_BASE
 from core.arena.votes import CHOICES, KINDS
 
 VOTES = {"left": "Left is better (1)", "right": "Right is better (2)", "tie": "Tie (3)", "both_bad": "Both bad (4)"}
@@ -170,14 +171,7 @@ def _build_settings() -> dict[str, Component]:
                 label="Temperature",
                 info="Higher is more varied, lower is more predictable.",
             ),
-            "top_p": gr.Slider(
-                0.05,
-                1,
-                value=0.9,
-                step=0.05,
-                label="Top-p",
-                info="Sample from the most likely tokens that add up to this probability.",
-            ),
+            "top_p": top_p_slider(),
             "max_new_tokens": gr.Slider(
                 8, 2048, value=256, step=8, label="Max new tokens", info="Maximum length of a reply."
             ),

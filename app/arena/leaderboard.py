@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from app.arena import leaderboard_html
 from app.ui.background_job import BackgroundJob
+from app.ui.html import busy, error_box
 from core.arena.elo import orderings_for
 from core.arena.judge import Bias, position_bias
-from core.arena.leaderboard import Board, board
+from core.arena.leaderboard import board
 from core.arena.votes import KINDS, VoteBook, games_of, labels_of
 
 Kinds = tuple[str, ...]
@@ -29,20 +30,19 @@ class Leaderboard(BackgroundJob):
         wanted = (len(self.votes.refresh()), self.kinds)
         with self._lock:
             if wanted != self.counted and not self.busy:
-                self.result, self._since = self.result or leaderboard_html.counting(), time.monotonic()
+                self.result, self._since = self.result or busy("Counting the votes…"), time.monotonic()
                 self.start(lambda stopping: self._count(*wanted))
             slow = self.busy and time.monotonic() - self._since > SLOW_SECONDS
             return leaderboard_html.renewed(self.result) if slow else self.result
 
     def ended(self) -> None:
         """Counted, or it could not be."""
-        if self.error:
-            self.result = leaderboard_html.failed(self.error)
+        self.result = error_box(self.error) if self.error else self.result
 
     def _count(self, count: int, kinds: Kinds) -> None:
         self.counted = (count, kinds)
         votes = self.votes.refresh()[:count]
         games = games_of(votes, kinds)
         self.bias = position_bias(votes)
-        found: Board = board(games, orderings_for(len(games)))
+        found = board(games, orderings_for(len(games)))
         self.result = leaderboard_html.leaderboard(found, labels_of(votes), self.votes.unreadable, count)

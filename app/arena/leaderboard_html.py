@@ -1,13 +1,13 @@
 """The leaderboard as HTML: Elo with its interval drawn, games, Bradley-Terry, and who wins against whom."""
 
 from app.ui.charts import ticks
-from app.ui.html import busy, empty, error_box, number, text
+from app.ui.html import empty, number, text
 from core.arena.elo import START, K
 from core.arena.leaderboard import Board
 
 WIDE, TALL, EDGE = 184, 22, 14
 FEW_GAMES = 10
-MOST_IN_MATRIX = 12
+MOST_IN_MATRIX, MOST_NAMED = 12, 4
 _MARK = "<!-- how new it is -->"
 HEADINGS = ("", "Model", "Elo", "95 % interval", "Games", "Bradley–Terry")
 
@@ -17,27 +17,17 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def counting() -> str:
-    """Before the first board."""
-    return busy("Counting the votes…")
-
-
 def renewed(html: str) -> str:
     """The last board while the next one is being counted."""
     return html.replace(_MARK, '<span class="nb-work"><i class="nb-spin"></i>Counting the new votes…</span>')
 
 
-def failed(message: str) -> str:
-    """Where counting did not work."""
-    return error_box(message)
-
-
 def leaderboard(board: Board, labels: dict[str, str], damaged: int, kept: int) -> str:
-    """The whole leaderboard. `labels` are the voices' names, `damaged` lines of votes count nowhere."""
+    """The whole leaderboard. `labels` are the models' names, `damaged` lines of votes count nowhere."""
     if not board.votes:
-        message = "No votes of the kinds chosen below." if kept else "Vote on a pair, and the models "
-        message += "" if kept else "are ranked here by Elo as in the QLoRA paper, with a confidence interval."
-        return empty("No votes yet" if not kept else "No votes to count", message) + _damaged(damaged)
+        new = "Vote on a pair, and the models are ranked here by Elo as in the QLoRA paper, with a confidence interval."
+        title, message = ("No votes to count", "No votes of the kinds chosen below.") if kept else ("No votes yet", new)
+        return empty(title, message) + _damaged(damaged)
     scale = _Scale(board)
     rows = "".join(_row(place, board, labels, scale) for place in range(len(board.ratings)))
     head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
@@ -124,9 +114,9 @@ def _remarks(board: Board, labels: dict[str, str]) -> str:
     return f'<ul class="nb-remarks">{"".join(f"<li>{line}</li>" for line in lines)}</ul>' if lines else ""
 
 
-def _names(models: list[str], labels: dict[str, str], most: int = 4) -> str:
-    named = ", ".join(text(labels.get(model, model)) for model in models[:most])
-    return f"{named} and {len(models) - most} more" if len(models) > most else named
+def _names(models: list[str], labels: dict[str, str]) -> str:
+    named = ", ".join(text(labels.get(model, model)) for model in models[:MOST_NAMED])
+    return f"{named} and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else named
 
 
 def _damaged(count: int) -> str:

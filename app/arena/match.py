@@ -1,7 +1,5 @@
 """The match under way: asked, answered in a thread of its own, voted on. One a workspace; the page only looks."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time
@@ -10,9 +8,8 @@ from dataclasses import dataclass, field
 
 from app.ui.background_job import BackgroundJob
 from core.arena.answers import AnswerBook
-from core.arena.contestants import contestants
 from core.arena.held_out import held_out
-from core.arena.match import Match, Speaker, new_match, prepared_match, waiting
+from core.arena.match import Match, ReplySource, contestants, new_match, prepared_match, waiting
 from core.arena.prompts import ArenaPrompt, shipped
 from core.arena.votes import Choice, VoteBook
 from core.errors import NibbleError
@@ -27,21 +24,16 @@ TYPED, PREPARED, SHIPPED, RUN = "typed", "prepared", "shipped", "run"
 
 @dataclass
 class MatchSession(BackgroundJob):
-    """The match on the screen and the work on it; `chat` is who speaks for the models."""
+    """The match on the screen and the work on it; `chat` generates the replies."""
 
     workspace: Workspace
-    chat: Speaker
+    chat: ReplySource
     votes: VoteBook
     answers: AnswerBook
     chance: random.Random = field(default_factory=random.Random)
     match: Match | None = None
     _trained: tuple[float, list[Run]] = (float("-inf"), [])
     _asked: set[ArenaPrompt] = field(default_factory=set)
-
-    @classmethod
-    def open(cls, workspace: Workspace, chat: Speaker) -> MatchSession:
-        """No match yet; the votes and prepared answers of a workspace."""
-        return cls(workspace, chat, VoteBook(workspace), AnswerBook(workspace))
 
     def ask(self, source: str, question: str, system: str, keys: Sequence[str], sampling: Sampling) -> None:
         """Begin the next match; what is asked comes from `source`. Raises NibbleError where it cannot be one."""
@@ -77,7 +69,7 @@ class MatchSession(BackgroundJob):
 
     def waiting(self) -> int:
         """How many pairs of prepared answers wait for a person's vote."""
-        return len(waiting(self.answers.refresh().values(), self.votes.refresh()))
+        return len(waiting(self.answers.refresh(), self.votes.refresh()))
 
     def trained(self) -> list[Run]:
         """The runs with an adapter, newest first, as of a moment ago: every page asks every second."""
@@ -86,7 +78,7 @@ class MatchSession(BackgroundJob):
         return self._trained[1]
 
     def _take_prepared(self) -> None:
-        pairs = waiting(self.answers.refresh().values(), self.votes.refresh())
+        pairs = waiting(self.answers.refresh(), self.votes.refresh())
         if not pairs:
             raise NibbleError("There are no prepared replies left to vote on. Prepare some below, or send a prompt.")
         self.match, self.error = prepared_match(*self.chance.choice(pairs), self.chance), ""

@@ -1,16 +1,20 @@
 """The Arena tab: blind matches between two models, and the leaderboard that the votes come to."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from app.arena import layout as arena_layout
 from app.arena.events import ArenaEvents
-from app.arena.session import ArenaSession
+from app.arena.jobs import ArenaJobs
+from app.arena.leaderboard import Leaderboard
+from app.arena.match import MatchSession
 from app.context import Context
 from app.ui.tab import PageParts, Tab
 from app.ui.updates import LATEST, ONCE, QUIET, Seen, Updates, is_new, press_button
-from core.arena.votes import CHOICES
+from core.arena.answers import AnswerBook
+from core.arena.votes import CHOICES, VoteBook
 
 
 class ArenaTab(Tab):
@@ -22,13 +26,16 @@ class ArenaTab(Tab):
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.session = ArenaSession.open(context)
+        # The models reply from the chat's own process, so that a base is loaded once for both.
+        workspace = context.workspace
+        self.matches = MatchSession(workspace, context.chat, VoteBook(workspace), AnswerBook(workspace))
+        self.leaderboard, self.jobs = Leaderboard(self.matches.votes), ArenaJobs(self.matches)
 
     def build(self) -> None:
         """Lay the tab out."""
         self.layout = arena_layout.build()
         self.filled_later, self.outputs = self.layout.filled(), self.layout.watched()
-        self.events = ArenaEvents(self.layout, self.context, self.session)
+        self.events = ArenaEvents(self.layout, self.context, self.matches, self.leaderboard, self.jobs)
 
     def wire(self, page: PageParts) -> None:
         """Attach the events."""
@@ -37,7 +44,7 @@ class ArenaTab(Tab):
         gr.on([layout.go.click, layout.question.submit], events.ask, given, asked, **ONCE)
         layout.stop.click(events.stop, None, layout.status, queue=False, **QUIET)
         for choice in CHOICES:
-            layout.votes[choice].click(events.voter(choice), None, layout.match(), **ONCE)
+            layout.votes[choice].click(partial(events.vote, choice), None, layout.match(), **ONCE)
         shown = [layout.question, layout.go, layout.status]
         layout.source.change(events.choose_source, layout.source, shown, queue=False, **QUIET)
         kept = [component.input for component in layout.form().values()]
@@ -69,22 +76,21 @@ class ArenaTab(Tab):
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """What changed since this browser last saw it. A first look draws everything but the match and the menus."""
-        layout, session, first = self.layout, self.session, not seen
+        layout, jobs, first = self.layout, self.jobs, not seen
         updates: Updates = {}
-        if is_new(seen, "match", session.matches.version) and not first:
+        if is_new(seen, "match", self.matches.version) and not first:
             updates |= self.events.render()
-        jobs = session.jobs
         for component, html in (
-            (layout.board, session.leaderboard.look()),
+            (layout.board, self.leaderboard.look()),
             (layout.bulk_message, jobs.preparing_html()),
-            (layout.judge_message, jobs.judging_html(session.leaderboard.bias)),
+            (layout.judge_message, jobs.judging_html(self.leaderboard.bias)),
         ):
             if is_new(seen, f"html {component._id}", html):
                 updates[component] = html
         for button, job in ((layout.bulk_stop, jobs.preparing), (layout.judge_stop, jobs.judging)):
             if is_new(seen, f"busy {button._id}", job.busy):
                 updates[button] = gr.Button(visible=job.busy)
-        there = [run.id for run in session.matches.trained()]
+        there = [run.id for run in self.matches.trained()]
         if is_new(seen, "models", there) and not first:
             updates |= self.events.menus(None)
         if is_new(seen, "trained", bool(there)):
@@ -93,4 +99,4 @@ class ArenaTab(Tab):
 
     def close(self) -> None:
         """End the jobs: what they have done is kept."""
-        self.session.jobs.stop()
+        self.jobs.stop()

@@ -1,6 +1,6 @@
 """What a card can train, and which cards can train a model, as tables of HTML."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from app.ui.html import text
 from core.catalogue.facts import Card
@@ -19,9 +19,13 @@ def on_card(fits: Sequence[Fit]) -> str:
     rows = ((fit.model.title, parameters(fit.model.parameters), fit) for fit in fits)
     count = sum(fit.longest is not None for fit in fits)
     message = (
-        f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable."
+        f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable. "
+        f"It computes in {DTYPES[card.half_dtype]}."
     )
-    return _muted(message + beside(card)) + _table(ON_CARD, rows, f"Models on {card.title}")
+    if card.kind != "cuda":
+        message += " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory"
+        message += " and were not tried on this one."
+    return _muted(message) + _table(ON_CARD, rows, f"Models on {card.title}")
 
 
 def of_model(fits: Sequence[Fit]) -> str:
@@ -74,22 +78,6 @@ def machine(found: Device, shown: Card, is_same: bool) -> str:
 def parameters(count: int) -> str:
     """A count of parameters as models are named: '135M', '8.0B'."""
     return f"{count / 1e6:.0f}M" if count < 999.5e6 else f"{count / 1e9:.1f}B"
-
-
-def beside(card: Card) -> str:
-    """What else is to be known of a card; begins with a space."""
-    message = f" It computes in {DTYPES[card.half_dtype]}."
-    if card.kind != "cuda":
-        message += (
-            " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory and were not tried on this "
-            "one."
-        )
-    return message
-
-
-def choices(titles: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What a menu offers: title and name."""
-    return [(title, name) for name, title in titles.items()]
 
 
 def _table(headings: Sequence[str], rows: Iterable[tuple[str, str, Fit]], label: str) -> str:

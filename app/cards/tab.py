@@ -29,7 +29,7 @@ class CardsTab(Tab):
             with gr.Column(scale=1, min_width=320):
                 gr.HTML("<h3>What can my card train?</h3>", elem_classes="nb-slot")
                 card = gr.Dropdown(
-                    cards_html.choices({each.name: each.title for each in by_size}),
+                    [(each.title, each.name) for each in by_size],
                     value=shown.name,
                     label="Card",
                     info="All traced models, smallest first.",
@@ -39,7 +39,7 @@ class CardsTab(Tab):
             with gr.Column(scale=1, min_width=320):
                 gr.HTML("<h3>Which card does a model need?</h3>", elem_classes="nb-slot")
                 model = gr.Dropdown(
-                    cards_html.choices({each.name: each.title for each in small_first}),
+                    [(each.title, each.name) for each in small_first],
                     value=EXAMPLE_MODEL,
                     label="Model",
                     info="All listed cards, least memory first.",

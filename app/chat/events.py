@@ -1,4 +1,4 @@
-"""What happens on a press of the Chat tab. Each parses, calls the session once, and renders."""
+"""What happens on a press of the Chat tab. Each parses, calls what the server remembers once, and renders."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -11,15 +11,13 @@ import gradio as gr
 from app.chat import html as chat_html
 from app.chat.compare import Comparison
 from app.chat.conversation import ChatConversation, ReplySettings
-from app.chat.layout import ChatLayout
+from app.chat.layout import ChatLayout, ComparePart
 from app.chat.serving import ServingSession
-from app.chat.session import ChatSession
-from app.chat.view import render, render_comparison
 from app.context import Context
 from app.server.uploads import folder_to_send
 from app.ui import html
 from app.ui.background_job import follow
-from app.ui.markdown import as_written
+from app.ui.markdown import as_written, plain
 from app.ui.sampling import sampling_of
 from app.ui.updates import Given, Updates
 from core.errors import NibbleError
@@ -29,11 +27,18 @@ KINDS = ("base:", "run:", "adapter:")
 
 
 class ChatEvents:
-    """The conversation's callbacks."""
+    """The callbacks."""
 
-    def __init__(self, layout: ChatLayout, context: Context, session: ChatSession) -> None:
+    def __init__(
+        self,
+        layout: ChatLayout,
+        context: Context,
+        conversation: ChatConversation,
+        comparison: Comparison,
+        serving: ServingSession,
+    ) -> None:
         self.layout, self.context = layout, context
-        self.conversation, self.serving = session.conversation, session.serving
+        self.conversation, self.comparison, self.serving = conversation, comparison, serving
 
     def say(self, given: Given) -> Iterator[Updates]:
         """Send the message and show the reply as it grows. What is not loaded yet is loaded first."""
@@ -85,6 +90,18 @@ class ChatEvents:
             return {self.layout.served: html.error_box(str(error))}
         return served(self.layout, self.serving)
 
+    def compare(self, given: Given) -> Iterator[Updates]:
+        """Ask several models, and show the replies as they grow."""
+        part = self.layout.compare
+        try:
+            keys = [self.context.chat_model(key_of(key)) for key in given[part.who] or []]
+            sampling = sampling_of(self.layout.values(given))
+        except NibbleError as error:
+            yield {part.status: html.error_box(str(error))}
+            return
+        self.comparison.ask(given[part.question] or "", keys, sampling, _system(self.layout, given))
+        yield from follow(self.comparison, lambda: render_comparison(part, self.comparison))
+
     def save(self, given: Given) -> Updates:
         """The conversation as a file to take away."""
         if not self.conversation.turns:
@@ -120,23 +137,40 @@ class ChatEvents:
             return None
 
 
-class CompareEvents:
-    """The callbacks of one question to several models."""
+def render(layout: ChatLayout, conversation: ChatConversation) -> Updates:
+    """The conversation as it stands."""
+    turns, free = conversation.turns, not conversation.answering
+    replied = any(turn.role == "assistant" for turn in turns)
+    return {
+        layout.chatbot: chat_html.messages(turns),
+        layout.status: conversation.html(),
+        layout.stop: gr.Button(visible=conversation.busy),
+        layout.again: gr.Button(interactive=bool(turns) and free),
+        layout.undo: gr.Button(interactive=bool(turns) and free),
+        layout.send: gr.Button(interactive=free),
+        layout.to_data: gr.Button(interactive=replied and free),
+        layout.context: chat_html.context_meter(*conversation.context),
+    }
 
-    def __init__(self, layout: ChatLayout, context: Context, comparison: Comparison) -> None:
-        self.layout, self.context, self.comparison = layout, context, comparison
 
-    def ask(self, given: Given) -> Iterator[Updates]:
-        """Ask all of them, and show the replies as they grow."""
-        part = self.layout.compare
-        try:
-            keys = [self.context.chat_model(key_of(key)) for key in given[part.who] or []]
-            sampling = sampling_of(self.layout.values(given))
-        except NibbleError as error:
-            yield {part.status: html.error_box(str(error))}
-            return
-        self.comparison.ask(given[part.question] or "", keys, sampling, _system(self.layout, given))
-        yield from follow(self.comparison, lambda: render_comparison(part, self.comparison))
+def render_comparison(part: ComparePart, comparison: Comparison) -> Updates:
+    """The columns as they stand."""
+    names = [column.label for column in comparison.columns]
+    updates: Updates = {
+        part.status: comparison.html(),
+        part.stop: gr.Button(visible=comparison.busy),
+        part.ask: gr.Button(interactive=not comparison.busy),
+        part.differs: chat_html.differences(names, comparison.differs),
+    }
+    for at, place in enumerate(part.columns):
+        there = comparison.columns[at] if at < len(comparison.columns) else None
+        updates |= {place.column: gr.Column(visible=there is not None), place.head: "", place.reply: ""}
+        if there is not None:
+            error = html.error_box(there.error) if there.error else ""
+            updates[place.head] = f"<h4>{html.text(there.label)}</h4>{error}"
+            note = f"\n\n<small>{plain(there.note)}</small>"
+            updates[place.reply] = f"{chat_html.reply(there.text)}{note}" if there.text or there.note else ""
+    return updates
 
 
 def answers_from(model: str | None) -> Any:

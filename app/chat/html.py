@@ -48,11 +48,11 @@ def _messages(turn: Turn) -> list[dict[str, Any]]:
     return [{"role": turn.role, "content": literal(thought), "metadata": fold}, message]
 
 
-def reply(content: str, note: str) -> str:
-    """A reply in a column of its own, as Markdown: the thought folded over it, the note under it."""
+def reply(content: str, empty: str = "…") -> str:
+    """A reply in a column of its own, as Markdown in which HTML is text: the thought folded over it."""
     thought, answer, _ = split_thought(content)
     fold = f"<details><summary>Thought</summary>\n\n{literal(thought)}\n\n</details>\n\n" if thought else ""
-    return f"{fold}{literal(answer) or '…'}\n\n<small>{plain(note)}</small>"
+    return f"{fold}{literal(answer) or empty}"
 
 
 def context_meter(used: int, of: int) -> str:

@@ -182,6 +182,12 @@ def _build_compare() -> ComparePart:
     return ComparePart(who, question, ask, stop, status, differs, columns)
 
 
+def top_p_slider() -> gr.Slider:
+    """For the share of the probability that is sampled from."""
+    info = "Sample from the most likely tokens that add up to this probability."
+    return gr.Slider(0.05, 1, value=0.9, step=0.05, label="Top-p", info=info)
+
+
 def _build_settings() -> dict[str, Component]:
     low, high = RANGES["temperature"]
     penalty_low, penalty_high = RANGES["repetition_penalty"]
@@ -197,14 +203,7 @@ def _build_settings() -> dict[str, Component]:
             label="Temperature",
             info="Higher is more varied, lower is more predictable; 0 is greedy.",
         ),
-        "top_p": gr.Slider(
-            0.05,
-            1,
-            value=0.9,
-            step=0.05,
-            label="Top-p",
-            info="Sample from the most likely tokens that add up to this probability.",
-        ),
+        "top_p": top_p_slider(),
         "top_k": gr.Slider(
             0, 200, value=0, step=1, label="Top-k", info="Sample from this many most likely tokens; 0 turns it off."
         ),

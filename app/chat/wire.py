@@ -6,9 +6,10 @@ from typing import Any
 import gradio as gr
 
 from app.chat import layout as chat_layout
-from app.chat.events import ChatEvents, CompareEvents, answers_from, kept_settings, served
-from app.chat.session import ChatSession
-from app.chat.view import render, render_comparison
+from app.chat.compare import Comparison
+from app.chat.conversation import ChatConversation
+from app.chat.events import ChatEvents, answers_from, kept_settings, render, render_comparison, served
+from app.chat.serving import ServingSession
 from app.context import Context
 from app.ui import menus
 from app.ui.tab import PageParts, Tab
@@ -25,7 +26,9 @@ class ChatTab(Tab):
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.session = ChatSession.open(context)
+        self.conversation = ChatConversation.open(context.workspace, context.chat)
+        self.comparison = Comparison.open(context.workspace, context.chat)
+        self.serving = ServingSession(context.workspace, context.chat)
 
     def build(self) -> None:
         """Lay the tab out."""
@@ -34,14 +37,14 @@ class ChatTab(Tab):
 
     def wire(self, page: PageParts) -> None:
         """Attach the events."""
-        layout, session = self.layout, self.session
-        events, inputs = ChatEvents(layout, self.context, session), layout.inputs()
+        layout, inputs = self.layout, self.layout.inputs()
+        events = ChatEvents(layout, self.context, self.conversation, self.comparison, self.serving)
         shown = [*layout.conversation(), layout.message]
         gr.on([layout.send.click, layout.message.submit], events.say, inputs, shown, **ONCE)
         layout.again.click(events.regenerate, inputs, shown, **ONCE)
         layout.chatbot.edit(events.edit, inputs, shown, **ONCE)
         layout.undo.click(events.undo, None, shown, **ONCE)
-        layout.stop.click(session.conversation.stop, None, None, queue=False, **QUIET)
+        layout.stop.click(self.conversation.stop, None, None, queue=False, **QUIET)
         gr.on([layout.clear.click, layout.chatbot.clear], events.clear, None, shown, **QUIET)
         ready = layout.save.click(events.save, inputs, [layout.download, layout.status], **ONCE)
         ready.success(None, None, None, js=press_button("nb-download-chat"), **QUIET)
@@ -50,25 +53,25 @@ class ChatTab(Tab):
         kept = [layout.model, layout.answers_from, layout.compare.who, *layout.settings.values()]
         gr.on([component.input for component in kept], events.remember, inputs, None, **LATEST)
         layout.model.change(answers_from, layout.model, layout.answers_from, **QUIET)
-        compare, part = CompareEvents(layout, self.context, session.comparison), layout.compare
-        gr.on([part.ask.click, part.question.submit], compare.ask, inputs, part.shown(), **ONCE)
-        part.stop.click(session.comparison.stop, None, None, queue=False, **QUIET)
+        part = layout.compare
+        gr.on([part.ask.click, part.question.submit], events.compare, inputs, part.shown(), **ONCE)
+        part.stop.click(self.comparison.stop, None, None, queue=False, **QUIET)
 
     def fill_later(self) -> Updates:
         """Menus, the last settings, and the conversation as it was left."""
-        layout, session, kept = self.layout, self.session, kept_settings(self.context)
+        layout, kept = self.layout, kept_settings(self.context)
         offered = menus.chat_models(self.context.workspace)
         values = [value for _, value in offered]
         model = kept.get("talker") if kept.get("talker") in values else next(iter(values), None)
         several = [key for key in kept.get("several") or [] if key in values] or _first_two(values)
         updates: Updates = {layout.settings[key]: kept[key] for key in layout.settings if key in kept}
-        if session.comparison.prompt:  # where there is none, somebody may have begun to write one
-            updates[layout.compare.question] = session.comparison.prompt
+        if self.comparison.prompt:  # where there is none, somebody may have begun to write one
+            updates[layout.compare.question] = self.comparison.prompt
         return {
             **updates,
-            **render(layout, session.conversation),
-            **render_comparison(layout.compare, session.comparison),
-            **served(layout, session.serving),
+            **render(layout, self.conversation),
+            **render_comparison(layout.compare, self.comparison),
+            **served(layout, self.serving),
             layout.model: gr.Dropdown(choices=offered, value=model),
             layout.answers_from: answers_from(model),
             layout.compare.who: gr.Dropdown(choices=offered, value=several),
@@ -76,18 +79,17 @@ class ChatTab(Tab):
 
     def choose(self, run_id: str) -> Updates:
         """Talk to this run from now on; it is loaded meanwhile."""
-        self.session.conversation.load(f"run:{run_id}")
+        self.conversation.load(f"run:{run_id}")
         offered = menus.chat_models(self.context.workspace)
         model = gr.Dropdown(choices=offered, value=f"run:{run_id}")
         return {self.layout.model: model, self.layout.answers_from: "adapter"}
 
     def tick(self, seen: Seen, *given: Any) -> Updates:
         """Replies that go on while nobody watches them (after a reload), and what has become ready to talk to."""
-        layout, session = self.layout, self.session
-        first, updates = not seen, Updates()
+        layout, first, updates = self.layout, not seen, Updates()
         draws: tuple[tuple[str, int, Callable[[], Updates]], ...] = (
-            ("conversation", session.conversation.version, lambda: render(layout, session.conversation)),
-            ("comparison", session.comparison.version, lambda: render_comparison(layout.compare, session.comparison)),
+            ("conversation", self.conversation.version, lambda: render(layout, self.conversation)),
+            ("comparison", self.comparison.version, lambda: render_comparison(layout.compare, self.comparison)),
         )
         for name, version, draw in draws:
             if is_new(seen, name, version) and not first:
@@ -99,11 +101,11 @@ class ChatTab(Tab):
 
     def rest(self) -> None:
         """Unload a model that nobody has talked to for a while."""
-        self.session.conversation.rest()
+        self.conversation.rest()
 
     def close(self) -> None:
         """End the chat's process."""
-        self.session.conversation.unload()
+        self.conversation.unload()
 
     def _ready(self) -> list[str]:
         """What would make the menu another one: runs with an adapter, and the checkpoints of the run at work."""

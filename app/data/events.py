@@ -61,8 +61,8 @@ class DataEvents:
         try:
             path = keep_files(self.context.workspace, given[self.layout.upload])
         except NibbleError as error:
-            head = self.layout.parts["head"]
-            return {self.layout.message: explain(error), self.layout.upload: None, head: self._head()}
+            head = {self.layout.parts["head"]: self.session.parts()["head"]}
+            return {self.layout.message: explain(error), self.layout.upload: None, **head}
         updates = self._put({**self._values(given), **AS_RECOGNISED, "data.path": path}, keep=True)
         offered = menus.datasets(self.context.workspace)
         for menu in (self.layout.fields["data.path"], self.form.fields["data.path"]):
@@ -163,6 +163,3 @@ class DataEvents:
         except NibbleError as error:
             return explain(error)
         return ""
-
-    def _head(self) -> str:
-        return self.session.parts()["head"]

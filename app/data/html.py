@@ -5,7 +5,7 @@ from typing import Any
 from app.data.findings_html import AT_WORK, count_rows, error_in_words, findings, words
 from app.data.lengths_chart import lengths_chart
 from app.ui.form import WORDS
-from app.ui.html import duration, figure, number, text
+from app.ui.html import duration, figure, number, progress_bar, text
 from core.data.samples import samples
 from core.sizes import MIB, show_size
 
@@ -100,12 +100,8 @@ def head(state: State) -> str:
 def _progress(state: State) -> str:
     if state["stage"] not in AT_WORK:
         return ""
-    width = f"{100 * state['progress']:.0f}"
-    moving = " nb-moving" if state["stage"] == "starting" else ""
-    return (
-        f'<div class="nb-work"><p role="status">{at_work(state)}</p><div class="nb-bar{moving}" role="progressbar" '
-        f'aria-label="Progress" aria-valuenow="{width}"><i style="width:{"100" if moving else width}%"></i></div></div>'
-    )
+    bar = progress_bar(state["progress"], moving=state["stage"] == "starting")
+    return f'<div class="nb-work"><p role="status">{at_work(state)}</p>{bar}</div>'
 
 
 def _size(count: int) -> str:
@@ -206,7 +202,7 @@ def _encodings(state: State) -> str:
         return ""
     items = "".join(
         f'<li><button type="button" class="nb-button" data-act="encoding" data-value="{text(each["encoding"])}">'
-        f"{text(named[each['encoding']])}</button> <small>{text(reads(each['words']))}</small></li>"
+        f"{text(named[each['encoding']])}</button> <small>{text(' · '.join(each['words']))}</small></li>"
         for each in offered
     )
     unsure = state["stage"] == "failed" and not state.get("files")
@@ -215,11 +211,6 @@ def _encodings(state: State) -> str:
         f'<div class="nb-evidence"><details{" open" if unsure else ""}><summary>{title}</summary><ul>{items}</ul>'
         "</details></div>"
     )
-
-
-def reads(words: list[str]) -> str:
-    """A few words, as a list shows them."""
-    return " · ".join(words)
 
 
 def template(state: State) -> str:

@@ -1,7 +1,6 @@
 """Which column is what, by hand: the panel on the Data tab, and the mapping that stands on it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -36,15 +35,27 @@ USUAL = {
 }
 
 
-@dataclass(frozen=True)
 class MappingPanel:
     """The dropdowns, and the row as it is read by them beside; `speakers` is unfolded where a name is not known."""
 
-    group: gr.Group
-    fields: dict[str, gr.Dropdown]
-    roles: dict[str, gr.Dropdown]
-    speakers: gr.Accordion
-    preview: gr.HTML
+    def __init__(self) -> None:
+        with gr.Group(visible=False, elem_classes="nb-part nb-mapping") as self.group:
+            gr.HTML(
+                "<h3>Map columns</h3><p class='nb-muted'>Choose one: a prompt and a reply; a list of turns; or plain "
+                "text. If each row is one turn, choose the conversation, the speaker and the text. The row beside "
+                "shows the result.</p>",
+                elem_classes="nb-slot",
+            )
+            with gr.Row():
+                with gr.Column(scale=1, min_width=260):
+                    with gr.Row(elem_classes="nb-fields"):
+                        self.fields = {key: _column(key, label) for key, label in {**COLUMNS, **IN_A_TURN}.items()}
+                    with gr.Accordion("Speaker roles", open=False) as self.speakers, gr.Row(elem_classes="nb-fields"):
+                        rare = "Only for names that are not recognised automatically."
+                        gr.HTML(rare, elem_classes="nb-slot nb-muted")
+                        self.roles = {role: _names(role, label) for role, label in ROLES.items()}
+                with gr.Column(scale=1, min_width=260):
+                    self.preview = gr.HTML(elem_classes="nb-slot nb-mapped")
 
     def inputs(self) -> set[Component]:
         """For an event's `inputs`."""
@@ -100,28 +111,6 @@ def guess(state: Mapping[str, Any]) -> dict[str, Any]:
 def _usual(key: str, names: Iterable[str]) -> str | None:
     plain = {name.lower(): name for name in names}
     return next((plain[name] for name in USUAL[key] if name in plain), None)
-
-
-def build_mapping() -> MappingPanel:
-    """Lay the panel out; it is shown when it is wanted."""
-    with gr.Group(visible=False, elem_classes="nb-part nb-mapping") as group:
-        gr.HTML(
-            "<h3>Map columns</h3><p class='nb-muted'>Choose one: a prompt and a reply; a list of turns; or plain "
-            "text. If each row is one turn, choose the conversation, the speaker and the text. The row beside shows "
-            "the result."
-            "</p>",
-            elem_classes="nb-slot",
-        )
-        with gr.Row():
-            with gr.Column(scale=1, min_width=260):
-                with gr.Row(elem_classes="nb-fields"):
-                    fields = {key: _column(key, label) for key, label in {**COLUMNS, **IN_A_TURN}.items()}
-                with gr.Accordion("Speaker roles", open=False) as speakers, gr.Row(elem_classes="nb-fields"):
-                    gr.HTML("Only for names that are not recognised automatically.", elem_classes="nb-slot nb-muted")
-                    roles = {role: _names(role, label) for role, label in ROLES.items()}
-            with gr.Column(scale=1, min_width=260):
-                preview = gr.HTML(elem_classes="nb-slot nb-mapped")
-    return MappingPanel(group, fields, roles, speakers, preview)
 
 
 def _column(key: str, label: str) -> gr.Dropdown:

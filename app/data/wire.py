@@ -33,7 +33,7 @@ class DataTab(Tab):
 
     def build(self) -> None:
         """Lay the tab out."""
-        self.layout = data_layout.build()
+        self.layout = data_layout.DataLayout()
         self.outputs = self.layout.drawn()
 
     def wire(self, page: PageParts) -> None:
@@ -102,7 +102,7 @@ class DataTab(Tab):
 
 def _encoding_menu(offered: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Every encoding; those that the data may be in first, the likeliest before, each with words as they would read."""
-    words = {each["encoding"]: data_html.reads(each["words"]) for each in offered}
+    words = {each["encoding"]: " · ".join(each["words"]) for each in offered}
     named = WORDS["data.encoding"]
     first = [(f"{named[name]}: {shown}", name) for name, shown in words.items()]
     others = [(label, name) for name, label in named.items() if name not in words]

@@ -13,9 +13,8 @@ from app.context import Context
 from app.data.wire import DataTab
 from app.export.wire import ExportTab
 from app.page import strip as page_strip
-from app.page.layout import Page
 from app.page.links import wire_links
-from app.page.updates import PageUpdates
+from app.page.updates import Page, PageUpdates
 from app.runs.wire import RunsTab
 from app.server.event_validation import CheckedBlocks
 from app.system.tab import SystemTab

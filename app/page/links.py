@@ -1,5 +1,6 @@
 """Buttons that lead from one tab to another."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -9,7 +10,7 @@ from app.chat.wire import ChatTab
 from app.context import Context
 from app.data.wire import DataTab
 from app.export.wire import ExportTab
-from app.page.layout import Page
+from app.page.updates import Page
 from app.runs.events import opened_run
 from app.runs.wire import RunsTab
 from app.train.session import shown_run
@@ -58,22 +59,18 @@ def _wire_runs(page: Page, context: Context) -> None:
     row, chat, export = page.parts.tabs, page.tab(ChatTab), page.tab(ExportTab)
     train, runs = page.tab(TrainTab).layout.run, page.tab(RunsTab).layout
 
-    def talk_to(run: Run | None) -> Updates:
-        if run is None or not run.has_adapter:
-            return {row: gr.skip()}
-        return {row: gr.Tabs(selected="chat"), **chat.choose(run.id)}
+    def wire(tab: str, fill: Callable[[str], Updates], filled: list[Any], buttons: tuple[gr.Button, gr.Button]) -> None:
+        def lead(run: Run | None) -> Updates:
+            if run is None or not run.has_adapter:
+                return {row: gr.skip()}
+            return {row: gr.Tabs(selected=tab), **fill(run.id)}
 
-    def export_it(run: Run | None) -> Updates:
-        if run is None or not run.has_adapter:
-            return {row: gr.skip()}
-        return {row: gr.Tabs(selected="export"), **export.events.fill(run.id)}
+        on_train, on_runs = buttons
+        on_train.click(lambda: lead(shown_run(context)), None, [row, *filled], **QUIET)
+        on_runs.click(lambda opened: lead(opened_run(context, opened)), runs.opened, [row, *filled], **QUIET)
 
-    chosen: list[Any] = [row, chat.layout.model, chat.layout.answers_from]
-    train.chat.click(lambda: talk_to(shown_run(context)), None, chosen, **QUIET)
-    runs.chat.click(lambda opened: talk_to(opened_run(context, opened)), runs.opened, chosen, **QUIET)
-    filled = [row, *export.layout.filled()]
-    train.export.click(lambda: export_it(shown_run(context)), None, filled, **QUIET)
-    runs.export.click(lambda opened: export_it(opened_run(context, opened)), runs.opened, filled, **QUIET)
+    wire("chat", chat.choose, [chat.layout.model, chat.layout.answers_from], (train.chat, runs.chat))
+    wire("export", export.events.fill, [*export.layout.filled()], (train.export, runs.export))
 
 
 def _wire_conversation(page: Page) -> None:
@@ -82,7 +79,7 @@ def _wire_conversation(page: Page) -> None:
     system = chat.layout.settings["system"]
 
     def to_data(given: Given) -> Updates:
-        file = conversation_file(chat.session.conversation, given[system] or "")
+        file = conversation_file(chat.conversation, given[system] or "")
         kept = data.events(form).keep({**given, data.layout.upload: [str(file)]})
         return {row: gr.Tabs(selected="data"), **kept}
 

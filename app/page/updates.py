@@ -6,23 +6,39 @@ them as it is; of the rest only the tab's name, and pages that have it in sight 
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
-from app.context import Context, device_line
+from app.context import Context
 from app.page import strip
-from app.page.layout import Page
 from app.server.feed import Snapshot
 from app.train.wire import TrainTab
-from app.ui.tab import Tab
+from app.ui.tab import PageParts, Tab
 from app.ui.updates import LATEST, QUIET, Seen, Updates
+from core.sizes import GIB
 from core.system.hardware import device
 
+T = TypeVar("T", bound=Tab)
 # The page's script (static/nibble.js) sets a part by its name, and fires the tick of a tab by the tab's.
 PART = "(window.nibbleParts ??= []).push([{name}, props]);"
 TICKS = "const ticks = {events}; window.nibbleTick = (tab) => tab in ticks && trigger(ticks[tab]);"
+
+
+@dataclass(frozen=True)
+class Page:
+    """The tabs in their order, the line above them, and what each browser has been shown."""
+
+    strip: gr.HTML
+    tabs: tuple[Tab, ...]
+    parts: PageParts
+    seen: gr.State
+
+    def tab(self, kind: type[T]) -> T:
+        """The tab of that kind."""
+        return next(tab for tab in self.tabs if isinstance(tab, kind))
 
 
 class PageUpdates:
@@ -73,8 +89,9 @@ class PageUpdates:
         return {"strip": self._strip()} | {name: html for tab in self.tabs for name, html in tab.parts().items()}
 
     def _strip(self) -> str:
-        runs = self.context.supervisor
-        return strip.strip(device_line(device()), runs.current(), len(runs.queued()), runs.ended_last())
+        runs, found = self.context.supervisor, device()
+        memory = f"{found.total_bytes / GIB:.0f} GiB, {found.free_bytes / GIB:.1f} GiB free"
+        return strip.strip(f"{found.name} · {memory}", runs.current(), len(runs.queued()), runs.ended_last())
 
     def wire(self, selected: dict[str, Callable[..., Any]]) -> None:
         """Let what changes reach the page. `selected` attaches what follows when a tab comes into sight."""

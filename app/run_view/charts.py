@@ -13,14 +13,14 @@ def loss_chart(curves: Curves, ink: Ink | None = None, total: int | None = None)
 
     `total` is the number of steps of a run that goes on.
     """
-    series = (curves.loss, curves.smooth, curves.evaluation)
-    found = [each for each in series if each.points]
+    loss, smooth, evaluation = curves.metrics.loss, curves.metrics.smooth, curves.metrics.evaluation
+    found = [each for each in (loss, smooth, evaluation) if each.points]
     if not found:
         return ""
     lines = [
-        Line.of("train", "raw", curves.loss),
-        Line.of("train, smoothed", "smooth", curves.smooth),
-        Line.of("evaluation", "eval", curves.evaluation),
+        Line.of("train", "raw", loss),
+        Line.of("train, smoothed", "smooth", smooth),
+        Line.of("evaluation", "eval", evaluation),
     ]
     last = max(1.0, max(each.all()[-1][0] for each in found))
     end = last if total is None else min(round_up(last), max(float(total), last))

@@ -93,4 +93,4 @@ class RunDrawings:
 
 def _past_the_first_answers(curves: Curves) -> bool:
     """Whether the base would have answered by now: it is asked before the first step."""
-    return curves.last.get("step", 0) >= 1
+    return curves.metrics.last.get("step", 0) >= 1

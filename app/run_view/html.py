@@ -78,7 +78,8 @@ def _progress(run: Run, status: Status, curves: Curves) -> str:
         pulse = None
     elapsed = figure("elapsed", duration(_elapsed(status, pulse)))
     asked = stopping(run)
-    trouble = (_stopping(asked, pulse) if asked is not None else "") + _hanging(run)
+    why = hanging(run)
+    trouble = (_stopping(asked, pulse) if asked is not None else "") + (_box("error", why) if why else "")
     shown_state = "stopping" if asked is not None else status.state
     message = f'<p class="nb-say">{text(status.message)}</p>' if status.message and not trouble else ""
     if not status.total or status.state == "preparing":
@@ -93,15 +94,16 @@ def _progress(run: Run, status: Status, curves: Curves) -> str:
 def _figures(status: Status, curves: Curves, elapsed: str) -> str:
     pace = curves.seconds_per_step()
     left = duration(pace * (status.total - status.step)) if pace else "…"
-    rate = curves.last.get("tokens_per_second")
+    last = curves.metrics.last
+    rate = last.get("tokens_per_second")
     return "".join(
         [
             figure("step", f"{number(status.step)} of {number(status.total)}"),
             elapsed,
             figure("remaining, about" if pace else "remaining", left),
             figure("speed", f"{number(rate)} tokens/s" if rate else "…"),
-            figure("loss", f"{curves.last['loss']:.3f}" if "loss" in curves.last else "…", "nats per token"),
-            _evaluated(curves.last),
+            figure("loss", f"{last['loss']:.3f}" if "loss" in last else "…", "nats per token"),
+            _evaluated(last),
         ]
     )
 
@@ -136,11 +138,6 @@ def _stopping(asked: Stopping, pulse: Heartbeat | None) -> str:
         else f"everything after step {number(saved)} is lost"
     )
     return _box("note", f"{since} {then} If you force it to stop now, {lost}.")
-
-
-def _hanging(run: Run) -> str:
-    why = hanging(run)
-    return _box("error", why) if why else ""
 
 
 def _box(kind: str, message: str) -> str:

@@ -52,7 +52,7 @@ def record(runs: list[Run]) -> str:
     more = f"<p class='nb-muted'>… and {len(pairs) - SHOWN:,} older.</p>" if len(pairs) > SHOWN else ""
     headings = "".join(f"<th{side}>{name}</th>" for name, side in _HEADINGS)
     return (
-        f'<p class="nb-muted">Median error over {over}: <b>{_percent(error)}</b>. Peak memory of each run.</p>'
+        f'<p class="nb-muted">Median error over {over}: <b>{error * 100:.1f} %</b>. Peak memory of each run.</p>'
         f'<div class="nb-scroll"><table class="nb-table nb-record"><thead><tr>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{more}"
     )
@@ -86,7 +86,3 @@ def _unit(largest: int) -> tuple[int, str, int]:
 
 def _off(share: float) -> str:
     return f"{share * 100:+.1f} %"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.1f} %"

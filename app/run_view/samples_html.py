@@ -71,12 +71,8 @@ def _list(given: list[Answer]) -> str:
 def _answer(given: Answer) -> str:
     first, last, message = given
     at = _at(first) if first == last else f"{_at(first)} to {number(last)}"
-    return f"<i>{at}</i><span>{_said(message)}</span>"
+    return f"<i>{at}</i><span>{text(message) if message.strip() else '<em>(nothing)</em>'}</span>"
 
 
 def _at(step: int) -> str:
     return "before" if step == 0 else f"step {number(step)}"
-
-
-def _said(answer: str) -> str:
-    return text(answer) if answer.strip() else "<em>(nothing)</em>"

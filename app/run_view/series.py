@@ -21,7 +21,10 @@ Row = dict[str, Any]
 
 @dataclass
 class Metrics:
-    """What metrics.jsonl has come to. `seconds` and `tokens` say how much training each step ends."""
+    """What metrics.jsonl has come to: curves by step, and the newest value of every number.
+
+    `loss` keeps its peaks, `smooth` is the same smoothed; `seconds` and `tokens` say how much training each step ends.
+    """
 
     loss: Series = field(default_factory=Series)
     smooth: Series = field(default_factory=lambda: Series(mean))
@@ -82,26 +85,6 @@ class Curves:
     versions: dict[str, int] = field(default_factory=lambda: {"metrics": 0, "memory": 0, "events": 0, "samples": 0})
     _tails: dict[str, Tail] = field(default_factory=dict)
 
-    @property
-    def loss(self) -> Series:
-        """The training loss by step, its peaks kept."""
-        return self.metrics.loss
-
-    @property
-    def smooth(self) -> Series:
-        """The training loss by step, smoothed."""
-        return self.metrics.smooth
-
-    @property
-    def evaluation(self) -> Series:
-        """The evaluation loss by step."""
-        return self.metrics.evaluation
-
-    @property
-    def last(self) -> dict[str, float]:
-        """The newest value of every number in the metrics."""
-        return self.metrics.last
-
     def update(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Read what was appended since the last call, for about `patience_seconds`: `waiting_bytes` is the rest.
 
@@ -144,11 +127,10 @@ class Curves:
             self.samples.extend(rows)
 
     def _went_back(self, rows: list[Row]) -> bool:
-        return bool(rows) and _is_number(rows[0].get("step")) and rows[0]["step"] < self.last.get("step", 0)
+        return bool(rows) and _is_number(rows[0].get("step")) and rows[0]["step"] < self.metrics.last.get("step", 0)
 
     def _forget(self, name: str) -> None:
-        blank = Curves(self.run)
-        setattr(self, name, getattr(blank, name))
+        setattr(self, name, getattr(Curves(self.run), name))
 
     def _add_memory(self, rows: list[Row]) -> None:
         for column in MEMORY_COLUMNS:

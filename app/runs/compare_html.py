@@ -44,8 +44,8 @@ def compare(runs: Sequence[Compared], along: str) -> str:
 
 
 def _chart(runs: Sequence[Compared], along: str) -> str:
-    smooth = [_along(each, each.curves.smooth, along) for each in runs]
-    measured = [_along(each, each.curves.evaluation, along) for each in runs]
+    smooth = [_along(each, each.curves.metrics.smooth, along) for each in runs]
+    measured = [_along(each, each.curves.metrics.evaluation, along) for each in runs]
     points = [point for line in [*smooth, *measured] for point in line]
     keys = "".join(_key(place, each.row.name) for place, each in enumerate(runs))
     head = (
@@ -116,12 +116,10 @@ def _results(runs: Sequence[Compared]) -> str:
     ]
     alike = len({each.row.measured_on for each in runs if each.row.after is not None}) <= 1
     remark = (
-        ""
-        if alike
-        else '<p class="nb-muted">These runs were evaluated on different rows or base models, so their evaluation '
-        "losses are not comparable.</p>"
+        "These runs were evaluated on different rows or base models, so their evaluation losses are not comparable."
     )
-    return f"<h4>Results</h4>{_table(runs, rows)}{remark}"
+    below = "" if alike else f'<p class="nb-muted">{remark}</p>'
+    return f"<h4>Results</h4>{_table(runs, rows)}{below}"
 
 
 def _evaluation(row: Row, best: bool) -> str:
@@ -165,9 +163,8 @@ def _settings_of(run: Run) -> dict[str, Any]:
     except NibbleError:
         return {"Recipe": "cannot be read"}
     chosen = run.plan().get("chosen")
-    plan = (
-        {f"Plan: {key.replace('_', ' ')}": value for key, value in chosen.items()} if isinstance(chosen, dict) else {}
-    )
+    items = chosen.items() if isinstance(chosen, dict) else ()
+    plan = {f"Plan: {key.replace('_', ' ')}": value for key, value in items}
     return {key: value for key, value in settings.items() if key != "name"} | {"Dataset content": content} | plan
 
 

@@ -1,4 +1,4 @@
-"""What happens on a press on the Runs layout."""
+"""What happens on a press on the Runs tab."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -126,7 +126,8 @@ class RunsTable:
         name = text(row.name)
         tags = text(" · ".join(row.tags))
         worry = hanging(run, time.monotonic()) if row.state in ACTIVE else None
-        link = f'<button type="button" class="nb-link" title="{_hint(row)}">{name}</button>'
+        hint = text(f"{row.name}\n{row.note}" if row.note else row.name)
+        link = f'<button type="button" class="nb-link" title="{hint}">{name}</button>'
         below = f'<small title="{tags}">{tags}</small>' if tags else ""
         if worry:
             below = f'<small class="nb-worry" title="{text(worry)}">{text(worry)}</small>'
@@ -148,11 +149,6 @@ class RunsTable:
         styles = {"pick": "nb-w-pick", **{key: column.style for key, column in COLUMNS.items()}}
         body = "".join(f'<td class="{styles[key]}">{cell}</td>' for key, cell in cells.items())
         return f'<tr data-run="{text(row.run_id)}" class="{"nb-open" if opened else ""}">{body}</tr>'
-
-
-def _hint(row: Row) -> str:
-    """What the pointer over a name says: the whole of it, and the note."""
-    return text(f"{row.name}\n{row.note}" if row.note else row.name)
 
 
 def _evaluation(row: Row, best: bool) -> str:

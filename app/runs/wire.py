@@ -28,7 +28,7 @@ class RunsTab(Tab):
 
     def build(self) -> None:
         """Lay the tab out."""
-        self.layout = runs_layout.build()
+        self.layout = runs_layout.RunsLayout()
         self.inputs, self.outputs = [self.layout.opened, self.layout.asked], self.layout.drawn()
 
     def wire(self, page: PageParts) -> None:

@@ -43,7 +43,8 @@ class CheckedBlocks(gr.Blocks):
         """Answer one event. Raises gr.Error where it carries what cannot be."""
         event, inputs, state = how["block_fn"], how["inputs"], how.get("state")
         if state is not None:
-            state.blocks_config.config_for_block = _no_config
+            # Gradio keeps it of each page for links to a page as it stands, which are shut here.
+            state.blocks_config.config_for_block = lambda *_: {}
         if how.get("iterator") is None:  # else it was looked at when it began
             message = refusal(event, inputs, state, how.get("event_data"))
             if message:
@@ -80,11 +81,6 @@ class CheckedBlocks(gr.Blocks):
             for at, answer in zip(others, came, strict=True):
                 values[at] = answer
         return values
-
-
-def _no_config(*_: Any) -> dict[str, Any]:
-    """In place of what Gradio keeps of each page for links to a page as it stands, which are shut here."""
-    return {}
 
 
 def _in_order(outputs: list[Any], answers: Any) -> Sequence[Any]:

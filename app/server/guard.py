@@ -5,23 +5,17 @@ guard stands in front of all of it, of Gradio's own middleware too, and knows no
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server import door_pages, login
 from app.server.keys import HEADERS, Tickets
 from app.server.login import Login
 from core.system.addresses import Names
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 
 # Gradio asks this of itself before launch() returns; from then on it is as shut as all else.
 PROBE = "/gradio_api/startup-events"
@@ -85,10 +79,10 @@ class Door:
 class Guard:
     """ASGI middleware: Host, Origin, then the key or a session; our headers on every answer."""
 
-    def __init__(self, app: Asgi, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: Door) -> None:
         self.app, self.door = app, door
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal or the login, or hand the request on."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
@@ -155,7 +149,7 @@ class Guard:
         """By what it was sent: the tunnel ends TLS before us, and nothing that a client says counts."""
         return "https" if request.headers.get("host", "").lower() == self.door.names.tunnel else "http"
 
-    def _for_those_behind(self, scope: Message, request: Request) -> Message:
+    def _for_those_behind(self, scope: Scope, request: Request) -> Scope:
         """The request without the key, and without what a client says of itself."""
         headers = [pair for pair in scope["headers"] if not pair[0].startswith(HIDDEN)]
         scheme = self._scheme(request)

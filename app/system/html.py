@@ -23,7 +23,8 @@ def findings(found: Mapping[str, Any]) -> str:
         ("Disk", f"{show_size(found['disk']['free_bytes'])} free of {show_size(found['disk']['total_bytes'])}"),
     ]
     if torch:  # None where it cannot be imported; then that is among the problems
-        good.append(("torch", f"{torch['version']}, {_cuda(torch['cuda'])}"))
+        cuda = f"CUDA {torch['cuda']}" if torch["cuda"] else "without CUDA"
+        good.append(("torch", f"{torch['version']}, {cuda}"))
     if bits and bits["nf4_works"]:
         good.append(("bitsandbytes", f"{bits['version']}, NF4 test passed"))
     problems = found["problems"]
@@ -36,10 +37,6 @@ def findings(found: Mapping[str, Any]) -> str:
         for name, value in good
     )
     return f'<ul class="nb-doctor">{red}{green}</ul>'
-
-
-def _cuda(version: str | None) -> str:
-    return f"CUDA {version}" if version else "without CUDA"
 
 
 def versions() -> str:

@@ -1,7 +1,6 @@
-"""While one is away: where a run's end is told, besides in the browser. A section of the System tab."""
+"""Who is notified of a run's end, besides the browser. A section of the System tab."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,54 +24,45 @@ TRIAL = {
 }
 
 
-@dataclass(frozen=True)
-class Away:
+class NotificationParts:
     """The components that events touch."""
 
-    webhook: gr.Textbox
-    keep: gr.Button
-    attempt: gr.Button
-    message: gr.HTML
+    def __init__(self) -> None:
+        gr.HTML("<h3>While you are away</h3>", elem_classes="nb-slot")
+        self.webhook = gr.Textbox(
+            label="Webhook",
+            type="password",
+            placeholder="https://…",
+            info="When a run ends, this address gets a POST of JSON: run, name, state, step, total, eval_loss, "
+            "message. Leave it empty for none.",
+        )
+        with gr.Row(elem_classes="nb-actions"):
+            self.keep = gr.Button("Save", variant="primary")
+            self.attempt = gr.Button("Send a test")
+        self.message = gr.HTML(elem_classes="nb-slot")
 
     def shown(self) -> list[Any]:
         """What is filled when the tab is opened."""
         return [self.webhook, self.message]
 
 
-def build() -> Away:
-    """Lay the section out."""
-    gr.HTML("<h3>While you are away</h3>", elem_classes="nb-slot")
-    webhook = gr.Textbox(
-        label="Webhook",
-        type="password",
-        placeholder="https://…",
-        info="When a run ends, this address gets a POST of JSON: run, name, state, step, total, eval_loss, message. "
-        "Leave it empty for none.",
-    )
-    with gr.Row(elem_classes="nb-actions"):
-        keep = gr.Button("Save", variant="primary")
-        attempt = gr.Button("Send a test")
-    message = gr.HTML(elem_classes="nb-slot")
-    return Away(webhook, keep, attempt, message)
-
-
-def wire(away: Away, context: Context) -> None:
+def wire(parts: NotificationParts, context: Context) -> None:
     """Attach the section's events."""
     keep = partial(keep_webhook, context)
-    gr.on([away.keep.click, away.webhook.submit], keep, away.webhook, away.message, **QUIET)
-    away.attempt.click(partial(try_webhook, context), away.webhook, away.message, **ONCE)
+    gr.on([parts.keep.click, parts.webhook.submit], keep, parts.webhook, parts.message, **QUIET)
+    parts.attempt.click(partial(try_webhook, context), parts.webhook, parts.message, **ONCE)
 
 
-def fill(away: Away, context: Context) -> Updates:
+def fill(parts: NotificationParts, context: Context) -> Updates:
     """What is kept, and how a command is set. Where others reach the app, the address is nobody's but the owner's."""
     workspace = context.workspace
     if context.listening:
-        return {away.webhook: "", away.message: _only_the_owner(workspace)}
+        return {parts.webhook: "", parts.message: _only_the_owner(workspace)}
     try:
         wanted = notify.wishes(workspace)
     except NibbleError as error:
-        return {away.webhook: "", away.message: html.error_box(str(error))}
-    return {away.webhook: wanted.webhook, away.message: _command(workspace, wanted)}
+        return {parts.webhook: "", parts.message: html.error_box(str(error))}
+    return {parts.webhook: wanted.webhook, parts.message: _command(workspace, wanted)}
 
 
 def _only_the_owner(workspace: Workspace) -> str:

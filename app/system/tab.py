@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,20 +19,39 @@ from core.errors import NibbleError
 from core.runs.find import list_runs
 
 
-@dataclass(frozen=True)
 class SystemLayout:
     """The components of the tab that events touch."""
 
-    findings: gr.HTML
-    look: gr.Button
-    versions: gr.Textbox
-    record: gr.HTML
-    disk: gr.HTML
-    who: gr.HTML
-    token: gr.Textbox
-    sign_in: gr.Button
-    sign_out: gr.Button
-    away: notifications.Away
+    def __init__(self) -> None:
+        with gr.Row(elem_classes="nb-system"):
+            with gr.Column(scale=6, min_width=380):
+                gr.HTML("<h3>This machine</h3>", elem_classes="nb-slot")
+                self.findings = gr.HTML(
+                    html.empty("Not checked yet", "Checks Python, torch, the device and bitsandbytes."),
+                    elem_classes="nb-slot",
+                )
+                self.look = gr.Button("Check this machine", variant="primary", elem_classes="nb-narrow")
+                gr.HTML("<h3>Memory: predicted and used</h3>", elem_classes="nb-slot")
+                self.record = gr.HTML(elem_classes="nb-slot")
+                gr.HTML("<h3>Disk</h3>", elem_classes="nb-slot")
+                self.disk = gr.HTML(elem_classes="nb-slot")
+            with gr.Column(scale=5, min_width=340):
+                gr.HTML("<h3>Hugging Face</h3>", elem_classes="nb-slot")
+                self.who = gr.HTML(elem_classes="nb-slot")
+                self.token = gr.Textbox(
+                    label="Access token",
+                    type="password",
+                    placeholder="hf_…",
+                    info="From huggingface.co/settings/tokens. Stored by Hugging Face's own library, not by Nibble.",
+                )
+                with gr.Row(elem_classes="nb-actions"):
+                    self.sign_in = gr.Button("Sign in", variant="primary")
+                    self.sign_out = gr.Button("Sign out", visible=False)
+                self.notifications = notifications.NotificationParts()
+                gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
+                self.versions = gr.Textbox(
+                    label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
+                )
 
     def signing(self) -> list[Component]:
         """What shows who is signed in."""
@@ -41,41 +59,7 @@ class SystemLayout:
 
     def filled(self) -> list[Component]:
         """What is set when the tab comes into sight."""
-        return [*self.signing(), self.versions, self.record, self.disk, *self.away.shown()]
-
-
-def build() -> SystemLayout:
-    """Lay the tab out."""
-    with gr.Row(elem_classes="nb-system"):
-        with gr.Column(scale=6, min_width=380):
-            gr.HTML("<h3>This machine</h3>", elem_classes="nb-slot")
-            findings = gr.HTML(
-                html.empty("Not checked yet", "Checks Python, torch, the device and bitsandbytes."),
-                elem_classes="nb-slot",
-            )
-            look = gr.Button("Check this machine", variant="primary", elem_classes="nb-narrow")
-            gr.HTML("<h3>Memory: predicted and used</h3>", elem_classes="nb-slot")
-            record = gr.HTML(elem_classes="nb-slot")
-            gr.HTML("<h3>Disk</h3>", elem_classes="nb-slot")
-            disk = gr.HTML(elem_classes="nb-slot")
-        with gr.Column(scale=5, min_width=340):
-            gr.HTML("<h3>Hugging Face</h3>", elem_classes="nb-slot")
-            who = gr.HTML(elem_classes="nb-slot")
-            token = gr.Textbox(
-                label="Access token",
-                type="password",
-                placeholder="hf_…",
-                info="From huggingface.co/settings/tokens. Stored by Hugging Face's own library, not by Nibble.",
-            )
-            with gr.Row(elem_classes="nb-actions"):
-                sign_in = gr.Button("Sign in", variant="primary")
-                sign_out = gr.Button("Sign out", visible=False)
-            away = notifications.build()
-            gr.HTML("<h3>Versions</h3>", elem_classes="nb-slot")
-            versions = gr.Textbox(
-                label="For a bug report", lines=10, interactive=False, buttons=["copy"], elem_classes="nb-mono"
-            )
-    return SystemLayout(findings, look, versions, record, disk, who, token, sign_in, sign_out, away)
+        return [*self.signing(), self.versions, self.record, self.disk, *self.notifications.shown()]
 
 
 class SystemTab(Tab):
@@ -89,7 +73,7 @@ class SystemTab(Tab):
 
     def build(self) -> None:
         """Lay the tab out."""
-        self.layout = build()
+        self.layout = SystemLayout()
 
     def wire(self, page: PageParts) -> None:
         """Attach the events."""
@@ -98,7 +82,7 @@ class SystemTab(Tab):
         sign_in = [layout.sign_in.click, layout.token.submit]
         gr.on(sign_in, partial(_sign_in, layout), layout.token, signing, **QUIET)
         layout.sign_out.click(partial(_sign_out, layout), None, signing, **QUIET)
-        notifications.wire(layout.away, self.context)
+        notifications.wire(layout.notifications, self.context)
 
     def selected(self, item: gr.Tab, page: PageParts) -> Callable[..., Any]:
         """It is looked at anew."""
@@ -109,7 +93,7 @@ class SystemTab(Tab):
         runs = list_runs(self.context.workspace)
         return {
             **who(self.layout),
-            **notifications.fill(self.layout.away, self.context),
+            **notifications.fill(self.layout.notifications, self.context),
             self.layout.versions: system_html.versions(),
             self.layout.record: predicted_html.record(runs),
             self.layout.disk: system_html.disk(runs),

@@ -25,17 +25,13 @@ def check(found: dict[str, Any]) -> str:
     advice = "".join(note_box(as_on_screen(message)) for message in found.get("advice") or [])
     figures = [*_model_figures(found), *_data_figures(found)]
     body = f'<div class="nb-figures">{"".join(figures)}</div>' if figures else ""
-    word = '<span class="nb-state nb-finished">Ready</span>' if found["ok"] else state_bad()
+    colour, word = ("finished", "Ready") if found["ok"] else ("failed", "Not yet")
     dropped = dropped_rows((found.get("data") or {}).get("dropped") or [])
     return (
-        f'<section class="nb-card"><header>{word}<div><h3>Checks</h3></div></header>'
+        f'<section class="nb-card"><header><span class="nb-state nb-{colour}">{word}</span>'
+        "<div><h3>Checks</h3></div></header>"
         f"{errors}{advice}{body}{dropped}</section>"
     )
-
-
-def state_bad() -> str:
-    """The badge of a check that found something."""
-    return '<span class="nb-state nb-failed">Not yet</span>'
 
 
 def _model_figures(found: dict[str, Any]) -> list[str]:
@@ -56,11 +52,8 @@ def _data_figures(found: dict[str, Any]) -> list[str]:
     figures = []
     if data.get("rows") is not None:
         usable = data.get("usable", data["rows"])
-        figures.append(
-            figure(
-                "rows", f"{number(usable)} of {number(data['rows'])} usable", data.get("evidence", "").replace("`", "")
-            )
-        )
+        evidence = data.get("evidence", "").replace("`", "")
+        figures.append(figure("rows", f"{number(usable)} of {number(data['rows'])} usable", evidence))
     if data.get("truncated"):
         figures.append(figure("too long", f"{number(data['truncated'])} rows", "cut at the length limit"))
     if found.get("steps"):

@@ -2,18 +2,17 @@
 
 import threading
 import unicodedata
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from app.context import Context
 from app.ui import html as ui_html
+from app.ui.updates import Updates
 from core.basemodel.code_consent import CodeFile, ModelCode, agree, code_of
 from core.basemodel.find import find_model
 from core.errors import NibbleError
 
-Updates = dict[Any, Any]
 # Of one file as much is drawn as a browser shows without effort; the whole lies where the page says.
 MOST_SHOWN = 200_000
 ONLY_AT_THE_MACHINE = (
@@ -22,26 +21,18 @@ ONLY_AT_THE_MACHINE = (
 )
 
 
-@dataclass(frozen=True)
 class ConsentParts:
     """A place below the check that is there only when a model wants to run code of its own."""
 
-    place: gr.Column
-    shown: gr.HTML
-    agree: gr.Button
+    def __init__(self) -> None:
+        with gr.Column(visible=False, elem_classes="nb-consent") as self.place:
+            self.shown = gr.HTML(elem_classes="nb-slot")
+            with gr.Row(elem_classes="nb-actions"):
+                self.agree = gr.Button("Allow this code to run", variant="stop", size="sm", elem_classes="nb-button")
 
     def all(self) -> list[Any]:
         """All of its components."""
         return [self.place, self.shown, self.agree]
-
-
-def build() -> ConsentParts:
-    """Lay it out."""
-    with gr.Column(visible=False, elem_classes="nb-consent") as place:
-        shown = gr.HTML(elem_classes="nb-slot")
-        with gr.Row(elem_classes="nb-actions"):
-            button = gr.Button("Allow this code to run", variant="stop", size="sm", elem_classes="nb-button")
-    return ConsentParts(place, shown, button)
 
 
 class Consents:
@@ -97,9 +88,8 @@ def code_html(code: ModelCode) -> str:
         f"<b>{ui_html.text(code.named)} comes with its own code: {ui_html.text(code.summary())}</b>"
         "<p>This model's architecture is not built in. To use it, Python code from its authors must run on this "
         "machine with all your rights: it can read your files and use your network. Agree only if you trust the "
-        "authors or have read the code. Your consent covers exactly these files; if one changes, you are asked again."
-        "</p>"
-        f"{files}</div>"
+        "authors or have read the code. Your consent covers exactly these files; if one changes, you are asked "
+        f"again.</p>{files}</div>"
     )
 
 

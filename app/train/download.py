@@ -1,7 +1,6 @@
 """The download of a base model ahead of a run: offered beside the model, done in the background, for all browsers."""
 
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -9,8 +8,7 @@ import gradio as gr
 from app.ui import html as ui_html
 from app.ui.background_job import BackgroundJob
 from app.ui.updates import Seen, Updates, is_new
-from core.basemodel.before_download import refuse_misfit_online
-from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
+from core.basemodel.download import DownloadStopped, Progress, download, refuse_misfit_online, stopped_sentence
 from core.basemodel.find import find_model
 from core.sizes import show_bytes
 
@@ -76,26 +74,18 @@ class DownloadSession(BackgroundJob):
         return f"Download {show_bytes(self._bytes)} now" if self._bytes else ""
 
 
-@dataclass(frozen=True)
 class DownloadParts:
     """Where a download is offered and shown: a place that is there only when there is something to say."""
 
-    place: gr.Column
-    button: gr.Button
-    message: gr.HTML
+    def __init__(self) -> None:
+        with gr.Column(visible=False, elem_classes="nb-download") as self.place:
+            with gr.Row(elem_classes="nb-actions"):
+                self.button = gr.Button("Download", size="sm", elem_classes="nb-button")
+            self.message = gr.HTML(elem_classes="nb-slot nb-said")
 
     def all(self) -> list[Any]:
         """All of its components."""
         return [self.place, self.button, self.message]
-
-
-def build() -> DownloadParts:
-    """Lay it out."""
-    with gr.Column(visible=False, elem_classes="nb-download") as place:
-        with gr.Row(elem_classes="nb-actions"):
-            button = gr.Button("Download", size="sm", elem_classes="nb-button")
-        message = gr.HTML(elem_classes="nb-slot nb-said")
-    return DownloadParts(place, button, message)
 
 
 def updates(session: DownloadSession, parts: DownloadParts) -> Updates:

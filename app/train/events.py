@@ -169,14 +169,12 @@ class TrainEvents:
             self.session.downloads.offer(recipe["model"], found.get("model", {}).get("download_bytes", 0))
             if found["ok"] and found["data"]["stage"] != "done":  # large: `tick` goes on from here
                 self.session.data.await_report(make_recipe(recipe))
-            yield {self.preview.check: check_html.check(found), **self._consent(recipe["model"], found)}
+            consent = self.consents.show(recipe["model"]) if found.get("needs_consent") else self.consents.hide()
+            yield {self.preview.check: check_html.check(found), **consent}
             if found["ok"] and not html:  # it was being read
                 yield {self.preview.row: self._preview(recipe, given[self.preview.pager.row])[0]}
         except Exception as error:  # whatever it is, the person is looking here
             yield {self.preview.check: explain(error)}
-
-    def _consent(self, model: str, found: dict[str, Any]) -> Updates:
-        return self.consents.show(model) if found.get("needs_consent") else self.consents.hide()
 
     def agree(self) -> Updates:
         """Let the code that was shown run; then everything is looked at anew."""

@@ -21,7 +21,7 @@ _CHANGE = re.compile(r"[a-z_.]{1,60}=[\w.%-]{1,60}", re.ASCII)
 
 
 class PlanEvents:
-    """What happens when a setting changes, and on a press in the plan. `said` is where a refusal is told."""
+    """What happens when a setting changes, and on a press in the plan. `message` is where a refusal is shown."""
 
     def __init__(self, form: Form, message: gr.HTML, context: Context, plans: PlanSession) -> None:
         self.form, self.message, self.context, self.plans = form, message, context, plans

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from app.ui.form import ADVANCED, QUICK, as_on_screen
+from app.ui.form import FIELDS, as_on_screen
 from app.ui.html import duration, figure, number, text
 from core.sizes import MIB, parse_size, show_size
 from core.step.optimizer import OPTIMIZERS
@@ -51,7 +51,7 @@ WAYS = {
     "train.optimizer": ("Optimizer {}", "its states in 8 bits instead of 32"),
 }
 _PERCENT = re.compile(r"(?<=\d)%")
-LABELS = {field.key: field.label for fields in (QUICK, *ADVANCED.values()) for field in fields}
+LABELS = {key: field.label for key, field in FIELDS.items()}
 # A fill narrower than this share of its budget is drawn once more, enlarged.
 NARROW = 0.4
 DAYS = 48 * 3600  # seconds; what takes longer is told in days
@@ -204,16 +204,13 @@ def _legend(breakdown: dict[str, int]) -> str:
 
 
 def _choices(reasons: list[Found]) -> str:
+    names = {**LABELS, **SETTINGS}
     rows = "".join(
-        f"<div><dt>{text(_setting(each['setting']))}</dt><dd><b>{text(_value(each))}</b> "
-        f"<span>{text(_as_sentence(each['because']))}</span></dd></div>"
+        f"<div><dt>{text(names.get(each['setting'], each['setting'].replace('_', ' ').capitalize()))}</dt>"
+        f"<dd><b>{text(_value(each))}</b> <span>{text(_as_sentence(each['because']))}</span></dd></div>"
         for each in reasons
     )
     return f'<h4>Choices and reasons</h4><dl class="nb-choices">{rows}</dl>' if rows else ""
-
-
-def _setting(name: str) -> str:
-    return SETTINGS.get(name) or LABELS.get(name) or name.replace("_", " ").capitalize()
 
 
 def _value(reason: Found) -> str:

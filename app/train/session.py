@@ -1,7 +1,5 @@
 """What the server remembers for the Train tab: the plan, the download, and the dataset that the Data tab shows too."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from app.context import Context
@@ -9,7 +7,6 @@ from app.data.session import DataSession
 from app.train.download import DownloadSession
 from app.train.plan_session import PlanSession
 from core.runs.store import Run
-from core.system.hardware import device
 
 
 @dataclass(frozen=True)
@@ -19,11 +16,6 @@ class TrainSession:
     data: DataSession
     plans: PlanSession
     downloads: DownloadSession
-
-    @classmethod
-    def open(cls, data: DataSession) -> TrainSession:
-        """Nothing planned and nothing downloaded yet."""
-        return cls(data, PlanSession(data.beside, device().total_bytes), DownloadSession())
 
 
 def shown_run(context: Context) -> Run | None:

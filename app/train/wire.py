@@ -9,12 +9,14 @@ from app.context import Context
 from app.data.session import DataSession
 from app.train import layout as train_layout
 from app.train import tick
+from app.train.download import DownloadSession
 from app.train.events import TrainEvents
 from app.train.form import SMALLEST_BUDGET
 from app.train.plan_events import PlanEvents
+from app.train.plan_session import PlanSession
 from app.train.session import TrainSession, shown_run
 from app.ui import menus
-from app.ui.form import AS_RECOGNISED, DEFAULTS, Form
+from app.ui.form import AS_RECOGNISED, DEFAULTS, FIELDS, Form
 from app.ui.tab import PageParts, Tab
 from app.ui.updates import LATEST, ONCE, QUIET, Seen, Updates, say_at_once
 from core.runs.store import OPEN
@@ -22,37 +24,12 @@ from core.sizes import GIB
 from core.system.hardware import device
 from core.workspace import read_json
 
+# A change of one of CHECKED_BY has the data and the model checked again; these decide nothing of that.
+UNCHECKED = {"data.eval_max_rows", "lora.alpha", "lora.dropout", "lora.scaling"}
 CHECKED_BY = (
-    "model",
-    "data.path",
-    "data.format",
-    "data.mapping",
-    "data.encoding",
-    "data.split",
-    "data.config",
-    "data.named_splits",
-    "data.train_on",
-    "data.template",
-    "data.generation_prompt",
-    "data.system",
-    "data.join_turns",
-    "data.max_length",
-    "data.eval_fraction",
-    "lora.rank",
-    "lora.targets",
-    "lora.dora",
-    "lora.init",
-    "lora.start_from",
-    "lora.extra_modules",
-    "budget",
-    "quantization.bits",
-    "quantization.type",
-    "quantization.double",
-    "train.epochs",
-    "train.max_steps",
-    "train.effective_batch",
-    "train.optimizer",
-    "train.weight_decay",
+    *("model", "budget", "data.path", "data.mapping"),
+    *(key for key in FIELDS if key.startswith(("data.", "lora.", "quantization.")) and key not in UNCHECKED),
+    *("train.epochs", "train.max_steps", "train.effective_batch", "train.optimizer", "train.weight_decay"),
 )
 
 
@@ -65,7 +42,7 @@ class TrainTab(Tab):
 
     def __init__(self, context: Context, data: DataSession) -> None:
         self.context = context
-        self.session = TrainSession.open(data)
+        self.session = TrainSession(data, PlanSession(data.beside, device().total_bytes), DownloadSession())
 
     @property
     def form(self) -> Form:
@@ -74,7 +51,7 @@ class TrainTab(Tab):
 
     def build(self) -> None:
         """Lay the tab out. Nothing is looked up here: the page fills itself when it is opened."""
-        self.layout = train_layout.build()
+        self.layout = train_layout.TrainLayout()
         self.filled = [*self.form.inputs(), self.layout.form.preset, self.layout.welcome, self.layout.side]
         self.filled_later = [self.form.fields["lora.start_from"]]
         self.outputs, self.shared = tick.outputs(self.layout), tick.shared(self.layout)

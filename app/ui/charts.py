@@ -39,11 +39,6 @@ class Line:
         """The line of a series."""
         return cls(name, style, series.points, series.unsettled(), series.generation)
 
-    @property
-    def points(self) -> list[Point]:
-        """All of it."""
-        return [*self.settled, *self.unsettled]
-
 
 @dataclass(frozen=True)
 class Axes:
@@ -54,6 +49,7 @@ class Axes:
     x_range: Point
     y_range: Point
     x_kind: str = "number"
+    y_kind: str = "number"
     y_unit: float = 1.0
     width: int = WIDTH
     height: int = HEIGHT
@@ -82,7 +78,7 @@ def path(points: Sequence[Point], axes: Axes) -> str:
 
 
 def _points(points: Sequence[Point], axes: Axes) -> str:
-    return "".join([f"L{_x(x, axes):.1f} {_y(y, axes):.1f}" for x, y in points])
+    return "".join([f"L{x_at(x, axes):.1f} {y_at(y, axes):.1f}" for x, y in points])
 
 
 def tick_step(span: float, about: int = 5) -> float:
@@ -146,7 +142,7 @@ def figure(title: str, lines: Sequence[Line], axes: Axes, ink: Ink | None, remar
 
 def svg(title: str, axes: Axes, curves: Sequence[str], remark: str = "") -> str:
     """The picture: axes with their units, and `curves` as drawn within them."""
-    body = "".join([*_grid(axes), *curves])
+    body = "".join([grid(axes), *curves])
     right, bottom = axes.width - RIGHT, axes.height - BOTTOM
     if remark:
         body += f'<text class="nb-axis" x="{right - 4}" y="{TOP + 30}" text-anchor="end">{remark}</text>'
@@ -158,42 +154,44 @@ def svg(title: str, axes: Axes, curves: Sequence[str], remark: str = "") -> str:
     )
 
 
-def _grid(axes: Axes) -> list[str]:
+def grid(axes: Axes) -> str:
+    """The scales, each with its unit. Of a `y_kind` "count" only whole numbers are marked."""
     right, bottom = axes.width - RIGHT, axes.height - BOTTOM
-    parts = []
+    parts, counts = [], axes.y_kind == "count"
     low, high = (end / axes.y_unit for end in axes.y_range)
     for value in ticks(low, high):
-        y = _y(value * axes.y_unit, axes)
+        if counts and value != int(value):
+            continue
+        y = y_at(value * axes.y_unit, axes)
+        label = f"{value:,.0f}" if counts else f"{value:g}"
         parts.append(f'<line class="nb-grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="nb-tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        parts.append(f'<text class="nb-tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     times = axes.x_kind == "time"
     for value in time_ticks(axes.x_range[1]) if times else ticks(*axes.x_range, about=7):
         label = duration(value).replace(" min 00 s", " min").replace(" h 00 min", " h") if times else f"{value:,.6g}"
-        x = _x(value, axes)
+        x = x_at(value, axes)
         parts.append(f'<line class="nb-mark" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         parts.append(f'<text class="nb-tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
     middle = (TOP + bottom) / 2
     centre = (LEFT + right) / 2
-    return [
-        *parts,
-        f'<text class="nb-axis" x="{centre}" y="{axes.height - 6}" text-anchor="middle">{axes.x_title}</text>',
+    return "".join(parts) + (
+        f'<text class="nb-axis" x="{centre}" y="{axes.height - 6}" text-anchor="middle">{axes.x_title}</text>'
         f'<text class="nb-axis" x="12" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {middle})">{axes.y_title}</text>',
-    ]
+        f'transform="rotate(-90 12 {middle})">{axes.y_title}</text>'
+    )
 
 
 def places(points: Sequence[Point], axes: Axes) -> list[Point]:
     """Where `points` lie in the picture."""
-    return [(_x(x, axes), _y(y, axes)) for x, y in points]
+    return [(x_at(x, axes), y_at(y, axes)) for x, y in points]
 
 
 def _curve(line: Line, axes: Axes, ink: Ink) -> str:
     name = f'data-name="{text(line.name)}"'
     drawn = ink.path(line, axes)
     if line.style == "eval":
-        dots = "".join(
-            f'<circle class="nb-c-eval" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>' for x, y in places(line.points, axes)
-        )
+        where = places([*line.settled, *line.unsettled], axes)
+        dots = "".join(f'<circle class="nb-c-eval" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>' for x, y in where)
         return f'<path class="nb-line nb-c-eval" {name} d="{drawn}"/>{dots}'
     area = ""
     if line.style == "used":
@@ -204,11 +202,13 @@ def _curve(line: Line, axes: Axes, ink: Ink) -> str:
     return f'{area}<path class="nb-line nb-c-{line.style}" {name} d="{drawn}"/>'
 
 
-def _x(value: float, axes: Axes) -> float:
+def x_at(value: float, axes: Axes) -> float:
+    """Where `value` lies from the left of the picture."""
     low, high = axes.x_range
     return LEFT + (value - low) / (high - low) * (axes.width - RIGHT - LEFT)
 
 
-def _y(value: float, axes: Axes) -> float:
+def y_at(value: float, axes: Axes) -> float:
+    """Where `value` lies from the top of the picture."""
     low, high = axes.y_range
     return axes.height - BOTTOM - (value - low) / (high - low) * (axes.height - BOTTOM - TOP)

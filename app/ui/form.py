@@ -259,10 +259,9 @@ def build_field(field: Field) -> Component:
     """The component of one setting, with its help under it."""
     shared: dict[str, Any] = {"label": field.label, "info": help_text(field.key), "min_width": 180}
     default = DEFAULTS[field.key]
-    if field.kind == "choice":
-        return gr.Dropdown(choices=_choices(field.key), value=default, **shared)
-    if field.kind == "names" and field.key in WORDS:
-        return gr.Dropdown(choices=_choices(field.key), value=default, allow_custom_value=True, **shared)
+    if field.key in WORDS:
+        offered: list[tuple[str, Any]] = [(words, value) for value, words in WORDS[field.key].items()]
+        return gr.Dropdown(choices=offered, value=default, allow_custom_value=field.kind == "names", **shared)
     if field.kind == "names":
         return gr.Textbox(value="", max_lines=1, placeholder="embeddings, head", **shared)
     if field.kind == "menu":
@@ -279,8 +278,9 @@ def build_field(field: Field) -> Component:
     return gr.Number(value=default, precision=0 if field.kind == "integer" else None, **shared)
 
 
-def _choices(key: str) -> list[tuple[str, Any]]:
-    return [(words, value) for value, words in WORDS[key].items()]
+def build_menu(label: str, key: str) -> gr.Dropdown:
+    """The menu of base models or of datasets, which also takes what is typed."""
+    return gr.Dropdown(label=label, info=help_text(key), allow_custom_value=True, value=DEFAULTS[key])
 
 
 def build_advanced() -> dict[str, Component]:

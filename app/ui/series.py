@@ -48,10 +48,6 @@ class Series:
     _ys: list[float] = field(default_factory=list)
     _newest: tuple[Point, ...] = ()
 
-    def add(self, x: float, y: float) -> None:
-        """Append the point (x, y); x never falls."""
-        self.extend([x], [y])
-
     def extend(self, xs: list[float], ys: list[float]) -> None:
         """Append points; x never falls."""
         if not xs:

@@ -1,1 +1,1 @@
-"""The arena: blind votes between voices, and what they come down to: Elo, Bradley-Terry, win rates."""
+"""The arena: blind votes between models, and what they come down to: Elo, Bradley-Terry, win rates."""

@@ -1,4 +1,4 @@
-"""Answers made in advance, for voting later: every voice on every question, as long as it takes.
+"""Answers made in advance, for voting later: every model on every question, as long as it takes.
 
 It can be stopped at any moment and begun again; what is there is not made again.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from core.arena.answers import Answer, AnswerBook, key_of
-from core.arena.match import CutShort, MatchStopped, Speaker, speak
+from core.arena.match import CutShort, MatchStopped, ReplySource, stream_reply
 from core.arena.prompts import ArenaPrompt
 from core.arena.votes import Side
 from core.errors import NibbleError
@@ -25,8 +25,8 @@ class Bulk:
     """One round of preparing. `done` counts what is there, `failed` holds why an answer could not be had."""
 
     book: AnswerBook
-    speaker: Speaker
-    voices: Sequence[ChatModel]
+    source: ReplySource
+    models: Sequence[ChatModel]
     prompts: Sequence[ArenaPrompt]
     sampling: Sampling
     done: int = 0
@@ -36,21 +36,21 @@ class Bulk:
     @property
     def total(self) -> int:
         """How many answers there will be."""
-        return len(self.voices) * len(self.prompts)
+        return len(self.models) * len(self.prompts)
 
     def run(self, changed: Callable[[], None] = lambda: None) -> None:
-        """Make what is missing, one voice after the other, so that a base is loaded once.
+        """Make what is missing, one model after the other, so that a base is loaded once.
 
-        Raises NibbleError where nothing can be had from a voice: several questions in a row failed.
+        Raises NibbleError where a model fails at several questions in a row.
         """
         in_a_row = 0
-        there = self.book.refresh()
-        for voice in self.voices:
+        there = {answer.key for answer in self.book.refresh()}
+        for model in self.models:
             for prompt in self.prompts:
-                key = key_of(voice, prompt, self.sampling)
+                key = key_of(model, prompt, self.sampling)
                 try:
                     if key not in there:
-                        self._make(key, voice, prompt)
+                        self._make(key, model, prompt)
                     self.done += 1
                     in_a_row = 0
                 except MatchStopped:
@@ -66,17 +66,14 @@ class Bulk:
         """End after the token under way; the answer that is not whole is not kept."""
         self.stopping = True
 
-    def _make(self, key: str, voice: ChatModel, prompt: ArenaPrompt) -> None:
-        for tried in range(1, TRIES + 1):
+    def _make(self, key: str, model: ChatModel, prompt: ArenaPrompt) -> None:
+        for attempt in range(1, TRIES + 1):
             try:
-                return self._make_once(key, voice, prompt)
+                for reply in stream_reply(self.source, model, prompt, self.sampling, lambda: self.stopping):
+                    if reply.done:
+                        side = Side(model.key, model.label, reply.text, reply.tokens)
+                        self.book.add(Answer(key, side, prompt, asdict(self.sampling)))
+                return
             except CutShort:
-                if tried == TRIES:
+                if attempt == TRIES:
                     raise
-        return None
-
-    def _make_once(self, key: str, voice: ChatModel, prompt: ArenaPrompt) -> None:
-        for piece in speak(self.speaker, voice, prompt, self.sampling, lambda: self.stopping):
-            if piece.done:
-                side = Side(voice.key, voice.label, piece.text, piece.tokens)
-                self.book.add(Answer(key, side, prompt, asdict(self.sampling)))

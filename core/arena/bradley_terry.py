@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.arena.games import Game, models_of
+from core.arena.games import Game, counts_of
 
 CENTRE = 1000.0
 SCALE = 400.0 / np.log(10.0)
@@ -38,7 +38,7 @@ def bradley_terry(games: Sequence[Game]) -> list[Strength]:
     Fitted among the largest group of models in which everyone has, directly or by way of others, both taken a point
     from and given a point to everyone else.
     """
-    models = models_of(games)
+    models = list(counts_of(games))
     if not models:
         return []
     points = _points(games, models)
@@ -46,8 +46,9 @@ def bradley_terry(games: Sequence[Game]) -> list[Strength]:
     mutual = reach & reach.T
     inside = mutual[int(mutual.sum(axis=1).argmax())]
     if inside.sum() < 2:
-        found = [Strength(model, None, None, None, _why_alone(reach, index)) for index, model in enumerate(models)]
-        return sorted(found, key=lambda each: each.model)
+        everyone = range(len(models))
+        alone = [Strength(models[at], None, None, None, _why(reach, at, np.not_equal(everyone, at))) for at in everyone]
+        return sorted(alone, key=lambda each: each.model)
     members = np.flatnonzero(inside)
     ratings, errors = _fit(points[np.ix_(members, members)])
     fitted = [
@@ -55,8 +56,7 @@ def bradley_terry(games: Sequence[Game]) -> list[Strength]:
         for index, rating, error in zip(members, ratings, errors, strict=True)
     ]
     outside = [
-        Strength(models[int(index)], None, None, None, _why(reach, int(index), members))
-        for index in np.flatnonzero(~inside)
+        Strength(models[at], None, None, None, _why(reach, at, members)) for at in np.flatnonzero(~inside).tolist()
     ]
     return sorted(fitted, key=lambda each: -(each.rating or 0.0)) + outside
 
@@ -116,14 +116,9 @@ def _hessian(played: Any, wins: Any) -> Any:
     return np.diag(weights.sum(axis=1)) - weights
 
 
-def _why(reach: Any, index: int, members: Any) -> str:
-    above, below = reach[index, members].any(), reach[members, index].any()
-    return WON_ALL if above else LOST_ALL if below else NEVER_MET
-
-
-def _why_alone(reach: Any, index: int) -> str:
-    """Where no two models took points from each other."""
-    above, below = reach[index].sum() > 1, reach[:, index].sum() > 1
+def _why(reach: Any, index: int, others: Any) -> str:
+    """Why a model has no strength among `others`, none of whom it both took points from and gave points to."""
+    above, below = reach[index, others].any(), reach[others, index].any()
     if above and below:
         return "has only beaten some models and only lost to others"
-    return WON_ALL if above else LOST_ALL
+    return WON_ALL if above else LOST_ALL if below else NEVER_MET

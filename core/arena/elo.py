@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from core.arena.games import Game, counts_of, models_of
+from core.arena.games import Game, counts_of
 
 START, K, ORDERINGS = 1000.0, 32.0, 10_000
 UNIT = 400.0 / np.log(10.0)  # so many points multiply the odds by e
@@ -91,7 +91,7 @@ class _Table:
 
     @classmethod
     def of(cls, games: Sequence[Game]) -> _Table:
-        models = models_of(games)
+        models = list(counts_of(games))
         number = {model: index for index, model in enumerate(models)}
         played = [(number[game.model_a], number[game.model_b], game.score) for game in games]
         different = {game: index for index, game in enumerate(dict.fromkeys(played))}

@@ -23,11 +23,6 @@ class Game:
         return SCORES[self.winner]
 
 
-def models_of(games: Sequence[Game]) -> list[str]:
-    """Everyone who played, in the order in which they first did."""
-    return list(dict.fromkeys(name for game in games for name in (game.model_a, game.model_b)))
-
-
 def counts_of(games: Sequence[Game]) -> Counter[str]:
-    """How many games each model played."""
+    """How many games each model played, in the order of their first games."""
     return Counter(name for game in games for name in (game.model_a, game.model_b))

@@ -3,6 +3,7 @@
 python -m core.arena.held_out      (started by `held_out`, speaks JSON lines: the split depends on the tokenizer)
 """
 
+import contextlib
 from collections.abc import Iterator
 
 from core.arena.prompts import ArenaPrompt
@@ -26,13 +27,9 @@ def held_out(workspace: Workspace, run_id: str) -> list[ArenaPrompt]:
     kept = workspace.arena / f"held-out-{run.id}.json"
     found = read_json(kept)
     if not isinstance(found, list):
-        child = Child(
-            "core.arena.held_out", workspace.state / "arena.log", "Reading the prompts of the validation split"
-        )
-        try:
+        log, purpose = workspace.state / "arena.log", "Reading the prompts of the validation split"
+        with contextlib.closing(Child("core.arena.held_out", log, purpose)) as child:
             *_, answer = child.ask({"workspace": str(workspace.path), "run": run.id})
-        finally:
-            child.close()
         found = answer["questions"]
         write_json(kept, found)
     if not found:
@@ -82,9 +79,5 @@ def _handle(request: Request) -> Iterator[Answer]:
     yield {"questions": questions_of(run), "done": True}
 
 
-def _interrupt(request: Request) -> bool:
-    return False
-
-
 if __name__ == "__main__":
-    raise SystemExit(serve(_handle, _interrupt))
+    raise SystemExit(serve(_handle, lambda request: False))

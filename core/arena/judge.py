@@ -70,8 +70,8 @@ class Judge:
     def decide(self, question: str, first: str, second: str) -> Choice | None:
         """`left` where the first answer is better; None where no verdict can be read. Raises NibbleError."""
         shown = (
-            f"<question>\n{question}\n</question>\n\n<first>\n{_said(first)}\n</first>\n\n"
-            f"<second>\n{_said(second)}\n</second>\n\nWhich answer is better?"
+            f"<question>\n{question}\n</question>\n\n<first>\n{_without_thought(first)}\n</first>\n\n"
+            f"<second>\n{_without_thought(second)}\n</second>\n\nWhich answer is better?"
         )
         found = _VERDICT.findall(self._ask([{"role": "system", "content": TASK}, {"role": "user", "content": shown}]))
         return _CHOICES[found[-1].upper()] if found else None
@@ -90,13 +90,14 @@ class Judge:
                     self.pause(2.0**attempt)
                     continue
                 if attempt < TRIES and (answer.status_code == 429 or answer.status_code >= 500):
-                    self.pause(_pause(answer, attempt))
+                    wanted = answer.headers.get("retry-after", "")  # seconds; else longer each time
+                    self.pause(min(float(wanted), LONGEST_PAUSE) if wanted.isdecimal() else 2.0**attempt)
                     continue
                 return _content(answer, self.url, self.key)
         raise AssertionError("the last try returns or raises")
 
 
-def _said(answer: str) -> str:
+def _without_thought(answer: str) -> str:
     return _THOUGHT.sub("", answer).strip()
 
 
@@ -119,12 +120,6 @@ def _why(error: httpx.HTTPError) -> str:
     return f"{telling_line(error)}. Is the address right, and is it running?"
 
 
-def _pause(answer: httpx.Response, attempt: int) -> float:
-    """How long to wait before the next try: as the endpoint asks, or longer each time."""
-    asked = answer.headers.get("retry-after", "")
-    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 2.0**attempt
-
-
 def _content(answer: httpx.Response, url: str, key: str) -> str:
     """The text of the reply. Raises NibbleError for a refusal, and for what is no such reply; neither repeats `key`."""
     where = f"The judge at {_host(url)}"
@@ -135,8 +130,8 @@ def _content(answer: httpx.Response, url: str, key: str) -> str:
             f"{where} does not have this page or model (status 404). Check the address and the model's name."
         )
     if answer.status_code != 200:
-        said = answer.text.replace(key, "…") if key else answer.text
-        raise NibbleError(f"{where} refused (status {answer.status_code}): {said[:200]}")
+        text = answer.text.replace(key, "…") if key else answer.text
+        raise NibbleError(f"{where} refused (status {answer.status_code}): {text[:200]}")
     try:
         return str(answer.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError):

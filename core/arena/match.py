@@ -1,9 +1,10 @@
-"""A blind match: one question, two voices in an order that chance decides, the names only after the vote."""
+"""A blind match: one question, two models in an order that chance decides, the names only after the vote."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from pathlib import PurePath
 from typing import Any, Protocol
 
 from core.arena.answers import Answer
@@ -13,44 +14,76 @@ from core.data.conversation import Message
 from core.errors import NibbleError
 from core.generation.reply import PartialReply
 from core.generation.sampling import Sampling
-from core.runs.chat_models import ChatModel
+from core.runs.chat_models import ChatModel, find_chat_model, without_adapter
+from core.workspace import Workspace
 
 MOST_SEED = 2**31
+ITS_BASE = "its base"
 
 
-class Speaker(Protocol):
-    """Who makes voices speak: core.chat.client.ChatClient."""
+class ReplySource(Protocol):
+    """What generates the replies: core.chat.client.ChatClient."""
 
     def stream(
-        self, voice: ChatModel, messages: list[Message], sampling: Sampling, *, progress: Callable[[str], None]
+        self, chat_model: ChatModel, messages: list[Message], sampling: Sampling, *, progress: Callable[[str], None]
     ) -> Iterator[PartialReply]:
-        """The reply of `voice`, piece by piece; whoever leaves ends it. Raises NibbleError."""
-        ...
+        """The reply of `chat_model`, in parts; closing the iterator ends it. Raises NibbleError."""
 
 
 class MatchStopped(NibbleError):
-    """Somebody pressed Stop while a voice was being loaded or answered."""
+    """Somebody pressed Stop while a model was being loaded or replied."""
 
 
 class CutShort(NibbleError):
     """A reply was ended by somebody else who talks to the same process, such as by Stop in the chat."""
 
 
-def speak(
-    speaker: Speaker, voice: ChatModel, prompt: ArenaPrompt, sampling: Sampling, stopping: Callable[[], bool]
+def stream_reply(
+    source: ReplySource, model: ChatModel, prompt: ArenaPrompt, sampling: Sampling, stopping: Callable[[], bool]
 ) -> Iterator[PartialReply]:
-    """The reply of `voice` to `prompt`. Raises MatchStopped as soon as `stopping()`, also while it loads; CutShort."""
+    """The reply of `model` to `prompt`. Raises MatchStopped as soon as `stopping()`, also while it loads; CutShort."""
 
     def look_up(line: str = "") -> None:
         if stopping():
             raise MatchStopped("Stopped.")
 
     look_up()
-    for piece in speaker.stream(voice, prompt.as_messages(), sampling, progress=look_up):
+    messages: list[Message] = [{"role": role, "content": content} for role, content in prompt.messages]
+    for reply in source.stream(model, messages, sampling, progress=look_up):
         look_up()
-        if piece.ends == "asked":
+        if reply.ends == "asked":
             raise CutShort("The reply was stopped in the chat before it was complete. Send the prompt again.")
-        yield piece
+        yield reply
+
+
+def contestants(workspace: Workspace, keys: Sequence[str]) -> list[ChatModel]:
+    """The models with these keys; `ITS_BASE` stands for the base under the first. Each of them once.
+
+    A base alone is asked with the template and tokenizer of the first adapter here that stands over it: else the two
+    would not be asked the same. Raises NibbleError: fewer than two, or one that is not there.
+    """
+    found: dict[str, ChatModel] = {}
+    for key in keys:
+        model = _base_under(found.values()) if key == ITS_BASE else find_chat_model(workspace, key)
+        found.setdefault(model.key, model)
+    if len(found) < 2:
+        raise NibbleError("That is only one model. Choose a second one, or the base model.")
+    return [_asked_alike(model, found.values()) for model in found.values()]
+
+
+def _base_under(chosen: Iterable[ChatModel]) -> ChatModel:
+    adapted = next((model for model in chosen if model.adapter is not None), None)
+    if adapted is None:
+        raise NibbleError("A base model has no base model of its own. Choose a run, or another model to compare with.")
+    return without_adapter(adapted)
+
+
+def _asked_alike(model: ChatModel, all_of_them: Iterable[ChatModel]) -> ChatModel:
+    if model.adapter is not None:
+        return model
+    label = f"{PurePath(model.model).name} (base model)"
+    over = next((each for each in all_of_them if each.adapter is not None and each.model == model.model), None)
+    return replace(model if over is None else without_adapter(over), key=model.key, label=label)
 
 
 @dataclass
@@ -60,22 +93,17 @@ class Reply:
     side: Side
     done: bool = False
 
-    def take(self, piece: PartialReply) -> None:
-        """The reply has grown, or is whole."""
-        self.side = replace(self.side, text=piece.text, tokens=piece.tokens)
-        self.done = piece.done
-
 
 @dataclass
 class Match:
-    """One question and both replies. `voices` speak left and right; None where the replies were made before."""
+    """One question and both replies. `models` reply left and right; None where the replies were made before."""
 
     prompt: ArenaPrompt
     left: Reply
     right: Reply
     settings: dict[str, Any]
-    voices: tuple[ChatModel, ChatModel] | None = None
-    vote: Vote | None = field(default=None)
+    models: tuple[ChatModel, ChatModel] | None = None
+    vote: Vote | None = None
 
     @property
     def ready(self) -> bool:
@@ -89,15 +117,15 @@ class Match:
 
     def play(
         self,
-        speaker: Speaker,
+        source: ReplySource,
         changed: Callable[[], None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Have both answer, the left one first, with the same settings and seed. Raises NibbleError, MatchStopped."""
         sampling = Sampling(**{**self.settings, "stop": tuple(self.settings["stop"])})
-        for voice, reply in zip(self.voices or (), (self.left, self.right), strict=True):
-            for piece in speak(speaker, voice, self.prompt, sampling, stopping):
-                reply.take(piece)
+        for model, reply in zip(self.models or (), (self.left, self.right), strict=True):
+            for part in stream_reply(source, model, self.prompt, sampling, stopping):
+                reply.side, reply.done = replace(reply.side, text=part.text, tokens=part.tokens), part.done
                 changed()
 
     def judged(self, winner: Choice, judge: str = PERSON) -> Vote:
@@ -122,9 +150,9 @@ class Match:
 def new_match(
     prompt: ArenaPrompt, first: ChatModel, second: ChatModel, sampling: Sampling, chance: random.Random
 ) -> Match:
-    """A match of two voices, still to be played. A seed is drawn where none is set.
+    """A match of two models, still to be played. A seed is drawn where none is set.
 
-    Raises NibbleError: an empty question, a voice against itself.
+    Raises NibbleError: an empty question, a model against itself.
     """
     if not prompt.messages[-1][1].strip():
         raise NibbleError("The prompt is empty. Write one, or choose a prompt set.")
@@ -144,12 +172,12 @@ def prepared_match(first: Answer, second: Answer, chance: random.Random) -> Matc
 
 
 def waiting(answers: Iterable[Answer], votes: Iterable[Vote], judge: str = PERSON) -> list[tuple[Answer, Answer]]:
-    """The pairs of prepared answers to the same question that `judge` has not voted on; of a voice only the newest."""
+    """The pairs of prepared answers to one question that `judge` has not voted on; of each model only the newest."""
     asked: dict[str, dict[str, Answer]] = {}
     for answer in answers:
         asked.setdefault(answer.asked, {})[answer.side.voice] = answer
     decided = {_pair(vote.prompt, vote.left, vote.right) for vote in votes if vote.judge == judge}
-    pairs = [pair for voices in asked.values() for pair in combinations(voices.values(), 2)]
+    pairs = [pair for by_model in asked.values() for pair in combinations(by_model.values(), 2)]
     return [pair for pair in pairs if _pair(pair[0].prompt.text, pair[0].side, pair[1].side) not in decided]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from core.data.conversation import Message
 from core.workspace import PRESETS
 
 FILE = PRESETS / "arena" / "prompts.yaml"
@@ -34,10 +33,6 @@ class ArenaPrompt:
         if len(self.messages) == 1:
             return self.messages[0][1]
         return "\n\n".join(f"{role}: {content}" for role, content in self.messages)
-
-    def as_messages(self) -> list[Message]:
-        """As the chat takes it."""
-        return [{"role": role, "content": content} for role, content in self.messages]
 
 
 @dataclass(frozen=True)

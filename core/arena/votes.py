@@ -5,9 +5,11 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 from core.arena.games import Game, Winner
 from core.errors import NibbleError
@@ -19,6 +21,7 @@ CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "both_bad")
 _WINNERS: dict[str, Winner] = {"left": "model_a", "right": "model_b", "tie": "tie", "both_bad": "both_bad"}
 PERSON = "person"
 KINDS = ("person", "judge", "import")
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -60,49 +63,56 @@ class Vote:
         return Game(self.left.voice, self.right.voice, _WINNERS[self.winner])
 
 
-class VoteBook:
-    """The votes of one workspace. `refresh` reads what was appended, by whomever; adding is safe from any process."""
+class Book(Generic[Entry]):
+    """Entries in a file of JSON lines, to which any process may append. `parse` reads a line, None where it is none."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.path = workspace.arena / "votes.jsonl"
-        self._tail = Tail(self.path)
-        self._votes: list[Vote] = []
+    def __init__(self, path: Path, what: str, parse: Callable[[dict[str, Any]], Entry | None]) -> None:
+        self.path, self._what, self._parse = path, what, parse
+        self._tail = Tail(path)
+        self._entries: list[Entry] = []
         self._damaged = 0
         self._lock = threading.Lock()
 
     @property
     def unreadable(self) -> int:
-        """How many lines are no votes: damaged, or cut off by a crash. They stay in the file and count nowhere."""
+        """How many lines are no entries: damaged, or cut off by a crash. They stay in the file and count nowhere."""
         return self._damaged + self._tail.unreadable
 
-    def refresh(self) -> list[Vote]:
-        """All votes, the oldest first."""
+    def refresh(self) -> list[Entry]:
+        """All entries, the oldest first, with those that were appended since the last call."""
         with self._lock:
             rows = self._tail.read()
             if self._tail.restarts:  # somebody replaced the file: all of it is read anew
                 self._tail = Tail(self.path)
                 rows = self._tail.read()
-                self._votes, self._damaged = [], 0
-            for row in rows:
-                vote = _vote(row)
-                if vote is None:
-                    self._damaged += 1
-                else:
-                    self._votes.append(vote)
-            return list(self._votes)
+                self._entries, self._damaged = [], 0
+            read = [entry for row in rows if (entry := self._parse(row)) is not None]
+            self._damaged += len(rows) - len(read)
+            self._entries += read
+            return list(self._entries)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows as lines. Raises NibbleError where they cannot be written."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        try:
+            _append(self.path, text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise NibbleError(f"Could not save the {self._what} to {self.path}: {error.strerror or error}.") from None
+
+
+class VoteBook(Book[Vote]):
+    """The votes of one workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace.arena / "votes.jsonl", "vote", _vote)
 
     def add(self, votes: Sequence[Vote]) -> None:
         """Append votes, each with its time and an id. Raises NibbleError where they cannot be written."""
         now = time.time()
-        rows = [{**asdict(vote), "time": vote.time or now, "id": vote.id or secrets.token_hex(6)} for vote in votes]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        try:
-            append(self.path, text.encode("utf-8", "replace"))
-        except OSError as error:
-            raise NibbleError(f"Could not save the vote to {self.path}: {error.strerror or error}.") from None
+        self.append({**asdict(vote), "time": vote.time or now, "id": vote.id or secrets.token_hex(6)} for vote in votes)
 
 
-def append(path: os.PathLike[str], lines: bytes) -> None:
+def _append(path: Path, lines: bytes) -> None:
     """Append whole lines in one write; a line that a crash cut off is ended first, so that it spoils no other."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
     try:
@@ -149,7 +159,7 @@ def games_of(votes: Iterable[Vote], kinds: Sequence[str] = KINDS) -> list[Game]:
 
 
 def labels_of(votes: Iterable[Vote]) -> dict[str, str]:
-    """What to call each voice: as it was called last; where two are called the same, the voice's key is added."""
+    """What to call each model: as it was called last; where two are called the same, the model's key is added."""
     labels = {side.voice: side.label for vote in votes for side in (vote.left, vote.right)}
-    called = list(labels.values())
-    return {voice: f"{label} ({voice})" if called.count(label) > 1 else label for voice, label in labels.items()}
+    counts = Counter(labels.values())
+    return {key: f"{label} ({key})" if counts[label] > 1 else label for key, label in labels.items()}

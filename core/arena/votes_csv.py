@@ -19,7 +19,7 @@ from core.errors import DataError
 
 COLUMNS = ("model_a", "model_b", "winner")
 LONGEST_NAME = 200
-TOLD = 20
+MOST_REASONS = 20
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".gz", ".zip")
 # The second spelling of both_bad is what Chatbot Arena's files say.
 _WINNERS: dict[str, Winner] = {"model_a": "model_a", "model_b": "model_b", "tie": "tie"}
@@ -40,14 +40,14 @@ class Table:
     def refuse(self, reason: str) -> None:
         """Count one row that is no vote."""
         self.unreadable += 1
-        if len(self.reasons) < TOLD:
+        if len(self.reasons) < MOST_REASONS:
             self.reasons.append(reason)
 
     @property
     def summary(self) -> str:
         """What was read, in a sentence."""
-        told = f"{len(self.games):,} votes read"
-        return f"{told}, {self.unreadable:,} rows skipped." if self.unreadable else f"{told}."
+        read = f"{len(self.games):,} votes read"
+        return f"{read}, {self.unreadable:,} rows skipped." if self.unreadable else f"{read}."
 
 
 def read_table(path: Path) -> Table:
@@ -104,12 +104,12 @@ def _text(cell: Any) -> str:
 
 def _take(table: Table, where: str, cells: list[str]) -> None:
     """Add one row's game, or the reason why it is none."""
-    model_a, model_b, said = _name(cells[0]), _name(cells[1]), cells[2].lower()
-    fault = _fault(model_a, model_b, said)
+    model_a, model_b, winner = _name(cells[0]), _name(cells[1]), cells[2].lower()
+    fault = _fault(model_a, model_b, winner)
     if fault:
         table.refuse(f"{where}: {fault}.")
     else:
-        table.games.append(Game(model_a, model_b, _WINNERS[said]))
+        table.games.append(Game(model_a, model_b, _WINNERS[winner]))
 
 
 def _name(cell: str) -> str:
@@ -117,21 +117,21 @@ def _name(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
 
 
-def _fault(model_a: str, model_b: str, said: str) -> str:
+def _fault(model_a: str, model_b: str, winner: str) -> str:
     """Why a row is no vote; empty where it is one."""
     for column, model in (("model_a", model_a), ("model_b", model_b)):
         if not model:
             return f"{column} is empty"
         if len(model) > LONGEST_NAME:
             return f"{column} has {len(model):,} characters; {LONGEST_NAME} are allowed"
-    if said not in _WINNERS:
-        found = repr(said[:40]) if said else "empty"
+    if winner not in _WINNERS:
+        found = repr(winner[:40]) if winner else "empty"
         return f"the winner is {found}; it should be model_a, model_b or tie"
     return f"{model_a[:60]!r} is on both sides" if model_a == model_b else ""
 
 
 def write_table(votes: Iterable[Vote]) -> str:
-    """The votes as CSV text, a row each; names are the voices' keys, so that they can be read back."""
+    """The votes as CSV text, a row each; names are the models' keys, so that they can be read back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

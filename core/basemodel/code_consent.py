@@ -101,7 +101,8 @@ def code_of(found: FoundModel) -> ModelCode | None:
     classes = classes_of(found.config)
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file():
-        classes |= _tokenizer_class(tokenizer)
+        named = read_settings(tokenizer).get("auto_map")
+        classes |= classes_of({"auto_map": {"AutoTokenizer": named} if isinstance(named, list) else named})
     for value in classes.values():
         if "--" in value:
             raise ModelError(
@@ -112,11 +113,6 @@ def code_of(found: FoundModel) -> ModelCode | None:
             raise ModelError(f"{found.label}: its config.json names {value[:60]!r} as a class, which is not valid.")
     files = tuple(CodeFile(name, _content(folder / name)) for name in names)
     return ModelCode(found.source, found.revision, found.label, classes, files)
-
-
-def _tokenizer_class(file: Path) -> dict[str, str]:
-    named = read_settings(file).get("auto_map")
-    return classes_of({"auto_map": {"AutoTokenizer": named} if isinstance(named, list) else named})
 
 
 def _python_files(found: FoundModel) -> tuple[Path, list[str]]:
@@ -199,7 +195,11 @@ def require_agreed(workspace: Workspace, found: FoundModel) -> Path | None:
     """The folder to run the code of `found` from; None where it needs none. Raises CodeNotAgreed, ModelError."""
     if not needs_code(found.config):
         return None
-    folder = _agreed_at_commit(workspace, found) if found.revision else _agreed_as_it_is(workspace, found)
+    if found.revision:
+        folder = _agreed_at_commit(workspace, found)
+    else:
+        code = code_of(found)
+        folder = agreed_folder(workspace, code) if code is not None else None
     if folder is None:
         raise CodeNotAgreed(
             f"{found.label} comes with Python code that would run on this machine with all your rights. Review it "
@@ -208,20 +208,13 @@ def require_agreed(workspace: Workspace, found: FoundModel) -> Path | None:
     return folder
 
 
-def _agreed_as_it_is(workspace: Workspace, found: FoundModel) -> Path | None:
-    code = code_of(found)
-    return agreed_folder(workspace, code) if code is not None else None
-
-
 def _agreed_at_commit(workspace: Workspace, found: FoundModel) -> Path | None:
     """A commit never changes: what was agreed to for it is known without asking the network again."""
     home = workspace.state / "trust"
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
         record = read_json(folder / RECORD)
-        if not isinstance(record, dict) or (record.get("model"), record.get("revision")) != (
-            found.source,
-            found.revision,
-        ):
+        of = (record.get("model"), record.get("revision")) if isinstance(record, dict) else None
+        if of != (found.source, found.revision):
             continue
         files = tuple(CodeFile(str(name), _content(folder / str(name))) for name in record["files"])
         code = ModelCode(found.source, found.revision, found.label, record["classes"], files)

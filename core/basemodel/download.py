@@ -1,10 +1,15 @@
 """Downloads a model from the Hub: what training needs of it and no more, with progress, to be stopped and resumed.
 
+Before that it checks whether the files there can be trained at all. What an architecture needs is found by building it,
+which needs torch: a separate process does that, since the one that downloads has not imported torch.
+
 Several files are fetched at once, each in its own thread. Progress is read off the disk, so it is right whoever writes
 there, and stopping does not wait for the network. Imports no torch.
 """
 
+import json
 import queue
+import subprocess
 import threading
 import time
 from collections import deque
@@ -15,10 +20,13 @@ from pathlib import Path
 from core.basemodel.fetch import Fetch, Halted
 from core.basemodel.find import FoundModel
 from core.basemodel.hub import bytes_here, fetch_small, refusal, refuse_full_disk, snapshot_folder
+from core.errors import ModelError
 from core.sizes import show_bytes, show_duration
+from core.system.process import as_process
 
 AT_ONCE = 4
 LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.1
 SMOOTHED_SECONDS = 8.0
 
 
@@ -178,3 +186,33 @@ def stopped_sentence(last: Progress | None) -> str:
         if last
         else ""
     )
+
+
+def refuse_misfit_online(found: FoundModel, stop: Callable[[], bool] = lambda: False) -> None:
+    """Raise ModelError where the weights of `found` on the Hub do not suit its architecture, or it cannot be built.
+
+    A model that is here is checked when it is loaded. `stop` is called several times a second. Raises DownloadStopped.
+    """
+    if found.folder is not None:
+        return
+    wanted = as_process("core.model.fit", found.source, str(found.revision))
+    with subprocess.Popen(
+        **wanted, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        try:
+            output = _wait(child, stop)
+        finally:
+            child.kill()
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    if child.returncode == 0 and lines and (error := json.loads(lines[-1])["error"]):
+        raise ModelError(error)
+
+
+def _wait(child: subprocess.Popen[bytes], stop: Callable[[], bool]) -> bytes:
+    """What the child prints until it ends."""
+    while True:
+        try:
+            return child.communicate(timeout=CHECK_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            if stop():
+                raise DownloadStopped from None

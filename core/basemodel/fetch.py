@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
 
 from core.basemodel.hub import SILENCE_SECONDS, HubFile, cache_folder, repository_folder, snapshot_folder, streamed
 from core.errors import ModelError
@@ -109,7 +108,7 @@ class Fetch:
         if self.file.bytes > 256 * _BLOCK:
             self.note = f"checking {self.file.name}"
         with self._partial.open("rb") as content:
-            for block in _blocks(content):
+            while block := content.read(_BLOCK):
                 self._go_on()
                 digest.update(block)
         self.note = ""
@@ -166,11 +165,6 @@ class Fetch:
                 self._go_on()
 
 
-def _blocks(content: IO[bytes]) -> Iterator[bytes]:
-    while block := content.read(_BLOCK):
-        yield block
-
-
 def pause_after(error: Exception, faults: int) -> float | None:
     """Seconds to wait before another try, after `faults` earlier ones in a row; None where none would help."""
     from huggingface_hub import errors
@@ -201,5 +195,5 @@ def what_happened(error: Exception) -> str:
 
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        return "Hugging Face asks us to wait" if status == 429 else f"Hugging Face has a server error ( {status})"
+        return "Hugging Face asks us to wait" if status == 429 else f"Hugging Face has a server error ({status})"
     return "the connection was lost"

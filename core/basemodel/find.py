@@ -1,7 +1,6 @@
 """Base models: which there are, where one is found, and what its files say. Imports no torch, loads no weights."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,15 +104,11 @@ def model_choices(workspace: Workspace) -> list[ModelChoice]:
     if folder.is_dir():
         local = sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
         choices += [ModelChoice(str(path), f"{path.name} (folder)", "local") for path in local]
-    return choices + [ModelChoice(name, f"{name} (downloaded)", "cache") for name in _cached_models()]
-
-
-def _cached_models() -> Iterator[str]:
-    """Ids of the models that the cache of Hugging Face holds whole; others may be writing to it meanwhile."""
-    for folder in sorted(cache_folder().glob("models--*--*")):
+    for folder in sorted(cache_folder().glob("models--*--*")):  # others may be writing to it meanwhile
         model_id = folder.name.removeprefix("models--").replace("--", "/", 1)
         if _is_hub_id(model_id) and _cached_folder(model_id) is not None:
-            yield model_id
+            choices.append(ModelChoice(model_id, f"{model_id} (downloaded)", "cache"))
+    return choices
 
 
 def find_model(wanted: str, revision: str | None = None) -> FoundModel:

@@ -4,8 +4,8 @@ A file begins with 8 bytes of length and so much JSON; its weights follow. Of a 
 """
 
 import json
+import math
 import re
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -35,10 +35,7 @@ class TensorShape:
     @property
     def elements(self) -> int:
         """How many numbers it holds."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def quantised(self) -> bool:
@@ -56,17 +53,13 @@ def read_header(file: Path) -> list[TensorShape]:
         raise ModelError(f"{file.parent.name}/{file.name} cannot be read: {damage}. Download it again.") from None
 
 
-def fetch_headers(model_id: str, commit: str, files: tuple[HubFile, ...]) -> list[TensorShape]:
+@lru_cache(maxsize=16)
+def fetch_headers(model_id: str, commit: str, files: tuple[HubFile, ...]) -> tuple[TensorShape, ...]:
     """The tensors of those of `files` that hold weights, from the Hub, without the weights. Raises ModelError.
 
     What was fetched once is kept: a commit does not change.
     """
-    weights = tuple(file for file in files if file.name.endswith(".safetensors"))
-    return list(_fetch_all(model_id, commit, weights))
-
-
-@lru_cache(maxsize=16)
-def _fetch_all(model_id: str, commit: str, weights: tuple[HubFile, ...]) -> tuple[TensorShape, ...]:
+    weights = [file for file in files if file.name.endswith(".safetensors")]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         found = threads.map(partial(_fetch, model_id, commit), weights)
         return tuple(tensor for tensors in found for tensor in tensors)
@@ -105,12 +98,10 @@ class _Damaged(ValueError):
 
 
 def _length(prefix: bytes) -> int:
-    if len(prefix) < _PREFIX:
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < _PREFIX or length > _MOST_BYTES:
         raise _Damaged("it is damaged")
-    (length,) = struct.unpack("<Q", prefix)
-    if length > _MOST_BYTES:
-        raise _Damaged("it is damaged")
-    return int(length)
+    return length
 
 
 def _tensors(header: bytes, file_bytes: int) -> list[TensorShape]:

@@ -25,23 +25,9 @@ SINGLE = "model.safetensors"
 # What transformers reads beside the weights: settings, and the files that its tokenizers, chat templates and processors
 # are in; and what a merged model must be passed on with.
 _SETTINGS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.*",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "tekken.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "*processor_config.json",
-    "LICENSE*",
-    "NOTICE*",
+    *("config.json", "generation_config.json", "tokenizer.*", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "tekken.json"),
+    *("chat_template.jinja", "chat_template.json", "*processor_config.json", "LICENSE*", "NOTICE*"),
 )
 _TEMPLATES = "additional_chat_templates/*.jinja"
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

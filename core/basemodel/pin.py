@@ -19,7 +19,7 @@ from typing import Any
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import is_setting
-from core.workspace import read_json, write_json
+from core.workspace import read_json, sha256_of, write_json
 
 FILE = "base.json"
 Pinned = dict[str, dict[str, Any]]
@@ -50,10 +50,14 @@ class Change:
 
 def pin_of(folder: Path, known: Pinned | None = None) -> Pinned:
     """What the base in `folder` is now, file by file. What is `known` of untouched files is taken over."""
-    pinned = {}
+    pinned: Pinned = {}
     for name, file in _files(folder).items():
-        before = (known or {}).get(name)
-        pinned[name] = before if before is not None and _untouched(file, before) else _pin(file)
+        before, stamp = (known or {}).get(name), _stamp(file)
+        if before is not None and before["stamp"] == stamp:
+            pinned[name] = before
+            continue
+        sample = _sample(file)
+        pinned[name] = {"stamp": stamp, "sample": sample, "sha256": sample if stamp[0] <= WHOLE_BYTES else None}
     return pinned
 
 
@@ -165,20 +169,10 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted([*weight_files(folder), *beside])}
 
 
-def _pin(file: Path) -> dict[str, Any]:
-    whole = file.stat().st_size <= WHOLE_BYTES
-    sample = _sample(file)
-    return {"stamp": _stamp(file), "sample": sample, "sha256": sample if whole else None}
-
-
 def _stamp(file: Path) -> list[int]:
     """Size, when content and entry were last changed, and which file it is on its disk."""
     about = file.stat()
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
-
-
-def _untouched(file: Path, pinned: dict[str, Any]) -> bool:
-    return bool(_stamp(file) == pinned["stamp"])
 
 
 def _changed(file: Path, pinned: dict[str, Any], report: Callable[[str], None] | None) -> str:
@@ -194,19 +188,14 @@ def _changed(file: Path, pinned: dict[str, Any], report: Callable[[str], None] |
     if stamp[0] <= WHOLE_BYTES or pinned["sha256"] is None or report is None:
         return ""
     report(f"{file.name} was modified since the run began: comparing its content.")
-    return "" if _whole_at_once(file) == pinned["sha256"] else other
-
-
-def _whole_at_once(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return "" if sha256_of(file) == pinned["sha256"] else other
 
 
 def _sample(file: Path) -> str:
     """The hash of a small file; of a large one, of pieces from all over it, its header and its end among them."""
     size = file.stat().st_size
     if size <= WHOLE_BYTES:
-        return _whole_at_once(file)
+        return sha256_of(file)
     digest = hashlib.sha256()
     with file.open("rb") as content:
         for number in range(_SAMPLES):

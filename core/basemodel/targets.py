@@ -6,7 +6,7 @@ computes queries, keys and values in one matrix, that matrix is taken.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from core.errors import ModelError
 
@@ -64,12 +64,14 @@ def _called(asked: str, names: Sequence[str]) -> list[str]:
 
 def roots(names: Sequence[str]) -> str:
     """Where layers lie, for a person: the path down to the first that is numbered, or to the layer; each once."""
-    paths = (re.split(r"\.\d+(?:\.|$)", name)[0] for name in names)
-    unique = list(dict.fromkeys(paths))
-    return ", ".join(unique[:SHOWN]) + (", …" if len(unique) > SHOWN else "")
+    return _listed(re.split(r"\.\d+(?:\.|$)", name)[0] for name in names)
 
 
 def kinds(names: Sequence[str]) -> str:
     """The last parts of module names, each once, for a person: 'q_proj, k_proj'."""
-    unique = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+    return _listed(name.rpartition(".")[2] for name in names)
+
+
+def _listed(names: Iterable[str]) -> str:
+    unique = list(dict.fromkeys(names))
     return ", ".join(unique[:SHOWN]) + (", …" if len(unique) > SHOWN else "")

@@ -1,7 +1,7 @@
 """Facts about well-known models and cards, so that memory is planned without a download or a GPU. Imports no torch."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -65,41 +65,33 @@ class Card:
         return self.flops_bf16 or self.flops_fp16 or self.flops_fp32
 
 
-def model_facts() -> dict[str, ModelFacts]:
+@cache
+def model_facts() -> Mapping[str, ModelFacts]:
     """The known models by name."""
-    return dict(_models())
+    return {file.stem: ModelFacts(name=file.stem, **_values(file)) for file in sorted(MODELS.glob("*.yaml"))}
 
 
 def find_model_facts(name: str) -> ModelFacts:
     """The known model of that name or Hugging Face id, whatever its case. Raises ModelError where there is none."""
-    wanted, known = name.strip().lower(), _models()
+    wanted, known = name.strip().lower(), model_facts()
     for facts in known.values():
         if wanted in (facts.name, facts.hub.lower()):
             return facts
     raise ModelError(f"Unknown model {name[:200]!r}. {_near(wanted, known)}")
 
 
-def cards() -> dict[str, Card]:
+@cache
+def cards() -> Mapping[str, Card]:
     """The known cards by name."""
-    return dict(_cards())
+    return {file.stem: _card(file) for file in sorted(CARDS.glob("*.yaml"))}
 
 
 def find_card(name: str) -> Card:
     """The known card of that name, whatever its case. Raises NibbleError where there is none."""
-    wanted, known = name.strip().lower(), _cards()
+    wanted, known = name.strip().lower(), cards()
     if wanted in known:
         return known[wanted]
     raise NibbleError(f"Unknown card {name[:200]!r}. {_near(wanted, known)}")
-
-
-@cache
-def _models() -> dict[str, ModelFacts]:
-    return {file.stem: ModelFacts(name=file.stem, **_values(file)) for file in sorted(MODELS.glob("*.yaml"))}
-
-
-@cache
-def _cards() -> dict[str, Card]:
-    return {file.stem: _card(file) for file in sorted(CARDS.glob("*.yaml"))}
 
 
 def _card(file: Path) -> Card:
@@ -117,6 +109,5 @@ def _values(file: Path) -> dict[str, Any]:
 
 
 def _near(wanted: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.5)
-    return f"Similar: {', '.join(near)}." if near else f"Known: {', '.join(names)}."
+    near = difflib.get_close_matches(wanted, known, n=5, cutoff=0.5)
+    return f"Similar: {', '.join(near)}." if near else f"Known: {', '.join(known)}."

@@ -89,9 +89,13 @@ def nearest_card(name: str, memory_bytes: int) -> tuple[Card, bool]:
     Where it is not known, the largest that has no more memory; the smallest of all below that.
     """
     known = cards().values()
-    same = [card for card in known if _words(card.title) == _words(name) and _close(card.memory_bytes, memory_bytes)]
+
+    def distance(card: Card) -> int:
+        return abs(card.memory_bytes - memory_bytes)
+
+    same = [card for card in known if _words(card.title) == _words(name) and distance(card) <= 0.1 * card.memory_bytes]
     if same:
-        return min(same, key=lambda card: abs(card.memory_bytes - memory_bytes)), True
+        return min(same, key=distance), True
     within = [card for card in known if card.memory_bytes <= memory_bytes]
     if within:
         return max(within, key=lambda card: card.memory_bytes), False
@@ -107,10 +111,6 @@ def _words(title: str) -> frozenset[str]:
     sizes = {word for word in words if word.removesuffix("gb").isdigit() and word.endswith("gb")}
     sizes |= {word for word, unit in zip(words, words[1:], strict=False) if unit == "gb"}
     return frozenset(words) - _BESIDE - sizes
-
-
-def _close(a: int, b: int) -> bool:
-    return abs(a - b) <= 0.1 * a
 
 
 def as_what_fits(found: Mapping[str, Any]) -> WhatFits:

@@ -32,11 +32,6 @@ class Bare:
     modules: dict[str, Any]
     weights: dict[str, Any]
 
-    @classmethod
-    def of(cls, base: Any) -> Bare:
-        """Those of `base` as it is now."""
-        return cls(dict(base.named_modules()), dict(base.named_parameters()))
-
 
 @dataclass(frozen=True)
 class Footing:
@@ -185,8 +180,7 @@ def _refuse_weight(name: str, shape: list[int], own: Any, folder: Path, found: F
     if own is not None and list(own.shape) != shape:
         raise ModelError(
             f"The adapter {name_of(folder)} has {name} of shape {tuple(shape)}, and {found.label} has "
-            f"{tuple(own.shape)}: "
-            f"{_TOKENS}"
+            f"{tuple(own.shape)}: {_TOKENS}"
         )
 
 

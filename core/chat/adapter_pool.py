@@ -33,7 +33,7 @@ class Adapters:
 
     def __init__(self, base: Any, found: FoundModel, most_held: int = MOST_HELD) -> None:
         self.base, self.found, self.most_held = base, found, most_held
-        self._bare = Bare.of(base)
+        self._bare = Bare(dict(base.named_modules()), dict(base.named_parameters()))
         self._over: PeftModel | None = None
         self._held: OrderedDict[Held, str] = OrderedDict()
         self._footing: Footing | None = None  # that of all that are held
@@ -82,7 +82,8 @@ class Adapters:
         self._loaded += 1
         name = f"adapter_{self._loaded:04d}"
         where = str(self.base.device)
-        self._keep(footing)
+        own = self._bare.weights  # what the adapter's file writes over is kept in CPU memory
+        self._written_over = {name: own[name].detach().to("cpu", copy=True) for name in footing.writes}
         try:
             if self._over is None:
                 self._over = PeftModel.from_pretrained(self.base, folder, adapter_name=name, torch_device=where)
@@ -101,11 +102,6 @@ class Adapters:
             raise AdapterLost(f"The adapter {name_of(folder)} cannot be loaded: {telling_line(error)}.") from None
         self._over.eval()
         self._held[held], self._footing = name, footing
-
-    def _keep(self, footing: Footing) -> None:
-        """Copy the weights that the adapter's file overwrites to CPU memory."""
-        own = self._bare.weights
-        self._written_over = {name: own[name].detach().to("cpu", copy=True) for name in footing.writes}
 
     def _refuse_half(self, folder: Path, name: str) -> None:
         """Raise ModelError where the file lacks a matrix: PEFT only warns, and leaves it random."""

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from core.data.conversation import Message
@@ -15,10 +15,6 @@ from core.workspace import Workspace
 
 # How long a first load usually takes: the imports of torch and transformers, measured on 2 cores.
 USUAL_LOAD_SECONDS = 12
-
-
-def _silent(line: str) -> None:
-    """Ignores progress."""
 
 
 class ChatClient:
@@ -42,7 +38,7 @@ class ChatClient:
         """The label of the model that is loaded, or None."""
         return self._loaded.label if self._loaded is not None and self._child.alive else None
 
-    def load(self, chat_model: ChatModel, progress: Callable[[str], None] = _silent, owner: str = "") -> None:
+    def load(self, chat_model: ChatModel, progress: Callable[[str], None] = lambda line: None, owner: str = "") -> None:
         """Load the model's base, unless it is there, and its adapter over it.
 
         A base that is not on this machine is downloaded first; `progress` gets a line for a person several times a
@@ -57,20 +53,18 @@ class ChatClient:
         chat_model: ChatModel,
         messages: list[Message],
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
-        seed: int | None = None,
         system: str = "",
-        progress: Callable[[str], None] = _silent,
+        progress: Callable[[str], None] = lambda line: None,
         owner: str = "",
         asked: Mapping[str, Any] | None = None,
     ) -> Iterator[PartialReply]:
         """Reply to `messages` as `chat_model`, which is loaded first, in parts; closing the iterator ends the reply.
 
-        `seed` overrides the sampling's; `system` is put before the messages; `owner` is who may `stop` it; `asked` are
+        `system` is put before the messages; `owner` is who may `stop` it; `asked` are
         variables for the chat template. Raises NibbleError, and AskError where a setting of the request is why.
         """
         head: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-        drawn = sampling if seed is None else replace(sampling, seed=seed)
-        request = {"messages": head + messages, "sampling": asdict(drawn), "asked": dict(asked or {})}
+        request = {"messages": head + messages, "sampling": asdict(sampling), "asked": dict(asked or {})}
         for answer in self._ask("say", chat_model, owner, **request):
             if "progress" in answer:
                 progress(answer["progress"])
@@ -79,15 +73,10 @@ class ChatClient:
 
     def _ask(self, op: str, chat_model: ChatModel, owner: str, **more: Any) -> Iterator[dict[str, Any]]:
         number = next(self._numbers)
-        request = {
-            "op": op,
-            "number": number,
-            "workspace": str(self._workspace.path),
-            "chat_model": chat_model.as_request(),
-        }
+        request = {"op": op, "number": number, "workspace": str(self._workspace.path), **more}
         self._open[number] = owner
         try:
-            yield from self._child.ask({**request, **more})
+            yield from self._child.ask({**request, "chat_model": chat_model.as_request()})
             self._loaded = chat_model
         except GeneratorExit:
             self._child.tell({"op": "stop", "numbers": [number]})

@@ -17,7 +17,9 @@ def refuse_without_room(
     """Raise ModelError where `device` has too little free for the base and for what an active run will still take."""
     needed = weight_bytes(found, settings, compute_bytes) + (CUDA_CONTEXT_BYTES if device.kind == "cuda" else 0)
     run = at_work(workspace)
-    free = max(0, device.free_bytes - (_still_to_come(run, device) if run else 0))
+    predicted = ((run.plan().get("peak_bytes") or {}).get("process") or 0) if run else 0
+    still_to_come = max(0, int(predicted) - (device.total_bytes - device.free_bytes)) if run else 0
+    free = max(0, device.free_bytes - still_to_come)
     if needed > free:
         raise no_room(found.label, free, run, f"needs about {show_size(needed)}")
 
@@ -31,9 +33,3 @@ def no_room(
     return ModelError(
         f"{label} {what}, and {show_size(free_bytes)} is free on this device{beside}. {do}, or choose a smaller model."
     )
-
-
-def _still_to_come(run: Run, device: Device) -> int:
-    """Bytes that `run` is predicted to take at its peak beyond what is used now."""
-    predicted = (run.plan().get("peak_bytes") or {}).get("process") or 0
-    return max(0, int(predicted) - (device.total_bytes - device.free_bytes))

@@ -26,33 +26,11 @@ from core.workspace import Workspace
 GIVE_WAY_SECONDS = 1.0
 
 
-class _Stops:
-    """Which requests are to stop, including ones that have not begun yet."""
-
-    def __init__(self) -> None:
-        self._numbers: set[int] = set()
-
-    def interrupt(self, request: Request) -> bool:
-        """Note a request to stop, which ends a reply at the next token."""
-        if request["op"] != "stop":
-            return False
-        self._numbers |= set(request["numbers"])
-        return True
-
-    def asked(self, number: int) -> bool:
-        """Whether the request with this number is to stop."""
-        return number in self._numbers
-
-    def forget(self, number: int) -> None:
-        """It has ended."""
-        self._numbers.discard(number)
-
-
 class Chat:
     """What is loaded: one base, the adapters over it, and how each is prompted."""
 
-    def __init__(self, stops: _Stops) -> None:
-        self._stops = stops
+    def __init__(self) -> None:
+        self._stops: set[int] = set()  # the numbers of requests that are to stop, also of ones not begun yet
         self._asked_for: set[tuple[Any, ...]] = set()  # what has been found to mean the base that is loaded
         self._base: tuple[Any, ...] | None = None
         self._folder: Path | None = None
@@ -66,6 +44,13 @@ class Chat:
         self._spoilt = False  # what is loaded is of no use, and only the process' end is sure to free it
         self._crowded = False  # memory ran out; the error that said so held on to some of it
 
+    def interrupt(self, request: Request) -> bool:
+        """Note a request to stop, which ends a reply at the next token. Returns whether it was one."""
+        if request["op"] != "stop":
+            return False
+        self._stops.update(request["numbers"])
+        return True
+
     def handle(self, request: Request) -> Iterator[Answer]:
         """Answer one request: `load` or `say`."""
         number = request["number"]
@@ -77,7 +62,7 @@ class Chat:
                 trust_only(Workspace.open(request["workspace"]))
                 chat_model = ChatModel.from_request(request["chat_model"])
                 model = yield from self._ready(chat_model, request)
-                if request["op"] == "say" and not self._stops.asked(number):
+                if request["op"] == "say" and number not in self._stops:
                     yield from self._say(chat_model, model, request)
                 else:
                     yield {"done": True}
@@ -85,7 +70,7 @@ class Chat:
                 self._refused = time.monotonic()
                 raise
             finally:
-                self._stops.forget(number)
+                self._stops.discard(number)
 
     def give_way(self) -> None:
         """End this process when a run waits for the device and no request is being answered. Runs in a thread."""
@@ -139,7 +124,8 @@ class Chat:
         from core.model.load import dtype_for, load_base
 
         asked_for = (chat_model.model, chat_model.revision, *chat_model.quantization.items(), chat_model.pinned)
-        if asked_for in self._asked_for and self._stamp == self._stamp_now():
+        stamp_now = stamp_of(self._folder) if self._folder is not None and self._stamp else ()
+        if asked_for in self._asked_for and self._stamp == stamp_now:
             return
         found, settings = _base_of(chat_model), QuantizationSettings(**chat_model.quantization)
         yield from _held_to_its_run(chat_model, found)
@@ -171,9 +157,6 @@ class Chat:
         self._folder, self._stamp = found.folder, _stamp(found)
         self._asked_for.add(asked_for)
 
-    def _stamp_now(self) -> tuple[Any, ...]:
-        return stamp_of(self._folder) if self._folder is not None and self._stamp else ()
-
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base, downloaded if it is not on this machine; a stop ends the download."""
         from core.basemodel.download import DownloadStopped, downloading, here
@@ -183,7 +166,7 @@ class Chat:
             refuse_misfit(found)
         number = request["number"]
         try:
-            for progress in downloading(found, lambda: self._stops.asked(number)):
+            for progress in downloading(found, lambda: number in self._stops):
                 yield {"progress": progress.line()}
         except DownloadStopped:
             raise NibbleError(
@@ -200,8 +183,8 @@ class Chat:
         ids = prompt.ids(request["messages"], model, request.get("asked"))
         sampling = Sampling(**request["sampling"])
         try:
-            for piece in stream(model, prompt.tokenizer, ids, sampling, lambda: self._stops.asked(number), started):
-                yield vars(piece)
+            for reply in stream(model, prompt.tokenizer, ids, sampling, lambda: number in self._stops, started):
+                yield vars(reply)
         except Exception as error:
             self._no_memory(chat_model.label, error, request)
             raise
@@ -250,7 +233,7 @@ def _base_of(chat_model: ChatModel) -> FoundModel:
     except ModelError as error:
         if chat_model.adapter is None:
             raise
-        raise ModelError(f"The base of {chat_model.label} is missing. {error}") from None
+        raise ModelError(f"The base model of {chat_model.label} is missing. {error}") from None
 
 
 def _held_to_its_run(chat_model: ChatModel, found: FoundModel) -> Iterator[Answer]:
@@ -294,7 +277,6 @@ def _clean() -> None:
 
 if __name__ == "__main__":
     claim_card()
-    stops = _Stops()
-    chat = Chat(stops)
+    chat = Chat()
     threading.Thread(target=chat.give_way, daemon=True).start()
-    raise SystemExit(serve(chat.handle, stops.interrupt, chat.is_over))
+    raise SystemExit(serve(chat.handle, chat.interrupt, chat.is_over))

@@ -4,14 +4,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from core.cli.data import show_progress
 from core.errors import NibbleError
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
-_TOLD = 5
+_MOST_REASONS = 5
 
 
 def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -42,7 +44,7 @@ def _elo(options: argparse.Namespace) -> tuple[int, Result]:
     orderings = options.orderings or orderings_for(len(games))
     if orderings < ORDERINGS and not options.orderings:
         print(f"{len(games):,} votes: the mean over {orderings:,} orderings. --orderings sets more.", file=sys.stderr)
-    ratings = elo(games, orderings, options.seed, _tell_progress())
+    ratings = elo(games, orderings, options.seed, partial(show_progress(), "Counting"))
     if not options.json:
         strengths = {each.model: each for each in bradley_terry(games)}
         width = max(5, *(len(rating.model) for rating in ratings))
@@ -52,9 +54,9 @@ def _elo(options: argparse.Namespace) -> tuple[int, Result]:
             beside = f"{strength.rating:.0f}" if strength.rating is not None else f"none: it {strength.why}"
             interval = f"{each.low:.0f} to {each.high:.0f}"
             print(f"{place:>3}. {each.model:<{width}} {each.elo:>6.0f}  {interval:<15} {each.games:>7,}  {beside}")
-    for reason in reasons[:_TOLD]:
+    for reason in reasons[:_MOST_REASONS]:
         print(f"Not read: {reason}", file=sys.stderr)
-    if unreadable > _TOLD:
+    if unreadable > _MOST_REASONS:
         print(f"In all, {unreadable:,} rows could not be read.", file=sys.stderr)
     return 0, {"ratings": [vars(each) for each in ratings], "votes": len(games), "unreadable": unreadable}
 
@@ -115,19 +117,9 @@ def _import(options: argparse.Namespace) -> tuple[int, Result]:
     book.add(as_votes(table.games, file, book.refresh()))
     if not options.json:
         print(table.summary)
-    for reason in table.reasons[:_TOLD]:
+    for reason in table.reasons[:_MOST_REASONS]:
         print(f"Not read: {reason}", file=sys.stderr)
     return 0, {"imported": len(table.games), "unreadable": table.unreadable, "reasons": table.reasons}
-
-
-def _tell_progress() -> Callable[[float], None]:
-    """A line that says how far the counting is, on a terminal."""
-
-    def tell(share: float) -> None:
-        if sys.stderr.isatty():
-            print(f"\rCounting: {share:.0%} ", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
-
-    return tell
 
 
 def _seed(text: str) -> int:
@@ -146,7 +138,7 @@ def _count(text: str) -> int:
 
 def _answer_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument(
-        "voices",
+        "models",
         metavar="VOICE",
         nargs="+",
         help="two or more models: a RUN, base (the base model of that run), base:<model>, adapter:<name>",
@@ -160,7 +152,7 @@ def _answer_arguments(part: argparse.ArgumentParser) -> None:
 def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     from core.arena.answers import AnswerBook
     from core.arena.batch_answers import SEED, Bulk
-    from core.arena.contestants import contestants
+    from core.arena.match import contestants
     from core.chat.client import ChatClient
     from core.generation.sampling import Sampling
     from core.launch.typed_input import typed_chat_model
@@ -171,7 +163,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
     bulk = Bulk(
         AnswerBook(workspace),
         client,
-        contestants(workspace, [typed_chat_model(reach, workspace, _spelt(voice)) for voice in options.voices]),
+        contestants(workspace, [typed_chat_model(reach, workspace, _spelt(model)) for model in options.models]),
         _prompts(options, workspace),
         Sampling(options.max_new_tokens, options.greedy, seed=SEED),
     )
@@ -182,7 +174,7 @@ def _answer(options: argparse.Namespace) -> tuple[int, Result]:
         print("Stopped. Finished replies are kept; run the same command to continue.", file=sys.stderr)
     finally:
         client.close()
-    for reason in bulk.failed[:_TOLD]:
+    for reason in bulk.failed[:_MOST_REASONS]:
         print(f"Failed: {reason}", file=sys.stderr)
     done = bulk.done == bulk.total
     missing = {} if done else {"error": f"{bulk.total - bulk.done} of {bulk.total} replies could not be generated."}
@@ -193,13 +185,13 @@ def _reach(options: argparse.Namespace) -> Reach:
     return Reach.of(Workspace.open(options.data_dir))
 
 
-def _spelt(voice: str) -> str:
-    """A run may be named by itself, as in the other commands, and the base under the first voice as `base`."""
-    from core.arena.contestants import ITS_BASE
+def _spelt(model: str) -> str:
+    """A run may be named by itself, as in the other commands, and the base under the first model as `base`."""
+    from core.arena.match import ITS_BASE
 
-    if voice == "base":
+    if model == "base":
         return ITS_BASE
-    return voice if ":" in voice else f"run:{voice}"
+    return model if ":" in model else f"run:{model}"
 
 
 def _prompts(options: argparse.Namespace, workspace: Workspace) -> list[Any]:
@@ -231,7 +223,7 @@ def _judge(options: argparse.Namespace) -> tuple[int, Result]:
 
     workspace = Workspace.open(options.data_dir)
     book, judge = VoteBook(workspace), Judge(options.url, options.model, os.environ.get(options.key_from, ""))
-    pairs = waiting(AnswerBook(workspace).refresh().values(), book.refresh(), judge.name)
+    pairs = waiting(AnswerBook(workspace).refresh(), book.refresh(), judge.name)
     if not pairs:
         raise NibbleError(
             "There are no prepared replies left for this judge. Prepare some first: python launch.py arena answer"
@@ -241,8 +233,7 @@ def _judge(options: argparse.Namespace) -> tuple[int, Result]:
     bias = position_bias(vote for vote in book.refresh() if vote.judge == judge.name)
     print(
         f"{judging.done} pairs judged in both orders. Of {bias.pairs}, {bias.agree} were decided the same way in "
-        f"both; the first reply won"
-        f" {bias.first} times, the second {bias.second}.",
+        f"both; the first reply won {bias.first} times, the second {bias.second}.",
         file=sys.stderr,
     )
     done = judging.done - judging.unread == len(pairs)

@@ -10,6 +10,7 @@ from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
 _LISTED = 10
+_STAGES = {"reading": "Reading", "tokens": "Counting tokens"}
 _TRAINED, _PLAIN = "\x1b[32m", "\x1b[0m"
 
 
@@ -67,7 +68,7 @@ def _check(options: argparse.Namespace) -> tuple[int, Result]:
         recipe.data,
         load_tokenizer(found),
         training_for(recipe, workspace, found),
-        progress=_tell_progress(),
+        progress=show_progress(),
         exact=not options.sample,
         cache=PreparedCache.of(workspace.path),
     ).as_json()
@@ -106,16 +107,18 @@ def _tokens(options: argparse.Namespace) -> tuple[int, Result]:
     return 0, tokens
 
 
-def _tell_progress() -> Callable[[str, float], None]:
-    shown = [""]
+def show_progress() -> Callable[[str, float], None]:
+    """Shows on a terminal which stage is at work, and the share of it that is done."""
+    shown = ""
 
-    def tell(stage: str, share: float) -> None:
-        line = f"{'Reading' if stage == 'reading' else 'Counting tokens'}: {share:.0%}"
-        if line != shown[0] and sys.stderr.isatty():
+    def show(stage: str, share: float) -> None:
+        nonlocal shown
+        line = f"{_STAGES.get(stage, stage)}: {share:.0%}"
+        if line != shown and sys.stderr.isatty():
             print(f"\r{line}  ", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
-        shown[0] = line
+        shown = line
 
-    return tell
+    return show
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -19,8 +19,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     """Download a model, with its progress on standard error. Raises ModelError."""
-    from core.basemodel.before_download import refuse_misfit_online
-    from core.basemodel.download import Progress, download, stopped_sentence
+    from core.basemodel.download import Progress, download, refuse_misfit_online, stopped_sentence
     from core.basemodel.find import find_model
     from core.launch.typed_input import typed_model
     from core.sizes import show_bytes, show_duration
@@ -32,10 +31,10 @@ def download_model(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
     def progress(state: Progress) -> None:
         last[:] = [state]
-        line.tell(state.line())
+        line.show(state.line())
 
     if found.folder is None:
-        line.tell("Looking at its files.")
+        line.show("Looking at its files.")
     refuse_misfit_online(found)
     try:
         model = download(found, progress, stop=lambda: False)
@@ -57,21 +56,21 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._on_terminal = sys.stderr.isatty()
-        self._told_at: float | None = None
+        self._shown_at: float | None = None
 
-    def tell(self, line: str) -> None:
+    def show(self, line: str) -> None:
         """Show `line` in the place of the one before."""
         now = time.monotonic()
         if self._on_terminal:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-        elif self._told_at is None or now - self._told_at >= QUIET_SECONDS:
+        elif self._shown_at is None or now - self._shown_at >= QUIET_SECONDS:
             print(line, file=sys.stderr, flush=True)
         else:
             return
-        self._told_at = now
+        self._shown_at = now
 
     def end(self) -> None:
         """What comes next begins a line of its own."""
-        if self._on_terminal and self._told_at is not None:
+        if self._on_terminal and self._shown_at is not None:
             print(file=sys.stderr)
-        self._told_at = None
+        self._shown_at = None

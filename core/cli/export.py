@@ -3,16 +3,19 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+from core.cli.run import add_run
 from core.export.formats.registry import FORMATS
-from core.export.shared.options import SETTINGS, ExportOptions, ExportSetting
+from core.export.shared.options import SETTINGS, ExportOptions
 from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """What `export` takes beside the run."""
+    """What `export` takes."""
+    add_run(command)
     command.add_argument("--to", required=True, choices=[each.name for each in FORMATS], help="export format")
     command.add_argument(
         "--from",
@@ -23,15 +26,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", metavar="DIR", help="a new or empty folder; default: in the workspace")
     for setting in SETTINGS:
-        _add_setting(command, setting)
-
-
-def _add_setting(command: argparse.ArgumentParser, setting: ExportSetting) -> None:
-    if not setting.choices:
-        command.add_argument(setting.flag, dest=setting.field, action="store_true", help=setting.help)
-        return
-    values = tuple(setting.choices)
-    command.add_argument(setting.flag, dest=setting.field, choices=values, default=values[0], help=setting.help)
+        values = tuple(setting.choices)
+        taken: dict[str, Any] = {"choices": values, "default": values[0]} if values else {"action": "store_true"}
+        command.add_argument(setting.flag, dest=setting.field, help=setting.help, **taken)
 
 
 def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -51,7 +48,7 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     named = workspace.exports / f"{export_name(run, part)}-{options.to}"
     out = Reach.of(workspace).write(options.out, "The export's folder") if options.out else named
     settings = {setting.field: getattr(options, setting.field) for setting in SETTINGS}
-    answer = export(workspace, run, ExportOptions(options.to, out.resolve(), part=part, **settings), _Teller().say)
+    answer = export(workspace, run, ExportOptions(options.to, out.resolve(), part=part, **settings), _show_progress())
     proof = "\n".join([sentence(answer["verified"]), *(f"  {line}" for line in lines(answer["verified"]))])
     print(f"{show_bytes(answer['bytes'])} in {answer['dir']}\n{proof}", file=sys.stderr)
     if "command" in answer:
@@ -102,15 +99,14 @@ def push_export(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     return 0, {"repo": upload.repo, "private": upload.private, "files": names, "bytes": upload.bytes, "url": address}
 
 
-class _Teller:
-    """Tells on standard error how an export is: each new line at once, one that only counts now and then."""
+def _show_progress() -> Callable[[str, float | None], None]:
+    """Shows on standard error how an export is: each new line at once, one that only counts now and then."""
+    shown_at = 0.0
 
-    def __init__(self) -> None:
-        self._told_at = 0.0
+    def show(line: str, share: float | None) -> None:
+        nonlocal shown_at
+        if share is None or share >= 1 or time.monotonic() - shown_at >= 2:
+            shown_at = time.monotonic()
+            print(line if share is None else f"{line} ({share:.0%})", file=sys.stderr, flush=True)
 
-    def say(self, line: str, share: float | None) -> None:
-        """Show `line`; `share` of the work is done, where that is known."""
-        if share is not None and share < 1 and time.monotonic() - self._told_at < 2:
-            return
-        self._told_at = time.monotonic()
-        print(line if share is None else f"{line} ({share:.0%})", file=sys.stderr, flush=True)
+    return show

@@ -14,19 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from core.basemodel.code_consent import trust_only
-from core.cli import arena as cli_arena
-from core.cli import code_consent, setup
-from core.cli import data as cli_data
-from core.cli import download as cli_download
-from core.cli import export as cli_export
+from core.cli import arena, code_consent, data, download, export, serve
 from core.cli import run as cli_run
-from core.cli import serve as cli_serve
 from core.errors import NibbleError
 from core.system.library_warnings import hush
 from core.system.process import child_environment
 from core.text.library_errors import telling_line
 from core.untrusted.paths import Reach
-from core.workspace import Workspace
+from core.workspace import ROOT, Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
 
@@ -39,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     parser = _parser()
     given = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(given if given and given[0] in _COMMANDS else _as_ui(given))
+    if not given or given[0] not in (*_COMMANDS, "-h", "--help"):  # no command means the app
+        given = ["ui", *given]
+    options = parser.parse_args(given)
     os.environ.update(child_environment())
     hush()
     trust_only(Workspace.open(options.data_dir))
@@ -66,11 +63,6 @@ def _refuse(message: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": message}, ensure_ascii=False))
     print(message, file=sys.stderr)
-
-
-def _as_ui(given: list[str]) -> list[str]:
-    """No command means the app; --help stays the help of all commands."""
-    return given if given and given[0] in ("-h", "--help") else ["ui", *given]
 
 
 def _ui(options: argparse.Namespace) -> tuple[int, None]:
@@ -124,7 +116,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
         peak = found["peak_bytes"]
         print(f"{recipe.model}, rank {recipe.lora.rank}, on {options.card or 'this machine'}")
         word = "Fits" if found["fits"] else "Does not fit"
-        print(f"{word}: {show_size(peak['process'])} at the peakof a budget of {found['budget_read']}")
+        print(f"{word}: {show_size(peak['process'])} at the peak, of a budget of {found['budget_read']}")
         for name, size in found["breakdown"].items():
             print(f"  {name:<16} {show_size(size):>12}")
         for reason in found["reasons"]:
@@ -185,6 +177,17 @@ def _chat(options: argparse.Namespace) -> tuple[int, Result]:
     return 0, answer
 
 
+def _setup(options: argparse.Namespace) -> tuple[int, Result]:
+    from core.setup import llama_cpp
+
+    found = llama_cpp.version()
+    if found is None:
+        found = llama_cpp.install(lambda line: print(line, file=sys.stderr, flush=True))
+    else:
+        print(f"llama.cpp ({llama_cpp.PACKAGE} {found}) is installed.", file=sys.stderr)
+    return 0, {"part": options.part, "version": found}
+
+
 def _bench(options: argparse.Namespace) -> tuple[int, Result]:
     from importlib import import_module
 
@@ -205,50 +208,18 @@ def _test(options: argparse.Namespace) -> tuple[int, None]:
     return run_tests(options.full, options.only or None), None
 
 
-def _benchmarks() -> list[str]:
-    from core.workspace import ROOT
-
-    return sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-
-
-_GROUPS = {"data": cli_data.add_arguments, "arena": cli_arena.add_arguments}
-_Command = Callable[[argparse.Namespace], tuple[int, Any]]
-_COMMANDS: dict[str, tuple[_Command | None, str]] = {
-    "ui": (_ui, "open the app (also without any command)"),
-    "doctor": (_doctor, "check this machine and report problems"),
-    "data": (None, "check a dataset before training, and see it as the model does"),
-    "plan": (_plan, "plan a recipe's memory and time within a budget"),
-    "download": (cli_download.download_model, "download a model from Hugging Face in advance"),
-    "train": (cli_run.train, "train a recipe and wait until it ends"),
-    "resume": (cli_run.resume_run, "resume a run from its last checkpoint, and wait until it ends"),
-    "stop": (cli_run.stop_run, "stop a run, save its progress, and wait until it has stopped"),
-    "runs": (_runs, "list all runs, newest first"),
-    "chat": (_chat, "send one prompt to a run's adapter or its base model"),
-    "serve": (cli_serve.serve, "serve a run's adapter to other programs through the OpenAI API, on this machine only"),
-    "arena": (None, "compute Elo ratings from votes; import and export votes; prepare replies"),
-    "export": (
-        cli_export.export_run,
-        "export a run as adapter, merged model, GGUF or for Ollama, verified against the chat",
-    ),
-    "import": (cli_export.import_one, "import an adapter made elsewhere, for Chat and Arena"),
-    "push": (cli_export.push_export, "upload an export to Hugging Face, private by default"),
-    "setup": (setup.set_up, "install optional parts: llama-cpp, which verifies exported GGUFs"),
-    "bench": (_bench, "run a benchmark against a reference"),
-    "test": (_test, "run the tests"),
-}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python launch.py", description="Nibble: fine-tune in 4 bits.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (run, text) in _COMMANDS.items():
+    for name, (run, text, arguments) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in _GROUPS:
             _GROUPS[name](command, _every_command)
             continue
         command.set_defaults(run=run)
         _every_command(command)
-        _ARGUMENTS.get(name, lambda command: None)(command)
+        if arguments is not None:
+            arguments(command)
     return parser
 
 
@@ -296,8 +267,13 @@ def _chat_arguments(command: argparse.ArgumentParser) -> None:
     code_consent.add_argument(command)
 
 
+def _setup_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("part", choices=("llama-cpp",), help="llama-cpp: verifies exported GGUFs")
+
+
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("benchmark", choices=_benchmarks(), help="which one")
+    benchmarks = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
+    command.add_argument("benchmark", choices=benchmarks, help="which one")
     command.add_argument("--seed", type=int, default=0, help="random seed")
     command.add_argument("--keep", action="store_true", help="write the results to docs/benchmarks.md")
 
@@ -307,11 +283,6 @@ def _test_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("only", nargs="*", metavar="PATH", help="only these tests")
 
 
-def _export_arguments(command: argparse.ArgumentParser) -> None:
-    cli_run.add_run(command)
-    cli_export.add_arguments(command)
-
-
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -319,19 +290,38 @@ def _positive(text: str) -> int:
     return number
 
 
-_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "ui": _ui_arguments,
-    "plan": _plan_arguments,
-    "train": cli_run.train_arguments,
-    "resume": cli_run.resume_arguments,
-    "stop": cli_run.stop_arguments,
-    "chat": _chat_arguments,
-    "export": _export_arguments,
-    "import": cli_export.import_arguments,
-    "push": cli_export.push_arguments,
-    "setup": setup.add_arguments,
-    "bench": _bench_arguments,
-    "download": cli_download.add_arguments,
-    "serve": cli_serve.add_arguments,
-    "test": _test_arguments,
+_GROUPS = {"data": data.add_arguments, "arena": arena.add_arguments}
+_Command = Callable[[argparse.Namespace], tuple[int, Any]]
+_Arguments = Callable[[argparse.ArgumentParser], None]
+_COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
+    "ui": (_ui, "open the app (also without any command)", _ui_arguments),
+    "doctor": (_doctor, "check this machine and report problems", None),
+    "data": (None, "check a dataset before training, and see it as the model does", None),
+    "plan": (_plan, "plan a recipe's memory and time within a budget", _plan_arguments),
+    "download": (download.download_model, "download a model from Hugging Face in advance", download.add_arguments),
+    "train": (cli_run.train, "train a recipe and wait until it ends", cli_run.train_arguments),
+    "resume": (
+        cli_run.resume_run,
+        "resume a run from its last checkpoint, and wait until it ends",
+        cli_run.resume_arguments,
+    ),
+    "stop": (cli_run.stop_run, "stop a run, save its progress, and wait until it has stopped", cli_run.stop_arguments),
+    "runs": (_runs, "list all runs, newest first", None),
+    "chat": (_chat, "send one prompt to a run's adapter or its base model", _chat_arguments),
+    "serve": (
+        serve.serve,
+        "serve a run's adapter to other programs through the OpenAI API, on this machine only",
+        serve.add_arguments,
+    ),
+    "arena": (None, "compute Elo ratings from votes; import and export votes; prepare replies", None),
+    "export": (
+        export.export_run,
+        "export a run as adapter, merged model, GGUF or for Ollama, verified against the chat",
+        export.add_arguments,
+    ),
+    "import": (export.import_one, "import an adapter made elsewhere, for Chat and Arena", export.import_arguments),
+    "push": (export.push_export, "upload an export to Hugging Face, private by default", export.push_arguments),
+    "setup": (_setup, "install optional parts: llama-cpp, which verifies exported GGUFs", _setup_arguments),
+    "bench": (_bench, "run a benchmark against a reference", _bench_arguments),
+    "test": (_test, "run the tests", _test_arguments),
 }

@@ -176,7 +176,7 @@ def _follow(run: Any, supervisor: Any, since: float) -> str:
     while True:
         status = run.status()
         if status.active and status.message.startswith("Downloading "):
-            line.tell(status.message)
+            line.show(status.message)
         else:
             line.end()
         for event in events.read():

@@ -11,7 +11,7 @@ from core.workspace import Workspace
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `serve` takes."""
-    command.add_argument("voice", metavar="RUN", help="an id, the start of one, 'last'; or base:MODEL, adapter:FOLDER")
+    command.add_argument("run_id", metavar="RUN", help="an id, the start of one, 'last'; or base:MODEL, adapter:FOLDER")
     command.add_argument("--port", type=int, help="default: 8000, or the next free one")
     command.add_argument(
         "--address",
@@ -41,21 +41,21 @@ def serve(options: argparse.Namespace) -> tuple[int, None]:
     from core.serve.server import EndpointServer, given_key, new_key
 
     workspace = Workspace.open(options.data_dir)
-    reach, key = Reach.of(workspace), options.voice if ":" in options.voice else f"run:{options.voice}"
-    voice = find_chat_model(workspace, typed_chat_model(reach, workspace, key))
+    reach, key = Reach.of(workspace), options.run_id if ":" in options.run_id else f"run:{options.run_id}"
+    model = find_chat_model(workspace, typed_chat_model(reach, workspace, key))
     given = given_key(str(reach.read(options.key_file, "The key file")) if options.key_file else None)
     client = ChatClient(workspace)
     server = EndpointServer(
-        client, workspace, voice, given or new_key(), options.port, options.address, options.allow_host
+        client, workspace, model, given or new_key(), options.port, options.address, options.allow_host
     )
     try:
-        print(f"Loading {voice.label} …", file=sys.stderr)
-        client.load(voice, lambda line: print(line, file=sys.stderr))
+        print(f"Loading {model.label} …", file=sys.stderr)
+        client.load(model, lambda line: print(line, file=sys.stderr))
         models = list(server.served.models())
         if options.json:
             shown = {} if given else {"key": server.key}
-            told = json.dumps({"url": server.url, **shown, "models": models}, ensure_ascii=False)
-            print(told, file=sys.__stdout__, flush=True)  # it goes on from here, and this is its one document
+            document = json.dumps({"url": server.url, **shown, "models": models}, ensure_ascii=False)
+            print(document, file=sys.__stdout__, flush=True)  # it goes on from here, and this is its one document
         else:
             print(f"Address  {server.url}\nKey      {'as given' if given else server.key}", flush=True)
             print("Models   " + "\n         ".join(models), flush=True)

@@ -74,49 +74,37 @@ def packed_batch(conversations: Sequence[Rendered]) -> Batch:
     """
     lengths = [len(conversation.ids) for conversation in conversations]
     packs = balanced(lengths, max(MIN_PACK_WIDTH, *lengths))
-    width = max(sum(lengths[index] for index in pack) for pack in packs)
-    ids = torch.zeros((len(packs), width), dtype=torch.long)
-    labels = torch.full((len(packs), width), IGNORED, dtype=torch.long)
-    positions = torch.zeros((len(packs), width), dtype=torch.long)
-    weights = torch.ones((len(packs), width))
+    batch = _filled([[conversations[index] for index in pack] for pack in packs])
+    positions = torch.zeros_like(batch["input_ids"])
     for row, pack in enumerate(packs):
-        start = 0
-        for index in pack:
-            end = start + lengths[index]
-            _put_weights(weights[row, start:end], conversations[index])
-            ids[row, start:end] = torch.tensor(conversations[index].ids)
-            labels[row, start + 1 : end] = torch.tensor(conversations[index].labels[1:])
-            positions[row, start:end] = torch.arange(lengths[index])
-            start = end
-        positions[row, start:] = torch.arange(width - start)
-    batch = {"input_ids": ids, "labels": labels, "position_ids": positions, "real_tokens": torch.tensor(sum(lengths))}
-    return batch | ({"weights": weights} if _weighted(conversations) else {})
+        sizes = [lengths[index] for index in pack]
+        positions[row] = torch.cat([torch.arange(size) for size in [*sizes, positions.shape[1] - sum(sizes)]])
+    return batch | {"position_ids": positions, "real_tokens": torch.tensor(sum(lengths))}
 
 
 def padded_batch(conversations: Sequence[Rendered]) -> Batch:
     """One micro-batch, a conversation a row, for models whose attention does not follow `position_ids`."""
-    width = max(len(conversation.ids) for conversation in conversations)
-    ids = torch.zeros((len(conversations), width), dtype=torch.long)
-    labels = torch.full((len(conversations), width), IGNORED, dtype=torch.long)
-    mask = torch.zeros((len(conversations), width), dtype=torch.long)
-    weights = torch.ones((len(conversations), width))
-    for row, conversation in enumerate(conversations):
-        length = len(conversation.ids)
-        _put_weights(weights[row, :length], conversation)
-        ids[row, :length] = torch.tensor(conversation.ids)
-        labels[row, 1:length] = torch.tensor(conversation.labels[1:])
-        mask[row, :length] = 1
-    batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "real_tokens": mask.sum()}
-    return batch | ({"weights": weights} if _weighted(conversations) else {})
+    batch = _filled([[conversation] for conversation in conversations])
+    lengths = torch.tensor([[len(conversation.ids)] for conversation in conversations])
+    mask = (torch.arange(batch["input_ids"].shape[1]) < lengths).long()
+    return batch | {"attention_mask": mask, "real_tokens": mask.sum()}
 
 
-def _weighted(conversations: Sequence[Rendered]) -> bool:
-    return any(conversation.weights is not None for conversation in conversations)
-
-
-def _put_weights(place: torch.Tensor, conversation: Rendered) -> None:
-    if conversation.weights is not None:
-        place.copy_(torch.tensor(conversation.weights))
+def _filled(packs: Sequence[Sequence[Rendered]]) -> Batch:
+    """`input_ids` and `labels` (packs, width) of conversations one behind the other; `weights` where one has any."""
+    shape = (len(packs), max(sum(len(each.ids) for each in pack) for pack in packs))
+    ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORED, dtype=torch.long)
+    weights, weighted = torch.ones(shape), False
+    for row, pack in enumerate(packs):
+        start = 0
+        for each in pack:
+            end = start + len(each.ids)
+            ids[row, start:end] = torch.tensor(each.ids)
+            labels[row, start + 1 : end] = torch.tensor(each.labels[1:])
+            if each.weights is not None:
+                weights[row, start:end], weighted = torch.tensor(each.weights), True
+            start = end
+    return {"input_ids": ids, "labels": labels} | ({"weights": weights} if weighted else {})
 
 
 def counted(batch: Batch) -> torch.Tensor:
@@ -135,7 +123,10 @@ class MicroBatches(Dataset[Batch]):
         self, conversations: Sequence[Rendered], order: list[list[int]], micro_batch: int, packed: bool
     ) -> None:
         self.conversations, self.micro_batch = conversations, micro_batch
-        lengths = _lengths(conversations)
+        if isinstance(conversations, PickedRows):
+            lengths = conversations.lengths
+        else:
+            lengths = [len(each.ids) for each in conversations]
         self.order = [dealt(step, lengths, micro_batch, packed) for step in order]
         self.parts = [part for step in self.order for part in parts_of(step, micro_batch)]
         self.collate = packed_batch if packed else padded_batch
@@ -151,12 +142,6 @@ class MicroBatches(Dataset[Batch]):
         return self.collate([self.conversations[row] for row in rows])
 
 
-def _lengths(conversations: Sequence[Rendered]) -> list[int]:
-    if isinstance(conversations, PickedRows):
-        return conversations.lengths
-    return [len(each.ids) for each in conversations]
-
-
 def dealt(rows: Sequence[int], lengths: Sequence[int], micro_batch: int, packed: bool) -> list[int]:
     """A step's rows in the order in which micro-batches are cut from them, so that padding is least.
 
@@ -169,12 +154,12 @@ def dealt(rows: Sequence[int], lengths: Sequence[int], micro_batch: int, packed:
     alone_or_all = micro_batch == 1 or micro_batch >= len(rows)
     if alone_or_all or lengths[grouped[0]] * micro_batch <= MIN_PACK_WIDTH:  # then no order is better than another
         return list(rows)
-    now, then = ([_positions(part, lengths) for part in parts_of(each, micro_batch)] for each in (rows, grouped))
+    now, then = ([packed_size(part, lengths) for part in parts_of(each, micro_batch)] for each in (rows, grouped))
     return grouped if sum(then) < sum(now) and max(then) <= max(now) else list(rows)
 
 
-def _positions(rows: Sequence[int], lengths: Sequence[int]) -> int:
-    """What a packed micro-batch of these rows takes, padding included."""
+def packed_size(rows: Sequence[int], lengths: Sequence[int]) -> int:
+    """How many positions a packed micro-batch of these rows takes, padding included."""
     sizes = [lengths[row] for row in rows]
     packs = balanced(sizes, max(MIN_PACK_WIDTH, *sizes))
     return len(packs) * max(sum(sizes[index] for index in pack) for pack in packs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.data.changes import sha256_of
+from core.workspace import sha256_of
 
 # All entries together; those that were used longest ago go first.
 MOST_BYTES = 5 * 2**30

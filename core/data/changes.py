@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.data.read.folders import files_below
+from core.workspace import sha256_of
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -30,12 +31,6 @@ def content_hash(dataset: Path) -> str:
         return sha256_of(dataset)
     files = [file for file in dataset.rglob("*") if not file.is_dir()]
     return sha256_of_all((file, file.relative_to(dataset).as_posix()) for file in files)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_all(named: Iterable[tuple[Path, str]]) -> str:

@@ -11,7 +11,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # A message in the field's terms: `role` (system, user, assistant, tool) and `content` (text), always. Where the data
 # has them also `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, and `weight` (0.0 to 1.0: how much this
 # message counts in the loss; absent means 1.0 for a reply), `train_detail` (which characters of a reply do:
-# core/data/formats/train_detail.py).
+# core/data/formats/weights.py).
 Message = dict[str, Any]
 
 

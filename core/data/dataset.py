@@ -44,15 +44,13 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
 
 
-def load(
-    path: Path, settings: DataSettings, progress: Callable[[int], None] | None = None, name: str | None = None
-) -> Loaded:
+def load(path: Path, settings: DataSettings, progress: Callable[[int], None] | None = None) -> Loaded:
     """Every row of the file or folder at `path`, read, recognised, converted and validated.
 
     `progress` gets the bytes read so far, now and then. Conversations of a large file lie on disk. Raises DataError
     where the file cannot be read, no layout fits, or no row is usable.
     """
-    source = open_source(path, settings.encoding, name)
+    source = open_source(path, settings.encoding)
     splitter = Splitter(source, settings)
     split_rows: Iterator[SplitRow] = source.split_rows(progress)
     if any(info.kind in _COLUMNAR for info in source.files):

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,13 @@ def fetch(
     id: str,
     config: str | None = None,
     split: str | None = None,
-    progress: Callable[[int], None] | None = None,
     validation: bool = True,
 ) -> Path:
     """One split of the dataset `id` as a Parquet file in the workspace; asked for again only where it has changed.
 
     With `validation`, a validation split beside that of training is fetched too: then it is a folder with a file for
-    each. Other splits stay on the Hub, which the file says. `progress` gets the number of rows so far. Raises
-    DataError: no such dataset, gated, no network, several configurations or splits to choose from.
+    each. Other splits stay on the Hub, which the file says. Raises DataError: no such dataset, gated, no network,
+    several configurations or splits to choose from.
     """
     from huggingface_hub import constants
 
@@ -55,10 +54,8 @@ def fetch(
         raise DataError(
             f"There is a folder {name} where Nibble runs, which hides the dataset of the same name. Rename the folder."
         )
-    record = (
-        workspace.datasets
-        / f".hub-{hashlib.sha256(f'{name} {config} {split} {validation}'.encode()).hexdigest()[:16]}.json"
-    )
+    asked = hashlib.sha256(f"{name} {config} {split} {validation}".encode()).hexdigest()
+    record = workspace.datasets / f".hub-{asked[:16]}.json"
     try:
         if constants.HF_HUB_OFFLINE:
             raise _Unreachable(f"{name} is not on this machine, and HF_HUB_OFFLINE forbids downloading it.")
@@ -71,7 +68,7 @@ def fetch(
     kept = _kept(workspace, record, revision)
     if kept is not None:
         return kept
-    path = _download(workspace, name, revision, config or None, split or None, progress, validation)
+    path = _download(workspace, name, revision, config or None, split or None, validation)
     write_json(record, {**(read_json(record) or {}), revision: str(path.relative_to(workspace.datasets))})
     return path
 
@@ -130,54 +127,40 @@ def _revision(name: str) -> str:
 
 
 def _download(
-    workspace: Workspace,
-    name: str,
-    revision: str,
-    config: str | None,
-    split: str | None,
-    progress: Callable[[int], None] | None,
-    validation: bool,
+    workspace: Workspace, name: str, revision: str, config: str | None, split: str | None, validation: bool
 ) -> Path:
     import datasets
 
     datasets.disable_progress_bars()
     datasets.config.STREAMING_READ_MAX_RETRIES = _RETRIES
     with _said(name):
-        config = _config(name, config, datasets.get_dataset_config_names(name, revision=revision))
+        configs = datasets.get_dataset_config_names(name, revision=revision)
+        config = _chosen(name, "configuration", config, configs, [each for each in configs if each == "default"])
         splits = datasets.get_dataset_split_names(name, config, revision=revision)
-        split = _split(name, split, splits)
+        to_train = [each for each in splits if use_of(each) == "train"]
+        split = _chosen(name, "split", split, splits, ["train"] if "train" in splits else to_train)
         taken = [split, *(_beside(split, splits) if validation else [])]
         called = "-".join([name.replace("/", "-"), *([config] if config != "default" else [])])
         with tempfile.TemporaryDirectory(dir=workspace.datasets, prefix=".hub-") as folder:
             for each in taken:
                 stream = datasets.load_dataset(name, config, split=each, streaming=True, revision=revision)
-                tables = stream.with_format("arrow").iter(batch_size=_BATCH)
                 left = [other for other in splits if other not in taken] if each == split else []
-                _write(tables, Path(folder) / f"{each}.parquet", progress, left)
+                tables = stream.with_format("arrow").iter(batch_size=_BATCH)
+                _write(tables, Path(folder) / f"{each}.parquet", left)
             if len(taken) == 1:
                 return keep(workspace, Path(folder) / f"{split}.parquet", f"{called}-{split}.parquet").path
             return keep(workspace, Path(folder), called).path
 
 
-def _config(name: str, wanted: str | None, configs: list[str]) -> str:
-    if wanted in configs:
+def _chosen(name: str, kind: str, wanted: str | None, offered: list[str], usual: list[str]) -> str:
+    """The configuration or split that is `wanted`; else the only one there is, or the only one of the `usual`."""
+    if wanted in offered:
         return str(wanted)
-    if wanted is None and (len(configs) == 1 or "default" in configs):
-        return configs[0] if len(configs) == 1 else "default"
-    begins = f"{name} has no configuration {wanted!r}" if wanted else f"{name} has several configurations"
-    raise DataError(f"{begins}: choose one of {_listed(configs)}.")
-
-
-def _split(name: str, wanted: str | None, splits: list[str]) -> str:
-    if wanted in splits:
-        return str(wanted)
-    if wanted is None and (len(splits) == 1 or "train" in splits):
-        return splits[0] if len(splits) == 1 else "train"
-    to_train = [each for each in splits if use_of(each) == "train"]
-    if wanted is None and len(to_train) == 1:
-        return to_train[0]
-    begins = f"{name} has no split {wanted!r}" if wanted else f"{name} has several splits"
-    raise DataError(f"{begins}: choose one of {_listed(splits)}.")
+    if wanted is None and (len(offered) == 1 or len(usual) == 1):
+        return offered[0] if len(offered) == 1 else usual[0]
+    begins = f"{name} has no {kind} {wanted!r}" if wanted else f"{name} has several {kind}s"
+    more = f" and {len(offered) - 20} more" if len(offered) > 20 else ""
+    raise DataError(f"{begins}: choose one of {', '.join(offered[:20])}{more}.")
 
 
 def _beside(split: str, splits: list[str]) -> list[str]:
@@ -188,23 +171,15 @@ def _beside(split: str, splits: list[str]) -> list[str]:
     return [each for each in splits if use_of(each) == "held_out" and each.lower().partition("_")[2] == kind]
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(names[:20]) + more
-
-
-def _write(tables: Iterator[Any], file: Path, progress: Callable[[int], None] | None, left: list[str]) -> None:
+def _write(tables: Iterator[Any], file: Path, left: list[str]) -> None:
     """The tables as one Parquet file, their columns those of the first; it names the splits that were `left`."""
     import pyarrow.parquet as parquet
 
-    writer, rows = None, 0
+    writer = None
+    about = {LEFT_ON_HUB: ", ".join(left)} if left else None
     for table in tables:
-        about = {LEFT_ON_HUB: ", ".join(left)} if left else None
         writer = writer or parquet.ParquetWriter(file, table.schema.with_metadata(about))
         writer.write_table(table.cast(writer.schema))
-        rows += table.num_rows
-        if progress:
-            progress(rows)
     if writer is None:
         raise DataError(f"its split {file.stem} holds no rows. Choose another one.")
     writer.close()

@@ -72,7 +72,8 @@ class Splitter:
         column = column_of_splits(row for row in first if not isinstance(row, Unreadable))
         if column is None or len({info.use for info in self._source.files}) > 1:
             return
-        if any(_value(row, column) == "train" for row in self._source.rows()):
+        rows = (row for row in self._source.rows() if not isinstance(row, Unreadable))
+        if any(use_of(row.get(column)) == "train" for row in rows):
             self._column = column
         else:
             self._without_train = f"the column `{column}`"
@@ -86,10 +87,10 @@ class Splitter:
             if isinstance(row, Unreadable):
                 yield row, use, name
                 continue
-            said = row.get(column)
+            value = row.get(column)
             if self._honour:
                 row = {key: value for key, value in row.items() if key != column}
-            yield row, use_of(said) or "train", f"`{column}` {str(said)[:40]!r}"
+            yield row, use_of(value) or "train", f"`{column}` {str(value)[:40]!r}"
 
     def rows(self, split_rows: Iterable[SplitRow]) -> Iterator[Row | Unreadable]:
         """The rows, each as what becomes of it."""
@@ -120,7 +121,10 @@ class Splitter:
         """Rows for each use, as the data names them; None where it does not, or where that is ignored."""
         if not self._honour or not self._parted():
             return None
-        return {use: sum(count for (each, _), count in self._counts.items() if each == use) for use in _DONE}
+        return {use: self._total(use) for use in _DONE}
+
+    def _total(self, use: Use) -> int:
+        return sum(count for (each, _), count in self._counts.items() if each == use)
 
     def findings(self) -> list[Finding]:
         """What to say of the splits, once all rows have been given out."""
@@ -129,25 +133,14 @@ class Splitter:
         parts = {use: self._named(use) for use in _DONE}
         if not self._honour:
             others = " and ".join(parts[use] for use in _DONE if use != "train" and parts[use])
-            return [
-                Finding(
-                    "named-splits-ignored",
-                    "warning",
-                    f"The data names splits, but all are trained on, including {others}: data.named_splits is ignore.",
-                    "Set data.named_splits to honour to hold out the validation rows and leave out the test rows.",
-                )
-            ]
-        said = "; ".join(f"{_DONE[use]}: {names}" for use, names in parts.items() if names)
-        left = self._left_alone
-        note = Finding(
-            "named-splits",
-            "note",
-            f"The splits named in the data are used. {said[0].upper()}{said[1:]}. {self._measured()}",
-            "Nothing to do if that is intended. To train on all of them, set data.named_splits to ignore.",
-            left.first(_LISTED),
-            sum(count for (use, _), count in self._counts.items() if use == "left_alone"),
-        )
-        return [note]
+            message = f"The data names splits, but all are trained on, including {others}: data.named_splits is ignore."
+            mend = "Set data.named_splits to honour to hold out the validation rows and leave out the test rows."
+            return [Finding("named-splits-ignored", "warning", message, mend)]
+        uses = "; ".join(f"{_DONE[use]}: {names}" for use, names in parts.items() if names)
+        message = f"The splits named in the data are used. {uses[0].upper()}{uses[1:]}. {self._measured()}"
+        mend = "Nothing to do if that is intended. To train on all of them, set data.named_splits to ignore."
+        rows = self._left_alone.first(_LISTED)
+        return [Finding("named-splits", "note", message, mend, rows, self._total("left_alone"))]
 
     def _parted(self) -> bool:
         return len({use for use, _ in self._counts}) > 1
@@ -159,10 +152,7 @@ class Splitter:
         return ", ".join(shown) + (more if len(names) > _NAMED else "")
 
     def _measured(self) -> str:
-        held, most = (
-            sum(count for (use, _), count in self._counts.items() if use == "held_out"),
-            self._settings.eval_max_rows,
-        )
+        held, most = self._total("held_out"), self._settings.eval_max_rows
         if not held:
             return (
                 "There is no validation split, so a share of the training rows is held out instead "
@@ -178,16 +168,9 @@ class Splitter:
             if not self._without_train:
                 return []
             named = [self._without_train]
-        return [
-            Finding(
-                "named-splits-unclear",
-                "warning",
-                f"By {', '.join(named[:_NAMED])} the data has a validation or test split but no training split: all "
-                f"rows are trained on.",
-                "If that is not intended, add the training data, with 'train' in its name.",
-            )
-        ]
-
-
-def _value(row: Row | Unreadable, column: str) -> Use | None:
-    return None if isinstance(row, Unreadable) else use_of(row.get(column))
+        message = (
+            f"By {', '.join(named[:_NAMED])} the data has a validation or test split but no training split: all "
+            f"rows are trained on."
+        )
+        mend = "If that is not intended, add the training data, with 'train' in its name."
+        return [Finding("named-splits-unclear", "warning", message, mend)]

@@ -21,13 +21,12 @@ def show_row(renderer: Renderer, conversation: Conversation, max_length: int) ->
             raise Unrenderable(result.reason)
         pieces.append(result)
     ids = [token for piece in pieces for token in piece.ids]
-    trained = [counts for piece in pieces for counts in piece.trained]
     weights = [weight for piece in pieces for weight in piece.weights or map(float, piece.trained)]
     return {
         **show_conversation(conversation),
-        "tokens": show_tokens(renderer.tokenizer, ids, trained, weights),
+        "tokens": show_tokens(renderer.tokenizer, ids, weights),
         "length": sum(piece.full_length for piece in pieces),
-        "trained": sum(trained),
+        "trained": sum(weight > 0 for weight in weights),
         "truncated_here": any(piece.truncated for piece in pieces),
         "pieces": len(pieces),
     }
@@ -43,27 +42,23 @@ def show_conversation(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def show_tokens(
-    tokenizer: Any, ids: Sequence[int], trained: Sequence[bool], weights: Sequence[float] | None = None
-) -> list[dict[str, Any]]:
+def show_tokens(tokenizer: Any, ids: Sequence[int], weights: Sequence[float]) -> list[dict[str, Any]]:
     """`[{"id", "text", "trained"}]`; tokens that only together make a character are one entry, their ids in a list.
 
-    One that counts by another of the `weights` than 1 has that as `weight`. The texts joined are the text that all
-    `ids` decode to.
+    A weight other than 0 and 1 is given as `weight`. The texts joined are the text that all `ids` decode to.
     """
-    by = weights or [float(counts) for counts in trained]
     shown: list[dict[str, Any]] = []
     before: list[int] = []
     waiting: list[int] = []
     for index, token in enumerate(ids):
         waiting.append(token)
         text = _text_after(tokenizer, before, waiting)
-        same_mask_follows = index + 1 < len(ids) and by[index + 1] == by[index]
+        same_mask_follows = index + 1 < len(ids) and weights[index + 1] == weights[index]
         if text.endswith("\ufffd") and same_mask_follows and len(waiting) < _LONGEST_GROUP:
             continue
-        shown.append({"id": waiting[0] if len(waiting) == 1 else waiting, "text": text, "trained": trained[index]})
-        if by[index] not in (0.0, 1.0):
-            shown[-1]["weight"] = by[index]
+        shown.append({"id": waiting[0] if len(waiting) == 1 else waiting, "text": text, "trained": weights[index] > 0})
+        if weights[index] not in (0.0, 1.0):
+            shown[-1]["weight"] = weights[index]
         before, waiting = waiting, []
     return shown
 

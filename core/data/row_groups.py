@@ -57,7 +57,9 @@ class Gatherer:
         self._parts = self._whole = 0
         self._columns = self._wanted(readable)
         if len(first) == 1 and readable and _is_table(readable[0]):
-            return ((row, *first[0][1:]) for row in _rows_of(readable[0]))
+            table, use_and_name = readable[0], first[0][1:]
+            rows = ({column: cells[at] for column, cells in table.items()} for at in next(iter(table.values())))
+            return ((row, *use_and_name) for row in rows)
         return chain(first, rest) if self._columns is None else self._together(chain(first, rest), self._columns)
 
     def _wanted(self, rows: list[Row]) -> Columns | None:
@@ -120,12 +122,10 @@ class Gatherer:
         turns = [{key: value for key, value in row.items() if key != column} for row in rows]
         if columns.parent is not None and columns.own is not None:
             return _nodes(turns, columns.parent, columns.own)
-        return {GATHERED: turns if columns.order is None else _in_order(turns, columns.order)}
-
-
-def _in_order(turns: list[Row], column: str) -> list[Row]:
-    places = [_place(turn.pop(column, None)) for turn in turns]
-    return [turns[at] for at in sorted(range(len(turns)), key=places.__getitem__)]
+        if columns.order is not None:
+            places = [_place(turn.pop(columns.order, None)) for turn in turns]
+            turns = [turns[at] for at in sorted(range(len(turns)), key=places.__getitem__)]
+        return {GATHERED: turns}
 
 
 def _is_table(row: Row) -> bool:
@@ -135,11 +135,6 @@ def _is_table(row: Row) -> bool:
         return False
     names = columns[0].keys()
     return all(cells.keys() == names for cells in columns) and all(name.isdecimal() for name in names)
-
-
-def _rows_of(table: Row) -> Iterator[Row | Unreadable]:
-    for index in next(iter(table.values())):
-        yield {column: cells[index] for column, cells in table.items()}
 
 
 def _columns_in(rows: list[Row]) -> Columns | None:

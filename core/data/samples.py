@@ -27,15 +27,7 @@ def samples() -> tuple[Sample, ...]:
     folder = PRESETS / "datasets"
     entries = yaml.safe_load((folder / "samples.yaml").read_text(encoding="utf-8"))
     return tuple(
-        Sample(
-            name=entry["name"],
-            path=folder / entry["file"],
-            format=entry["format"],
-            title=entry["title"],
-            teaches=entry["teaches"],
-            prompts=tuple(entry["prompts"]),
-        )
-        for entry in entries
+        Sample(path=folder / entry.pop("file"), prompts=tuple(entry.pop("prompts")), **entry) for entry in entries
     )
 
 

@@ -16,7 +16,7 @@ _PLAIN = frozenset({"role", "content", "weight"})
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a conversation is known by, 64 bits each: all of it, what stands before its first reply, that reply."""
+    """What identifies a conversation, 64 bits each: all of it, what comes before its first reply, that reply."""
 
     whole: int
     prompt: int

@@ -7,11 +7,11 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.changes import sha256_of, sha256_of_all
+from core.data.changes import sha256_of_all
 from core.data.read.folders import files_below
 from core.data.samples import find_sample
 from core.errors import DataError
-from core.workspace import SCAN_SECONDS, Workspace, as_path, patiently
+from core.workspace import SCAN_SECONDS, Workspace, as_path, patiently, sha256_of
 
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows

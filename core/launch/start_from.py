@@ -82,10 +82,7 @@ def find_starting_adapter(key: str, workspace: Workspace) -> StartingAdapter:
 
 
 def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAdapter | None]:
-    """`recipe` with all that it takes from the adapter it starts from, and that adapter; as it is where there is none.
-
-    Raises RecipeError where it says otherwise than the adapter is.
-    """
+    """`recipe` completed from its starting adapter, and that adapter or None. Raises RecipeError where they differ."""
     if recipe.lora.start_from is None:
         return recipe, None
     start = find_starting_adapter(recipe.lora.start_from, workspace)
@@ -98,8 +95,7 @@ def take_over(recipe: Recipe, workspace: Workspace) -> tuple[Recipe, StartingAda
             raise RecipeError(
                 f"{key}: {_shown(given[key])} is not possible: the adapter {start.source.label} has "
                 f"{_shown(start.settings[key])}, and its training continues with it. Use that value, or choose a new "
-                f"adapter ("
-                f"{SETTING})."
+                f"adapter ({SETTING})."
             )
     return settled, start
 

@@ -16,7 +16,7 @@ from core.memory.budget import Budget, read_budget
 from core.model.attention import refuse_attention
 from core.recipe import Recipe
 from core.runs.create import create_run
-from core.runs.device_free import device_for_a_run
+from core.runs.device_lock import device_for_a_run
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.system.hardware import device

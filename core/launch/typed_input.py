@@ -49,10 +49,7 @@ def typed_chat_model(reach: Reach, workspace: Workspace, key: str) -> str:
         raise NibbleError(f"There is no run {name[:80]!r}. Choose one from the list.")
     if kind == "base":
         return f"base:{typed_model(reach, name)}"
-    if kind == "adapter" and name not in _adapters(workspace):
+    adapters = {folder.name for folder in workspace.adapters.iterdir() if not folder.name.startswith(".")}
+    if kind == "adapter" and name not in adapters:
         return f"adapter:{reach.name_or_path(name, 'The adapter')}"
     return str(key).strip()
-
-
-def _adapters(workspace: Workspace) -> set[str]:
-    return {folder.name for folder in workspace.adapters.iterdir() if not folder.name.startswith(".")}

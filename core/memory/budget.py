@@ -42,10 +42,7 @@ class Budget:
     def of(
         cls, asked: str | None, total_bytes: int, rest_bytes: int, rest: str = "what is free for this run"
     ) -> Budget:
-        """What a recipe's budget means on a device of `total_bytes`; where it names none, `rest_bytes`.
-
-        Raises RecipeError where it is no size.
-        """
+        """A recipe's budget on a device of `total_bytes`; `rest_bytes` where it names none. Raises RecipeError."""
         if asked is None:
             return cls(rest_bytes, f"{show_size(rest_bytes)}, {rest}")
         size = parse_size(asked, total_bytes)

@@ -7,18 +7,20 @@ from typing import Any
 from core.basemodel.find import find_model
 from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.batches import steps_for
-from core.data.rendering.render import Rendered
+from core.data.cache import PreparedCache
+from core.data.locate import locate
+from core.data.prepared import prepare_data
 from core.errors import ModelError, NibbleError
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice, of_card, this_machine
-from core.memory.moe_active_share import active_share
 from core.memory.plan import Plan, plan
 from core.memory.problem import PlanningProblem
 from core.memory.traces import tracer
 from core.memory.workload import ConversationLength, Data
+from core.model.load import load_tokenizer
 from core.model.remote_code import admit
 from core.recipe import Recipe
-from core.runs.device_free import device_for_a_run
+from core.runs.device_lock import device_for_a_run
 from core.step.packing import packing_is_wanted
 from core.system.hardware import cuda_capability, device
 from core.workspace import Workspace
@@ -46,10 +48,7 @@ class Architecture:
 
 
 def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> Plan:
-    """The plan of `recipe`, its adapter to start from settled, for a card of presets/cards or for this machine.
-
-    Raises ModelError, DataError, RecipeError or NibbleError, in one sentence.
-    """
+    """The plan of `recipe`, its starting adapter settled, for a named card or this machine. Raises NibbleError."""
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
     return _plan(recipe, workspace, target_for(card), architecture, units, why_not)
@@ -64,9 +63,7 @@ def plan_for(
     """
     found = _plan(recipe, workspace, target_for(None), architecture, units, why_not).as_json()
     rules = recipe.train
-    steps = rules.max_steps
-    if steps is None and units:
-        steps = steps_for(len(units), rules.effective_batch, rules.epochs or 1)
+    steps = rules.max_steps or (steps_for(len(units), rules.effective_batch, rules.epochs or 1) if units else None)
     return {**found, "steps": steps}
 
 
@@ -143,23 +140,28 @@ def _units(recipe: Recipe, workspace: Workspace, architecture: Architecture) -> 
     if not architecture.local:
         return None, "the lengths of the data, because the model and its tokenizer are not downloaded"
     try:
-        rendered = _rendered(recipe, workspace)
+        file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))
+        rendered = prepare_data(file, recipe.data, tokenizer, PreparedCache.of(workspace.path)).rendered.usable
     except NibbleError as error:
         return None, f"the lengths of the data ({error})"
     units = [(len(each.ids), sum(each.trained)) for each in rendered]
     return units or None, "the lengths of the data, because none of its rows can be used"
 
 
-def conversation_of(rendered: Rendered) -> ConversationLength:
-    """Its lengths."""
-    return ConversationLength(len(rendered.ids), sum(rendered.trained[1:]))
+def active_share(config: dict[str, Any], parameters: int) -> float:
+    """The share of `parameters` that computes for one token: 1 where there are no experts, or the config does not say.
 
+    An expert is three matrices, (inner, hidden) or its transpose, as in all mixtures since Mixtral.
+    """
 
-def _rendered(recipe: Recipe, workspace: Workspace) -> Sequence[Rendered]:
-    from core.data.cache import PreparedCache
-    from core.data.locate import locate
-    from core.data.prepared import prepare_data
-    from core.model.load import load_tokenizer
+    def first(*names: str) -> int:
+        return next((value for name in names if isinstance(value := config.get(name), int)), 0)
 
-    file, tokenizer = locate(recipe.data, workspace), load_tokenizer(find_model(recipe.model))
-    return prepare_data(file, recipe.data, tokenizer, PreparedCache.of(workspace.path)).rendered.usable
+    experts = first("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    chosen = first("num_experts_per_tok", "moe_k", "num_experts_per_token")
+    if not experts or not chosen or chosen >= experts:
+        return 1.0
+    layers = first("num_hidden_layers") - first("first_k_dense_replace")
+    inner, hidden = first("moe_intermediate_size", "intermediate_size"), first("hidden_size")
+    idle = layers * (experts - chosen) * 3 * inner * hidden
+    return 1 - idle / parameters if 0 < idle < parameters else 1.0

@@ -21,15 +21,14 @@ def traced_at_depth(
     `every` says after how many layers the run treats them alike again, `least` how many a model must have for one
     more to count like any other. The text model's config may be under `text_config`.
     """
-    depth, period = _depth(config), math.lcm(_period(config), every)
+    depth, period = int(_text(config)[_depth_key(config)]), math.lcm(_period(config), every)
     shallow = [(least + more) * period + depth % period for more in (1, 2, 3)]
     if depth <= shallow[-1] + period:
         return trace_of(config), False
     first, second, third = (trace_of(_with_depth(config, layers)) for layers in shallow)
-    steps = (depth - shallow[-1]) // period
-    if not (_even(first, second, third)):
+    if not _even(first, second, third):
         return trace_of(config), False
-    return _extrapolated(second, third, steps), True
+    return _extrapolated(second, third, (depth - shallow[-1]) // period), True
 
 
 def _text(config: Config) -> Config:
@@ -39,10 +38,6 @@ def _text(config: Config) -> Config:
 
 def _depth_key(config: Config) -> str:
     return next(key for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers") if key in _text(config))
-
-
-def _depth(config: Config) -> int:
-    return int(_text(config)[_depth_key(config)])
 
 
 def _period(config: Config) -> int:

@@ -63,23 +63,9 @@ def meta_model(
 def _quantised(weight: Params4bit, dtype: torch.dtype) -> Params4bit:
     # bitsandbytes keeps the first code that it makes for the whole process: make sure that it is not one on meta.
     name2qmap.setdefault("dynamic", create_dynamic_map())
-    data, state = quantize_4bit(
-        weight.data.to(dtype),
-        blocksize=weight.blocksize,
-        compress_statistics=weight.compress_statistics,
-        quant_type=weight.quant_type,
-        quant_storage=weight.quant_storage,
-    )
-    return Params4bit(
-        data,
-        requires_grad=False,
-        quant_state=state,
-        bnb_quantized=True,
-        quant_type=weight.quant_type,
-        blocksize=weight.blocksize,
-        compress_statistics=weight.compress_statistics,
-        quant_storage=weight.quant_storage,
-    )
+    how = {name: getattr(weight, name) for name in ("blocksize", "compress_statistics", "quant_type", "quant_storage")}
+    data, state = quantize_4bit(weight.data.to(dtype), **how)
+    return Params4bit(data, requires_grad=False, quant_state=state, bnb_quantized=True, **how)
 
 
 def _quantise_to_8_bits(layer: Linear8bitLt) -> None:

@@ -70,14 +70,10 @@ def _recipe(result: Any, args: Any, kwargs: Any) -> Any:
     if len(addresses) < len(made) or addresses & given:
         return None
     if any(
-        each.storage_offset() or _bytes(each) != storage.nbytes() for each, storage in zip(made, storages, strict=True)
+        each.storage_offset() or each.nbytes != storage.nbytes() for each, storage in zip(made, storages, strict=True)
     ):
         return None
     return (type(result) if several else None), [(each.shape, each.stride(), each.dtype) for each in made]
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _made(recipe: Any) -> Any:

@@ -1,9 +1,6 @@
 """What an optimizer keeps for each trained parameter, and which of it is in managed memory."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 
@@ -15,27 +12,19 @@ SMALLEST_PAGED, SMALLEST_8BIT = 100_000, 4096
 
 
 class OptimizerStates:
-    """The states that an optimizer keeps on a device of one kind; they are made at its first step.
+    """The states that an optimizer keeps for what is trained of a model; they are made at its first step.
 
-    transformers has bitsandbytes keep those of `embeddings` in fp32, whatever the optimizer's bits. On a GPU a paged
+    transformers has bitsandbytes keep those of embeddings in fp32, whatever the optimizer's bits. On a GPU a paged
     optimizer keeps the large ones in managed memory: those are not made, but counted by `managed_bytes`.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, device: str, parameters: list[torch.Tensor], embeddings: Sequence[torch.Tensor] = ()
-    ) -> None:
-        self.optimizer, self.parameters = optimizer, parameters
+    def __init__(self, optimizer: Optimizer, device: str, model: torch.nn.Module) -> None:
+        self.optimizer = optimizer
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.paged = optimizer.pages_on(device)
         self.by_torch = optimizer.name_on(device) == TORCH_ADAMW
-        self.wide = {id(parameter) for parameter in embeddings}
+        self.wide = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
         self.made: list[torch.Tensor] = []
-
-    @classmethod
-    def of(cls, optimizer: Optimizer, device: str, model: Any) -> OptimizerStates:
-        """Those for what is trained of `model`."""
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-        return cls(optimizer, device, trained, embeddings)
 
     @property
     def managed_bytes(self) -> int:

@@ -75,7 +75,7 @@ def plan(problem: PlanningProblem) -> Plan:
 
 
 def _fastest(problem: PlanningProblem) -> Strategy:
-    """The fastest way that fits; there is one. A larger micro-batch is taken to need no less than a smaller."""
+    """The fastest strategy that fits; there is one. A larger micro-batch is taken to need no less than a smaller."""
     best: Strategy | None = None
     for levers in problem.levers:
         strategies = sorted((replace(levers, micro_batch=size) for size in problem.sizes), key=problem.seconds)
@@ -103,22 +103,19 @@ def _too_small(problem: PlanningProblem, smallest: Peak) -> dict[str, Any]:
 def _suggestions(problem: PlanningProblem, frugal: Strategy, smallest: Peak) -> list[dict[str, Any]]:
     """Up to three changes that a person could allow, those first that fit, then by how little they change."""
     budget = problem.budget.bytes
-    found = [
-        (change, problem.peak(strategy, recipe).process)
-        for change, recipe, strategy in _changes(problem, frugal, smallest)
-    ]
-    saving = [(change, peak) for change, peak in found if peak < smallest.process]
+    changes = _changes(problem, frugal, smallest)
+    found = [(change, problem.peak(strategy, recipe).process) for change, recipe, strategy in changes]
+    saving = [each for each in found if each[1] < smallest.process]
     fitting = [each for each in saving if each[1] <= budget]
     others = sorted((each for each in saving if each not in fitting), key=lambda each: each[1])
     raised = (f"budget={-(-smallest.process // 2**20)}MiB", smallest.process)
     best = [*fitting, raised, *others][:3]
-    return [
-        {"change": change, "peak_bytes": peak, "fits": (change, peak) in [raised, *fitting]} for change, peak in best
-    ]
+    fit = [raised, *fitting]
+    return [{"change": each[0], "peak_bytes": each[1], "fits": each in fit} for each in best]
 
 
 def _changes(problem: PlanningProblem, frugal: Strategy, smallest: Peak) -> Iterator[tuple[str, Recipe, Strategy]]:
-    """What a person could allow, each with the recipe and the way that it makes."""
+    """What a person could allow, each with the recipe and the strategy that it makes."""
     recipe = problem.recipe
     fixed = OPTIMIZERS.get(recipe.train.optimizer)
     if fixed is not None and fixed.smaller is not None:
@@ -135,7 +132,6 @@ def _longest_that_fits(problem: PlanningProblem, frugal: Strategy, smallest: Pea
     recipe = problem.recipe
     part = recipe.data.max_length / LENGTH_PARTS
     lengths = [max(16, int(part * parts) // 8 * 8) for parts in range(1, LENGTH_PARTS)]
-
     if sum(smallest.traced.resting.values()) > problem.budget.bytes:  # what no length changes is too much already
         return lengths[0]
 

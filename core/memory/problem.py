@@ -103,15 +103,13 @@ class PlanningProblem:
 
     def seconds(self, strategy: Strategy) -> float:
         """Roughly what an optimizer step takes."""
-        return seconds(
-            strategy, self.recipe, self.target, self.parameters, self.work(strategy.micro_batch), self.active
-        )
+        work = self.work(strategy.micro_batch)
+        return seconds(strategy, self.recipe, self.target, self.parameters, work, self.active)
 
     def fits(self, strategy: Strategy) -> bool:
         """Whether the strategy is within the budget."""
-        if (
-            strategy.optimizer != self.strategies[0].optimizer
-        ):  # not worth a trace if even without any states it would not fit
+        # Not worth a trace if even without any states it would not fit.
+        if strategy.optimizer != self.strategies[0].optimizer:
             peak = self.peak(replace(strategy, optimizer=self.strategies[0].optimizer))
             stateless = peak.tensors - peak.traced.resting["optimizer"]
             if self.target.reserved(stateless, strategy.heap) + self.target.context_bytes > self.budget.bytes:

@@ -64,9 +64,8 @@ def _optimizer(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list
 
 def _packed(problem: PlanningProblem) -> Reason:
     if problem.packed:
-        return _reason(
-            "packed", True, "conversations share rows without attending to each other, so there is no padding"
-        )
+        why = "conversations share rows without attending to each other, so there is no padding"
+        return _reason("packed", True, why)
     if not packing_is_wanted(problem.recipe.train):
         return _reason("packed", False, "of train.packing or train.attention, as you set them")
     return _reason("packed", False, "this model needs one row per conversation")

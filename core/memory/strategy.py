@@ -89,10 +89,7 @@ def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
 def seconds(
     strategy: Strategy, recipe: Recipe, target: PlanningDevice, parameters: int, work: Work, active: float = 1.0
 ) -> float:
-    """Roughly what an optimizer step takes: arithmetic, weights dequantised for each pass, launches.
-
-    `active` is the share of the parameters that computes for one token: less than 1 for mixtures.
-    """
+    """Roughly what an optimizer step takes; `active` is the share of the parameters that computes for one token."""
     again, objective = RECOMPUTED[strategy.checkpointing], objective_of(recipe)
     passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
     passes = share_of(recipe) / strategy.micro_batch * passes_a_row

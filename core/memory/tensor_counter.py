@@ -14,16 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 GRAIN = 512
-CATEGORIES = (
-    "weights",
-    "quant_constants",
-    "adapters",
-    "gradients",
-    "optimizer",
-    "activations",
-    "logits",
-    "workspace",
-)
+CATEGORIES = ("weights", "quant_constants", "adapters", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
 class Counter(TorchDispatchMode):

@@ -22,7 +22,7 @@ from core.memory.meta_kernels import kernels_of
 from core.memory.op_cache import OpCache
 from core.memory.optimizer_states import OptimizerStates
 from core.memory.tensor_counter import Counter
-from core.model.moe import experts_of, fused_weights, numbers_in
+from core.model.moe import experts_of, fused_weights, shape_of
 from core.model.text_reach import values_unseen
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint
@@ -123,9 +123,13 @@ def trace(
     two of its size: the second meets the gradients of the first. The second step is returned, as optimizer states exist
     from then on.
     """
-    prepare(model, checkpointing)
+    # As trl's trainer and ours prepare it.
+    fuse(model)
+    compute_in_input_dtype(model)
+    model.train()
+    checkpoint(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = OptimizerStates.of(optimizer, device_kind, model)
+    states = OptimizerStates(optimizer, device_kind, model)
     counter = Counter(_made)
     with counter, kernels_of(device_kind):
         own_model(counter, model)
@@ -148,19 +152,11 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
     matrices = [each for each in model.modules() if isinstance(each, (Linear4bit, Linear8bitLt))]
     sizes = [each.in_features * each.out_features for each in matrices]
     for _, experts in experts_of(model):
-        sizes += [2 * numbers_in(experts.get_parameter(name)) for name in fused_weights(experts)]
+        sizes += [2 * shape_of(experts.get_parameter(name)).numel() for name in fused_weights(experts)]
     largest = max(sizes, default=0)
     itemsize = next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
     there = {**dict.fromkeys(resting, 0), **{key: resting[key] for key in ("weights", "quant_constants")}}
     return Phase(LOADING, {**there, "workspace": largest * itemsize})
-
-
-def prepare(model: Any, checkpointing: str) -> None:
-    """Prepare `model` as trl's trainer and ours do."""
-    fuse(model)
-    compute_in_input_dtype(model)
-    model.train()
-    checkpoint(model, checkpointing)
 
 
 def own_model(counter: Counter, model: Any) -> None:
@@ -241,10 +237,8 @@ def _step(
 def _micro_batch(shape: MicroBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """A micro-batch of the shape: the model's inputs, where the targets are, the targets, and their weights."""
     size = (shape.packs, shape.width)
-    ids = torch.empty(size, dtype=torch.long, device="meta")
-    labels = torch.empty(size, dtype=torch.long, device="meta")
+    ids, labels, extra = (torch.empty(size, dtype=torch.long, device="meta") for _ in range(3))
     inputs = {"input_ids": ids}
-    extra = torch.empty(size, dtype=torch.long, device="meta")
     if shape.packed or not shape.plain:
         inputs["position_ids" if shape.packed else "attention_mask"] = extra
     places = torch.empty((shape.trained, 1), dtype=torch.long, device="meta")[:, 0] - 1

@@ -1,6 +1,6 @@
 """Whether a model's files hold the weights that its architecture needs, from their headers, before loading.
 
-python -m core.model.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.before_download` asks it so)
+python -m core.model.fit MODEL [COMMIT]      (prints JSON; `core.basemodel.download` asks it so)
 
 transformers fills a missing weight with random numbers and warns in a log. Here its own loading is run with the files'
 tensors on meta: its renamings, prefixes, tied weights and fused experts are included, and no number is read. Needs
@@ -48,13 +48,12 @@ _known: dict[Any, ModelFit] = {}
 class ModelFit:
     """How a model's files fit its architecture.
 
-    `wrong` says in sentences what is wrong, '' where all that text needs is there. `notes` are sentences on harmless
-    differences. `undecided` says why nothing could be decided, '' where it could.
+    `wrong` says in sentences what is wrong, '' where all that text needs is there. `note` is a sentence on a harmless
+    difference, or why nothing could be decided; '' without either.
     """
 
     wrong: str = ""
-    notes: tuple[str, ...] = ()
-    undecided: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def refuse_misfit(found: FoundModel) -> ModelFit:
 def fit_of(found: FoundModel) -> ModelFit:
     """How the files of `found` suit its architecture. Raises ModelError: it cannot be built, or the Hub not asked."""
     if needs_code(found.config):
-        return ModelFit(undecided=f"{found.label} uses its own code, so its files are checked when it is loaded.")
+        return ModelFit(note=f"{found.label} uses its own code, so its files are checked when it is loaded.")
     tensors = found.tensors or fetch_headers(found.source, str(found.revision), found.files)
     key = (found.label, json.dumps(found.config, sort_keys=True), tuple(tensors))
     if key not in _known:
@@ -92,11 +91,11 @@ def _fit(found: FoundModel, tensors: Sequence[TensorShape]) -> ModelFit:
     by_name, modules = {tensor.name: tensor for tensor in tensors}, dict(model.named_modules())
     foreign = [name for name in loaded.foreign if not _does_no_harm(name, by_name.get(name), modules, model.config)]
     unused = sorted(set(loaded.foreign) - set(foreign))
-    notes: tuple[str, ...] = ()
-    if unused:
-        notes = (f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)}).",)
+    note = (
+        f"The files of {found.label} hold {_weights(unused)} that it does not use ({_first(unused)})." if unused else ""
+    )
     wrong = _wrong(loaded, foreign, model)
-    return ModelFit(f"{found.label}: {wrong}" if wrong else "", notes)
+    return ModelFit(f"{found.label}: {wrong}" if wrong else "", note)
 
 
 def _load_on_meta(model: PreTrainedModel, tensors: Sequence[TensorShape]) -> _Loaded:
@@ -183,8 +182,7 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
         name, have, wants = misshaped[0]
         found.append(
             f"{_weights([each[0] for each in misshaped])} {'have' if len(misshaped) > 1 else 'has'} a different "
-            f"shape from config.json"
-            f" ({name} is {_by(have)} instead of {_by(wants)})"
+            f"shape from config.json ({name} is {_by(have)} instead of {_by(wants)})"
         )
     if foreign:
         found.append(
@@ -198,7 +196,9 @@ def _wrong(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
 
 def _mend(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
     missing = loaded.missing
-    wrapper = next((each for each in _WRAPPED if missing and any(_has_part(name, each) for name in loaded.foreign)), "")
+    wrapper = next(
+        (each for each in _WRAPPED if missing and any(each in name.split(".") for name in loaded.foreign)), ""
+    )
     if wrapper:
         return f"Its names hold {wrapper}: {_WRAPPED[wrapper]}."
     if not missing and foreign:
@@ -207,14 +207,9 @@ def _mend(loaded: _Loaded, foreign: list[str], model: PreTrainedModel) -> str:
     if head is not None and len(missing) == 1 and model.get_parameter_or_buffer(missing[0]) is head.weight:
         return (
             "Save the model again with its head; if its head is tied to the embeddings, set tie_word_embeddings to "
-            "true in "
-            "config.json."
+            "true in config.json."
         )
     return "Download the model again, or use a copy whose weights and config.json match."
-
-
-def _has_part(name: str, part: str) -> bool:
-    return part in name.split(".")
 
 
 def _first(names: Sequence[str]) -> str:

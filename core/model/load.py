@@ -20,15 +20,10 @@ from core.model.attention import FLASH, refuse_attention, repeat_keys
 from core.model.fit import refuse_misfit, refuse_random
 from core.model.generation_config import plain_generation
 from core.model.lora_config import lora_config
-from core.model.lora_init import (
-    lora_layers,
-    start_from_adapter,
-    start_loftq,
-    start_pissa,
-)
+from core.model.lora_init import lora_layers, start_from_adapter, start_loftq, start_pissa
 from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
-from core.model.moe import experts_of, fused_weights, numbers_in
+from core.model.moe import experts_of, fused_weights, shape_of
 from core.model.remote_code import admit
 from core.recipe import LoraSettings, QuantizationSettings
 from core.system.hardware import Device, compute_dtype
@@ -39,6 +34,8 @@ from core.untrusted.model_files import damaged_file, refuse_tokenizer
 
 # What transformers raises for a model that it cannot load.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+# What a RuntimeError says where memory ran out; the last by cuBLAS and cuDNN, for what they work in.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "status_alloc_failed")
 
 bnb_cpu_blocks.install()
 moe_quantizer.install()
@@ -167,7 +164,7 @@ def quantised(base: PreTrainedModel) -> tuple[int, int]:
     theirs = {id(layer.weight) for layer in layers}
     for _, experts in experts_of(base):
         packed = [each for each in map(experts.get_parameter, fused_weights(experts)) if isinstance(each, Params4bit)]
-        held += sum(map(numbers_in, packed))
+        held += sum(shape_of(each).numel() for each in packed)
         theirs |= set(map(id, packed))
     others = [each for each in base.parameters() if each.ndim > 1 and id(each) not in ends | theirs]
     return held, held + sum(each.numel() for each in others)
@@ -259,13 +256,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out: on a GPU, or on a CPU under its limit."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text
-        or "not enough memory" in text
-        or "out of memory" in text
-        or "status_alloc_failed" in text  # cuBLAS, cuDNN: there was none left for what they work in
-    )
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
 
 
 def _reason(error: BaseException, folder: Path, heard: Listening | None = None) -> str:

@@ -17,6 +17,9 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
     extra = extra_modules(model, settings.extra_modules)
     stabilised = settings.scaling == "rank_stabilised"
     twice = settings.init == "pissa"
+    fused: list[str] = []
+    if settings.targets == "all-linear":
+        fused = [f"{name}.{weight}" for name, module in experts_of(model) for weight in fused_weights(module)]
     return LoraConfig(
         r=settings.rank * (2 if twice else 1),
         lora_alpha=alpha_for_twice_the_rank(settings.alpha, stabilised) if twice else settings.alpha,
@@ -24,7 +27,7 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         use_rslora=stabilised,
         use_dora=settings.dora,
         target_modules=target_modules(model, settings),
-        target_parameters=fused_targets(model, settings) or None,
+        target_parameters=fused or None,
         modules_to_save=extra or None,
         ensure_weight_tying=bool(extra) and _embeddings_are_tied(model, extra),
         bias="none",
@@ -78,13 +81,6 @@ def _linear(model: PreTrainedModel) -> list[str]:
     head, choosers = model.get_output_embeddings(), reach(model).choosers
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR) and module is not head]
     return [name for name in linear if name not in choosers]
-
-
-def fused_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
-    """The full names of fused expert weights that get an adapter: all of them, if all linear layers do."""
-    if settings.targets != "all-linear":
-        return []
-    return [f"{name}.{weight}" for name, module in experts_of(model) for weight in fused_weights(module)]
 
 
 def extra_modules(model: PreTrainedModel, wanted: list[str]) -> list[str]:

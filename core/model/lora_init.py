@@ -76,10 +76,7 @@ def _only_the_first(rank: int, dim: int) -> Callable[[torch.Tensor], torch.Tenso
 
 
 def start_loftq(model: Any) -> None:
-    """LoftQ: decompose the quantisation error of every layer, read one by one from the base's own files.
-
-    Raises ModelError where the files do not hold a layer under its name.
-    """
+    """LoftQ: decompose each layer's quantisation error. Raises ModelError where the base's files lack one by name."""
     folder = find_model(model.config.name_or_path, model.config._commit_hash).folder
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
     places = {key: file for file in files for key in _keys(file)}
@@ -92,8 +89,7 @@ def start_loftq(model: Any) -> None:
         if key is None:
             raise ModelError(
                 f"lora.init loftq needs the original weights of {name}, which this model's files store under another "
-                f"name."
-                " Set lora.init to default."
+                f"name. Set lora.init to default."
             )
         with safe_open(places[key], framework="pt") as opened:
             original = opened.get_tensor(key)

@@ -32,8 +32,7 @@ def outline(config: dict[str, Any], dtype: torch.dtype, attention: str | None = 
         if reason.startswith("Unrecognized configuration class"):
             raise ModelError(
                 f"Models of the type {kind!r} cannot be trained here: the installed transformers has no text-only "
-                f"language model of that type."
-                " Choose another model."
+                f"language model of that type. Choose another model."
             ) from None
         raise ModelError(
             f"A model of the type {kind!r} cannot be built from its config.json, so it cannot be loaded: {reason}."

@@ -35,7 +35,7 @@ def fused_weights(module: torch.nn.Module) -> list[str]:
 def is_fused(module: torch.nn.Module, name: str) -> bool:
     """Whether the parameter `name` of `module` is a fused weight that `experts_forward` computes with."""
     held = module._parameters.get(name) if hasattr(module, "is_transposed") and hasattr(module, "has_gate") else None
-    return name in WEIGHTS and held is not None and len(_shape(held)) == 3
+    return name in WEIGHTS and held is not None and len(shape_of(held)) == 3
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def product(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, turned
         whole = dequantised(weight)
         return grouped_mm(rows, whole.transpose(-2, -1) if turned else whole, offs=ends)
     matrix = _matrices(weight)
-    result = rows.new_empty(rows.shape[0], _shape(weight)[1 if turned else 2])
+    result = rows.new_empty(rows.shape[0], shape_of(weight)[1 if turned else 2])
     for expert, start, end in _groups(rows, ends):
         one = matrix(expert)
         torch.mm(rows[start:end], one.T if turned else one, out=result[start:end])
@@ -138,7 +138,7 @@ def at_once(rows: torch.Tensor, weight: torch.Tensor) -> bool:
 
 def suits_groups(rows: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether these suit the grouped product: bf16, sides that are multiples of 8, and enough rows for most experts."""
-    experts, *sides = _shape(weight)
+    experts, *sides = shape_of(weight)
     return rows.dtype == torch.bfloat16 and not any(side % 8 for side in sides) and rows.shape[0] >= experts
 
 
@@ -164,7 +164,7 @@ def _matrices(weight: torch.Tensor) -> Callable[[int], torch.Tensor]:
     if not isinstance(weight, Params4bit):
         return lambda expert: weight[expert]
     state = weight.quant_state
-    sides = _shape(weight)[1:]
+    sides = shape_of(weight)[1:]
     numbers = sides.numel()
     if numbers % state.blocksize:  # a block of numbers reaches into the next expert
         whole = dequantised(weight)
@@ -173,35 +173,25 @@ def _matrices(weight: torch.Tensor) -> Callable[[int], torch.Tensor]:
     if state.nested:
         scales = dequantize_blockwise(state.absmax, state.state2) + state.offset
     packed, blocks = weight.data.reshape(-1).view(torch.uint8), numbers // state.blocksize
+    same = {name: getattr(state, name) for name in ("code", "dtype", "blocksize", "quant_type")}
 
     def matrix(expert: int) -> torch.Tensor:
-        own = QuantState(
-            absmax=scales[expert * blocks : (expert + 1) * blocks].float(),
-            shape=sides,
-            code=state.code,
-            dtype=state.dtype,
-            blocksize=state.blocksize,
-            quant_type=state.quant_type,
-        )
+        own = QuantState(scales[expert * blocks : (expert + 1) * blocks].float(), shape=sides, **same)
         half = numbers // 2
         return dequantize_4bit(packed[expert * half : (expert + 1) * half].unsqueeze(1), own)
 
     return matrix
 
 
-def numbers_in(weight: torch.Tensor) -> int:
-    """How many numbers `weight` stands for, packed or not."""
-    return _shape(weight).numel()
-
-
-def _shape(weight: torch.Tensor) -> torch.Size:
+def shape_of(weight: torch.Tensor) -> torch.Size:
+    """The shape of the numbers that `weight` stands for, packed or not."""
     return weight.quant_state.shape if isinstance(weight, Params4bit) and weight.bnb_quantized else weight.shape
 
 
 def sides_of(weight: torch.Tensor) -> tuple[torch.Size, torch.dtype]:
     """The shape and dtype of the numbers that `weight` stands for, packed or not."""
     packed = isinstance(weight, Params4bit) and weight.bnb_quantized
-    return _shape(weight), weight.quant_state.dtype if packed else weight.dtype
+    return shape_of(weight), weight.quant_state.dtype if packed else weight.dtype
 
 
 ALL_EXPERTS_FUNCTIONS.register(NAME, experts_forward)

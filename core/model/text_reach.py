@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -52,11 +53,8 @@ def reach(model: PreTrainedModel) -> TextReach:
 def _find(model: PreTrainedModel) -> TextReach:
     linear, met = _linear(model), dict[str, bool]()
 
-    def follow(name: str, module: torch.nn.Module) -> None:
-        def meet(module: torch.nn.Module, given: Any, answer: Any) -> None:
-            met[name] = isinstance(answer, torch.Tensor)
-
-        module.register_forward_hook(meet)
+    def meet(name: str, module: torch.nn.Module, given: Any, answer: Any) -> None:
+        met[name] = isinstance(answer, torch.Tensor)
 
     try:
         config = copy.deepcopy(model.config)
@@ -65,7 +63,7 @@ def _find(model: PreTrainedModel) -> TextReach:
         with torch.device("meta"), no_init_weights():
             twin = type(model)(config).eval()
         for name, module in _linear(twin).items():
-            follow(name, module)
+            module.register_forward_hook(partial(meet, name))
         with torch.no_grad(), values_unseen():
             twin(input_ids=torch.zeros((1, 2), dtype=torch.long, device="meta"), use_cache=False)
     except Exception:  # an architecture that looks at values, as hand-written routing does: go by its config

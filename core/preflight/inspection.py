@@ -17,8 +17,7 @@ from core.data.changes import fingerprint
 from core.data.check import Check, Report
 from core.data.check.columns import names_within
 from core.data.check.raw import RawRows
-from core.data.check.reading import DECIDE, ReadRows
-from core.data.conversation import Dropped
+from core.data.check.reading import DECIDE
 from core.data.dataset import Loaded
 from core.data.preview import show_conversation, show_row
 from core.data.read import encodings_offered
@@ -103,7 +102,8 @@ class Inspection:
         found = {"row": number, "rows": report.rows, "raw": parts.raw.show(number), "findings": codes}
         conversation = parts.check.read.conversation(number)
         if conversation is None:
-            return {**found, "reason": _reason(parts.check.dropped, number)}
+            dropped = parts.check.dropped
+            return {**found, "reason": dropped[bisect_left(dropped, number, key=lambda each: each.row)].reason}
         try:
             return {**found, **show_row(parts.renderer, conversation, self.recipe.data.max_length)}
         except Unrenderable as error:
@@ -130,26 +130,18 @@ class Inspection:
         recipe, workspace = self.recipe, self._workspace
         path = locate(recipe.data, workspace)
         read_as = (recipe.model, str(path), fingerprint(path), recipe.data.model_dump(include=DECIDE))
-        self._tell(encodings=_encodings(path))
+        offered = encodings_offered(path)  # none for Unicode; else the likeliest first
+        shown = [{"encoding": each.name, "words": list(each.words)} for each in offered.all] if offered else []
+        self._tell(encodings=shown)
         raw = RawRows(path, recipe.data)
         self._tell(**names_within(raw.first()))
         tokenizer = self._tokenizer_for(recipe.model)
         training = training_for(recipe, workspace, find_model(recipe.model))
-        check = Check(
-            path,
-            recipe.data,
-            tokenizer,
-            training,
-            progress=self._progress,
-            read=self._read_before(read_as),
-            cache=PreparedCache.of(workspace.path),
-        )
+        before = self._before._parts if self._before is not None else None
+        read = before.check.read if before is not None and before.read_as == read_as else None
+        cache = PreparedCache.of(workspace.path)
+        check = Check(path, recipe.data, tokenizer, training, progress=self._progress, read=read, cache=cache)
         return _Parts(read_as, raw, check, Renderer(copy.deepcopy(tokenizer), recipe.data))
-
-    def _read_before(self, read_as: tuple[Any, ...]) -> ReadRows | None:
-        """The rows that the inspection before this one has read, if they are the same."""
-        parts = self._before._parts if self._before is not None else None
-        return parts.check.read if parts is not None and parts.read_as == read_as else None
 
     def _progress(self, stage: str, share: float) -> None:
         if self._cancelled.is_set():
@@ -164,16 +156,6 @@ class Inspection:
         """A row of a file that cannot be used, or is not read yet: as it stands there."""
         reason = self._state["error"] or NOT_READ_YET
         return {"row": number, "rows": number, "raw": parts.raw.show(number), "findings": [], "reason": reason}
-
-
-def _encodings(path: Path) -> list[dict[str, Any]]:
-    """How words of the data would read in each encoding that can read them, likeliest first; none for Unicode."""
-    found = encodings_offered(path)
-    return [{"encoding": each.name, "words": list(each.words)} for each in found.all] if found else []
-
-
-def _reason(dropped: list[Dropped], number: int) -> str:
-    return dropped[bisect_left(dropped, number, key=lambda each: each.row)].reason
 
 
 def _has(rows: Sequence[int], number: int) -> bool:

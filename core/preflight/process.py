@@ -108,11 +108,8 @@ class _Work:
         try:
             recipe, _ = take_over(recipe, workspace)
             found = find_model(recipe.model)
-            answer["model"] = {
-                "label": found.label,
-                "parameters": found.parameters,
-                "download_bytes": found.download_bytes,
-            }
+            shown = ("label", "parameters", "download_bytes")
+            answer["model"] = {name: getattr(found, name) for name in shown}
             answer["advice"] = advice(recipe, found, chosen.kind)
             budget = refuse(recipe, found, workspace)
             assert budget is not None  # there is one machine
@@ -123,7 +120,9 @@ class _Work:
             if state["stage"] == "failed":
                 raise DataError(state["error"])
             if state["stage"] == "done":
-                _refuse_untrainable(state["warnings"])
+                unusable = next((each for each in state["warnings"] if each["code"] == "no-embedding"), None)
+                if unusable is not None:  # a run would refuse it once it has begun
+                    raise DataError(f"{unusable['message']} {unusable['mend']}")
                 rules = recipe.train
                 rows = state["split"]["train"]
                 answer["steps"] = rules.max_steps or steps_for(rows, rules.effective_batch, rules.epochs or 1)
@@ -139,14 +138,13 @@ class _Work:
 
         recipe, _ = take_over(recipe, workspace)
         architecture = architecture_of(recipe.model)
-        units, assumed = None, "the lengths of the data, because tokens are still being counted"
+        units, because = None, ", because the model and its tokenizer are not downloaded"
         if architecture.local:
             state = self._inspected(workspace, recipe.model_dump())
             units = self._on(workspace).train_units()
-            assumed = f"the lengths of the data ({state['error']})" if state["stage"] == "failed" else assumed
-        else:
-            assumed = "the lengths of the data, because the model and its tokenizer are not downloaded"
-        return plan_for(recipe, workspace, architecture, units, assumed)
+            failed = state["stage"] == "failed"
+            because = f" ({state['error']})" if failed else ", because tokens are still being counted"
+        return plan_for(recipe, workspace, architecture, units, f"the lengths of the data{because}")
 
     def _inspected(
         self, workspace: Workspace, recipe: dict[str, Any], until: tuple[str, ...] = ("done", "failed")
@@ -159,13 +157,6 @@ class _Work:
             time.sleep(0.05)
             state = session.state()
         return state
-
-
-def _refuse_untrainable(findings: list[dict[str, Any]]) -> None:
-    """Raise DataError for what a run would refuse once it has begun."""
-    for finding in findings:
-        if finding["code"] == "no-embedding":
-            raise DataError(f"{finding['message']} {finding['mend']}")
 
 
 def _where(error: NibbleError) -> str:

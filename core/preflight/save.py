@@ -36,22 +36,21 @@ def save_cleaned(loaded: Loaded, left_out: set[int], path: Path, without_copies:
                 if key in seen:
                     continue
                 seen.add(key)
-            line = _line(conversation) | (_split(loaded, conversation.row) if loaded.splits else {})
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(_line(loaded, conversation), ensure_ascii=False) + "\n")
             written += 1
     return written
 
 
-def _split(loaded: Loaded, row: int) -> dict[str, str]:
-    """The split of a row, so that what is held out stays so when the file is used."""
-    return {"split": "validation" if loaded.held_out.holds([row])[0] else "train"}
-
-
-def _line(conversation: Conversation) -> dict[str, Any]:
+def _line(loaded: Loaded, conversation: Conversation) -> dict[str, Any]:
+    """A row to write, with its split, so that what is held out stays so when the file is used."""
+    line: dict[str, Any] = {"messages": conversation.messages}
     if conversation.text is not None:
-        return {"text": conversation.text}
-    tools = {"tools": conversation.tools} if conversation.tools else {}
-    return {"messages": conversation.messages, **tools}
+        line = {"text": conversation.text}
+    elif conversation.tools:
+        line["tools"] = conversation.tools
+    if loaded.splits:
+        line["split"] = "validation" if loaded.held_out.holds([conversation.row])[0] else "train"
+    return line
 
 
 @contextmanager

@@ -189,11 +189,8 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def _adapter_folders(workspace: Workspace) -> list[Path]:
     folder = workspace.path / "adapters"
-    return (
-        sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if folder.is_dir()
-        else []
-    )
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
 
 
 def _outside(workspace: Workspace, name: str) -> ChatModel:

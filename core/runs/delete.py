@@ -1,5 +1,6 @@
 """Deletes a run that has ended, and says beforehand what that frees and loses."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -69,13 +70,7 @@ def clear_away(workspace: Workspace) -> None:
     """Finish interrupted deletions, and remove runs that were never completely made."""
     with file_lock(workspace.state / "start.lock"):
         deleted = list(workspace.runs.glob(".deleted-*"))
-        begun = [folder for folder in workspace.runs.glob(".new-*") if _age_seconds(folder) > LEFT_BEHIND_SECONDS]
-        for folder in [*deleted, *begun]:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _age_seconds(folder: Path) -> float:
-    try:
-        return time.time() - folder.stat().st_mtime
-    except OSError:  # it has just become a run
-        return 0.0
+        for folder in [*deleted, *workspace.runs.glob(".new-*")]:
+            with contextlib.suppress(FileNotFoundError):  # it has just become a run
+                if folder in deleted or time.time() - folder.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)

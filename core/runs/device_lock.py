@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from filelock import BaseFileLock
 from core.errors import RunError
 from core.runs.store import Run
 from core.system.file_lock import try_lock
-from core.system.hardware import device
+from core.system.hardware import Device, ReadingError, device, device_used_bytes
 from core.system.process import is_alive, process_started
 from core.untrusted.paths import is_run_id
 from core.workspace import Workspace, read_json, write_json
@@ -56,14 +56,13 @@ class Hold:
     def __init__(self, workspace: Workspace, kind: Kind, lock: BaseFileLock | None) -> None:
         self.workspace, self.kind, self._lock = workspace, kind, lock
 
-    @property
-    def alone(self) -> bool:
-        """Whether the device is held exclusively."""
-        return self._lock is not None
-
     def wanted(self) -> str | None:
         """The run that waits for this holder to give way, such as '“Pirate”', or None."""
-        return None if self._lock is None else _wanted(self.workspace)
+        request = read_json(_wanted_file(self.workspace)) if self._lock is not None else None
+        if not isinstance(request, dict):
+            return None
+        run = Run(self.workspace.runs / str(request.get("run")))
+        return f"“{run.name}”" if is_run_id(run.id) and run.status().state == "queued" else None
 
     def release(self) -> None:
         """Let the next one have the device."""
@@ -109,6 +108,18 @@ def holder(workspace: Workspace) -> Holder | None:
     return line if line.pid is None or is_alive(line.pid, line.pid_started) else None
 
 
+def device_for_a_run(workspace: Workspace) -> Device:
+    """The device, counting what its present holder uses as free: that ends or gives way before a run starts."""
+    chosen, at_it = device(), holder(workspace)
+    if at_it is None or at_it.pid is None:
+        return chosen
+    try:
+        theirs = device_used_bytes(chosen, at_it.pid).process or 0
+    except ReadingError:
+        return chosen
+    return replace(chosen, free_bytes=min(chosen.total_bytes, chosen.free_bytes + theirs))
+
+
 def shares(kind: Kind) -> bool:
     """Whether `kind` shares the device with a run: on a CPU all but runs do."""
     return kind != "run" and device().kind == "cpu"
@@ -121,19 +132,11 @@ def ask_to_give_way(workspace: Workspace, run: Run) -> None:
         write_json(wanted, {"run": run.id, "time": time.time()})
 
 
-def _wanted(workspace: Workspace) -> str | None:
-    asked = read_json(_wanted_file(workspace))
-    if not isinstance(asked, dict):
-        return None
-    run = Run(workspace.runs / str(asked.get("run")))
-    return f"“{run.name}”" if is_run_id(run.id) and run.status().state == "queued" else None
-
-
 def _refusal(by: Holder) -> str:
     if by.kind == "run":
-        return f"The device is taken: {by.in_words()} trains on it. Wait until it has ended, or stop it."
+        return f"The device is in use: {by.in_words()} is training. Wait until it ends, or stop it."
     if by.kind in _NAMES:
-        return f"The device is taken: {by.in_words()} holds it. End that first."
+        return f"The device is in use by {by.in_words()}. End that first."
     return "The device is in use by another Nibble process on this workspace. End that first."
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from core.untrusted.paths import is_plain
 from core.workspace import move
@@ -29,19 +29,12 @@ def flush_all(folder: Path) -> dict[str, dict[str, Any]]:
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb+") as handle:
-            digest = _sha256(handle)
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
             os.fsync(handle.fileno())
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         flush_folder(inner)
     return files
-
-
-def _sha256(handle: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := handle.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def flush_folder(folder: Path) -> None:
@@ -88,7 +81,7 @@ def why_invalid(folder: Path) -> str | None:
                 found = os.fstat(handle.fileno()).st_size
                 if found != size:
                     return f"{name} has {found:,} bytes instead of {size:,}"
-                if _sha256(handle) != digest:
+                if hashlib.file_digest(handle, "sha256").hexdigest() != digest:
                     return f"{name} has been changed"
         except FileNotFoundError:
             return f"{name} is missing"

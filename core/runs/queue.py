@@ -6,28 +6,16 @@ longer queued are ignored.
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.errors import RunError
 from core.runs.store import ACTIVE, ENDED, OPENED, Run
 from core.system.file_lock import file_lock
 from core.workspace import Workspace, read_json, write_json
 
-Mark = tuple[int, int, int]
 
-
-@dataclass(frozen=True)
-class _Seen:
-    """The state in a run's status.json when it was last read, and the file's mark then."""
-
-    mark: Mark
-    state: str
-
-
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """The folders of the runs that had not ended, and the newest run, when the folders' times were `times`."""
 
     times: tuple[int, int]
@@ -35,8 +23,8 @@ class _Look:
     newest: str | None
 
 
-# Runs that have ended stay as they are: their status is read again only when the file is another.
-_seen: dict[str, _Seen] = {}
+# Of each run: which file its status.json was when last read, and the state in it. It is read again when it is another.
+_seen: dict[str, tuple[tuple[int, int, int], str]] = {}
 _looks: dict[str, _Look] = {}
 SETTLED_NANOSECONDS = 1_000_000_000
 
@@ -117,19 +105,15 @@ def _state(folder: str) -> str:
     except OSError:
         return ""
     mark = (found.st_ino, found.st_mtime_ns, found.st_size)
-    seen = _seen.get(folder)
-    if seen is None or seen.mark != mark:
+    if folder not in _seen or _seen[folder][0] != mark:
         values: Any = read_json(Path(folder) / "status.json")
-        seen = _seen[folder] = _Seen(mark, str(values.get("state")) if isinstance(values, dict) else "")
-    return seen.state
+        _seen[folder] = mark, str(values.get("state")) if isinstance(values, dict) else ""
+    return _seen[folder][1]
 
 
 def _joined(run: Run) -> tuple[int, str]:
     """When `run` was queued: nothing writes its status meanwhile."""
-    try:
-        return (run.dir / "status.json").stat().st_mtime_ns, run.id
-    except FileNotFoundError:
-        return 0, run.id
+    return _changed(run.dir / "status.json"), run.id
 
 
 def _written(workspace: Workspace) -> list[str]:

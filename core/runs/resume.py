@@ -76,16 +76,10 @@ def _refuse_other_run(run: Run, changed: dict[str, tuple[Any, Any]]) -> None:
         if key not in MAY_CHANGE:
             raise RunError(
                 f"{key}: run {run.id} was trained with {old}; with {new} it would be a different run. Resume it with "
-                f"{old}, or start a new run. You can change:"
-                f" {', '.join(MAY_CHANGE)}."
+                f"{old}, or start a new run. You can change: {', '.join(MAY_CHANGE)}."
             )
-        if key == "train.epochs" and "train.max_steps" not in changed:
-            _refuse_epochs_without_effect(run)
-
-
-def _refuse_epochs_without_effect(run: Run) -> None:
     steps = run.recipe().train.max_steps
-    if steps is not None:
+    if "train.epochs" in changed and "train.max_steps" not in changed and steps is not None:
         raise RunError(
             f"train.epochs has no effect, because train.max_steps is {steps:,}. Set train.max_steps instead."
         )
@@ -111,8 +105,7 @@ def _refuse_other_data(run: Run) -> None:
     if now != recorded["sha256"]:
         raise RunError(
             f"The dataset of run {run.id}, {recorded['name']}, has changed since the run began: its content hash was "
-            f"{recorded['sha256'][:12]} and is now {now[:12]}."
-            f" Restore it, or start a new run."
+            f"{recorded['sha256'][:12]} and is now {now[:12]}. Restore it, or start a new run."
         )
 
 

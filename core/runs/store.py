@@ -7,7 +7,6 @@ derive it from a worker that is gone without a final status. Nothing here change
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -29,7 +28,6 @@ OPEN = ACTIVE | {"queued"}
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
 # A file in the workspace's state that is touched when a run is queued or started.
 OPENED = "opened"
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 _LINES = Lines()
 # The safe loader, in C where libyaml is there: ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -122,9 +122,9 @@ class Supervisor:
         if run is not None:
             return f"It starts when “{run.name}” has ended."
         if by is not None and by.kind == "export":
-            return f"It starts when {by.in_words()} is done with the device."
+            return f"It starts when {by.in_words()} releases the device."
         if by is not None and by.kind != "run":
-            return f"It starts when {by.in_words()} has given up the device. That has been asked for."
+            return f"It starts when {by.in_words()} releases the device, which has been requested."
         return "It starts in a moment."
 
     def stop(self, run: Run) -> str:

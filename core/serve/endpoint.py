@@ -1,4 +1,4 @@
-"""The endpoint's ASGI app: authorisation, routes, and replies that end when their client has gone.
+"""The endpoint's ASGI app: its models, authorisation, routes, and replies that end when their client has gone.
 
 Every request needs the key, compared in constant time, and has to name this machine and port in its Host header, or a
 name by which containers know it, so that no web page reaches it by DNS rebinding. It listens on the loopback address
@@ -23,11 +23,11 @@ from starlette.routing import Route
 from core.chat.client import ChatClient
 from core.errors import AskError, ChildError, NibbleError
 from core.generation.reply import PartialReply
-from core.runs.chat_models import ChatModel
+from core.runs.chat_models import ChatModel, base_chat_model, list_chat_models
 from core.serve.protocol import Completion, RequestError, model_card
 from core.serve.request import Wanted, read_request
-from core.serve.served_models import Served
 from core.system.addresses import Names
+from core.workspace import Workspace
 
 LARGEST_BODY = 8 * 2**20
 MOST_WAITING = 32
@@ -35,12 +35,45 @@ LOOK_SECONDS = 0.25
 GONE = "The client has gone."
 
 
-class Endpoint:
-    """The ASGI app over one chat process, served under `names`. One reply at a time; `most` may wait."""
+class Served:
+    """One chat model, and all others over the same base in the same bits: swapping them costs no memory."""
 
-    def __init__(self, client: ChatClient, served: Served, key: str, names: Names, most: int = MOST_WAITING) -> None:
+    def __init__(self, workspace: Workspace, chat_model: ChatModel) -> None:
+        self._workspace, self.chat_model = workspace, chat_model
+
+    def models(self) -> dict[str, ChatModel]:
+        """The models by name, the endpoint's own first. Looked up on every call."""
+        own = {name_of(self.chat_model): self.chat_model}
+        base = base_chat_model(self.chat_model.model)
+        others = [each for each in list_chat_models(self._workspace) if _same_base(each, self.chat_model)]
+        if base.quantization == self.chat_model.quantization:
+            others.append(base)
+        return own | {name_of(each): each for each in others if name_of(each) not in own}
+
+    def find(self, name: str) -> ChatModel | None:
+        """The model with this name or key, None where there is none."""
+        if name in (name_of(self.chat_model), self.chat_model.key):
+            return self.chat_model
+        models = self.models()
+        return models.get(name) or next((each for each in models.values() if each.key == name), None)
+
+
+def name_of(chat_model: ChatModel) -> str:
+    """The name for clients: the model's key without its kind."""
+    return chat_model.key.partition(":")[2]
+
+
+def _same_base(chat_model: ChatModel, other: ChatModel) -> bool:
+    same = chat_model.model == other.model and chat_model.quantization == other.quantization
+    return same and (chat_model.revision is None or chat_model.revision == other.revision)
+
+
+class Endpoint:
+    """The ASGI app over one chat process, served under `names`. One reply at a time; MOST_WAITING may wait."""
+
+    def __init__(self, client: ChatClient, served: Served, key: str, names: Names) -> None:
         self._client, self._served, self._key, self._names = client, served, key, names
-        self._waiting, self._most = 0, most
+        self._waiting = 0
         routes = [
             Route("/v1/models", self._guarded(self._models)),
             Route("/v1/models/{name:path}", self._guarded(self._model)),
@@ -96,7 +129,7 @@ class Endpoint:
     async def _complete(self, request: Request) -> Response:
         wanted = read_request(await _body(request))
         chat_model = await self._find(wanted.model)
-        if self._waiting >= self._most:
+        if self._waiting >= MOST_WAITING:
             raise RequestError(429, "Too many requests are waiting. Try again.", code="rate_limit_exceeded")
         reply = _Reply(self._client, chat_model, wanted)
         self._waiting += 1

@@ -13,21 +13,9 @@ from core.serve.protocol import RequestError
 # Read elsewhere: core/serve/request.py.
 READ = frozenset({"model", "messages", "stream", "stream_options", "stop", "chat_template_kwargs", "reasoning_effort"})
 # As a client names it: as we do.
-NUMBERS = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "repeat_penalty": "repetition_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-}
-WHOLE = {
-    "max_tokens": "max_new_tokens",
-    "max_completion_tokens": "max_new_tokens",
-    "top_k": "top_k",
-    "seed": "seed",
-}
+_SAME = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+NUMBERS = {**{name: name for name in _SAME}, "repeat_penalty": "repetition_penalty"}
+WHOLE = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "top_k": "top_k", "seed": "seed"}
 # What other servers take -1 for: no limit, off, any.
 MINUS_ONE = {"max_new_tokens": LONGEST, "top_k": 0, "seed": None}
 # Whatever they say, a model on this machine answers the same: labels, caches, prices, and settings of what is off.

@@ -10,9 +10,6 @@ from typing import Any
 
 from core.generation.reply import PartialReply
 
-FINISHED = {"length": "length", "context": "length"}
-KINDS = {429: "requests"}
-
 
 class RequestError(Exception):
     """A refused request as OpenAI's API reports it: HTTP `status`, message, parameter, code."""
@@ -23,7 +20,8 @@ class RequestError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The answer's JSON."""
-        kind = "server_error" if self.status >= 500 else KINDS.get(self.status, "invalid_request_error")
+        kind = "requests" if self.status == 429 else "invalid_request_error"
+        kind = "server_error" if self.status >= 500 else kind
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
@@ -71,7 +69,7 @@ class Completion:
 
 
 def _finish(piece: PartialReply) -> str:
-    return FINISHED.get(piece.ends, "stop")
+    return "length" if piece.ends in ("length", "context") else "stop"
 
 
 def usage(piece: PartialReply) -> dict[str, int]:

@@ -16,8 +16,7 @@ import uvicorn
 from core.chat.client import ChatClient
 from core.errors import NibbleError
 from core.runs.chat_models import ChatModel
-from core.serve.endpoint import Endpoint
-from core.serve.served_models import Served, name_of
+from core.serve.endpoint import Endpoint, Served, name_of
 from core.system.addresses import CONTAINER_HOSTS, Names, lan_address
 from core.system.event_loop import go_on_listening
 from core.workspace import Workspace
@@ -50,7 +49,8 @@ class EndpointServer:
         names = CONTAINER_HOSTS | {_name(each) for each in also}
         self._socket = _bound(port, _address(address))
         own = int(self._socket.getsockname()[1])
-        self.url = f"http://{_reached_at(address)}:{own}/v1"
+        listens_on_all = ipaddress.ip_address(address).is_unspecified
+        self.url = f"http://{(lan_address() or LOCAL) if listens_on_all else address}:{own}/v1"
         go_on_listening()
         app = Endpoint(client, self.served, key, Names(own, listen=address != LOCAL, also=names)).app
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
@@ -93,11 +93,6 @@ def _name(given: str) -> str:
             f"--allow-host: {given[:60]!r} is not a host name. Give it without http:// and without a port."
         )
     return name
-
-
-def _reached_at(address: str) -> str:
-    """The address for clients: this machine's own where it listens on all of them."""
-    return address if not ipaddress.ip_address(address).is_unspecified else lan_address() or LOCAL
 
 
 def _bound(port: int | None, address: str) -> socket.socket:

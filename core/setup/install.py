@@ -93,7 +93,7 @@ def install(dev: bool, reinstall: bool, lock: int) -> None:
     check_machine(sys.platform, platform.machine(), sys.maxsize)
     stamp = read_stamp()
     torch = [line for line in requirements(REQUIREMENTS) if name_of(line) == "torch"]
-    wheel = wheels.find_wheel(os.environ.get("TORCH_INDEX_URL", ""), say) if torch else wheels.Wheel("", "")
+    wheel = wheels.find_wheel(os.environ.get("TORCH_INDEX_URL", ""), say) if torch else wheels.Wheel()
     moved = bool(stamp) and stamp["folder"] != wheel.folder
     fresh = reinstall or moved or not venv_works()
     STAMP.unlink(missing_ok=True)  # first of all: from here on .venv is not to be trusted
@@ -158,13 +158,8 @@ def make_venv(lock: int) -> None:
     say(f"making {VENV}")
     # not sys.executable: that may be .venv's own, which is about to go
     base = sys._base_executable  # type: ignore[attr-defined]
-    made = subprocess.run(
-        [base, "-m", "venv", "--clear", str(VENV)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        pass_fds=inherited(lock),
-    )
+    command = [base, "-m", "venv", "--clear", str(VENV)]
+    made = subprocess.run(command, capture_output=True, text=True, errors="replace", pass_fds=inherited(lock))
     if made.returncode:
         raise NibbleError(explain(made.stdout + made.stderr))
 
@@ -192,18 +187,8 @@ def check_room(needed: int) -> None:
 
 def pip(lock: int, *what: str, index: str = "") -> None:
     """Install `what`: from `index`, or from wherever pip is set to look."""
-    command = [
-        str(PYTHON),
-        "-I",
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--log",
-        str(LOG),
-        *(["--index-url", index] if index else []),
-        *what,
-    ]
+    command = [str(PYTHON), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--log", str(LOG)]
+    command += [*(["--index-url", index] if index else []), *what]
     if subprocess.call(command, stdout=sys.stderr, pass_fds=inherited(lock)):
         raise NibbleError(explain(LOG.read_text("utf-8", errors="replace") if LOG.exists() else "", index))
 
@@ -221,11 +206,7 @@ def explain(output: str, index: str = "") -> str:
             "No space left on device",
             "WinError 112",
         ): f"the disk is full. Free some space (pip unpacks in TMPDIR). {again}",
-        (
-            "Permission denied",
-            "WinError 5]",
-            "Read-only file",
-        ): f"{VENV} is not writable. Check its owner. {again}",
+        ("Permission denied", "WinError 5]", "Read-only file"): f"{VENV} is not writable. Check its owner. {again}",
         (
             "WinError 206",
             "Long Path support",
@@ -233,13 +214,9 @@ def explain(output: str, index: str = "") -> str:
         f"as C:\\Nibble, and start again.",
         ("CERTIFICATE_VERIFY_FAILED",): "this machine does not trust the package index's certificate. "
         f"Behind a company proxy, point PIP_CERT at the proxy's certificate. {again}",
-        (
-            "NewConnectionError",
-            "NameResolutionError",
-            "ConnectTimeoutError",
-            "ReadTimeoutError",
-            "ProxyError",
-        ): (f"{which} cannot be reached. Check the network (behind a proxy: HTTPS_PROXY).{other} {again}"),
+        ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ReadTimeoutError", "ProxyError"): (
+            f"{which} cannot be reached. Check the network (behind a proxy: HTTPS_PROXY).{other} {again}"
+        ),
     }
     if shutil.disk_usage(ROOT).free < 20_000_000:  # ensurepip fails on a full disk without a word about it
         output = "No space left on device"

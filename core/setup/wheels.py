@@ -61,27 +61,15 @@ ROCM_CHIPS |= {"gfx1150", "gfx1151", "gfx1200", "gfx1201"}
 INTEL_CARDS = ("0x56", "0xe2", "0x0bd")
 
 
-class Choice(NamedTuple):
-    """Where torch comes from (PyPI where `folder` is empty) and why, as the end of a sentence."""
+class Wheel(NamedTuple):
+    """Where torch comes from: the decision as launch.py carries it out and remembers it."""
 
-    folder: str
-    because: str
+    folder: str = ""  # of PyTorch's index, empty for PyPI; where this changes, .venv is made anew
+    because: str = ""  # why, as the end of a sentence
     cuda: str = ""  # the name of the CUDA build, where it is one
     accelerated: bool = True
-
-    @property
-    def url(self) -> str:
-        return f"{INDEX}/{self.folder}" if self.folder else ""
-
-
-class Wheel(NamedTuple):
-    """The decision as launch.py carries it out and remembers it."""
-
-    folder: str  # what was wanted; where this changes, .venv is made anew
-    url: str  # the index to take torch from; empty: whatever pip is configured for
-    cuda: str = ""
+    url: str = ""  # the index to take torch from; empty: whatever pip is configured for
     cards: int = 0  # NVIDIA cards here
-    accelerated: bool = True
 
 
 def find_wheel(given: str, say: Callable[[str], None]) -> Wheel:
@@ -92,21 +80,22 @@ def find_wheel(given: str, say: Callable[[str], None]) -> Wheel:
     if given:
         say(f"torch comes from {given}, as TORCH_INDEX_URL asks.")
         name = given.rstrip("/").rpartition("/")[2]
-        return Wheel(given, given, name if name.startswith("cu") else "", len(gpus), name != "cpu")
+        return Wheel(given, "", name if name.startswith("cu") else "", name != "cpu", given, len(gpus))
     choice = choose_torch(sys.platform, platform.machine(), gpus or find_others(), driver)
     say(f"torch for {choice.because}.")
     # On Windows PyPI's torch uses no card: there pip asks the index itself, and says so where it is not reached.
     must = choice.accelerated and sys.platform == "win32"
-    if not choice.url or must or reachable(choice.url):
-        return Wheel(choice.folder, choice.url, choice.cuda, len(gpus), choice.accelerated)
+    url = f"{INDEX}/{choice.folder}" if choice.folder else ""
+    if not url or must or reachable(url):
+        return choice._replace(url=url, cards=len(gpus))
     if choice.accelerated:
         say(
             f"{INDEX} cannot be reached, and PyPI's torch may not support the card. Use --reinstall once it can be "
             f"reached."
         )
-        return Wheel("", "", "", len(gpus))
+        return Wheel(cards=len(gpus))
     say(f"{INDEX} cannot be reached: using the torch that pip finds, which can be gigabytes larger on Linux.")
-    return Wheel(choice.folder, "", accelerated=False)
+    return choice
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:
@@ -123,30 +112,27 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
     return answered.is_set()
 
 
-def choose_torch(system: str, machine: str, gpus: list[Gpu], driver: int) -> Choice:
-    """Choose the torch build for this machine.
-
-    `system` is sys.platform, `machine` platform.machine(), `driver` the NVIDIA driver's major version or 0.
-    """
+def choose_torch(system: str, machine: str, gpus: list[Gpu], driver: int) -> Wheel:
+    """The torch build for sys.platform, platform.machine(), the cards, and the NVIDIA driver's major version or 0."""
     if system == "darwin":
-        return Choice("", "PyPI's build for Apple silicon, with MPS (untested)")
+        return Wheel("", "PyPI's build for Apple silicon, with MPS (untested)")
     if nvidia := [gpu for gpu in gpus if gpu.vendor == "nvidia"]:
         return choose_cuda(system, nvidia, driver)
     if amd := [gpu.name for gpu in gpus if gpu.vendor == "amd"]:
         if machine == "x86_64" and ROCM_CHIPS.intersection(amd):
-            return Choice(ROCM, f"ROCm, for AMD {', '.join(amd)} (untested)")
+            return Wheel(ROCM, f"ROCm, for AMD {', '.join(amd)} (untested)")
         return cpu(system, f"PyTorch's ROCm build has no kernels for AMD {', '.join(amd)}")
     if intel := [gpu.name for gpu in gpus if gpu.vendor == "intel"]:
-        return Choice("xpu", f"XPU, for {', '.join(intel)} (untested)")
+        return Wheel("xpu", f"XPU, for {', '.join(intel)} (untested)")
     return cpu(system, "no graphics card that torch supports was found")
 
 
-def cpu(system: str, because: str) -> Choice:
+def cpu(system: str, because: str) -> Wheel:
     """The CPU build: on Linux from PyTorch's index, as PyPI's torch brings gigabytes of CUDA along."""
-    return Choice("cpu" if system == "linux" else "", f"CPU: {because}", accelerated=False)
+    return Wheel("cpu" if system == "linux" else "", f"CPU: {because}", accelerated=False)
 
 
-def choose_cuda(system: str, gpus: list[Gpu], driver: int) -> Choice:
+def choose_cuda(system: str, gpus: list[Gpu], driver: int) -> Wheel:
     """Choose the CUDA build that serves most of the cards, or the CPU and the reason why none serves any."""
     newest = max(gpus, key=lambda gpu: gpu.capability)
     card = f"{newest.name} (compute capability {newest.capability[0]}.{newest.capability[1]})"
@@ -167,7 +153,7 @@ def choose_cuda(system: str, gpus: list[Gpu], driver: int) -> Choice:
     folder = "" if build.name == "cu130" and system == "linux" else build.name
     version = f"CUDA {build.name[2:4]}.{build.name[4:]}"
     others = f"; {len(gpus) - served} of {len(gpus)} cards cannot be used with it" if served < len(gpus) else ""
-    return Choice(folder, f"{version}, for {card} and driver {driver}{others} (untested)", cuda=build.name)
+    return Wheel(folder, f"{version}, for {card} and driver {driver}{others} (untested)", cuda=build.name)
 
 
 def freest_card(gpus: list[Gpu], cuda: str) -> Gpu | None:
@@ -183,10 +169,7 @@ def find_nvidia() -> tuple[list[Gpu], int, str]:
     if not tool:
         return [], 0, ""
     # Drivers older than about 510 do not know compute_cap; what matters of them is that they are too old.
-    for fields in (
-        "index,name,driver_version,memory.free,compute_cap",
-        "index,name,driver_version,memory.free",
-    ):
+    for fields in ("index,name,driver_version,memory.free,compute_cap", "index,name,driver_version,memory.free"):
         query = [tool, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
         try:
             asked = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=20)

@@ -14,7 +14,7 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Params4bit
 from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 
-ADAPTER = "default"
+from core.model.lora_init import ADAPTER
 
 
 class QuantisedLora(torch.autograd.Function):

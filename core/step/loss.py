@@ -1,10 +1,9 @@
 """The loss of the trained tokens alone, from the last hidden states: the logits of a whole batch are never made.
 
 Only positions that have a target are projected onto the vocabulary, some at a time, and each part's gradient is taken
-while its logits are there (after Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
-Covered: an output head that is a plain linear layer with or without bias, frozen or trained whole, with Gemma's soft
-cap. `head_is_exact` checks on the loaded model that this is what the model itself computes; if not, trl's fused head
-is used.
+while its logits are there (after Liger Kernel's fused linear cross-entropy, arXiv 2410.10989). Covered: an output head
+that is a plain linear layer with or without bias, frozen or trained whole, with Gemma's soft cap. `head_is_exact`
+checks on the loaded model that this is what the model itself computes; if not, trl's fused head is used.
 """
 
 from typing import Any

@@ -41,11 +41,6 @@ class Child:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def pid(self) -> int | None:
-        """The process ID, None while there is no process."""
-        return self._process.pid if self._process is not None and self.alive else None
-
     def start(self) -> None:
         """Start the process unless it runs. Returns at once, while the process is still importing."""
         with self._starting:
@@ -149,14 +144,10 @@ def _device_may_be_lost(error: Exception) -> bool:
     return "CUDA error" in text and "out of memory" not in text and "ALLOC_FAILED" not in text
 
 
-def _never() -> bool:
-    return False
-
-
 def serve(
     handle: Callable[[Request], Iterator[Answer]],
     interrupt: Callable[[Request], bool],
-    is_over: Callable[[], bool] = _never,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> int:
     """The child's end: answer requests from standard input until it closes.
 

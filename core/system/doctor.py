@@ -21,17 +21,28 @@ LITTLE_DISK_BYTES = 5 * 10**9
 
 def doctor(workspace: Workspace) -> dict[str, Any]:
     """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their fixes."""
-    child = subprocess.run(**as_process("core.system.doctor"), capture_output=True, encoding="utf-8", errors="replace")
-    lines = child.stdout.strip().splitlines()
-    if child.returncode or not lines:
-        last = telling_line_of(child.stderr, "no output")
-        engine: dict[str, Any] = {"torch": None, "bitsandbytes": None}
-        problems = [_problem(f"The engine cannot be imported: {last}", "python launch.py --reinstall")]
-    else:
-        engine = json.loads(lines[-1])
+    engine, errors = _answer_of("core.system.doctor")
+    if engine:
         problems = engine.pop("problems")
-    found = {**_machine(workspace), **engine, "constants": _constants()}
-    return {**found, "problems": problems + _disk_problems(workspace)}
+    else:
+        what = f"The engine cannot be imported: {telling_line_of(errors, 'no output')}"
+        engine = {"torch": None, "bitsandbytes": None}
+        problems = [_problem(what, "python launch.py --reinstall")]
+    # The card's memory use beside tensors, measured now and kept for plans; empty where it cannot be measured.
+    constants = _answer_of("core.memory.measured_overhead")[0] if device().kind == "cuda" else {}
+    found = {**_machine(workspace), **engine, "constants": constants}
+    free = found["disk"]["free_bytes"]
+    if free < LITTLE_DISK_BYTES:
+        what = f"Only {free / 1e9:.1f} GB of disk space are free."
+        problems.append(_problem(what, "Delete old runs on the Runs tab, or free some space."))
+    return {**found, "problems": problems}
+
+
+def _answer_of(module: str) -> tuple[dict[str, Any], str]:
+    """The JSON that our `module` prints last, run as a process: empty where it fails; and what it says of errors."""
+    done = subprocess.run(**as_process(module), capture_output=True, encoding="utf-8", errors="replace")
+    lines = done.stdout.strip().splitlines()
+    return json.loads(lines[-1]) if lines and not done.returncode else {}, done.stderr
 
 
 def _machine(workspace: Workspace) -> dict[str, Any]:
@@ -49,28 +60,8 @@ def _machine(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _constants() -> dict[str, Any]:
-    """The card's memory use beside tensors, measured now and kept for plans; empty where it cannot be measured."""
-    if device().kind != "cuda":
-        return {}
-    found = subprocess.run(**as_process("core.memory.measured_overhead"), capture_output=True, encoding="utf-8")
-    lines = found.stdout.strip().splitlines()
-    return dict(json.loads(lines[-1])) if found.returncode == 0 and lines else {}
-
-
 def _problem(what: str, mend: str) -> dict[str, str]:
     return {"what": what, "mend": mend}
-
-
-def _disk_problems(workspace: Workspace) -> list[dict[str, str]]:
-    free = shutil.disk_usage(workspace.state).free
-    if free >= LITTLE_DISK_BYTES:
-        return []
-    return [
-        _problem(
-            f"Only {free / 1e9:.1f} GB of disk space are free.", "Delete old runs on the Runs tab, or free some space."
-        )
-    ]
 
 
 def examine_engine() -> dict[str, Any]:
@@ -80,10 +71,9 @@ def examine_engine() -> dict[str, Any]:
     problems = []
     chosen = device()
     if chosen.kind == "cuda" and not torch.cuda.is_available():
-        what = (
-            f"{chosen.name} is present, but torch cannot use it: torch is built for CUDA {torch.version.cuda}, which "
-        )
-        problems.append(_problem(what + "this driver or card does not support.", "python launch.py --reinstall"))
+        built = f"torch is built for CUDA {torch.version.cuda}, which this driver or card does not support"
+        what = f"{chosen.name} is present, but torch cannot use it: {built}."
+        problems.append(_problem(what, "python launch.py --reinstall"))
     idle = unused_card()
     if idle is not None:
         what = f"{idle} is present, but this torch build supports only the CPU, so the card is not used."
@@ -97,11 +87,7 @@ def examine_engine() -> dict[str, Any]:
     if error:
         problems.append(_problem(f"bitsandbytes cannot quantise here: {error}", "python launch.py --reinstall"))
     return {
-        "torch": {
-            "version": torch.__version__,
-            "cuda": torch.version.cuda,
-            "available": torch.cuda.is_available(),
-        },
+        "torch": {"version": torch.__version__, "cuda": torch.version.cuda, "available": torch.cuda.is_available()},
         "bitsandbytes": {"version": metadata.version("bitsandbytes"), "nf4_works": quantises},
         "problems": problems,
     }

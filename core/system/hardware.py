@@ -194,7 +194,7 @@ class Used(NamedTuple):
 
     process: int | None
     device: int
-    nobodys: int | None = None
+    unattributed: int | None = None
 
 
 def device_used_bytes(chosen: Device, pid: int) -> Used:
@@ -215,13 +215,13 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
     named: dict[int, int | None] = {}
-    nobodys: int | None = None
+    unattributed: int | None = None
     with contextlib.suppress(nvml.NVMLError):
         for listed in (nvml.nvmlDeviceGetGraphicsRunningProcesses, nvml.nvmlDeviceGetComputeRunningProcesses):
             named |= {each.pid: each.usedGpuMemory for each in listed(handle)}
         of_each = [each for each in named.values() if each]
-        nobodys = used - sum(of_each) if len(of_each) == len(named) else None
-    return Used(named.get(pid) or None, used, nobodys)
+        unattributed = used - sum(of_each) if len(of_each) == len(named) else None
+    return Used(named.get(pid) or None, used, unattributed)
 
 
 def temperature_and_power(chosen: Device) -> dict[str, float | None]:

@@ -16,12 +16,12 @@ NOT_HELD = (
 class KeptAwake:
     """Inside `with`, the machine does not go to sleep when nobody uses it; its screen may.
 
-    The outcome goes to `tell`. This happens in a thread: a desktop that does not answer delays nothing, and no error
+    The outcome goes to `report`. This happens in a thread: a desktop that does not answer delays nothing, and no error
     reaches the run. The system releases it when the process ends.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="awake", daemon=True)
 
@@ -38,8 +38,8 @@ class KeptAwake:
             from wakepy import keep
 
             with keep.running(on_fail="pass") as mode:
-                self._tell(HELD if mode.active else NOT_HELD)
+                self._report(HELD if mode.active else NOT_HELD)
                 self._end.wait()
         except Exception:  # whatever a desktop's services may do: a run does not end for it
             if not self._end.is_set():
-                self._tell(NOT_HELD)
+                self._report(NOT_HELD)

@@ -28,15 +28,11 @@ def child_environment() -> dict[str, str]:
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "true"}
     ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
     usual = {"GOMP_SPINCOUNT": "20000"}
-    if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ and not _is_wsl():
+    in_wsl = "microsoft" in platform.release().lower()  # where torch's expandable segments are not reliable
+    if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ and not in_wsl:
         usual["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     given = {name: value for name, value in os.environ.items() if "TRUST_REMOTE_CODE" not in name}
     return {**usual, **given, **ours}
-
-
-def _is_wsl() -> bool:
-    """Whether this is Linux inside Windows, where torch's expandable segments are not reliable."""
-    return "microsoft" in platform.release().lower()
 
 
 def as_process(module: str, *arguments: str) -> dict[str, Any]:
@@ -56,10 +52,8 @@ def apart() -> dict[str, Any]:
 
 
 def process_started(pid: int) -> float:
-    """When the process `pid` started, in seconds.
-
-    On Linux since boot: psutil's value changes when the clock is set. Raises psutil.NoSuchProcess.
-    """
+    """When the process `pid` started, in seconds; on Linux since boot. Raises psutil.NoSuchProcess."""
+    # psutil's value changes on Linux when the clock is set.
     if sys.platform != "linux":
         return float(psutil.Process(pid).create_time())
     try:

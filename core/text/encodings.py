@@ -9,7 +9,7 @@ _CENTRAL = "Czech Slovak Polish Hungarian Romanian Croatian Slovenian Albanian G
 _BALTIC = "Lithuanian Latvian Estonian Polish German English"
 _TURKISH = "Turkish German French English"
 _CYRILLIC = "Russian Ukrainian Belarusian Bulgarian Serbian Macedonian"
-_DOS_LATIN = "English German French Spanish Portuguese Italian Dutch Swedish Danish Finnish Icelandic Catalan"
+
 _NO_TEXT = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 
 
@@ -67,8 +67,8 @@ SINGLE_BYTE = (
     _of("mac-croatian", "mac_croatian", "Mac Croatian", "Croatian Slovenian", 3.0),
     _of("mac-romanian", "mac_romanian", "Mac Romanian", "Romanian", 3.0),
     _of("mac-iceland", "mac_iceland", "Mac Icelandic", "Icelandic", 3.0),
-    _of("cp850", "cp850", "DOS 850 (Western Europe)", _DOS_LATIN, 2.0),
-    _of("cp437", "cp437", "DOS 437 (United States)", _DOS_LATIN, 2.0),
+    _of("cp850", "cp850", "DOS 850 (Western Europe)", _WESTERN, 2.0),
+    _of("cp437", "cp437", "DOS 437 (United States)", _WESTERN, 2.0),
     _of("cp852", "cp852", "DOS 852 (Central Europe)", _CENTRAL, 2.0),
     _of("cp866", "cp866", "DOS 866 (Cyrillic)", _CYRILLIC, 1.0),
     _of("cp855", "cp855", "DOS 855 (Cyrillic)", _CYRILLIC, 3.0),

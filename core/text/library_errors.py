@@ -90,10 +90,9 @@ class Listening(logging.Handler):
         if not odd:
             return None
         name, _, why = odd[0][:3]
-        said = (
-            why.replace("Reinit due to ", "").replace("ckpt: ", "its file has ").replace(" vs model:", ", the model ")
-        )
-        return f"{name}: {said}{_more(len(odd))}"
+        for old, new in (("Reinit due to ", ""), ("ckpt: ", "its file has "), (" vs model:", ", the model ")):
+            why = why.replace(old, new)
+        return f"{name}: {why}{_more(len(odd))}"
 
     def missing(self) -> str | None:
         """The package for want of which the library tried another way, and failed on that; None where there is none."""
@@ -105,13 +104,12 @@ def telling_line(error: BaseException, heard: Listening | None = None, kind: boo
     """The line of `error`, or of what it was raised from, that says what is wrong; without the full stop at its end.
 
     `heard` is what the library logged meanwhile. `kind`: begins with the error's class, as it does anyway where the
-    message is no sentence. No escape codes, at most MOST letters, no place on this machine's
-    disk, and nothing that looks like a key.
+    message is no sentence. No escape codes, at most MOST letters, no path of this machine, and nothing like a key.
     """
     for each in _chain(error):
-        said = _words(each)
-        logged = heard and (heard.report() if _VAGUE.search(said) else heard.missing())
-        line = _clean(logged or _line(said) or "")
+        message = _words(each)
+        logged = heard and (heard.report() if _VAGUE.search(message) else heard.missing())
+        line = _clean(logged or _line(message) or "")
         if line:
             return _clean(f"{type(each).__name__}: {line}{_where(each)}") if kind or _is_bare(each) else line
     first = _clean(next(iter(str(error)[:_READ].strip().splitlines()), ""))
@@ -126,9 +124,9 @@ def telling_line_of(output: str, nothing: str) -> str:
     text = _ANSI.sub("", output[-_READ:]).strip()
     _, traced, after = text.rpartition("Traceback (most recent call last):\n")
     if traced:
-        said = re.split(r"\n(?=\S)", after, maxsplit=1)[-1]
-        kind = _TYPE.match(said)
-        line = _line(said[kind.end() :] if kind else said)
+        error = re.split(r"\n(?=\S)", after, maxsplit=1)[-1]
+        kind = _TYPE.match(error)
+        line = _line(error[kind.end() :] if kind else error)
         if line:
             return _clean(f"{kind.group() if kind else ''}{line}")
     return _clean((text.splitlines() or [nothing])[-1]) or nothing

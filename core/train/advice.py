@@ -6,8 +6,6 @@ from core.system.hardware import cpu_flags
 
 LARGE = 300_000_000  # parameters
 HIGH_RATE = 1e-3
-
-
 # Linux' names of the instructions that add up 8-bit products in 32 bits.
 VNNI = {"avx512_vnni", "avx_vnni"}
 
@@ -21,14 +19,10 @@ def advice(recipe: Recipe, found: FoundModel, device: str) -> list[str]:
             f"{found.parameters / 1e9:.1f}B parameters is likely to forget what it knows: QLoRA used 0.0002 up to "
             f"13B, and 0.0001 above."
         )
-    if recipe.quantization.bits == 8 and device == "cpu" and _saturates(cpu_flags()):
+    flags = cpu_flags()  # none are known of other CPUs than x86, and of systems but Linux
+    if recipe.quantization.bits == 8 and device == "cpu" and flags and not flags & VNNI:
         sentences.append(
             "quantization.bits: 8 bits are inexact on this CPU. Without VNNI instructions, sums of 8-bit products "
             "saturate at 16 bits, and logits are ten times less accurate than they should be. Choose 4 or 16."
         )
     return sentences
-
-
-def _saturates(flags: frozenset[str]) -> bool:
-    """Whether an x86 CPU multiplies 8-bit matrices without VNNI. Other CPUs, and systems but Linux, tell no flags."""
-    return bool(flags) and not flags & VNNI

@@ -2,8 +2,7 @@
 
 import time
 
-from core.basemodel.before_download import refuse_misfit_online
-from core.basemodel.download import DownloadStopped, Progress, download, stopped_sentence
+from core.basemodel.download import DownloadStopped, Progress, download, refuse_misfit_online, stopped_sentence
 from core.basemodel.find import FoundModel, find_model
 from core.basemodel.pin import FILE, change_of, pin_of, read_pin, write_pin
 from core.errors import ModelError
@@ -59,7 +58,7 @@ def _download(run: Run, found: FoundModel) -> FoundModel:
     files = f"{show_bytes(needed)} in {len(found.files)} files, commit {str(found.revision)[:7]}"
     run.event("download", f"{found.label} is not on this machine and will be downloaded from Hugging Face: {files}.")
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         nonlocal last, reported
         last = progress
         if time.monotonic() - reported >= REPORT_SECONDS:
@@ -67,11 +66,11 @@ def _download(run: Run, found: FoundModel) -> FoundModel:
             run.write_status(message=progress.line(), heartbeat=time.time())
 
     try:
-        model = download(found, tell, run.is_to_stop)
+        model = download(found, report, run.is_to_stop)
     except DownloadStopped:
         run.event("download", stopped_sentence(last))
         raise
     seconds = time.monotonic() - began
-    speed = f"{show_bytes(needed / max(seconds, 1e-3))}/s"
-    run.event("download", f"Downloaded {show_bytes(needed)} in {show_duration(seconds)} ({speed}).")
+    speed = show_bytes(needed / max(seconds, 1e-3))
+    run.event("download", f"Downloaded {show_bytes(needed)} in {show_duration(seconds)} ({speed}/s).")
     return model

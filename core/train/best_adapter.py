@@ -42,12 +42,12 @@ def perplexity(loss: float | None) -> float | None:
     return math.exp(loss) if loss is not None and math.isfinite(loss) and loss < HIGHEST_LOSS else None
 
 
-def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> Path:
+def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> None:
     """Replace the best adapter so far by that of `step`, in PEFT's format with its tokenizer.
 
-    At every moment one of the two is complete, in its place or beside it, and `best_folder` finds it.
+    At every moment one of the two is complete, in its place or beside it, where `put_back` finds it.
     """
-    _put_back(run_folder)
+    put_back(run_folder)
     final, fresh, _ = _places(run_folder)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -58,17 +58,9 @@ def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     put_in_place(fresh, final)
-    return final
 
 
-def best_folder(run_folder: Path) -> Path | None:
-    """Where the best adapter is, after a crash as well; None where there is none."""
-    _put_back(run_folder)
-    final, _, _ = _places(run_folder)
-    return final if is_valid(final) else None
-
-
-def _put_back(run_folder: Path) -> None:
+def put_back(run_folder: Path) -> None:
     """After a crash between two renames the adapter is beside its place: move it back, the newer one of two."""
     final, fresh, old = _places(run_folder)
     for beside in (fresh, old):

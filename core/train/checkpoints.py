@@ -26,7 +26,8 @@ def save_checkpoint(folder: Path, step: int, trainer: Trainer, keep: int, progre
     """
     final, partial = folder / str(step), folder / f".{step}.partial"
     if not is_valid(final):
-        _clear(folder)
+        for leftover in folder.glob(".*"):  # of a crash in the middle of a save
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
             _write(partial, step, trainer, progress)
         except BaseException:
@@ -47,12 +48,6 @@ def _rotate(folder: Path, newest: Path, keep: int) -> None:
             kept.append(path)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a crash in the middle of a save left behind."""
-    for leftover in folder.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _write(partial: Path, step: int, trainer: Any, progress: dict[str, Any]) -> None:
@@ -82,20 +77,20 @@ def restore_training(folder: Path, trainer: Any, learning_rate: float) -> None:
     are unchanged, so is the rate.
     """
     optimizer, scheduler = trainer.optimizer.optimizer, trainer.lr_scheduler
-    state = _load(folder / "optimizer.pt")
+    state = load_state(folder / "optimizer.pt")
     if hasattr(optimizer, "page_mng"):  # bitsandbytes'
         optimizer.load_state_dict(state, move_to_device=False)
         _place(optimizer)
     else:
         optimizer.load_state_dict(state)
-    scheduler.load_state_dict(_load(folder / "scheduler.pt"))
+    scheduler.load_state_dict(load_state(folder / "scheduler.pt"))
     scheduler.base_lrs = [learning_rate] * len(optimizer.param_groups)
     rates = [learning_rate * factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["initial_lr"], group["lr"] = learning_rate, rate
     scheduler._last_lr = rates
     if trainer.accelerator.scaler is not None and (folder / "scaler.pt").exists():
-        trainer.accelerator.scaler.load_state_dict(_load(folder / "scaler.pt"))
+        trainer.accelerator.scaler.load_state_dict(load_state(folder / "scaler.pt"))
 
 
 def _place(optimizer: Any) -> None:
@@ -109,13 +104,7 @@ def _place(optimizer: Any) -> None:
                 state[name] = place.copy_(state[name].reshape(place.shape))
 
 
-def load_random_states(folder: Path) -> dict[str, Any]:
-    """What `random_states` returned when the checkpoint in `folder` was made."""
-    states: dict[str, Any] = _load(folder / "random.pt")
-    return states
-
-
-def _load(path: Path) -> Any:
+def load_state(path: Path) -> Any:
     """Load numbers and tensors, and run no code. Raises RunError where the file holds anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

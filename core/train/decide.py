@@ -8,10 +8,11 @@ from core.basemodel.find import FoundModel
 from core.data.rendering.render import Rendered
 from core.errors import BudgetError, ModelError
 from core.memory.budget import Budget
-from core.memory.estimate import NOT_PLANNED, Architecture, conversation_of, planning_problem, target_for
+from core.memory.estimate import NOT_PLANNED, Architecture, planning_problem, target_for
 from core.memory.plan import Plan, plan
 from core.memory.problem import with_settings
 from core.memory.strategy import Strategy, most_frugal, share_of, strategies_of
+from core.memory.workload import ConversationLength
 from core.recipe import Recipe
 from core.sizes import show_size
 from core.step.embedding_offload import keep_embeddings_in_ram
@@ -52,10 +53,10 @@ class Choices:
 def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: Budget, packed: bool) -> Choices:
     """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would."""
     architecture = Architecture(found.label, found.config, found.parameters, True)
-    lengths = [conversation_of(each) for each in rows]
-    if recipe.train.sharded:
-        return _without_trace(recipe, packed, NOT_PLANNED, max(each.length for each in lengths))
+    lengths = [ConversationLength(len(row.ids), sum(row.trained[1:])) for row in rows]
     try:
+        if recipe.train.sharded:
+            raise NOT_PLANNED
         problem = planning_problem(recipe, target_for(None), architecture, lengths, packed)
         planned = plan(replace(problem, budget=budget))
     except ModelError as error:
@@ -68,14 +69,9 @@ def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: 
 
 def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
     rules = recipe.train
-    target = target_for(None)
-    strategy = replace(
-        most_frugal(list(strategies_of(recipe, target, [rules.micro_batch or 1]))),
-        heap="kept",
-        optimizer=optimizer_for(rules.optimizer).name,
-    )
-    reason = telling_line(error)
-    because = f"this model's step cannot be traced ({reason}), so frugal settings are used"
+    frugal = most_frugal(list(strategies_of(recipe, target_for(None), [rules.micro_batch or 1])))
+    strategy = replace(frugal, heap="kept", optimizer=optimizer_for(rules.optimizer).name)
+    because = f"this model's step cannot be traced ({telling_line(error)}), so frugal settings are used"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]
     return Choices(strategy, packed, None, reasons, strategy.micro_batch * longest)
 

@@ -26,15 +26,11 @@ from core.workspace import write_json
 ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. The last checkpoint has the progress up to then."
 
 
-def save_adapter(run: Run, model: Any, tokenizer: Any) -> None:
-    """Save the adapter in PEFT's format, with the tokenizer and the template that it was trained with.
+def save_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> None:
+    """Save the adapter that `write` puts into a folder, with the tokenizer and template that it was trained with.
 
     Written beside and renamed, so that it is never incomplete. Raises DiskIsFull.
     """
-    _keep_adapter(run, model.save_pretrained, tokenizer)
-
-
-def _keep_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> None:
     beside = run.dir / ".adapter.partial"
     shutil.rmtree(beside, ignore_errors=True)
     try:
@@ -54,7 +50,7 @@ def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoRetur
     """There was no room for the last checkpoint: try the adapter alone. Raises DiskIsFull saying what was saved."""
     assert watcher is not None  # there is a watcher, or nothing would have been saved
     try:
-        save_adapter(run, watcher.trainer.model, watcher.trainer.processing_class)
+        save_adapter(run, watcher.trainer.model.save_pretrained, watcher.trainer.processing_class)
     except DiskIsFull:
         raise full from None
     raise DiskIsFull(f"{full} The adapter itself is saved.")
@@ -127,7 +123,7 @@ def out_of_memory(
         watcher.trainer.model.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
         watcher.save(step)
-        save_adapter(run, watcher.trainer.model, watcher.trainer.processing_class)
+        save_adapter(run, watcher.trainer.model.save_pretrained, watcher.trainer.processing_class)
         write_result(run, watcher, sampler, budget)
     saved = f"Progress up to step {step:,} is saved." if step else "Nothing had been learned yet."
     frugal = ", even with micro-batch 1 and full gradient checkpointing" if isinstance(error, OutOfRoom) else ""
@@ -173,7 +169,7 @@ def _keep_last_good(run: Run, watcher: Watcher) -> str:
     checkpoints = [each for each in valid_checkpoints(run.dir / "checkpoints") if int(each.name) > 1]
     if not checkpoints:
         watcher.save(watcher.tally.step)
-        save_adapter(run, trainer.model, trainer.processing_class)
+        save_adapter(run, trainer.model.save_pretrained, trainer.processing_class)
         return f"The adapter is kept as it was after step {sound:,}, the last good one."
-    _keep_adapter(run, partial(shutil.copytree, checkpoints[0] / "adapter"), trainer.processing_class)
+    save_adapter(run, partial(shutil.copytree, checkpoints[0] / "adapter"), trainer.processing_class)
     return f"The adapter of the last checkpoint, step {checkpoints[0].name}, is kept."

@@ -54,10 +54,10 @@ class Evaluator:
         if not counts:
             self.best.since = min(self.best.since, since)
         if self.rows.prompts and self._prompts_at_once:
-            self._ask(trainer, step)
+            self._sample(trainer, step)
 
     def as_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it; `take_up` reads it back."""
+        """As a checkpoint holds it; `restore` reads it back."""
         return {
             "best": asdict(self.best),
             "first_loss": self.first_loss,
@@ -66,7 +66,7 @@ class Evaluator:
             "prompts_at_once": self._prompts_at_once,
         }
 
-    def take_up(self, held: dict[str, Any]) -> None:
+    def restore(self, held: dict[str, Any]) -> None:
         """Continue from what a checkpoint holds."""
         self.best, self.first_loss, self.loss = Best(**held["best"]), held["first_loss"], held["loss"]
         self._tokens, self._prompts_at_once = held["tokens"], held["prompts_at_once"]
@@ -109,25 +109,25 @@ class Evaluator:
                 self._tokens = self._tokens // 2 if self._tokens >= FEWEST_TOKENS else 0
         return None
 
-    def _ask(self, trainer: Any, step: int) -> None:
-        replies = self._answers(trainer)
+    def _sample(self, trainer: Any, step: int) -> None:
+        replies = self._replies(trainer)
         if replies is None:
             self.run.event("warning", NO_ANSWERS)
             return
         for prompt, answer in zip(self.rows.prompts, replies, strict=True):
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "answer": answer})
 
-    def _answers(self, trainer: Any) -> list[str] | None:
+    def _replies(self, trainer: Any) -> list[str] | None:
         """In the order of the prompts; None where even one at once is too much."""
         while self._prompts_at_once:
-            replies = _attempt(trainer, partial(self._asked, trainer))
+            replies = _attempt(trainer, partial(self._generate, trainer))
             if not isinstance(replies, Shortage):
                 return replies
             if not renewed():
                 self._prompts_at_once //= 2
         return None
 
-    def _asked(self, trainer: Any) -> list[str]:
+    def _generate(self, trainer: Any) -> list[str]:
         model, prompts, size = trainer.model, self.rows.prompts, self._prompts_at_once
         most = self.recipe.evaluation.max_new_tokens
         model.eval()

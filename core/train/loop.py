@@ -114,7 +114,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
             if not is_out_of_memory(error):
                 raise
             ending.out_of_memory(run, watcher, sampler, budget, error)
-        ending.save_adapter(run, prepared.model, prepared.tokenizer)
+        ending.save_adapter(run, prepared.model.save_pretrained, prepared.tokenizer)
     run.event("adapter", "The adapter is saved.")
     fresh = recipe.lora.init == "default" and recipe.lora.start_from is None
     if fresh and watcher.tally.step and not ranks.sharded:
@@ -131,23 +131,16 @@ def hashing_base(run: Run, found: FoundModel) -> AbstractContextManager[None]:
 
 
 def prepare(
-    run: Run,
-    recipe: Recipe,
-    found: FoundModel,
-    chosen: Device,
-    budget: Budget,
-    ranks: Ranks = ALONE,
-    resumed: Path | None = None,
+    run: Run, recipe: Recipe, found: FoundModel, chosen: Device, budget: Budget, ranks: Ranks, resumed: Path | None
 ) -> PreparedRun:
-    """Load the model, render the data, and decide what the recipe left open.
-
-    `resumed` is the checkpoint that the run continues from; its decisions are kept.
-    """
+    """Load the model, render the data, and decide what is open: `resumed`, a checkpoint, keeps its decisions."""
     set_seed(recipe.train.seed)
     bits = recipe.quantization.bits
     dtype, because = dtype_for(chosen)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
-    report_files(run, found)
+    note = refuse_misfit(found).note
+    if note:
+        run.event("model", note)
     tokenizer = load_tokenizer(found)
     run.event("template", f"Conversations are rendered with {require_template(tokenizer, recipe.data).source}.")
     rows = prepare_rows(run, recipe, tokenizer, embedding_rows(found))
@@ -162,9 +155,9 @@ def prepare(
     if left_out:
         run.event("adapter", left_out)
     adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
-    goes_on = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
-    model = attach_lora(base, recipe.lora, adapters_in, run.start if goes_on else None)
-    if goes_on:
+    continues = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
+    model = attach_lora(base, recipe.lora, adapters_in, run.start if continues else None)
+    if continues:
         report_start(run, recipe, tokenizer)
     report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
@@ -173,7 +166,7 @@ def prepare(
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
     choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    states = OptimizerStates.of(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
+    states = OptimizerStates(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
@@ -189,21 +182,12 @@ def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budg
     return choices
 
 
-def report_files(run: Run, found: FoundModel) -> None:
-    """Report which of the model's files are unused or unreadable. Raises ModelError where weights are missing."""
-    fit = refuse_misfit(found)
-    for note in (*fit.notes, *[fit.undecided] * bool(fit.undecided)):
-        run.event("model", note)
-
-
 def report_model(run: Run, found: FoundModel, bits: int, held: tuple[int, int], trained: int) -> None:
     """Report the model's size, and how much of it is quantised: `held` comes from `core.model.load.quantised`."""
     few, layers = held
     quantised_part = f", {few:,} of them in {bits} bits" if bits < 16 else f" in {bits} bits"
-    run.event(
-        "model",
-        f"{found.label}: {found.parameters:,} parameters{quantised_part}; {trained:,} in the adapter are trained.",
-    )
+    sizes = f"{found.parameters:,} parameters{quantised_part}; {trained:,} in the adapter are trained"
+    run.event("model", f"{found.label}: {sizes}.")
     if bits < 16 and few < layers / 2:
         run.event(
             "warning",
@@ -236,18 +220,17 @@ def make_watcher(run: Run, prepared: PreparedRun, sampler: MemorySampler, heartb
     recipe, rows, choices = prepared.recipe, prepared.rows, prepared.choices
     evaluator = Evaluator(run, recipe, rows, choices.packed, choices.tokens_at_once)
     settled = {"way": asdict(choices.strategy), "packed": choices.packed, "tokens_at_once": choices.tokens_at_once}
-    watcher = Watcher(run, recipe, rows, prepared.steps, sampler, evaluator, settled, prepared.start)
-    watcher.heartbeat = heartbeat
-    return watcher
+    return Watcher(run, recipe, rows, prepared.steps, sampler, evaluator, settled, prepared.start, heartbeat)
 
 
 def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) -> NibbleTrainer:
     """trl's trainer over the run's micro-batches, or this process' share of them."""
     # One strategy for all: with different optimizers their adapters would diverge.
     choices = replace(prepared.choices, strategy=ranks.from_first(prepared.choices.strategy))
-    recipe = choices.settle(prepared.recipe, prepared.model)
+    model, start = prepared.model, prepared.start
+    recipe = choices.settle(prepared.recipe, model)
     # Steps are dealt out for the plan's micro-batches, also when these have become smaller since.
-    now = prepared.start.strategy if prepared.start else choices.strategy
+    now = start.strategy if start else choices.strategy
     dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
     batches = MicroBatches(prepared.rows.train, order, choices.strategy.micro_batch, choices.packed)
@@ -259,15 +242,5 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
     if now.heap == "returned":
         return_memory()
-    return NibbleTrainer(
-        prepared.model,
-        prepared.tokenizer,
-        batches,
-        config,
-        watcher,
-        now.checkpointing,
-        fallback,
-        ranks,
-        prepared.start,
-        objective_of(recipe),
-    )
+    tokenizer, mode, objective = prepared.tokenizer, now.checkpointing, objective_of(recipe)
+    return NibbleTrainer(model, tokenizer, batches, config, watcher, mode, fallback, ranks, start, objective)

@@ -55,8 +55,8 @@ class MemorySampler:
         used = device_used_bytes(self.device, self.pid)
         before = self._before = self._before or used
         process = max(0, used.device - before.device) if used.process is None else used.process
-        if used.process is not None and used.nobodys is not None and before.nobodys is not None:
-            process += max(0, used.nobodys - before.nobodys)
+        if used.process is not None and used.unattributed is not None and before.unattributed is not None:
+            process += max(0, used.unattributed - before.unattributed)
         self.peak_process_bytes = max(self.peak_process_bytes, process)
         self.run.append(
             "memory.jsonl",

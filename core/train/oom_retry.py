@@ -78,16 +78,17 @@ class OomFallback:
         self,
         strategy: Strategy,
         effective_batch: int,
-        tell: Callable[[Strategy, Strategy, Shortage], None],
+        report: Callable[[Strategy, Strategy, Shortage], None],
         device_kind: str,
     ) -> None:
-        self.strategy, self.effective_batch, self.device_kind, self._tell = strategy, effective_batch, device_kind, tell
+        self.strategy, self._report = strategy, report
+        self.effective_batch, self.device_kind = effective_batch, device_kind
 
     def step_down(self, shortage: Shortage) -> Strategy:
         """Take the next strategy down, and report it. Raises OutOfRoom where there is none."""
         strategy = more_frugal(self.strategy, self.effective_batch, self.device_kind)
         if strategy is None:
             raise OutOfRoom(shortage)
-        self._tell(self.strategy, strategy, shortage)
+        self._report(self.strategy, strategy, shortage)
         self.strategy = strategy
         return strategy

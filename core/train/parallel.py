@@ -1,10 +1,9 @@
 """Several processes that train one adapter: each takes its share of every step, and their gradients are summed.
 
 Each has its own device with the whole base on it, or a part (core/train/sharding.py). Gradients are summed once a step,
-after a process has done all of its micro-batches, not by hooks in the backward pass as in torch's DDP: so one that
-runs out of memory can do its share again in smaller parts while the others wait. Adapters are small, so one sum a step
-costs little. Covered: any number of processes on one machine or several, over gloo
-on a CPU and NCCL on GPUs.
+after a process has done all of its micro-batches, not by hooks in the backward pass as in torch's DDP: so one that runs
+out of memory can do its share again in smaller parts while the others wait. Adapters are small, so one sum a step costs
+little. Covered: any number of processes on one machine or several, over gloo on a CPU and NCCL on GPUs.
 """
 
 import os
@@ -34,11 +33,6 @@ class Ranks:
     rank: int = 0
     count: int = 1
     sharded: bool = False
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes the run's files."""
-        return self.rank == 0
 
     def share(self, rows: Sequence[int], length: Callable[[int], int]) -> list[int]:
         """Those of a step's `rows` that this process takes; long and short ones, by `length`, are dealt out evenly."""
@@ -83,7 +77,7 @@ class Ranks:
 
     def call_along(self) -> None:
         """Rank 0 is about to evaluate: if it cannot do so alone, have the others do the same."""
-        if self.sharded and self.first:
+        if self.sharded and self.rank == 0:
             self.from_first(EVALUATE)
 
     def meet(self) -> None:

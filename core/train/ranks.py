@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -34,10 +33,7 @@ GRACE_SECONDS = 20.0
 
 
 def refuse_devices(recipe: Recipe) -> None:
-    """Refuse more devices than this machine has (GPUs, or without any, cores), and to divide a model over one.
-
-    Raises RecipeError.
-    """
+    """Raise RecipeError for more devices than there are here (GPUs, or else cores), or a model sharded over one."""
     if recipe.train.sharded and recipe.train.devices == 1:
         raise RecipeError(
             "train.sharded shards the model over several devices, but train.devices is 1. Set train.devices to how "
@@ -83,9 +79,7 @@ class OtherProcesses:
         self.run.event("devices", sentence)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the others. Raises RunError where one of them ended first: then that is why this one failed."""
         self._over.set()
         lost = self._lost(seconds=2.0) if error is not None else None

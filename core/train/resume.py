@@ -12,13 +12,7 @@ from core.errors import RunError
 from core.memory.strategy import Strategy
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
-from core.train.checkpoints import (
-    PROGRESS,
-    load_random_states,
-    restore_adapter,
-    restore_random_states,
-    restore_training,
-)
+from core.train.checkpoints import PROGRESS, load_state, restore_adapter, restore_random_states, restore_training
 from core.train.decide import Choices
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
@@ -84,10 +78,7 @@ def find_resume_point(run: Run) -> ResumePoint | None:
 
 
 def cut_back(file: Path, step: int) -> int:
-    """Leave only the lines up to `step`, in one replacement. Returns how many others were damaged.
-
-    One that is cut off at the end is what a crash leaves, and does not count.
-    """
+    """Leave only the lines up to `step`. Returns how many were damaged; one that a crash cut off does not count."""
     if not file.exists():
         return 0
     beside, damaged = file.with_name(f".{file.name}.partial"), 0
@@ -127,5 +118,5 @@ class RestoreState(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Only now, as asking for the first batch draws a number too."""
         if self.start is not None:
-            restore_random_states(load_random_states(self.start.folder))
+            restore_random_states(load_state(self.start.folder / "random.pt"))
             self.start = None

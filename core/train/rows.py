@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.data.cache import PreparedCache
-from core.data.prepared import Prepared, prepare_data
+from core.data.prepared import prepare_data
 from core.data.rendering.render import PickedRows, RenderedSet
 from core.data.split import split_rows
 from core.errors import DataError
@@ -17,7 +17,7 @@ from core.recipe import Recipe
 from core.runs.store import Run
 from core.workspace import read_json, write_json
 
-DROPPED_TOLD = 20
+DROPPED_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,7 @@ class Rows:
 
 
 def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int | None = None) -> Rows:
-    """Read, render and split the run's copy of its dataset.
-
-    Raises DataError where nothing is left to train on, or a token is none of the `embedding_rows` of the model.
-    """
+    """Read, render and split the run's data. Raises DataError: no row is left, or an id is beyond `embedding_rows`."""
     run.write_status(message="Reading the data.")
     file, data = run.dataset_file(), recipe.data
     cache = PreparedCache.beside(file)
@@ -46,7 +43,7 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         first = rendered.dropped[0]
         raise DataError(f"{file.name}: no row is left to train on. Row {first.row}: {first.reason}.")
     _refuse_beyond(rendered, tokenizer, embedding_rows, file.name)
-    _tell(run, recipe, rendered)
+    _report(run, recipe, rendered)
     if prepared.seconds is not None:
         run.event("data", f"It was prepared earlier, and read in {prepared.seconds:.1f} s.")
     train, held = split_rows(prepared.keys, prepared.named, data, recipe.train.seed)
@@ -56,12 +53,13 @@ def prepare_rows(run: Run, recipe: Recipe, tokenizer: Any, embedding_rows: int |
         "dropped": len(rendered.dropped),
         "truncated": rendered.truncated,
     }
-    _remember(run, rendered, train, held)
-    prompts = recipe.evaluation.prompts or _own_questions(prepared, held)
-    return Rows(rendered.usable.pick(train), rendered.usable.pick(held), prompts, counts)
+    _write_held_out(run, rendered, train, held)
+    asked = (prepared.questions[index] for index in held)  # for a recipe that names no prompts
+    prompts = recipe.evaluation.prompts or list(islice(dict.fromkeys(filter(None, asked)), 3))
+    return Rows(PickedRows(rendered.usable, train), PickedRows(rendered.usable, held), prompts, counts)
 
 
-def _remember(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:
+def _write_held_out(run: Run, rendered: RenderedSet, train: list[int], held: list[int]) -> None:
     """Write held_out.json: which rows are held out, by their numbers in the file, and a hash of all rows as used.
 
     The rows are there to be measured again. The hash is for a resume: an update of Nibble may render or split the same
@@ -96,20 +94,14 @@ def _refuse_beyond(rendered: RenderedSet, tokenizer: Any, rows: int | None, name
     )
 
 
-def _tell(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
+def _report(run: Run, recipe: Recipe, rendered: RenderedSet) -> None:
     tokens = rendered.usable.tokens
     run.event(
         "data",
         f"{rendered.rows:,} rows: {len(rendered.usable):,} used, {len(rendered.dropped):,} dropped, "
         f"{rendered.truncated:,} cut to {recipe.data.max_length:,} tokens; {tokens:,} tokens in all.",
     )
-    for drop in rendered.dropped[:DROPPED_TOLD]:
+    for drop in rendered.dropped[:DROPPED_SHOWN]:
         run.event("dropped", f"Row {drop.row} is not used: {drop.reason}.")
-    if len(rendered.dropped) > DROPPED_TOLD:
-        run.event("dropped", f"And {len(rendered.dropped) - DROPPED_TOLD:,} more rows, for similar reasons.")
-
-
-def _own_questions(prepared: Prepared, held_out: list[int]) -> list[str]:
-    """Up to three short prompts from held-out rows, for a recipe that names none."""
-    asked = (prepared.questions[index] for index in held_out)
-    return list(islice(dict.fromkeys(question for question in asked if question), 3))
+    if len(rendered.dropped) > DROPPED_SHOWN:
+        run.event("dropped", f"And {len(rendered.dropped) - DROPPED_SHOWN:,} more rows, for similar reasons.")

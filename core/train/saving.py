@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from core.errors import TrainingError
@@ -26,16 +25,11 @@ class Saver:
     """Writes a run's checkpoints: by steps, by time, and a first one early, to see that saving works."""
 
     def __init__(self, run: Run, settings: CheckpointSettings, last_step: int = 0) -> None:
-        """`last_step` is that of the checkpoint that the run goes on from; 0 in a new run."""
+        """`last_step` is that of the newest whole checkpoint; 0 before there is one."""
         self.run, self.settings = run, settings
         self.folder = run.dir / "checkpoints"
-        self._last_step, self._last_time = last_step, time.monotonic()
+        self.last_step, self._last_time = last_step, time.monotonic()
         self._checked = self._failed = False
-
-    @property
-    def saved_step(self) -> int | None:
-        """The step of the newest checkpoint that is whole; None before there is one."""
-        return self._last_step or None
 
     def is_due(self, step: int) -> bool:
         """Whether it is time to save after `step`."""
@@ -44,14 +38,11 @@ class Saver:
             return minutes >= AGAIN_MINUTES
         every, wait = self.settings.every_steps, self.settings.every_minutes
         by_steps = every is not None and step % every == 0
-        return self._last_step == 0 or by_steps or (wait is not None and minutes >= wait)
+        return self.last_step == 0 or by_steps or (wait is not None and minutes >= wait)
 
     def save(self, step: int, trainer: Any, progress: dict[str, Any], last: bool = False) -> None:
-        """Write a checkpoint now; its cost goes into the events.
-
-        A full disk is reported, and saving tried again later. Raises DiskIsFull where this is the `last` one.
-        """
-        if step == self._last_step and not self._failed:
+        """Write a checkpoint now. A full disk is reported and saving retried; the `last` one raises DiskIsFull."""
+        if step == self.last_step and not self._failed:
             return
         began = time.perf_counter()
         try:
@@ -63,8 +54,8 @@ class Saver:
                 raise
             self._no_room(step, last)
             return
-        self._last_step, self._last_time, self._failed = step, time.monotonic(), False
-        size = _bytes_in(folder)
+        self.last_step, self._last_time, self._failed = step, time.monotonic(), False
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         seconds = time.perf_counter() - began
         self.run.event("checkpoint", f"Saved step {step:,}: {size / 1e6:.1f} MB in {seconds:.2f} s.")
         self._check_room(size)
@@ -87,8 +78,7 @@ class Saver:
             self.run.event(
                 "warning",
                 f"The disk is full: step {step:,} could not be saved. {what}. Training continues, and saving is "
-                f"retried every"
-                f" {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
+                f"retried every {AGAIN_MINUTES:.0f} min. {free_some(self.run.workspace)}",
             )
         self._failed, self._last_time = True, time.monotonic()
 
@@ -104,7 +94,3 @@ class Saver:
                 f"The disk may soon be full: {show_bytes(free)} are free, and {self.settings.keep + 1} checkpoints of "
                 f"{show_bytes(size)} take {show_bytes(needed)}. Free some space, or lower checkpoint.keep.",
             )
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -18,10 +18,7 @@ from core.train.parallel import Ranks
 
 
 def shard(model: PeftModel, ranks: Ranks, device: torch.device) -> None:
-    """Bring `model` from ordinary memory to the processes' devices, layer by layer. Raises ModelError.
-
-    From here on every forward pass is one of all processes together.
-    """
+    """Bring `model` to the devices, layer by layer: all processes now compute each pass. Raises ModelError."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError("This model's layers cannot be told apart, so it cannot be sharded. Leave train.sharded off.")

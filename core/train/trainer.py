@@ -96,16 +96,16 @@ class NibbleTrainer(SFTTrainer):
         values = [parameter.data for parameter in trained]
         # SFTTrainer wants a dataset to look at; the rows that it trains on come from get_train_dataloader.
         shape_only = ArrowDataset.from_dict({"input_ids": [[0, 0]], "labels": [[-100, 0]]})
-        go_on = [RestoreState(start)] if start else []
+        restorers = [RestoreState(start)] if start else []
         super().__init__(
             model=model,
             args=config,
             train_dataset=shape_only,
             processing_class=tokenizer,
-            callbacks=[_CheckpointSomeLayers(checkpointing), *go_on, watcher, KeepInStep(ranks, watcher)],
+            callbacks=[_CheckpointSomeLayers(checkpointing), *restorers, watcher, KeepInStep(ranks, watcher)],
         )
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
-        for each in go_on:
+        for each in restorers:
             each.trainer = self
         for parameter, value in zip(trained, values, strict=True):
             parameter.data = value  # SFTTrainer has rounded them to bf16: what a run starts from would be another

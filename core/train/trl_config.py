@@ -11,12 +11,7 @@ from core.step.optimizer import optimizer_for
 
 
 def trainer_config(
-    recipe: Recipe,
-    folder: Path,
-    device: str,
-    dtype: torch.dtype,
-    steps: int,
-    strategy: Strategy,
+    recipe: Recipe, folder: Path, device: str, dtype: torch.dtype, steps: int, strategy: Strategy
 ) -> SFTConfig:
     """The recipe in trl's terms. transformers' own saving, evaluating and reporting are off: the files are ours."""
     train, optimizer = recipe.train, optimizer_for(recipe.train.optimizer)

@@ -41,10 +41,7 @@ class LossIsLost(Exception):
 
 @dataclass
 class StepTally:
-    """The state of the run so far; the loss in nats a trained token.
-
-    `earlier_seconds` is the time that a resumed run had taken up to its checkpoint.
-    """
+    """The run so far: losses in nats a trained token; `earlier_seconds` is what it took up to where it was resumed."""
 
     step: int = 0
     last_sound_step: int = 0
@@ -71,6 +68,7 @@ class Watcher(TrainerCallback):
         evaluator: Evaluator,
         settled: dict[str, Any] | None = None,
         start: ResumePoint | None = None,
+        heartbeat: HeartbeatWriter | None = None,
     ) -> None:
         """`settled` is what `ResumePoint.choices` reads back; `start` the checkpoint that the run goes on from."""
         self.run, self.recipe, self.rows = run, recipe, rows
@@ -78,7 +76,7 @@ class Watcher(TrainerCallback):
         self.tally, self.health = StepTally(), Health()
         self.settled, self.resumed = settled or {}, start is not None
         self.saver = Saver(run, recipe.checkpoint, start.step if start else 0)
-        self.heartbeat = HeartbeatWriter(run)
+        self.heartbeat = heartbeat or HeartbeatWriter(run)
         self.stop_asked = self.save_asked = False
         self._evaluate_at = {round(total * (i + 1) / recipe.evaluation.times) for i in range(recipe.evaluation.times)}
         self._evaluate_at.add(total)
@@ -87,17 +85,17 @@ class Watcher(TrainerCallback):
         self._step_began = 0.0
         self._beat = 0.0
         if start is not None:
-            self._take_up(start.progress)
+            self._restore(start.progress)
 
-    def _take_up(self, progress: dict[str, Any]) -> None:
+    def _restore(self, progress: dict[str, Any]) -> None:
         """Restore the state of when the checkpoint was made."""
         self.tally = replace(StepTally(**progress["tally"]), stopped=False, ended_early="")
         self.health = Health(**progress["health"])
-        self.evaluator.take_up(progress["evaluator"])
+        self.evaluator.restore(progress["evaluator"])
         self.sampler.step = self.tally.step
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint says of the run besides the trainer's state; `_take_up` and `ResumePoint` read it back."""
+        """What a checkpoint says of the run besides the trainer's state; `_restore` and `ResumePoint` read it back."""
         fallback = self.trainer.fallback
         return {
             "settled": self.settled,
@@ -124,7 +122,7 @@ class Watcher(TrainerCallback):
             raise StoppedBeforeLearning
         step = self.tally.step
         self.run.write_status(state="training", step=step, total=self.total, heartbeat=time.time(), message="")
-        self.heartbeat.saved(self.saver.saved_step)
+        self.heartbeat.saved(self.saver.last_step or None)
         self.heartbeat.turn_to("step")
         self._step_began = time.perf_counter()
 
@@ -135,8 +133,8 @@ class Watcher(TrainerCallback):
         step = state.global_step
         self.heartbeat.stepped(step)
         self.write_step(step, logs)
-        self._look_after(step)
-        self._obey(control)
+        self._check_loss(step)
+        self._follow_request(control)
         ending = self.stop_asked or step == self.total
         if step in self._evaluate_at or self.stop_asked:
             with self.heartbeat.at("evaluating"):
@@ -144,7 +142,7 @@ class Watcher(TrainerCallback):
             ending |= self._end_early(step, control)
         if ending or self.save_asked or self.saver.is_due(step):
             self.save(step, ending)
-        self._tell(step, ending)
+        self._update_status(step, ending)
         if ending:
             self.heartbeat.turn_to("saving")  # the adapter, and what came of the run
         self._step_began = time.perf_counter()
@@ -172,7 +170,7 @@ class Watcher(TrainerCallback):
             },
         )
 
-    def _look_after(self, step: int) -> None:
+    def _check_loss(self, step: int) -> None:
         """Warn of what is wrong with the step's loss. Raises LossIsLost after too many steps without one."""
         outcome = self.trainer.outcome
         if outcome.lost:
@@ -187,7 +185,7 @@ class Watcher(TrainerCallback):
         if jump is not None:
             self.warn(_of_a_jump(step, jump, self.recipe.train.learning_rate))
 
-    def _obey(self, control: TrainerControl) -> None:
+    def _follow_request(self, control: TrainerControl) -> None:
         """Do what control.json asks: `stop` after this step, or `save`."""
         request = self.run.asked()
         if request is not None and request != self._seen:
@@ -205,8 +203,7 @@ class Watcher(TrainerCallback):
         best = self.evaluator.best
         self.tally.ended_early = (
             f"Stopped early at step {step:,} of {self.total:,}: {best.since} evaluations in a row were not better "
-            f"than step"
-            f" {best.step or 0:,}."
+            f"than step {best.step or 0:,}."
         )
         self.run.event("early", self.tally.ended_early)
         control.should_training_stop = True
@@ -231,9 +228,9 @@ class Watcher(TrainerCallback):
         self.save_asked = False
         with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)
-        self.heartbeat.saved(self.saver.saved_step)
+        self.heartbeat.saved(self.saver.last_step or None)
 
-    def _tell(self, step: int, ending: bool) -> None:
+    def _update_status(self, step: int, ending: bool) -> None:
         """Keep status.json fresh, but not more often than a person can see."""
         now = time.monotonic()
         if now - self._beat >= HEARTBEAT_SECONDS or ending:
@@ -257,8 +254,7 @@ def _how(before: Strategy, now: Strategy, batch: int) -> str:
 def _of_a_jump(step: int, jump: LossJump, learning_rate: float) -> str:
     return (
         f"Step {step:,}: the loss has jumped from about {jump.usual:.2f} to {jump.now:.2f}. If it does not recover, "
-        f"stop the run and start it with a lower learning rate: it is"
-        f" {learning_rate:g}; try {learning_rate / 3:.1g}."
+        f"stop the run and start it with a lower learning rate: it is {learning_rate:g}; try {learning_rate / 3:.1g}."
     )
 
 

@@ -42,17 +42,16 @@ KNOWN = frozenset(
 )
 
 
-def refuse_adapter_files(folder: Path, modules: list[str] | None = None) -> dict[str, Any]:
+def refuse_adapter_files(folder: Path) -> dict[str, Any]:
     """The settings of the adapter in `folder`. Raises ModelError where it is none, or is not safe to load.
 
-    `modules` are the base's, which its patterns will be matched with; without them, those that its weights are for.
     PEFT opens pickles where there is no safetensors file, and asks the Hub where there is no file at all.
     """
     missing = next((name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()), None)
     if missing is not None:
         raise ModelError(f"{folder.name} is not a loadable adapter: it contains no {missing}.")
     config = read_settings(folder / CONFIG)
-    refuse_adapter_settings(config, folder.name, [*(modules or []), *layers_of(folder)])
+    refuse_adapter_settings(config, folder.name, layers_of(folder))
     return config
 
 

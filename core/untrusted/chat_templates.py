@@ -33,16 +33,8 @@ _FILTERS = """
     upper
 """.split()  # noqa: SIM905 (a list of them takes a screen)
 # What a template can end in beside its own refusal.
-TEMPLATE_ERRORS = (
-    TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    SyntaxError,
-)
+_PYTHON_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, SyntaxError)
+TEMPLATE_ERRORS = (TemplateError, *_PYTHON_ERRORS)
 
 
 class _Code(CodeGenerator):
@@ -100,7 +92,6 @@ class _Filters(dict[str, Any]):
 
     def __init__(self, environment: BoundedEnvironment, usual: dict[str, Any]) -> None:
         self._environment = environment
-        super().__init__()
         for name in _FILTERS:
             self[name] = usual[name]
 
@@ -211,14 +202,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         budget.step()
         owner = getattr(__obj, "__self__", None) or getattr(getattr(__obj, "__wrapped__", None), "__self__", None)
         if isinstance(owner, str):
-            args = tuple(each if isinstance(each, (str, dict)) or not _is_lazy(each) else list(each) for each in args)
+            args = tuple(list(each) if hasattr(each, "__next__") else each for each in args)
             name = __obj.__name__
             foresee("joined by" if name == "join" else name, owner, list(args), kwargs, budget)
         return budget.made(super().call(__context, __obj, *args, **kwargs))
-
-
-def _is_lazy(value: Any) -> bool:
-    return hasattr(value, "__next__")
 
 
 def bound_templates() -> None:

@@ -75,7 +75,8 @@ def _refuse(key: str, name: str, why: str = "by a pattern that takes too long to
 
 def _try(patterns: dict[str, str], name: str, modules: list[str]) -> None:
     """Have all `patterns`, each with the setting that it is from, tried elsewhere. Raises ModelError."""
-    names = [*modules, *_near(modules), *_worst(list(patterns))]
+    # What all but matches takes a pattern longest: to find that it does not.
+    names = [*modules, *(f"{module}!" for module in modules), *_worst(list(patterns))]
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(TRIAL)],
         input=json.dumps({"patterns": list(patterns), "names": names, "seconds": SECONDS}),
@@ -87,11 +88,6 @@ def _try(patterns: dict[str, str], name: str, modules: list[str]) -> None:
     if done.returncode:
         key = list(patterns.values())[int((done.stdout.split() or ["0"])[-1])]
         _refuse(key, name, *(["by an invalid pattern"] if done.returncode == 2 else []))
-
-
-def _near(names: list[str]) -> list[str]:
-    """Names that all but match: what a pattern takes longest for is to find that it does not."""
-    return [f"{name}!" for name in names]
 
 
 def _worst(patterns: list[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
 _NAMES = ("generation", "endgeneration")
-_LINE_ENDS = re.compile(r"\r\n|\r|\n")
+_LINE_ENDS = re.compile(r"\r\n|\r|\n")  # Jinja reads each as \n
 # Where names that are set inside are gone outside, as they are inside marks.
 _SCOPES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.With, nodes.AssignBlock)
 
@@ -31,11 +31,6 @@ class _Marks(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(nodes.Call(nodes.Const(_MARK), [], [], None, None), [], [], body).set_lineno(line)
-
-
-def _is_marked(node: nodes.Node) -> bool:
-    """Whether a node is a marked block, not a call that the template makes."""
-    return isinstance(node, nodes.CallBlock) and getattr(node.call.node, "value", None) is _MARK
 
 
 # As transformers compiles chat templates, but that a line break at the very end is kept.
@@ -57,7 +52,7 @@ class _Mark:
 
 def has_marks(template: str) -> bool:
     """Whether a chat template marks the replies with `generation`."""
-    return bool(_found(_plain_lines(template)))
+    return bool(_found(_LINE_ENDS.sub("\n", template)))
 
 
 def plain_template(template: str) -> str:
@@ -66,7 +61,7 @@ def plain_template(template: str) -> str:
     A comment takes the place of each mark, with the same signs for the white space around it. Where a name that is set
     between two marks would be seen behind them, a `with` block does, which ends the name as the marks do.
     """
-    source = _plain_lines(template)
+    source = _LINE_ENDS.sub("\n", template)
     marks = _found(source)
     if not marks:
         return template
@@ -82,11 +77,6 @@ def plain_template(template: str) -> str:
         parts += [source[at : mark.start], signs[0], mark.before, inside or " ", mark.behind, signs[1]]
         at = mark.end
     return "".join([*parts, source[at:]])
-
-
-def _plain_lines(template: str) -> str:
-    """With the line breaks that Jinja reads."""
-    return _LINE_ENDS.sub("\n", template)
 
 
 @lru_cache(maxsize=64)
@@ -133,8 +123,9 @@ def _look(body: Sequence[nodes.Node], behind: Sequence[nodes.Node], found: list[
     """Go through `body`; `behind` are the nodes that come after it and see the names that are set in it."""
     for index, node in enumerate(body):
         after = [*body[index + 1 :], *behind]
-        if _is_marked(node):
-            names = set(_names_set(node.body))  # type: ignore[attr-defined]
+        # A marked block, not a call that the template makes.
+        if isinstance(node, nodes.CallBlock) and getattr(node.call.node, "value", None) is _MARK:
+            names = set(_names_set(node.body))
             found.append(any(name.name in names for each in after for name in _names_read(each)))
         for inner in _bodies(node):
             _look(inner, [] if isinstance(node, _SCOPES) else after, found)

@@ -99,11 +99,11 @@ def chat(workspace: Workspace, model: Path) -> None:
 
 
 def _say(workspace: Workspace, voice: dict[str, Any]) -> str:
-    from core.chat.worker import Chat, _Stops
+    from core.chat.worker import Chat
 
     request = {"op": "say", "number": 1, "chat_model": voice, "workspace": str(workspace.path)}
     request |= {"messages": [{"role": "user", "content": "hello"}], "sampling": {"max_new_tokens": 4}}
-    talking = Chat(_Stops())
+    talking = Chat()
     try:
         *_, last = talking.handle(request)
     finally:
@@ -380,12 +380,12 @@ def test_the_command_line_agrees_for_one_named_model(
 
 
 def test_a_checkpoint_that_was_planted_is_never_unpickled(workspace: Workspace, canary: Path, tmp_path: Path) -> None:
-    from core.train.checkpoints import load_random_states
+    from core.train.checkpoints import load_state
 
     for name in ("random.pt", "optimizer.pt", "scheduler.pt", "scaler.pt"):
         (tmp_path / name).write_bytes(pickled(canary))
     with pytest.raises(NibbleError, match="not made by Nibble"):
-        load_random_states(tmp_path)
+        load_state(tmp_path / "random.pt")
 
 
 def test_no_process_of_ours_fetches_programs_or_tells_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:

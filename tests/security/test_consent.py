@@ -37,7 +37,7 @@ def model(workspace: Workspace, tmp_path: Path) -> Path:
 
 def _consents(workspace: Workspace, listening: bool = False) -> code_consent.Consents:
     with gr.Blocks():
-        parts = code_consent.build()
+        parts = code_consent.ConsentParts()
     return code_consent.Consents(parts, Context.open(workspace, Reach.of(workspace, listening)))
 
 
@@ -83,7 +83,7 @@ def test_nothing_is_agreed_to_that_was_not_shown(workspace: Workspace, model: Pa
 
 def test_nobody_agrees_from_elsewhere(workspace: Workspace, model: Path) -> None:
     consents = _consents(workspace, listening=True)
-    assert "cannot agree to a model's own code on this page" in _html(consents.show(str(model)))
+    assert "cannot agree to a model&#x27;s own code on this page" in _html(consents.show(str(model)))
     with pytest.raises(NibbleError, match="cannot agree to a model's own code on this page"):
         consents.agree()
     assert not _agreed(workspace, model)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.server.downloads import PREFIX, SharedFiles
-from core.arena.contestants import contestants
+from core.arena.match import contestants
 from core.basemodel.find import find_model
 from core.data.locate import locate
 from core.data.store import find_dataset, keep, safe_name
@@ -185,7 +185,7 @@ def test_where_others_come_in_only_own_and_allowed_folders_are_used(ground: Grou
     assert opened.read(str(outside / "canary.jsonl"), "The data") == outside / "canary.jsonl"
     with pytest.raises(NibbleError, match="--allow-path FOLDER"):
         shut.read(str(outside / "canary.jsonl"), "The data")
-    with pytest.raises(NibbleError, match="no folder"):
+    with pytest.raises(NibbleError, match="is not a folder"):
         Reach.of(workspace, True, [str(outside / "nothing")])
 
 
@@ -205,7 +205,7 @@ def test_a_run_takes_its_data_from_the_workspace_only(ground: Ground) -> None:
 
     for file in (str(ground.targets[0]), "../../../outside/canary.jsonl", "../../state/canary.jsonl"):
         run = create_run(ground.workspace, make_recipe({}), {"file": file, "sha256": "x", "name": "x"})
-        with pytest.raises(NibbleError, match="outside of the workspace"):
+        with pytest.raises(NibbleError, match="outside the workspace"):
             run.dataset_file()
 
 

@@ -161,7 +161,7 @@ def ground(server: Server, tmp_path: Path, watch: Watch) -> Iterator[Ground]:
     laid = lay(tmp_path, server.context.workspace, watch)
     yield laid
     watch.folders = ()
-    serving = _session(server, ChatTab).serving
+    serving = _tab(server, ChatTab).serving
     if serving.serves:
         serving.toggle("")
     laid.targets[1].unlink()
@@ -217,15 +217,15 @@ def _refuse_traces(client: Client, ground: Ground, came: list[str], listening: b
 
 def _settle(client: Client) -> None:
     """Wait for what the events have left to threads."""
-    chat, arena = _session(client.server, ChatTab), _session(client.server, ArenaTab)
+    chat, arena = _tab(client.server, ChatTab), _tab(client.server, ArenaTab)
     ends = time.monotonic() + 20
     while any(job.busy for job in (chat.conversation, chat.comparison, arena.matches)) and time.monotonic() < ends:
         time.sleep(0.02)
 
 
-def _session(server: Server, kind: type[Any]) -> Any:
-    """What the server remembers for the tab of that kind."""
-    return next(tab.session for tab in server.tabs if isinstance(tab, kind))
+def _tab(server: Server, kind: type[Any]) -> Any:
+    """The tab of that kind, with what the server remembers for it."""
+    return next(tab for tab in server.tabs if isinstance(tab, kind))
 
 
 def _calls(client: Client, text: str) -> list[Call]:

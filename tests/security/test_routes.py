@@ -18,10 +18,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from app.main import Server, Serving, launch
 from app.server import login
-from app.server.guard import UNUSED, Asgi, Door, Guard
+from app.server.guard import UNUSED, Door, Guard
 from app.server.instance import choose_port
 from app.server.login import Login
 from core.system.addresses import Names
@@ -73,7 +74,7 @@ class Spy:
 
 
 @dataclass(frozen=True)
-class Way:
+class Access:
     """One way to ask: under a host, from an origin, with a cookie and a token in the address."""
 
     host: str
@@ -95,7 +96,7 @@ async def _nothing() -> dict[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def statuses(app: Asgi, asked: list[dict[str, Any]]) -> list[int]:
+def statuses(app: ASGIApp, asked: list[dict[str, Any]]) -> list[int]:
     """What `app` answers to each."""
     found: list[int] = []
 
@@ -112,7 +113,7 @@ def statuses(app: Asgi, asked: list[dict[str, Any]]) -> list[int]:
 
 
 def try_all(
-    server: Server, guard: Guard, asked: list[tuple[str, str]], ways: dict[Way, bool], only_page: set[Way]
+    server: Server, guard: Guard, asked: list[tuple[str, str]], ways: dict[Access, bool], only_page: set[Access]
 ) -> None:
     """Ask for every route in every one of the `ways`: in gets who should, `only_page` to the page and nowhere else."""
     served = server.demo.server.config.loaded_app
@@ -143,12 +144,12 @@ def _origins(host: str, port: int) -> list[str | None]:
     return [None, f"http://{host}", *foreign]
 
 
-def _ways(hosts: list[str], right_hosts: set[str], port: int, cookies: dict[str, bool]) -> dict[Way, bool]:
+def _ways(hosts: list[str], right_hosts: set[str], port: int, cookies: dict[str, bool]) -> dict[Access, bool]:
     ways = {}
     for host, (cookie, opens) in itertools.product(hosts, cookies.items()):
         for origin in _origins(host, port):
             own = origin in (None, f"http://{host}")
-            ways[Way(host, origin, cookie)] = host in right_hosts and own and opens
+            ways[Access(host, origin, cookie)] = host in right_hosts and own and opens
     return ways
 
 
@@ -181,9 +182,11 @@ def test_on_this_machine_only_the_right_host_origin_and_token_together_get_in(
         f"{door.cookie}={token}": True,
     }
     ways = _ways([*sorted(right), *wrong], right, port, cookies)
-    by_address = {Way(f"127.0.0.1:{port}", None, query=f"token={token}"): True}
-    by_address |= {Way(host, None, query=f"token={token}"): False for host in wrong}
-    by_address |= {Way(f"127.0.0.1:{port}", None, query=query): False for query in ("token=wrong", "token=", "token")}
+    by_address = {Access(f"127.0.0.1:{port}", None, query=f"token={token}"): True}
+    by_address |= {Access(host, None, query=f"token={token}"): False for host in wrong}
+    by_address |= {
+        Access(f"127.0.0.1:{port}", None, query=query): False for query in ("token=wrong", "token=", "token")
+    }
     try_all(server, spied, asked, ways | by_address, only_page=set(by_address))
 
 
@@ -199,7 +202,7 @@ def test_behind_a_login_only_the_right_host_origin_and_session_get_in(
     right = {f"127.0.0.1:{names.port}", *([f"{LAN}:{names.port}"] if listen else [])}
     hosts = [f"127.0.0.1:{names.port}", f"{LAN}:{names.port}", f"evil.example:{names.port}", f"{LAN}:{OTHER}"]
     cookies = {"": False, f"{door.cookie}={session[:-1]}": False, f"{door.cookie}={session}": True}
-    token = Way(f"127.0.0.1:{names.port}", None, query=f"token={session}")
+    token = Access(f"127.0.0.1:{names.port}", None, query=f"token={session}")
     try_all(server, spied, asked, _ways(hosts, right, names.port, cookies) | {token: False}, only_page=set())
 
 
@@ -212,10 +215,10 @@ def test_over_a_public_link_only_its_own_name_origin_and_session_get_in(
     assert door.login is not None
     cookie = f"{door.cookie}={door.login._begin()}"
     monkeypatch.setattr(spied, "door", door)
-    ways = {Way(TUNNEL, origin, cookie): True for origin in (None, f"https://{TUNNEL}")}
-    ways |= {Way(TUNNEL, origin, cookie): False for origin in (f"http://{TUNNEL}", "null", "https://evil.example")}
-    ways |= {Way(host, None, cookie): False for host in ("other.gradio.live", f"{TUNNEL}:{OTHER}", f"{LAN}:80")}
-    try_all(server, spied, asked, ways | {Way(TUNNEL, None): False}, only_page=set())
+    ways = {Access(TUNNEL, origin, cookie): True for origin in (None, f"https://{TUNNEL}")}
+    ways |= {Access(TUNNEL, origin, cookie): False for origin in (f"http://{TUNNEL}", "null", "https://evil.example")}
+    ways |= {Access(host, None, cookie): False for host in ("other.gradio.live", f"{TUNNEL}:{OTHER}", f"{LAN}:80")}
+    try_all(server, spied, asked, ways | {Access(TUNNEL, None): False}, only_page=set())
 
 
 @pytest.mark.full

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.cache import PreparedCache
-from core.data.check.job import SAMPLE_ABOVE_BYTES, Check
+from core.data.check.job import Check
 from core.data.check.reading import Progress
 from core.data.check.report import Figures, Report
 from core.data.check.training import Training
@@ -19,28 +19,17 @@ def check(
     tokenizer: Any,
     training: Training | None = None,
     *,
-    name: str | None = None,
     progress: Progress | None = None,
     exact: bool = True,
-    sample_above_bytes: int = SAMPLE_ABOVE_BYTES,
     cache: PreparedCache | None = None,
 ) -> Report:
     """Check the dataset at `path` (a file, or a folder of files) for the model of `tokenizer`.
 
     `progress` gets the stage ('reading', 'tokens') and the share of it that is done. With `exact` false, a file above
-    `sample_above_bytes` is judged by a seeded sample. What was rendered is kept in `cache`, for a run to
-    take. Raises DataError, ModelError.
+    100 MB is judged by a seeded sample. What was rendered is kept in `cache`, for a run to use. Raises DataError,
+    ModelError.
     """
-    job = Check(
-        path,
-        settings,
-        tokenizer,
-        training or Training(),
-        name=name,
-        sample_above_bytes=sample_above_bytes,
-        progress=progress,
-        cache=cache,
-    )
+    job = Check(path, settings, tokenizer, training or Training(), progress=progress, cache=cache)
     for report in job.reports():
         if report.figures is not None and not exact:
             break

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from core.data.conversation import Row
-from core.data.formats.propose_mapping import ROLE_KEYS, propose
+from core.data.formats.mapping import ROLE_KEYS, propose
 
 SPEAKERS = 40
 

@@ -1,19 +1,26 @@
 """From counted rows to the report's figures: exact ones, and those of a sample with their intervals."""
 
+import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from core.data.check.lengths import histogram, percentile, suggestions
-from core.data.check.padding import likely_micro_batch, padding_shares
 from core.data.check.report import Figures
-from core.data.check.sample import percentile_interval, total_interval
 from core.data.check.tally import TokenTally
 from core.data.check.training import Training
 from core.data.named_splits import Ranges
 from core.data.split import split_rows
 from core.settings import DataSettings
+from core.system.hardware import BUSY_TOKENS
+
+SAMPLE_ROWS = 50_000
+_Z = 1.959964  # 95 % of a normal distribution lies within so many standard deviations
+# Of an epoch of more micro-batches than this, the padding is counted in its first ones; they are shuffled.
+MOST_BATCHES = 1000
 
 
 @dataclass(frozen=True)
@@ -102,3 +109,57 @@ def _epoch(parted: Parted, mean_length: float, training: Training) -> dict[str, 
             "duplicates_kept_together": int(sizes[sizes > 1].sum()),
         },
     }
+
+
+def choose(count: int, seed: int, size: int) -> list[int]:
+    """`size` of the indices below `count`, drawn without replacement, in rising order; all where there are fewer."""
+    return sorted(random.Random(seed).sample(range(count), min(size, count)))
+
+
+def total_interval(values: Any, count: int) -> tuple[int, list[int]]:
+    """The total over `count` rows, estimated from the sampled `values`, and its 95 % interval.
+
+    The normal interval of a mean, with the correction for a sample that is a good part of the whole (Cochran,
+    Sampling Techniques, chapter 2).
+    """
+    size = len(values)
+    if size == 0:
+        return 0, [0, 0]
+    total = float(np.mean(values)) * count
+    if size < 2:
+        return round(total), [round(total), round(total)]
+    spread = float(np.std(values, ddof=1)) / math.sqrt(size) * math.sqrt(max(0.0, 1 - size / count)) * count
+    return round(total), [round(total - _Z * spread), round(total + _Z * spread)]
+
+
+def percentile_interval(lengths: Any, share: float) -> list[int]:
+    """The 95 % interval of a percentile: the sorted sample's values at the binomial ranks around it."""
+    size = len(lengths)
+    if size == 0:
+        return [0, 0]
+    spread = _Z * math.sqrt(size * share * (1 - share))
+    low, high = math.floor(size * share - spread), math.ceil(size * share + spread)
+    return [int(lengths[max(0, low)]), int(lengths[min(size - 1, high)])]
+
+
+def padding_shares(lengths: Sequence[int], effective_batch: int, micro_batch: int, seed: int) -> dict[str, float]:
+    """`packed` and `padded`: the share of positions that hold no token, for training units of these token lengths."""
+    from core.data.batches import data_order, dealt, packed_size, parts_of, steps_for
+
+    if not lengths:
+        return {"packed": 0.0, "padded": 0.0}
+    steps = min(steps_for(len(lengths), effective_batch, 1.0), -(-MOST_BATCHES * micro_batch // effective_batch))
+    real = packed = padded = 0
+    for step in data_order(len(lengths), steps, effective_batch, seed):
+        for part in parts_of(dealt(step, lengths, micro_batch, packed=True), micro_batch):
+            real += sum(lengths[row] for row in part)
+            packed += packed_size(part, lengths)
+        for part in parts_of(dealt(step, lengths, micro_batch, packed=False), micro_batch):
+            padded += len(part) * max(lengths[row] for row in part)
+    return {"packed": 1 - real / packed, "padded": 1 - real / padded}
+
+
+def likely_micro_batch(mean_length: float, effective_batch: int, device_kind: str) -> int:
+    """The micro-batch that the trainer takes where memory is no limit: as many as keep the device busy."""
+    divisors = [size for size in range(1, effective_batch + 1) if effective_batch % size == 0]
+    return max((size for size in divisors if size * mean_length <= BUSY_TOKENS[device_kind]), default=1)

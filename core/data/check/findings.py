@@ -150,11 +150,6 @@ RULES = {
 }
 
 
-def make_finding(code: str, rows: list[int], count: int, among: str = "", **details: object) -> Finding:
-    """A finding with its sentence written out; `rows` are the first of `count`."""
-    return RULES[code].finding(code, rows, count, among, **details)
-
-
 def merged(findings: Iterable[Finding]) -> list[Finding]:
     """Worst first, by severity and then by how many rows; of one code only the first that was given."""
     first: dict[str, Finding] = {}

@@ -10,9 +10,8 @@ from typing import Any
 
 from core.data.cache import PreparedCache
 from core.data.changes import fingerprint
-from core.data.check import sample
-from core.data.check.figures import exact_figures, part, sampled_figures
-from core.data.check.findings import make_finding, merged
+from core.data.check.figures import SAMPLE_ROWS, choose, exact_figures, part, sampled_figures
+from core.data.check.findings import RULES, merged
 from core.data.check.lengths import advice
 from core.data.check.reading import Progress, ReadRows, read_rows
 from core.data.check.report import Report
@@ -42,19 +41,18 @@ class Check:
         settings: DataSettings,
         tokenizer: Any,
         training: Training,
-        name: str | None = None,
         sample_above_bytes: int = SAMPLE_ABOVE_BYTES,
         progress: Progress | None = None,
         read: ReadRows | None = None,
         cache: PreparedCache | None = None,
     ) -> None:
-        self.path, self.settings, self.training, self.name = path, settings, training, name
+        self.path, self.settings, self.training = path, settings, training
         self.renderer = Renderer(copy.deepcopy(tokenizer), settings)
         self.read = read
         self.findings: list[Finding] = []
         self.dropped: list[Dropped] = []
         self.train_units: list[tuple[int, int]] | None = None
-        self.sample_above_bytes, self.sample_rows = sample_above_bytes, sample.SAMPLE_ROWS
+        self.sample_above_bytes, self.sample_rows = sample_above_bytes, SAMPLE_ROWS
         self._progress = progress or (lambda stage, share: None)
         self._tally = TokenTally(
             self.renderer, settings, training.stops, training.embedding_rows, keep_rendered=cache is not None
@@ -67,7 +65,7 @@ class Check:
         Raises DataError where the file cannot be used.
         """
         if self.read is None:
-            self.read = read_rows(self.path, self.settings, self.renderer.tokenizer, self.name, self._progress)
+            self.read = read_rows(self.path, self.settings, self.renderer.tokenizer, self._progress)
         read, report = self.read, self._report(self.read)
         yield report
         counted = 0
@@ -99,7 +97,7 @@ class Check:
             splits=loaded.splits,
             rows=loaded.rows,
             usable=len(loaded.usable),
-            template=self.renderer.source,
+            template=self.renderer.template.source,
             max_length=self.settings.max_length,
             train_on=self.settings.train_on,
             stage="tokens",
@@ -111,7 +109,7 @@ class Check:
     def _sampled(self, read: ReadRows, report: Report) -> Report:
         """The report with figures from a sample of the rows."""
         lint, usable, seed, count = read.lint, read.loaded.usable, self.training.seed, report.usable
-        chosen = sample.choose(count, seed, self.sample_rows)
+        chosen = choose(count, seed, self.sample_rows)
         conversations = (usable[index] for index in chosen)
         tally = TokenTally(self.renderer, self.settings, self.training.stops, self.training.embedding_rows)
         tally.take(conversations, lambda done: self._progress("tokens", done / (len(chosen) + count)))
@@ -129,16 +127,18 @@ class Check:
         tally.take(read.loaded.usable, lambda done: self._progress("tokens", (counted + done) / work))
         parted = part(tally.rows, lint.rows, lint.keys, read.loaded.held_out, self.settings, self.training.seed)
         figures = exact_figures(tally, parted, self.settings, self.training)
-        units = zip(tally.lengths[parted.train].tolist(), tally.trained[parted.train].tolist(), strict=True)
-        self.train_units = list(units)
-        done = replace(report, stage="done", progress=1.0, figures=figures)
-        done = self._with_drops(done, tally.dropped)
+        units = (tally.lengths[parted.train].tolist(), tally.trained[parted.train].tolist())
+        self.train_units = list(zip(*units, strict=True))
+        done = self._with_drops(replace(report, stage="done", progress=1.0, figures=figures), tally.dropped)
         both = sorted(set(tally.rows[in_both(parted.keys, parted.train, parted.held)].tolist()))
         findings = [*read.findings, *tally.findings(advice(figures.suggestions))]
         if both:
-            findings.append(make_finding("train-and-eval", both[:ROWS_LISTED], len(both)))
+            findings.append(RULES["train-and-eval"].finding("train-and-eval", both[:ROWS_LISTED], len(both)))
         if not done.usable:
-            findings.append(_nothing_usable(done.dropped))
+            reason, _ = Counter(each.reason for each in done.dropped).most_common(1)[0]
+            rows = [each.row for each in done.dropped]
+            rule = RULES["nothing-usable"]
+            findings.append(rule.finding("nothing-usable", rows[:ROWS_LISTED], len(rows), example=reason))
         self.findings = merged(findings)
         return replace(done, findings=self.findings)
 
@@ -157,9 +157,3 @@ class Check:
         """`report` with those rows moved from usable to dropped."""
         self.dropped = sorted([*report.dropped, *dropped], key=lambda each: each.row)
         return replace(report, usable=report.usable - len(dropped), dropped=self.dropped)
-
-
-def _nothing_usable(dropped: list[Dropped]) -> Finding:
-    reason, _ = Counter(each.reason for each in dropped).most_common(1)[0]
-    rows = [each.row for each in dropped]
-    return make_finding("nothing-usable", rows[:ROWS_LISTED], len(rows), example=reason)

@@ -8,7 +8,7 @@ from typing import Any
 from core.data.check.findings import RULES
 from core.data.conversation import Conversation, Finding, Message
 from core.data.findings import Hits
-from core.data.formats.train_detail import DETAIL_KEY
+from core.data.formats.weights import DETAIL_KEY
 from core.data.rendering.chat_template import once_reasoned
 from core.data.rendering.template import TextLayout
 
@@ -31,7 +31,7 @@ class LayoutLint:
     def add(self, conversation: Conversation, layouts: list[TextLayout]) -> None:
         """Look at one conversation and its layouts, those of a chat."""
         row = conversation.row
-        text = layouts[0].text if len(layouts) == 1 else "\n".join(layout.text for layout in layouts)
+        text = "\n".join(layout.text for layout in layouts)
         for message in conversation.messages:
             if message["role"] == "system" and not _holds(text, message["content"]):
                 self.hits.add("system-dropped", row)
@@ -48,16 +48,13 @@ class LayoutLint:
 
     def findings(self, among: str = "") -> list[Finding]:
         """Everything found."""
-        found = [self.hits.finding(code, among, counted=True) for code in ("content-dropped", "reply-changed")]
-        found += [
-            self.hits.finding(code, among)
-            for code in ("reply-dropped", "system-dropped", "reasoned-twice", "turns-apart", *_ASKED.values())
-        ]
-        return [each for each in found if each is not None]
+        counted = ("content-dropped", "reply-changed")
+        others = ("reply-dropped", "system-dropped", "reasoned-twice", "turns-apart", *_ASKED.values())
+        found = (self.hits.finding(code, among, counted=code in counted) for code in (*counted, *others))
+        return list(filter(None, found))
 
 
 def _reasons_twice(message: Message) -> bool:
-    """Whether a reply has reasoning in a field of its own and another in its content."""
     return bool(message.get("reasoning_content")) and "</think>" in once_reasoned(message)["content"]
 
 
@@ -91,14 +88,10 @@ def _holds(text: str, content: str) -> bool:
         return True
     if json.dumps(wanted, ensure_ascii=False)[1:-1] in text or json.dumps(wanted)[1:-1] in text:
         return True
-    return all(line.strip() in text for line in wanted.splitlines()) or _same_json(text, wanted)
-
-
-def _same_json(text: str, content: str) -> bool:
-    """Whether content that is JSON stands there in another spelling, which is no loss: all its words do."""
-    if content[0] not in "{[":
-        return False
-    return all(word in text for word in _WORD.findall(content))
+    if all(line.strip() in text for line in wanted.splitlines()):
+        return True
+    # JSON in another spelling is no loss: all its words are there.
+    return wanted[0] in "{[" and all(word in text for word in _WORD.findall(wanted))
 
 
 def _holds_piece(text: str, content: str) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from core.data.check.findings import RULES
-from core.data.conversation import Conversation, Finding, Message
+from core.data.conversation import Conversation, Finding
 from core.data.findings import Hits
 from core.data.split import keys_of
 
@@ -56,7 +55,7 @@ MIDDLE_NEEDS_ROWS = 10
 class RowLint:
     """Looks at every conversation once, then says what it found. About 40 bytes a row are kept."""
 
-    def __init__(self, tokenizer: Any = None) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.hits = Hits(RULES)
         self._marks = _by_first_letter({*MARKS, *_special_tokens(tokenizer)})
         self._rows, self._chars, self._reply_chars = array("i"), array("q"), array("q")
@@ -70,9 +69,14 @@ class RowLint:
         self._whole.append(keys.whole)
         self._prompts.append(keys.prompt)
         self._replies.append(keys.reply)
-        text = conversation.text if conversation.text is not None else _joined(conversation.messages)
+        messages = conversation.messages
+        text = conversation.text
+        if text is None:
+            reasoning = [message["reasoning_content"] for message in messages if message.get("reasoning_content")]
+            text = "\n".join([*(message["content"] for message in messages), *reasoning])
+        replies = sum(len(message["content"]) for message in messages if message["role"] == "assistant")
         self._chars.append(len(text))
-        self._reply_chars.append(_reply_characters(conversation))
+        self._reply_chars.append(replies if conversation.text is None else len(text))
         self._marks_in(row, text)
         found = _placeholder(text)
         if found is not None:
@@ -104,8 +108,7 @@ class RowLint:
         self._find_copies()
         self._find_contradictions()
         codes = ("placeholder", "chat-log", "template-text", "duplicate", "same-prompt-different-reply")
-        found = [self.hits.finding(code) for code in codes]
-        return [*filter(None, found), *self._outliers()]
+        return list(filter(None, [*map(self.hits.finding, codes), *self._outliers()]))
 
     def _find_copies(self) -> None:
         _, first = np.unique(_numbers(self._whole), return_index=True)
@@ -120,21 +123,17 @@ class RowLint:
         differ = (replies > 1)[group]
         self.hits.extend("same-prompt-different-reply", self.rows[differ].tolist())
 
-    def _outliers(self) -> Iterable[Finding]:
+    def _outliers(self) -> list[Finding | None]:
         if len(self._rows) < MIDDLE_NEEDS_ROWS:
-            return
+            return []
         rows, chars, replies = self.rows, _numbers(self._chars), _numbers(self._reply_chars)
         middle = int(np.median(chars))
         self.hits.extend("very-long", rows[chars > max(LONG_TIMES * middle, LONG_AT_LEAST)].tolist())
-        finding = self.hits.finding("very-long", times=LONG_TIMES, middle=f"{middle:,}")
-        if finding is not None:
-            yield finding
+        too_long = self.hits.finding("very-long", times=LONG_TIMES, middle=f"{middle:,}")
         middle = int(np.median(replies))
         limit = min(SHORT_AT_MOST, middle // SHORT_SHARE)
         self.hits.extend("very-short", rows[(replies <= limit) & (replies > 0)].tolist())
-        finding = self.hits.finding("very-short", limit=limit, middle=f"{middle:,}")
-        if finding is not None:
-            yield finding
+        return [too_long, self.hits.finding("very-short", limit=limit, middle=f"{middle:,}")]
 
 
 def _by_first_letter(marks: set[str]) -> dict[str, re.Pattern[str]]:
@@ -155,25 +154,10 @@ def _placeholder(text: str) -> str | None:
     return None
 
 
-def _joined(messages: list[Message]) -> str:
-    texts = [message["content"] for message in messages]
-    texts += [message["reasoning_content"] for message in messages if message.get("reasoning_content")]
-    return "\n".join(texts)
-
-
-def _reply_characters(conversation: Conversation) -> int:
-    if conversation.text is not None:
-        return len(conversation.text)
-    return sum(len(message["content"]) for message in conversation.messages if message["role"] == "assistant")
-
-
-def _special_tokens(tokenizer: Any) -> Iterable[str]:
-    if tokenizer is None:
-        return
+def _special_tokens(tokenizer: Any) -> list[str]:
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    for token in {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}:
-        if len(token) > 2 and not _RIGHTFUL.search(token):
-            yield token
+    tokens = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
+    return [token for token in tokens if len(token) > 2 and not _RIGHTFUL.search(token)]
 
 
 def _numbers(values: array[int], kind: str = "i8") -> Any:

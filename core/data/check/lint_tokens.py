@@ -13,17 +13,8 @@ from core.data.rendering.template import TextLayout
 ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "</s>", "<|endoftext|>", "<|return|>"),
     *("<|END_OF_TURN_TOKEN|>", "<|end_of_text|>", "<|call|>", "<turn|>", "<|END_RESPONSE|>", "<｜end▁of▁sentence｜>"),
-    *(
-        "<|user|>",
-        "<|observation|>",
-        "[/INST]",
-        "<|eot|>",
-        "<|eom|>",
-        "<|role_end|>",
-        "[|endofturn|]",
-        "<eos>",
-        "<end_of_utterance>",
-    ),
+    *("<|user|>", "<|observation|>", "[/INST]", "<|eot|>", "<|eom|>", "<|role_end|>", "[|endofturn|]", "<eos>"),
+    "<end_of_utterance>",
 )
 # A template may write a line break behind the token that ends the turn, and have it learned too.
 _BEHIND = 2
@@ -79,7 +70,7 @@ class TokenLint:
     def findings(self, max_length: int, advice: str, among: str = "") -> list[Finding]:
         """Everything found; `advice` says to what the length limit could be raised."""
         limit = f"{max_length:,}"
-        found = [
+        found = (
             self.hits.finding("nothing-trained", among),
             self.hits.finding("no-end-of-turn", among, example=self._end),
             self.hits.finding("no-embedding", among, limit=f"{(self._rows or 1) - 1:,}"),
@@ -89,8 +80,8 @@ class TokenLint:
             self.hits.finding("same-speaker-refused", among),
             self.hits.finding("double-bos", among),
             self.hits.finding("reply-cut", among, limit=limit, advice=advice),
-        ]
-        return [each for each in found if each is not None]
+        )
+        return list(filter(None, found))
 
 
 def _ends_of_runs(rendered: Rendered) -> Iterator[tuple[list[int], list[int] | None]]:

@@ -42,10 +42,10 @@ class ReadRows:
         return self.loaded.usable[place] if place < len(rows) and rows[place] == row else None
 
 
-def read_rows(path: Path, settings: DataSettings, tokenizer: Any, name: str | None, progress: Progress) -> ReadRows:
+def read_rows(path: Path, settings: DataSettings, tokenizer: Any, progress: Progress) -> ReadRows:
     """Read the dataset at `path` and look at every row. Raises DataError where it cannot be used."""
     size = max(1, size_of(path))
-    loaded = load(path, settings, lambda done: progress(STAGE, min(1.0, done / size) * _LOADING), name)
+    loaded = load(path, settings, lambda done: progress(STAGE, min(1.0, done / size) * _LOADING))
     lint = RowLint(tokenizer)
     for count, conversation in enumerate(loaded.usable):
         lint.add(conversation)

@@ -6,15 +6,14 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from core.data.check.lint_layout import LayoutLint
 from core.data.check.lint_tokens import TokenLint
-from core.data.conversation import Conversation, Dropped, Finding, Message
-from core.data.formats.train_detail import DETAIL_KEY
+from core.data.conversation import Conversation, Dropped, Finding
 from core.data.formats.valid import joined
+from core.data.formats.weights import DETAIL_KEY
 from core.data.rendering.render import RenderedRows, Renderer
 from core.data.rendering.template import TextLayout
 from core.settings import DataSettings
@@ -28,8 +27,10 @@ MOST_KEPT = 40_000_000
 class TokenTally:
     """What rendering some or all conversations of a dataset gives.
 
+    Of each rendered unit, once they are taken: `rows` (rising; pieces of one plain text have the same), `lengths` and
+    `full_lengths` in tokens after and before the cut, and `trained`, the tokens that count in the loss.
     `rendered` are the rows themselves, so that they need not be rendered again; None where they are too many to keep
-    or not wanted. `refused` are the dropped ones as the renderer says it, `dropped` with what would mend them.
+    or not wanted. `refused` are the dropped ones as the renderer reports them, `dropped` with what would mend them.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class TokenTally:
         self._renderer, self._settings = renderer, settings
         self._layouts = LayoutLint(renderer.template.dropped)
         self._tokens = TokenLint(renderer.tokenizer, stops, embedding_rows)
-        self._columns = [array("i") for _ in range(4)]
+        self._counts = array("i")
         self.dropped: list[Dropped] = []
         self.refused: list[Dropped] = []
         self.rendered = RenderedRows() if keep_rendered else None
@@ -55,6 +56,8 @@ class TokenTally:
             self._take(batch)
             done += len(batch)
             progress(done)
+        counts = np.array(self._counts, dtype=np.int64).reshape(-1, 4).T
+        self.rows, self.lengths, self.full_lengths, self.trained = np.ascontiguousarray(counts)
 
     def _take(self, batch: list[Conversation]) -> None:
         by_row = {each.row: each for each in batch}
@@ -76,9 +79,7 @@ class TokenTally:
                 continue
             masked = any(DETAIL_KEY in message for message in conversation.messages)
             self._tokens.add(result, plain=conversation.text is not None, masked=masked)
-            values = (result.row, len(result.ids), result.full_length, sum(result.trained))
-            for column, value in zip(self._columns, values, strict=True):
-                column.append(value)
+            self._counts.extend((result.row, len(result.ids), result.full_length, sum(result.trained)))
             if self.rendered is not None:
                 self.rendered.append(result)
                 self.rendered = self.rendered if self.rendered.tokens <= MOST_KEPT else None
@@ -88,38 +89,14 @@ class TokenTally:
     def _mended_by(self, conversation: Conversation) -> str:
         """What would make a conversation usable that the template refuses, by the code of its finding."""
         others = [message for message in conversation.messages if message["role"] != "system"]
-        if self._is_fine_as(conversation, others):
-            return "system-refused"
-        if self._is_fine_as(conversation, joined(conversation.messages)):
-            return "same-speaker-refused"
+        merged = joined(conversation.messages)
+        for messages, code in ((others, "system-refused"), (merged, "same-speaker-refused")):
+            if len(messages) < len(conversation.messages):
+                mended = replace(conversation, messages=messages)
+                rendered = self._renderer.render_many([mended], self._settings.max_length)
+                if all(layout is not None for layout, _ in rendered):
+                    return code
         return ""
-
-    def _is_fine_as(self, conversation: Conversation, messages: list[Message]) -> bool:
-        """Whether the template takes it with fewer messages."""
-        if len(messages) == len(conversation.messages):
-            return False
-        mended = replace(conversation, messages=messages)
-        return all(layout is not None for layout, _ in self._renderer.render_many([mended], self._settings.max_length))
-
-    @property
-    def rows(self) -> Any:
-        """The row of each rendered unit, rising; pieces of one plain text have the same."""
-        return _numbers(self._columns[0])
-
-    @property
-    def lengths(self) -> Any:
-        """Tokens of each unit after the cut."""
-        return _numbers(self._columns[1])
-
-    @property
-    def full_lengths(self) -> Any:
-        """Tokens of each unit before the cut."""
-        return _numbers(self._columns[2])
-
-    @property
-    def trained(self) -> Any:
-        """Tokens of each unit that count in the loss."""
-        return _numbers(self._columns[3])
 
     def findings(self, advice: str, among: str = "") -> list[Finding]:
         """What the linter says of layouts and tokens; `among` names the rows looked at if not all.
@@ -131,7 +108,3 @@ class TokenTally:
     def rows_of(self, code: str) -> Sequence[int]:
         """Every row with a code of these linters."""
         return self._layouts.hits.rows(code) or self._tokens.hits.rows(code)
-
-
-def _numbers(values: array[int]) -> Any:
-    return np.array(values, dtype=np.int64)

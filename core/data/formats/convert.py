@@ -11,8 +11,6 @@ from core.data.spill import SpilledConversations
 from core.errors import DataError
 from core.settings import DataSettings
 
-_TOO_DEEP = "it is nested too deeply for a conversation"
-
 
 def convert(
     rows: Iterable[Row | Unreadable],
@@ -33,8 +31,12 @@ def convert(
     for number, row in enumerate(rows, start=1):
         try:
             reading = Reading(roles)
-            _keep(_conversation(number, row, recognised.layout, settings, reading), spilled)
+            spilled.append(_conversation(number, row, recognised.layout, settings, reading))
             tally.note(reading, number)
+        except RecursionError:
+            dropped.append(Dropped(number, "it is nested too deeply for a conversation"))
+        except UnicodeEncodeError:
+            dropped.append(Dropped(number, "it contains half a character, such as an emoji cut in two"))
         except Unusable as error:
             reason = str(error)
             dropped.append(Dropped(number, reasons.setdefault(reason, reason) if len(reasons) < 10_000 else reason))
@@ -60,7 +62,7 @@ def _what_to_do(reason: str) -> str:
 def _conversation(
     number: int, row: Row | Unreadable, layout: DatasetLayout, settings: DataSettings, reading: Reading
 ) -> Conversation:
-    """One row as a conversation. Raises Unusable."""
+    """One row as a conversation. Raises Unusable, RecursionError."""
     if isinstance(row, Unreadable):
         raise Unusable(row.reason)
     try:
@@ -69,18 +71,7 @@ def _conversation(
         other = other_layout(plain_row(row), layout) if error.code is None else None
         if other is None:
             raise
-        if settings.format != "auto":  # said by hand: then why it does not fit is what must be known
-            raise Unusable(f"{error}; its layout is {other}", "mixed-layouts") from None
-        raise Unusable(f"its layout is {other}, unlike the rest", "mixed-layouts") from None
-    except RecursionError:
-        raise Unusable(_TOO_DEEP) from None
-
-
-def _keep(conversation: Conversation, spilled: SpilledConversations) -> None:
-    """Keep it. Raises Unusable where it cannot be written down."""
-    try:
-        spilled.append(conversation)
-    except UnicodeEncodeError:
-        raise Unusable("it contains half a character, such as an emoji cut in two") from None
-    except RecursionError:
-        raise Unusable(_TOO_DEEP) from None
+        # Where the layout was chosen by hand, the reason why it does not fit has to be known.
+        other = f"its layout is {other}"
+        reason = f"{other}, unlike the rest" if settings.format == "auto" else f"{error}; {other}"
+        raise Unusable(reason, "mixed-layouts") from None

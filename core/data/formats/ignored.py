@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from core.data.conversation import Row
-from core.data.formats.named_notes import said
-from core.data.formats.propose_mapping import as_words, propose
+from core.data.formats.mapping import as_words, propose
+from core.data.formats.notes import list_names
 from core.data.formats.row import read_row, roles_of
 from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, plain_name
 from core.data.formats.turn import TEXT_KEYS
@@ -38,8 +38,9 @@ def ignored_answers(rows: list[Row], layout: DatasetLayout, settings: DataSettin
 def why_not(ignored: list[str], rows: list[Row]) -> str:
     """What is left out, and what to do about it, as the end of a sentence and another."""
     look = "looks" if len(ignored) == 1 else "look"
-    mend = what_to_do(rows, ignored)
-    return f"{said(ignored)} would be ignored, and {look} like the reply, the speaker, the label or a mask. {mend}"
+    names = list_names(ignored)
+    found = f"{names} would be ignored, and {look} like the reply, the speaker, the label or a mask."
+    return f"{found} {what_to_do(rows, ignored)}"
 
 
 def what_to_do(rows: list[Row], ignored: list[str] | None = None) -> str:

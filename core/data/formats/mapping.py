@@ -1,8 +1,10 @@
-"""A layout said by hand: which column is what, and in a turn who speaks and what is said."""
+"""A layout chosen by hand: which column is what; and a proposal to begin with, from the names of the columns."""
+
+from collections.abc import Iterable
 
 from core.data.conversation import Row
-from core.data.formats.pairs import read_pair
-from core.data.formats.row_reading import DatasetLayout, Reading, Unusable, blank, missing, plain_name
+from core.data.formats.pairs import CONTEXT_NAMES, PROMPT_NAMES, REPLY_NAMES, read_pair
+from core.data.formats.row_reading import SYSTEM_NAMES, DatasetLayout, Reading, Unusable, blank, missing, plain_name
 from core.data.formats.turn import add_system
 from core.data.formats.turns import as_turns, read_column
 from core.errors import DataError
@@ -10,6 +12,12 @@ from core.settings import MappingSettings
 
 # Where the turns of a conversation stand once rows of one turn each were put together (core/data/row_groups.py).
 GATHERED = "messages"
+ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
+CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "mes")
+# Of a row that is classified: what the model would have to say.
+_LABELS = ("label_text", "label", "labels", "class", "category", "sentiment", "intent", "emotion", "topic", "rating",
+           "stars", "score")  # fmt: skip
+_TEXTS = ("review", "tweet", "comment", "post", "sentence", "headline", "title", "utterance", "line", "mes")
 
 
 def mapped_layout(mapping: MappingSettings) -> DatasetLayout:
@@ -17,11 +25,10 @@ def mapped_layout(mapping: MappingSettings) -> DatasetLayout:
     named = {"turns": mapping.turns, "reply": mapping.reply, "text": mapping.text, "conversation": mapping.conversation}
     chosen = [key for key, column in named.items() if column]
     if len(chosen) != 1:
+        problem = f"{' and '.join(chosen)} at once" if chosen else "no column to learn from"
         raise DataError(
-            "data.mapping names "
-            + (f"{' and '.join(chosen)} at once" if chosen else "no column to learn from")
-            + ": give turns (a list of turns), or reply (with prompt), or text (plain text), or conversation (where "
-            "each row is one turn)."
+            f"data.mapping names {problem}: give turns (a list of turns), or reply (with prompt), or text (plain "
+            "text), or conversation (where each row is one turn)."
         )
     if mapping.conversation and not (mapping.role and mapping.content):
         raise DataError("data.mapping names a conversation, but not both role and content (the speaker and the text).")
@@ -29,10 +36,6 @@ def mapped_layout(mapping: MappingSettings) -> DatasetLayout:
         raise DataError("data.mapping names a reply but no prompt: set the column with the prompt.")
     makers = {"turns": _turns, "reply": _pair, "text": _text, "conversation": _turns}
     return makers[chosen[0]](mapping)
-
-
-def _plain(column: str | None) -> str | None:
-    return plain_name(column) if column else None
 
 
 def _system(mapping: MappingSettings) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ def _turns(mapping: MappingSettings) -> DatasetLayout:
 
 
 def _pair(mapping: MappingSettings) -> DatasetLayout:
-    reply, prompt, context = plain_name(mapping.reply or ""), _plain(mapping.prompt), _plain(mapping.context)
+    reply, prompt, context = (plain_name(name or "") for name in (mapping.reply, mapping.prompt, mapping.context))
     columns = [name for name in (prompt, context, reply) if name]
 
     def sign(row: Row) -> str | None:
@@ -84,3 +87,34 @@ def _text(mapping: MappingSettings) -> DatasetLayout:
         reading.text = text
 
     return DatasetLayout("mapping", "Mapped columns", sign, read)
+
+
+def propose(columns: Iterable[str], turn_columns: dict[str, list[str]]) -> dict[str, str | None]:
+    """Which column could be what, under the keys of data.mapping; `turn_columns` are the keys within lists of turns."""
+    columns = list(columns)
+    for column, keys in turn_columns.items():
+        role, content = _first(ROLE_KEYS, keys), _first(CONTENT_KEYS, keys)
+        if role and content:
+            return {"turns": column, "role": role, "content": content, "system": _first(SYSTEM_NAMES, columns)}
+    reply = _first(REPLY_NAMES, columns) or _first(_LABELS, columns)
+    role, content = _first(ROLE_KEYS, columns), _first(CONTENT_KEYS, columns)
+    if role and content and not reply:  # a turn a row; which column names its conversation is not told by a name
+        return {"conversation": None, "role": role, "content": content}
+    left = [column for column in columns if column != reply]
+    prompt = _first(PROMPT_NAMES, left) or _first(_TEXTS, left)
+    left = [column for column in left if column != prompt]
+    named = {"context": CONTEXT_NAMES, "system": SYSTEM_NAMES}
+    return {"prompt": prompt, **{key: _first(names, left) for key, names in named.items()}, "reply": reply}
+
+
+def as_words(mapping: dict[str, str | None]) -> str:
+    """A mapping as it stands in a sentence; empty where it names nothing to learn."""
+    if not (mapping.get("turns") or (mapping.get("reply") and mapping.get("prompt"))):
+        return ""
+    return ", ".join(f"{key}: {name}" for key, name in mapping.items() if name)
+
+
+def _first(names: Iterable[str], columns: list[str]) -> str | None:
+    """The column that has the first of these names."""
+    known = {plain_name(column): column for column in columns}
+    return next((known[name] for name in names if name in known), None)

@@ -12,6 +12,7 @@ _HASHED = "Human|User|Instruction|Input|Assistant|Response|Gpt|System"
 # With a colon, or, where that gives no turns, at the end of a line.
 _HASHES = (re.compile(rf"### ?({_HASHED}):"), re.compile(rf"### ?({_HASHED})(?=\n)"))
 _PLAIN = re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant|HUMAN|USER|ASSISTANT|FUNCTION RESPONSE):")
+# Within a line, after a sentence about the two.
 _VICUNA = re.compile(r"(?:^|\s|(?<=</s>))(USER|ASSISTANT): ?")
 _BEFORE = re.compile(r"\A(?:<s>|<bos>|<\|begin_of_text\|>|\s)*")
 _INST = re.compile(r"(</?s>|\[/?INST\]|\[/?SYSTEM_PROMPT\])")
@@ -34,7 +35,9 @@ def split_text(text: str) -> tuple[str, list[Message]] | None:
             return "`### Human:` / `### Assistant:`", turns
     if "assistant:" not in text.lower():
         return None
-    turns = _split_marks(_PLAIN, text, head=False) or _split_vicuna(text)
+    turns = _split_marks(_PLAIN, text, head=False)
+    if not turns and (text.startswith("A chat between") or "</s>" in text):
+        turns = _split_marks(_VICUNA, text, head=True)
     return ("`Human:` / `Assistant:`", turns) if turns else None
 
 
@@ -46,29 +49,16 @@ def text_column(row: Row) -> str | None:
 def _split_marks(mark: re.Pattern[str], text: str, head: bool) -> list[Message] | None:
     """Turns between marks; what stands before the first one is the system prompt, if `head` allows there any."""
     parts = mark.split(text)
-    lead, names, said = _BEFORE.sub("", parts[0]).strip(), parts[1::2], parts[2::2]
-    messages: list[Message] = [{"role": "system", "content": lead}] if lead else []
+    lead = _BEFORE.sub("", parts[0]).strip()
     if lead and not head:
         return None
-    for name, words in zip(names, said, strict=True):
+    messages: list[Message] = [{"role": "system", "content": lead}] if lead else []
+    for name, words in zip(parts[1::2], parts[2::2], strict=True):
         role = _SPEAKERS.get(name.lower(), "assistant")
         if role == "input" and messages and messages[-1]["role"] == "user":
             messages[-1]["content"] += f"\n\n{words.strip()}"
         else:
             messages.append({"role": "user" if role == "input" else role, "content": without_end(words).strip()})
-    return messages if _take_turns(messages) else None
-
-
-def _split_vicuna(text: str) -> list[Message] | None:
-    """`USER:` and `ASSISTANT:` within a line, after a sentence about the two, as Vicuna has them."""
-    if not text.startswith("A chat between") and "</s>" not in text:
-        return None
-    parts = _VICUNA.split(text)
-    names, said = parts[1::2], parts[2::2]
-    lead = _BEFORE.sub("", parts[0]).strip()
-    messages: list[Message] = [{"role": "system", "content": lead}] if lead else []
-    for name, words in zip(names, said, strict=True):
-        messages.append({"role": _SPEAKERS.get(name.lower(), "assistant"), "content": without_end(words).strip()})
     return messages if _take_turns(messages) else None
 
 
@@ -96,9 +86,9 @@ def _take_turns(messages: list[Message]) -> bool:
     A tool may answer after a reply, and another reply then follows.
     """
     roles = [message["role"] for message in messages]
-    talk = roles[1:] if roles[:1] == ["system"] else roles
-    asked = [role for at, role in enumerate(talk) if role != "tool" and (at == 0 or talk[at - 1] != "tool")]
-    answered = all(talk[at - 1 : at + 2 : 2] == ["assistant"] * 2 for at, role in enumerate(talk) if role == "tool")
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    asked = [role for at, role in enumerate(turns) if role != "tool" and (at == 0 or turns[at - 1] != "tool")]
+    answered = all(turns[at - 1 : at + 2 : 2] == ["assistant"] * 2 for at, role in enumerate(turns) if role == "tool")
     return len(asked) > 1 and answered and all(role == ("user", "assistant")[at % 2] for at, role in enumerate(asked))
 
 

@@ -47,13 +47,14 @@ def read_prompt(row: Row, reading: Reading, prompt: str | None, context: str | N
         leave_untrained(reading.messages)
         value = None
     about = (row.get(context) or None) if context and context != prompt else None
-    parts = [(prompt, value), (context, _paragraphs(about))]
+    if isinstance(about, list) and all(isinstance(each, str) for each in about):
+        about = "\n\n".join(about)
+    parts = [(name, each) for name, each in ((prompt, value), (context, about)) if name and not missing(each)]
     texts = [
         text_of(each, f"its {name!r}", "user", {}, reading, name)
         for name, each in (reversed(parts) if context_first else parts)
-        if name and not missing(each)
     ]
-    reading.used.update(name for name, each in parts if name and not missing(each))
+    reading.used.update(name for name, _ in parts)
     if not texts and turns is None:
         raise Unusable(f"its {prompt!r} is missing" if prompt else "it has no prompt")
     filled = [text for text in texts if not blank(text)]
@@ -65,14 +66,16 @@ def read_reply(row: Row, reading: Reading, reply: str) -> None:
     """Add the reply: text, a number, a list of turns, or one or several answers as SQuAD has them."""
     value = row.get(reply)
     turns = as_turns(value)
-    spoken = turns and isinstance(turns[0], dict) and "text" not in turns[0] and not _is_written(value, turns)
-    if turns and spoken and not _are_calls(value, row):
+    if _are_calls(value, row):
+        reading.used.add(reply)
+        reading.messages.append({"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, reply)})
+        return
+    # Turns in JSON text are what the reply says where one of them is a question.
+    is_text = isinstance(value, str) and any(map(asks, turns or []))
+    if turns and isinstance(turns[0], dict) and "text" not in turns[0] and not is_text:
         read_column(value, turns, reply, reading)
         return
     reading.used.add(reply)
-    if _are_calls(value, row):
-        reading.messages.append({"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, reply)})
-        return
     message: Message = {"role": "assistant", "content": ""}
     if reply.startswith("answer"):
         value = _one_answer(value, reply, reading)
@@ -99,22 +102,11 @@ def _are_calls(value: Any, row: Row) -> bool:
     return bool(calls) and all(isinstance(each, dict) and each.keys() >= {"name", "arguments"} for each in calls)
 
 
-def _is_written(value: Any, turns: list[Any]) -> bool:
-    """Whether turns that stand in JSON text are what the reply says: a reply that is turns has no question in it."""
-    return isinstance(value, str) and any(map(asks, turns))
-
-
 def leave_untrained(messages: list[Message]) -> None:
     """Say of each reply in `messages` that it is not trained on."""
     for message in messages:
         if message["role"] == "assistant":
             message["weight"] = 0.0
-
-
-def _paragraphs(value: Any) -> Any:
-    """Several texts that a question refers to as one; anything else as it is."""
-    texts = value if isinstance(value, list) else []
-    return "\n\n".join(texts) if texts and all(isinstance(each, str) for each in texts) else value
 
 
 def _one_answer(value: Any, name: str, reading: Reading) -> Any:
@@ -137,19 +129,21 @@ def _one_answer(value: Any, name: str, reading: Reading) -> Any:
 def _read_history(row: Row, reading: Reading) -> None:
     if "history" not in row:
         return
-    history = as_turns(row["history"])
     reading.used.add("history")
-    if history is None:
-        if missing(row["history"]) or row["history"] == "":
-            return
-        raise Unusable("its 'history' is not a list of questions and answers")
-    for turn in history:
-        if isinstance(turn, dict):
-            read_turns([turn], reading, "history[]")
-        elif isinstance(turn, list) and len(turn) == 2:
-            read_turns([{"question": turn[0], "answer": turn[1]}], reading, "history[]")
-        else:
+    if missing(row["history"]) or row["history"] == "":
+        return
+    history = as_turns(row["history"])
+    for turn in [None] if history is None else history:
+        if isinstance(turn, list) and len(turn) == 2:
+            turn = {"question": turn[0], "answer": turn[1]}
+        if not isinstance(turn, dict):
             raise Unusable("its 'history' is not a list of questions and answers")
+        read_turns([turn], reading, "history[]")
+
+
+def _first_present(row: Row, names: tuple[str, ...]) -> str | None:
+    """The first of these columns that the row has a value in, else the first that it has."""
+    return first_filled(row, names) or next((name for name in names if name in row), None)
 
 
 def _alpaca_reply(row: Row) -> str | None:
@@ -191,7 +185,7 @@ def _question_sign(row: Row) -> str | None:
 
 
 def _read_question(row: Row, reading: Reading) -> None:
-    answer = first_filled(row, _ANSWERS) or next((name for name in _ANSWERS if name in row), None)
+    answer = _first_present(row, _ANSWERS)
     if "question" not in row or answer is None:
         raise Unusable("it has no 'question' or no 'answer'")
     read_pair(row, reading, "question", answer, first_filled(row, CONTEXT_NAMES), context_first=True)
@@ -199,8 +193,7 @@ def _read_question(row: Row, reading: Reading) -> None:
 
 def prompt_and_reply(row: Row) -> tuple[str, str] | None:
     """The names of the two columns, filled or not, where the row has both."""
-    prompt = first_filled(row, PROMPT_NAMES) or next((name for name in PROMPT_NAMES if name in row), None)
-    reply = first_filled(row, REPLY_NAMES) or next((name for name in REPLY_NAMES if name in row), None)
+    prompt, reply = _first_present(row, PROMPT_NAMES), _first_present(row, REPLY_NAMES)
     return (prompt, reply) if prompt and reply else None
 
 

@@ -51,16 +51,12 @@ def _read_preference(row: Row, reading: Reading) -> None:
         read_column(row[name], chosen, name, reading)
         leave_untrained(reading.messages[: _shared(chosen, rejected or [])])
     else:
-        _read_prompt(row, reading, prompt)
+        if read_turns_of(row, reading):
+            leave_untrained(reading.messages)
+        else:
+            read_prompt(row, reading, prompt, context_of(row, prompt), context_first=False)
         read_reply(row, reading, name)
     add_system(row, reading)
-
-
-def _read_prompt(row: Row, reading: Reading, prompt: str | None) -> None:
-    if read_turns_of(row, reading):
-        leave_untrained(reading.messages)
-    else:
-        read_prompt(row, reading, prompt, context_of(row, prompt), context_first=False)
 
 
 def _whole(value: Any, prompt: Any) -> list[Any] | None:

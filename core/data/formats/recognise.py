@@ -14,7 +14,6 @@ from core.settings import DataSettings
 
 # Of layouts that fit about as many rows, the first is taken.
 _ABOUT_AS_MANY = 0.9
-_OR = "If it can be ignored, choose the format"
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,11 @@ def _layout_of(
         return next(layout for layout in LAYOUTS if layout.name == settings.format)
     most = max(found.total() for found in signs.values())
     if most == 0:
-        names = ", ".join(column["name"] for column in columns[:12])
+        names = ", ".join(short(column["name"]) for column in columns[:12])
         found = f"Its columns are {names}" if columns else "Its rows are not objects with named values"
-        raise DataError(
-            f"{file}: its layout is not recognised. {found}; supported are {_wanted_columns()}. {what_to_do(rows)}"
-        )
+        *others, last = (layout.columns for layout in LAYOUTS if layout.columns)
+        supported = f"supported are {', '.join(others)}, or {last}"
+        raise DataError(f"{file}: its layout is not recognised. {found}; {supported}. {what_to_do(rows)}")
     fitting = [layout for layout in BY_PRECEDENCE if signs[layout.name].total() >= _ABOUT_AS_MANY * most]
     ignored: dict[str, list[str]] = {}
     for layout in fitting:
@@ -87,12 +86,8 @@ def _layout_of(
             return layout
     name = fitting[0].name
     evidence = _evidence(signs[name], len(rows), columns)
-    raise DataError(f"{file}: it could be {name} ({evidence}), but {why_not(ignored[name], rows)} {_OR} {name}.")
-
-
-def _wanted_columns() -> str:
-    *others, last = (layout.columns for layout in LAYOUTS if layout.columns)
-    return f"{', '.join(others)}, or {last}"
+    problem = f"it could be {name} ({evidence}), but {why_not(ignored[name], rows)}"
+    raise DataError(f"{file}: {problem} If it can be ignored, choose the format {name}.")
 
 
 def _refuse_unknown_columns(settings: DataSettings, columns: list[dict[str, str]], file: str) -> None:
@@ -101,7 +96,7 @@ def _refuse_unknown_columns(settings: DataSettings, columns: list[dict[str, str]
     for key in ("turns", "prompt", "context", "reply", "system", "text"):
         name = getattr(mapping, key)
         if name and plain_name(name) not in known:
-            names = ", ".join(column["name"] for column in columns[:12])
+            names = ", ".join(short(column["name"]) for column in columns[:12])
             raise DataError(f"{file} has no column {name!r}, which data.mapping.{key} names. Its columns are {names}.")
 
 

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from core.data.conversation import Message
 
 # What tokenizers put at the very beginning and the very end of a text.
-_BEGIN = (
+_START = re.compile(
     r"(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|<\|begin▁of▁sentence\|>|<｜begin▁of▁sentence｜>|<BOS_TOKEN>|"
     r"\[gMASK\]|<sop>|<\|endoftext\|>|\s)*"
 )
 _END_TOKENS = ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<|EOT|>", "<|end|>",
                "<｜end▁of▁sentence｜>", "[|endofturn|]", "<|return|>", "<|call|>", "<end_of_turn>", "<|eot|>",
                "<|eom_id|>")  # fmt: skip
-_USER, _REPLY = ("user", "human", "prompter"), ("assistant", "model", "chatbot", "gpt", "bot", "ai")
-_TOOLS = ("tool", "ipython", "observation", "environment", "function", "tool_response")
 _ROLES = {
-    **dict.fromkeys(_USER, "user"),
-    **dict.fromkeys(_REPLY, "assistant"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "model", "chatbot", "gpt", "bot", "ai"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(_TOOLS, "tool"),
+    **dict.fromkeys(("tool", "ipython", "observation", "environment", "function", "tool_response"), "tool"),
 }
 # What Llama 3.1 and later put into every system prompt; they would put it there again.
 _DATES = re.compile(r"\A(?:Cutting Knowledge Date: [^\n]*\n)?Today Date: [^\n]*\n*")
@@ -44,11 +42,10 @@ class TemplateFamily:
         begin = _START.match(text)
         at = begin.end() if begin else 0
         heads = list(self.head.finditer(text, at))
-        if not heads or (text[at : heads[0].start()].strip() and not self.lead):
+        lead = text[at : heads[0].start()].strip() if heads else ""
+        if not heads or (lead and not self.lead):
             return None
-        messages: list[Message] = []
-        if text[at : heads[0].start()].strip():
-            messages.append({"role": "system", "content": text[at : heads[0].start()].strip()})
+        messages: list[Message] = [{"role": "system", "content": lead}] if lead else []
         for index, head in enumerate(heads):
             role = _ROLES.get(head[1].strip().lower())
             stop = heads[index + 1].start() if index + 1 < len(heads) else len(text)
@@ -60,19 +57,15 @@ class TemplateFamily:
 
     def _words(self, piece: str, last: bool) -> str | None:
         """What is said between a head and the next; None where something stands behind the end."""
-        if self.end is not None:
-            words, end, after = piece.partition(self.end)
-            if not end and not last:
-                return None
-            return None if without_end(after) else words.strip()
-        return without_end(piece).strip()
+        if self.end is None:
+            return without_end(piece).strip()
+        words, end, after = piece.partition(self.end)
+        return None if without_end(after) or not (end or last) else words.strip()
 
     def _add(self, messages: list[Message], role: str, words: str, head: re.Match[str]) -> None:
-        if role == "system":
-            words = _DATES.sub("", words)
-            if not words:
-                return
-        messages.append({"role": role, "content": words})
+        words = _DATES.sub("", words) if role == "system" else words
+        if words or role != "system":
+            messages.append({"role": role, "content": words})
 
 
 class _Harmony(TemplateFamily):
@@ -88,9 +81,6 @@ class _Harmony(TemplateFamily):
             before["content"] = words
         else:
             super()._add(messages, role, words, head)
-
-
-_START = re.compile(_BEGIN)
 
 
 def _family(name: str, sign: str, head: str, end: str | None, lead: bool = False) -> TemplateFamily:

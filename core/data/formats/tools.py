@@ -75,22 +75,14 @@ def _call(value: Any, reading: Reading, path: str) -> dict[str, Any]:
     if not isinstance(name, str) or not name.strip():
         raise Unusable("a tool call has no name")
     key = next((key for key in _ARGUMENT_NAMES if not missing(function.get(key))), "")
-    call: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": _arguments(function, key)}}
-    own = next((each for each in _CALL_IDS if isinstance(value.get(each), str)), "")
-    if own:
-        call = {"id": value[own], **call}
-    known = {"name", key} if function is value else {"function"}
-    if len(value) > len(known):
-        leave(reading, path, value, {"type", own, *known})
-    if function is not value and len(function) > 2:
-        leave(reading, f"{path}.function", function, {"name", key})
-    return call
-
-
-def _arguments(function: dict[str, Any], key: str) -> dict[str, Any]:
-    value = function[key] if key else {}
-    if isinstance(value, str):
-        value = from_json(value, "the arguments of a tool call") if value.strip() else {}
-    if not isinstance(value, dict):
+    arguments = function[key] if key else {}
+    if isinstance(arguments, str):
+        arguments = from_json(arguments, "the arguments of a tool call") if arguments.strip() else {}
+    if not isinstance(arguments, dict):
         raise Unusable("the arguments of a tool call are not an object")
-    return value
+    own = next((each for each in _CALL_IDS if isinstance(value.get(each), str)), "")
+    leave(reading, path, value, {"type", own, *({"name", key} if function is value else {"function"})})
+    if function is not value:
+        leave(reading, f"{path}.function", function, {"name", key})
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"id": value[own], **call} if own else call

@@ -1,6 +1,6 @@
 """Conversations that branch: a tree of replies (OpenAssistant), or nodes that name their parents (ChatGPT's export).
 
-One way through the tree is the conversation; what stands beside it is handed back, so that it can be said.
+One path through the tree is the conversation; what is beside it is returned, so that it can be reported.
 """
 
 from dataclasses import dataclass, field
@@ -79,50 +79,45 @@ def _is_node(value: Any) -> bool:
 
 def _through_nodes(nodes: dict[str, Any], current: Any) -> Branch:
     found = Branch(_NODES, _PATH_OF_NODES, used=(_CURRENT,))
-    way = _way_to(nodes, current)
+    path = _path_to(nodes, current)
     thoughts: list[dict[str, Any]] = []
-    for name in way:
+    for name in path:
         turn = _turn(nodes[name]["message"])
-        if _says_nothing(turn):
+        if _is_empty_turn(turn):
             found.rest.append({key: value for key, value in turn.items() if key not in ("content", "author")})
             continue
         if turn.pop("thinks", False):
             thoughts += turn["content"]
             continue
-        if thoughts and _speaks(turn) == "assistant":
-            said = turn["content"]
-            turn["content"] = thoughts + (said if isinstance(said, list) else [said])
+        author = turn.get("author")
+        if thoughts and (author.get("role") if isinstance(author, dict) else author) == "assistant":
+            content = turn["content"]
+            turn["content"] = thoughts + (content if isinstance(content, list) else [content])
             thoughts = []
         found.turns.append(turn)
     found.rest += [{key: value for key, value in node.items() if key not in _OF_A_NODE} for node in nodes.values()]
-    beside = nodes.keys() - way.keys()
-    said_beside = [node["message"] for name, node in nodes.items() if name in beside]
-    found.others = [message for message in said_beside if not _says_nothing(_turn(message))]
+    others = [node["message"] for name, node in nodes.items() if name not in path]
+    found.others = [message for message in others if not _is_empty_turn(_turn(message))]
     return found
 
 
-def _way_to(nodes: dict[str, Any], current: Any) -> dict[str, None]:
+def _path_to(nodes: dict[str, Any], current: Any) -> dict[str, None]:
     """The names of the nodes from the root to the current one, or to the last that nothing follows."""
-    leaves = (name for name in reversed(nodes) if not any(child in nodes for child in _children(nodes[name])))
+    leaves = (name for name in reversed(nodes) if not _has_child(nodes, nodes[name]))
     at = current if isinstance(current, str) and current in nodes else next(leaves, None)
-    way: dict[str, None] = {}
-    while isinstance(at, str) and at in nodes and at not in way:
-        way[at] = None
+    path: dict[str, None] = {}
+    while isinstance(at, str) and at in nodes and at not in path:
+        path[at] = None
         at = nodes[at].get("parent")
-    return dict.fromkeys(reversed(way))
+    return dict.fromkeys(reversed(path))
 
 
-def _children(node: dict[str, Any]) -> list[str]:
-    return [child for child in node.get("children") or [] if isinstance(child, str)]
+def _has_child(nodes: dict[str, Any], node: dict[str, Any]) -> bool:
+    return any(isinstance(child, str) and child in nodes for child in node.get("children") or [])
 
 
-def _says_nothing(turn: dict[str, Any]) -> bool:
+def _is_empty_turn(turn: dict[str, Any]) -> bool:
     return all(is_empty(turn.get(name)) for name in _TEXTS)
-
-
-def _speaks(turn: dict[str, Any]) -> Any:
-    author = turn.get("author")
-    return author.get("role") if isinstance(author, dict) else author
 
 
 def _turn(message: Any) -> dict[str, Any]:
@@ -135,22 +130,20 @@ def _turn(message: Any) -> dict[str, Any]:
         return turn | {"content": content} if "content" in message else turn
     rest = {name: value for name, value in content.items() if name != "content_type"}
     if isinstance(content.get("parts"), list):
-        said: Any = [_part(each) for each in rest.pop("parts")]
-        if all(isinstance(each, str) for each in said):
-            said = "\n\n".join(said)
+        text: Any = [
+            {"type": part.get("content_type") or "unknown", **part} if isinstance(part, dict) else part
+            for part in rest.pop("parts")
+        ]
+        if all(isinstance(each, str) for each in text):
+            text = "\n\n".join(text)
     elif isinstance(content.get("thoughts"), list):
         steps = [step for step in rest.pop("thoughts") if isinstance(step, dict)]
-        said = [{"type": "thinking", "thinking": f"{step.get('content') or ''}\n"} for step in steps]
+        text = [{"type": "thinking", "thinking": f"{step.get('content') or ''}\n"} for step in steps]
         rest["thoughts"] = [{name: value for name, value in step.items() if name != "content"} for step in steps]
         turn["thinks"] = True
     else:
         name = next((name for name in ("text", "result", "content") if isinstance(content.get(name), str)), None)
-        said = rest.pop(name) if name else [{"type": str(content.get("content_type") or "unknown"), **rest}]
+        text = rest.pop(name) if name else [{"type": str(content.get("content_type") or "unknown"), **rest}]
         rest = rest if name else {}
     beside = {f"content.{name}": value for name, value in rest.items() if not is_empty(value)}
-    return turn | {"content": said} | beside
-
-
-def _part(part: Any) -> Any:
-    """A part that is no text says its type as `content_type`."""
-    return {"type": part.get("content_type") or "unknown", **part} if isinstance(part, dict) else part
+    return turn | {"content": text} | beside

@@ -1,35 +1,26 @@
-"""One turn to messages: who speaks, what is said, what it thinks and calls, and how much it counts."""
+"""One turn to messages: the role, the content, its reasoning and tool calls, and how much it counts."""
 
+import html
+import re
 from typing import Any
 
 from core.data.conversation import Message, Row
-from core.data.formats.content import messages_of, text_of
-from core.data.formats.content_parts import read_parts
-from core.data.formats.html_details import BEGIN, unfold
+from core.data.formats.content import messages_of, read_parts, text_of
 from core.data.formats.row_reading import SYSTEM_NAMES, Reading, Unusable, first_filled, missing, short
 from core.data.formats.tools import TOOL_NAMES, calls_of, tools_of
-from core.data.formats.train_detail import DETAIL_KEY, masked
 from core.data.formats.unused import is_empty, leave
-from core.data.formats.weights import WEIGHT_KEYS, weight_of
+from core.data.formats.weights import DETAIL_KEY, WEIGHT_KEYS, masked, weight_of
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "user")
 TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts", "mes", "body")
-_PAIR_KEYS = (
-    ("input", "output"),
-    ("user", "assistant"),
-    ("human", "assistant"),
-    ("human", "gpt"),
-    ("prompt", "response"),
-    ("prompt", "completion"),
-    ("question", "answer"),
-    ("instruction", "output"),
-    ("query", "response"),
-)
+_PAIR_KEYS = (("input", "output"), ("user", "assistant"), ("human", "assistant"), ("human", "gpt"),
+              ("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"),
+              ("query", "response"))  # fmt: skip
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _CALL_KEYS = ("tool_calls", "function_call")
 _NAMES = ("role", "name", "username", "nickname")  # of a speaker who is an object
 # Items of OpenAI's Responses that stand between the turns without a role.
-_ITEMS = {"function_call", "function_call_output"}
+_ITEMS = ("function_call", "function_call_output")
 _MEANINGS = {
     "user": ("user", "human", "prompter", "usr", "question", "prompt"),
     "assistant": ("assistant", "gpt", "chatgpt", "gpt4", "gpt-4", "bing", "bard", "claude", "model", "bot", "chatbot",
@@ -40,6 +31,11 @@ _MEANINGS = {
     "call": ("function_call", "function-call", "tool_call", "tool-call"),
 }  # fmt: skip
 ROLES = {name: role for role, names in _MEANINGS.items() for name in names}
+# Reasoning as a folded block of HTML at the beginning of a reply, as Open WebUI writes it.
+_DETAILS = re.compile(
+    r'\A\s*<details type="reasoning"[^>]{0,400}>\s*(?:<summary>[^<]{0,200}</summary>)?([^<]*(?:<(?!/details>)[^<]*)*)'
+    r"</details>\s*"
+)
 
 
 def read_turns(
@@ -117,8 +113,8 @@ def _stands_between(turn: dict[str, Any], reading: Reading, path: str) -> bool:
 
 def _read_pair(turn: dict[str, Any], pair: tuple[str, str], reading: Reading, path: str) -> None:
     if not missing(turn.get("system")) and turn["system"] != "":
-        said = text_of(turn["system"], "a system prompt", "system", {}, reading, f"{path}.system")
-        reading.messages.append({"role": "system", "content": said})
+        system = text_of(turn["system"], "a system prompt", "system", {}, reading, f"{path}.system")
+        reading.messages.append({"role": "system", "content": system})
     for key, role in zip(pair, ("user", "assistant"), strict=True):
         message: Message = {"role": role, "content": ""}
         message["content"] = text_of(turn[key], f"the {key!r} of a turn", role, message, reading, f"{path}.{key}")
@@ -137,23 +133,33 @@ def _read_turn(turn: dict[str, Any], keys: tuple[str, str], reading: Reading, pa
         return
     where = f"{path}.{keys[1]}"
     if role == "call":
-        said: list[Message] = [{"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, where)}]
+        messages: list[Message] = [{"role": "assistant", "content": "", "tool_calls": calls_of(value, reading, where)}]
     elif isinstance(value, str):
-        said = [{"role": role, "content": value}]
-        if role == "assistant" and value.startswith(BEGIN):
-            _unfold(said[0], reading)
+        messages = [{"role": role, "content": value}]
+        if role == "assistant" and value.startswith("<details "):
+            _unfold(messages[0], reading)
     elif role == "system" and missing(value):
-        said = []
+        messages = []
     else:
-        said = messages_of(value, f"the {keys[1]!r} of a turn by {_called(name)}", role, reading, where)
+        messages = messages_of(value, f"the {keys[1]!r} of a turn by {short(name, 30)}", role, reading, where)
     if len(turn) > 2 or keys[1] not in turn:
-        _read_extras(turn, keys, said or [{"role": role}], reading, path)
-    reading.messages += said
+        _read_extras(turn, keys, messages or [{"role": role}], reading, path)
+    reading.messages += messages
 
 
 def _unfold(message: Message, reading: Reading) -> None:
-    if unfold(message):
-        reading.name("reasoning-unfolded", BEGIN.strip() + ">")
+    """Take the folded block at the beginning of a reply for its reasoning."""
+    found = _DETAILS.match(message["content"])
+    if found is None:
+        return
+    lines = found[1].strip().splitlines()
+    if lines and all(line.startswith("&gt;") for line in lines if line.strip()):
+        lines = html.unescape("\n".join(lines)).splitlines()
+    thought = "\n".join(line.removeprefix(">").removeprefix(" ") if line.startswith(">") else line for line in lines)
+    message["content"] = message["content"][found.end() :]
+    if thought.strip():
+        message["reasoning_content"] = thought
+    reading.name("reasoning-unfolded", "<details>")
 
 
 def _role(name: Any, key: str, reading: Reading, path: str) -> str:
@@ -172,14 +178,12 @@ def _role(name: Any, key: str, reading: Reading, path: str) -> str:
     return role
 
 
-def _called(name: Any) -> str:
-    return short(name, 30)
-
-
-def _read_extras(turn: dict[str, Any], keys: tuple[str, str], said: list[Message], reading: Reading, path: str) -> None:
+def _read_extras(
+    turn: dict[str, Any], keys: tuple[str, str], messages: list[Message], reading: Reading, path: str
+) -> None:
     """What a turn holds beside its words, into the messages that it says; what is not used is noted."""
-    replies = [message for message in said if message["role"] == "assistant"]
-    message = replies[-1] if replies else said[-1]
+    replies = [message for message in messages if message["role"] == "assistant"]
+    message = replies[-1] if replies else messages[-1]
     used = {*keys, *_read_marks(turn, replies, reading)}
     if replies:
         used |= _read_calls(turn, message, reading, path) | _read_thoughts(turn, message)
@@ -190,9 +194,8 @@ def _read_extras(turn: dict[str, Any], keys: tuple[str, str], said: list[Message
     if any(name in turn for name in TOOL_NAMES):
         used |= _read_tools(turn, reading, path)
     means = reading.roles.get(str(turn.get(keys[0])).strip().lower())
-    for key in ROLE_KEYS:
-        if key in turn and key not in used and reading.roles.get(str(turn[key]).strip().lower()) == means is not None:
-            used.add(key)  # it says the same
+    if means is not None:  # other keys may name the same speaker again
+        used |= {key for key in ROLE_KEYS if reading.roles.get(str(turn.get(key)).strip().lower()) == means}
     leave(reading, path, turn, used)
 
 
@@ -229,7 +232,7 @@ def _read_tools(turn: dict[str, Any], reading: Reading, path: str) -> set[str]:
 
 def _read_marks(turn: dict[str, Any], replies: list[Message], reading: Reading) -> set[str]:
     """How much a turn counts in the loss."""
-    used = set()
+    used = set[str]()
     if len(replies) == 1 and not is_empty(turn.get(DETAIL_KEY)):
         used.add(DETAIL_KEY)
         replies[0] |= masked(turn[DETAIL_KEY], replies[0]["content"])

@@ -16,19 +16,17 @@ COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "t
 # alone.)
 _SPOKEN = ("conversations", "conversation", "dialogue", "dialog", "data")
 # A list of turns in a column of another name is looked for by its keys, but not where it is one side of a pair.
-_PAIR_WORDS = (
-    "prompt completion chosen rejected instruction input output question answer answers response history tools"
-)
-_PAIR_WORDS += " functions chosen_messages rejected_messages preferred_output non_preferred_output system candidates"
-_OF_PAIRS = frozenset(_PAIR_WORDS.split())
+_OF_PAIRS = {"prompt", "completion", "chosen", "rejected", "instruction", "input", "output", "question", "answer",
+             "answers", "response", "history", "tools", "functions", "chosen_messages", "rejected_messages",
+             "preferred_output", "non_preferred_output", "system", "candidates"}  # fmt: skip
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought")
 
 
 def as_turns(value: Any) -> list[Any] | None:
     """The list of turns that a value is, or surely is JSON for; None where it is something else."""
     if isinstance(value, str):
-        found = _list_in(value)
-        return found if found and all(map(_is_turn, found)) else None
+        turns = _list_in(value)
+        return turns if turns and all(map(_is_turn, turns)) else None
     if isinstance(value, dict):
         if isinstance(value.get("messages"), list):
             return list(value["messages"])
@@ -164,13 +162,7 @@ def _read(row: Row, reading: Reading) -> None:
     if not read_turns_of(row, reading):
         raise Unusable("it holds no list of messages")
     add_system(row, reading)
-    _add_thought(row, reading)
-
-
-def _add_thought(row: Row, reading: Reading) -> None:
-    """Give the only reply the reasoning that stands in a column of its own."""
-    if len(row) == 1:
-        return
+    # Reasoning in a column of its own belongs to the only reply.
     name = next((name for name in _THOUGHTS if isinstance(row.get(name), str) and row[name].strip()), None)
     replies = [message for message in reading.messages if message["role"] == "assistant"]
     if name and len(replies) == 1 and "reasoning_content" not in replies[0]:

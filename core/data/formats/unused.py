@@ -24,11 +24,7 @@ _ANSWER = _words(
     ignore skip learn
     """
 )
-_SPEAKER = _words(
-    """
-    role from speaker author sender character
-    """
-)
+_SPEAKER = _words("role from speaker author sender character")
 # In a row of plain text these say who speaks or what it is, too; beside a question and a reply they are details.
 _OF_A_TEXT = _words(
     """
@@ -39,11 +35,7 @@ _OF_A_TEXT = _words(
 )
 _TELLING = _SPEAKER | _ANSWER | {"ground_truth", "gold_label", "correct_answer", "expected_output"}
 _SAYS_WHICH = _SPEAKER | _OF_A_TEXT | {"label", "labels", "class", "answer", "target"}
-_NAMING = _words(
-    """
-    id ids idx index name type
-    """
-)
+_NAMING = _words("id ids idx index name type")
 # A name that begins so is a figure about what follows, such as `score_chosen`.
 _MEASURES = _words("score scores rating ratings reward rewards logps logprobs length len num n count model source")
 _DETAIL = _words(
@@ -79,21 +71,14 @@ def note(reading: Reading, path: str, value: Any) -> None:
 
 def unused_of(row: dict[str, Any], plain: dict[str, Any], reading: Reading) -> dict[str, Worth]:
     """Every path in `row` that was not used, with its worth; `plain` is the row with plain names."""
-    left, used = reading.left, reading.used
     for name, value in row.items():
         key = plain_name(name)
-        if (key not in used or plain[key] is not value) and not is_empty(value):
-            left.setdefault(short_path(name), []).append(value)
-            if isinstance(value, dict):
-                _look_into(name, value, left)
-    return {path: _worth(path, values, reading) for path, values in left.items()} if left else {}
-
-
-def _look_into(name: str, value: dict[str, Any], left: dict[str, list[Any]]) -> None:
-    """Note the keys of an unused object, such as `metadata`, that are called as the answer or the speaker is."""
-    for key, inner in value.items():
-        if plain_name(str(key)) in _TELLING and not is_empty(inner):
-            left.setdefault(short_path(f"{name}.{key}"), []).append(inner)
+        if (key not in reading.used or plain[key] is not value) and not is_empty(value):
+            note(reading, name, value)
+            for key, inner in value.items() if isinstance(value, dict) else ():  # such as `metadata`
+                if plain_name(str(key)) in _TELLING and not is_empty(inner):
+                    note(reading, f"{name}.{key}", inner)
+    return {path: _worth(path, values, reading) for path, values in reading.left.items()}
 
 
 def short_path(path: str) -> str:
@@ -126,9 +111,7 @@ def named_worth(path: str, of_text: bool) -> Worth:
         return "unused-answer"
     if len(words) > 1 and words[0] in _MEASURES and not of_text:
         return "unused-detail"
-    if words[0] in ("is", "has") and words[-1] not in _ANSWER | _OF_A_TEXT:
-        return "unused-detail"
-    if words[-1] in _DETAIL:
+    if words[-1] in _DETAIL or (words[0] in ("is", "has") and words[-1] not in _ANSWER | _OF_A_TEXT):
         return "unused-detail"
     if not _ANSWER.isdisjoint(words) or words[0] in _SPEAKER or words[-1] in _SPEAKER:
         return "unused-answer"
@@ -141,26 +124,23 @@ def _worth(path: str, values: list[Any], reading: Reading) -> Worth:
     worth = named_worth(path, reading.text is not None)
     if plain_name(path.rsplit(".", 1)[-1]) in _MATTERS:
         return "unused-text"
-    if worth == "unused-detail" and not any(map(_is_talk, values)):
-        return "unused-text" if any(map(_is_prose, values)) else worth
-    if all(_is_said_already(value, reading) for value in values):
+    turns = any(map(_is_turns, values))
+    if worth == "unused-detail" and not turns:
+        prose = any(isinstance(value, str) and value.count(" ") > _PROSE_WORDS for value in values)
+        return "unused-text" if prose else worth
+    if all(_is_used_elsewhere(value, reading) for value in values):
         return "unused-detail"
-    if any(map(_is_talk, values)):
+    if turns:
         return "unused-answer"
     return "unused-detail" if worth == "unused-text" and all(map(_is_simple, values)) else worth
 
 
-def _is_talk(value: Any) -> bool:
-    """Whether it is a list of turns: who speaks, and what the answer is, all in one."""
+def _is_turns(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) > 1
         and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
     )
-
-
-def _is_prose(value: Any) -> bool:
-    return isinstance(value, str) and value.count(" ") > _PROSE_WORDS
 
 
 def _is_simple(value: Any) -> bool:
@@ -172,18 +152,18 @@ def _is_simple(value: Any) -> bool:
     return isinstance(value, (bool, int, float))
 
 
-def _is_said_already(value: Any, reading: Reading) -> bool:
-    """Whether a text, or each of a list, stands in what was used, or is the whole of it in another form."""
+def _is_used_elsewhere(value: Any, reading: Reading) -> bool:
+    """Whether a text, or each of a list, is part of what was used, or is the whole of it in another form."""
     if isinstance(value, (list, dict)):
         leaves = [leaf for leaf in texts_in(value) if leaf.count(" ") >= _WORDS_OF_A_DETAIL - 1]
         flat = isinstance(value, list) and not any(isinstance(each, (list, dict)) for each in value)
         wanted = value if flat else leaves
-        return bool(wanted) and all(_is_said_already(leaf, reading) for leaf in wanted)
+        return bool(wanted) and all(_is_used_elsewhere(leaf, reading) for leaf in wanted)
     if not isinstance(value, str):
         return False
     text = value.strip()
-    said = [reading.text or "", *(message["content"].strip() for message in reading.messages)]
-    said = [content for content in said if content]
-    if any(text == content or (" " in text and text in content) for content in said):
+    contents = (reading.text or "", *(message["content"].strip() for message in reading.messages))
+    used = [content for content in contents if content]
+    if any(text == content or (" " in text and text in content) for content in used):
         return True
-    return len(said) > 1 and all(content in text for content in said)
+    return len(used) > 1 and all(content in text for content in used)

@@ -1,5 +1,6 @@
 """What makes a conversation usable: a reply to learn, something before it, and nothing after the last."""
 
+from itertools import pairwise
 from typing import Literal
 
 from core.data.conversation import Message
@@ -33,7 +34,7 @@ def valid_messages(reading: Reading, system: System, join: bool = False) -> list
         if len(messages) < len(apart):
             reading.notes.add("turns-joined")
     last = _weigh(messages, reading)
-    if not any(_asks(message) for message in messages[:last]):
+    if not any(message["role"] != "assistant" and not blank(message["content"]) for message in messages[:last]):
         raise Unusable("it has no prompt before the reply")
     kept = messages[: last + 1]
     if len(kept) < len(messages):
@@ -44,7 +45,7 @@ def valid_messages(reading: Reading, system: System, join: bool = False) -> list
 
 def _weigh(messages: list[Message], reading: Reading) -> int:
     """Give each reply its weight, none to an empty one; where the last one stands that counts. Raises Unusable."""
-    last, replies, said = -1, 0, 0
+    last, replies, filled = -1, 0, 0
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -54,7 +55,7 @@ def _weigh(messages: list[Message], reading: Reading) -> int:
             reading.notes.add("empty-reply")
             weight = 0.0
         else:
-            said += 1
+            filled += 1
         if weight != 1.0:
             message["weight"] = weight
         if weight > 0:
@@ -62,28 +63,18 @@ def _weigh(messages: list[Message], reading: Reading) -> int:
     if last < 0:
         if not replies:
             raise Unusable("it has no reply to learn from")
-        raise Unusable("none of its replies is marked for training" if said else "its reply is empty")
+        raise Unusable("none of its replies is marked for training" if filled else "its reply is empty")
     return last
 
 
-def _asks(message: Message) -> bool:
-    return message["role"] != "assistant" and not blank(message["content"])
-
-
 def _note_order(messages: list[Message], reading: Reading) -> None:
-    before = None
-    begun = False
-    for message in messages:
-        role = message["role"]
-        if role == before and role != "tool":
-            reading.notes.add("same-role-twice")
-        if not begun and role != "system":
-            begun = True
-            if role == "assistant":
-                reading.notes.add("assistant-first")
-        if "\0" in message["content"]:
-            reading.notes.add("nul-character")
-        before = role
+    roles = [message["role"] for message in messages]
+    if any(role == before != "tool" for role, before in pairwise(roles)):
+        reading.notes.add("same-role-twice")
+    if next((role for role in roles if role != "system"), None) == "assistant":
+        reading.notes.add("assistant-first")
+    if any("\0" in message["content"] for message in messages):
+        reading.notes.add("nul-character")
 
 
 def joined(messages: list[Message]) -> list[Message]:
@@ -125,11 +116,9 @@ def without_system(messages: list[Message], system: System) -> list[Message]:
             else:
                 folded[following].insert(-1, message["content"])
     return [
-        message | {"content": _paragraphs(folded[index])} if index in folded else message
+        message | {"content": "\n\n".join(text for text in folded[index] if not blank(text))}
+        if len(folded.get(index, ())) > 1
+        else message
         for index, message in enumerate(messages)
         if message["role"] != "system"
     ]
-
-
-def _paragraphs(texts: list[str]) -> str:
-    return "\n\n".join([text for text in texts if not blank(text)]) if len(texts) > 1 else texts[0]

@@ -1,4 +1,4 @@
-"""How much a message or a row counts in the loss, under the names that the usual tools give it."""
+"""How much a row, a message and each of its characters counts in the loss, under the names of the usual tools."""
 
 import math
 from typing import Any
@@ -9,6 +9,10 @@ _FLAGS = {"train": True, "trainable": True, "training": True, "loss": True, "mas
 _SHARES = ("weight", "loss_weight")
 WEIGHT_KEYS = frozenset(_FLAGS) | frozenset(_SHARES)
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
+# In a message, as in the data: a list of `{"begin_offset", "end_offset", "train"}`, characters of its content, the last
+# one included. What no range covers is not trained on, as with axolotl.
+DETAIL_KEY = "train_detail"
+_TYPES_OF_A_RANGE = {"begin_offset": int, "end_offset": int, "train": bool}
 
 
 def weight_of(holder: dict[str, Any], keys: frozenset[str], what: str) -> float | None:
@@ -33,8 +37,8 @@ def row_weight(row: dict[str, Any], reading: Reading) -> float:
     if "weight" not in row and "loss_weight" not in row:
         return 1.0
     reading.used.update(_SHARES)
-    found = weight_of(row, frozenset(_SHARES), "its")
-    return 1.0 if found is None else found
+    weight = weight_of(row, frozenset(_SHARES), "its")
+    return 1.0 if weight is None else weight
 
 
 def _share(value: Any, key: str, what: str) -> float:
@@ -54,3 +58,32 @@ def _flag(value: Any, key: str, what: str) -> bool:
     if missing(value) or value not in (True, False):
         raise Unusable(f"{what} {key!r} is neither true nor false")
     return bool(value)
+
+
+def masked(value: Any, content: str) -> dict[str, Any]:
+    """What a message gets for the ranges in `value`: the ranges, or a weight of 0 where they train on nothing.
+
+    Nothing where they cover all of it. Raises Unusable where they are no ranges of `content`.
+    """
+    ranges = value if isinstance(value, list) else []
+    if not ranges or not all(map(_is_range, ranges)):
+        raise Unusable(f"the {DETAIL_KEY!r} of a turn is not a list of ranges with begin_offset, end_offset and train")
+    if any(not 0 <= each["begin_offset"] <= each["end_offset"] < len(content) for each in ranges):
+        raise Unusable(f"the {DETAIL_KEY!r} of a turn reaches beyond its text")
+    counts = trained_characters(ranges, len(content))
+    if all(counts):
+        return {}
+    return {DETAIL_KEY: ranges} if any(counts) else {"weight": 0.0}
+
+
+def trained_characters(ranges: list[dict[str, Any]], length: int) -> list[bool]:
+    """For each character whether it is trained on; a range that says no goes before one that says yes."""
+    counts = [False] * length
+    for each in sorted(ranges, key=lambda each: not each["train"]):
+        size = each["end_offset"] + 1 - each["begin_offset"]
+        counts[each["begin_offset"] : each["end_offset"] + 1] = [each["train"]] * size
+    return counts
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, dict) and {key: type(each) for key, each in value.items()} == _TYPES_OF_A_RANGE

@@ -40,7 +40,7 @@ class Blob:
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror or error}. Check who may read it.") from None
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # what zipfile says of a member
-            raise DataError(f"{self.name} is damaged ({_short(error)}). Download or pack it again.") from None
+            raise _damaged(self.name, error) from None
         return io.BufferedReader(_Watched(self.name, stream, consumed, progress), BLOCK)
 
     def head(self, length: int) -> bytes:
@@ -93,8 +93,9 @@ def zip_member(path: Path, name: str, member: zipfile.ZipInfo) -> Blob:
     return Blob(name, _without_gz(name), member.compress_size, None, opener)
 
 
-def _short(error: Exception) -> str:
-    return str(error).split("\n")[0][:100].rstrip(".")
+def _damaged(name: str, error: Exception) -> DataError:
+    reason = str(error).split("\n")[0][:100].rstrip(".")
+    return DataError(f"{name} is damaged ({reason}). Download or pack it again.")
 
 
 def _without_gz(name: str) -> str:
@@ -117,7 +118,7 @@ class _Watched(io.RawIOBase):
         except EOFError:
             raise DataError(f"{self._name} is truncated: its compressed data ends early. Download it again.") from None
         except (zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
-            raise DataError(f"{self._name} is damaged ({_short(error)}). Download or pack it again.") from None
+            raise _damaged(self._name, error) from None
         except OSError as error:
             raise DataError(f"{self._name} cannot be read: {error.strerror or error}.") from None
         buffer[: len(block)] = block

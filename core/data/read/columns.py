@@ -2,12 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from core.data.conversation import Row, Unreadable
-from core.data.read.blob import BLOCK, Blob
+from core.data.read.blob import BLOCK, Blob, Progress
 from core.data.read.mojibake import any_garbled
 from core.data.read.notes import Notes
 from core.errors import DataError
@@ -17,14 +17,12 @@ LEFT_ON_HUB = b"nibble.splits_left_on_hub"
 _BATCH_BYTES = 16 * 2**20
 BATCH_ROWS = 2000
 
-Progress = Callable[[int], None]
-
 
 def read_parquet(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """The rows of a Parquet file. Raises DataError where it is damaged or two columns have one name."""
     import pyarrow.parquet as parquet
 
-    with _file(blob) as file, _said(blob.name, "Parquet"):
+    with _file(blob) as file, _readable_errors(blob.name, "Parquet"):
         opened = parquet.ParquetFile(file)
         left = (opened.schema_arrow.metadata or {}).get(LEFT_ON_HUB)
         if left:
@@ -49,7 +47,7 @@ def read_arrow(blob: Blob, notes: Notes, progress: Progress) -> Iterator[Row | U
     """The rows of an Arrow IPC file or stream. Raises DataError where it is damaged or two columns have one name."""
     import pyarrow
 
-    with _file(blob) as file, _said(blob.name, "Arrow"):
+    with _file(blob) as file, _readable_errors(blob.name, "Arrow"):
         of_file = file.read(6) == b"ARROW1"
         file.seek(0)
         source = pyarrow.OSFile(str(blob.path)) if blob.path else file
@@ -77,8 +75,8 @@ def _file(blob: Blob) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _said(name: str, kind: str) -> Iterator[None]:
-    """Turn what the library says about a broken file into a sentence."""
+def _readable_errors(name: str, kind: str) -> Iterator[None]:
+    """Turn the library's error about a broken file into a sentence."""
     import pyarrow
 
     try:
@@ -116,8 +114,6 @@ def _plain(column: Any) -> Any:
     if pyarrow.types.is_temporal(kind) or pyarrow.types.is_decimal(kind):
         return column.cast(pyarrow.string())
     if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-        try:
+        with suppress(pyarrow.ArrowInvalid):
             return column.cast(pyarrow.large_string())
-        except pyarrow.ArrowInvalid:
-            return column
     return column

@@ -1,9 +1,11 @@
 """JSON that is one document: an array of rows, an object that holds one, or objects one after another."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from core.data.conversation import Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.jsons import as_row, is_only_turn, is_turn, kind_name
 from core.data.read.notes import Notes
 from core.data.read.splits import is_of_splits
@@ -17,13 +19,17 @@ _SINGLE = ('"', "-", *"0123456789", "true", "false", "null", "NaN")  # a value t
 LONGEST_CONVERSATION = 10_000  # turns
 
 
-def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """The rows of a JSON file. Raises DataError, with line and column, where it is broken or its rows are not sure."""
     window = Window(text, notes, progress)
     first = window.peek()
     if first == "[":
         yield from _array(text.name, window)
-        _refuse_more(text.name, window)
+        if window.peek():
+            raise DataError(
+                f"{text.name}, line {window.line:,}: there is more after the end of the array. Put all rows into one "
+                "array."
+            )
     elif first == "{":
         keys = _rows_within(text, Window(text, Notes()))
         yield from _arrays_under(keys, text.name, window, notes) if keys else _objects(window)
@@ -33,10 +39,8 @@ def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> It
             f".csv for a table and .txt for plain text."
         )
     else:
-        value = window.value()
-        raise DataError(
-            f"{text.name} contains a single value, {kind_name(value)}, not rows. Put the rows into an array."
-        )
+        kind = kind_name(window.value())
+        raise DataError(f"{text.name} contains a single value, {kind}, not rows. Put the rows into an array.")
 
 
 def _items(window: Window) -> Iterator[tuple[int, Any]]:
@@ -59,10 +63,9 @@ def _array(name: str, window: Window) -> Iterator[Row | Unreadable]:
     first = next(items, None)
     if first is None:
         return
-    line, value = first
+    _, value = first
     if not is_only_turn(value):
-        yield as_row(value, f"line {line:,}")
-        yield from (as_row(value, f"line {line:,}") for line, value in items)
+        yield from (as_row(each, f"line {line:,}") for line, each in chain([first], items))
         return
     turns = [value]
     for _, turn in items:
@@ -138,10 +141,3 @@ def _choose(name: str, firsts: dict[str, Any]) -> list[str]:
         names = ", ".join(list(firsts)[:12])
         raise DataError(f"{name} contains several arrays: {names}. Keep the one with the rows, or save each as a file.")
     return []
-
-
-def _refuse_more(name: str, window: Window) -> None:
-    if window.peek():
-        raise DataError(
-            f"{name}, line {window.line:,}: there is more after the end of the array. Put all rows into one array."
-        )

@@ -15,7 +15,7 @@ HEAD = 2 * 2**20
 _FURTHER_BLOCKS, _BLOCK = 8, 2**18  # of a large plain file, spread over it
 
 _LOOKED_AT_BYTES = 2**16  # for UTF-16 without a mark
-_STRANGE = {"Cc", "Cn", "Co", "Cs"}
+_NOT_TEXT = {"Cc", "Cn", "Co", "Cs"}
 # Control characters that text has none of: not tabs, line ends, nor the escapes that colour a terminal.
 _CONTROLS = bytes([*range(0x01, 0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
 _MOST_CONTROLS = 0.05  # of random bytes a tenth are such
@@ -100,10 +100,9 @@ def find_encoding(blob: Blob, wanted: str, like: Collection[str] = ()) -> Encode
 
 
 def _by_hand(head: bytes, wanted: str) -> Encoded:
-    if wanted == "utf-16" and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return Encoded(_wide_by_nuls(head) or "utf-16-le", "chosen by hand")
-    if wanted == "utf-32" and not head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return Encoded(_wide_by_nuls(head) or "utf-32-le", "chosen by hand")
+    marks = tuple(mark for mark, codec in _MARKS if codec == wanted)
+    if wanted in ("utf-16", "utf-32") and not head.startswith(marks):
+        return Encoded(_wide_by_nuls(head) or f"{wanted}-le", "chosen by hand")
     return Encoded(codec_of(wanted), "chosen by hand")
 
 
@@ -134,20 +133,18 @@ def _not_utf8(name: str, sample: bytes, error: UnicodeDecodeError, head: int, li
     letters = sum(map(len, _LETTER.findall(sample)))
     rest = len(sample) - error.start
     cut_at_the_end = rest <= 3 and letters == high - rest
-    if cut_at_the_end or letters > _NEARLY_ALL * high:
+    # Some old encodings make such pairs of bytes too, and then read well.
+    if cut_at_the_end or letters > _NEARLY_ALL * high or (letters > high / 2 and not guesses(sample).well):
         return Encoded("utf-8", f"UTF-8, with damage at {where}")
     found = guesses(sample)
-    if letters > high / 2 and not found.well:  # some old encodings make such pairs of bytes too, and then read well
-        return Encoded("utf-8", f"UTF-8, with damage at {where}")
-    best = found.all[0] if found.sure else None
+    if found.sure:
+        best = found.all[0]
+        return Encoded(best.codec, f"not UTF-8 at {where}; {best.evidence}: {shown(best.words)}", guessed=True)
     beside = next((each for each in found.all[:_OFFERED] if each.codec in like), None)
-    if best is None and beside is None:
+    if beside is None:
         raise EncodingUnsure(name, where, found)
-    if best is None and beside is not None:
-        said = f"read like the other files, {shown(beside.words)}"
-        return Encoded(beside.codec, f"not UTF-8 at {where}; {said}", guessed=True)
-    best = found.all[0]
-    return Encoded(best.codec, f"not UTF-8 at {where}; {best.evidence}: {shown(best.words)}", guessed=True)
+    evidence = f"not UTF-8 at {where}; read like the other files, {shown(beside.words)}"
+    return Encoded(beside.codec, evidence, guessed=True)
 
 
 def _is_escaped(head: bytes) -> bool:
@@ -197,9 +194,9 @@ def _share_of_text(head: bytes, codec: str) -> float:
     """The share of characters that text has, where some are plain ones, as a line end or a quote is."""
     letters = head[: len(head) - len(head) % 2].decode(codec, "replace")
     plain = sum(letter < "\x7f" for letter in letters)
-    strange = sum(unicodedata.category(letter) in _STRANGE and letter not in "\t\n\r\f" for letter in letters)
-    strange += letters.count("\ufffd")
-    return 1 - strange / len(letters) if plain * 50 >= len(letters) else 0.0
+    others = sum(unicodedata.category(letter) in _NOT_TEXT and letter not in "\t\n\r\f" for letter in letters)
+    others += letters.count("\ufffd")
+    return 1 - others / len(letters) if plain * 50 >= len(letters) else 0.0
 
 
 def _whole_lines(block: bytes, full: int) -> bytes:
@@ -207,13 +204,9 @@ def _whole_lines(block: bytes, full: int) -> bytes:
     if len(block) < full:
         return block
     end = block.rfind(b"\n") + 1
-    return block[:end] if end else block[:-4] if block.isascii() else _until_a_letter(block)
-
-
-def _until_a_letter(block: bytes) -> bytes:
-    """`block` up to its last space, comma or quote: those bytes are part of no longer letter."""
-    end = max(block.rfind(b" "), block.rfind(b","), block.rfind(b'"'))
-    return block[: end + 1] if end > 0 else block
+    if not end and not block.isascii():  # a space, a comma or a quote is part of no longer letter
+        end = max(block.rfind(b" "), block.rfind(b","), block.rfind(b'"')) + 1
+    return block[:end] if end > 1 else block
 
 
 def _further(blob: Blob) -> bytes:

@@ -81,17 +81,15 @@ def is_too_deep(text: str, value: Any) -> bool:
     """Whether `value`, read from `text`, holds more than `DEEPEST` levels; later rooms walk it level by level."""
     if text.count("[") + text.count("{") <= DEEPEST:
         return False
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in _within(outer)]
-        if not level:
-            return False
-    return True
-
-
-def _within(value: Any) -> list[Any]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [each for each in inner if isinstance(each, dict | list)]
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def explain(text: str, error: json.JSONDecodeError) -> str:
@@ -124,8 +122,5 @@ def explain(text: str, error: json.JSONDecodeError) -> str:
         return "a name in double quotes is expected here"
     if error.msg.startswith("Expecting ':'"):
         return "a colon is expected here, between a name and its value"
-    return f"a value is expected here, not {_shown(here)}" if here.strip() else "a value is missing here"
-
-
-def _shown(text: str) -> str:
-    return repr(text.split("\n")[0].strip())
+    shown = here.split("\n")[0].strip()
+    return f"a value is expected here, not {shown!r}" if here.strip() else "a value is missing here"

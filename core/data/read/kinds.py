@@ -9,28 +9,16 @@ class NoDataset(DataError):
     """A file that is no dataset, by what it is; among others it is left out."""
 
 
-SUFFIXES = (
-    *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md"),
-    *(".gz", ".zip"),
-)
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md",
+            ".gz", ".zip")  # fmt: skip
 KNOWN = "JSON, JSONL, CSV, TSV, Parquet, Arrow, text or Markdown, each also as .gz or .zip"
 
 _KINDS = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".txt": "text",
-    ".md": "markdown",
-    ".markdown": "markdown",
+    **{f".{kind}": kind for kind in ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "markdown")},
+    **{".ndjson": "jsonl", ".feather": "arrow", ".ipc": "arrow", ".txt": "text", ".md": "markdown"},
 }
 HEAD = 2**16  # bytes to tell it by
-_UNPACK = "uses an unsupported compression. Unpack it first, or pack it as .zip or .gz."
+_PROVIDE = "Provide conversations as JSONL, CSV or Parquet."
 _REFUSED = {
     (".docx", ".doc", ".odt", ".rtf", ".pages"): "is a word processor document. Save it as plain text (.txt), or its "
     "conversations as CSV.",
@@ -38,20 +26,17 @@ _REFUSED = {
     (".epub", ".mobi", ".azw", ".azw3", ".fb2"): "is an e-book. Save it as plain text (.txt) with an e-book reader.",
     (".pdf",): "is a PDF. Copy its text into a .txt file, or its conversations into a CSV or JSONL file.",
     (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".svg"): "is an image; Nibble "
-    "trains on text. Provide conversations as"
-    " JSONL, CSV or Parquet.",
+    f"trains on text. {_PROVIDE}",
     (".mp3", ".wav", ".flac", ".ogg", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm"): "is sound or video; Nibble "
-    "trains on text. Provide conversations as"
-    " JSONL, CSV or Parquet.",
+    f"trains on text. {_PROVIDE}",
     (".safetensors", ".gguf", ".ggml", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".h5"): "is a model, not a dataset. "
     "If it is your base model, choose it there, and provide conversations here.",
     (".pkl", ".pickle", ".npy", ".npz", ".joblib"): "is a Python pickle, which can run any code when loaded. "
     "Save the data as JSONL, CSV or Parquet.",
-    (".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): _UNPACK,
+    (".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): "uses an unsupported "
+    "compression. Unpack it first, or pack it as .zip or .gz.",
     (".html", ".htm", ".xml"): "is a web page or XML. Save the conversations in it as JSONL or CSV.",
-    (".yaml", ".yml", ".toml", ".ini", ".py", ".ipynb"): "is a settings file or a program, not a dataset. Provide "
-    "conversations as"
-    " JSONL, CSV or Parquet.",
+    (".yaml", ".yml", ".toml", ".ini", ".py", ".ipynb"): f"is a settings file or a program, not a dataset. {_PROVIDE}",
     (".db", ".sqlite", ".sqlite3", ".duckdb"): "is a database. Export the table with the conversations as CSV.",
 }
 _BY_SUFFIX = {suffix: refusal for suffixes, refusal in _REFUSED.items() for suffix in suffixes}
@@ -79,8 +64,6 @@ _FOREIGN = (
 )
 _NO_LETTER = re.compile(rb"[\0-\x08\x80-\xff]")
 _PROGRAM = re.compile(rb"\x7fELF|MZ.{58}|#!/", re.DOTALL)
-_POINTER = b"version https://git-lfs.github.com/spec/"
-_OLD_FEATHER = b"FEA1"
 
 
 def suffix_of(name: str) -> str:
@@ -91,10 +74,8 @@ def suffix_of(name: str) -> str:
 
 def packing_of(name: str, head: bytes) -> str:
     """'zip' or 'gz' by the file's first bytes, else ''; .zip is believed, so that a broken one is said to be one."""
-    by_bytes = _by_magic(head)
-    if by_bytes in ("zip", "gz"):
-        return by_bytes
-    return "zip" if suffix_of(name) == ".zip" else ""
+    found = _by_magic(head)
+    return found if found in ("zip", "gz") else "zip" if suffix_of(name) == ".zip" else ""
 
 
 def kind_of(name: str, inner: str, head: bytes) -> str:
@@ -103,36 +84,34 @@ def kind_of(name: str, inner: str, head: bytes) -> str:
     One of json, jsonl, csv, tsv, text, markdown, parquet, arrow. Raises DataError for anything else, by name.
     """
     suffix = suffix_of(inner)
-    refuse_by_suffix(name, suffix)
+    _refuse_by_suffix(name, suffix)
+    if suffix not in _KINDS:
+        raise NoDataset(f"{name} is not a supported file type. Use {KNOWN}.")
     if len(head) < HEAD and not head.strip(b" \t\r\n\0\xef\xbb\xbf\xff\xfe"):
         raise NoDataset(f"{name} is empty. It should have one conversation per row.")
     _refuse_foreign(name, suffix, head)
     by_bytes = _by_magic(head)
     if by_bytes:
         return by_bytes
-    kind = _KINDS.get(suffix, "")
+    kind = _KINDS[suffix]
     if kind in ("parquet", "arrow"):
         called = "a Parquet" if kind == "parquet" else "an Arrow"
         raise DataError(f"{name} is not {called} file, despite its name. Download or export it again.")
     return kind
 
 
-def refuse_by_suffix(name: str, suffix: str) -> None:
-    """Raise DataError where a file of that suffix can be no dataset, or is of no known kind."""
+def _refuse_by_suffix(name: str, suffix: str) -> None:
     if suffix in _BY_SUFFIX:
         raise NoDataset(f"{name} {_BY_SUFFIX[suffix]}")
-    if suffix not in _KINDS:
-        raise NoDataset(f"{name} is not a supported file type. Use {KNOWN}.")
 
 
 def refuse_office(name: str, members: list[str]) -> None:
     """Raise DataError where the members of a .zip are those of a document, a spreadsheet or an e-book."""
-    if suffix_of(name) in _BY_SUFFIX:
-        raise NoDataset(f"{name} {_BY_SUFFIX[suffix_of(name)]}")
+    _refuse_by_suffix(name, suffix_of(name))
     kinds = (("word/", ".docx"), ("xl/", ".xlsx"), ("META-INF/container.xml", ".epub"), ("content.xml", ".odt"))
     for start, suffix in kinds:
         if any(member.startswith(start) for member in members):
-            raise NoDataset(f"{name} {_BY_SUFFIX[suffix]}")
+            _refuse_by_suffix(name, suffix)
 
 
 def _by_magic(head: bytes) -> str:
@@ -140,9 +119,9 @@ def _by_magic(head: bytes) -> str:
 
 
 def _refuse_foreign(name: str, suffix: str, head: bytes) -> None:
-    if head.startswith(_POINTER):
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
         raise DataError(f"{name} only points to the data (Git LFS). Fetch it with 'git lfs pull', or download it.")
-    if head.startswith(_OLD_FEATHER):
+    if head.startswith(b"FEA1"):
         raise DataError(f"{name} is in the first version of Feather. Save it again with a newer pandas, or as Parquet.")
     is_text = suffix in (".txt", ".md", ".markdown")  # and may be about programs and web pages
     signs = (_FOREIGN if _NO_LETTER.search(head) else ()) + (() if is_text else _FOREIGN_TEXT)

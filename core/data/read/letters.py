@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -31,10 +31,11 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
 _SCRIPTS = {"Greek": "Greek", "Hebrew": "Hebrew", "Arabic": "Arabic", "Persian": "Arabic", "Thai": "Thai"}
 _SCRIPTS |= {"Russian": "Cyrillic", "Ukrainian": "Cyrillic"}
 _HANZI = re.compile("[\u4e00-\u9fff，。？！、：；（）“”《》「」]")
-_SAID = {"cp949": ("Korean syllables", re.compile("[가-힣]"))}
-_SAID |= dict.fromkeys(("gb18030", "big5hkscs"), ("Chinese", _HANZI))
-_SAID |= dict.fromkeys(("cp932", "euc_jis_2004"), ("Japanese kana", re.compile("[ぁ-んァ-ヶー、。・「」]")))
+_CHARACTERS = {"cp949": ("Korean syllables", re.compile("[가-힣]"))}
+_CHARACTERS |= dict.fromkeys(("gb18030", "big5hkscs"), ("Chinese", _HANZI))
+_CHARACTERS |= dict.fromkeys(("cp932", "euc_jis_2004"), ("Japanese kana", re.compile("[ぁ-んァ-ヶー、。・「」]")))
 
+_COMMON_MARKS = set("“”„’‘‚–—…«»€§°©®™¡¿£\u00a0•½²³ºª×·")
 # That of ISO-2022 is told by its escapes: it has no byte beyond ASCII.
 _ORDER = (*SINGLE_BYTE, *(each for each in EAST_ASIAN if each.name != "iso-2022-jp"))
 
@@ -95,11 +96,13 @@ def guesses(sample: bytes) -> Guesses:
             fit, encoding = max(fit, same[0]), min(encoding, same[1], key=_ORDER.index)
         found[tuple(read)] = (fit, encoding, read)
     ranked = sorted(found.values(), key=lambda each: -each[0])
-    ranked = [each for each in ranked if _reads_whole(each[1], sample)]
-    found_all = [Guess(each.codec, each.name, fit, "", _words(read)) for fit, each, read in ranked]
-    if ranked:
-        found_all[0] = replace(found_all[0], evidence=_evidence(ranked[0][1], sample))
-    return Guesses(tuple(found_all), *_how_sure(ranked, pieces))
+    ranked = [each for each in ranked if each[1] in SINGLE_BYTE or _can_decode(sample, each[1].codec)]
+    evidence = (_evidence(each, sample) if at == 0 else "" for at, (_, each, _) in enumerate(ranked))
+    every = [
+        Guess(each.codec, each.name, fit, why, _words(read))
+        for (fit, each, read), why in zip(ranked, evidence, strict=True)
+    ]
+    return Guesses(tuple(every), *_how_sure(ranked, pieces))
 
 
 def _how_sure(ranked: list[Reading], pieces: list[Piece]) -> tuple[bool, bool]:
@@ -127,7 +130,7 @@ def _lines(sample: bytes) -> bytes:
 def _around_high(sample: bytes) -> bytes:
     """Of one long line: what stands around bytes beyond ASCII, up to some length."""
     found: list[tuple[int, int]] = []
-    for place in re.finditer(rb"[\x80-\xff]", sample):
+    for place in _HIGH.finditer(sample):
         start = place.start()
         if not found or start >= found[-1][1]:
             found.append((max(start - 40, 0), start + 200))
@@ -172,21 +175,14 @@ def _plain_words(lines: bytes) -> list[str]:
 
 def _can_read(encoding: Encoding, present: set[int], lines: bytes) -> bool:
     """Whether every byte is a letter of it; of longer ones, whether some lines can be decoded."""
-    try:
-        if encoding in SINGLE_BYTE:
-            bytes(byte for byte in present if byte >= 0x80).decode(encoding.codec)
-        else:
-            lines[: lines.rfind(b"\n", 0, 2**16) if len(lines) > 2**16 else None].decode(encoding.codec)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _reads_whole(encoding: Encoding, sample: bytes) -> bool:
     if encoding in SINGLE_BYTE:
-        return True
+        return _can_decode(bytes(byte for byte in present if byte >= 0x80), encoding.codec)
+    return _can_decode(lines[: lines.rfind(b"\n", 0, 2**16) if len(lines) > 2**16 else None], encoding.codec)
+
+
+def _can_decode(raw: bytes, codec: str) -> bool:
     try:
-        sample.decode(encoding.codec)
+        raw.decode(codec)
     except UnicodeDecodeError:
         return False
     return True
@@ -233,24 +229,19 @@ def _words(read: Iterable[str]) -> tuple[str, ...]:
 
 def _evidence(encoding: Encoding, sample: bytes) -> str:
     """What speaks for an encoding, in words."""
-    return _of_spelling(encoding, sample) if encoding.languages else _of_characters(encoding, sample)
-
-
-def _of_characters(encoding: Encoding, sample: bytes) -> str:
+    if encoding.languages:
+        return _evidence_of_spelling(encoding, sample)
     letters = [letter for letter in sample[: 2**18].decode(encoding.codec, "ignore") if letter > "\x7f"]
-    kind, script = _SAID[encoding.codec]
+    kind, script = _CHARACTERS[encoding.codec]
     of_script = sum(script.match(letter) is not None for letter in letters)
     common = common_in("".join(letters), encoding.codec)
     return f"{of_script:,} of {len(letters):,} letters beyond ASCII are {kind}, {common:,} of them all common"
 
 
-def _of_spelling(encoding: Encoding, sample: bytes) -> str:
+def _evidence_of_spelling(encoding: Encoding, sample: bytes) -> str:
     counts = np.bincount(np.frombuffer(sample, dtype=np.uint8), minlength=256)[0x80:]
-    known = [_is_common(bytes([byte]).decode(encoding.codec, "ignore")) for byte in range(0x80, 0x100)]
+    letters = [bytes([byte]).decode(encoding.codec, "ignore") for byte in range(0x80, 0x100)]
+    known = [letter.isalpha() or letter in _COMMON_MARKS for letter in letters]
     script = _SCRIPTS.get(encoding.languages[0])
     what = f"{script} letters or marks" if script else "accented letters or marks between plain ones"
     return f"{int(counts[known].sum()):,} of {int(counts.sum()):,} bytes beyond ASCII are {what}"
-
-
-def _is_common(letter: str) -> bool:
-    return letter.isalpha() or letter in set("“”„’‘‚–—…«»€§°©®™¡¿£\u00a0•½²³ºª×·")

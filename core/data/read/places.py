@@ -3,6 +3,7 @@
 import stat
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from core.data.read.blob import LARGEST_RATIO, RATIO_MATTERS_FROM, Blob, gzipped, plain, zip_member
@@ -42,8 +43,7 @@ def find_blobs(path: Path, name: str, notes: Notes) -> list[Blob]:
 def _in_file(path: Path, name: str, notes: Notes) -> list[Blob]:
     if path.stat().st_size == 0:
         raise NoDataset(f"{name} is empty. It should have one conversation per row.")
-    head = plain(path, name).head(HEAD)
-    packing = packing_of(name, head)
+    packing = packing_of(name, plain(path, name).head(HEAD))
     if packing == "zip":
         return _in_zip(path, name, notes)
     return [gzipped(path, name) if packing == "gz" else plain(path, name)]
@@ -51,7 +51,9 @@ def _in_file(path: Path, name: str, notes: Notes) -> list[Blob]:
 
 def _in_folder(path: Path, name: str, notes: Notes) -> list[Blob]:
     found, folders = files_below(path)
-    files = {each: _of(file, each, notes) for each, file in found.items()}
+    files: dict[str, Callable[[], list[Blob]]] = {
+        each: partial(find_blobs, file, each, notes) for each, file in found.items()
+    }
     if "config.json" in files and any(suffix_of(file) == ".safetensors" for file in files):
         raise DataError(f"{name} is a model folder, not a dataset. Choose it as the base model.")
     blobs = _chosen(files, folders, name, notes)
@@ -62,37 +64,30 @@ def _in_folder(path: Path, name: str, notes: Notes) -> list[Blob]:
     return blobs
 
 
-def _of(file: Path, name: str, notes: Notes) -> Callable[[], list[Blob]]:
-    return lambda: find_blobs(file, name, notes)
-
-
 def _in_zip(path: Path, name: str, notes: Notes) -> list[Blob]:
     try:
         with zipfile.ZipFile(path) as archive:
             listed = archive.infolist()
         check_amount(listed, path.stat().st_size, _LIMITS)
-        members = [each for each in listed if each.filename and not each.filename.endswith("/") and not _is_link(each)]
+        files = [each for each in listed if each.filename and not each.filename.endswith("/")]
+        members = [each for each in files if not stat.S_ISLNK(each.external_attr >> 16)]
     except ArchiveError as error:
         raise DataError(f"{name}: {error}") from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(f"{name} is not a complete .zip ({error}). Download or pack it again.") from None
     refuse_office(name, [member.filename for member in members])
     visible = sorted((each for each in members if not _is_hidden(each.filename)), key=lambda each: each.filename)
-    blobs = _chosen({_called(each): _member(path, name, each) for each in visible}, [], name, notes)
+    blobs = _chosen({_name_of(each): partial(_member, path, name, each) for each in visible}, [], name, notes)
     if not blobs:
         raise DataError(f"{name} contains no data files. Supported files: {KNOWN}.")
     return blobs
-
-
-def _is_link(member: zipfile.ZipInfo) -> bool:
-    return stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _is_hidden(name: str) -> bool:
     return any(part != ".." and part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
-def _called(member: zipfile.ZipInfo) -> str:
+def _name_of(member: zipfile.ZipInfo) -> str:
     """A member's name; one that is not marked as UTF-8 may be in the encoding of the computer that packed it."""
     if member.flag_bits & _NAMED_IN_UTF8 or member.filename.isascii():
         return member.filename
@@ -101,21 +96,17 @@ def _called(member: zipfile.ZipInfo) -> str:
     return raw.decode(guessed.codec if guessed else "utf-8", "replace")
 
 
-def _member(path: Path, name: str, member: zipfile.ZipInfo) -> Callable[[], list[Blob]]:
-    called = f"{name}/{_called(member)}"
-
-    def found() -> list[Blob]:
-        if member.flag_bits & _ENCRYPTED:
-            raise DataError(f"{name} is protected by a password. Unpack it yourself and use the files inside.")
-        if member.compress_type not in _METHODS:
-            raise DataError(f"{name} uses an unsupported compression. Pack it again as an ordinary .zip.")
-        if not member.file_size:
-            raise NoDataset(f"{called} is empty. It should have one conversation per row.")
-        if suffix_of(member.filename) == ".zip":
-            raise DataError(f"{called} is a .zip inside a .zip. Unpack it first.")
-        return [zip_member(path, called, member)]
-
-    return found
+def _member(path: Path, name: str, member: zipfile.ZipInfo) -> list[Blob]:
+    full_name = f"{name}/{_name_of(member)}"
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"{name} is protected by a password. Unpack it yourself and use the files inside.")
+    if member.compress_type not in _METHODS:
+        raise DataError(f"{name} uses an unsupported compression. Pack it again as an ordinary .zip.")
+    if not member.file_size:
+        raise NoDataset(f"{full_name} is empty. It should have one conversation per row.")
+    if suffix_of(member.filename) == ".zip":
+        raise DataError(f"{full_name} is a .zip inside a .zip. Unpack it first.")
+    return [zip_member(path, full_name, member)]
 
 
 def _chosen(files: dict[str, Callable[[], list[Blob]]], folders: list[str], name: str, notes: Notes) -> list[Blob]:
@@ -136,14 +127,14 @@ def _chosen(files: dict[str, Callable[[], list[Blob]]], folders: list[str], name
             found += blobs
         except NoDataset as error:
             reasons[each] = str(error)
-    said = [reason for reason in reasons.values() if reason]
-    if said and not found:
-        raise DataError(said[0] if said[0].startswith(name) else f"{name}: {said[0]}")
+    why = next(filter(None, reasons.values()), "")
+    if why and not found:
+        raise DataError(why if why.startswith(name) else f"{name}: {why}")
     if reasons and found:
         notes.on_opening(
             "file-left-out",
-            "warning" if said else "note",
-            f"Of {name}, not read: {', '.join(list(reasons)[:12])}. {said[0] if said else ''}".rstrip(),
+            "warning" if why else "note",
+            f"Of {name}, not read: {', '.join(list(reasons)[:12])}. {why}".rstrip(),
             "Nothing to do if they contain no conversations.",
         )
     return found

@@ -1,8 +1,9 @@
 """Plain text and Markdown: one row a file; a long one is cut at the ends of paragraphs, or at form feeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from core.data.conversation import Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.mojibake import is_garbled
 from core.data.read.notes import Notes
 from core.data.read.text import DecodedText
@@ -10,7 +11,7 @@ from core.data.read.text import DecodedText
 SIZE = 100_000  # characters of a row
 
 
-def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """Rows of `{"text"}`. Nothing but white space between them is left out."""
     rows = 0
     for part in _cut(_lines(text.pieces(progress))):

@@ -1,20 +1,14 @@
 """What a reader hands out: a source of rows, the files it is made of, and what was noticed on the way."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from core.data.conversation import Finding, Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.notes import Notes
+from core.data.read.part import Part
 from core.data.read.splits import SplitRow, Use, use_of
 from core.errors import DataError
-
-if TYPE_CHECKING:
-    from core.data.read.part import Part
-
-Progress = Callable[[int], None]
 
 
 @dataclass
@@ -64,11 +58,10 @@ class Source:
                 if len(self.parts) > 1 and isinstance(row, Unreadable):
                     row = Unreadable(f"{part.name}, {row.reason}")
                 key = self.notes.split
-                yield (
-                    row,
-                    (use_of(key) or "train") if key else info.use,
-                    f"{key!r} in {part.name}" if key else part.name,
-                )
+                if key:
+                    yield row, use_of(key) or "train", f"{key!r} in {part.name}"
+                else:
+                    yield row, info.use, part.name
             before += part.bytes
         if number == 0:
             raise DataError(f"{self.name} contains no rows. It should have one conversation per row.")

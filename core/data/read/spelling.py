@@ -42,17 +42,12 @@ class Spelling:
     def __init__(self, language: str) -> None:
         self._language = language
         words = words_of(language)
-        pairs: Counter[str] = Counter()
-        for word in words:
-            pairs.update(a + b for a, b in zip(f" {word}", f"{word} ", strict=True))
+        pairs = Counter(a + b for word in words for a, b in zip(f" {word}", f"{word} ", strict=True))
         self._words = frozenset(words)
         self._pairs = pairs
-        self._after: Counter[str] = Counter()
-        self._letters: Counter[str] = Counter()
-        for pair, count in pairs.items():
-            self._after[pair[0]] += count
-            self._letters[pair[1]] += count
-        self._total = sum(self._letters.values())
+        self._after = Counter(pair[0] for pair in pairs.elements())
+        self._letters = Counter(pair[1] for pair in pairs.elements())
+        self._total = pairs.total()
         self._known: dict[str, float] = {}
         self._scores: dict[tuple[str, str, str], float] = {}
 
@@ -67,7 +62,7 @@ class Spelling:
         total, word, words = 0.0, "", []
         around = f"{left or ' '}{text}{right or ' '}"
         for index, letter in enumerate(f"{text} ", start=1):
-            if _is_letter(letter):
+            if letter.isalpha() or unicodedata.category(letter)[0] == "M":
                 word += letter
                 continue
             words += [word] if word else []
@@ -98,14 +93,12 @@ class Spelling:
 
     def _pair(self, a: str, b: str) -> float:
         pair = a + b
-        known = self._known.get(pair)
-        if known is None:
-            unseen = _UNSEEN_ASCII if b < "\x80" else _UNSEEN
+        if pair not in self._known:
             letters = self._letters[b]
-            alone = letters / self._total
-            likely = (self._pairs[pair] + _SMOOTHING * alone) / (self._after[a] + _SMOOTHING)
-            known = self._known[pair] = math.log(likely) if letters else unseen
-        return known
+            likely = (self._pairs[pair] + _SMOOTHING * letters / self._total) / (self._after[a] + _SMOOTHING)
+            unseen = _UNSEEN_ASCII if b < "\x80" else _UNSEEN
+            self._known[pair] = math.log(likely) if letters else unseen
+        return self._known[pair]
 
 
 def shares_of(words: list[str], languages: tuple[str, ...]) -> dict[str, float]:
@@ -124,10 +117,6 @@ def shares_of(words: list[str], languages: tuple[str, ...]) -> dict[str, float]:
 def spelling(language: str) -> Spelling:
     """How that language is spelt."""
     return Spelling(language)
-
-
-def _is_letter(letter: str) -> bool:
-    return letter.isalpha() or unicodedata.category(letter)[0] == "M"
 
 
 def _plain(text: str) -> str:

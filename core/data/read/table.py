@@ -3,11 +3,12 @@
 import ast
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from core.data.conversation import Row, Unreadable
+from core.data.read.blob import Progress
 from core.data.read.jsons import is_too_deep, is_turns
 from core.data.read.mojibake import is_garbled
 from core.data.read.notes import Notes
@@ -48,10 +49,8 @@ def dialect(text: DecodedText) -> Dialect:
     order = "\t,;|" if text.kind == "tsv" else ",;\t|"
     escapes = (None, "\\") if any('\\"' in line for line in lines) else (None,)
     tried = [_try(lines, delimiter, escape) for escape in escapes for delimiter in order]
-    fitting = [(share, found) for share, found in tried if share > 0]
-    if not fitting:
-        return Dialect(_NONE, None, 0, "one column")
-    return max(fitting, key=lambda each: each[0])[1]
+    share, best = max(tried, key=lambda each: each[0])
+    return best if share > 0 else Dialect(_NONE, None, 0, "one column")
 
 
 def _try(lines: list[str], delimiter: str, escape: str | None) -> tuple[float, Dialect]:
@@ -60,12 +59,12 @@ def _try(lines: list[str], delimiter: str, escape: str | None) -> tuple[float, D
     columns = fits = total = 0
     while True:
         try:
-            cells = next(reader)
-        except StopIteration:
-            break
+            cells = next(reader, None)
         except csv.Error:
             total += 1
             continue
+        if cells is None:
+            break
         if cells:
             columns = columns or len(cells)
             total += 1
@@ -74,7 +73,7 @@ def _try(lines: list[str], delimiter: str, escape: str | None) -> tuple[float, D
     return (fits / total if columns > 1 else 0.0), Dialect(delimiter, escape, 0, evidence)
 
 
-def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> Iterator[Row | Unreadable]:
+def read(text: DecodedText, notes: Notes, progress: Progress) -> Iterator[Row | Unreadable]:
     """The rows of a table with a header. Raises DataError: no sure header, a quote that is never closed."""
     chosen = dialect(text)
     lines = _Lines(text, notes, progress, chosen.skip)
@@ -101,7 +100,7 @@ def read(text: DecodedText, notes: Notes, progress: Callable[[int], None]) -> It
 class _Lines:
     """The lines of a table as text, ending with a line feed; `number` is the last one's, counted from 1."""
 
-    def __init__(self, text: DecodedText, notes: Notes, progress: Callable[[int], None], skip: int) -> None:
+    def __init__(self, text: DecodedText, notes: Notes, progress: Progress, skip: int) -> None:
         self._text, self._notes, self._progress, self._skip = text, notes, progress, skip
         self._wrong: dict[int, str] = {}
         self.number = 0
@@ -112,8 +111,11 @@ class _Lines:
             if self.number <= self._skip:
                 continue
             line = self._decoded(raw)
+            body = line.rstrip("\r\n")
+            if "\r" in body:
+                self._notes.mark("stray-return")
             if "\r" in line:
-                line = self._without_returns(line)
+                line = body.replace("\r", _STRAY) + "\n"
             if is_garbled(line):
                 self._notes.mark("mojibake")
             yield line
@@ -131,19 +133,13 @@ class _Lines:
             self._wrong[self.number] = f"line {self.number:,}: {self._text.not_letters(error)}"
             return raw.decode(self._text.codec, "backslashreplace")
 
-    def _without_returns(self, line: str) -> str:
-        body = line.rstrip("\r\n")
-        if "\r" in body:
-            self._notes.mark("stray-return")
-        return body.replace("\r", _STRAY) + "\n"
-
 
 def _unreadable(name: str, start: int, end: int, error: csv.Error) -> Unreadable:
-    where = f"line {start:,}" if end <= start else f"lines {start:,} to {end:,}"
     if "unexpected end" in str(error):
         raise DataError(f"{name}, line {start:,}: this row opens a quote and never closes it. Close it there.")
     if "larger than field limit" in str(error):
         raise DataError(f"{name}, line {start:,}: a cell is larger than {LONGEST // 2**20} MB. Is a quote left open?")
+    where = f"line {start:,}" if end <= start else f"lines {start:,} to {end:,}"
     return Unreadable(f"{where}: a quote appears inside a quoted cell; write a quote inside text twice")
 
 
@@ -191,13 +187,11 @@ def _cell(column: str, text: str) -> Any:
             return None
     if text[0] in "[{" and text.rstrip()[-1:] in "]}":
         value = _nested(text)
-        if value is not None and (is_turns(value) or _holds_turns(value) or column.lower() not in _TEXTS):
+        if value is not None and column.lower() not in _TEXTS:
+            return value
+        if is_turns(value) or (isinstance(value, dict) and any(map(is_turns, value.values()))):
             return value
     return text
-
-
-def _holds_turns(value: Any) -> bool:
-    return isinstance(value, dict) and any(map(is_turns, value.values()))
 
 
 def _nested(text: str) -> Any:

@@ -2,14 +2,12 @@
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.data.read.blob import BLOCK, Blob
+from core.data.read.blob import BLOCK, Blob, Progress
 from core.data.read.encoding import Encoded
 from core.errors import DataError
-
-Progress = Callable[[int], None]
 
 LONGEST = 64 * 2**20  # bytes of one row; far beyond any conversation
 
@@ -30,7 +28,7 @@ class DecodedText:
 
     @property
     def strictness(self) -> str:
-        """How to decode: half characters that stood in UTF-16 go through, for a later room to name them."""
+        """How to decode: half characters of UTF-16 pass, for a later step to name them."""
         return "surrogatepass" if self.encoded.wide else "strict"
 
     def open(self, progress: Progress | None = None) -> io.BufferedReader:
@@ -70,18 +68,13 @@ class DecodedText:
         """Its first characters, whole ones; what cannot be decoded stands as a replacement."""
         with self.open() as stream:
             block = stream.read(length)
-        decoder = codecs.getincrementaldecoder(self.codec)(
-            "replace" if self.strictness == "strict" else "surrogatepass"
-        )
-        return decoder.decode(block)
+        errors = "replace" if self.strictness == "strict" else self.strictness
+        return codecs.getincrementaldecoder(self.codec)(errors).decode(block)
 
     def not_letters(self, error: UnicodeDecodeError) -> str:
         """What is wrong with the bytes of `error`, and what to do."""
-        byte = error.object[error.start]
-        return (
-            f"the byte {byte:#04x} is not valid in {self.encoded.name}. Set the right encoding, or save the file as "
-            f"UTF-8."
-        )
+        problem = f"the byte {error.object[error.start]:#04x} is not valid in {self.encoded.name}"
+        return f"{problem}. Set the right encoding, or save the file as UTF-8."
 
 
 class _Recoded(io.RawIOBase):

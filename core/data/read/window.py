@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
+from core.data.read.blob import Progress
 from core.data.read.jsons import explain, is_too_deep, make_decoder
 from core.data.read.mojibake import is_garbled_json
 from core.data.read.notes import Notes
@@ -18,7 +18,7 @@ _NEAR = 12  # characters from the window's end: an error there may be only that 
 class Window:
     """The part of a JSON text that is looked at. `line` is where its next character stands."""
 
-    def __init__(self, text: DecodedText, notes: Notes, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, text: DecodedText, notes: Notes, progress: Progress | None = None) -> None:
         self._name, self._notes = text.name, notes
         self._pieces = text.pieces(progress)
         self._decoder = make_decoder(notes)
@@ -60,8 +60,8 @@ class Window:
         if not self.peek():
             raise self._cut_off()
         if self._text[self._at] not in wanted:
-            said = "':' delimiter" if wanted == ":" else "',' delimiter"
-            raise self._refusal(json.JSONDecodeError(f"Expecting {said}", self._text, self._at))
+            delimiter = ":" if wanted == ":" else ","
+            raise self._refusal(json.JSONDecodeError(f"Expecting '{delimiter}' delimiter", self._text, self._at))
         self._at += 1
 
     def value(self) -> Any:
@@ -71,32 +71,30 @@ class Window:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                if self._may_go_on(error) and self._more():
+                at_the_end = error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _NEAR
+                if at_the_end and self._more():
                     continue
                 raise self._refusal(error) from None
             except RecursionError:
-                raise DataError(f"{self._where()}: nested too deeply for a conversation. Remove that row.") from None
+                raise self._too_deep() from None
             except ValueError:  # Python reads no whole number of thousands of digits
                 raise DataError(f"{self._where()}: a number with thousands of digits. Remove that row.") from None
             if end == len(self._text) and self._more():
                 continue  # a number may go on
-            self._check(self._text[self._at : end], value)
+            letters = self._text[self._at : end]
+            if is_garbled_json(letters):
+                self._notes.mark("mojibake")
+            if is_too_deep(letters, value):
+                raise self._too_deep()
             self._at = end
             return value
 
-    def _check(self, letters: str, value: Any) -> None:
-        if is_garbled_json(letters):
-            self._notes.mark("mojibake")
-        if is_too_deep(letters, value):
-            raise DataError(f"{self._where()}: nested too deeply for a conversation. Remove that row.")
-
     def trailing_comma(self) -> DataError:
         """The refusal of a comma that closes a list or an object."""
-        error = json.JSONDecodeError("Illegal trailing comma", self._text, self._at)
-        return self._refusal(error)
+        return self._refusal(json.JSONDecodeError("Illegal trailing comma", self._text, self._at))
 
-    def _may_go_on(self, error: json.JSONDecodeError) -> bool:
-        return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _NEAR
+    def _too_deep(self) -> DataError:
+        return DataError(f"{self._where()}: nested too deeply for a conversation. Remove that row.")
 
     def _more(self) -> bool:
         """Let what was read fall behind and take at least as much again as is still to be read; False at the end."""
@@ -113,8 +111,7 @@ class Window:
             self._text = kept[0]
             raise DataError(
                 f"{self._where()}: the value that begins there is longer than {LONGEST // 2**20} MB, too long for a "
-                f"conversation. "
-                "Is a quote or a bracket not closed?"
+                "conversation. Is a quote or a bracket not closed?"
             )
         while piece:
             kept.append(piece)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any
 
@@ -89,10 +89,6 @@ class Asking:
         prompt = self.prompts.get(False, "")
         return bool(self.fits().get(False, "").strip()) or not prompt.strip()
 
-    def with_gaps_kept(self) -> Asking:
-        """Where only what is missing is to be added."""
-        return replace(self, gaps={False: "", True: ""})
-
     def fits(self) -> dict[bool, str]:
         """The generation prompts that every reply goes on from."""
         return {
@@ -148,7 +144,11 @@ def asking_of(template: ChatTemplate, signs: Signs, tail: str) -> Asking:
         gaps[tool] = _with_its_opening(prompt, gaps[tool])
     role = known.get(False, "")
     role = role[: len(role) - len(gaps[False])] if role else _common_role(beyond[False])
-    missing = {tool: _role_behind(texts, role) for tool, texts in beyond.items()}
+    # Some write the mark of the role behind their own generation prompt.
+    missing = {
+        tool: role if role.strip() and texts and all(text.startswith(role) for text in texts) else ""
+        for tool, texts in beyond.items()
+    }
     return Asking(known, gaps, missing, *_first_words(found, gaps, prompts.get(False, "")))
 
 
@@ -162,11 +162,6 @@ def _common_role(texts: list[str]) -> str:
     """The mark of the role in a template that does not ask for replies: what all begin with, but their thinking."""
     common = commonprefix(texts).partition("<think>")[0]
     return common if common.strip() else ""
-
-
-def _role_behind(texts: list[str], role: str) -> str:
-    """The mark of a role that a template writes behind its own generation prompt; empty where it does not."""
-    return role if role.strip() and texts and all(text.startswith(role) for text in texts) else ""
 
 
 def _first_words(found: list[Trial], gaps: dict[bool, str], prompt: str) -> tuple[str, str]:

@@ -10,9 +10,9 @@ offsets keep to the borders. A row for which none of it holds is refused, never 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, overload
 
 from core.data.conversation import Conversation, Conversations, Dropped
@@ -51,7 +51,7 @@ class Rendered:
 
 
 class RenderedRows(Sequence[Rendered]):
-    """Many rendered conversations, five bytes a token. `pick` gives some of them without a copy.
+    """Many rendered conversations, five bytes a token.
 
     Of conversation i: row number, `lengths` and `full_lengths` in tokens; its `ids` and `trained` (0 or 1) lie from
     starts[i] to starts[i + 1]; `weights` holds those of the few that have any.
@@ -102,10 +102,6 @@ class RenderedRows(Sequence[Rendered]):
         ids, weights = self.ids[start:end].tolist(), self.weights.get(index)
         return Rendered(self.rows[index], ids, trained, self.full_lengths[index], weights)
 
-    def pick(self, indices: Sequence[int]) -> PickedRows:
-        """Those at `indices`, in that order."""
-        return PickedRows(self, indices)
-
     @property
     def tokens(self) -> int:
         """Tokens in all."""
@@ -113,7 +109,7 @@ class RenderedRows(Sequence[Rendered]):
 
 
 class PickedRows(Sequence[Rendered]):
-    """Some rows of a RenderedRows; `lengths` in tokens."""
+    """The rows of a RenderedRows at `indices`, in that order, without a copy; `lengths` in tokens."""
 
     def __init__(self, rows: RenderedRows, indices: Sequence[int]) -> None:
         self._rows, self._indices = rows, indices
@@ -162,22 +158,6 @@ class Renderer:
         self.template = Template(tokenizer, settings)
         self._ends = TokenEnds.of(tokenizer)
 
-    @property
-    def source(self) -> str:
-        """Where the chat template came from, in words."""
-        return self.template.source
-
-    def lay_out(self, conversation: Conversation) -> TextLayout:
-        """The text and what of it counts. Raises Unrenderable."""
-        return self.template.lay_out(conversation)
-
-    def render(self, conversation: Conversation, max_length: int) -> Rendered:
-        """One conversation; of one in several texts the first. Raises Unrenderable."""
-        _, result = next(self.render_many([conversation], max_length))
-        if isinstance(result, Dropped):
-            raise Unrenderable(result.reason)
-        return result
-
     def render_many(
         self, conversations: Iterable[Conversation], max_length: int
     ) -> Iterator[tuple[TextLayout | None, Rendered | Dropped]]:
@@ -221,30 +201,22 @@ class Renderer:
         counts = self._ends.counts(ids, texts) if self._ends is not None else None
         if counts is None:
             return None
-        weights: list[float] = []
-        for count, (_, _, weight) in zip(counts, segments, strict=True):
-            weights.extend([weight] * count)
-        return _Tokens(ids, weights)
+        return _Tokens(ids, _repeated(segments, counts))
 
     def _by_cutting(self, layout: TextLayout, whole: list[int], segments: list[_Segment]) -> _Tokens | None:
         """The text tokenised in the parts that the borders cut it into."""
         pieces = self._ids([layout.text[start:end] for start, end, _ in segments])
-        joined = _Tokens([], [])
-        for piece, (_, _, weight) in zip(pieces, segments, strict=True):
-            joined.ids.extend(piece)
-            joined.weights.extend([weight] * len(piece))
-        if joined.ids == whole or self._spell(joined.ids, layout.text):
+        joined = _Tokens(list(chain(*pieces)), _repeated(segments, map(len, pieces)))
+        if joined.ids == whole:
             return joined
-        return self._by_offsets(layout, segments)
+        text = self.tokenizer.decode(joined.ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return joined if text == layout.text else self._by_offsets(layout, segments)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         encoded = self.tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )
         return list(encoded["input_ids"])
-
-    def _spell(self, ids: list[int], text: str) -> bool:
-        return bool(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text)
 
     def _by_offsets(self, layout: TextLayout, segments: list[_Segment]) -> _Tokens | None:
         if not self.tokenizer.is_fast:
@@ -281,6 +253,14 @@ def _segments(layout: TextLayout) -> list[_Segment]:
             parts.append((span.start, span.end, span.weight))
         at = span.end
     return parts
+
+
+def _repeated(segments: list[_Segment], counts: Iterable[int]) -> list[float]:
+    """The weight of each token, where each of the segments has so many of them."""
+    weights: list[float] = []
+    for (_, _, weight), count in zip(segments, counts, strict=True):
+        weights.extend([weight] * count)
+    return weights
 
 
 def _rendered(row: int, ids: list[int], weights: list[float], full_length: int) -> Rendered:
@@ -331,12 +311,7 @@ def _pieces(row: int, tokens: _Tokens, max_length: int) -> Iterator[Rendered | D
         yield _rendered(row, tokens.ids[start:end], tokens.weights[start:end], end - start)
 
 
-def render_all(
-    tokenizer: Any,
-    conversations: Conversations,
-    settings: DataSettings,
-    progress: Callable[[int], None] | None = None,
-) -> RenderedSet:
+def render_all(tokenizer: Any, conversations: Conversations, settings: DataSettings) -> RenderedSet:
     """Render every conversation; one that the template refuses or that has nothing left to train on is dropped."""
     usable = RenderedRows()
     dropped = list(conversations.dropped)
@@ -345,6 +320,4 @@ def render_all(
             dropped.append(result)
         else:
             usable.append(result)
-        if progress is not None:
-            progress(result.row)
     return RenderedSet(conversations.rows, usable, sorted(dropped, key=lambda drop: drop.row))

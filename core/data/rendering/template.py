@@ -6,13 +6,12 @@ rendering shows all places. Else each reply is compared with the whole; one that
 the template writes earlier turns differently, is learned in a text of its own, as it was when it was the newest.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
 
 from core.data.conversation import Conversation, Message
-from core.data.formats.train_detail import DETAIL_KEY, trained_characters
+from core.data.formats.weights import DETAIL_KEY, trained_characters
 from core.data.rendering.chat_template import ChatTemplate, Tools, Unrenderable
 from core.data.rendering.generation_prompt import asking_of, fitted
 from core.data.rendering.reply_spans import Lead, joined, leads_of, stops_of, tail_of
@@ -72,7 +71,8 @@ class Template:
     """The template that a tokenizer trains with, and what of its text counts in the loss.
 
     The tokenizer is given the template, and is saved with the adapter, so a chat sees the very same one. `asked` says
-    how it asks for a reply, `dropped` what its makers' generation prompt had beyond that.
+    how it asks for a reply, `dropped` what its makers' generation prompt had beyond that, `in_parts`
+    whether it takes content as a list of parts.
     """
 
     def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
@@ -94,17 +94,9 @@ class Template:
         self.marked, self._leads = leads is not None, leads or {}
         self._stops = stops_of(self._template, self._signs) if leads is None else {}
         self._template.tried()
+        self.in_parts = self._template.in_parts
         if leads is None and has_marks(self._template.source):
             self.source += "; replies are searched for, as the markers do not work in every conversation"
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether it takes content as a list of parts."""
-        return self._template.in_parts
-
-    def lay_out(self, conversation: Conversation) -> TextLayout:
-        """The text of one conversation, or what is left of it beside its earlier replies. Raises Unrenderable."""
-        return self.lay_outs(conversation)[-1]
 
     def lay_outs(self, conversation: Conversation) -> list[TextLayout]:
         """The text of one conversation and its spans; several, where a reply needs a text of its own.
@@ -118,14 +110,17 @@ class Template:
         messages, tools = conversation.messages, conversation.tools
         if self.train_on == "everything":
             return [self._everything(row, messages, tools)]
-        return [_trained_part(each, messages) for each in self._replies(row, messages, tools)]
+        layouts = self._replies(row, messages, tools)
+        if not any(DETAIL_KEY in message for message in messages):
+            return layouts
+        parts = ([part for part in _unmasked(each.spans, each.text, messages) if part.weight > 0] for each in layouts)
+        return [replace(layout, spans=spans) for layout, spans in zip(layouts, parts, strict=True)]
 
     def _replies(self, row: int, messages: list[Message], tools: Tools) -> list[TextLayout]:
-        """The layouts in which the replies count, each as a whole."""
-        if self.marked:
-            found = self._by_marks(row, messages, tools)
-            if found is not None:
-                return [found]
+        """The layouts in which the replies count: each that needs it in a text of its own, the others in the whole."""
+        found = self._by_marks(row, messages, tools) if self.marked else None
+        if found is not None:
+            return [found]
         indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         whole = self._template.text(messages, tools)
         if self.train_on == "last_reply":
@@ -133,14 +128,19 @@ class Template:
         replies = [self._reply(messages, tools, index, whole) for index in indices if _weight(messages[index]) > 0]
         if replies and replies[-1].in_whole and replies[-1].span.end > len(whole):
             whole = replies[-1].text
-        return list(_gathered(row, replies, whole, self.asked))
+        layouts = [TextLayout(row, each.text, [each.span], self.asked) for each in replies if not each.in_whole]
+        if len(layouts) < len(replies) or not replies:
+            spans = [each.span for each in replies if each.in_whole and each.span.end > each.span.start]
+            layouts.append(TextLayout(row, whole, spans, self.asked))
+        return layouts
 
     def _agree(self, wanted: str) -> Asked:
         """Have what is asked and what is learned agree, as data.generation_prompt says."""
         if self._asking.is_answered:
             return "as it is"
         keeps = wanted == "continued" or not self._asking.keeps_its_role
-        changed = fitted(self._template, self._asking.with_gaps_kept() if keeps else self._asking)
+        only_missing = replace(self._asking, gaps={False: "", True: ""})
+        changed = fitted(self._template, only_missing if keeps else self._asking)
         if changed is not None:
             self._template = changed
             self._asking = asking_of(changed, self._signs, self._tail)
@@ -161,9 +161,8 @@ class Template:
         replies = [self._reply(messages, tools, index, text) for index in indices]
         if not all(each.in_whole for each in replies):
             raise Unrenderable("the template renders earlier replies differently, so weights cannot be placed")
-        return TextLayout(
-            row, text, _around(_unmasked([each.span for each in replies], text, messages), len(text)), asked
-        )
+        spans = _unmasked([each.span for each in replies], text, messages)
+        return TextLayout(row, text, _around(spans, len(text)), asked)
 
     def _by_marks(
         self, row: int, messages: list[Message], tools: Tools, all_weights: bool = False
@@ -240,14 +239,6 @@ class Template:
         return len(head)
 
 
-def _gathered(row: int, replies: list[_Reply], whole: str, asked: Asked) -> Iterator[TextLayout]:
-    """Each reply that needs it in a text of its own, the others in the whole."""
-    together = [each.span for each in replies if each.in_whole]
-    yield from (TextLayout(row, each.text, [each.span], asked) for each in replies if not each.in_whole)
-    if together or not replies:
-        yield TextLayout(row, whole, [span for span in together if span.end > span.start], asked)
-
-
 def _begin_of_text(tokenizer: Any) -> str:
     """The token that this tokenizer puts before a plain text, as text; empty where it puts none."""
     ids = tokenizer("a").input_ids
@@ -256,13 +247,6 @@ def _begin_of_text(tokenizer: Any) -> str:
 
 def _weight(message: Message) -> float:
     return float(message.get("weight", 1.0))
-
-
-def _trained_part(layout: TextLayout, messages: list[Message]) -> TextLayout:
-    """The layout without what its replies say is not trained on."""
-    if not any(DETAIL_KEY in message for message in messages):
-        return layout
-    return replace(layout, spans=[span for span in _unmasked(layout.spans, layout.text, messages) if span.weight > 0])
 
 
 def _unmasked(spans: list[Span], text: str, messages: list[Message]) -> list[Span]:

@@ -38,7 +38,8 @@ def give_template(tokenizer: Any, wanted: str) -> str:
     if found is not None:
         tokenizer.chat_template = found
         return _MARKED
-    family = _family(tokenizer.chat_template, tuple(sorted(_texts(tokenizer).items())))
+    special = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    family = _family(tokenizer.chat_template, tuple(sorted(special.items())))
     if family is not None:
         name, tokenizer.chat_template = family
         return f"{_MARKED}: it renders like {name}'s"
@@ -54,10 +55,6 @@ def _by_its_letters(tokenizer: Any) -> str | None:
     except TEMPLATE_ERRORS:  # it knows no such template, or cannot render it on its own trials
         return None
     return found if found and has_marks(found) else None
-
-
-def _texts(tokenizer: Any) -> dict[str, str]:
-    return {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
 
 
 @lru_cache(maxsize=32)

@@ -15,7 +15,6 @@ import torch
 
 from core.basemodel.find import weight_files
 from core.basemodel.hub import INDEX
-from core.data.changes import sha256_of
 from core.export.card.model_card import ModelCard, sample_prompt
 from core.export.merged.shards import Planned, into_shards, shard_name, write_shard
 from core.export.merged.weights import MergedWeights, Stored
@@ -24,7 +23,7 @@ from core.export.shared.options import Onto, Precision, Say
 from core.export.shared.source import ExportSource
 from core.export.shared.tokenizer_files import write_companions
 from core.sizes import show_bytes
-from core.workspace import read_json, write_json
+from core.workspace import read_json, sha256_of, write_json
 
 MANIFEST = ".merge.json"
 SHARD_BYTES = 2_000_000_000

@@ -13,9 +13,9 @@ from app.arena import leaderboard_html
 from app.arena.events import ArenaEvents
 from app.arena.wire import ArenaTab
 from app.context import Context
-from core.arena.contestants import ITS_BASE
 from core.arena.games import Game
 from core.arena.leaderboard import board
+from core.arena.match import ITS_BASE
 from core.arena.votes import Side, Vote
 from tests.core.arena.speaking import Speaker
 from tests.waiting import until
@@ -28,14 +28,14 @@ BASES = {"first": "base:starter", "second": "base:other"}
 def arena(tab: arena_layout.ArenaLayout, context: Context) -> ArenaTab:
     """The tab of a workspace."""
     found = ArenaTab(context)
-    found.layout, found.events = tab, ArenaEvents(tab, context, found.session)
+    found.layout, found.events = tab, ArenaEvents(tab, context, found.matches, found.leaderboard, found.jobs)
     return found
 
 
 @pytest.fixture
 def speaker(arena: ArenaTab) -> Speaker:
     """Models that answer without being loaded."""
-    arena.session.matches.chat = found = Speaker()
+    arena.matches.chat = found = Speaker()
     return found
 
 
@@ -68,12 +68,12 @@ def test_both_answer_and_the_names_come_after_the_vote(tab: arena_layout.ArenaLa
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
     assert "starter (base model)" not in heads and "other (base model)" not in heads
     assert all(shown[button].interactive for button in tab.votes.values())
-    shown = events.voter("left")()
+    shown = events.vote("left")
     heads = shown[tab.heads[0]] + shown[tab.heads[1]]
     assert "starter (base model)" in heads and "other (base model)" in heads
     assert not any(shown[button].interactive for button in tab.votes.values())
     assert len(events.matches.votes.refresh()) == 1
-    assert "already voted" in events.voter("left")()[tab.status]
+    assert "already voted" in events.vote("left")[tab.status]
 
 
 @pytest.mark.parametrize(
@@ -120,40 +120,40 @@ def test_answers_are_text_whatever_is_in_them(tab: arena_layout.ArenaLayout, eve
 def test_a_tick_says_only_what_changed(tab: arena_layout.ArenaLayout, arena: ArenaTab, events: ArenaEvents) -> None:
     seen: dict[str, Any] = {}
     assert tab.board in arena.tick(seen)
-    until(lambda: not arena.session.leaderboard.busy)
+    until(lambda: not arena.leaderboard.busy)
     arena.tick(seen)
-    assert "No votes yet" in arena.session.leaderboard.result
+    assert "No votes yet" in arena.leaderboard.result
     assert arena.tick(seen) == {}
-    arena.session.matches.votes.add([_vote("a", "b")])
+    arena.matches.votes.add([_vote("a", "b")])
     until(lambda: "data-model" in arena.tick(seen).get(tab.board, ""))
     assert arena.tick(seen) == {}
     assert "data-model" in arena.tick({})[tab.board]
 
 
 def test_whose_votes_count_is_chosen(arena: ArenaTab, events: ArenaEvents) -> None:
-    arena.session.matches.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
+    arena.matches.votes.add([_vote("a", "b"), Vote(Side("c", "c"), Side("d", "d"), "tie", judge="judge:x")])
     events.count(["judge"])
-    until(lambda: 'data-model="c"' in arena.session.leaderboard.look())
-    assert 'data-model="a"' not in arena.session.leaderboard.result
+    until(lambda: 'data-model="c"' in arena.leaderboard.look())
+    assert 'data-model="a"' not in arena.leaderboard.result
     events.count([])
-    until(lambda: "No votes to count" in arena.session.leaderboard.look())
+    until(lambda: "No votes to count" in arena.leaderboard.look())
 
 
 def test_answers_are_prepared_and_what_was_begun_is_offered_again(
     tab: arena_layout.ArenaLayout, arena: ArenaTab, context: Context, events: ArenaEvents, speaker: Speaker
 ) -> None:
     given = _given(tab, bulk_voices=["base:starter", "base:other"], bulk_source="shipped:talk")
-    speaker.after_each = lambda: arena.session.jobs.stop() if len(speaker.heard) == 5 else None
+    speaker.after_each = lambda: arena.jobs.stop() if len(speaker.heard) == 5 else None
     events.prepare(given)
-    until(lambda: not arena.session.jobs.preparing.busy)
-    assert "4 of 16 replies are ready" in arena.session.jobs.preparing_html()
-    assert "interrupted" in ArenaTab(context).session.jobs.preparing_html()
+    until(lambda: not arena.jobs.preparing.busy)
+    assert "4 of 16 replies are ready" in arena.jobs.preparing_html()
+    assert "interrupted" in ArenaTab(context).jobs.preparing_html()
     speaker.after_each = lambda: None
     events.prepare(given)
-    until(lambda: not arena.session.jobs.preparing.busy)
-    assert "16 of 16" in arena.session.jobs.preparing_html()
-    assert ArenaTab(context).session.jobs.preparing_html() == ""
-    assert arena.session.matches.waiting() == 8
+    until(lambda: not arena.jobs.preparing.busy)
+    assert "16 of 16" in arena.jobs.preparing_html()
+    assert ArenaTab(context).jobs.preparing_html() == ""
+    assert arena.matches.waiting() == 8
 
 
 def test_one_voice_cannot_be_prepared_alone(tab: arena_layout.ArenaLayout, events: ArenaEvents) -> None:

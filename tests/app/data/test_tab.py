@@ -33,7 +33,7 @@ READING, COUNTING = {**WORKING, "stage": "reading"}, {**WORKING, "stage": "token
 @pytest.fixture
 def tab() -> data_layout.DataLayout:
     with gr.Blocks():
-        return data_layout.build()
+        return data_layout.DataLayout()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def _ended(context: Context, name: str = "try", state: str = "stopped") -> Run:
 @pytest.fixture
 def runs_tab() -> runs_layout.RunsLayout:
     with gr.Blocks():
-        return runs_layout.build()
+        return runs_layout.RunsLayout()
 
 
 def test_the_train_tab_says_only_what_changed(train_tab: TrainTab, context: Context) -> None:
@@ -106,6 +106,6 @@ def test_the_chat_tab_follows_a_reply_that_nobody_here_asked_for(context: Contex
         tab.build()
     tab.tick(seen)
     assert tab.tick(seen) == {}
-    tab.session.conversation.version += 1
+    tab.conversation.version += 1
     assert tab.layout.chatbot in tab.tick(seen)
     assert tab.tick(seen) == {}

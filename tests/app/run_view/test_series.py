@@ -24,7 +24,7 @@ def _append(folder: Path, *rows: dict[str, Any], file: str = "metrics") -> None:
 def test_a_long_run_is_drawn_with_a_thousand_points_at_most(thin: Thin, length: int) -> None:
     one_by_one, at_once = Series(thin), Series(thin)
     for step in range(length):
-        one_by_one.add(step, step % 7)
+        one_by_one.extend([step], [step % 7])
     at_once.extend(list(map(float, range(length))), [float(step % 7) for step in range(length)])
     points = at_once.all()
     assert points == one_by_one.all()
@@ -55,7 +55,7 @@ def test_points_only_grow_at_their_end_until_they_are_thinned_out() -> None:
     before: list[tuple[float, float]] = []
     generation = 0
     for step in range(5_000):
-        series.add(step, math.cos(step))
+        series.extend([step], [math.cos(step)])
         if series.generation == generation:
             assert series.points[: len(before)] == before
         before, generation = list(series.points), series.generation
@@ -73,13 +73,13 @@ def test_a_loss_that_is_no_number_is_a_gap_not_the_end_of_the_page(tmp_path: Pat
     _append(tmp_path, {"step": 1, "time": 1.0, "loss": 2.0}, {"step": 2, "time": 2.0, "loss": None})
     _append(tmp_path, {"step": 2, "eval_loss": None}, {"step": 3, "time": 3.0, "loss": 1.0})
     curves.update()
-    assert [x for x, _ in curves.loss.all()] == [1.0, 3.0]
+    assert [x for x, _ in curves.metrics.loss.all()] == [1.0, 3.0]
 
 
 def test_memory_keeps_its_peaks_when_it_is_thinned_out() -> None:
     series = Series(highest)
     for second in range(10_000):
-        series.add(second, 999.0 if second == 777 else 1.0)
+        series.extend([second], [999.0 if second == 777 else 1.0])
     assert max(y for _, y in series.all()) == 999.0
 
 
@@ -87,8 +87,8 @@ def test_only_what_is_new_is_read_and_versions_say_what_changed(tmp_path: Path) 
     curves = Curves(Run(tmp_path))
     _append(tmp_path, {"step": 0, "time": 1.0, "eval_loss": 3.0}, {"step": 1, "time": 2.0, "loss": 2.0})
     curves.update()
-    assert curves.evaluation.all() == [(0.0, 3.0)]
-    assert curves.loss.all() == [(1.0, 2.0)]
+    assert curves.metrics.evaluation.all() == [(0.0, 3.0)]
+    assert curves.metrics.loss.all() == [(1.0, 2.0)]
     before = dict(curves.versions)
     curves.update()
     assert curves.versions == before
@@ -102,11 +102,11 @@ def test_a_half_written_line_waits_for_its_end(tmp_path: Path) -> None:
     curves = Curves(Run(tmp_path))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 1.0, "lo')
     curves.update()
-    assert curves.loss.all() == []
+    assert curves.metrics.loss.all() == []
     with (tmp_path / "metrics.jsonl").open("a") as handle:
         handle.write('ss": 2.5}\n')
     curves.update()
-    assert curves.loss.all() == [(1.0, 2.5)]
+    assert curves.metrics.loss.all() == [(1.0, 2.5)]
 
 
 def test_a_long_file_is_read_in_several_goes(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_a_long_file_is_read_in_several_goes(tmp_path: Path) -> None:
     _append(tmp_path, *({"step": step, "time": float(step), "loss": 1.0 + step % 3} for step in range(1, lines)))
     curves.update(patience_seconds=0)
     assert 0 < curves.share_read < 1 and curves.waiting_bytes > 0
-    first = curves.last["step"]
+    first = curves.metrics.last["step"]
     while curves.waiting_bytes:
         curves.update(patience_seconds=0)
-    assert first < curves.last["step"] == lines - 1
+    assert first < curves.metrics.last["step"] == lines - 1
 
 
 def test_time_and_tokens_are_counted_over_the_steps(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_damaged_lines_do_not_end_the_page(tmp_path: Path) -> None:
     (tmp_path / "memory.jsonl").write_text('{"seconds": null, "process_bytes": 5}\n')
     _append(tmp_path, {"step": 2, "loss": 3.0})
     curves.update()
-    assert curves.loss.all() == [(2.0, 3.0)] and curves.memory == {}
+    assert curves.metrics.loss.all() == [(2.0, 3.0)] and curves.memory == {}
 
 
 def test_a_resume_that_cuts_the_files_back_draws_the_curve_anew(tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_a_resume_that_cuts_the_files_back_draws_the_curve_anew(tmp_path: Path) 
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps[:5]))
     _append(tmp_path, {"step": 6, "time": 100.0, "loss": 9.0})
     curves.update()
-    assert [x for x, _ in curves.loss.all()] == [1, 2, 3, 4, 5, 6]
-    assert curves.loss.all()[-1] == (6.0, 9.0)
+    assert [x for x, _ in curves.metrics.loss.all()] == [1, 2, 3, 4, 5, 6]
+    assert curves.metrics.loss.all()[-1] == (6.0, 9.0)
 
 
 def test_the_pace_is_that_of_the_last_steps(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tab() -> runs_layout.RunsLayout:
     with gr.Blocks():
-        return runs_layout.build()
+        return runs_layout.RunsLayout()
 
 
 @pytest.fixture

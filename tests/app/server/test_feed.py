@@ -258,7 +258,7 @@ def test_a_full_queue_is_refused_and_taken_on_again_when_there_is_room() -> None
     app = LoadLimits(_elsewhere, lambda: waiting, most_waiting=5)
     status, headers, body = _ask(app, JOIN, b"application/json")
     assert status == 503 and headers[b"retry-after"] == b"5"
-    assert "try again in a few seconds" in json.loads(body)["detail"]
+    assert "Try again in a few seconds" in json.loads(body)["detail"]
     assert _ask(app, "/")[0] == 204, "all but what would have to wait is answered"
     waiting = 4
     assert _ask(app, JOIN)[0] == 204

@@ -9,8 +9,8 @@ import pytest
 
 from app.context import Context
 from app.page.build import build_page, open_tabs
+from app.server.asgi import Prefilled
 from app.server.event_validation import CheckedBlocks
-from app.server.prefill import Prefilled
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.workspace import Workspace

@@ -18,17 +18,17 @@ SECRET = "a-secret"
 
 
 @pytest.fixture
-def section() -> notifications.Away:
+def section() -> notifications.NotificationParts:
     with gr.Blocks():
-        return notifications.build()
+        return notifications.NotificationParts()
 
 
-def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.Away) -> None:
+def test_an_address_is_kept_and_taken_back(context: Context, section: notifications.NotificationParts) -> None:
     said = notifications.keep_webhook(context, f"https://example.org/{SECRET}")
     assert "Saved" in said and SECRET not in said
     shown = notifications.fill(section, context)
     assert shown[section.webhook] == f"https://example.org/{SECRET}" and SECRET not in shown[section.message]
-    assert "No webhook is told" in notifications.keep_webhook(context, " ")
+    assert "No webhook is set" in notifications.keep_webhook(context, " ")
     assert notifications.fill(section, context)[section.webhook] == ""
 
 
@@ -38,7 +38,7 @@ def test_what_cannot_be_an_address_is_refused(context: Context) -> None:
     assert notify.wishes(context.workspace) == notify.Wishes()
 
 
-def test_a_command_can_only_be_seen_here(context: Context, section: notifications.Away) -> None:
+def test_a_command_can_only_be_seen_here(context: Context, section: notifications.NotificationParts) -> None:
     write_json(notify.file_of(context.workspace), {"command": ["ring", "<b>"]})
     assert "Now: <code>ring &lt;b&gt;</code>" in notifications.fill(section, context)[section.message]
     notify.file_of(context.workspace).write_text("{half")
@@ -60,7 +60,7 @@ def test_it_can_be_tried_before_it_is_kept(
 
 
 def test_where_others_reach_the_app_it_is_the_owners_alone(
-    tmp_path: Path, section: notifications.Away, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, section: notifications.NotificationParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace.open(tmp_path)
     notify.set_webhook(workspace, f"https://example.org/{SECRET}")

@@ -12,8 +12,7 @@ from hypothesis import strategies as some
 from core.arena.bradley_terry import LOST_ALL, NEVER_MET, WON_ALL, bradley_terry
 from core.arena.elo import START, K, elo, orderings_for
 from core.arena.games import Game
-from core.arena.leaderboard import board
-from core.arena.win_rates import pairs
+from core.arena.leaderboard import board, pairs
 
 NAMES = ["anna", "ben", "carla", "dora", "emil"]
 
@@ -101,7 +100,7 @@ def test_the_blocks_that_bound_memory_change_nothing(monkeypatch: pytest.MonkeyP
 
 def test_no_games_no_ratings() -> None:
     assert elo([]) == [] and bradley_terry([]) == []
-    assert board([]).ratings == []
+    assert board([], 100).ratings == []
 
 
 def test_very_many_votes_get_fewer_orderings() -> None:

@@ -59,7 +59,7 @@ def pairs(workspace: Workspace) -> list[tuple[Answer, Answer]]:
     book = AnswerBook(workspace)
     prompts = [ArenaPrompt.of(f"question {number}") for number in range(4)]
     Bulk(book, Speaker(), [voice("good"), voice("bad")], prompts, Sampling(seed=0)).run()
-    return waiting(book.refresh().values(), [])
+    return waiting(book.refresh(), [])
 
 
 def _good_wins(shown: str) -> str:

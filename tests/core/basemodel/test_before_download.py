@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from core.basemodel.before_download import refuse_misfit_online
-from core.basemodel.download import DownloadStopped
+from core.basemodel.download import DownloadStopped, refuse_misfit_online
 from core.basemodel.find import find_model
 from core.basemodel.headers import fetch_headers, read_header
 from core.errors import ModelError
@@ -92,7 +91,7 @@ def test_a_server_that_knows_no_ranges_is_listened_to_no_longer_than_needed(
     ("model", "said"),
     [
         ("org/headless", r"org/headless: its files lack 1 of the 21 weights .*\(lm_head.weight\)"),
-        ("org/pictures", r"Models of the kind 'mistral3' cannot be trained here"),
+        ("org/pictures", r"Models of the type 'mistral3' cannot be trained here"),
         ("org/short", r"model.safetensors of org/short cannot be used: it is cut short"),
     ],
 )

@@ -385,8 +385,8 @@ def test_a_snapshot_with_weights_but_no_tokenizer_is_completed(hub: Hub) -> None
     [
         (("config.json", "pytorch_model.bin"), "only pickled weights"),
         (("config.json", "model.gguf"), "is a GGUF"),
-        (("config.json", "consolidated.safetensors"), "has no weights that can be loaded"),
-        (("config.json", "model.safetensors.index.json", SHARDS[0]), "has no weights that can be loaded"),
+        (("config.json", "consolidated.safetensors"), "has no loadable weights"),
+        (("config.json", "model.safetensors.index.json", SHARDS[0]), "has no loadable weights"),
         (("pytorch_model.bin",), "has no config.json"),
     ],
 )
@@ -435,7 +435,7 @@ def test_a_run_tells_of_its_download_and_keeps_the_commit(hub: Hub, run: Run) ->
     assert model.parameters == 800_000
     assert any(line.startswith("Downloading model: ") and " of 830 kB, file " in line for line in told), told
     begun, ended = _events(run)
-    assert begun.endswith("is downloaded from Hugging Face: 830 kB in 9 files, commit 0123456.")
+    assert begun.endswith("will be downloaded from Hugging Face: 830 kB in 9 files, commit 0123456.")
     assert ended.startswith("Downloaded 830 kB in ")
     assert run.base_revision() == COMMIT
     assert have_base(run, run.recipe()) == model
@@ -470,11 +470,11 @@ def test_the_chat_tells_of_its_download_and_stops_it(hub: Hub, tmp_path: Path) -
     from core.runs.chat_models import base_chat_model
 
     hub.bytes_per_second = 50_000
-    stops = worker._Stops()
+    chat = worker.Chat()
     voice = base_chat_model("org/model").as_request()
     request = {"op": "load", "number": 1, "workspace": str(tmp_path), "chat_model": voice}
-    answers = worker.Chat(stops).handle(request)
+    answers = chat.handle(request)
     assert next(answers)["progress"].startswith("Downloading model: ")
-    stops.interrupt({"op": "stop", "numbers": [1]})
+    chat.interrupt({"op": "stop", "numbers": [1]})
     with pytest.raises(NibbleError, match="The download was stopped"):
         list(answers)

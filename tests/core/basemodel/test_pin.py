@@ -18,7 +18,7 @@ import core.train.loop as loop
 from core.basemodel import pin
 from core.basemodel.find import find_model
 from core.basemodel.pin import change_of, hashing_meanwhile, pin_of, read_pin, stamp_of, write_pin
-from core.chat.worker import Chat, _Stops
+from core.chat.worker import Chat
 from core.errors import ModelError, NibbleError, RecipeError, RunError
 from core.export.shared.destination import ExportError
 from core.export.shared.source import find_export_source
@@ -143,7 +143,7 @@ def test_a_changed_base_is_refused_wherever_the_run_is_used(run: Run, what: str)
     with pytest.raises(RecipeError, match=whole):
         prepare(make_recipe({"lora.start_from": f"run:{run.id}", "data.path": str(run.dataset_file())}), workspace)
     with pytest.raises(ModelError, match=whole):
-        _load(Chat(_Stops()), workspace, find_chat_model(workspace, f"run:{run.id}"))
+        _load(Chat(), workspace, find_chat_model(workspace, f"run:{run.id}"))
 
 
 def _load(chat: Chat, workspace: Workspace, voice: Any) -> None:
@@ -164,7 +164,7 @@ def test_a_base_that_was_copied_is_the_same(run: Run, pristine: Path) -> None:
     assert kept and now and {n: e["sha256"] for n, e in kept.items()} == {n: e["sha256"] for n, e in now.items()}
     assert kept[WEIGHTS]["stamp"] != now[WEIGHTS]["stamp"], "so that the next look is a cheap one"
     assert find_export_source(run).base_folder == _base(run)
-    chat = Chat(_Stops())
+    chat = Chat()
     _load(chat, workspace, find_chat_model(workspace, f"run:{run.id}"))
 
 
@@ -195,7 +195,7 @@ def test_a_run_from_before_there_were_pins_goes_on_and_says_so(run: Run) -> None
 
 
 def test_the_chat_loads_a_base_anew_where_its_folder_holds_another(run: Run) -> None:
-    workspace, chat, base = Workspace(run.workspace), Chat(_Stops()), _base(run)
+    workspace, chat, base = Workspace(run.workspace), Chat(), _base(run)
     _load(chat, workspace, base_chat_model(str(base)))
     _other_weights(base)
     _load(chat, workspace, base_chat_model(str(base)))
@@ -253,7 +253,7 @@ def test_other_weights_of_a_large_file_are_told_without_reading_it(
 ) -> None:
     pinned = pin_of(large)
     _other_weights(large)
-    monkeypatch.setattr(pin, "_whole_at_once", lambda file: pytest.fail("it was read"))
+    monkeypatch.setattr(pin, "sha256_of", lambda file: pytest.fail("it was read"))
     change = change_of(large, {WEIGHTS: pinned[WEIGHTS], **{n: pinned[n] for n in pinned if n != WEIGHTS}})
     assert change is not None and change.name == WEIGHTS
 

@@ -16,7 +16,7 @@ import torch
 
 from core.basemodel.find import find_model
 from core.chat import worker
-from core.chat.adapter_fit import Bare, refuse_adapter
+from core.chat.adapter_fit import refuse_adapter
 from core.chat.adapter_pool import AdapterLost, Adapters
 from core.chat.client import ChatClient
 from core.errors import AskError, ChildError, ModelError, NibbleError
@@ -145,7 +145,7 @@ def test_an_adapter_that_was_written_anew_is_read_anew(
     shutil.copytree(made["dora"], folder, copy_function=shutil.copyfile)
     assert _say(over.use(folder), tokenizer).ids != first
     shutil.rmtree(folder)
-    with pytest.raises(NibbleError, match="is missing"):
+    with pytest.raises(NibbleError, match="no longer exists"):
         over.use(folder)
 
 
@@ -169,7 +169,7 @@ def test_an_adapter_that_cannot_be_swapped_is_refused_in_a_sentence(
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(NibbleError, match=said):
-        refuse_adapter(folder, Bare.of(over.base), over.found)
+        refuse_adapter(folder, over._bare, over.found)
 
 
 def test_an_adapter_of_another_size_is_refused_though_it_names_this_base(
@@ -198,7 +198,7 @@ def test_a_model_that_is_of_no_use_any_more_ends_the_process_and_gives_the_devic
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back: list[bool] = []
-    chat = worker.Chat(worker._Stops())
+    chat = worker.Chat()
     chat._hold = SimpleNamespace(release=lambda: given_back.append(True))
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
     monkeypatch.setattr(
@@ -238,7 +238,7 @@ def test_it_gives_way_between_two_answers_but_not_before_a_refusal_is_told(
         clock[0] += seconds
 
     clock, asked = [100.0], []
-    chat = worker.Chat(worker._Stops())
+    chat = worker.Chat()
     chat._hold = SimpleNamespace(wanted=lambda: asked.append(clock[0]) or "“Pirate”", release=lambda: None)
     monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
     monkeypatch.setattr(worker, "os", SimpleNamespace(_exit=end))
@@ -260,7 +260,7 @@ def test_a_base_that_is_refused_for_want_of_room_costs_the_process_nothing(
     def refuse(*_: Any) -> None:
         raise ModelError("There is no room.")
 
-    chat = worker.Chat(worker._Stops())
+    chat = worker.Chat()
     monkeypatch.setattr(worker, "trust_only", lambda workspace: None)
     monkeypatch.setattr(memory_check, "refuse_without_room", refuse)
     voice = ChatModel("base:tiny", "tiny", str(tiny), None, {}, None).as_request()
@@ -367,7 +367,7 @@ def test_a_process_that_dies_is_said_and_comes_back(chat, voice) -> None:
     def kill() -> None:
         while not chat._child.alive:
             time.sleep(0.01)
-        psutil.Process(chat._child.pid).kill()
+        psutil.Process(chat._child._process.pid).kill()
 
     threading.Thread(target=kill).start()
     with pytest.raises(ChildError, match="ended unexpectedly"):
@@ -422,7 +422,7 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
         list(chat.stream(base_chat_model("no such"), ASK))
     with pytest.raises(NibbleError, match="The base model of plain is missing. There is no model 'no such'"):
         list(chat.stream(replace(voice, model="no such"), ASK))
-    with pytest.raises(NibbleError, match="is missing"):
+    with pytest.raises(NibbleError, match="no longer exists"):
         list(chat.stream(replace(voice, adapter=tmp_path), ASK))
     assert [*chat.stream(voice, ASK, GREEDY)][-1].done
 
@@ -430,7 +430,7 @@ def test_what_cannot_be_said_is_refused_and_the_process_lives_on(chat, voice, tm
 def test_the_endpoint_streams_what_the_chat_says_to_the_official_client(chat, voice, tmp_path) -> None:
     import openai
 
-    from core.serve.served_models import name_of
+    from core.serve.endpoint import name_of
     from core.serve.server import EndpointServer
 
     server = EndpointServer(chat, Workspace.open(tmp_path), voice, "a-key-for-this-test", 0)
@@ -466,7 +466,7 @@ def test_without_room_it_says_how_much_is_free_and_what_to_do(tiny, tmp_path) ->
     from core.system.hardware import Device
 
     full = Device("cuda", "A card", 2**33, 2**28)
-    with pytest.raises(NibbleError, match="tiny takes about 477 MiB, and 256 MiB is free.*choose a smaller model"):
+    with pytest.raises(NibbleError, match="tiny needs about 477 MiB, and 256 MiB is free.*choose a smaller model"):
         refuse_without_room(find_model(str(tiny)), QuantizationSettings(), 2, full, Workspace.open(tmp_path))
 
 
@@ -486,5 +486,6 @@ def test_beside_a_training_it_says_whose_and_counts_what_that_will_yet_take(tiny
     card = Device("cuda", "A card", 8 * 2**30, 4 * 2**30)
     refuse_without_room(find_model(str(tiny)), QuantizationSettings(), 2, card, workspace)
     write_json(run.dir / "plan.json", {"peak_bytes": {"process": 15 * 2**29}})  # of which 4 GiB are there by now
-    with pytest.raises(NibbleError, match="512 MiB is free on this device beside the run “Pirate”.*stop it, or choose"):
+    sentence = "512 MiB is free on this device next to the run “Pirate”.*stop it, or choose"
+    with pytest.raises(NibbleError, match=sentence):
         refuse_without_room(find_model(str(tiny)), QuantizationSettings(bits=16), 2**12, card, workspace)

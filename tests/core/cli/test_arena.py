@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.arena.answers import AnswerBook
-from core.arena.contestants import ITS_BASE
+from core.arena.match import ITS_BASE
 from core.arena.votes import VoteBook
 from core.cli import arena as cli_arena
 from core.cli.main import main

@@ -53,7 +53,7 @@ def test_tokens_decode_to_the_row_and_its_trained_part_to_the_reply(
         (["--row", "2"], "row 2 is not used: it holds no list of messages"),
         (["--row", "9"], "there is no row 9"),
         (["--row", "0"], "there is no row 0"),
-        (["--max-length", "3"], "data.max_length: 3 is not possible"),
+        (["--max-length", "3"], "data.max_length: 3 is not valid"),
         (["--set", "data.template=alien"], "data.template"),
         (["--model", "nobody/nothing-here"], "nobody/nothing-here"),
     ],

@@ -30,7 +30,7 @@ def _prints(options: argparse.Namespace) -> tuple[int, Any]:
     ],
 )
 def test_what_a_library_prints_is_not_beside_the_document(given, document, monkeypatch, capsys) -> None:
-    monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs"))
+    monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs", None))
     cli_main.main(["runs", "--json", *given])
     said = capsys.readouterr()
     assert json.loads(said.out) == document
@@ -38,6 +38,6 @@ def test_what_a_library_prints_is_not_beside_the_document(given, document, monke
 
 
 def test_for_a_person_it_is_printed_as_ever(monkeypatch, capsys) -> None:
-    monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs"))
+    monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs", None))
     assert cli_main.main(["runs"]) == 0
     assert capsys.readouterr().out == "{'loss': 1.0}\n"

@@ -22,7 +22,7 @@ from core.data.conversation import Conversation
 from core.data.rendering.render import IGNORED, Rendered, Renderer
 from core.recipe import DataSettings
 from core.step.packing import packing_is_exact
-from tests.core.data.rendered_rows import rendered_rows
+from tests.core.data.rendered_rows import render_one, rendered_rows
 from tests.tiny import chat_rows, tiny_model
 
 
@@ -117,7 +117,7 @@ def _loss_and_gradients(model, batches, tokens: int):
 
 def test_packed_padded_and_one_by_one_give_the_same_loss_and_gradient(adapted, tokenizer) -> None:
     renderer = Renderer(tokenizer, DataSettings())
-    rows = [renderer.render(Conversation(1, row["messages"]), 512) for row in chat_rows(8)]
+    rows = [render_one(renderer, Conversation(1, row["messages"]), 512) for row in chat_rows(8)]
     tokens = sum(sum(row.trained[1:]) for row in rows)
     torch.manual_seed(1)
     for parameter in adapted.parameters():  # B is zero at first, and then A has no gradient to compare

@@ -44,8 +44,8 @@ def test_every_sample_is_usable_to_the_last_row(name: str, format: str, rows: in
 def test_what_is_known_of_the_file_comes_along(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [{"prompt": "Hi", "completion": "Hello!"}] * 3)
     seen: list[int] = []
-    found = load(file, DataSettings(), seen.append, "my file.jsonl")
-    assert (found.name, found.bytes, size_of(file)) == ("my file.jsonl", file.stat().st_size, file.stat().st_size)
+    found = load(file, DataSettings(), seen.append)
+    assert (found.name, found.bytes, size_of(file)) == ("a.jsonl", file.stat().st_size, file.stat().st_size)
     assert seen[-1] == found.bytes
     assert [(info.kind, info.rows) for info in found.files] == [("jsonl", 3)]
     assert found.columns[0] == {"name": "prompt", "example": "Hi"}

@@ -115,8 +115,8 @@ def test_all_that_decides_the_rendering_is_in_the_key(monkeypatch: pytest.Monkey
 
 def test_the_pieces_of_a_plain_text_come_back(tokenizer: Any, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "texts.jsonl", [{"text": f"{number} sheep and " * 40} for number in range(5)])
-    settings, pantry = DataSettings(max_length=64), PreparedCache.of(tmp_path)
-    made, read = (prepare_data(file, settings, tokenizer, pantry) for _ in range(2))
+    settings, cache = DataSettings(max_length=64), PreparedCache.of(tmp_path)
+    made, read = (prepare_data(file, settings, tokenizer, cache) for _ in range(2))
     assert made.seconds is None and read.seconds is not None
     assert len(read.rendered.usable) > 5 and _same(made, read)
     assert read.rendered.usable.tokens == made.rendered.usable.tokens
@@ -148,9 +148,9 @@ def test_what_matters_makes_another_key_and_nothing_else_does(file: Path, tokeni
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no sum", "emptied"])
 def test_a_damaged_entry_is_made_anew(damage: str, file: Path, tokenizer: Any, tmp_path: Path) -> None:
-    pantry = PreparedCache.of(tmp_path)
-    made = prepare_data(file, DataSettings(), tokenizer, pantry)
-    [rows] = pantry.folder.glob("*/rows.arrow")
+    cache = PreparedCache.of(tmp_path)
+    made = prepare_data(file, DataSettings(), tokenizer, cache)
+    [rows] = cache.folder.glob("*/rows.arrow")
     content = rows.read_bytes()
     if damage == "no sum":
         (rows.parent / "sha256").unlink()
@@ -158,15 +158,15 @@ def test_a_damaged_entry_is_made_anew(damage: str, file: Path, tokenizer: Any, t
         middle = len(content) // 2
         cut = {"cut": content[:middle], "changed": content[:middle] + b"\x7f" + content[middle + 1 :], "emptied": b""}
         rows.write_bytes(cut[damage])
-    again = prepare_data(file, DataSettings(), tokenizer, pantry)
+    again = prepare_data(file, DataSettings(), tokenizer, cache)
     assert again.seconds is None and _same(again, made)
-    assert prepare_data(file, DataSettings(), tokenizer, pantry).seconds is not None
+    assert prepare_data(file, DataSettings(), tokenizer, cache).seconds is not None
 
 
 def test_the_folder_is_bounded_and_what_was_used_last_stays(file: Path, tokenizer: Any, tmp_path: Path) -> None:
     def use(max_length: int, most: int = 2**30) -> bool:
-        pantry = PreparedCache(tmp_path / "kept", most)
-        return prepare_data(file, DataSettings(max_length=max_length), tokenizer, pantry).seconds is not None
+        cache = PreparedCache(tmp_path / "kept", most)
+        return prepare_data(file, DataSettings(max_length=max_length), tokenizer, cache).seconds is not None
 
     assert not any(use(length) for length in (100, 200, 300))
     entries = sorted((tmp_path / "kept").iterdir(), key=lambda entry: entry.stat().st_mtime)
@@ -184,8 +184,8 @@ def test_the_folder_is_bounded_and_what_was_used_last_stays(file: Path, tokenize
 
 def test_where_nothing_can_be_kept_nothing_is(file: Path, tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder would be")
-    for pantry in (None, PreparedCache(tmp_path / "taken"), PreparedCache(tmp_path / "small", 10)):
-        assert all(prepare_data(file, DataSettings(), tokenizer, pantry).seconds is None for _ in range(2))
+    for cache in (None, PreparedCache(tmp_path / "taken"), PreparedCache(tmp_path / "small", 10)):
+        assert all(prepare_data(file, DataSettings(), tokenizer, cache).seconds is None for _ in range(2))
     assert PreparedCache.beside(tmp_path / "rows.jsonl") is None and PreparedCache.beside(file) == PreparedCache.of(
         tmp_path
     )

@@ -48,7 +48,7 @@ def _text(shown: list[dict[str, Any]]) -> str:
 
 def test_the_tokens_of_a_row_are_the_row_and_its_trained_part_the_reply_with_its_end(renderer: Renderer) -> None:
     found = show_row(renderer, Conversation(7, TALK), 512)
-    assert _text(found["tokens"]) == renderer.lay_out(Conversation(7, TALK)).text
+    assert _text(found["tokens"]) == renderer.template.lay_outs(Conversation(7, TALK))[-1].text
     assert _text([each for each in found["tokens"] if each["trained"]]) == TALK[1]["content"] + "<|im_end|>"
     assert (found["row"], found["messages"], found["truncated_here"], found["pieces"]) == (7, TALK, False, 1)
     assert "\ufffd" not in _text(found["tokens"])

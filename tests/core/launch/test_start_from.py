@@ -82,7 +82,10 @@ def test_what_a_recipe_leaves_open_is_taken_from_the_adapter(tiny: Path, workspa
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"lora.rank": 8}, r"lora.rank: 8 is not possible: the adapter theirs has 6, and is trained further as it is"),
+        (
+            {"lora.rank": 8},
+            r"lora.rank: 8 is not possible: the adapter theirs has 6, and its training continues with it",
+        ),
         ({"lora.alpha": 16}, "lora.alpha: 16 is not possible: the adapter theirs has 24"),
         ({"lora.dora": True}, "lora.dora: True is not possible: the adapter theirs has False"),
         ({"lora.scaling": "rank_stabilised"}, "lora.scaling: rank_stabilised"),

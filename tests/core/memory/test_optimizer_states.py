@@ -32,27 +32,27 @@ def _model(*sizes: int) -> torch.nn.Module:
 )
 def test_only_large_tensors_states_are_managed(optimizer: str, bytes_each: int) -> None:
     model = _model(99_999, 100_000, 250_000)
-    assert OptimizerStates.of(OPTIMIZERS[optimizer], "cuda", model).managed_bytes == bytes_each * 350_000
-    assert OptimizerStates.of(OPTIMIZERS[optimizer], "cpu", model).managed_bytes == 0
+    assert OptimizerStates(OPTIMIZERS[optimizer], "cuda", model).managed_bytes == bytes_each * 350_000
+    assert OptimizerStates(OPTIMIZERS[optimizer], "cpu", model).managed_bytes == 0
 
 
 def test_frozen_weights_have_no_states() -> None:
     model = _model(200_000, 300_000)
     next(model.parameters()).requires_grad_(False)
-    assert OptimizerStates.of(OPTIMIZERS["paged_adamw_32bit"], "cuda", model).managed_bytes == 8 * 300_000
+    assert OptimizerStates(OPTIMIZERS["paged_adamw_32bit"], "cuda", model).managed_bytes == 8 * 300_000
 
 
 def test_a_trained_embeddings_states_are_wide_whatever_the_optimizers_bits() -> None:
     with torch.device("meta"):
         model = torch.nn.Sequential(torch.nn.Embedding(1000, 200), torch.nn.Linear(200, 1000, bias=False))
-    assert OptimizerStates.of(OPTIMIZERS["paged_adamw_8bit"], "cuda", model).managed_bytes == 200_000 * (8 + 2)
+    assert OptimizerStates(OPTIMIZERS["paged_adamw_8bit"], "cuda", model).managed_bytes == 200_000 * (8 + 2)
 
 
 @pytest.mark.parametrize("optimizer", ["paged_adamw_32bit", "paged_adamw_8bit"])
 def test_what_is_managed_is_not_made(optimizer: str) -> None:
     model = _model(99_999, 250_000)
-    managed = OptimizerStates.of(OPTIMIZERS[optimizer], "cuda", model)
-    ordinary = OptimizerStates.of(replace(OPTIMIZERS[optimizer], paged=False), "cuda", model)
+    managed = OptimizerStates(OPTIMIZERS[optimizer], "cuda", model)
+    ordinary = OptimizerStates(replace(OPTIMIZERS[optimizer], paged=False), "cuda", model)
     for states in (managed, ordinary):
         states.step()
     made, all_of_it = (sum(each.nbytes for each in states.made) for states in (managed, ordinary))

@@ -17,8 +17,7 @@ from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
 from core.memory.budget import Budget
 from core.memory.device import of_card
-from core.memory.estimate import Architecture, architecture_of, planning_problem, read_plan_budget
-from core.memory.moe_active_share import active_share
+from core.memory.estimate import Architecture, active_share, architecture_of, planning_problem, read_plan_budget
 from core.memory.plan import Plan, plan
 from core.memory.strategy import Strategy
 from core.memory.trace import MicroBatch

@@ -67,7 +67,7 @@ def test_an_optimizers_states_are_as_large_as_the_real_ones(name: str) -> None:
     real.step()
     states = [each for parameter in parameters for key, each in real.state[parameter].items() if "qmap" not in key]
     expected = sum(each.nbytes for each in states if torch.is_tensor(each))
-    traced = OptimizerStates(OPTIMIZERS[name], "cuda", parameters)
+    traced = OptimizerStates(OPTIMIZERS[name], "cuda", torch.nn.ParameterList(parameters))
     traced.step()
     assert sum(each.nbytes for each in traced.made) == expected
 

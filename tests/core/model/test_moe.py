@@ -68,7 +68,7 @@ def test_experts_are_loaded_in_four_bits(packed: Any) -> None:
         weight = getattr(fused, name)
         assert isinstance(weight, Params4bit) and weight.data.dtype == torch.uint8
         # Four bits a number, and their constants: 8 bits a block of 64, and 32 a block of 256 of those.
-        assert weight.data.numel() == moe.numbers_in(weight) // 2
+        assert weight.data.numel() == moe.shape_of(weight).numel() // 2
         assert weight.quant_state.nested
     held, every = quantised(packed)
     routers = sum(p.numel() for name, p in packed.named_parameters() if name.endswith("mlp.gate.weight"))

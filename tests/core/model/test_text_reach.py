@@ -113,7 +113,7 @@ def test_files_with_a_tower_are_opened_for_text_as_transformers_opens_them(kind:
     tiny_tokenizer(tmp_path)
     found = find_model(str(tmp_path))
     fit = refuse_misfit(found)
-    assert kind in ("gemma3", "qwen3_5") or "that it does not use" in fit.notes[0]
+    assert kind in ("gemma3", "qwen3_5") or "that it does not use" in fit.note
     ours = load_base(found, QuantizationSettings(bits=16), CPU)
     plain, info = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
     assert not info["missing_keys"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.basemodel.find import find_model
-from core.preflight.pace import pace_of
-from core.preflight.training import training_for
+from core.preflight.training import pace_of, training_for
 from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.store import Run

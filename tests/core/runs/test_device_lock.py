@@ -47,7 +47,7 @@ def test_the_second_is_refused_and_told_by_whom(workspace: Workspace, on_a_gpu: 
     with hold(workspace, "chat", "SmolLM2"):
         by = holder(workspace)
         assert by is not None and (by.kind, by.pid, by.in_words()) == ("chat", os.getpid(), "the chat with “SmolLM2”")
-        with pytest.raises(DeviceHeld, match="taken: the chat with “SmolLM2” holds it"):
+        with pytest.raises(DeviceHeld, match="in use by the chat with “SmolLM2”"):
             hold(workspace, "run", "Pirate")
     assert holder(workspace) is None
     hold(workspace, "run", "Pirate").release()
@@ -59,7 +59,7 @@ def test_a_holder_that_is_killed_holds_nothing(workspace: Workspace) -> None:
     assert other.stdout is not None and other.stdout.readline() == b"held\n"
     by = holder(workspace)
     assert by is not None and (by.run, by.pid) == ("the-id", other.pid)
-    with pytest.raises(DeviceHeld, match="the run “Pirate” trains on it"):
+    with pytest.raises(DeviceHeld, match="the run “Pirate” is training"):
         hold(workspace, "run", "next")
     other.kill()
     other.wait()
@@ -86,7 +86,7 @@ def test_a_fork_does_not_hold_on_when_its_parent_is_gone(workspace: Workspace) -
 def test_on_a_cpu_all_but_runs_share(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cpu", "CPU", 2**34, 2**33))
     with hold(workspace, "run", "Pirate"), hold(workspace, "chat", "SmolLM2") as chat:
-        assert not chat.alone
+        assert chat._lock is None
         by = holder(workspace)
         assert by is not None and by.kind == "run"
 

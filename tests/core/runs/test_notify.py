@@ -109,12 +109,12 @@ def test_a_webhook_that_fails_is_an_event_without_its_address(
     "webhook", [f"ftp://host/{SECRET}", SECRET, f"http:///{SECRET}", f"http://ho st/{SECRET}", f"http://[/{SECRET}"]
 )
 def test_an_address_that_cannot_be_one_is_refused_and_not_repeated(run: Run, webhook: str) -> None:
-    with pytest.raises(NibbleError, match="begins with https://") as refused:
+    with pytest.raises(NibbleError, match="starting with https://") as refused:
         notify.set_webhook(Workspace(run.workspace), webhook)
     assert SECRET not in str(refused.value)
     _wish(run, webhook=webhook)
     assert notify.main(str(run.dir)) == 1
-    assert SECRET not in _events(run) and "begins with https://" in _events(run)
+    assert SECRET not in _events(run) and "starting with https://" in _events(run)
 
 
 def test_the_command_gets_its_values_by_the_environment_and_no_shell(run: Run, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from core.cli import main as cli_main
 from core.cli import run as cli_run
+from core.cli.main import main as cli_main
 from core.errors import RunError
 from core.recipe import make_recipe
 from core.runs import heartbeat, supervisor

@@ -142,7 +142,7 @@ def test_a_name_goes_with_its_message() -> None:
         ({"role": ["user"], "content": "a"}, "messages[0].role", "no supported role"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0]", "Only text"),
         ({"role": "user", "content": "a", "name": 5}, "messages[0].name", "must be text"),
-        ("hello", "messages[0].role", "no role"),
+        ("hello", "messages[0].role", "no supported role"),
     ],
 )
 def test_a_message_that_cannot_be_read_is_refused_by_its_place(message: Any, param: str, said: str) -> None:

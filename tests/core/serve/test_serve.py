@@ -181,7 +181,7 @@ def test_without_the_key_nothing_is_told(server: EndpointServer, chat: FakeClien
     missing = httpx.get(f"{server.url}/files", headers=good)
     assert missing.status_code == 404 and "not served here" in missing.json()["error"]["message"]
     broken = httpx.post(f"{server.url}/chat/completions", headers=good, content=b"{")
-    assert broken.status_code == 400 and "not readable JSON" in broken.json()["error"]["message"]
+    assert broken.status_code == 400 and "not valid JSON" in broken.json()["error"]["message"]
     huge = httpx.post(f"{server.url}/chat/completions", headers=good, content=b" " * (9 * 2**20))
     assert huge.status_code == 413
     assert chat.heard == []

@@ -93,7 +93,7 @@ def test_a_base_that_cannot_be_loaded_is_refused_with_the_fact(
             ["tokenizer.json contains a PreTokenizer", "package tokenizers does not know"],
         ),
         (lambda at: (at / "tokenizer.json").write_text("{cut"), ["tokenizer.json is damaged"]),
-        (lambda at: (at / "tokenizer.json").unlink(), ["no tokenizer.json", "sentencepiece", "not installed"]),
+        (lambda at: (at / "tokenizer.json").unlink(), ["no readable tokenizer.json", "sentencepiece", "not installed"]),
         (
             lambda at: ((at / "tokenizer.json").unlink(), (at / "tokenizer.model").write_bytes(b"abc")),
             ["requires the package sentencepiece, which is not installed"],

@@ -154,7 +154,7 @@ def test_random_states_come_back_through_a_file(tmp_path: Path) -> None:
 
     torch.save(random_states(), tmp_path / "random.pt")
     drawn = [random.random(), numpy.random.rand(), float(torch.rand(()))]
-    restore_random_states(checkpoints.load_random_states(tmp_path))
+    restore_random_states(checkpoints.load_state(tmp_path / "random.pt"))
     assert [random.random(), numpy.random.rand(), float(torch.rand(()))] == drawn
 
 
@@ -179,5 +179,5 @@ def test_a_disk_that_is_full_to_the_end_fails_the_run_and_keeps_what_it_can(
     assert [json.loads(line)["step"] for line in (run.dir / "metrics.jsonl").open() if '"loss"' in line] == [1, 2, 3, 4]
     monkeypatch.setattr(ending, "flush_all", _raising(NO_SPACE))
     with pytest.raises(DiskIsFull, match="the adapter could not be saved"):
-        ending.save_adapter(run, _Model(), SimpleNamespace(save_pretrained=lambda _: None))
+        ending.save_adapter(run, _Model().save_pretrained, SimpleNamespace(save_pretrained=lambda _: None))
     assert run.has_adapter, "the earlier one"

@@ -20,10 +20,10 @@ from core.data.rendering.render import Rendered
 from core.memory.strategy import Strategy
 from core.model.load import attach_lora, load_base, load_tokenizer
 from core.recipe import LoraSettings, QuantizationSettings, make_recipe
-from core.runs.manifest import BEST
+from core.runs.manifest import BEST, is_valid
 from core.runs.store import Run
 from core.system.hardware import Device
-from core.train.best_adapter import Best, best_folder, keep_best, perplexity
+from core.train.best_adapter import Best, keep_best, perplexity, put_back
 from core.train.evaluation import Evaluator
 from core.train.oom_retry import OomFallback, OutOfRoom, Shortage, asked_bytes, attempt, more_frugal
 from core.train.parallel import ALONE
@@ -373,7 +373,7 @@ def test_an_evaluation_for_which_there_is_no_memory_at_all_is_left_out_and_said_
     for step in (0, 5):
         evaluator.evaluate(_Modest(most=3), step)
     assert evaluator.loss is None
-    assert len(_events(run)) == 1 and "left out" in _events(run)[0]
+    assert len(_events(run)) == 1 and "skipped" in _events(run)[0]
 
 
 def test_sample_prompts_are_asked_one_by_one_and_then_not_at_all(tmp_path, monkeypatch) -> None:
@@ -393,7 +393,7 @@ def test_sample_prompts_are_asked_one_by_one_and_then_not_at_all(tmp_path, monke
     room["prompts"] = 0
     evaluator.evaluate(_Modest(most=9999), 0)
     evaluator.evaluate(_Modest(most=9999), 0)
-    assert len(_events(run)) == 1 and "sample prompts" in _events(run)[0]
+    assert len(_events(run)) == 1 and "sample replies" in _events(run)[0]
 
 
 def test_the_best_is_the_lowest_loss_and_patience_counts_what_comes_after(tmp_path) -> None:
@@ -440,8 +440,9 @@ def test_the_best_adapter_is_never_lost_half_way(tmp_path, monkeypatch, renames:
             keep_best(tmp_path, 9, _Saves("adapter", "new"), tokenizer)
         except KeyboardInterrupt:
             assert renames < 2
-    kept = best_folder(tmp_path)
-    assert kept == tmp_path / BEST
+    put_back(tmp_path)
+    kept = tmp_path / BEST
+    assert is_valid(kept)
     assert (kept / "adapter").read_text() == ("old" if renames == 0 else "new")
     assert (kept / "tokenizer.json").exists()
     keep_best(tmp_path, 12, _Saves("adapter", "newest"), tokenizer)

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.check.findings import RULES, make_finding, merged
+from core.data.check.figures import choose, likely_micro_batch, padding_shares, percentile_interval, total_interval
+from core.data.check.findings import RULES, merged
 from core.data.check.lengths import BINS, advice, histogram, percentile, suggestions
 from core.data.check.markdown import as_markdown
-from core.data.check.padding import likely_micro_batch, padding_shares
-from core.data.check.sample import choose, percentile_interval, total_interval
 from core.data.findings import Hits
 
 LENGTHS = st.lists(st.integers(2, 100_000), min_size=1, max_size=200).map(sorted).map(np.array)
@@ -114,7 +113,7 @@ def test_long_conversations_get_small_micro_batches() -> None:
 def test_every_rule_makes_a_sentence_for_one_row_and_for_many() -> None:
     details = dict.fromkeys(("example", "examples", "limit", "times", "middle", "advice", "last"), "5")
     for code, rule in RULES.items():
-        one, many = (make_finding(code, [1], count, **details) for count in (1, 2000))
+        one, many = (RULES[code].finding(code, [1], count, **details) for count in (1, 2000))
         for finding in (one, many):
             assert finding.message.endswith(".")
             assert finding.severity == rule.severity
@@ -125,9 +124,9 @@ def test_every_rule_makes_a_sentence_for_one_row_and_for_many() -> None:
 
 def test_the_worst_come_first_and_a_code_is_said_once() -> None:
     found = [
-        make_finding("duplicate", [1], 5),
-        make_finding("nothing-trained", [2], 1),
-        make_finding("duplicate", [3], 9),
+        RULES["duplicate"].finding("duplicate", [1], 5),
+        RULES["nothing-trained"].finding("nothing-trained", [2], 1),
+        RULES["duplicate"].finding("duplicate", [3], 9),
     ]
     assert [(each.code, each.count) for each in merged(found)] == [("nothing-trained", 1), ("duplicate", 5)]
 

@@ -329,7 +329,7 @@ def test_rows_laid_out_unlike_the_rest_are_dropped_and_that_is_said() -> None:
 def test_the_format_can_be_chosen_by_hand() -> None:
     found = converted([{"text": "### Human: Hi### Assistant: Hello!"}], format="text")
     assert found.usable[0].text == "### Human: Hi### Assistant: Hello!"
-    assert found.evidence.startswith("chosen by hand")
+    assert found.evidence.startswith("set manually")
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_usable_and_dropped_are_all_rows(file: tuple[list[Any], str], system: st
     assert repr(list(found.usable)) == repr([found.usable[index] for index in range(len(usable))])
 
 
-GOOD = {"prompt": "Hi", "completion": "Hello!"}
+ONE_GOOD = {"prompt": "Hi", "completion": "Hello!"}
 
 
 def test_any_rows_are_recognised_or_refused_in_a_sentence() -> None:
@@ -137,7 +137,7 @@ def test_any_rows_are_recognised_or_refused_in_a_sentence() -> None:
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.dictionaries(keys, contents | talks, max_size=6), min_size=1, max_size=4), st.integers(0, 4))
     def tried(drawn: list[Any], good: int) -> None:
-        rows = [GOOD] * good + drawn
+        rows = [ONE_GOOD] * good + drawn
         try:
             found = _converted(rows, DataSettings())
         except DataError as error:
@@ -153,5 +153,5 @@ def test_any_rows_are_recognised_or_refused_in_a_sentence() -> None:
 def test_a_call_of_nothing_is_no_reply() -> None:
     """Found by the tests above."""
     empty = {"prompt": [], "completion": [{"role": "user", "content": "x"}, {"role": "function_call", "content": []}]}
-    found = _converted([GOOD, empty], DataSettings(format="prompt-completion"))
+    found = _converted([ONE_GOOD, empty], DataSettings(format="prompt-completion"))
     assert [(each.row, each.reason) for each in found.dropped] == [(2, "a tool call is empty")]

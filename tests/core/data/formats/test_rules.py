@@ -194,7 +194,7 @@ def test_of_several_answers_the_first_is_learned_and_that_is_said() -> None:
     found = converted([{"question": "Hi", "answers": {"text": ["Hello!", "Hey"], "answer_start": [0, 1]}}])
     assert found.usable[0].messages == [ASK, REPLY]
     assert [(each.code, each.message) for each in found.findings] == [
-        ("several-answers", "1 row has several different answers in `answers`: the first is learned."),
+        ("several-answers", "1 row has several different replies in `answers`: the first is learned."),
         ("unused-detail", "In 1 row, `answers.answer_start` is not used."),
     ]
 
@@ -268,3 +268,12 @@ def test_a_finding_lists_a_thousand_rows_and_counts_on() -> None:
     finding = found.findings[0]
     assert (finding.code, finding.count, len(finding.rows)) == ("after-last-reply", 1500, 1000)
     assert finding.message.startswith("1,500 rows continue")
+
+
+def test_a_turn_whose_type_is_no_word_costs_its_row_and_nothing_else() -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]},
+        {"messages": [{"type": []}]},
+    ]
+    found = converted(rows)
+    assert [row.row for row in found.usable] == [1] and [row.row for row in found.dropped] == [2]

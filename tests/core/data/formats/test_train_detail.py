@@ -12,6 +12,7 @@ from core.data.dataset import load
 from core.data.rendering.render import Renderer
 from core.data.rendering.template import Unrenderable
 from core.recipe import DataSettings
+from tests.core.data.rendered_rows import render_one
 from tests.tiny import tiny_tokenizer
 
 # Each as axolotl's documentation has them: the last character of a range is in it.
@@ -35,7 +36,7 @@ BY_PREFIXES = (
 
 
 def trained(tokenizer: Any, messages: list[dict[str, Any]], **settings: Any) -> str:
-    rendered = Renderer(tokenizer, DataSettings(**settings)).render(Conversation(1, messages), 512)
+    rendered = render_one(Renderer(tokenizer, DataSettings(**settings)), Conversation(1, messages), 512)
     return str(tokenizer.decode([i for i, counts in zip(rendered.ids, rendered.trained, strict=True) if counts]))
 
 

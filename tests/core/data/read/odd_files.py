@@ -89,8 +89,10 @@ BROKEN_JSON = [
     Odd("between.json", "a comma missing between rows", '[{"a": 1}\n{"a": 2}]', ("line 2", "comma is missing")),
     Odd("comment.json", "a comment", '[\n// mine\n{"a": 1}]', ("line 2", "comment")),
     Odd("colon.json", "a colon missing", '[{"prompt" "x"}]', ("line 1", "colon")),
-    Odd("cut.json", "an array that is cut off", ARRAY[:-30], ("cut off", "line")),
-    Odd("open.json", "an array that is never closed", '[{"prompt": "a"},', ("cut off",)),
+    Odd("cut.json", "an array that is cut off", ARRAY[:-30], ("ends in the middle of a row", "truncated", "line")),
+    Odd(
+        "open.json", "an array that is never closed", '[{"prompt": "a"},', ("ends in the middle of a row", "truncated")
+    ),
     Odd("newline.json", "a line break within text", '[{"prompt": "a\nb"}]', ("line 1", "writes it as")),
     Odd("slash.json", "a backslash that escapes nothing", r'[{"prompt": "C:\data"}]', ("line 1", "backslash")),
     Odd("deep.json", "an array 100,000 levels deep", "[" * 100_000, ("nested too deeply",)),
@@ -102,7 +104,10 @@ BROKEN_JSON = [
     Odd("number.json", "a single number", "42", ("a number, not rows",)),
     Odd("text.json", "a single text", '"hello"', ("text, not rows",)),
     Odd(
-        "words.json", "no JSON at all", "Hello there, friend.", ("line 1", "'Hello there, friend.'", "plain text .txt")
+        "words.json",
+        "no JSON at all",
+        "Hello there, friend.",
+        ("line 1", "'Hello there, friend.'", ".txt for plain text"),
     ),
     Odd(
         "half.json",
@@ -258,7 +263,12 @@ ENCODINGS = [
         finding="encoding-guessed",
     ),
     Odd("taiwanese.csv", "Big5", table_of(TAIWANESE).encode("big5"), rows=2, finding="encoding-guessed"),
-    Odd("unknown.csv", "letters of no language", b"prompt,completion\n\x81\x8d,\x9d\n", ("line 2", "save it as UTF-8")),
+    Odd(
+        "unknown.csv",
+        "letters of no language",
+        b"prompt,completion\n\x81\x8d,\x9d\n",
+        ("line 2", "save the file as UTF-8"),
+    ),
     Odd("excel.csv", "Excel's Unicode text: UTF-16 with tabs", table_of(KOREAN, "\t").encode("utf-16"), rows=2),
     Odd(
         "wide.jsonl",
@@ -267,7 +277,12 @@ ENCODINGS = [
         rows=2,
         finding="encoding-guessed",
     ),
-    Odd("odd.jsonl", "UTF-16 that is cut within a letter", lines_of(KOREAN).encode("utf-16")[:-1], ("cut off",)),
+    Odd(
+        "odd.jsonl",
+        "UTF-16 that is cut within a letter",
+        lines_of(KOREAN).encode("utf-16")[:-1],
+        ("the file is truncated",),
+    ),
     Odd("wider.jsonl", "UTF-32", lines_of(KOREAN).encode("utf-32"), rows=2),
     Odd("mark.jsonl", "UTF-8 with a byte order mark", lines_of(KOREAN).encode("utf-8-sig"), rows=2),
     Odd("mark.json", "an array in UTF-16 with a mark", json.dumps(GOOD).encode("utf-16"), rows=3),
@@ -278,7 +293,12 @@ TABLES = [
     Odd("few.csv", "a row with too few cells", TABLE + "alone\n", rows=4, unreadable=1),
     Odd("many.csv", "a row with too many cells", TABLE + "Hi, you,Hello\n", rows=4, unreadable=1),
     Odd("ragged.csv", "empty cells too many", TABLE + "Hi,Hello,,,\n", rows=4),
-    Odd("open.csv", "a quote that is never closed", TABLE + '"Hi,Hello\nx,y\n', ("line 5", "quote", "never closed")),
+    Odd(
+        "open.csv",
+        "a quote that is never closed",
+        TABLE + '"Hi,Hello\nx,y\n',
+        ("line 5", "opens a quote and never closes it"),
+    ),
     Odd("quote.csv", "a quote within a quoted cell", TABLE + '"say "Hi" now",Hello\nx,y\n', rows=5, unreadable=1),
     Odd("escape.csv", "quotes escaped by backslashes", TABLE + '"say \\"Hi\\", now",Hello\n', rows=4),
     Odd("twins.csv", "two columns of one name", "prompt,prompt\na,b\n", ("line 1", "same name", "Rename")),
@@ -320,7 +340,12 @@ TABLES = [
 
 PACKED = [
     Odd("good.jsonl.gz", "a gzip of lines", gzip.compress(LINES.encode()), rows=3),
-    Odd("cut.jsonl.gz", "a gzip that is cut off", gzip.compress(os.urandom(5000).hex().encode())[:-2000], ("cut off",)),
+    Odd(
+        "cut.jsonl.gz",
+        "a gzip that is cut off",
+        gzip.compress(os.urandom(5000).hex().encode())[:-2000],
+        ("is truncated",),
+    ),
     Odd("bad.jsonl.gz", "a gzip with a flipped byte", damaged(gzip.compress(LINES.encode()), -6), ("damaged",)),
     Odd("hidden.jsonl", "a gzip behind another suffix", gzip.compress(LINES.encode()), rows=3),
     Odd("plain.jsonl.gz", "no gzip behind its suffix", LINES, rows=3),

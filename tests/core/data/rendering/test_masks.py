@@ -11,6 +11,7 @@ from core.data.rendering.render import Rendered, Renderer
 from core.data.rendering.template import Unrenderable
 from core.recipe import DataSettings
 from tests.chat_templates import TEMPLATES
+from tests.core.data.rendered_rows import render_one
 from tests.core.data.rendering.marked import TALKS, TOOL, expected, special_tokens, stand_in, trained_runs
 
 
@@ -30,7 +31,7 @@ def test_what_is_trained_is_what_the_template_marks(name: str, kind: str) -> Non
     for kind_of_talk, messages in TALKS.items():
         talk = Conversation(1, messages, [TOOL] if kind_of_talk == "tools" else None)
         try:
-            renderer.render(talk, 100_000)
+            render_one(renderer, talk, 100_000)
         except Unrenderable as error:
             assert kind_of_talk != "plain", error
             continue

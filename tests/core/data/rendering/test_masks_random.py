@@ -47,7 +47,7 @@ def test_random_conversations_break_neither_the_sum_nor_the_mask(name: str, kind
     renderer = Renderer(tokenizer, chosen)
     for rendered in found.usable:
         talk = rows[rendered.row - 1]
-        layout = renderer.lay_out(talk)
+        layout = renderer.template.lay_outs(talk)[-1]
         assert tokenizer.decode(rendered.ids, skip_special_tokens=False) == layout.text
         assert _joined(trained_runs(tokenizer, rendered)) == _joined(
             [layout.text[s.start : s.end] for s in layout.spans]

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from core.data.conversation import Conversation, Conversations, Dropped
-from core.data.rendering.render import IGNORED, Rendered, Renderer, render_all
+from core.data.rendering.render import IGNORED, PickedRows, Rendered, Renderer, render_all
 from core.data.rendering.template import Template, Unrenderable, require_template
 from core.errors import ModelError
 from core.recipe import DataSettings
+from tests.core.data.rendered_rows import render_one
 from tests.tiny import tiny_tokenizer
 
 TALK = [
@@ -37,7 +38,7 @@ def _trained_text(tokenizer: Any, rendered: Rendered) -> str:
 
 
 def _render(tokenizer: Any, messages: list[dict], length: int = 512, **settings: Any) -> Rendered:
-    return Renderer(tokenizer, DataSettings(**settings)).render(Conversation(1, messages), length)
+    return render_one(Renderer(tokenizer, DataSettings(**settings)), Conversation(1, messages), length)
 
 
 def _all(tokenizer: Any, talks: list[list[dict]], length: int) -> Any:
@@ -156,7 +157,7 @@ def test_what_is_kept_compactly_comes_back_as_it_was(tokenizer: Any) -> None:
     assert [(each.ids, each.trained, each.weights) for each in found.usable] == [
         (each.ids, each.trained, each.weights) for each in again
     ]
-    picked = found.usable.pick([2, 0])
+    picked = PickedRows(found.usable, [2, 0])
     assert [each.row for each in picked] == [3, 1]
     assert picked.lengths == [len(again[2].ids), len(again[0].ids)]
     assert sum(found.usable.trained) == sum(sum(each.trained) for each in again)
