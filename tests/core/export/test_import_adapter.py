@@ -65,9 +65,9 @@ def _link(packed: zipfile.ZipFile) -> None:
 @pytest.mark.parametrize(
     ("add", "said"),
     [
-        (lambda packed: packed.writestr("../../evil.json", "{}"), "outside of its folder"),
-        (lambda packed: packed.writestr("/etc/evil.json", "{}"), "outside of its folder"),
-        (lambda packed: packed.writestr("C:\\evil.json", "{}"), "outside of its folder"),
+        (lambda packed: packed.writestr("../../evil.json", "{}"), "outside its folder"),
+        (lambda packed: packed.writestr("/etc/evil.json", "{}"), "outside its folder"),
+        (lambda packed: packed.writestr("C:\\evil.json", "{}"), "outside its folder"),
         (_link, "a link to another place"),
         (lambda packed: packed.writestr("inner/vocab.txt", b"\0" * 5_000_000), "far more than it is"),
         (lambda packed: [packed.writestr(f"inner/{n}.txt", "x") for n in range(501)], "at most 500"),
