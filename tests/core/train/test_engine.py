@@ -90,7 +90,7 @@ def test_memory_is_sampled_twice_a_second_as_resident_memory(finished) -> None:
 def test_the_fallback_of_the_paged_optimizer_is_said_once(finished) -> None:
     said = [event for event in _lines(finished, "events.jsonl") if event["kind"] == "optimizer"]
     assert len(said) == 1
-    assert "ordinary" in said[0]["message"]
+    assert "not paged" in said[0]["message"]
 
 
 def test_the_sample_prompts_are_answered_at_each_evaluation(finished) -> None:
