@@ -79,7 +79,7 @@ def _visit(browser: Browser, url: str) -> None:
     _wait_for(page, lambda: "finished" in _state(page))
     page.get_by_role("button", name="Chat with it").click()
     page.get_by_role("button", name="Generation settings").click()
-    page.get_by_label("Greedy").check()
+    page.get_by_label("Greedy").locator("visible=true").check()
     _ask(page, "Hi, my name is Lucy.", 1)
     page.get_by_label("Base", exact=True).check()
     _ask(page, "Hi, my name is Lucy.", 2)

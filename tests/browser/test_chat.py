@@ -66,8 +66,8 @@ def _again(page: Page, app: App, press: Locator) -> dict[str, str]:
 
 def _settings(page: Page, length: int) -> None:
     page.get_by_role("button", name="Generation settings").click()
-    page.get_by_label("Seed", exact=True).fill("1")
-    limit = page.get_by_label("Max new tokens", exact=True)
+    page.get_by_label("Seed", exact=True).locator("visible=true").fill("1")
+    limit = page.get_by_label("Max new tokens", exact=True).locator("visible=true")
     limit.fill(str(length))
     limit.press("Tab")
 
@@ -122,7 +122,7 @@ def test_the_same_question_to_two_side_by_side(page: Page, app: App) -> None:
     _settings(page, 24)
     page.get_by_role("tab", name="Side by side").click()
     expect(page.locator(".token").locator("visible=true")).to_have_count(2)  # who answers, as the page is filled
-    page.get_by_label("Prompt", exact=True).fill("What is the job of a vet?")
+    page.get_by_label("Prompt", exact=True).locator("visible=true").fill("What is the job of a vet?")
     page.locator("#nb-ask-all").click()
     columns = page.locator(".nb-side-column").locator("visible=true")
     expect(columns).to_have_count(2)

@@ -115,7 +115,7 @@ def test_a_file_of_no_known_layout_is_described_by_hand(data: Page, app: App) ->
     strange = [{"frage": f"Wie heißt {number}?", "antwort": f"Müller {number}"} for number in range(20)]
     _upload(data, _file("strange.jsonl", strange))
     error = data.locator(".nb-data-head.block .nb-error")
-    expect(error).to_contain_text("its layout is not known", timeout=PATIENCE)
+    expect(error).to_contain_text("its layout is not recognised", timeout=PATIENCE)
     data.get_by_role("button", name="Map columns").click()
     expect(data.locator(".nb-mapped.block")).to_contain_text("Müller")  # the row as it stands in the file
     for label, column in (("Prompt", "frage"), ("Reply", "antwort")):

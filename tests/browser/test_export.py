@@ -101,7 +101,7 @@ def test_a_run_goes_out_proved_and_comes_back(app: App, page: Page, tmp_path: Pa
     expect(page.get_by_text("“back-again” is imported")).to_be_visible()
     page.get_by_role("button", name="Continue training").click()
     expect(page.get_by_role("tab", name="Train", selected=True)).to_be_visible()
-    expect(page.get_by_text("“back-again” will be trained further as it is: rank 4, alpha 8")).to_be_visible()
+    expect(page.get_by_text("“back-again” is trained further as it is: rank 4, alpha 8")).to_be_visible()
     expect(page.get_by_label("Rank", exact=True)).to_have_value("4")
     page.get_by_role("button", name="Advanced").click()
     expect(page.get_by_label("Start from", exact=True)).to_have_value("back-again")

@@ -113,7 +113,7 @@ def test_from_an_upload_to_a_chat(page: Page, app: App, upload: Path) -> None:
 def _chat_with_both(page: Page) -> None:
     page.get_by_role("button", name="Chat with it").click()
     page.get_by_role("button", name="Generation settings").click()
-    page.get_by_label("Greedy").check()
+    page.get_by_label("Greedy").locator("visible=true").check()
     adapter = _ask(page, "What is the job of a vet?", replies=1)
     page.get_by_label("Base", exact=True).check()
     base = _ask(page, "What is the job of a vet?", replies=2)

@@ -138,7 +138,7 @@ def test_a_full_queue_is_told_so_and_takes_events_again(server: Server, guard: G
         finally:
             limits.most_waiting = most
         assert refused.status_code == 503 and refused.headers["retry-after"] == "5"
-        assert "try again in a few seconds" in refused.json()["detail"]
+        assert "Try again in a few seconds." in refused.json()["detail"]
         assert refused.headers["x-content-type-options"] == "nosniff"
         assert page.status_code == 200, "all that need not wait is answered"
         assert client.post(JOIN, json=press).status_code == 200

@@ -205,7 +205,7 @@ def test_a_run_takes_its_data_from_the_workspace_only(ground: Ground) -> None:
 
     for file in (str(ground.targets[0]), "../../../outside/canary.jsonl", "../../state/canary.jsonl"):
         run = create_run(ground.workspace, make_recipe({}), {"file": file, "sha256": "x", "name": "x"})
-        with pytest.raises(NibbleError, match="outside the workspace"):
+        with pytest.raises(NibbleError, match="outside the workspace, which is not allowed"):
             run.dataset_file()
 
 

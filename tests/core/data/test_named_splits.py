@@ -83,7 +83,11 @@ def test_a_folders_files_are_used_as_their_names_say(names: tuple[str, str, str]
     assert (_questions(loaded, held_out=False), _questions(loaded, held_out=True)) == ({"Train"}, {"Valid"})
     assert loaded.rows == 10 == len(loaded.usable) + len(loaded.dropped)
     assert {drop.reason for drop in loaded.dropped} == {f"it belongs to {names[2]}, which is not used"}
-    for part in (f"Trained on: {names[0]} (5 rows)", f"{names[1]} (3 rows)", f"not used for training or evaluation: {names[2]} (2 rows)"):
+    for part in (
+        f"Trained on: {names[0]} (5 rows)",
+        f"{names[1]} (3 rows)",
+        f"not used for training or evaluation: {names[2]} (2 rows)",
+    ):
         assert part in _said(loaded)
 
 
@@ -115,7 +119,9 @@ def test_a_split_column_says_it_too_and_is_no_part_of_the_row(tmp_path: Path) ->
     rows = [{**row, "split": split} for row, split in zip(_rows("A", 6), splits, strict=True)]
     loaded = load(write_jsonl(tmp_path / "rows.jsonl", rows), DataSettings())
     assert loaded.splits == {"train": 4, "held_out": 1, "left_alone": 1}
-    assert [(drop.row, drop.reason) for drop in loaded.dropped] == [(4, "it belongs to `split` 'test', which is not used")]
+    assert [(drop.row, drop.reason) for drop in loaded.dropped] == [
+        (4, "it belongs to `split` 'test', which is not used")
+    ]
     assert loaded.held_out.first(9) == [3]
     assert "split" not in {column["name"] for column in loaded.columns}
 
