@@ -9,10 +9,7 @@ FAR_BUDGET, HEADROOM = 3.0, 1.08
 
 
 def loss_chart(curves: Curves, ink: Ink | None = None, total: int | None = None) -> str:
-    """Training loss, raw and smoothed, with the evaluations as points. Empty text before there is a value.
-
-    `total` is the number of steps of a run that goes on.
-    """
+    """Training loss, raw and smoothed, and evaluations as points; '' before the first. `total`: planned steps."""
     loss, smooth, evaluation = curves.metrics.loss, curves.metrics.smooth, curves.metrics.evaluation
     found = [each for each in (loss, smooth, evaluation) if each.points]
     if not found:

@@ -96,9 +96,7 @@ class Guard:
             for name, value in HEADERS.items():
                 answer.headers.setdefault(name, value)
             return await answer(scope, receive, send)
-        added = dict(HEADERS)
-        if brings_key:
-            added["set-cookie"] = self._cookie(request, str(self.door.token))
+        added = HEADERS | ({"set-cookie": self._cookie(request, str(self.door.token))} if brings_key else {})
         return await self.app(self._for_those_behind(scope, request), receive, _with_headers(send, added))
 
     def _foreign(self, request: Request) -> Response | None:

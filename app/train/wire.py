@@ -71,9 +71,8 @@ class TrainTab(Tab):
             say_at_once(button.click, parts.message, "Starting…")
             button.click(start, given, started, **ONCE)
         as_read = [fields[key] for key in AS_RECOGNISED]
-        parts.upload.upload(
-            events.keep, parts.upload, [fields["data.path"], *as_read, parts.upload, parts.message], **QUIET
-        )
+        kept = [fields["data.path"], *as_read, parts.upload, parts.message]
+        parts.upload.upload(events.keep, parts.upload, kept, **QUIET)
         fields["data.path"].input(events.read_anew, None, as_read, queue=False, **QUIET)
         start_from = fields["lora.start_from"]
         start_from.input(events.begin_from, start_from, [*form, parts.message], **QUIET)
@@ -116,8 +115,7 @@ class TrainTab(Tab):
         for key, offered in choices.items():
             component = form.fields[key]
             updates[component] = gr.Dropdown(choices=offered, value=updates.get(component, component.value))
-        budget = form.fields["budget"]
-        updates[budget] = _budget_slider(updates.get(budget))
+        updates[form.fields["budget"]] = _budget_slider(updates.get(form.fields["budget"]))
         updates[self.layout.form.preset] = gr.Dropdown(choices=menus.recipes())
         updates[self.layout.welcome] = gr.Group(visible=run is None)
         if run is not None and run.status().state in OPEN:  # else it is left where the person may have put it by now

@@ -196,9 +196,8 @@ def refuse_misfit_online(found: FoundModel, stop: Callable[[], bool] = lambda: F
     if found.folder is not None:
         return
     wanted = as_process("core.model.fit", found.source, str(found.revision))
-    with subprocess.Popen(
-        **wanted, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as child:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(**wanted, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet) as child:
         try:
             output = _wait(child, stop)
         finally:

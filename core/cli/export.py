@@ -32,7 +32,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    """Export a run. Returns the exit status, and the answer of DESIGN.md."""
+    """Export a run. Returns the exit status and the JSON answer: dir, files, bytes, verified; zip of an adapter."""
     from core.system.hardware import claim_card
 
     claim_card()

@@ -89,8 +89,8 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
     chosen, torch = found["device"], found["torch"]
     if not options.json:
         print(f"System     {found['system']}, Python {found['python']}")
-        free = f"{show_size(chosen['total_bytes'])}, {show_size(chosen['free_bytes'])} free"
-        print(f"Device     {chosen['name']} · {free}")
+        total, free = show_size(chosen["total_bytes"]), show_size(chosen["free_bytes"])
+        print(f"Device     {chosen['name']} · {total}, {free} free")
         print(f"torch      {torch['version'] if torch else 'does not import'}")
         print(f"Computes   in {found['compute_dtype']}: {found['because']}")
         print(f"Disk       {found['disk']['free_bytes'] / 1e9:.0f} GB free")

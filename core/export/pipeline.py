@@ -17,7 +17,7 @@ _ADAPTER_CAN = "Export the adapter, which contains all that was learned and load
 
 
 def export(workspace: Workspace, run: Run, options: ExportOptions, say: Say) -> dict[str, Any]:
-    """Make the export. Returns DESIGN.md's `dir, files, bytes, verified`; and `zip`, of an adapter.
+    """Make the export. Returns `dir`, `files`, `bytes` and `verified` (the proof); of an adapter also `zip`.
 
     Raises NibbleError in one sentence; then nothing of the export is left, unless it was killed and its format resumes.
     """

@@ -86,7 +86,7 @@ def texts(job: Job, say: Say) -> list[ProofCheck]:
 
 
 def compare(job: Job, say: Say = lambda line, share: None) -> dict[str, Any]:
-    """Let `job["reference"]` and `job["artefact"]` answer in turn; as DESIGN.md's `verified`, but for `against`.
+    """Let `job["reference"]` and `job["artefact"]` answer in turn; what verify.py returns, but for `against`.
 
     `ties` of the answers that are not equal part where the reference itself wavers between two tokens, within what
     rounding to the dtype moves; `parted` shows the first that do not. `checks` has a line for each thing compared.

@@ -112,10 +112,7 @@ def refuse_parameters(given: dict[str, Any]) -> None:
 
 
 def read_sampling(given: dict[str, Any]) -> Sampling:
-    """The sampling settings; defaults are the app's, but a reply may fill the context.
-
-    Raises RequestError.
-    """
+    """The sampling settings; defaults are the app's, but a reply may fill the context. Raises RequestError."""
     wanted: dict[str, Any] = {"max_new_tokens": LONGEST}
     named: dict[str, str] = {}
     for name, ours in (*NUMBERS.items(), *WHOLE.items()):

@@ -27,10 +27,7 @@ ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. The last 
 
 
 def save_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> None:
-    """Save the adapter that `write` puts into a folder, with the tokenizer and template that it was trained with.
-
-    Written beside and renamed, so that it is never incomplete. Raises DiskIsFull.
-    """
+    """Save the adapter that `write` makes, and its tokenizer: beside, then renamed. Raises DiskIsFull."""
     beside = run.dir / ".adapter.partial"
     shutil.rmtree(beside, ignore_errors=True)
     try:

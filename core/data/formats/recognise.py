@@ -36,8 +36,7 @@ def recognise_layout(rows: list[Row], settings: DataSettings, file: str) -> Reco
 
     Raises DataError where none fits, or where a mapping names columns that are not there.
     """
-    plain = [plain_row(row) for row in rows]
-    columns = _columns(rows)
+    plain, columns = [plain_row(row) for row in rows], _columns(rows)
     signs = {layout.name: _count(layout, plain) for layout in BY_PRECEDENCE}
     layout = _layout_of(settings, signs, columns, file, rows)
     evidence = _evidence(signs.get(layout.name) or _count(layout, plain), len(rows), columns)

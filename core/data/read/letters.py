@@ -40,7 +40,7 @@ _COMMON_MARKS = set("“”„’‘‚–—…«»€§°©®™¡¿£\u00a0�
 _ORDER = (*SINGLE_BYTE, *(each for each in EAST_ASIAN if each.name != "iso-2022-jp"))
 
 # What stands left of some bytes, those bytes, and what stands right of them.
-Piece = tuple[str, bytes, str]
+Passage = tuple[str, bytes, str]
 # How likely it is, in which encoding, and how each piece reads in it.
 Reading = tuple[float, Encoding, list[str]]
 
@@ -105,7 +105,7 @@ def guesses(sample: bytes) -> Guesses:
     return Guesses(tuple(every), *_how_sure(ranked, pieces))
 
 
-def _how_sure(ranked: list[Reading], pieces: list[Piece]) -> tuple[bool, bool]:
+def _how_sure(ranked: list[Reading], pieces: list[Passage]) -> tuple[bool, bool]:
     if not ranked:
         return False, False
     letters = sum(len(piece) for _, piece, _ in pieces)
@@ -139,12 +139,12 @@ def _around_high(sample: bytes) -> bytes:
     return b"\n".join(sample[start:end] for start, end in found)
 
 
-def _pieces(lines: bytes) -> list[Piece]:
+def _pieces(lines: bytes) -> list[Passage]:
     """Different runs without spaces that hold bytes beyond ASCII, each with the ASCII characters beside it.
 
     First those that have a byte that none before them has: what reads all of these the same reads all the same.
     """
-    seen: dict[Piece, None] = {}
+    seen: dict[Passage, None] = {}
     for place in _PIECE.finditer(lines):
         if not place[0].isascii():
             start, end = place.span()
@@ -153,7 +153,7 @@ def _pieces(lines: bytes) -> list[Piece]:
             end = min(end, start + _PIECE_BYTES)
             left, right = lines[max(start - 1, 0) : start], lines[end : end + 1]
             seen[left.decode("ascii", "replace"), lines[start:end], right.decode("ascii", "replace")] = None
-    first_of: dict[Piece, None] = {}
+    first_of: dict[Passage, None] = {}
     known: set[int] = set()
     for piece in seen:
         if not known.issuperset(piece[1]):
@@ -192,7 +192,7 @@ def _decoded(piece: bytes, codec: str) -> str:
     return piece.decode(codec, "ignore")  # a long piece may be cut within a character
 
 
-def _fit(encoding: Encoding, pieces: list[Piece], read: list[str], around: dict[str, float]) -> float:
+def _fit(encoding: Encoding, pieces: list[Passage], read: list[str], around: dict[str, float]) -> float:
     """The log of how likely these readings are, each language of the encoding counting as much as the text has of it.
 
     `around` is how much of it each seems to have by the words in plain letters; of other scripts that says nothing.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# DESIGN.md's `verified`, and beside it `source`, `ties`, `checks` and what else core/export/proof/verify.py says.
+# The proof as `export --json` gives it under `verified`: what verify.py returns.
 Verified = dict[str, Any]
 # The line of a GGUF that llama.cpp, which runs it, was not there to open.
 NOT_OPENED = "template and tokens as llama.cpp reads them"

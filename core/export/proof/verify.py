@@ -75,7 +75,7 @@ def job(
 def verify(
     source: ExportSource, artefact: dict[str, Any], onto: Onto, precision: str, say: Say, strict: bool = True
 ) -> Verified:
-    """DESIGN.md's `verified`; for weights merged onto the original ones `chat` is the distance from the chat.
+    """The proof, as JSON; for weights merged onto the original ones `chat` is the distance from the chat.
 
     `checks` has a line for each thing that was compared: `name`, `by` which program, `equal` of `of`, `because`.
     `source` says which prompts; `because`, why it could not be asked, where memory is too small to load it. Raises
