@@ -101,7 +101,7 @@ def test_what_is_no_adapter_of_use_is_refused(adapter: Path, workspace: Workspac
     with pytest.raises(ExportError, match="only pickled weights"):
         import_adapter(workspace, adapter)
     (tmp_path / "text.zip").write_text("no zip")
-    with pytest.raises(ExportError, match="neither a folder nor a zip"):
+    with pytest.raises(ExportError, match="neither a folder nor a readable zip"):
         import_adapter(workspace, tmp_path / "text.zip")
     assert list(workspace.adapters.iterdir()) == []
 

@@ -55,13 +55,13 @@ def test_a_public_repository_that_is_there_gets_nothing_private(hub: Hub, made: 
 
 def test_refusals_are_sentences(hub: Hub, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.uploads.refuse = 403
-    with pytest.raises(ExportError, match="may not write to me"):
+    with pytest.raises(ExportError, match="has no write access to me"):
         push(plan_upload(made, "me/pirate"))
     for name in ("pirate", "a/b/c", "me/--", ""):
         with pytest.raises(ExportError, match="is not a valid repository"):
             plan_upload(made, name)
-    with pytest.raises(ExportError, match="is no export"):
+    with pytest.raises(ExportError, match="is not an export"):
         plan_upload(tmp_path / "nothing", "me/pirate")
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(ExportError, match="Sign in"):
+    with pytest.raises(ExportError, match="First sign in"):
         plan_upload(made, "me/pirate")
