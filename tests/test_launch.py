@@ -265,7 +265,7 @@ def test_a_wrong_gpu_is_refused_as_a_wrong_call(house: House) -> None:
     ("output", "sentence"),
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
-        ("PermissionError: [Errno 13] Permission denied: '/x/.venv'", "cannot be written"),
+        ("PermissionError: [Errno 13] Permission denied: '/x/.venv'", "is not writable"),
         ("NewConnectionError(...)\nERROR: No matching distribution found for gradio", "Check the network"),
         ("SSLError(... CERTIFICATE_VERIFY_FAILED ...)\nERROR: none found", "PIP_CERT"),
         ("ERROR: No matching distribution found for torch", "failed: No matching distribution found for torch"),

@@ -204,7 +204,7 @@ def test_too_many_requests_and_a_fault_of_the_hub_are_waited_out(hub: Hub) -> No
     assert _get(find_model("org/model"), seen).parameters == 800_000
     lines = " ".join(state.line() for state in seen)
     assert "Hugging Face asks us to wait; trying again in 1 s" in lines
-    assert "Hugging Face has a server error ( 503)" in lines
+    assert "Hugging Face has a server error (503)" in lines
 
 
 @pytest.mark.parametrize(
