@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.app_process import App, end, serve
-from tests.outside.before import unpack
+from tests.before.workspace_07565aa import unpack
 
 pytestmark = [pytest.mark.browser, pytest.mark.full]
 

@@ -210,8 +210,8 @@ def test_the_starter_merged_in_16_bits_answers_as_the_chat_proved_in_a_process_o
     assert told["equal"] == told["prompts"] and told["largest_logit_difference"] < 0.1
     last = told["prompts"]
     assert any(line.startswith("Rendering conversations in transformers: 3 of ") for line, _ in said)
-    assert (f"Letting the chat answer: {last} of {last} prompts", 1.0) in said
-    assert (f"Letting the export answer: 1 of {last} prompts", 1 / last) in said
+    assert (f"Generating replies with the chat: {last} of {last} prompts", 1.0) in said
+    assert (f"Generating replies with the export: 1 of {last} prompts", 1 / last) in said
     assert [check["by"] for check in told["checks"]] == ["transformers"] * 7 + ["safetensors"]
 
 
@@ -337,7 +337,10 @@ def test_names_become_safe_file_names() -> None:
 def test_a_mixture_of_experts_goes_out_as_an_adapter_and_no_other_way(workspace: Workspace, tmp_path: Path) -> None:
     mixture = run_with_adapter(workspace, str(tiny_model(tmp_path / "base", "qwen3_moe")))
     for to in ("merged", "gguf", "ollama"):
-        with pytest.raises(ExportError, match="base is a mixture of experts, which is neither .* Export the adapter"):
+        with pytest.raises(
+            ExportError,
+            match="base is a mixture of experts, which cannot be merged or exported as GGUF here.* Export the adapter",
+        ):
             export(workspace, mixture, ExportOptions(to, tmp_path / "out"), _nothing)
     assert _names(tmp_path) == ["base"]
     told = export(workspace, mixture, ExportOptions("adapter", tmp_path / "out"), _nothing)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from core.recipe import Recipe, make_recipe, with_overrides
 from core.runs.store import Run
-from tests.outside.before import unpack
+from tests.before.workspace_07565aa import unpack
 from tests.outside.command import Trained, ask
 
 full = pytest.mark.full
