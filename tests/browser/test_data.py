@@ -105,7 +105,7 @@ def test_what_stands_in_the_data_is_shown_and_never_run(data: Page) -> None:
     expect(data.locator(".nb-row .nb-tokens")).to_contain_text("<script>")
     data.get_by_label("Row", exact=True).locator("visible=true").fill("5")
     expect(data.locator(".nb-row .nb-raw")).to_contain_text("<script>")
-    data.get_by_role("button", name="Map columns").click()
+    data.get_by_role("button", name="Map columns").first.click()
     expect(data.locator(".nb-mapping").first).to_be_visible()
     assert data.title() == "Nibble"
     assert data.locator("img[src='x']").count() == 0
@@ -116,7 +116,7 @@ def test_a_file_of_no_known_layout_is_described_by_hand(data: Page, app: App) ->
     _upload(data, _file("strange.jsonl", strange))
     error = data.locator(".nb-data-head.block .nb-error")
     expect(error).to_contain_text("its layout is not recognised", timeout=PATIENCE)
-    data.get_by_role("button", name="Map columns").click()
+    data.get_by_role("button", name="Map columns").first.click()
     expect(data.locator(".nb-mapped.block")).to_contain_text("Müller")  # the row as it stands in the file
     for label, column in (("Prompt", "frage"), ("Reply", "antwort")):
         data.get_by_label(label, exact=True).locator("visible=true").click()
