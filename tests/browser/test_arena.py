@@ -87,7 +87,7 @@ def test_ten_blind_votes_and_the_leaderboard_changes(page: Page, app: App, tmp_p
     # Out as CSV, and another file in.
     page.get_by_role("button", name="Import and export votes").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export votes").click()
+        page.get_by_role("button", name="Export votes", exact=True).click()
     assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == VOTES + 1
     file = tmp_path / "more.csv"
     file.write_text(f"model_a,model_b,winner\n{BASE},{PIRATE},model_a\n{BASE},{PIRATE},perhaps\n", encoding="utf-8")
