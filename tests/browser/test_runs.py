@@ -129,7 +129,7 @@ def _delete(page: Page, app: App, foot: Locator) -> None:
     opened.get_by_role("button", name="Cancel").click()
     expect(opened.locator(".nb-sure")).to_be_hidden()
     opened.get_by_role("button", name="Delete…").click()
-    opened.get_by_role("button", name="Delete").click()
+    opened.get_by_role("button", name="Delete", exact=True).click()
     expect(opened).to_be_hidden()
     assert not run.dir.exists()
     page.get_by_label("Search").fill("")
