@@ -54,7 +54,10 @@ def _action(source: str, at: int) -> tuple[list[Token], int]:
             raise GoError(f"{what} an action")
         kind, text, at = str(found.lastgroup), found[0], found.end()
         if kind in ("string", "number"):  # written as Python writes them
-            tokens.append(Token("constant", ast.literal_eval(text), spaced))
+            try:
+                tokens.append(Token("constant", ast.literal_eval(text), spaced))
+            except (SyntaxError, ValueError):  # an escape or a number that is none
+                raise GoError(f"{text[:20]!r} is not understood in an action") from None
         elif kind != "space":
             tokens.append(Token(kind, text[1:] if kind == "field" else text, spaced))
         spaced = kind == "space"
