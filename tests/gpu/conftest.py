@@ -22,7 +22,11 @@ else:
 
 def pytest_report_header() -> str:
     """Say so where these tests are left out."""
-    return "" if VARIABLE in os.environ else "tests/gpu is left out: `python launch.py test tests/gpu` runs it on a stand-in GPU"
+    return (
+        ""
+        if VARIABLE in os.environ
+        else "tests/gpu is left out: `python launch.py test tests/gpu` runs it on a stand-in GPU"
+    )
 
 
 @pytest.fixture(autouse=True)

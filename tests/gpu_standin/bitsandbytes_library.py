@@ -13,7 +13,13 @@ import torch
 
 from tests.gpu_standin.install import library
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "32": torch.float32, "16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "32": torch.float32,
+    "16": torch.float16,
+}
 SECOND_BLOCKS = 256  # scales of scales: elements a block
 INT8_SCALE = 1 / (127.0 * 127.0)
 READS, WRITES = False, True
@@ -112,7 +118,9 @@ def _quantize(dtype: str, kind: str | None) -> Callable[..., None]:
     return run
 
 
-def _unpack(packed: int, scales: torch.Tensor, block: int, kind: str, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+def _unpack(
+    packed: int, scales: torch.Tensor, block: int, kind: str, shape: list[int], dtype: torch.dtype
+) -> torch.Tensor:
     elements = int(torch.Size(shape).numel())
     halves = _read(packed, torch.uint8, (elements + 1) // 2, 1)
     return torch.ops.bitsandbytes.dequantize_4bit(halves, scales, block, kind, shape, dtype)

@@ -46,9 +46,7 @@ class _Attention:
         wide_k, wide_v, shared_by = self._spread(q, k, v)
         mask = None if mask is None else self.to_cpu(mask)
         run = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        of_q, of_k, of_v = run(
-            grad, q, wide_k, wide_v, out, logsumexp, 0.0, causal, attn_mask=mask, scale=scale
-        )
+        of_q, of_k, of_v = run(grad, q, wide_k, wide_v, out, logsumexp, 0.0, causal, attn_mask=mask, scale=scale)
         if shared_by > 1:
             of_k, of_v = (each.unflatten(1, (-1, shared_by)).sum(2) for each in (of_k, of_v))
         return [self.to_card(each.contiguous()) for each in (of_q, of_k, of_v)]

@@ -270,5 +270,3 @@ def _let_storages_be_cloned(storages: Any, torch: ModuleType) -> None:
         return whole.clone().untyped_storage()
 
     storages.clone = clone
-
-
