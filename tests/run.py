@@ -1,7 +1,8 @@
 """The body of `python launch.py test`: lint, format, types, then the tests, in a real Chromium where they need one.
 
 Every part runs, whatever the ones before it said; tests/gpu in a session of its own, on a GPU that is not there
-(tests/gpu_standin). The last line is pytest's own summary. `--full` adds the tests that take long. What is not here: anything that installs Python packages, which is launch.py's.
+(tests/gpu_standin). The last line is pytest's own summary. `--full` adds the tests that take long. What is not here:
+anything that installs Python packages, which is launch.py's.
 """
 
 import os

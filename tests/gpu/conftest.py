@@ -1,4 +1,4 @@
-"""Tests on a GPU that is not there. tests/run.py starts a session of their own for them, in which torch sees the stand-in."""
+"""Tests on a GPU that is not there: tests/run.py starts a session for them in which torch sees the stand-in."""
 
 import gc
 import os
@@ -22,11 +22,8 @@ else:
 
 def pytest_report_header() -> str:
     """Say so where these tests are left out."""
-    return (
-        ""
-        if VARIABLE in os.environ
-        else "tests/gpu is left out: `python launch.py test tests/gpu` runs it on a stand-in GPU"
-    )
+    left_out = "tests/gpu is left out: `python launch.py test tests/gpu` runs it on a stand-in GPU"
+    return "" if VARIABLE in os.environ else left_out
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +50,7 @@ def _leave_the_card() -> None:
     from tests.gpu_standin.install import figures
 
     gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

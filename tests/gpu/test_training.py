@@ -1,4 +1,4 @@
-"""Training on five generations of cards: the losses are the CPU's where the dtype is, and memory is what was predicted."""
+"""Training on five generations of cards: the losses are the CPU's in the same dtype, memory is what was predicted."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.mark.parametrize(
-    "card", [pytest.param(each, marks=pytest.mark.machine(Machine(cards=(each,))), id=each.name) for each in GENERATIONS]
+    "card",
+    [pytest.param(each, marks=pytest.mark.machine(Machine(cards=(each,))), id=each.name) for each in GENERATIONS],
 )
 def test_a_run_on_each_generation_of_cards(card, workspace, tiny, rows_file) -> None:
     run = train(workspace, settings(tiny, rows_file))

@@ -50,7 +50,7 @@ class _Function:
 
 
 class Library:
-    """What bitsandbytes finds in its CUDA library; a function that is not among these names itself when it is called."""
+    """What bitsandbytes finds in its CUDA library. A function that is missing here says so when it is called."""
 
     def __init__(self, cpu: Any) -> None:
         self._cpu = cpu

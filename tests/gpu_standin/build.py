@@ -76,11 +76,10 @@ def _compile(folder: Path) -> None:
             raise RuntimeError(f"the stand-in GPU was not compiled:\n{done.stderr[-4000:]}")
 
 
-def environment(machine_file: Path, machine: Machine | None = None) -> dict[str, str]:
-    """The variables under which Python sees the cards of `machine`, written to `machine_file`; None: of what is there."""
+def environment(machine_file: Path, machine: Machine) -> dict[str, str]:
+    """The variables under which Python sees the cards of `machine`, which is written to `machine_file`."""
     folder = built()
-    if machine is not None:
-        describe(machine_file, machine)
+    describe(machine_file, machine)
 
     def before(name: str, path: Path) -> str:
         return os.pathsep.join(each for each in (str(path), *os.environ.get(name, "").split(os.pathsep)) if each)

@@ -1,4 +1,4 @@
-"""Gives this process the stand-in GPU: its library is loaded right before torch is imported, torch.cuda changed right after."""
+"""Gives this process the stand-in GPU: loads its library right before torch, and changes torch.cuda right after."""
 
 import ctypes
 import importlib.abc

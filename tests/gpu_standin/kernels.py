@@ -1,4 +1,4 @@
-"""Kernels that CUDA has and a CPU build of torch has not: attention as attention.h chooses it, products with fp32 sums."""
+"""Kernels that a CPU build of torch lacks: attention as attention.h chooses it, and products with sums in fp32."""
 
 from typing import Any
 

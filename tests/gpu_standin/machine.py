@@ -1,4 +1,4 @@
-"""What cards the stand-in machine has and who uses them: one file, mapped by every process. machine.h says the same in C."""
+"""What cards the stand-in machine has and who uses them: one file, mapped by all. machine.h says the same in C."""
 
 import ctypes
 import mmap

@@ -5,6 +5,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 #include <set>
+#include <thread>
 
 using at::Tensor;
 using c10::IValue;
@@ -157,14 +158,22 @@ struct Call {
   }
 };
 
+struct Workspaces {
+  std::mutex lock;
+  std::map<std::thread::id, std::map<StreamId, c10::DataPtr>> of;
+};
+inline Workspaces& workspaces() { static Workspaces& all = *new Workspaces; return all; }
+
 // cuBLAS has a workspace for each thread and stream that multiplies, out of torch's pool (2.13, CUDABlas.cpp,
 // parseChosenWorkspaceSize: 2 x 4 MiB and 8 x 16 KiB, from compute capability 9 on 32 MiB).
 inline void have_workspace(const std::string& name) {
   static const std::set<std::string> products{"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv"};
-  static thread_local std::map<StreamId, c10::DataPtr> workspaces;
-  if (!products.count(name) || workspaces.count(current_stream)) return;
+  if (!products.count(name)) return;
+  std::lock_guard<std::mutex> guard(workspaces().lock);
+  auto& mine = workspaces().of[std::this_thread::get_id()];
+  if (mine.count(current_stream)) return;
   bool large = the_machine()->card[my_card()].major >= 9;
-  workspaces.emplace(current_stream, card_allocator().allocate(large ? 32 << 20 : 8 * (1 << 20) + 8 * (16 << 10)));
+  mine.emplace(current_stream, card_allocator().allocate(large ? 32 << 20 : 8 * (1 << 20) + 8 * (16 << 10)));
 }
 
 inline void run_on_cpu(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack* stack) {

@@ -51,6 +51,10 @@ void standin_reset_peak() {
   std::lock_guard<std::mutex> guard(count().lock);
   count().peak = count().allocated, count().peak_reserved = count().reserved;
 }
+void standin_clear_workspaces() {
+  std::lock_guard<std::mutex> guard(workspaces().lock);
+  workspaces().of.clear();
+}
 void standin_empty_cache() { empty_cache(); }
 void* standin_managed_memory(size_t bytes) { return managed_memory(bytes); }
 void standin_seed(uint64_t seed) { drawn_by(default_generator()).set_current_seed(seed); }

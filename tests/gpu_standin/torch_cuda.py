@@ -253,6 +253,7 @@ def install(torch: Any) -> None:
     torch.backends.cuda.is_built = lambda: True
     torch._C._cuda_getCurrentRawStream = lambda device: library().standin_current_stream()
     torch._C._cuda_getDevice = lambda: 0
+    torch._C._cuda_clearCublasWorkspaces = lambda: library().standin_clear_workspaces()
     _let_storages_be_cloned(torch.storage._StorageBase, torch)
 
 
