@@ -58,7 +58,7 @@ def main(full: bool = False, only: list[str] | None = None) -> int:
         print(f"{problem} The browser tests will fail.", flush=True)
     side_by_side = [] if only else ["-n", str(workers()), "--dist", "loadfile"]
     options = ["-m", "" if full else "not full", "--durations=10", *side_by_side]
-    paths = [each for each in only or [] if (ROOT / each.partition("::")[0]).exists()]
+    paths = [each for each in only or [] if each and (ROOT / each.partition("::")[0]).exists()]
     options += [each for each in only or [] if each not in paths]
     on_gpu = [path for path in paths if Path(path).parts[:2] == ("tests", "gpu")]
     last_line = ""
