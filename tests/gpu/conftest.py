@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.conftest import rows_file, tiny  # noqa: F401 (fixtures)
+from core.workspace import Workspace
+from tests.core.conftest import rows_file, tiny, tokenizer  # noqa: F401 (fixtures)
 from tests.gpu_standin.machine import VARIABLE, Machine, describe, map_machine
 
 if VARIABLE in os.environ:  # each process of the session has a machine of its own
@@ -42,6 +43,12 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield mapped
     if "torch" in sys.modules:
         _leave_the_card()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace of the test's own."""
+    return Workspace.open(tmp_path / "workspace")
 
 
 def _leave_the_card() -> None:

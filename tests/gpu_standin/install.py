@@ -27,6 +27,7 @@ class Figures(ctypes.Structure):
 
 
 _loaded: list[Any] = []
+MEASURED = "nibble-gpu.json"  # core/memory/measured_overhead.py keeps its figures under this name
 
 
 def library() -> Any:
@@ -97,15 +98,31 @@ def _change_hardware(hardware: Any) -> None:
     hardware.torch_has_cuda = lambda: True  # it reads torch's files
 
 
-def _change_measured_overhead(measured_overhead: Any) -> None:
-    measured_overhead.FILE = Path(os.environ[VARIABLE] + ".measured.json")  # and not what was measured on a real card
+def _change_workspace(workspace: Any) -> None:
+    """What was measured on a real card stays what it is: the stand-in's figures go to a file of its own."""
+
+    def elsewhere(function: Callable[..., Any]) -> Callable[..., Any]:
+        def with_file(path: Path, *values: Any) -> Any:
+            return function(Path(os.environ[VARIABLE] + ".measured.json") if path.name == MEASURED else path, *values)
+
+        return with_file
+
+    workspace.read_json, workspace.write_json = elsewhere(workspace.read_json), elsewhere(workspace.write_json)
+
+
+def _change_process(process: Any) -> None:
+    """Nibble gives its children a PYTHONPATH of its own; they are to see the card too."""
+    own = process.child_environment
+    site = str(Path(__file__).with_name("site"))
+    process.child_environment = lambda: (given := own()) | {"PYTHONPATH": os.pathsep.join([site, given["PYTHONPATH"]])}
 
 
 # What is to be done after these modules have been imported.
 AFTER: dict[str, Callable[[Any], None]] = {
     "torch": _change_torch,
     "core.system.hardware": _change_hardware,
-    "core.memory.measured_overhead": _change_measured_overhead,
+    "core.system.process": _change_process,
+    "core.workspace": _change_workspace,
 }
 
 
