@@ -25,6 +25,7 @@ from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
 from core.model.moe import experts_of, fused_weights, shape_of
 from core.model.remote_code import admit
+from core.model.varlen import flash_is_built
 from core.recipe import LoraSettings, QuantizationSettings
 from core.system.hardware import Device, compute_dtype
 from core.text.library_errors import Listening, telling_line
@@ -83,7 +84,7 @@ def load_base(
         raise ModelError(f"{found.label} is not on this machine yet. Download it first.")
     admit(found)
     refuse_misfit(found)
-    if device.kind == "cuda" and dtype == torch.float16:
+    if device.kind == "cuda" and not (dtype == torch.bfloat16 and flash_is_built()):
         repeat_keys()
     # bitsandbytes logs its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

@@ -50,14 +50,24 @@ class Choices:
         return with_settings(recipe, "train", optimizer=self.strategy.optimizer)
 
 
-def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: Budget, packed: bool) -> Choices:
-    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would."""
+def choose(
+    recipe: Recipe,
+    found: FoundModel,
+    rows: Sequence[Rendered],
+    budget: Budget,
+    packed: bool,
+    varlen: bool = False,
+) -> Choices:
+    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would.
+
+    `varlen`: torch's `varlen_attn` computes packed rows.
+    """
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [ConversationLength(len(row.ids), sum(row.trained[1:])) for row in rows]
     try:
         if recipe.train.sharded:
             raise NOT_PLANNED
-        problem = planning_problem(recipe, target_for(None), architecture, lengths, packed)
+        problem = planning_problem(recipe, target_for(None), architecture, lengths, packed, varlen=varlen)
         planned = plan(replace(problem, budget=budget))
     except ModelError as error:
         return _without_trace(recipe, packed, error, max(each.length for each in lengths))

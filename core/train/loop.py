@@ -38,7 +38,7 @@ from core.runs.store import Run
 from core.step.adapter_dtype import adapter_dtype
 from core.step.objective import objective_of
 from core.step.optimizer import OPTIMIZERS, optimizer_for
-from core.step.packing import packing_is_exact, packing_is_wanted
+from core.step.packing import Packing, settle_packing
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
 from core.train import ending
@@ -162,19 +162,21 @@ def prepare(
     report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
         shard(model, ranks, torch_device(chosen))
-    packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
+    packing = settle_packing(model, recipe.train, chosen.kind, dtype)
+    if packing.note:
+        run.event("attention", packing.note)
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
-    choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
+    choices = start.choices() if start else decide(run, recipe, found, rows, budget, packing)
     states = OptimizerStates(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
     return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
 
 
-def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budget, packed: bool) -> Choices:
+def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budget, packing: Packing) -> Choices:
     """Plan the run's memory: plan.json, and the reasons in its events."""
     run.write_status(message="Planning the memory.")
-    choices = choose(recipe, found, rows.train, budget, packed)
+    choices = choose(recipe, found, rows.train, budget, packing.packed, packing.varlen)
     plan = {"budget_bytes": budget.bytes, "floor_bytes": budget.floor_bytes, **choices.as_json(recipe)}
     write_json(run.dir / "plan.json", plan)
     for reason in choices.reasons:

@@ -41,10 +41,12 @@ def refuse_devices(recipe: Recipe) -> None:
         )
     cards = cuda_devices()
     most = len(cards) or (cpu_cores() if device().kind == "cpu" else 1)
-    if sys.platform == "win32" and cards:  # torch has no NCCL there
+    sliced = any(card.mig for card in cards)
+    if cards and (sys.platform == "win32" or sliced):  # torch has no NCCL there, and NCCL joins no slices of a card
         most = 1
     if recipe.train.devices > most:
         have = f"{len(cards)} GPUs that torch can use" if cards else f"no NVIDIA GPU, and cores for {most} processes"
+        have = f"{len(cards)} MIG slices, which cannot train together" if sliced else have
         raise RecipeError(
             f"train.devices: {recipe.train.devices} is not possible here; this machine has {have}. "
             f"Allowed: 1 to {most}."
