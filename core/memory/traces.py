@@ -24,13 +24,16 @@ from core.text.library_errors import telling_line
 _RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "optimizer"}}
 
 
-def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
-    """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`."""
+def tracer(config: dict[str, Any], device_kind: str, dtype: str, pages: bool = True) -> TraceOf:
+    """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
+
+    `pages`: whether a GPU has managed memory for paged optimizers.
+    """
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
         settings = recipe.model_dump_json(include=_RELEVANT)
-        return _trace(known, device_kind, dtype, settings, tuple(micro_batches), checkpointing, offload)
+        return _trace(known, device_kind, dtype, pages, settings, tuple(micro_batches), checkpointing, offload)
 
     return of
 
@@ -40,6 +43,7 @@ def _trace(
     config: str,
     device_kind: str,
     dtype: str,
+    pages: bool,
     settings: str,
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
@@ -47,7 +51,7 @@ def _trace(
 ) -> Traced:
     recipe, computing = Recipe.model_validate_json(settings), getattr(torch, dtype)
     lora, attention = recipe.lora, recipe.train.attention
-    optimizer, objective = optimizer_for(recipe.train.optimizer), objective_of(recipe)
+    optimizer, objective = optimizer_for(recipe.train.optimizer, pages), objective_of(recipe)
     adapters_in = adapter_dtype(computing, optimizer, device_kind)
 
     def whole(one: dict[str, Any]) -> Traced:
