@@ -108,7 +108,8 @@ def planning_problem(
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
-    trace_of = tracer(architecture.config, target.kind, target.dtype, varlen)
+    target = target.for_model(str(architecture.config.get("model_type", "")))
+    trace_of = tracer(architecture.config, target.kind, target.dtype, target.pages, varlen)
     budget = read_plan_budget(recipe, target, workspace)
     active = active_share(architecture.config, architecture.parameters)
     size = architecture.parameters

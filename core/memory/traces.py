@@ -25,16 +25,16 @@ from core.text.library_errors import telling_line
 _RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "optimizer"}}
 
 
-def tracer(config: dict[str, Any], device_kind: str, dtype: str, varlen: bool = False) -> TraceOf:
+def tracer(config: dict[str, Any], device_kind: str, dtype: str, pages: bool = True, varlen: bool = False) -> TraceOf:
     """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
 
-    `varlen`: packed rows are computed by torch's `varlen_attn`.
+    `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: torch's `varlen_attn` computes packed rows.
     """
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
         settings = recipe.model_dump_json(include=_RELEVANT)
-        return _trace(known, device_kind, dtype, settings, tuple(micro_batches), checkpointing, offload, varlen)
+        return _trace(known, device_kind, dtype, pages, varlen, settings, tuple(micro_batches), checkpointing, offload)
 
     return of
 
@@ -44,15 +44,16 @@ def _trace(
     config: str,
     device_kind: str,
     dtype: str,
+    pages: bool,
+    varlen: bool,
     settings: str,
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
     offload: bool,
-    varlen: bool,
 ) -> Traced:
     recipe, computing = Recipe.model_validate_json(settings), getattr(torch, dtype)
     lora, attention = recipe.lora, VARLEN if varlen else recipe.train.attention
-    optimizer, objective = optimizer_for(recipe.train.optimizer), objective_of(recipe)
+    optimizer, objective = optimizer_for(recipe.train.optimizer, pages), objective_of(recipe)
     adapters_in = adapter_dtype(computing, optimizer, device_kind)
 
     def whole(one: dict[str, Any]) -> Traced:

@@ -1,4 +1,4 @@
-"""What this machine has, which dtype to compute in and why, and live readings of its memory. Imports no torch."""
+"""What this machine has, and live readings of its memory. Imports no torch."""
 
 import contextlib
 import importlib.util
@@ -84,14 +84,23 @@ def unused_card() -> str | None:
     return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0)))
 
 
-@cache
 def torch_has_cuda() -> bool:
-    """Whether the installed torch is built for CUDA; read from its files, for importing it takes seconds."""
+    """Whether the installed torch is built for CUDA."""
+    return torch_built_for() == "cuda"
+
+
+@cache
+def torch_built_for() -> str:
+    """What the installed torch is built for: 'cuda', 'hip' (AMD), 'xpu' (Intel) or 'cpu'.
+
+    Read from its files, for importing it takes seconds.
+    """
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
-        return False
+        return "cpu"
     version = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-    return re.search(r"^cuda\b[^=]*=\s*['\"]", version, re.MULTILINE) is not None
+    built = re.findall(r"^(cuda|hip|xpu)\b[^=]*=\s*['\"]", version, re.MULTILINE)
+    return built[0] if built else "cpu"
 
 
 def _named_devices() -> list[str] | None:
@@ -228,27 +237,6 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
     found = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
     return frozenset(found.split())
-
-
-def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple[str, str]:
-    """The dtype to compute in on a device of `kind`, and the reason, for the user.
-
-    `capability` is CUDA's compute capability. On a CPU without AMX, bf16 was measured up to 30 times slower
-    than fp32, adapters included. ONEDNN_MAX_CPU_ISA may keep torch off AMX (oneDNN, "CPU Dispatcher Control").
-    """
-    if kind == "cuda":
-        major, minor = capability or (0, 0)
-        if major >= 8:
-            return "bfloat16", f"compute capability {major}.{minor} supports bf16"
-        return "float16", f"compute capability {major}.{minor} does not support bf16"
-    if kind == "mps":
-        return "float16", "Apple's GPU is fast in fp16"
-    if "amx_bf16" in cpu_flags():
-        allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-        if allowed in ("", "DEFAULT", "ALL") or "AMX" in allowed:
-            return "bfloat16", "this CPU has AMX, which is fast in bf16"
-        return "float32", f"this CPU has AMX, but ONEDNN_MAX_CPU_ISA={allowed} prevents torch from using it"
-    return "float32", "on a CPU without AMX, fp32 is fastest and bf16 can be 30 times slower"
 
 
 def cuda_capability(index: int) -> tuple[int, int]:
