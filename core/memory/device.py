@@ -15,15 +15,21 @@ from core.memory.budget import CPU_PROCESS_BYTES
 from core.memory.measured_overhead import MeasuredOverhead, constants_of, documented
 from core.system.allocator import heap_can_return
 from core.system.compute_dtype import compute_dtype, dtype_of_card, without_overflow
-from core.system.hardware import Device, cpu_cores
+from core.system.hardware import Device, cpu_cores, free_ram
 from core.system.managed_memory import pages_states
 from core.system.measured_card import measured
+from core.system.process import segments_grow
 
 MIB = 2**20
 # torch's CUDA allocator takes 2 MiB for small tensors and rounds large ones up; what that and fragmentation add to a
-# training step's tensors, as published for QLoRA-like runs (a few percent). Not measured by us yet.
+# training step's tensors, as published for QLoRA-like runs (a few percent), where its segments grow with them. Not
+# measured by us yet.
 CUDA_SLACK = 0.03
+# Where they do not (core/system/process.py, `segments_grow`), a freed block serves only what fits into it.
+CUDA_SLACK_FIXED = 0.10
 CUDA_BLOCK = 20 * MIB
+# How much of the free ordinary memory a run may fill. Pinned pages cannot be swapped out.
+RAM_SHARE = 0.8
 # What glibc's heap keeps beyond the live tensors, as a share of them and a constant: 0.3 to 0.6 were measured on runs
 # of the starter with torch 2.13 on Linux. Told to return each tensor's pages, it keeps little.
 CPU_SLACK = {"kept": (0.60, 60_000_000), "returned": (0.03, 0)}
@@ -45,7 +51,9 @@ class PlanningDevice:
     """A device to plan for: bytes, speeds a second as far as they are known, and a GPU's constants.
 
     It computes in `dtype`, `because` of that; `flops_in` are the operations a second of a training step by dtype.
-    `pages`: whether a GPU has managed memory, where paged optimizers keep their states.
+    `pages`: whether a GPU has managed memory, where paged optimizers keep their states. `segments_grow`: whether
+    torch's allocator can grow its blocks. `free_ram`: free bytes of ordinary memory, None where they are not known.
+    `unified`: a GPU without memory of its own.
     """
 
     kind: str
@@ -58,6 +66,9 @@ class PlanningDevice:
     is_this_machine: bool
     constants: MeasuredOverhead | None = None
     pages: bool = True
+    segments_grow: bool = True
+    free_ram: int | None = None
+    unified: bool = False
 
     @property
     def flops(self) -> float:
@@ -79,8 +90,15 @@ class PlanningDevice:
         if self.kind == "cpu":
             share, always = CPU_SLACK[heap]
             return int(tensors * (1 + share)) + always
-        blocks = -(-int(tensors * (1 + CUDA_SLACK)) // (2 * MIB)) * 2 * MIB
+        slack = CUDA_SLACK if self.segments_grow else CUDA_SLACK_FIXED
+        blocks = -(-int(tensors * (1 + slack)) // (2 * MIB)) * 2 * MIB
         return blocks + CUDA_BLOCK
+
+    def has_ram_for(self, moved: int) -> bool:
+        """Whether ordinary memory takes `moved` bytes that leave the GPU; of one without memory of its own none do."""
+        if self.unified:
+            return not moved
+        return self.free_ram is None or moved <= RAM_SHARE * self.free_ram
 
     @property
     def context_bytes(self) -> int:
@@ -115,7 +133,19 @@ def _this_card(device: Device, capability: tuple[int, int]) -> PlanningDevice:
         flops_in = _scaled(rates, MEASURED_EFFICIENCY)
     constants, pages = constants_of(device, capability), pages_states(device)
     return PlanningDevice(
-        "cuda", device.name, device.total_bytes, dtype, because, flops_in, bandwidth, True, constants, pages
+        "cuda",
+        device.name,
+        device.total_bytes,
+        dtype,
+        because,
+        flops_in,
+        bandwidth,
+        True,
+        constants,
+        pages,
+        segments_grow(),
+        free_ram(),
+        device.unified,
     )
 
 
@@ -146,5 +176,14 @@ def of_card(card: Card) -> PlanningDevice:
     dtype, because = dtype_of_card(card.compute_capability, card.title)
     flops_in, constants = _scaled(card.flops, GPU_EFFICIENCY), documented(card.compute_capability)
     return PlanningDevice(
-        "cuda", card.title, card.memory_bytes, dtype, because, flops_in, card.memory_bandwidth, False, constants
+        "cuda",
+        card.title,
+        card.memory_bytes,
+        dtype,
+        because,
+        flops_in,
+        card.memory_bandwidth,
+        False,
+        constants,
+        segments_grow=segments_grow(),
     )

@@ -60,7 +60,7 @@ def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) 
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
     optimizers = [each.name for each in candidates(rules.optimizer)]
-    moving = (False, True) if target.kind == "cuda" else (False,)
+    moving = (False, True) if target.kind == "cuda" and not target.unified else (False,)
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
     for size, mode, optimizer, embeddings, heap in product(sizes, modes, optimizers, embedding, heaps):
@@ -74,7 +74,7 @@ def share_of(recipe: Recipe) -> int:
 
 
 def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
-    """The one that takes the least memory."""
+    """The one that takes the least of the device's memory."""
     return min(
         strategies,
         key=lambda strategy: (

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.setup.wheels import UNTRIED, find_others, named
 from core.system.compute_dtype import compute_dtype
-from core.system.hardware import claim_card, device, torch_built_for, unused_card
+from core.system.hardware import NAME_ONE, claim_card, device, hidden_cards, torch_built_for, unused_card
 from core.system.managed_memory import try_managed_memory
 from core.system.process import as_process
 from core.text.library_errors import ended_by_bitsandbytes, telling_line, telling_line_of
@@ -112,6 +112,9 @@ def examine_engine() -> dict[str, Any]:
     if idle is not None:
         what = f"{idle} is present, but this torch build supports only the CPU, so the card is not used."
         problems.append(_problem(what, "Update the NVIDIA driver, then python launch.py --reinstall"))
+    hidden = hidden_cards()
+    if hidden is not None:
+        problems.append(_problem(hidden, NAME_ONE))
     if chosen.kind == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(0)
         if not _has_kernels(torch.cuda.get_arch_list(), major, minor):

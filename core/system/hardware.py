@@ -65,15 +65,21 @@ def cuda_devices() -> list[Device]:
     return sorted(slices or cards, key=lambda card: -card.free_bytes)
 
 
+# What to do where `hidden_cards` has something to say.
+NAME_ONE = "Name a card or MIG slice in CUDA_VISIBLE_DEVICES as nvidia-smi -L lists it, or unset that variable."
+
+
 def hidden_cards() -> str | None:
-    """What CUDA_VISIBLE_DEVICES says where it names something, but none of the cards that torch could use; else None.
+    """A sentence where CUDA_VISIBLE_DEVICES names something, but none of the cards that torch could use; else None.
 
     Empty, "-1" and the like are how a person asks for the CPU (CUDA C Programming Guide, "CUDA Environment Variables").
     """
     nvml, named = nvml_module(), _named_devices()
-    if nvml is None or not torch_has_cuda() or not nvml.nvmlDeviceGetCount() or cuda_devices() or not named:
+    if nvml is None or not torch_has_cuda() or not nvml.nvmlDeviceGetCount() or cuda_devices():
         return None
-    return None if named[0].startswith("-") else ",".join(named)
+    if not named or named[0].startswith("-"):
+        return None
+    return f"CUDA_VISIBLE_DEVICES={','.join(named)} names none of this machine's NVIDIA cards, so the CPU is used."
 
 
 def unused_card() -> str | None:

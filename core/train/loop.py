@@ -245,7 +245,8 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     if kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
         run.event("optimizer", NO_PAGING)
     # A pass that all processes do together cannot be repeated by one of them.
-    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
+    has_ram = choices.has_ram_for if not prepared.device.unified else lambda strategy: not strategy.offload
+    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind, has_ram)
     if now.heap == "returned":
         return_memory()
     tokenizer, mode, objective = prepared.tokenizer, now.checkpointing, objective_of(recipe)
