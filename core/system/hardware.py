@@ -5,7 +5,7 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -59,10 +59,10 @@ def cuda_devices() -> list[Device]:
     nvml = nvml_module()
     if nvml is None or not torch_has_cuda():
         return []
-    cards = [card for index in range(nvml.nvmlDeviceGetCount()) if _may_use(nvml, index) for card in _at(nvml, index)]
-    named = _named_devices() or []
-    slices = [card for card in cards if any(card.mig.startswith(name) for name in named if name.startswith("MIG-"))]
-    return sorted(slices or cards, key=lambda card: -card.free_bytes)
+    named = _named_devices()
+    found = [each for index in range(nvml.nvmlDeviceGetCount()) for each in _at(nvml, index)]
+    cards = [card for card, names in found if named is None or any(_is_meant(name, names) for name in named)]
+    return sorted(cards, key=lambda card: -card.free_bytes)
 
 
 # What to do where `hidden_cards` has something to say.
@@ -115,43 +115,37 @@ def _named_devices() -> list[str] | None:
     return None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
 
 
-def _may_use(nvml: Any, index: int) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES allows the card `index`: by its number or UUID, or by one of a slice of it.
+def _is_meant(name: str, names: Sequence[str]) -> bool:
+    """Whether `name` in CUDA_VISIBLE_DEVICES means what has these `names`: by its number, or by how a UUID begins."""
+    return any(name == own if own.isdigit() else own.startswith(name) for own in names)
 
-    A slice is MIG-<its UUID>, or MIG-<its card's UUID>/<instances> (NVIDIA's MIG User Guide, "CUDA Device Enumeration").
+
+def _at(nvml: Any, index: int) -> list[tuple[Device, list[str]]]:
+    """The card `index`, or its slices, each with all that CUDA_VISIBLE_DEVICES may call it.
+
+    A slice is MIG-<its UUID>, or MIG-<its card's UUID>/<GPU instance>/<compute instance> (NVIDIA's MIG User Guide,
+    "CUDA Device Enumeration").
     """
-    named = _named_devices()
-    if named is None:
-        return True
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    uuid = str(nvml.nvmlDeviceGetUUID(handle))
-    mine = [uuid, *(str(nvml.nvmlDeviceGetUUID(each)) for each in _slices(nvml, handle))]
-    return any(
-        name == str(index) or name.startswith(f"MIG-{uuid}/") or any(each.startswith(name) for each in mine)
-        for name in named
-    )
+    card = nvml.nvmlDeviceGetHandleByIndex(index)
+    uuid = str(nvml.nvmlDeviceGetUUID(card))
+    found = []
+    for handle in _slices(nvml, card):
+        memory, mig = nvml.nvmlDeviceGetMemoryInfo(handle), str(nvml.nvmlDeviceGetUUID(handle))
+        instances = f"{nvml.nvmlDeviceGetGpuInstanceId(handle)}/{nvml.nvmlDeviceGetComputeInstanceId(handle)}"
+        one = Device("cuda", nvml.nvmlDeviceGetName(handle), int(memory.total), int(memory.free), index, mig=mig)
+        found.append((one, [str(index), uuid, mig, f"MIG-{uuid}/{instances}"]))
+    return found or [(_card(nvml, index), [str(index), uuid])]
 
 
-def _slices(nvml: Any, handle: Any) -> list[Any]:
+def _slices(nvml: Any, card: Any) -> list[Any]:
     """The handles of a card's MIG slices; none where it is not sliced."""
     found = []
     with contextlib.suppress(nvml.NVMLError):  # cards that cannot be sliced say so with an error
-        if nvml.nvmlDeviceGetMigMode(handle)[0]:
-            for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        if nvml.nvmlDeviceGetMigMode(card)[0]:
+            for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
                 with contextlib.suppress(nvml.NVMLError):  # a place without a slice
-                    found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
+                    found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, place))
     return found
-
-
-def _at(nvml: Any, index: int) -> list[Device]:
-    """The card `index`, or its slices."""
-    card = nvml.nvmlDeviceGetHandleByIndex(index)
-    found = []
-    for handle in _slices(nvml, card):
-        memory, uuid = nvml.nvmlDeviceGetMemoryInfo(handle), str(nvml.nvmlDeviceGetUUID(handle))
-        name = nvml.nvmlDeviceGetName(handle)
-        found.append(Device("cuda", name, int(memory.total), int(memory.free), index, mig=uuid))
-    return found or [_card(nvml, index)]
 
 
 def _card(nvml: Any, index: int) -> Device:

@@ -86,6 +86,40 @@ def test_each_lever_takes_less_memory_and_more_time() -> None:
     assert moved == 50_304 * 768 * 2
 
 
+def test_what_is_moved_has_to_fit_ordinary_memory() -> None:
+    """Of the most frugal plan: the inputs of layers, in blocks of powers of two, and the embeddings."""
+    recipe = make_recipe({"model": "pythia-160m", "train.max_steps": 20, "train.effective_batch": 4})
+    asked = planning_problem(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers("pythia-160m"), LENGTHS, True)
+
+    def planned(free_ram: int | None, budget: int = 10**12, unified: bool = False) -> Plan:
+        target = replace(asked.target, free_ram=free_ram, unified=unified)
+        return plan(replace(asked, target=target, budget=Budget(budget, "so much", 0)))
+
+    all_moved, in_ram = planned(None), 50_304 * 768 * 2
+    width = asked.work(1).largest.packs * asked.work(1).largest.width
+    a_layer = 1 << (width * 768 * 2 - 1).bit_length()
+    frugal = asked.peak(Strategy(1, "full", "paged_adamw_8bit", offload=True, embeddings_in_ram=True)).traced
+    assert in_ram + 4 * a_layer <= frugal.moved <= in_ram + 8 * a_layer
+    enough = int(frugal.moved / 0.8) + 1
+    smallest = all_moved.smallest_budget_bytes
+    assert planned(enough, smallest).strategy == planned(None, smallest).strategy
+    assert planned(enough, smallest).strategy.offload
+    short = planned(enough - 10**6, smallest)
+    assert short.strategy is None and "ordinary memory" in short.reasons[0]["because"]
+    without = planned(enough - 10**6, short.smallest_budget_bytes).strategy
+    assert not without.offload and without.embeddings_in_ram, "the embeddings still have room there"
+    nothing = planned(in_ram, planned(in_ram).smallest_budget_bytes).strategy
+    assert not nothing.offload and not nothing.embeddings_in_ram
+    shared = planned(None, planned(None, unified=True).smallest_budget_bytes, unified=True).strategy
+    assert not shared.offload and not shared.embeddings_in_ram, "a card that uses the machine's memory frees none so"
+
+
+def test_segments_that_do_not_grow_cost_more() -> None:
+    card = of_card(find_card("rtx-4060-8gb"))
+    growing, fixed = (replace(card, segments_grow=grow).reserved(4 * 2**30) for grow in (True, False))
+    assert 4 * 2**30 < growing < fixed < 5 * 2**30
+
+
 def test_the_breakdown_adds_up_to_the_process() -> None:
     for budget in (10**12, 10**6):
         found = _plan(budget).as_json()
