@@ -20,7 +20,7 @@ ON_THEIR_WAY = 5
 
 
 def pinned_bytes(tensor: torch.Tensor) -> int:
-    """The block of pinned memory for a copy of `tensor`; of one that is broadcast only what lies in memory is copied."""
+    """The block of pinned memory for a copy of `tensor`; of a broadcast one only what lies in memory is copied."""
     size = tensor.untyped_storage().nbytes() if 0 in tensor.stride() else tensor.nbytes
     return 1 << (size - 1).bit_length()
 

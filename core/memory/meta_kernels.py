@@ -14,8 +14,8 @@ from core.model.varlen import WIDEST, flash_is_built
 
 _aten = torch.ops.aten
 # CUDA's memory-efficient kernel wants heads whose size is a multiple of this in 16 bits, else torch keeps all scores
-# (torch 2.13, sdp_utils.cpp, `check_head_dim_size_mem_efficient`), and masks whose rows begin at multiples of it: others
-# are copied into wider ones (attention.cpp, `preprocess_mask`).
+# (torch 2.13, sdp_utils.cpp, `check_head_dim_size_mem_efficient`), and masks whose rows begin at multiples of it:
+# others are copied into wider ones (attention.cpp, `preprocess_mask`).
 ALIGNED = 8
 
 

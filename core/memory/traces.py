@@ -28,7 +28,8 @@ _RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "op
 def tracer(config: dict[str, Any], device_kind: str, dtype: str, pages: bool = True, varlen: bool = False) -> TraceOf:
     """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
 
-    `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: torch's `varlen_attn` computes packed rows.
+    `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: packed rows go through torch's
+    `varlen_attn`.
     """
     known = json.dumps(config, sort_keys=True)
 

@@ -53,7 +53,8 @@ def settle_packing(model: Any, settings: TrainSettings, device_kind: str, dtype:
         use_varlen(base, False)
         note = f"torch's varlen_attn does not work with this model here ({fault}), {_WITH_MASK}"
     elif settings.attention == "auto" and device_kind == "cuda" and dtype == torch.bfloat16:
-        lacks = "This model needs its own attention" if varlen_suits(device_kind, dtype) else "This torch has no varlen_attn"
+        there = varlen_suits(device_kind, dtype)
+        lacks = "This model needs its own attention" if there else "This torch has no varlen_attn"
         note = f"{lacks}, {_WITH_MASK}"
     return Packing(True, False, note) if packing_is_exact(model) else Packing(False)
 

@@ -202,7 +202,7 @@ def claim_card(card: Device | None = None) -> None:
     """Make `card`, or else the freest, the only one that this process sees. Call it before torch is imported.
 
     A single card that the user has chosen already, by number or UUID, is kept; the number is nvidia-smi's, unless
-    CUDA_DEVICE_ORDER says otherwise. A slice (MIG) is named by its UUID: by its card's number CUDA would take the first.
+    CUDA_DEVICE_ORDER says otherwise. A slice (MIG) is named by its UUID: by its card's number CUDA takes the first.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     chosen = card or device()

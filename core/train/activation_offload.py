@@ -13,8 +13,8 @@ from trl.models import get_act_offloading_ctx_manager
 from core.model.load import is_out_of_memory
 
 NOT_PINNED = (
-    "The system pins no more memory (WSL2 allows about 1 GiB), so activations are offloaded to ordinary memory instead, "
-    "which is slower. The result stays the same."
+    "The system pins no more memory (WSL2 allows about 1 GiB), so activations are offloaded to ordinary memory "
+    "instead, which is slower. The result stays the same."
 )
 
 
@@ -24,7 +24,7 @@ def offload_activations(model: Any, report: Callable[[str], object]) -> Any:
 
 
 def unpin_on_failure(manager: Any, report: Callable[[str], object]) -> Any:
-    """Have trl's `manager` save again in ordinary memory what could not be saved in pinned memory, and all that follows.
+    """Have trl's `manager` save in ordinary memory what could not be saved in pinned memory, and all that follows.
 
     trl asks for the copy's memory before it changes anything of its own, so it can be asked again (trl 1.16,
     activation_offloading.py, `pack_tensor`). Returns `manager`.

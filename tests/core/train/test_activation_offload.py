@@ -1,4 +1,4 @@
-"""Where the system pins no more memory, activations are offloaded to ordinary memory; where that runs out, it is said."""
+"""Where no more memory can be pinned, activations are offloaded to ordinary memory; if that runs out, it is said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.train.activation_offload import NOT_PINNED, unpin_on_failure
 from core.train.oom_retry import OomFallback, OutOfRoom, Shortage, attempt
 
 # As CUDA says it through torch 2.13, and as torch's own allocator of the GPU's memory does.
-NO_PINS = RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API")
+NO_PINS = RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
 NO_GPU_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 NO_RAM = RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you "
                       "tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)")  # fmt: skip
