@@ -253,8 +253,8 @@ def page(table: WhatFits) -> str:
             "every storage as it is allocated and freed. The allocator's blocks and the CUDA context on top are "
             "modelled, not traced. The paged optimizer's states count as if all of them were on the card. A context "
             "fits if the process' peak is within all of the card's memory; a screen on the same card takes some of "
-            "that. Cards without bf16 compute in fp16, with adapters in 32 bits, which takes more; in fp32 where fp16 is "
-            "slow (GTX 1080 Ti) or the model overflows in it (Gemma).",
+            "that. Cards without bf16 compute in fp16, with adapters in 32 bits, which takes more; where that is slow "
+            "(GTX 1080 Ti) or overflows (Gemma), in fp32.",
             f"Lengths: {', '.join(f'{length:,}' for length in LENGTHS)}, up to the model's own limit or the first that "
             "fits on no card. `presets/what_fits.json` has the parts of each peak.",
             "## Longest context by card, in tokens",

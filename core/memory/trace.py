@@ -127,7 +127,8 @@ def trace(
     from then on.
     """
     # As trl's trainer and ours prepare it.
-    fuse(model)
+    if device_kind == "cpu":
+        fuse(model)
     compute_in_input_dtype(model)
     model.train()
     checkpoint(model, checkpointing)

@@ -16,7 +16,7 @@ from core.cli.main import main
 from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
 from core.memory.budget import Budget
-from core.memory.device import of_card
+from core.memory.device import PlanningDevice, of_card
 from core.memory.estimate import Architecture, active_share, architecture_of, planning_problem, read_plan_budget
 from core.memory.plan import Plan, plan
 from core.memory.strategy import Strategy
@@ -232,3 +232,43 @@ def test_with_several_devices_each_is_planned_its_share() -> None:
         longest_first = sorted(rows, key=lambda row: (-lengths[row], row))
         dealt = [[LENGTHS[row] for row in longest_first[rank::2]] for rank in (0, 1)]
         assert shares[2 * step : 2 * step + 2] == dealt
+
+
+def _planned_for(target: PlanningDevice, model: str, **settings: object) -> Plan:
+    recipe = make_recipe({"model": model, "train.max_steps": 2, "train.effective_batch": 4, **settings})
+    return plan(planning_problem(recipe, target, _few_layers(model), LENGTHS, True))
+
+
+@pytest.mark.parametrize(
+    ("card", "model", "dtype", "because"),
+    [
+        ("t4-16gb", "gemma-3-1b", "float32", "gemma3_text models overflow in fp16"),
+        ("t4-16gb", "smollm2-135m", None, ""),
+        ("gtx-1080-ti-11gb", "smollm2-135m", "float32", "1/64"),
+        ("rtx-4060-8gb", "gemma-3-1b", None, ""),
+    ],
+)
+def test_a_plan_that_computes_in_fp32_on_a_gpu_says_why(card: str, model: str, dtype: str | None, because: str) -> None:
+    reasons = _planned_for(of_card(find_card(card)), model).reasons
+    said = [(each["value"], each["because"]) for each in reasons if each["setting"] == "compute_dtype"]
+    assert [value for value, _ in said] == ([dtype] if dtype else [])
+    assert because in (said[0][1] if said else "")
+
+
+def test_what_is_not_quantised_takes_twice_as_much_in_fp32() -> None:
+    """Gemma's embedding, 262,144 x 1,152, is its head, too, and is not quantised."""
+    half, full = (_planned_for(of_card(find_card(name)), "gemma-3-1b").peak for name in ("rtx-4060-8gb", "t4-16gb"))
+    assert full.breakdown["weights"] - half.breakdown["weights"] >= 2 * 262_144 * 1152
+    assert full.breakdown["logits"] >= half.breakdown["logits"]
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "paged_adamw_32bit"])
+def test_on_a_card_without_managed_memory_the_states_are_torchs_and_it_is_said(optimizer: str) -> None:
+    card = of_card(find_card("rtx-4060-8gb"))
+    settings = {"train.optimizer": optimizer, "lora.rank": 64}
+    paged, unpaged = (_planned_for(each, MODEL, **settings) for each in (card, replace(card, pages=False)))
+    assert paged.peak.traced.managed > 0 and unpaged.peak.traced.managed == 0
+    assert unpaged.peak.tensors > paged.peak.tensors
+    said = [each["because"] for each in unpaged.reasons if each["setting"] == "paging"]
+    assert said == ["CUDA refuses managed memory on this card, so the optimizer's states stay in the card's own"]
+    assert not [each for each in paged.reasons if each["setting"] == "paging"]

@@ -272,23 +272,3 @@ def test_managed_memory_is_counted_to_the_run_and_what_others_do_is_not(
     for _ in range(4):
         taken._sample()
     assert taken.peak_process_bytes == 900
-
-
-@pytest.mark.parametrize(
-    ("flags", "allowed", "expected"),
-    [
-        ({"avx2"}, None, "float32"),
-        ({"avx2", "amx_bf16"}, None, "bfloat16"),
-        ({"avx2", "amx_bf16"}, "AVX512_CORE_AMX", "bfloat16"),
-        ({"avx2", "amx_bf16"}, "all", "bfloat16"),
-        ({"avx2", "amx_bf16"}, "AVX512_CORE", "float32"),
-    ],
-)
-def test_a_cpu_computes_in_bf16_where_torch_may_use_its_amx(
-    flags: set[str], allowed: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    if allowed:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
-    assert hardware.compute_dtype("cpu")[0] == expected
