@@ -25,8 +25,8 @@ from core.text.library_errors import telling_line
 class Choices:
     """What was decided: the strategy, whether conversations share rows, and the plan behind it (None: no trace).
 
-    `tokens_at_once` are those of the run's largest micro-batch. `has_ram_for`: whether ordinary memory has room for what
-    another strategy would move there.
+    `tokens_at_once` are those of the run's largest micro-batch. `has_ram_for`: whether ordinary memory has room for
+    what another strategy would move there.
     """
 
     strategy: Strategy

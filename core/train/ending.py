@@ -126,8 +126,8 @@ def out_of_memory(
     frugal = ", even with micro-batch 1 and full gradient checkpointing" if isinstance(error, OutOfRoom) else ""
     if isinstance(error, OutOfRoom) and error.shortage.in_ram:
         raise BudgetError(
-            f"Ordinary memory ran out, where this run keeps what the GPU has no room for. {saved} Close other programs, "
-            "or lower data.max_length or raise the budget, so that less has to be kept there."
+            f"Ordinary memory ran out, where this run keeps what the GPU has no room for. {saved} Close other "
+            "programs, or lower data.max_length or raise the budget, so that less has to be kept there."
         )
     needed = _smallest_budget(run, budget, error)
     raise BudgetError(

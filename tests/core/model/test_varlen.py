@@ -229,7 +229,8 @@ def test_the_plan_counts_a_mask_in_every_layer_or_none(width: int, monkeypatch: 
     monkeypatch.setattr(varlen, "flash_is_built", lambda: True)
 
     def kept(attention: str, layers: int) -> int:
-        config = {"model_type": "llama", **SIZES, "num_hidden_layers": layers, "max_position_embeddings": 4096}
+        heads = {"num_key_value_heads": 4}  # fewer would be repeated for the kernel that takes a mask, and kept
+        config = {"model_type": "llama", **SIZES, **heads, "num_hidden_layers": layers}
         half = torch.bfloat16
         model = meta_model(config, QuantizationSettings(), LoraSettings(), half, half, attention)
         shape = MicroBatch(1, width, 100, packed=True, plain=False)

@@ -222,7 +222,9 @@ def test_a_slice_is_claimed_by_its_uuid_and_read_by_itself(
     assert set(chosen.as_json()) == {"kind", "name", "total_bytes", "free_bytes"}
 
 
-@pytest.mark.parametrize(("visible", "told"), [("MIG-3333", True), ("7", True), ("", False), ("-1", False), ("0", False)])
+@pytest.mark.parametrize(
+    ("visible", "told"), [("MIG-3333", True), ("7", True), ("", False), ("-1", False), ("0", False)]
+)
 def test_a_name_that_hides_every_card_is_told(
     sliced: None, monkeypatch: pytest.MonkeyPatch, visible: str, told: bool
 ) -> None:
