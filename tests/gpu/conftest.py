@@ -28,21 +28,42 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
-def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The machine that the test names, `@pytest.mark.machine(Machine(...))`, or one with an RTX 3060. Its mapped file.
 
     After the test nothing may have been freed while another stream could still use it.
     """
     marker = request.node.get_closest_marker("machine")
     path = Path(os.environ[VARIABLE])
-    describe(path, marker.args[0] if marker else Machine())
+    machine = marker.args[0] if marker else Machine()
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):  # a run claims its card by them
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    describe(path, machine)
     mapped = map_machine(path)
     for each in mapped.process:
         if each.pid != os.getpid():
             each.pid = each.bytes = each.managed = 0
+    _know_managed_memory(path, machine)
     yield mapped
     if "torch" in sys.modules:
         _leave_the_card()
+
+
+def _know_managed_memory(path: Path, machine: Machine) -> None:
+    """Nothing is measured of these cards but whether they page, which the first run tries in a process of its own."""
+    from core.system.hardware import cuda_devices
+    from core.system.measured_card import keep
+
+    Path(f"{path}.measured.json").unlink(missing_ok=True)
+    for card in cuda_devices():
+        keep(card, managed_memory=machine.managed_memory)
+
+
+@pytest.fixture
+def measured() -> Path:
+    """The file with what was measured of the machine's cards."""
+    return Path(os.environ[VARIABLE] + ".measured.json")
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ class Figures(ctypes.Structure):
 
 
 _loaded: list[Any] = []
+# Operations a second of products in 16 bits and in fp32, by compute capability: what NVIDIA tells of the cards in
+# machine.py, and of Pascal what torch's products in fp16 were measured at (core/system/compute_dtype.py).
+RATES = {(6, 1): (11e12, 11e12), (7, 5): (52e12, 6.5e12), (8, 6): (51e12, 12.7e12), (8, 9): (165e12, 82e12)}
 MEASURED = "nibble-gpu.json"  # core/memory/measured_overhead.py keeps its figures under this name
 
 
@@ -67,8 +70,8 @@ def _load() -> None:
     assert spec is not None
     folder = Path(spec.origin or "").parent / "lib"
     for name in ("libc10.so", "libtorch_cpu.so"):
-        ctypes.CDLL(str(folder / name), ctypes.RTLD_GLOBAL)
-    loaded = ctypes.CDLL(str(Path(os.environ["GPU_STANDIN_BUILT"]) / "libstandin.so"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / name))
+    loaded = ctypes.CDLL(str(Path(os.environ["GPU_STANDIN_BUILT"]) / "libstandin.so"))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     for function, takes, gives in (
         ("standin_set_fraction", [ctypes.c_double], None),
@@ -95,7 +98,7 @@ def _change_torch(torch: ModuleType) -> None:
 
 
 def _change_hardware(hardware: Any) -> None:
-    hardware.torch_has_cuda = lambda: True  # it reads torch's files
+    hardware.torch_built_for = lambda: "cuda"  # it reads torch's files
 
 
 def _change_workspace(workspace: Any) -> None:
@@ -110,6 +113,19 @@ def _change_workspace(workspace: Any) -> None:
     workspace.read_json, workspace.write_json = elsewhere(workspace.read_json), elsewhere(workspace.write_json)
 
 
+def _change_matrix_rate(matrix_rate: Any) -> None:
+    """The stand-in knows no speeds: each product is done once and said to be as fast as the card's datasheet has it."""
+    multiply = matrix_rate._seconds
+
+    def seconds(device: str, dtype: str, size: int) -> float:
+        multiply(device, dtype, 64)
+        card = visible_cards()[0]
+        half, full = RATES.get((int(card.major), int(card.minor)), (60e12, 12e12))
+        return float(2 * size**3 / (full if dtype == "float32" else half))
+
+    matrix_rate._seconds = seconds
+
+
 def _change_process(process: Any) -> None:
     """Nibble gives its children a PYTHONPATH of its own; they are to see the card too."""
     own = process.child_environment
@@ -121,6 +137,7 @@ def _change_process(process: Any) -> None:
 AFTER: dict[str, Callable[[Any], None]] = {
     "torch": _change_torch,
     "core.system.hardware": _change_hardware,
+    "core.system.matrix_rate": _change_matrix_rate,
     "core.system.process": _change_process,
     "core.workspace": _change_workspace,
 }

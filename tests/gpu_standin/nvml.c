@@ -2,14 +2,18 @@
 #include "machine.h"
 #include <stdio.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
 static const unsigned long long NOT_AVAILABLE = ~0ull;
 
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } MemoryV2;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } ProcessInfo;
 
-static int64_t index_of(void* handle) { return (Card*)handle - the_machine()->card; }
+// A slice's handle is its card's plus one byte: a card has one slice at most.
+static int64_t offset_of(void* handle) { return (char*)handle - (char*)the_machine()->card; }
+static int64_t index_of(void* handle) { return offset_of(handle) / (int64_t)sizeof(Card); }
+static Card* card_of(void* handle) { return &the_machine()->card[index_of(handle)]; }
+static int is_slice(void* handle) { return offset_of(handle) % (int64_t)sizeof(Card) == 1; }
 
 int nvmlInit_v2(void) { return the_machine()->cards ? SUCCESS : DRIVER_NOT_LOADED; }
 int nvmlInitWithFlags(unsigned flags) { (void)flags; return nvmlInit_v2(); }
@@ -38,25 +42,27 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** handle) {
 }
 
 int nvmlDeviceGetName(void* handle, char* text, unsigned size) {
-  snprintf(text, size, "%s", ((Card*)handle)->name);
+  Card* card = card_of(handle);
+  if (is_slice(handle)) snprintf(text, size, "%s MIG 1g.%lldgb", card->name, (long long)((card->slice_bytes + (1 << 29)) >> 30));
+  else snprintf(text, size, "%s", card->name);
   return SUCCESS;
 }
 
 int nvmlDeviceGetUUID(void* handle, char* text, unsigned size) {
-  snprintf(text, size, "GPU-%08x-0000-0000-0000-000000000000", (unsigned)index_of(handle));
+  snprintf(text, size, "%s-%08x-0000-0000-0000-000000000000", is_slice(handle) ? "MIG" : "GPU", (unsigned)index_of(handle));
   return SUCCESS;
 }
 
 int nvmlDeviceGetCudaComputeCapability(void* handle, int* major, int* minor) {
-  *major = (int)((Card*)handle)->major;
-  *minor = (int)((Card*)handle)->minor;
+  *major = (int)card_of(handle)->major;
+  *minor = (int)card_of(handle)->minor;
   return SUCCESS;
 }
 
 int nvmlDeviceGetMemoryInfo(void* handle, Memory* memory) {
   if (the_machine()->is_unified) return NOT_SUPPORTED;
-  Card* card = handle;
-  memory->total = (unsigned long long)card->bytes;
+  Card* card = card_of(handle);
+  memory->total = (unsigned long long)(is_slice(handle) ? card->slice_bytes : card->bytes);
   memory->used = (unsigned long long)(card->driver_bytes + used_by_others(index_of(handle), 0));
   memory->free = memory->total > memory->used ? memory->total - memory->used : 0;
   return SUCCESS;
@@ -105,3 +111,19 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(void* handle, unsigned* count, Proc
   *count = 0;
   return SUCCESS;
 }
+
+int nvmlDeviceGetMigMode(void* handle, unsigned* now, unsigned* then) {
+  *now = *then = card_of(handle)->slice_bytes != 0;
+  return SUCCESS;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void* handle, unsigned* count) { (void)handle; *count = 7; return SUCCESS; }
+
+int nvmlDeviceGetMigDeviceHandleByIndex(void* handle, unsigned place, void** slice) {
+  if (place || !card_of(handle)->slice_bytes) return NOT_FOUND;
+  *slice = (char*)handle + 1;
+  return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceId(void* handle, unsigned* id) { (void)handle; *id = 7; return SUCCESS; }
+int nvmlDeviceGetComputeInstanceId(void* handle, unsigned* id) { (void)handle; *id = 0; return SUCCESS; }
