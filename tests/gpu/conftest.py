@@ -28,7 +28,7 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The machine that the test names, `@pytest.mark.machine(Machine(...))`, or one with an RTX 3060. Its mapped file.
 
     After the test nothing may have been freed while another stream could still use it.
@@ -36,9 +36,6 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     marker = request.node.get_closest_marker("machine")
     path = Path(os.environ[VARIABLE])
     machine = marker.args[0] if marker else Machine()
-    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):  # a run claims its card by them
-        monkeypatch.setenv(name, "")  # so that it is put back
-        monkeypatch.delenv(name)
     describe(path, machine)
     mapped = map_machine(path)
     for each in mapped.process:
