@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from core.workspace import Workspace
+from tests.browser.conftest import page  # noqa: F401 (fixture)
 from tests.core.conftest import rows_file, tiny, tokenizer  # noqa: F401 (fixtures)
 from tests.gpu_standin.machine import VARIABLE, Machine, describe, map_machine
 
@@ -35,26 +36,26 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     """
     marker = request.node.get_closest_marker("machine")
     path = Path(os.environ[VARIABLE])
-    machine = marker.args[0] if marker else Machine()
-    describe(path, machine)
+    wanted = marker.args[0] if marker else Machine()
+    describe(path, wanted)
+    _measured(wanted)
     mapped = map_machine(path)
     for each in mapped.process:
         if each.pid != os.getpid():
             each.pid = each.bytes = each.managed = 0
-    _know_managed_memory(path, machine)
     yield mapped
     if "torch" in sys.modules:
         _leave_the_card()
 
 
-def _know_managed_memory(path: Path, machine: Machine) -> None:
-    """Nothing is measured of these cards but whether they page, which the first run tries in a process of its own."""
-    from core.system.hardware import cuda_devices
-    from core.system.measured_card import keep
+def _measured(machine: Machine) -> None:
+    """Nothing is measured on these cards but that they page: else each run would try that in a process of its own."""
+    from core.system import measured_card
+    from core.system.hardware import Device
 
-    Path(f"{path}.measured.json").unlink(missing_ok=True)
-    for card in cuda_devices():
-        keep(card, managed_memory=machine.managed_memory)
+    measured_card.FILE.unlink(missing_ok=True)
+    for card in machine.cards if machine.managed_memory else ():
+        measured_card.keep(Device("cuda", card.name, 0, 0), managed_memory=True)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from core.basemodel.find import find_model
 from core.chat import worker
 from core.errors import NibbleError
 from core.generation.sampling import Sampling

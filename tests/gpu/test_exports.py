@@ -1,4 +1,4 @@
-"""Exports of a run on a card: opened there by other programs, proved equal to the chat, and none goes to the CPU unasked."""
+"""Exports of a run on a card: opened there by other programs, and proved equal to the chat."""
 
 from pathlib import Path
 from typing import Any
@@ -64,5 +64,5 @@ def _opens_elsewhere(folder: Path) -> None:
 def test_a_second_model_needs_no_second_context(workspace: Workspace) -> None:
     """1,248 MiB are free; CUDA takes 450 of them, once. A proof needs 572 MiB beside the weights."""
     kept = torch.ones(1, device="cuda")
-    assert place_for(1000, packed=False).kind == "cuda"
+    assert place_for(1000, packed=False, model_type="llama").kind == "cuda"
     del kept

@@ -4,14 +4,18 @@ import os
 from typing import Any
 
 import pytest
+import torch
 
 from app.run_view import html
 from app.run_view.drawings import RunDrawings
+from core.runs.device_lock import device_for_a_run, hold
 from core.runs.heartbeat import read_heartbeat
 from core.runs.tail import Tail
 from core.system.hardware import device
+from core.workspace import Workspace
 from tests.gpu.in_process import settings, train
 from tests.gpu.machines import on
+from tests.gpu_standin.machine import NAMED as NAMED_BY_DRIVER
 from tests.gpu_standin.machine import NOBODY_NAMED, USE_UNKNOWN, Card
 
 MIB = 2**20
@@ -22,7 +26,7 @@ GB10 = Card("NVIDIA GB10", (12, 1), 122880)
 NAMED = [
     pytest.param(True, marks=on(), id="a driver that tells all"),
     pytest.param(False, marks=on(has_sensors=False), id="no sensors"),
-    pytest.param(True, marks=on(A100), id="a MIG slice"),
+    pytest.param(True, marks=on(A100), id="a MIG slice"),  # whose sensors are the card's
     pytest.param(True, marks=on(GB10, is_unified=True), id="memory shared with the processor"),
 ]
 
@@ -76,4 +80,16 @@ def test_a_card_without_memory_of_its_own_has_the_machines() -> None:
 
 @on(A100)
 def test_a_slice_is_a_card_of_its_own() -> None:
-    assert (device().name, device().total_bytes) == ("NVIDIA A100 80GB PCIe MIG 1g.10gb", 9984 * MIB)
+    assert (device().name, device().total_bytes) == (A100.name, A100.slice_mib * MIB)
+
+
+@pytest.mark.parametrize(
+    "naming", [pytest.param(each, marks=on(naming=each)) for each in (NAMED_BY_DRIVER, USE_UNKNOWN, NOBODY_NAMED)]
+)
+def test_what_the_chat_takes_is_free_for_a_run_though_the_driver_hides_it(naming: int, workspace: Workspace) -> None:
+    with hold(workspace, "chat", "SmolLM2"):
+        taken = torch.empty(500 * MIB, dtype=torch.uint8, device="cuda")
+        there = device_for_a_run(workspace).free_bytes - device().free_bytes
+        del taken
+    assert there >= 500 * MIB
+    assert device_for_a_run(workspace).free_bytes == device().free_bytes

@@ -32,7 +32,6 @@ _loaded: list[Any] = []
 # Operations a second of products in 16 bits and in fp32, by compute capability: what NVIDIA tells of the cards in
 # machine.py, and of Pascal what torch's products in fp16 were measured at (core/system/compute_dtype.py).
 RATES = {(6, 1): (11e12, 11e12), (7, 5): (52e12, 6.5e12), (8, 6): (51e12, 12.7e12), (8, 9): (165e12, 82e12)}
-MEASURED = "nibble-gpu.json"  # core/memory/measured_overhead.py keeps its figures under this name
 
 
 def library() -> Any:
@@ -100,19 +99,11 @@ def _change_torch(torch: ModuleType) -> None:
 
 
 def _change_hardware(hardware: Any) -> None:
-    hardware.torch_built_for = lambda: "cuda"  # it reads torch's files
+    hardware.torch_has_cuda = lambda: True  # it reads torch's files
 
 
-def _change_workspace(workspace: Any) -> None:
-    """What was measured on a real card stays what it is: the stand-in's figures go to a file of its own."""
-
-    def elsewhere(function: Callable[..., Any]) -> Callable[..., Any]:
-        def with_file(path: Path, *values: Any) -> Any:
-            return function(Path(os.environ[VARIABLE] + ".measured.json") if path.name == MEASURED else path, *values)
-
-        return with_file
-
-    workspace.read_json, workspace.write_json = elsewhere(workspace.read_json), elsewhere(workspace.write_json)
+def _change_measured_card(measured_card: Any) -> None:
+    measured_card.FILE = Path(os.environ[VARIABLE] + ".measured.json")  # and not what was measured on a real card
 
 
 def _change_matrix_rate(matrix_rate: Any) -> None:
@@ -146,7 +137,7 @@ AFTER: dict[str, Callable[[Any], None]] = {
     "core.system.hardware": _change_hardware,
     "core.system.matrix_rate": _change_matrix_rate,
     "core.system.process": _change_process,
-    "core.workspace": _change_workspace,
+    "core.system.measured_card": _change_measured_card,
 }
 
 
