@@ -7,6 +7,8 @@ family's modeling file). Instead the model runs with known numbers in place of w
 which works on meta tensors as well.
 """
 
+import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -16,7 +18,7 @@ from peft.utils import ModulesToSaveWrapper
 
 # The numbers that the head is made to return. Powers of two, so that a scale is read exactly: one so small that
 # a soft cap leaves it as it is, and one that no cap lets through.
-SMALL, LARGE = 2.0**-20, 2.0**30
+SMALL, LARGE = 2.0**-40, 2.0**30
 # Above the rounding of bf16 logits, far below what a forgotten scale or cap changes.
 TOLERANCE = 0.02
 
@@ -41,9 +43,15 @@ def output_head(model: Any) -> Any:
     return head.modules_to_save[head.active_adapter] if isinstance(head, ModulesToSaveWrapper) else head
 
 
+def backbone_of(model: Any) -> Any:
+    """All of a causal model but its head."""
+    # The text model of Llama 4 names its own after another class (transformers 5.23, `base_model_prefix`).
+    return model.model if model.base_model is model else model.base_model
+
+
 def last_hidden(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     """What the model computes before its head: (rows, width, hidden size)."""
-    hidden: torch.Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
+    hidden: torch.Tensor = backbone_of(model)(**inputs, use_cache=False).last_hidden_state
     return hidden
 
 
@@ -64,8 +72,9 @@ def head_of(model: Any) -> Head | None:
     except Exception:  # whatever an architecture's own code says to numbers that its layers never compute
         return None
     slope, bound = float(found[0] / SMALL), float(found[1])
-    head = Head(slope, None if bound == slope * LARGE else bound)
-    if not torch.allclose(head.shaped(given), found, rtol=1e-5):
+    rounded = 1.0 if math.isclose(slope, 1) else slope
+    head = Head(rounded, None if bound == slope * LARGE else bound)
+    if found.shape != given.shape or not torch.allclose(head.shaped(given), found, rtol=1e-5):
         return None
     if factor != 1 and layer.bias is not None:  # it would have to be scaled as well
         return None
@@ -84,11 +93,11 @@ def _observed(model: Any, width: int, given: torch.Tensor) -> tuple[float, torch
     def backbone(*_: Any, **__: Any) -> Any:
         return _LastHidden(hidden)
 
-    with (
-        mock.patch.object(model.get_output_embeddings(), "forward", head),
-        mock.patch.object(model.base_model, "forward", backbone),
-        torch.no_grad(),
-    ):
+    with ExitStack() as replaced:
+        replaced.enter_context(torch.no_grad())
+        replaced.enter_context(mock.patch.object(model.get_output_embeddings(), "forward", head))
+        for each in {backbone_of(model), backbone_of(model).get_decoder()}:  # OPT's forward calls the inner one
+            replaced.enter_context(mock.patch.object(each, "forward", backbone))
         logits = model(input_ids=torch.zeros((1, 1), dtype=torch.long), use_cache=False).logits
     (states,) = seen
     factor = float(states.flatten()[0])

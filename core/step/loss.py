@@ -3,8 +3,9 @@
 Only positions that have a target are projected onto the vocabulary, some at a time, and each part's gradient is taken
 while its logits are there (after Liger Kernel's fused linear cross-entropy, arXiv 2410.10989). Covered: every head that
 `core.step.head.Head` describes, with or without bias, frozen or trained whole. Any other model makes all its logits
-itself. trl's fused head is not used: it multiplies by the head's weight whatever else the model does there, and on
-Linux it compiles Triton kernels on a GPU, which takes a C compiler (trl 1.16, kernels/chunked_logprob.py, `_use_triton`).
+itself. trl's fused head is not used: it multiplies by the head's weight whatever else the model does there, and on a
+GPU under Linux it compiles Triton kernels, for which a C compiler is needed (trl 1.16, kernels/chunked_logprob.py,
+`_use_triton`).
 """
 
 from typing import Any

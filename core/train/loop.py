@@ -62,7 +62,7 @@ from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json
 
 ALL_LOGITS = (
-    "This model's head is of a kind of its own, so its loss is computed from the logits of all tokens, which takes more "
+    "This model's head is of a kind of its own: its loss is computed from the logits of all tokens, which takes more "
     "memory."
 )
 NO_PAGING = "There is no GPU memory to page out, so the optimizer is not paged."

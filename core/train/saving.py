@@ -89,7 +89,9 @@ class Saver:
     def newest(self) -> str:
         """Which checkpoint there is, in a sentence."""
         kept = valid_checkpoints(self.folder)
-        return f"The newest checkpoint is that of step {int(kept[0].name):,}." if kept else "There is no checkpoint yet."
+        return (
+            f"The newest checkpoint is that of step {int(kept[0].name):,}." if kept else "There is no checkpoint yet."
+        )
 
     def _write(self, step: int, trainer: Any, progress: dict[str, Any]) -> Path:
         with lifted():

@@ -15,7 +15,6 @@ from core.step import loss as head_loss
 from core.step.head import Head
 from core.step.loss import TrainedTokensLoss, summed_loss
 
-
 PLAIN = Head()
 
 
@@ -86,7 +85,7 @@ def _peak_bytes(work: Callable[[], object]) -> int:
 def test_its_memory_is_what_the_trace_sees_and_two_parts_are_never_there_at_once(
     monkeypatch: pytest.MonkeyPatch, cap: float | None
 ) -> None:
-    """A vocabulary of 128,000 in bf16: a part's logits in fp32 and, while they are cast, in bf16 (and a cap's slope)."""
+    """A vocabulary of 128,000 in bf16: a part's logits in fp32 and, while they are cast, in bf16; or a cap's slope."""
     monkeypatch.setattr(head_loss, "LOGITS_AT_ONCE", 2**21)
     vocabulary, tokens = 128_000, 64
 
