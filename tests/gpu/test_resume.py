@@ -38,8 +38,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(card, more, wide, rows_file, tmp_path, machine) -> None:
-    check_resumed(tmp_path, settings(wide, rows_file, **more), undisturbed(tmp_path, settings(wide, rows_file, **more)))
-    assert (machine.process[0].managed > 0) == ("lora.targets" in more)
+    values, before = settings(wide, rows_file, **more), machine.process[0].managed
+    check_resumed(tmp_path, values, undisturbed(tmp_path, values))
+    assert (machine.process[0].managed > before) == ("lora.targets" in more)
 
 
 def undisturbed(folder: Path, values: dict[str, Any]) -> Run:

@@ -66,3 +66,15 @@ def test_dropout_is_traced_as_the_kernel_that_would_run(kind: str, kept: torch.d
     with kernels_of(kind):
         assert torch.nn.Dropout(0.0)(numbers).shape == torch.nn.Dropout(0.1).eval()(numbers).shape
         assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.0), torch.ones(3))
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_keys_that_no_kernel_spreads_are_traced_with_all_their_scores(kind: str) -> None:
+    """As Falcon has them: one head for all, and nobody says so. What torch chooses on a CPU says it itself."""
+    query, key = torch.empty(1, 8, 32, 64), torch.empty(1, 1, 32, 64)
+    assert torch._fused_sdp_choice(query, key, key) == 0  # maths
+    assert torch._fused_sdp_choice(query, query, query) != 0
+    with kernels_of(kind), _Called() as called:
+        answer = torch.nn.functional.scaled_dot_product_attention(*(each.to("meta") for each in (query, key, key)))
+    assert answer.shape == query.shape
+    assert not any("flash" in name or "efficient" in name for name in called.names)
