@@ -51,6 +51,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "eager attention": ({"train.attention": "eager"}, {}),
     "paged states": ({"lora.rank": 256}, {}),
 }
+LONGER = ("half", "PiSSA", "AdamW in 8 bits", "Lion", "plain AdamW", "eager attention")
 
 
 def larger(folder: Path, architecture: str) -> Path:
@@ -78,7 +79,10 @@ def test_every_architectures_peak_is_the_predicted_one(architecture, rows_file, 
     check_predicted(tmp_path, {**settings(larger(tmp_path, architecture), rows_file), "train.max_steps": 2})
 
 
-@pytest.mark.parametrize(("more", "strategy"), SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    ("more", "strategy"),
+    [pytest.param(*SETTINGS[name], id=name, marks=[pytest.mark.full] * (name in LONGER)) for name in SETTINGS],
+)
 def test_whatever_was_chosen_the_peak_is_the_predicted_one(
     more, strategy, llama, rows_file, tmp_path, monkeypatch
 ) -> None:
