@@ -146,21 +146,15 @@ def packed_attention(
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: `query` (rows, heads, width, size), the result (rows, width, heads, size)."""
-    packed = isinstance(attention_mask, Packed)
-    if not packed or not _suits(query, key, value, dropout, others):
+    if not isinstance(attention_mask, Packed) or not _suits(query, key, value, dropout, others):
         mask = attention_mask.mask if isinstance(attention_mask, Packed) else attention_mask
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **others)
     rows, _, width, size = query.shape
     laid = [each.transpose(1, 2).reshape(rows * width, -1, size) for each in (query, key, value)]
+    starts, longest, window = attention_mask.starts, attention_mask.longest, attention_mask.window
+    before = -1 if window is None else window - 1
     answer = varlen_attn(
-        *laid,
-        attention_mask.starts,
-        attention_mask.starts,
-        attention_mask.longest,
-        attention_mask.longest,
-        scale=scaling,
-        window_size=(-1 if attention_mask.window is None else attention_mask.window - 1, 0),
-        enable_gqa=True,
+        *laid, starts, starts, longest, longest, scale=scaling, window_size=(before, 0), enable_gqa=True
     )
     return answer.view(rows, width, -1, size), None
 

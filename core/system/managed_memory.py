@@ -37,7 +37,7 @@ def try_managed_memory(card: Device) -> bool | None:
     except subprocess.TimeoutExpired:
         return None
     lines = done.stdout.split()
-    if REACHED not in lines:
+    if REACHED not in lines or "out of memory" in done.stderr:  # the card is full, and may be empty the next time
         return None
     works = done.returncode == 0 and lines[-1] == "works"
     with contextlib.suppress(OSError):  # then the next run tries again

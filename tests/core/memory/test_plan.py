@@ -256,16 +256,16 @@ def test_a_plan_that_computes_in_fp32_on_a_gpu_says_why(card: str, model: str, d
 
 
 def test_what_is_not_quantised_takes_twice_as_much_in_fp32() -> None:
-    """Gemma's embedding, 262,144 x 1,152, is its head, too, and is not quantised."""
-    half, full = (_planned_for(of_card(find_card(name)), "gemma-3-1b").peak for name in ("rtx-4060-8gb", "t4-16gb"))
-    assert full.breakdown["weights"] - half.breakdown["weights"] >= 2 * 262_144 * 1152
-    assert full.breakdown["logits"] >= half.breakdown["logits"]
+    """Gemma's embedding, 262,144 x 1,152, which is its head, too."""
+    cards = [of_card(find_card(name)) for name in ("rtx-4060-8gb", "t4-16gb")]
+    half, full = (_planned_for(card, "gemma-3-1b").peak.traced.resting["weights"] for card in cards)
+    assert full - half == pytest.approx(2 * 262_144 * 1152, rel=0.001)
 
 
 @pytest.mark.parametrize("optimizer", ["auto", "paged_adamw_32bit"])
 def test_on_a_card_without_managed_memory_the_states_are_torchs_and_it_is_said(optimizer: str) -> None:
     card = of_card(find_card("rtx-4060-8gb"))
-    settings = {"train.optimizer": optimizer, "lora.rank": 64}
+    settings = {"train.optimizer": optimizer, "lora.rank": 256}
     paged, unpaged = (_planned_for(each, MODEL, **settings) for each in (card, replace(card, pages=False)))
     assert paged.peak.traced.managed > 0 and unpaged.peak.traced.managed == 0
     assert unpaged.peak.tensors > paged.peak.tensors
