@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from core.workspace import Workspace
-from tests.browser.conftest import page  # noqa: F401 (fixture)
-from tests.core.conftest import rows_file, tiny, tokenizer  # noqa: F401 (fixtures)
 from tests.gpu_standin.machine import VARIABLE, Machine, describe, map_machine
+from tests.tiny import chat_rows, tiny_model, write_jsonl
 
 if VARIABLE in os.environ:  # each process of the session has a machine of its own
     os.environ[VARIABLE] = str(Path(tempfile.mkdtemp(prefix="gpu-standin-machine-")) / "machine")
@@ -56,6 +55,18 @@ def _measured(machine: Machine) -> None:
     measured_card.FILE.unlink(missing_ok=True)
     for card in machine.cards if machine.managed_memory else ():
         measured_card.keep(Device("cuda", card.name, 0, 0), managed_memory=True)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short conversations."""
+    return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", chat_rows(40))
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from core.workspace import ROOT
+from tests.app_page import open_page
 from tests.app_process import App, end, serve
 from tests.gpu_standin.machine import AMPERE
 from tests.waiting import wait_until
@@ -27,6 +28,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     running = serve(tmp_path_factory.mktemp("workspace"), PYTHONPATH=paths)
     yield running
     end(running)
+
+
+@pytest.fixture
+def page(app: App, browser: Browser) -> Iterator[Page]:
+    """Its page."""
+    with open_page(browser, app.url) as opened:
+        yield opened
 
 
 def _points(page: Page, name: str) -> int:

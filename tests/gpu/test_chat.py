@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from core.chat import worker
 from core.errors import NibbleError
@@ -64,6 +64,12 @@ def plain_reply(model: Any, tokenizer: Any) -> list[int]:
     ids = tokenizer.apply_chat_template(ASK, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     said = model.generate(**ids.to("cuda"), max_new_tokens=8, do_sample=False, pad_token_id=0)
     return said[0, ids["input_ids"].shape[1] :].tolist()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Any:
+    """The tiny model's."""
+    return AutoTokenizer.from_pretrained(tiny)
 
 
 @pytest.fixture(scope="module")
