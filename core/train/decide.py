@@ -1,7 +1,7 @@
 """How a run trains: the strategy that the plan chose, or a frugal one where its step cannot be traced."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.basemodel.find import FoundModel
@@ -25,7 +25,8 @@ from core.text.library_errors import telling_line
 class Choices:
     """What was decided: the strategy, whether conversations share rows, and the plan behind it (None: no trace).
 
-    `tokens_at_once` are those of the run's largest micro-batch.
+    `tokens_at_once` are those of the run's largest micro-batch. `has_ram_for`: whether ordinary memory has room for
+    what another strategy would move there.
     """
 
     strategy: Strategy
@@ -33,6 +34,7 @@ class Choices:
     plan: Plan | None
     reasons: list[dict[str, Any]]
     tokens_at_once: int
+    has_ram_for: Callable[[Strategy], bool] = field(default=lambda strategy: True, compare=False)
 
     def as_json(self, recipe: Recipe) -> dict[str, Any]:
         """As plan.json holds it."""
@@ -50,21 +52,32 @@ class Choices:
         return with_settings(recipe, "train", optimizer=self.strategy.optimizer)
 
 
-def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: Budget, packed: bool) -> Choices:
-    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would."""
+def choose(
+    recipe: Recipe,
+    found: FoundModel,
+    rows: Sequence[Rendered],
+    budget: Budget,
+    packed: bool,
+    varlen: bool = False,
+) -> Choices:
+    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would.
+
+    `varlen`: torch's `varlen_attn` computes packed rows.
+    """
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [ConversationLength(len(row.ids), sum(row.trained[1:])) for row in rows]
     try:
         if recipe.train.sharded:
             raise NOT_PLANNED
-        problem = planning_problem(recipe, target_for(None), architecture, lengths, packed)
+        problem = planning_problem(recipe, target_for(None), architecture, lengths, packed, varlen=varlen)
         planned = plan(replace(problem, budget=budget))
     except ModelError as error:
         return _without_trace(recipe, packed, error, max(each.length for each in lengths))
     if planned.strategy is None:
         raise BudgetError(_does_not_fit(planned))
     largest = problem.work(planned.strategy.micro_batch).largest
-    return Choices(planned.strategy, packed, planned, planned.reasons, largest.packs * largest.width)
+    tokens = largest.packs * largest.width
+    return Choices(planned.strategy, packed, planned, planned.reasons, tokens, problem.has_ram_for)
 
 
 def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
