@@ -69,8 +69,8 @@ class _Attention:
         self, q, k, v, bias, keeps_logsumexp, dropout=0.0, causal=False, *, scale=None
     ):
         out, logsumexp = self._forward(q, k, v, bias, dropout, causal, scale)
-        # As CUDA lays them out (torch 2.13, transformers/cuda/attention.cu, `_efficient_attention_forward`): heads within
-        # tokens, whatever the query's layout; and numbers for a multiple of 32 tokens.
+        # As CUDA lays them out (torch 2.13, transformers/cuda/attention.cu, `_efficient_attention_forward`): heads
+        # within tokens, whatever the query's layout; and numbers for a multiple of 32 tokens.
         out = out.transpose(1, 2).contiguous().transpose(1, 2)
         whole = self.torch.nn.functional.pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=float("inf"))
         kept = whole if keeps_logsumexp else self.torch.empty(0, device="cuda")
