@@ -23,13 +23,6 @@ def workspace(tmp_path: Any) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
 
 
-@pytest.fixture(autouse=True)
-def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run claims its card in this process' environment: neither this file's runs nor the others' are to meet that."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-
-
 @pytest.mark.machine(Machine(cards=(AMPERE,)))
 def test_packed_rows_by_varlen_learn_what_they_learn_with_a_mask(workspace, tiny, rows_file, tmp_path) -> None:
     run = train(workspace, settings(tiny, rows_file))
