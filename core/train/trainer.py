@@ -45,13 +45,15 @@ class Outcome:
     """The result of one optimizer step's forward and backward passes.
 
     `loss` in nats a trained token; `suspects` are the rows, by their number in the file, among which a loss that is
-    not a number came up, or all of the step's where it is only the gradient.
+    not a number came up, or all of the step's where it is only the gradient. `overflowed`: the gradient did not fit
+    fp16 as it was scaled, and the scaler skips the step.
     """
 
     loss: float
     suspects: list[int] = field(default_factory=list)
     grad_norm: float = 0.0
     lost: bool = False
+    overflowed: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,9 @@ class NibbleTrainer(SFTTrainer):
         """
         norm = super()._clip_grad_norm(model)
         scaler = self.accelerator.scaler
-        overflow = scaler is not None and not self.outcome.lost and scaler.get_scale() > 1
-        lost = self.outcome.lost or not (math.isfinite(float(norm)) or overflow)
-        self.outcome = replace(self.outcome, grad_norm=float(norm), lost=lost)
+        odd, may_overflow = not math.isfinite(float(norm)), scaler is not None and scaler.get_scale() > 1
+        lost = self.outcome.lost or (odd and not may_overflow)
+        self.outcome = replace(self.outcome, grad_norm=float(norm), lost=lost, overflowed=odd and not lost)
         if lost:
             model.zero_grad(set_to_none=True)
         return norm
