@@ -146,9 +146,7 @@ def measure(case: Case, computing: str = "float32", adapters: str = "float32", f
     return Measured(counted, counted_model, traced.peak, traced.resting)
 
 
-def _run(
-    case: Case, folder: Path, computing: Any, adapters: Any, fused: bool
-) -> tuple[int, dict[str, int], list[Any]]:
+def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -> tuple[int, dict[str, int], list[Any]]:
     """Train two real steps. Returns the counted peak, the model's size, and the shapes of a step's micro-batches."""
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 

@@ -120,9 +120,9 @@ def trace(
     """Trace two steps of `model` (PEFT's, on meta tensors) as a run on a device of `device_kind` would do them.
 
     `checkpointing` is 'off', 'half' or 'full'; with `offload` what is kept for the backward pass waits in ordinary
-    memory; with `fused` every layer that can computes base and adapter in one pass. Gradients add up from one micro-batch to the next, so where the largest may come anywhere in a step, give
-    two of its size: the second meets the gradients of the first. The second step is returned, as optimizer states exist
-    from then on.
+    memory; with `fused` every layer that can computes base and adapter in one pass. Gradients add up from one
+    micro-batch to the next, so where the largest may come anywhere in a step, give two of its size: the second meets
+    the gradients of the first. The second step is returned, as optimizer states exist from then on.
     """
     # As trl's trainer and ours prepare it.
     shared = (fuse(model, device_kind) if fused else Fused()).shared

@@ -8,7 +8,6 @@ import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from core.workspace import Workspace, read_json, write_json

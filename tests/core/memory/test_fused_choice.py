@@ -84,7 +84,9 @@ def test_what_a_person_sets_holds_measured_or_not(tmp_path: Path, wanted: str) -
         assert _told(found) == [(wanted, "you set it")]
 
 
-@pytest.mark.parametrize("settings", [{"lora.dora": True}, {"quantization.bits": 8}, {"quantization.bits": 16}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"lora.dora": True}, {"quantization.bits": 8}, {"quantization.bits": 16}], ids=str
+)
 def test_where_there_is_nothing_to_fuse_only_who_asked_for_it_is_told(tmp_path: Path, settings: dict[str, Any]) -> None:
     here = _here(1.5, tmp_path)
     assert fused_choice(make_recipe(settings), here) == (False, "")

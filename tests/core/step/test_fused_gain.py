@@ -1,4 +1,4 @@
-"""What was measured of the fused layer on a GPU is kept by its name, and counts for the versions it was measured with."""
+"""What was measured of the fused layer on a GPU is kept by its name, and holds for the versions that it names."""
 
 from __future__ import annotations
 

@@ -33,9 +33,7 @@ class _Net(torch.nn.Module):
         return self.down(self.up(x))
 
 
-def _adapted(
-    dtype: torch.dtype, adapters: torch.dtype, kind: str = "nf4", double: bool = True, **settings: Any
-) -> Any:
+def _adapted(dtype: torch.dtype, adapters: torch.dtype, kind: str = "nf4", double: bool = True, **settings: Any) -> Any:
     torch.manual_seed(1)
     net = _Net(dtype, kind, double).to(dtype).to("cpu")  # which quantises
     lora = {"r": RANK, "lora_alpha": 12, "target_modules": ["up", "down"], "init_lora_weights": False, **settings}
@@ -94,6 +92,8 @@ def _errors(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> d
     }
 
 
+# Half the spacing of bf16's numbers: sums in another order differ by less.
+ROUNDING = torch.finfo(torch.bfloat16).eps / 2
 HALVES = [
     (torch.bfloat16, torch.bfloat16),
     (torch.bfloat16, torch.float32),
@@ -126,7 +126,6 @@ def test_it_is_no_further_from_the_formula_than_pefts(
         torch.manual_seed(9)
         of.append(_errors(_step(layer, x, gradient), _exact(layer, x, gradient, kept)))
     their_errors, our_errors = of
-    print(their_errors, our_errors)
     for each, error in our_errors.items():
         assert error <= their_errors[each], each
         assert error <= 2 * rounding, each
@@ -152,8 +151,7 @@ def test_what_comes_in_may_lie_in_memory_in_any_way(dtypes: tuple[torch.dtype, t
     thinned = torch.stack([gradient, gradient], -1)[..., 0]
     assert not turned.is_contiguous() and not thinned.is_contiguous()
     found = _step(ours, turned, thinned)
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+    assert max(_errors(found, {name: value.double() for name, value in expected.items()}).values()) < ROUNDING
     assert ours(torch.empty(0, NARROW, dtype=dtypes[0])).shape == (0, NARROW)
 
 
@@ -163,7 +161,7 @@ def test_the_gradient_of_a_sum_which_is_one_number_in_memory_is_taken() -> None:
     expected = _step(ours, x, torch.ones(*TOKENS, NARROW, dtype=torch.bfloat16))
     ours.zero_grad()
     ours(x).sum().backward()
-    assert torch.equal(x.grad, expected["x"])
+    assert _errors({"x": x.grad}, {"x": expected["x"].double()})["x"] < ROUNDING
 
 
 def _calls(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -187,9 +185,9 @@ def test_everything_else_takes_pefts_way_and_is_its_very_result(monkeypatch: pyt
 
     def is_pefts(**kwargs: Any) -> bool:
         seen.clear()
-        expected = theirs(kwargs.pop("given", x), **kwargs)
+        expected = theirs(x, **kwargs)
         alone = len(seen)
-        found = ours(kwargs.pop("given", x), **kwargs)
+        found = ours(x, **kwargs)
         return alone == 2 and len(seen) == 4 and torch.equal(found, expected)
 
     ours(x)
@@ -201,11 +199,13 @@ def test_everything_else_takes_pefts_way_and_is_its_very_result(monkeypatch: pyt
     for model in (theirs, ours):
         model.eval()
     assert is_pefts()
-    assert is_pefts(adapter_names=["default"] * 2 + ["__base__"])
+    with torch.no_grad():
+        assert is_pefts(adapter_names=["default"] * 2 + ["__base__"])
     for model in (theirs, ours):
         model.train()
         model.add_adapter("second", LoraConfig(r=2, target_modules=["up", "down"]))
         model.base_model.set_adapter(["default", "second"])
+        model.to(torch.bfloat16)
     assert is_pefts()
     for model in (theirs, ours):
         model.base_model.set_adapter("default")
@@ -221,15 +221,11 @@ def test_what_comes_in_another_dtype_goes_pefts_way(monkeypatch: pytest.MonkeyPa
     assert len(seen) == 4
 
 
-@pytest.mark.parametrize(
-    "settings", [{"use_dora": True}, {"lora_bias": True}], ids=["DoRA", "a bias in the adapter"]
-)
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}], ids=["DoRA", "a bias in the adapter"])
+@pytest.mark.filterwarnings("ignore:.lora_bias=True")
 def test_adapters_of_another_kind_are_left_alone(settings: dict[str, Any]) -> None:
     model = _adapted(torch.bfloat16, torch.float32, **settings)
-    if "lora_bias" in settings:  # PEFT wants a bias in the base for it
-        assert fuse(model, "cuda") == Fused()
-    else:
-        assert fuse(model, "cuda") == Fused()
+    assert fuse(model, "cuda") == Fused()
 
 
 def test_on_apples_gpu_nothing_is_fused() -> None:
