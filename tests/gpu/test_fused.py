@@ -89,7 +89,8 @@ def test_two_streams_do_not_share_the_memory_of_a_weight(tiny: Path) -> None:
     side.wait_stream(torch.cuda.current_stream())
     here = layer(x)
     with torch.cuda.stream(side):
-        there = layer(x)
+        there, its_own = layer(x), shared.on(x.device)
     torch.cuda.current_stream().wait_stream(side)
     assert torch.equal(here, there)
-    assert shared.on(x.device).data_ptr() == shared.on(torch.device("cuda", 0)).data_ptr()
+    assert shared.on(x.device).data_ptr() != its_own.data_ptr()
+    side.wait_stream(torch.cuda.current_stream())
