@@ -14,7 +14,7 @@ def fused_choice(recipe: Recipe, target: PlanningDevice) -> tuple[bool, str]:
     path.
     """
     wanted = recipe.train.fused_lora
-    if recipe.quantization.bits != 4 or recipe.lora.dora or target.kind == "mps":
+    if recipe.quantization.bits != 4 or recipe.lora.dora or target.kind not in ("cpu", "cuda"):
         return False, "only a base in 4 bits without DoRA, on a CPU or an NVIDIA GPU, can" if wanted == "on" else ""
     if wanted != "auto":
         return wanted == "on", "you set it"
