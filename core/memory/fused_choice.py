@@ -27,7 +27,9 @@ def _by_gain(target: PlanningDevice) -> tuple[bool, str]:
     gain = target.fused_gain
     if gain is None:
         return False, f"whether it is faster on this GPU has not been measured; {MEASURE} does"
-    if not gain.holds_for(target.dtype):
-        before = f"torch {gain.torch} and bitsandbytes {gain.bitsandbytes} in {gain.computing}"
+    if gain.computing != target.dtype:
+        return False, f"it was measured on this GPU in {gain.computing}, and this run computes in {target.dtype}"
+    if not gain.is_current:
+        before = f"torch {gain.torch} and bitsandbytes {gain.bitsandbytes}"
         return False, f"it was measured on this GPU with {before}, which no longer holds; {MEASURE} measures it again"
     return gain.is_gain, f"{MEASURE} measured {gain.times:.2f} times the speed of PEFT's own layer on this GPU"

@@ -32,9 +32,10 @@ class FusedGain:
         """Whether it is enough to use the fused layer for it."""
         return self.times >= LEAST
 
-    def holds_for(self, computing: str) -> bool:
-        """Whether a run that computes in that dtype with the libraries of now would find it so."""
-        return (self.computing, self.torch, self.bitsandbytes) == (computing, *_versions())
+    @property
+    def is_current(self) -> bool:
+        """Whether the libraries are still those that it was measured with."""
+        return (self.torch, self.bitsandbytes) == _versions()
 
 
 def keep_gain(workspace: Workspace, gpu: str, computing: str, times: float) -> None:

@@ -1,7 +1,7 @@
 """trl's SFTTrainer with our own micro-batches in our own order, and a loss measured on every held-out token."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,17 +11,16 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from trl.models import get_act_offloading_ctx_manager
-from trl.trainer.utils import add_fused_lm_head
 
 from core.data.batches import Batch, MicroBatches, counted, parts_of
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint, thin_out
 from core.step.fused_lora import fuse
-from core.step.loss import head_is_exact
+from core.step.head import exact_head
 from core.step.neftune import add_noise
 from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
+from core.train.activation_offload import offload_activations, unpin_on_failure
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
 from core.train.oom_retry import OomFallback, Shortage, attempt
@@ -46,13 +45,15 @@ class Outcome:
     """The result of one optimizer step's forward and backward passes.
 
     `loss` in nats a trained token; `suspects` are the rows, by their number in the file, among which a loss that is
-    not a number came up, or all of the step's where it is only the gradient.
+    not a number came up, or all of the step's where it is only the gradient. `overflowed`: the gradient did not fit
+    fp16 as it was scaled, and the scaler skips the step.
     """
 
     loss: float
     suspects: list[int] = field(default_factory=list)
     grad_norm: float = 0.0
     lost: bool = False
+    overflowed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Share:
 
 
 class NibbleTrainer(SFTTrainer):
-    """SFTTrainer with its fused loss, its optimizer and schedule; batches, order and evaluation are ours.
+    """SFTTrainer with its optimizer and schedule; the loss, batches, order and evaluation are ours.
 
     To transformers an optimizer step is one batch; `training_step` splits it into micro-batches itself, so that a step
     that runs out of memory can be begun again in smaller ones (where there is a `fallback`). The gradient of a step is
@@ -80,7 +81,7 @@ class NibbleTrainer(SFTTrainer):
         tokenizer: Any,
         batches: MicroBatches,
         config: SFTConfig,
-        watcher: TrainerCallback,
+        watcher: Any,
         checkpointing: str = "full",
         fallback: OomFallback | None = None,
         ranks: Ranks = ALONE,
@@ -90,6 +91,7 @@ class NibbleTrainer(SFTTrainer):
     ) -> None:
         self.objective = objective
         self.batches, self.fallback, self.ranks = batches, fallback, ranks
+        self._warn: Callable[[str], object] = lambda sentence: watcher.warn(sentence)
         self.steps_done = start.step if start else 0
         self.real_tokens = 0
         self.outcome = Outcome(math.nan)
@@ -107,6 +109,8 @@ class NibbleTrainer(SFTTrainer):
             callbacks=[_CheckpointSomeLayers(checkpointing), *restorers, watcher, KeepInStep(ranks, watcher)],
         )
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
+        if config.activation_offloading:
+            unpin_on_failure(self.maybe_activation_offload_context, self._warn)
         for each in restorers:
             each.trainer = self
         for parameter, value in zip(trained, values, strict=True):
@@ -118,9 +122,7 @@ class NibbleTrainer(SFTTrainer):
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
             self.neftune_noise_alpha = None  # transformers' own would size it by the batch
-        self.own_head = head_is_exact(causal)
-        if not self.own_head:
-            add_fused_lm_head(causal, outputs=("log_probs",))
+        self.head = exact_head(causal)
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[int]]]:
         """The rows of each optimizer step that is still to be done, in their order."""
@@ -163,7 +165,7 @@ class NibbleTrainer(SFTTrainer):
         elif before.checkpointing != now.checkpointing:
             thin_out(self.model, now.checkpointing)
         if now.offload and not before.offload:
-            self.maybe_activation_offload_context = get_act_offloading_ctx_manager(model=self.model)
+            self.maybe_activation_offload_context = offload_activations(self.model, self._warn)
         if now.heap != before.heap:
             return_memory()
             renewed()
@@ -192,9 +194,9 @@ class NibbleTrainer(SFTTrainer):
         """
         norm = super()._clip_grad_norm(model)
         scaler = self.accelerator.scaler
-        overflow = scaler is not None and not self.outcome.lost and scaler.get_scale() > 1
-        lost = self.outcome.lost or not (math.isfinite(float(norm)) or overflow)
-        self.outcome = replace(self.outcome, grad_norm=float(norm), lost=lost)
+        odd, may_overflow = not math.isfinite(float(norm)), scaler is not None and scaler.get_scale() > 1
+        lost = self.outcome.lost or (odd and not may_overflow)
+        self.outcome = replace(self.outcome, grad_norm=float(norm), lost=lost, overflowed=odd and not lost)
         if lost:
             model.zero_grad(set_to_none=True)
         return norm
@@ -211,7 +213,7 @@ class NibbleTrainer(SFTTrainer):
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
         """The objective's loss of one micro-batch, summed, in nats."""
         causal = self.model.get_base_model()  # around PEFT's wrapper accelerate has put autocast, which no trace has
-        return self.objective.loss(causal, inputs, self.own_head)
+        return self.objective.loss(causal, inputs, self.head)
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""

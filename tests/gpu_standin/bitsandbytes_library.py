@@ -5,6 +5,7 @@ as numbers; what they point to is read and written where it lies.
 """
 
 import ctypes
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,18 @@ def install() -> None:
         return Library(load(re.sub(r"_cuda\d+", "_cpu", str(path))))
 
     ctypes.cdll.LoadLibrary = load_library  # type: ignore[method-assign]
+    library().standin_tell_when_host_waits(_show_managed_memory)
+
+
+# What kernels have written to managed memory, and where to. The host sees it when it has waited for the card.
+_unseen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+
+@ctypes.CFUNCTYPE(None)
+def _show_managed_memory() -> None:
+    while _unseen:
+        place, written = _unseen.pop(0)
+        place.copy_(written)
 
 
 class _Function:
@@ -46,6 +59,7 @@ class _Function:
         self.restype: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
+        _show_managed_memory()  # kernels of one stream see what those before them have written
         return self._run(*(getattr(each, "value", each) for each in arguments))
 
 
@@ -87,7 +101,11 @@ def _at(address: int | None, dtype: torch.dtype, *shape: int, use: bool = READS)
         return torch.empty(shape, dtype=dtype)
     library().standin_use(ctypes.c_void_p(address), use)
     memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
-    return torch.frombuffer(memory, dtype=dtype, count=elements).view(shape)
+    found = torch.frombuffer(memory, dtype=dtype, count=elements).view(shape)
+    if use == WRITES and library().standin_is_managed(ctypes.c_void_p(address)):
+        _unseen.append((found, found.clone()))
+        return _unseen[-1][1]
+    return found
 
 
 def _read(address: int | None, dtype: torch.dtype, *shape: int) -> Any:
@@ -232,6 +250,15 @@ def _step_8_bits(optimizer: str, dtype: str) -> Callable[..., None]:
     return run
 
 
+def _managed(size: int) -> int:
+    """As the real library: where CUDA refuses, it says so and ends the process."""
+    address = library().standin_managed_memory(size)
+    if address:
+        return int(address)
+    os.write(2, b"Error operation not supported at line 557 in file /src/csrc/pythonInterface.cpp\n")
+    os._exit(1)
+
+
 def _fill(dtype: torch.dtype) -> Callable[..., None]:
     def run(tensor: int, other: int, value: float, n: int) -> None:
         target = _at(tensor, dtype, n, use=WRITES)
@@ -244,7 +271,7 @@ def _fill(dtype: torch.dtype) -> Callable[..., None]:
 # By what their names match; the groups are handed on.
 FUNCTIONS: dict[str, Callable[..., Callable[..., Any]]] = {
     "get_context": lambda: lambda: 1,
-    "cget_managed_ptr": lambda: lambda size: library().standin_managed_memory(size),
+    "cget_managed_ptr": lambda: _managed,
     "cprefetch": lambda: lambda address, size, device: None,
     "cfill_fp32": lambda: _fill(torch.float32),
     "cfill_uint8": lambda: _fill(torch.uint8),

@@ -41,7 +41,7 @@ def test_each_gpu_keeps_its_own_figure_with_all_that_it_hangs_on(workspace: Work
         "bitsandbytes": metadata.version("bitsandbytes"),
     }
     gain = read_gain(workspace, GPU)
-    assert gain is not None and gain.is_gain and gain.holds_for("bfloat16") and not gain.holds_for("float16")
+    assert gain is not None and gain.is_gain and gain.is_current
     other = read_gain(workspace, "Tesla T4")
     assert other is not None and not other.is_gain
     keep_gain(workspace, GPU, "bfloat16", 1.01)
@@ -56,7 +56,7 @@ def test_another_version_of_a_library_has_to_be_measured_anew(workspace: Workspa
     kept[GPU][library] = "0.0.1"
     _file(workspace).write_text(json.dumps(kept), encoding="utf-8")
     gain = read_gain(workspace, GPU)
-    assert gain is not None and not gain.holds_for("bfloat16")
+    assert gain is not None and not gain.is_current
 
 
 @pytest.mark.parametrize(

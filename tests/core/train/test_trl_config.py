@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from core.data.rendering.render import Rendered
 from core.errors import RecipeError
 from core.memory.strategy import Strategy
 from core.recipe import make_recipe
-from core.step.loss import last_hidden
+from core.step.head import last_hidden
 from core.step.neftune import add_noise, lengths
 from core.step.optimizer import OPTIMIZERS
 from core.step.packing import packing_is_wanted
@@ -59,6 +60,25 @@ def test_on_a_gpu_the_paged_optimizers_are_paged_and_apples_has_no_lion() -> Non
     assert OPTIMIZERS["paged_adamw_8bit"].name_on("mps") == "adamw_torch_fused"
     with pytest.raises(RecipeError, match="Lion, 8 bits does not run on Apple's GPU"):
         OPTIMIZERS["paged_lion_8bit"].name_on("mps")
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("auto", "adamw_torch_fused"),
+        ("paged_adamw_32bit", "adamw_torch_fused"),
+        ("paged_adamw_8bit", "adamw_8bit"),
+        ("paged_lion_32bit", "lion_32bit"),
+        ("paged_lion_8bit", "lion_8bit"),
+        ("adamw", "adamw_torch_fused"),
+    ],
+)
+def test_on_a_gpu_without_managed_memory_nothing_is_paged(tmp_path: Path, name: str, runs: str) -> None:
+    recipe = make_recipe({"train.optimizer": name})
+    on_a_card = partial(trainer_config, recipe, tmp_path, "cuda", torch.float16, 1, Strategy(1, "off"))
+    assert on_a_card(pages=False).optim == runs
+    if "paged" in name:
+        assert on_a_card(pages=True).optim == name
 
 
 def test_a_recipe_can_name_what_the_table_has_and_nothing_else() -> None:
@@ -107,7 +127,7 @@ def test_the_noise_is_as_large_as_the_authors(adapted: Any, collate: Any) -> Non
 
 def test_noise_is_in_the_training_and_not_in_the_held_out_loss(adapted: Any, tokenizer: Any, tmp_path: Path) -> None:
     made = trainer(adapted, tokenizer, tmp_path, **{"train.neftune_alpha": 50.0})
-    assert made.own_head
+    assert made.head is not None
     batch = packed_batch(rows(20))
     held_out = [made.held_out_loss([batch]) for _ in range(2)]
     assert held_out[0] == held_out[1]
@@ -136,7 +156,7 @@ def test_without_neftune_there_is_no_noise(adapted: Any, tokenizer: Any, tmp_pat
 def test_the_trainer_trains_what_was_chosen(tiny: Path, tokenizer: Any, tmp_path: Path, lora: Any, bits: int) -> None:
 
     made = trainer(adapted_to(tiny, bits, **lora), tokenizer, tmp_path, steps=6, **{"train.learning_rate": 0.01})
-    assert made.own_head
+    assert made.head is not None
     batch = [packed_batch(rows(20, 30))]
     before = made.held_out_loss(batch)
     made.train()
