@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from core.catalogue.facts import Card, cards
 from core.memory.budget import CPU_PROCESS_BYTES
 from core.memory.measured_overhead import MeasuredOverhead, constants_of, documented
+from core.step.fused_gain import FusedGain
 from core.system.allocator import heap_can_return
 from core.system.compute_dtype import compute_dtype, dtype_of_card, without_overflow
 from core.system.hardware import Device, cpu_cores, free_ram
@@ -70,6 +71,8 @@ class PlanningDevice:
     segments_grow: bool = True
     free_ram: int | None = None
     unified: bool = False
+    # What was measured of the fused LoRA layer on this machine's GPU.
+    fused_gain: FusedGain | None = None
 
     @property
     def flops(self) -> float:

@@ -25,17 +25,25 @@ from core.text.library_errors import telling_line
 _RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "optimizer"}}
 
 
-def tracer(config: dict[str, Any], device_kind: str, dtype: str, pages: bool = True, varlen: bool = False) -> TraceOf:
+def tracer(
+    config: dict[str, Any],
+    device_kind: str,
+    dtype: str,
+    pages: bool = True,
+    varlen: bool = False,
+    fused: bool = True,
+) -> TraceOf:
     """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
 
     `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: packed rows go through torch's
-    `varlen_attn`.
+    `varlen_attn`. `fused`: LoRA layers compute in one pass wherever they can.
     """
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
         settings = recipe.model_dump_json(include=_RELEVANT)
-        return _trace(known, device_kind, dtype, pages, varlen, settings, tuple(micro_batches), checkpointing, offload)
+        device = (device_kind, dtype, pages)
+        return _trace(known, *device, varlen, fused, settings, tuple(micro_batches), checkpointing, offload)
 
     return of
 
@@ -47,6 +55,7 @@ def _trace(
     dtype: str,
     pages: bool,
     varlen: bool,
+    fused: bool,
     settings: str,
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
@@ -59,7 +68,7 @@ def _trace(
 
     def whole(one: dict[str, Any]) -> Traced:
         model = meta_model(one, recipe.quantization, lora, computing, adapters_in, attention)
-        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective)
+        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective, fused)
 
     try:
         if _names_layers(lora):

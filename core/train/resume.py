@@ -12,6 +12,8 @@ from core.errors import RunError
 from core.memory.strategy import Strategy
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
+from core.system.compute_dtype import compute_dtype
+from core.system.hardware import device
 from core.train.checkpoints import PROGRESS, load_state, restore_adapter, restore_random_states, restore_training
 from core.train.decide import Choices
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
@@ -31,12 +33,18 @@ class ResumePoint:
     @property
     def strategy(self) -> Strategy:
         """The run's last strategy: the plan's, or a more frugal one where memory had run out."""
-        return Strategy(**self.progress["way"])
+        return _strategy(self.progress["way"])
 
     def choices(self) -> Choices:
         """What was decided before the first step. The run keeps it: another strategy would round differently."""
         settled = self.progress["settled"]
-        return Choices(Strategy(**settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
+        return Choices(_strategy(settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
+
+
+def _strategy(kept: dict[str, Any]) -> Strategy:
+    """A strategy as a checkpoint holds it. Earlier versions fused LoRA layers on a CPU alone, in fp32."""
+    here = device()
+    return Strategy(**{"fused_lora": here.kind == "cpu" and compute_dtype(here)[0] == "float32", **kept})
 
 
 def read_resume_point(folder: Path | None) -> ResumePoint | None:
