@@ -1,0 +1,71 @@
+"""The parts of `bench gpu`, and one of them run in a process of its own: a line of JSON for each row and sentence.
+
+python -m bench._gpu_parts NAME SEED SECONDS [tiny]
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from bench import _gpu_chat, _gpu_compare, _gpu_doctor, _memory_gpu, headline, train_gpu
+from bench._gpu_frame import Frame, Item
+from core.system.hardware import claim_card
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: what it measures, the seconds that it takes on a large card, and the generator of its rows."""
+
+    name: str
+    about: str
+    seconds: int
+    measure: Callable[[int, Frame], Iterator[Item]]
+
+
+def _on_and_off(comparison: _gpu_compare.Comparison) -> Callable[[int, Frame], Iterator[Item]]:
+    return partial(_gpu_compare.measured, comparison)
+
+
+def _not_yet(sentence: str) -> Callable[[int, Frame], Iterator[Item]]:
+    def measure(seed: int, frame: Frame) -> Iterator[Item]:
+        yield sentence
+
+    return measure
+
+
+# In the order of their use: what others need first, then the short ones, and what may be cut last.
+PARTS = (
+    Part("doctor", "the machine, and what a process takes beside its tensors", 60, _gpu_doctor.measured),
+    Part("fp16", "a run in fp16 with its scaler, against bf16", 60, _on_and_off(_gpu_compare.FP16)),
+    Part("out of memory", "a step that does not fit its limit", 60, _gpu_compare.out_of_memory),
+    Part("embeddings", "embeddings in RAM and on the card", 80, _on_and_off(_gpu_compare.EMBEDDINGS)),
+    Part("offload", "activations offloaded and kept", 90, _on_and_off(_gpu_compare.OFFLOAD)),
+    Part("packing", "conversations packed and padded", 90, _on_and_off(_gpu_compare.PACKING)),
+    Part("streaming", "layers streamed from RAM or disk", 0, _not_yet("streaming: Nibble cannot stream layers yet.")),
+    Part("chat", "the chat's speed", 90, _gpu_chat.measured),
+    Part("memory", "planned memory against readings", 260, _memory_gpu.measured),
+    Part("training", "speed against trl, with its defaults and tuned by hand", 380, train_gpu.measured),
+    Part("headline", "the paper's claims: 65B in 48 GB, 7B in 12 GB", 300, headline.measured),
+)
+
+
+def main(name: str, seed: int, seconds: float, tiny: bool) -> None:
+    """Print each row or sentence of the part as soon as it is there."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    part = next(each for each in PARTS if each.name == name)
+    frame = Frame(tiny, time.monotonic() + seconds)
+    for item in frame.attempt(name, partial(part.measure, seed, frame)):
+        print(json.dumps(item), flush=True)
+
+
+if __name__ == "__main__":
+    claim_card()
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), "tiny" in sys.argv[4:])
