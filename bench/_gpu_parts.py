@@ -43,8 +43,8 @@ def _not_yet(sentence: str) -> Callable[[int, Frame], Iterator[Item]]:
 # In the order of their use: what others need first, then the short ones, and what may be cut last.
 PARTS = (
     Part("doctor", "the machine, and what a process takes beside its tensors", 60, _gpu_doctor.measured),
-    Part("fp16", "a run in fp16 with its scaler, against bf16", 60, _on_and_off(_gpu_compare.FP16)),
-    Part("out of memory", "a step that does not fit its limit", 60, _gpu_compare.out_of_memory),
+    Part("fp16", "a run in fp16 with its scaler, against the card's own dtype", 60, _on_and_off(_gpu_compare.FP16)),
+    Part("oom", "a step that does not fit its limit", 60, _gpu_compare.out_of_memory),
     Part("embeddings", "embeddings in RAM and on the card", 80, _on_and_off(_gpu_compare.EMBEDDINGS)),
     Part("offload", "activations offloaded and kept", 90, _on_and_off(_gpu_compare.OFFLOAD)),
     Part("packing", "conversations packed and padded", 90, _on_and_off(_gpu_compare.PACKING)),
