@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.system.hardware import claim_card, device, device_used_bytes
+from core.memory.measured_overhead import constants_of
+from core.system.hardware import claim_card, cuda_capability, device, device_used_bytes
 from core.system.process import as_process
 
 # On an idle card, the driver's own use varies by this much.
@@ -24,7 +25,10 @@ def has_gpu(what: str) -> bool:
 
 
 def measure_constants() -> None:
-    """Measure what a process takes beside its tensors, as `doctor` does. Plans use the result."""
+    """Measure what a process takes beside its tensors, as `doctor` does, unless that is known. Plans use the result."""
+    card = device()
+    if constants_of(card, cuda_capability(card.index)).measured:
+        return
     subprocess.run(**as_process("core.memory.measured_overhead"), stdout=subprocess.DEVNULL, check=False)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from bench._gpu import measure_constants
 from bench._gpu_frame import Frame, Item, Row, row
 from bench._gpu_run import Job, Outcome, run_job
 
-STEPS = 4
-EFFECTIVE_BATCH = 16
+STEPS = 3
+EFFECTIVE_BATCH = 8
 LONGEST = 2048
 # Losses of two ways to do the same, in nats: bf16 has 8 bits of mantissa, and the losses are of about 10 nats.
 SAME = 0.05
@@ -72,6 +73,7 @@ PACKING = Comparison(
 
 def measured(comparison: Comparison, seed: int, frame: Frame) -> Iterator[Item]:
     """The rows of one comparison."""
+    measure_constants()
     yield from frame.attempt(comparison.what, partial(_compare, comparison, seed, frame))
 
 
@@ -119,6 +121,7 @@ def figures(comparison: Comparison, on: Outcome, off: Outcome) -> list[Row]:
 
 def out_of_memory(seed: int, frame: Frame) -> Iterator[Item]:
     """A step that cannot fit its limit has to be done all the same, in smaller parts."""
+    measure_constants()
     yield from frame.attempt("running out of memory", partial(_out_of_memory, seed, frame))
 
 

@@ -5,6 +5,7 @@ python -m bench._gpu_parts NAME SEED SECONDS [tiny]
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -42,17 +43,17 @@ def _not_yet(sentence: str) -> Callable[[int, Frame], Iterator[Item]]:
 
 # In the order of their use: what others need first, then the short ones, and what may be cut last.
 PARTS = (
-    Part("doctor", "the machine, and what a process takes beside its tensors", 60, _gpu_doctor.measured),
-    Part("fp16", "a run in fp16 with its scaler, against the card's own dtype", 60, _on_and_off(_gpu_compare.FP16)),
+    Part("doctor", "the machine, and what a process takes beside its tensors", 50, _gpu_doctor.measured),
+    Part("fp16", "a run in fp16 with its scaler, against the card's own dtype", 50, _on_and_off(_gpu_compare.FP16)),
     Part("oom", "a step that does not fit its limit", 60, _gpu_compare.out_of_memory),
     Part("embeddings", "embeddings in RAM and on the card", 80, _on_and_off(_gpu_compare.EMBEDDINGS)),
-    Part("offload", "activations offloaded and kept", 90, _on_and_off(_gpu_compare.OFFLOAD)),
-    Part("packing", "conversations packed and padded", 90, _on_and_off(_gpu_compare.PACKING)),
+    Part("offload", "activations offloaded and kept", 80, _on_and_off(_gpu_compare.OFFLOAD)),
+    Part("packing", "conversations packed and padded", 80, _on_and_off(_gpu_compare.PACKING)),
     Part("streaming", "layers streamed from RAM or disk", 0, _not_yet("streaming: Nibble cannot stream layers yet.")),
-    Part("chat", "the chat's speed", 90, _gpu_chat.measured),
-    Part("memory", "planned memory against readings", 260, _memory_gpu.measured),
-    Part("training", "speed against trl, with its defaults and tuned by hand", 380, train_gpu.measured),
-    Part("headline", "the paper's claims: 65B in 48 GB, 7B in 12 GB", 300, headline.measured),
+    Part("chat", "the chat's speed", 70, _gpu_chat.measured),
+    Part("memory", "planned memory against readings", 220, _memory_gpu.measured),
+    Part("training", "speed against trl, with its defaults and tuned by hand", 330, train_gpu.measured),
+    Part("headline", "the paper's claims: 65B in 48 GB, 7B in 12 GB", 260, headline.measured),
 )
 
 
@@ -62,8 +63,10 @@ def main(name: str, seed: int, seconds: float, tiny: bool) -> None:
     warnings.simplefilter("ignore")
     part = next(each for each in PARTS if each.name == name)
     frame = Frame(tiny, time.monotonic() + seconds)
-    for item in frame.attempt(name, partial(part.measure, seed, frame)):
-        print(json.dumps(item), flush=True)
+    items = frame.attempt(name, partial(part.measure, seed, frame))
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print what they like
+        for item in items:
+            print(json.dumps(item), file=sys.__stdout__, flush=True)
 
 
 if __name__ == "__main__":

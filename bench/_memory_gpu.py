@@ -22,12 +22,12 @@ def rows(seed: int) -> list[Row]:
     """Rows of figures; none without a GPU."""
     if not has_gpu("the GPU's part"):
         return []
-    measure_constants()
     return rows_of(measured(seed, Frame()))
 
 
 def measured(seed: int, frame: Frame) -> Iterator[Item]:
     """Each model once, then each again, as long as there is time; then the verdicts on all of them."""
+    measure_constants()
     draw = random.Random(seed)
     outcomes: list[Outcome] = []
     for model in frame.few(MODELS * SETTINGS_EACH):

@@ -30,12 +30,12 @@ def main(seed: int = 0) -> list[Row]:
     """Rows of figures, as `bench NAME --json` prints them; none without a GPU."""
     if not has_gpu("this benchmark"):
         return []
-    measure_constants()
     return rows_of(measured(seed, Frame()))
 
 
 def measured(seed: int, frame: Frame) -> Iterator[Item]:
     """The rows of each claim."""
+    measure_constants()
     for claim in frame.few(CLAIMS):
         yield from frame.attempt(f"headline: {_what(claim)}", partial(_claim, claim, seed, frame))
 
