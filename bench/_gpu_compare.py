@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,9 @@ from bench._gpu_run import Job, Outcome, run_job
 STEPS = 3
 EFFECTIVE_BATCH = 8
 LONGEST = 2048
-# Losses of two ways to do the same, in nats: bf16 has 8 bits of mantissa, and the losses are of about 10 nats.
-SAME = 0.05
+# How far the losses, in nats, and the gradients' norms, in percent, of two ways to do the same may be apart. In bf16
+# with its 8 bits of mantissa. Of random weights the loss says little, the gradient much.
+SAME_LOSS, SAME_GRADIENT = 0.02, 3.0
 # What NVML may read above a limit that torch's allocator holds: another context than was measured.
 SLACK = 1.01
 
@@ -108,14 +110,24 @@ def figures(comparison: Comparison, on: Outcome, off: Outcome) -> list[Row]:
     """Speed, memory and losses with it, each beside those without."""
     what, (name, other) = f"{comparison.what}, {comparison.model}", comparison.names
     ratio = on.tokens_per_second / off.tokens_per_second
-    apart = max(abs(one - two) for one, two in zip(on.losses, off.losses, strict=True))
     holds = None if comparison.bar is None else ratio >= comparison.bar
     return [
         row(f"{what}: {name}, beside {other}", on.tokens_per_second, "tokens/s", off.tokens_per_second, None, None),
         row(f"{what}: speed, {name} against {other}", ratio, "times", 1.0, comparison.bar, holds),
         row(f"{what}: memory, {name} beside {other}", on.process / 1e9, "GB", off.process / 1e9, None, None),
         row(f"{what}: memory planned, {name}", on.predicted["process"] / 1e9, "GB", on.process / 1e9, None, None),
-        row(f"{what}: losses apart, at most", apart, "nats", None, SAME, apart <= SAME),
+        *_apart(what, on, off),
+    ]
+
+
+def _apart(what: str, one: Outcome, other: Outcome) -> list[Row]:
+    """How far losses and gradients of the same steps are apart. A step that fp16 overflowed in has no gradient."""
+    losses = max(abs(first - second) for first, second in zip(one.losses, other.losses, strict=True))
+    norms = [pair for pair in zip(one.grad_norms, other.grad_norms, strict=True) if all(map(math.isfinite, pair))]
+    gradients = max((100 * abs(first / second - 1) for first, second in norms), default=math.inf)
+    return [
+        row(f"{what}: losses apart, at most", losses, "nats", None, SAME_LOSS, losses <= SAME_LOSS),
+        row(f"{what}: gradients apart, at most", gradients, "%", None, SAME_GRADIENT, gradients <= SAME_GRADIENT),
     ]
 
 
@@ -133,18 +145,17 @@ def _out_of_memory(seed: int, frame: Frame) -> list[Row]:
     fits = run_job(small, frame.left())
     limit = fits.process + fits.reserved // 10
     wasteful = {"micro_batch": EFFECTIVE_BATCH, "checkpointing": "off"}
-    job = replace(job, budget_bytes=limit, changes=wasteful)
+    job = replace(job, limit_bytes=limit, changes=wasteful)
     return _figures_of_shortage(run_job(job, frame.left()), fits, limit)
 
 
 def _figures_of_shortage(outcome: Outcome, fits: Outcome, limit: int) -> list[Row]:
     what, chosen = "running out of memory, llama-3.2-1b", outcome.chosen
-    apart = max(abs(one - two) for one, two in zip(outcome.losses, fits.losses, strict=True))
     end = f"{chosen['micro_batch']} at once, checkpointing {chosen['checkpointing']}"
     done, within = len(outcome.losses), outcome.process <= limit * SLACK
     return [
         row(f"{what}: steps down, to {end}", outcome.shortages, "times", None, 1, outcome.shortages >= 1),
         row(f"{what}: steps finished", done, "steps", len(fits.losses), STEPS, done == STEPS),
         row(f"{what}: memory", outcome.process / 1e9, "GB", fits.process / 1e9, limit / 1e9, within),
-        row(f"{what}: losses apart from those of a run that fits", apart, "nats", None, SAME, apart <= SAME),
+        *_apart(what, outcome, fits),
     ]

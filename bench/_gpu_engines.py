@@ -53,8 +53,9 @@ def nibble(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, hig
         raise NotHere(f"it does not fit: {planned.reasons[0]['because']}.")
     strategy = replace(planned.strategy, **job.changes)
     peak = problem.peak(strategy)
-    if job.budget_bytes is not None:
-        enforce(job.budget_bytes, card, peak.traced.managed)
+    limit = job.limit_bytes or job.budget_bytes
+    if limit is not None:
+        enforce(limit, card, peak.traced.managed)
     settled = Choices(strategy, packed, planned, planned.reasons, max(job.lengths)).settle(recipe, model)
     steps, timer, shortages = recipe.train.max_steps or 1, Timer(), []
     rows = rows_of_lengths(job.lengths)
@@ -68,7 +69,8 @@ def nibble(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, hig
         timer.tokens = lambda: trainer.real_tokens
         trainer.train()
     chosen = fallback.strategy.as_json(recipe.train.effective_batch)
-    return Learned(chosen, peak.as_json(), timer.tokens_per_second(), _losses(trainer), len(shortages))
+    logged = _logged(trainer, "loss"), _logged(trainer, "grad_norm")
+    return Learned(chosen, peak.as_json(), timer.tokens_per_second(), *logged, len(shortages))
 
 
 def _problem(job: Job, recipe: Recipe, parameters: int, packed: bool) -> PlanningProblem:
@@ -79,8 +81,8 @@ def _problem(job: Job, recipe: Recipe, parameters: int, packed: bool) -> Plannin
     return problem if job.budget_bytes is None else replace(problem, budget=Budget(job.budget_bytes, "the job's", 0))
 
 
-def _losses(trainer: Any) -> list[float]:
-    return [each["loss"] for each in trainer.state.log_history if "loss" in each]
+def _logged(trainer: Any, name: str) -> list[float]:
+    return [each[name] for each in trainer.state.log_history if name in each]
 
 
 def trl_defaults(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, highest: Highest) -> Learned:
@@ -89,7 +91,7 @@ def trl_defaults(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: in
     with _sft_trainer(job, recipe, base, size) as (trainer, timer):
         if isinstance(attempt(trainer.train), Shortage):
             raise NotHere(f"trl's SFTTrainer with its defaults ran out of memory ({size} conversations at once).")
-        return Learned({"micro_batch": size}, {}, timer.tokens_per_second(), _losses(trainer))
+        return Learned({"micro_batch": size}, {}, timer.tokens_per_second(), _logged(trainer, "loss"))
 
 
 def trl_tuned(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, highest: Highest) -> Learned:
@@ -111,7 +113,7 @@ def trl_tuned(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, 
         _set(trainer, *best, steps=recipe.train.max_steps or 1, effective=recipe.train.effective_batch)
         trainer.train()
         chosen = {"checkpointing": "full" if best[0] else "off", "micro_batch": best[1]}
-        return Learned(chosen, {}, timer.tokens_per_second(), _losses(trainer))
+        return Learned(chosen, {}, timer.tokens_per_second(), _logged(trainer, "loss"))
 
 
 def _trials(trainer: Any, timer: Timer, effective: int) -> Iterator[tuple[tuple[bool, int], float]]:

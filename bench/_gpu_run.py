@@ -28,7 +28,8 @@ LONGEST_SECONDS = 540.0
 class Job:
     """A model's transformers config, a recipe's settings, and the conversations' lengths in tokens.
 
-    `budget_bytes` is the run's memory budget; None gives it all that is free. `engine` is 'nibble', 'trl' (SFTTrainer
+    `budget_bytes` is the run's memory budget; None gives it all that is free. `limit_bytes` is what it then gets, where
+    that is something else. `engine` is 'nibble', 'trl' (SFTTrainer
     with its defaults) or 'tuned' (SFTTrainer as somebody sets it who knows it). `changes` replaces what the plan
     chose, `dtype` what the card would compute in, and `environment` is added to that of the process.
     """
@@ -37,6 +38,7 @@ class Job:
     settings: dict[str, Any]
     lengths: list[int]
     budget_bytes: int | None = None
+    limit_bytes: int | None = None
     engine: str = "nibble"
     changes: dict[str, Any] = field(default_factory=dict)
     dtype: str | None = None
@@ -45,21 +47,23 @@ class Job:
 
 @dataclass(frozen=True)
 class Learned:
-    """What an engine did: its settings, the bytes predicted, real tokens per second, and the loss of each step.
+    """What an engine did: its settings, the bytes predicted, real tokens per second, and each step's loss and gradient.
 
-    `shortages` counts how often a step ran out of memory and was begun again.
+    `grad_norms` may hold what is not a number, where fp16 overflowed. `shortages` counts how often a step ran out of
+    memory and was begun again.
     """
 
     chosen: dict[str, Any]
     predicted: dict[str, int]
     tokens_per_second: float
     losses: list[float]
+    grad_norms: list[float] = field(default_factory=list)
     shortages: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Peak bytes, predicted and read; real tokens per second after the first step; and the loss of each step.
+    """Peak bytes, predicted and read; real tokens per second after the first step; each step's loss and gradient.
 
     `tensors` and `reserved` are torch's figures, `process` is NVML's: everything that this process takes of the card.
     """
@@ -72,6 +76,7 @@ class Outcome:
     tokens_per_second: float
     losses: list[float]
     parameters: int
+    grad_norms: list[float] = field(default_factory=list)
     shortages: int = 0
 
 
@@ -185,6 +190,7 @@ def main(job: Job) -> Outcome:
     """Run the job in this process. Raises NotHere where it does not fit."""
     with Highest() as highest:
         import torch
+        from transformers import set_seed
 
         from bench._gpu_engines import ENGINES
         from bench._random_model import load_random
@@ -192,6 +198,7 @@ def main(job: Job) -> Outcome:
 
         card = device()
         recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
+        set_seed(recipe.train.seed)
         dtype = getattr(torch, job.dtype) if job.dtype else dtype_for(card)[0]
         base = load_random(job.config, recipe.quantization, card, dtype)
         parameters = sum(each.numel() for each in _sketched(job.config).parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -122,11 +123,14 @@ def test_speeds_are_compared_at_the_same_memory() -> None:
 
 
 def test_two_ways_to_do_the_same_are_held_to_the_same_losses() -> None:
-    on = _outcome(tokens_per_second=9.0, losses=[1.0] * 9 + [1.2])
-    rows = {each["unit"]: each for each in _gpu_compare.figures(_gpu_compare.OFFLOAD, on, _outcome())}
+    off = _outcome(grad_norms=[2.0, 4.0, 3.0])
+    on = _outcome(tokens_per_second=9.0, losses=[1.0] * 9 + [1.2], grad_norms=[math.inf, 4.0, 3.03])
+    rows = {each["unit"]: each for each in _gpu_compare.figures(_gpu_compare.OFFLOAD, on, off)}
     assert rows["times"]["value"] == 0.9
     assert rows["nats"]["value"] == pytest.approx(0.2)
     assert rows["nats"]["holds"] is False
+    assert rows["%"]["value"] == pytest.approx(1.0)
+    assert rows["%"]["holds"] is True
 
 
 def test_comparisons_differ_in_nothing_but_what_is_compared() -> None:

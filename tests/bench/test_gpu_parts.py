@@ -42,7 +42,7 @@ def test_what_a_part_has_written_counts_though_it_then_crashes(monkeypatch) -> N
     done = gpu.measure(_part("packing"), 0, False, 60)
     assert done.rows[0] == ROW
     assert done.left_out == ["no card of 48 GB"]
-    assert done.rows[1]["name"] == "packing: failed. no kernel image"
+    assert done.rows[1]["name"] == "packing: failed. ValueError: no kernel image"
     assert done.rows[1]["holds"] is False
 
 
@@ -130,7 +130,7 @@ def test_a_part_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 def test_figures_from_another_machine_are_kept_with_that_machine(monkeypatch, tmp_path) -> None:
     docs, file = tmp_path / "benchmarks.md", tmp_path / "figures" / "bench-gpu.json"
-    docs.write_text("# Benchmarks\n\n## chat\n\nas it was\n\n## gpu\n\nold\n", encoding="utf-8")
+    docs.write_text("# Benchmarks\n\n## chat\n\nas it was\n\n## gpu\n\nof last year\n", encoding="utf-8")
     monkeypatch.setattr(_keep, "FILE", docs)
     monkeypatch.setattr(_keep, "device", lambda: device().__class__("cuda", "NVIDIA H200", 0, 0))
     monkeypatch.setattr(_keep, "cuda_driver", lambda: "580.95.05")
@@ -140,7 +140,7 @@ def test_figures_from_another_machine_are_kept_with_that_machine(monkeypatch, tm
     _keep.main(file)
     text = docs.read_text(encoding="utf-8")
     assert text.index("## chat\n\nas it was") < text.index("## gpu\n")
-    assert "old" not in text
+    assert "of last year" not in text
     assert "NVIDIA H200, driver 580.95.05" in text
     assert "| speed | 2.0 tokens/s | 1.0 | 1.5 | yes |" in text
     assert "| a / b | 2.0 tokens/s | 1.0 | 1.5 | **no** |" in text
