@@ -1,7 +1,8 @@
 """The body of `python launch.py test`: lint, format, types, then the tests, in a real Chromium where they need one.
 
-Every part runs, whatever the ones before it said. The last line is pytest's own summary. `--full` adds the tests
-that take long. What is not here: anything that installs Python packages, which is launch.py's.
+Every part runs, whatever the ones before it said; tests/gpu in a session of its own, on a GPU that is not there
+(tests/gpu_standin). The last line is pytest's own summary. `--full` adds the tests that take long. What is not here:
+anything that installs Python packages, which is launch.py's.
 """
 
 import os
@@ -56,8 +57,20 @@ def main(full: bool = False, only: list[str] | None = None) -> int:
     if problem:
         print(f"{problem} The browser tests will fail.", flush=True)
     side_by_side = [] if only else ["-n", str(workers()), "--dist", "loadfile"]
-    last_line, passed = run_pytest(["-m", "" if full else "not full", "--durations=10", *side_by_side, *(only or [])])
-    times.append(("tests", time.monotonic() - began, passed and not problem))
+    options = ["-m", "" if full else "not full", "--durations=10", *side_by_side]
+    paths = [each for each in only or [] if each and (ROOT / each.partition("::")[0]).exists()]
+    options += [each for each in only or [] if each not in paths]
+    on_gpu = [path for path in paths if Path(path).parts[:2] == ("tests", "gpu")]
+    last_line = ""
+    if len(on_gpu) < len(paths) or not paths:
+        last_line, passed = run_pytest([*options, *(path for path in paths if path not in on_gpu)])
+        times.append(("tests", time.monotonic() - began, passed and not problem))
+    if on_gpu or not paths:
+        began = time.monotonic()
+        of_gpu, passed = run_gpu_tests([*options, *(on_gpu or ["tests/gpu"])])
+        print(last_line, end="", flush=True)
+        last_line = of_gpu
+        times.append(("on a GPU", time.monotonic() - began, passed))
     print()
     for name, seconds, good in times:
         print(f"{name:8} {seconds:7.1f} s  {'passed' if good else 'FAILED'}")
@@ -65,15 +78,32 @@ def main(full: bool = False, only: list[str] | None = None) -> int:
     return 0 if all(good for _, _, good in times) else 1
 
 
+def run_gpu_tests(arguments: list[str]) -> tuple[str, bool]:
+    """Run tests/gpu on the stand-in. Where it cannot be compiled that is said, and counts as passed."""
+    from tests.gpu_standin.build import environment, missing_compiler
+    from tests.gpu_standin.machine import Machine
+
+    print("== tests on a stand-in GPU", flush=True)
+    missing = missing_compiler()
+    if missing:
+        return f"tests/gpu did not run: {missing}\n", True
+    with tempfile.TemporaryDirectory(prefix="nibble-gpu-") as folder:
+        return run_pytest(arguments, environment(Path(folder) / "machine", Machine()))
+
+
 def workers() -> int:
     """How many processes share the tests, a file at a time: one a core, and no more than memory has room for."""
     return max(1, min(psutil.cpu_count() or 1, 4, psutil.virtual_memory().available // WORKER_BYTES))
 
 
-def run_pytest(arguments: list[str]) -> tuple[str, bool]:
-    """Show pytest's output as it comes, but keep its last line back, for it to be the last."""
+def run_pytest(arguments: list[str], more: dict[str, str] | None = None) -> tuple[str, bool]:
+    """Show pytest's output as it comes, but keep its last line back, for it to be the last.
+
+    `more` is added to the environment.
+    """
     with tempfile.TemporaryDirectory(prefix="nibble-test-") as data_dir:
-        environment = {**os.environ, **ENVIRONMENT, "NIBBLE_DATA_DIR": data_dir, "PYTHONUNBUFFERED": "1"}
+        own = {"NIBBLE_DATA_DIR": data_dir, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **ENVIRONMENT, **own, **(more or {})}
         colour = "yes" if sys.stdout.isatty() else "auto"
         command = [sys.executable, "-m", "pytest", f"--color={colour}", *arguments]
         held = ""

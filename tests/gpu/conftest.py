@@ -1,0 +1,60 @@
+"""Tests on a GPU that is not there: tests/run.py starts a session for them in which torch sees the stand-in."""
+
+import gc
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.core.conftest import rows_file, tiny  # noqa: F401 (fixtures)
+from tests.gpu_standin.machine import VARIABLE, Machine, describe, map_machine
+
+if VARIABLE in os.environ:  # each process of the session has a machine of its own
+    os.environ[VARIABLE] = str(Path(tempfile.mkdtemp(prefix="gpu-standin-machine-")) / "machine")
+    describe(Path(os.environ[VARIABLE]), Machine())
+else:
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_report_header() -> str:
+    """Say so where these tests are left out."""
+    left_out = "tests/gpu is left out: `python launch.py test tests/gpu` runs it on a stand-in GPU"
+    return "" if VARIABLE in os.environ else left_out
+
+
+@pytest.fixture(autouse=True)
+def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The machine that the test names, `@pytest.mark.machine(Machine(...))`, or one with an RTX 3060. Its mapped file.
+
+    After the test nothing may have been freed while another stream could still use it.
+    """
+    marker = request.node.get_closest_marker("machine")
+    path = Path(os.environ[VARIABLE])
+    describe(path, marker.args[0] if marker else Machine())
+    mapped = map_machine(path)
+    for each in mapped.process:
+        if each.pid != os.getpid():
+            each.pid = each.bytes = each.managed = 0
+    yield mapped
+    if "torch" in sys.modules:
+        _leave_the_card()
+
+
+def _leave_the_card() -> None:
+    import torch
+
+    from tests.gpu_standin.install import figures
+
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    ops = sys.modules.get("bitsandbytes.backends.cuda.ops")
+    if ops is not None:
+        ops._gemm_4bit_use_custom_cuda.cache_clear()  # it goes by the card
+    assert figures().freed_in_use == 0, "memory was freed while another stream could still use it"
