@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from bench import _keep
-from bench._gpu_frame import Item, Row, failure, row
+from bench._gpu_frame import Item, Row, failure, row, without_bars
 from bench._gpu_parts import PARTS, Part
 from core.errors import CallError, NibbleError
 from core.runs.device_lock import hold
@@ -61,6 +61,7 @@ def main(
     with hold(workspace, "run", "bench gpu"):
         done = [*measure_all(parts, seed, tiny, began + 60 * minutes)]
     rows = [each for one in done for each in one.rows]
+    rows = without_bars(rows) if tiny else rows
     rows += _summary(done, time.monotonic() - began, 60 * minutes)
     notes = [f"Left out: {sentence}" for one in done for sentence in one.left_out]
     notes = ["Tiny models: these figures say nothing.", *notes] if tiny else notes

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import _keep, _pack_for_gpu, gpu
-from bench._gpu_frame import Frame, NotHere, TookTooLong, row
+from bench._gpu_frame import Frame, NotHere, TookTooLong, failure, row, without_bars
 from bench._gpu_parts import PARTS, Part
 from core.cli.main import main as cli
 from core.errors import CallError
@@ -94,6 +94,11 @@ def test_a_case_that_fails_costs_only_itself() -> None:
     assert failed["holds"] is False
     late = Frame(ends_at=time.monotonic() - 1)
     assert [*late.attempt("65B", _raises(RuntimeError()))] == ["65B: no time was left."]
+
+
+def test_tiny_models_break_no_bar_but_a_case_that_failed_has_failed() -> None:
+    slow, failed = {**ROW, "holds": False}, failure("chat", "no kernel image")
+    assert without_bars([slow, failed]) == [{**slow, "bar": None, "holds": None}, failed]
 
 
 def test_without_a_card_it_says_so_and_fails(capsys, tmp_path) -> None:
