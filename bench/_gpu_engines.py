@@ -65,7 +65,16 @@ def nibble(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, hig
         config = trainer_config(settled, Path(folder), card.kind, dtype, steps, strategy)
         batches = MicroBatches(rows, order, strategy.micro_batch, packed)
         tokenizer = load_tokenizer(find_model("starter"))
-        trainer = NibbleTrainer(model, tokenizer, batches, config, timer.callback(), strategy.checkpointing, fallback)
+        trainer = NibbleTrainer(
+            model,
+            tokenizer,
+            batches,
+            config,
+            timer.callback(),
+            strategy.checkpointing,
+            fallback,
+            fused=strategy.fused_lora,
+        )
         timer.tokens = lambda: trainer.real_tokens
         trainer.train()
     chosen = fallback.strategy.as_json(recipe.train.effective_batch)

@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from bench._fused import rows as fused_rows
 from core.data.dataset import load
 from core.data.samples import find_sample
 from core.recipe import DataSettings, Recipe, make_recipe
@@ -53,6 +54,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
         _row("training, Nibble", nibble, "tokens/s", round(theirs, 1), None),
         _row("training, Nibble against trl's defaults", against_defaults, "times", 1.0, BAR),
         _row("training, Nibble against trl mended by hand", against_mended, "times", 1.0, BAR_MENDED),
+        *fused_rows(),
     ]
 
 
@@ -190,7 +192,8 @@ class _Ours:
 
         self.timer = step_timer()
         batches = MicroBatches(rows, order, size, choices.packed)
-        self.trainer = NibbleTrainer(model, tokenizer, batches, config, self.timer, checkpointing)
+        fused = choices.strategy.fused_lora
+        self.trainer = NibbleTrainer(model, tokenizer, batches, config, self.timer, checkpointing, fused=fused)
 
     def round(self) -> float:
         """Train STEPS steps. Returns real tokens per second."""
