@@ -71,6 +71,13 @@ PACKING = Comparison(
     mixed=True,
     bar=1.0,
 )
+FUSED = Comparison(
+    "fused LoRA layer",
+    on={"settings": {"train.fused_lora": "on"}},
+    off={"settings": {"train.fused_lora": "off"}},
+    names=("fused", "PEFT's own"),
+    settings={"train.micro_batch": 4},
+)
 
 
 def measured(comparison: Comparison, seed: int, frame: Frame) -> Iterator[Item]:

@@ -16,11 +16,13 @@ from core.system.process import as_process
 
 
 def measured(seed: int, frame: Frame) -> Iterator[Item]:
-    """The rows of the constants, and one that does not hold for each problem."""
+    """The rows of what `doctor` has measured, and one that does not hold for each problem."""
     found = _doctor()
     for problem in found["problems"]:
         yield failure("doctor", f"{problem['what']} {problem['mend']}")
     yield from frame.attempt("doctor's constants", partial(_constants, found["constants"]))
+    for dtype, rate in found["constants"].get("rates", {}).items():
+        yield row(f"matrix products in {dtype}", rate / 1e12, "TFLOP/s", None, None, None)
 
 
 def _doctor() -> dict[str, Any]:
@@ -32,7 +34,7 @@ def _doctor() -> dict[str, Any]:
 
 
 def _constants(constants: dict[str, Any]) -> list[Row]:
-    if not constants:
+    if "context_bytes" not in constants:
         raise NotHere("they could not be measured, perhaps because another process used the card meanwhile.")
     known = documented(cuda_capability(device().index))
     return [

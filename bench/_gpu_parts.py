@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from bench import _gpu_chat, _gpu_compare, _gpu_doctor, _memory_gpu, headline, train_gpu
+from bench import _gpu_chat, _gpu_compare, _gpu_doctor, _gpu_fused, _memory_gpu, headline, train_gpu
 from bench._gpu_frame import Frame, Item
 from core.system.hardware import claim_card
 
@@ -48,6 +48,7 @@ PARTS = (
     Part("oom", "a step that does not fit its limit", 60, _gpu_compare.out_of_memory),
     Part("embeddings", "embeddings in RAM and on the card", 80, _on_and_off(_gpu_compare.EMBEDDINGS)),
     Part("offload", "activations offloaded and kept", 80, _on_and_off(_gpu_compare.OFFLOAD)),
+    Part("fused", "the fused LoRA layer and PEFT's own", 90, _gpu_fused.measured),
     Part("packing", "conversations packed and padded", 80, _on_and_off(_gpu_compare.PACKING)),
     Part("streaming", "layers streamed from RAM or disk", 0, _not_yet("streaming: Nibble cannot stream layers yet.")),
     Part("chat", "the chat's speed", 70, _gpu_chat.measured),

@@ -155,6 +155,10 @@ class Timer:
         timer = self
 
         class Steps(TrainerCallback):
+            def warn(self, sentence: str) -> None:
+                """What the trainer wants a person to know."""
+                print(sentence, file=sys.stderr)
+
             def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
                 _wait_for_device()
                 timer.ended, timer.to_tokens = time.perf_counter(), timer.tokens()

@@ -7,6 +7,7 @@ beside it. With `tiny` the models have a few layers, to see that all of it runs;
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,7 @@ def main(
     refuse_without_card()
     claim_card()
     workspace, parts = workspace or Workspace.open(None), _chosen(only)
+    os.environ["NIBBLE_DATA_DIR"] = str(workspace.path)  # where a part keeps what runs are to go by
     began = time.monotonic()
     with hold(workspace, "run", "bench gpu"):
         done = [*measure_all(parts, seed, tiny, began + 60 * minutes)]

@@ -134,7 +134,13 @@ def test_two_ways_to_do_the_same_are_held_to_the_same_losses() -> None:
 
 
 def test_comparisons_differ_in_nothing_but_what_is_compared() -> None:
-    for each in (_gpu_compare.OFFLOAD, _gpu_compare.EMBEDDINGS, _gpu_compare.FP16, _gpu_compare.PACKING):
+    for each in (
+        _gpu_compare.OFFLOAD,
+        _gpu_compare.EMBEDDINGS,
+        _gpu_compare.FP16,
+        _gpu_compare.PACKING,
+        _gpu_compare.FUSED,
+    ):
         job = _gpu_compare.job_of(each, 0, Frame(tiny=True))
         on, off = (_gpu_compare._changed(job, fields) for fields in (each.on, each.off))
         assert on != off
