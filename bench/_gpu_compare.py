@@ -16,6 +16,8 @@ from bench._gpu_run import Job, Outcome, run_job
 STEPS = 3
 EFFECTIVE_BATCH = 8
 LONGEST = 2048
+# A high one: an adapter's B begins at zero, and has to count after one step.
+LEARNING_RATE = 0.005
 # How far the losses, in nats, and the gradients' norms, in percent, of two ways to do the same may be apart. In bf16
 # with its 8 bits of mantissa. Of random weights the loss says little, the gradient much.
 SAME_LOSS, SAME_GRADIENT = 0.02, 3.0
@@ -100,6 +102,7 @@ def job_of(comparison: Comparison, seed: int, frame: Frame) -> Job:
         "lora.rank": 64,
         "train.effective_batch": EFFECTIVE_BATCH,
         "train.max_steps": STEPS,
+        "train.learning_rate": LEARNING_RATE,
         "train.seed": seed,
         "data.max_length": longest,
     }
