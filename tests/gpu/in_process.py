@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from core.launch.submit import submit
 from core.recipe import make_recipe
@@ -36,7 +37,8 @@ def train(workspace: Workspace, values: dict[str, Any]) -> Run:
 def go(run: Run) -> Run:
     """Train the queued `run` here."""
     run.write_status(pid=os.getpid(), state="preparing")
-    worker.main(str(run.dir))
+    with mock.patch.dict(os.environ):  # it claims a card there
+        worker.main(str(run.dir))
     return run
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from tests.gpu_standin.machine import VARIABLE, _Card, map_machine
 
 
+SITE = Path(__file__).with_name("site")
+
+
 class Figures(ctypes.Structure):
     """What the stand-in has counted in this process: bytes, or how many. standin.cpp has the same."""
 
@@ -101,10 +104,23 @@ def _change_measured_overhead(measured_overhead: Any) -> None:
     measured_overhead.FILE = Path(os.environ[VARIABLE] + ".measured.json")  # and not what was measured on a real card
 
 
+def _change_process(process: Any) -> None:
+    given = process.child_environment
+
+    def child_environment() -> dict[str, str]:
+        """Ours too see the card: site/ comes before Nibble's own folder."""
+        environment: dict[str, str] = given()
+        environment["PYTHONPATH"] = os.pathsep.join((str(SITE), environment["PYTHONPATH"]))
+        return environment
+
+    process.child_environment = child_environment
+
+
 # What is to be done after these modules have been imported.
 AFTER: dict[str, Callable[[Any], None]] = {
     "torch": _change_torch,
     "core.system.hardware": _change_hardware,
+    "core.system.process": _change_process,
     "core.memory.measured_overhead": _change_measured_overhead,
 }
 
@@ -113,24 +129,25 @@ class _Finder(importlib.abc.MetaPathFinder):
     """Finds the modules of AFTER where they are, and changes them once they have been imported."""
 
     def __init__(self) -> None:
-        self.left = dict(AFTER)
+        self.looking: set[str] = set()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        change = self.left.pop(name, None)  # popped first: what follows asks this finder again
-        if change is None:
+        if name not in AFTER or name in self.looking:
             return None
-        if name == "torch":
-            _load()
+        self.looking.add(name)  # what follows asks this finder again
         spec = importlib.util.find_spec(name)
+        self.looking.discard(name)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
+            if name == "torch":
+                _load()
             execute(module)
-            change(module)
+            AFTER[name](module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -92,6 +92,14 @@ struct Call {
       for (std::optional<Tensor> each : value.toOptionalTensorVector())
         all.push_back(each ? std::optional<Tensor>(as_cpu(*each, writes)) : each);
       value = all;
+    } else if (value.isList() && argument.type()->str() == "Tensor[][]") {  // of a collective
+      c10::impl::GenericList all(c10::ListType::ofTensors());
+      for (const IValue& each : value.toListRef()) {
+        auto tensors = each.toTensorVector();
+        for (Tensor& tensor : tensors) tensor = as_cpu(tensor, writes);
+        all.push_back(c10::List<Tensor>(tensors));
+      }
+      value = all;
     } else if (value.isDevice() && value.toDevice().is_cuda()) {
       TORCH_CHECK(value.toDevice().index() <= 0, "the stand-in keeps tensors on one card only");
       value = Device(CPU);
@@ -223,15 +231,19 @@ inline Tensor& copy(Tensor& to, const Tensor& from, bool non_blocking) {
   return to;
 }
 
+inline void resize_storage(c10::StorageImpl* storage, size_t bytes) {
+  auto data = card_allocator().allocate(bytes);
+  size_t kept = std::min(bytes, storage->nbytes());
+  if (kept) memcpy(data.mutable_get(), storage->data(), kept);
+  storage->set_data_ptr_noswap(std::move(data));
+  storage->set_nbytes(bytes);
+}
+
 inline const Tensor& resize(const Tensor& self, c10::IntArrayRef size, std::optional<at::MemoryFormat>) {
   self.unsafeGetTensorImpl()->set_sizes_contiguous(size);
   auto* storage = self.storage().unsafeGetStorageImpl();
   size_t needed = (size_t)(self.storage_offset() + self.numel()) * self.itemsize();
-  if (needed <= storage->nbytes()) return self;
-  auto data = card_allocator().allocate(needed);
-  if (storage->nbytes()) memcpy(data.mutable_get(), storage->data(), storage->nbytes());
-  storage->set_data_ptr_noswap(std::move(data));
-  storage->set_nbytes(needed);
+  if (needed > storage->nbytes()) resize_storage(storage, needed);
   return self;
 }
 
@@ -290,4 +302,12 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("_log_softmax", softmax<true>);
   m.impl("_softmax_backward_data", softmax_backward<false>);
   m.impl("_log_softmax_backward_data", softmax_backward<true>);
+}
+
+// What several processes do together goes over gloo, which sees the CPU's tensors; torch_cuda.py asks for it instead of NCCL.
+inline const char* const COLLECTIVES[] = {"allreduce_", "allreduce_coalesced_", "broadcast_", "reduce_", "allgather_",
+    "_allgather_base_", "allgather_into_tensor_coalesced_", "_reduce_scatter_base_", "reduce_scatter_",
+    "reduce_scatter_tensor_coalesced_", "gather_", "scatter_", "alltoall_", "alltoall_base_", "barrier", "send", "recv_"};
+TORCH_LIBRARY_IMPL(c10d, CUDA, m) {
+  for (const char* name : COLLECTIVES) m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
 }

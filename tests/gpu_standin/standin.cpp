@@ -15,6 +15,9 @@ static Tensor to_cpu(const Tensor& tensor) {
 }
 static Tensor to_card(const Tensor& tensor) { return tensor.is_cpu() ? same_bytes(tensor, CUDA, true) : tensor; }
 static void reuse_waits(const Tensor& tensor) { wait_before_reuse(tensor.storage().data()); }
+static void resize_storage_of(const Tensor& tensor, int64_t bytes) {
+  resize_storage(tensor.storage().unsafeGetStorageImpl(), (size_t)bytes);
+}
 static Tensor random_state() { return drawn_by(default_generator()).get_state(); }
 static void set_random_state(const Tensor& state) { drawn_by(default_generator()).set_state(state); }
 
@@ -22,6 +25,7 @@ TORCH_LIBRARY(gpu_standin, m) {
   m.def("to_cpu(Tensor tensor) -> Tensor");   // the same bytes, for a kernel that is written in Python
   m.def("to_card(Tensor tensor) -> Tensor");  // what it has made, which now takes memory on the card
   m.def("reuse_waits(Tensor tensor) -> ()", reuse_waits);
+  m.def("resize_storage(Tensor tensor, int bytes) -> ()", resize_storage_of);
   m.def("random_state() -> Tensor", random_state);
   m.def("set_random_state(Tensor state) -> ()", set_random_state);
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tests.gpu_standin.install import figures, library, visible_cards
+from tests.gpu_standin.install import figures, library, machine, visible_cards
 
 # Multiprocessors by compute capability, for whoever sizes work by them.
 MULTIPROCESSORS = {(6, 1): 28, (7, 5): 30, (8, 6): 28, (8, 9): 128, (12, 0): 170}
@@ -249,25 +249,39 @@ def install(torch: Any) -> None:
                 setattr(module, name, replacement)
     torch.Event = Event
     torch.Tensor.record_stream = lambda self, stream: torch.ops.gpu_standin.reuse_waits(self)
-    torch.version.cuda = "13.0" if _has_new_card() else "12.6"
+    first = machine().card[0]  # torch's wheels for CUDA 13 have no kernels for cards before Turing
+    torch.version.cuda = "13.0" if (first.major, first.minor) >= (7, 5) else "12.6"
     torch.backends.cuda.is_built = lambda: True
     torch._C._cuda_getCurrentRawStream = lambda device: library().standin_current_stream()
     torch._C._cuda_getDevice = lambda: 0
     torch._C._cuda_clearCublasWorkspaces = lambda: library().standin_clear_workspaces()
-    _let_storages_be_cloned(torch.storage._StorageBase, torch)
+    _complete_storages(torch.storage._StorageBase, torch)
+    _join_over_gloo(torch)
 
 
-def _has_new_card() -> bool:
-    return not visible_cards() or _card()[1] >= (7, 5)
+def _join_over_gloo(torch: Any) -> None:
+    """operators.h has processes speak over gloo where they ask for NCCL."""
+    original = torch.distributed.init_process_group
+
+    def init_process_group(backend: str | None = None, *arguments: Any, **named: Any) -> None:
+        original(backend and backend.replace("nccl", "gloo"), *arguments, **named)
+
+    torch.distributed.init_process_group = init_process_group
 
 
-def _let_storages_be_cloned(storages: Any, torch: ModuleType) -> None:
-    clone_on_cpu = storages.clone
+def _complete_storages(storages: Any, torch: ModuleType) -> None:
+    clone_on_cpu, resize_on_cpu = storages.clone, storages.resize_
+
+    def whole(storage: Any) -> Any:
+        return torch.empty(0, dtype=torch.uint8, device="cuda").set_(storage, 0, (storage.nbytes(),), (1,))
 
     def clone(self: Any) -> Any:
-        if self.device.type != "cuda":
-            return clone_on_cpu(self)
-        whole = torch.empty(0, dtype=torch.uint8, device="cuda").set_(self, 0, (self.nbytes(),), (1,))
-        return whole.clone().untyped_storage()
+        return clone_on_cpu(self) if self.device.type != "cuda" else whole(self).clone().untyped_storage()
 
-    storages.clone = clone
+    def resize(self: Any, size: int) -> Any:
+        if self.device.type != "cuda":
+            return resize_on_cpu(self, size)
+        torch.ops.gpu_standin.resize_storage(whole(self), size)
+        return self
+
+    storages.clone, storages.resize_ = clone, resize
