@@ -116,5 +116,5 @@ def figures(what: str, against: str, ours: Outcome, theirs: Outcome, bar: float,
         row(f"{name}: Nibble beside {against}", ours.tokens_per_second, "tokens/s", reference, None, None),
         row(f"{name}: Nibble against {against}", ratio, "times", 1.0, bar, ratio >= bar),
         row(f"{name}: memory beside {against}", ours.process / 1e9, "GB", theirs.process / 1e9, None, None),
-        row(f"{name}: of the card's rate", share, "%", None, None, None),
+        row(f"{name}: of the card's rate, in the memory of {against}", share, "%", None, None, None),
     ]
