@@ -13,7 +13,6 @@ from typing import Any
 
 from tests.gpu_standin.machine import VARIABLE, _Card, map_machine
 
-
 SITE = Path(__file__).with_name("site")
 
 

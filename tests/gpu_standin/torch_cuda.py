@@ -255,7 +255,7 @@ def install(torch: Any) -> None:
     torch._C._cuda_getCurrentRawStream = lambda device: library().standin_current_stream()
     torch._C._cuda_getDevice = lambda: 0
     torch._C._cuda_clearCublasWorkspaces = lambda: library().standin_clear_workspaces()
-    _complete_storages(torch.storage._StorageBase, torch)
+    _complete_storages(torch.UntypedStorage, torch)
     _join_over_gloo(torch)
 
 
