@@ -9,7 +9,9 @@ MEASURE = "`python launch.py bench train`"
 def fused_choice(recipe: Recipe, target: PlanningDevice) -> tuple[bool, str]:
     """Whether to, and why, as the end of a sentence; '' where there is nothing to choose.
 
-    A CPU always gains. On a GPU it is a matter of its kernels, so only one that was measured leaves the known path.
+    A CPU gains: 1.06 to 1.19 times PEFT's speed in bf16 with AMX, by bench/_fused.py on one thread with the layers of
+    SmolLM2-135M and Llama-3.2-1B. On a GPU it is a matter of its kernels: only one that was measured leaves the known
+    path.
     """
     wanted = recipe.train.fused_lora
     if recipe.quantization.bits != 4 or recipe.lora.dora or target.kind == "mps":

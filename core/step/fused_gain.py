@@ -46,7 +46,7 @@ def keep_gain(workspace: Workspace, gpu: str, computing: str, times: float) -> N
 
 def read_gain(workspace: Workspace, gpu: str) -> FusedGain | None:
     """What was measured on the GPU of that name; None where nothing was, or the file was changed by hand."""
-    kept = _kept(workspace).get(gpu)
+    kept: Any = _kept(workspace).get(gpu)
     try:
         gain = FusedGain(**kept)
     except TypeError:  # not a mapping, or with other keys

@@ -10,8 +10,17 @@ from bench import _fused
 from core.step.fused_gain import read_gain
 from core.system.hardware import Device
 from core.workspace import Workspace
-from tests.bench.test_gpu import CONFIG
 
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 640,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+}
 HERE = Device("cpu", "CPU", 2**34, 2**33)
 
 

@@ -1,4 +1,4 @@
-"""The fused LoRA layer on a card: PEFT's losses, the memory that was predicted, and nobody's weight in another's place."""
+"""The fused LoRA layer on a card: PEFT's losses, the predicted memory, and no weight in the place of another."""
 
 from pathlib import Path
 from typing import Any
