@@ -15,7 +15,6 @@ from bench._gpu_run import Job, Outcome, run_job
 
 STEPS = 3
 EFFECTIVE_BATCH = 8
-LONGEST = 2048
 # A high one: an adapter's B begins at zero, and has to count after one step.
 LEARNING_RATE = 0.005
 # How far the losses, in nats, and the gradients' norms, in percent, of two ways to do the same may be apart. In bf16
@@ -39,6 +38,7 @@ class Comparison:
     model: str = "llama-3.1-8b"
     settings: dict[str, Any] = field(default_factory=dict)
     mixed: bool = False
+    longest: int = 2048
     bar: float | None = None
 
 
@@ -73,6 +73,14 @@ PACKING = Comparison(
     mixed=True,
     bar=1.0,
 )
+VARLEN = Comparison(
+    "packed attention",
+    on={"settings": {"train.attention": "auto"}},
+    off={"settings": {"train.attention": "sdpa"}},
+    names=("varlen_attn", "SDPA with a mask"),
+    settings={"train.micro_batch": 8, "train.gradient_checkpointing": "on"},
+    longest=1024,
+)
 FUSED = Comparison(
     "fused LoRA layer",
     on={"settings": {"train.fused_lora": "on"}},
@@ -97,7 +105,7 @@ def _compare(comparison: Comparison, seed: int, frame: Frame) -> list[Row]:
 
 def job_of(comparison: Comparison, seed: int, frame: Frame) -> Job:
     """What both do."""
-    draw, longest = random.Random(seed), frame.tokens(LONGEST)
+    draw, longest = random.Random(seed), frame.tokens(comparison.longest)
     settings = {
         "lora.rank": 64,
         "train.effective_batch": EFFECTIVE_BATCH,

@@ -27,8 +27,9 @@ from core.model.load import attach_lora, cast_adapters, load_tokenizer
 from core.recipe import Recipe
 from core.step.adapter_dtype import adapter_dtype
 from core.step.optimizer import optimizer_for
-from core.step.packing import packing_is_exact, packing_is_wanted
+from core.step.packing import Packing, settle_packing
 from core.system.hardware import device
+from core.system.managed_memory import pages_states
 from core.train.decide import Choices
 from core.train.memory_limit import enforce
 from core.train.oom_retry import OomFallback, Shortage, attempt
@@ -44,10 +45,11 @@ USUAL_BATCH = 8
 def nibble(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, highest: Highest) -> Learned:
     """Nibble's engine as `train` runs it, with the plan that it would have made, but without a run's files."""
     card = device()
-    adapters = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), card.kind)
+    pages = pages_states(card)
+    adapters = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer, pages), card.kind)
     model = attach_lora(base, recipe.lora, adapters)
-    packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
-    problem = _problem(job, recipe, parameters, packed)
+    packing = settle_packing(model, recipe.train, card.kind, dtype)
+    problem = _problem(job, recipe, parameters, packing)
     planned = plan(problem)
     if planned.strategy is None:
         raise NotHere(f"it does not fit: {planned.reasons[0]['because']}.")
@@ -56,14 +58,15 @@ def nibble(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, hig
     limit = job.limit_bytes or job.budget_bytes
     if limit is not None:
         enforce(limit, card, peak.traced.managed)
-    settled = Choices(strategy, packed, planned, planned.reasons, max(job.lengths)).settle(recipe, model)
+    settled = Choices(strategy, packing.packed, planned, planned.reasons, max(job.lengths)).settle(recipe, model)
     steps, timer, shortages = recipe.train.max_steps or 1, Timer(), []
     rows = rows_of_lengths(job.lengths)
     order = data_order(len(rows), steps, recipe.train.effective_batch, recipe.train.seed)
-    fallback = OomFallback(strategy, recipe.train.effective_batch, lambda *change: shortages.append(change), card.kind)
+    report, has_ram = (lambda *change: shortages.append(change)), problem.has_ram_for
+    fallback = OomFallback(strategy, recipe.train.effective_batch, report, card.kind, has_ram)
     with tempfile.TemporaryDirectory() as folder:
-        config = trainer_config(settled, Path(folder), card.kind, dtype, steps, strategy)
-        batches = MicroBatches(rows, order, strategy.micro_batch, packed)
+        config = trainer_config(settled, Path(folder), card.kind, dtype, steps, strategy, pages)
+        batches = MicroBatches(rows, order, strategy.micro_batch, packing.packed)
         tokenizer = load_tokenizer(find_model("starter"))
         trainer = NibbleTrainer(
             model,
@@ -82,11 +85,12 @@ def nibble(job: Job, recipe: Recipe, base: Any, dtype: Any, parameters: int, hig
     return Learned(chosen, peak.as_json(), timer.tokens_per_second(), *logged, len(shortages))
 
 
-def _problem(job: Job, recipe: Recipe, parameters: int, packed: bool) -> PlanningProblem:
+def _problem(job: Job, recipe: Recipe, parameters: int, packing: Packing) -> PlanningProblem:
     """The planning problem: this job on this machine's device within its budget."""
     conversations = [ConversationLength(length, length - 1) for length in job.lengths]
     architecture = Architecture("random", job.config, parameters, True)
-    problem = planning_problem(recipe, target_for(None), architecture, conversations, packed)
+    target, packed, varlen = target_for(None), packing.packed, packing.varlen
+    problem = planning_problem(recipe, target, architecture, conversations, packed, varlen=varlen)
     return problem if job.budget_bytes is None else replace(problem, budget=Budget(job.budget_bytes, "the job's", 0))
 
 

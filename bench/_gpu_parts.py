@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from bench import _gpu_chat, _gpu_compare, _gpu_doctor, _gpu_fused, _memory_gpu, headline, train_gpu
-from bench._gpu_frame import Frame, Item
-from core.system.hardware import claim_card
+from bench._gpu_frame import Frame, Item, NotHere
+from core.system.hardware import claim_card, device
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,19 @@ class Part:
 
 def _on_and_off(comparison: _gpu_compare.Comparison) -> Callable[[int, Frame], Iterator[Item]]:
     return partial(_gpu_compare.measured, comparison)
+
+
+def _varlen(seed: int, frame: Frame) -> Iterator[Item]:
+    """Raises NotHere where runs do not take it either."""
+    import torch
+
+    from core.model.load import dtype_for
+    from core.model.varlen import varlen_suits
+
+    dtype, _ = dtype_for(device())
+    if not varlen_suits("cuda", dtype):
+        raise NotHere(f"torch {torch.__version__} has no varlen_attn for {dtype} on this card.")
+    yield from _gpu_compare.measured(_gpu_compare.VARLEN, seed, frame)
 
 
 def _not_yet(sentence: str) -> Callable[[int, Frame], Iterator[Item]]:
@@ -50,6 +63,7 @@ PARTS = (
     Part("offload", "activations offloaded and kept", 80, _on_and_off(_gpu_compare.OFFLOAD)),
     Part("fused", "the fused LoRA layer and PEFT's own", 90, _gpu_fused.measured),
     Part("packing", "conversations packed and padded", 80, _on_and_off(_gpu_compare.PACKING)),
+    Part("varlen", "packed rows of 8,192 tokens by varlen_attn and by SDPA", 80, _varlen),
     Part("streaming", "layers streamed from RAM or disk", 0, _not_yet("streaming: Nibble cannot stream layers yet.")),
     Part("chat", "the chat's speed", 70, _gpu_chat.measured),
     Part("memory", "planned memory against readings", 220, _memory_gpu.measured),

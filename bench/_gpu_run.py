@@ -203,7 +203,7 @@ def main(job: Job) -> Outcome:
         card = device()
         recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
         set_seed(recipe.train.seed)
-        dtype = getattr(torch, job.dtype) if job.dtype else dtype_for(card)[0]
+        dtype = getattr(torch, job.dtype) if job.dtype else dtype_for(card, job.config["model_type"])[0]
         base = load_random(job.config, recipe.quantization, card, dtype)
         parameters = sum(each.numel() for each in _sketched(job.config).parameters())
         learned = ENGINES[job.engine](job, recipe, base, dtype, parameters, highest)

@@ -10,6 +10,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedMode
 from core.memory.meta_model import meta_base
 from core.model.attention import repeat_keys
 from core.model.load import keep_quantisation_exact, quantization_config, torch_device
+from core.model.varlen import flash_is_built
 from core.recipe import QuantizationSettings, make_recipe
 from core.system.hardware import Device
 
@@ -25,7 +26,7 @@ def load_random(
 
     It is loaded as `core.model.load.load_base` does: matrix by matrix from main memory, quantised on the device.
     """
-    if device.kind == "cuda" and dtype == torch.float16:
+    if device.kind == "cuda" and not (dtype == torch.bfloat16 and flash_is_built()):
         repeat_keys()
     known = AutoConfig.for_model(**config)
     model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(known)].from_pretrained(

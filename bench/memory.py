@@ -166,7 +166,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**case.config)).save_pretrained(base)
     found = FoundModel(str(base), str(base), case.config["model_type"], case.config, base)
     here = Device("cpu", "CPU", 0, 0)
-    with mock.patch("core.model.load.dtype_for", lambda _: (computing, "of the case")):
+    with mock.patch("core.model.load.dtype_for", lambda *_: (computing, "of the case")):
         model = attach_lora(load_base(found, case.recipe.quantization, here), case.recipe.lora, adapters)
     packed = packing_is_exact(model)
     rows = [

@@ -106,10 +106,10 @@ def kept() -> dict[str, Any]:
     return {"made": made, "models": {}, "left_out": {}, "cards": {}}
 
 
-def largest_cards() -> list[Card]:
-    """For each half dtype the card with the most memory."""
+def largest_cards(model_type: str) -> dict[str, Card]:
+    """For each dtype that models of this type are computed in, the card with the most memory."""
     by_size = sorted(cards().values(), key=lambda card: card.memory_bytes)
-    return list({card.half_dtype: card for card in by_size}.values())
+    return {card.computes_in(model_type): card for card in by_size}
 
 
 def trace_all(found: dict[str, Any]) -> None:
@@ -143,17 +143,20 @@ def limit_of(facts: ModelFacts) -> int:
 def trace_model(facts: ModelFacts, found: dict[str, Any]) -> Iterator[str]:
     """Trace one model, shortest first, up to its limit or the first length that no card holds."""
     limit = limit_of(facts)
-    begun: dict[str, Any] = {"title": facts.title, "parameters": facts.parameters, "limit": limit, "traces": {}}
-    model = found["models"].setdefault(facts.name, begun)
-    for largest in largest_cards():
-        traces = model["traces"].setdefault(largest.half_dtype, {})
+    kind = str(facts.config["model_type"])
+    known = found["models"].get(facts.name, {}).get("traces", {})
+    by_dtype = {dtype: known.get(dtype, {}) for dtype in largest_cards(kind)}
+    about = {"title": facts.title, "model_type": kind, "parameters": facts.parameters, "limit": limit}
+    found["models"][facts.name] = {**about, "traces": by_dtype}
+    for dtype, largest in largest_cards(kind).items():
+        traces = by_dtype[dtype]
         for length in (length for length in LENGTHS if length <= limit):
             if str(length) not in traces:
                 started = time.monotonic()
                 traces[str(length)] = traced(facts.name, length, largest.name)
                 found["made"]["date"] = time.strftime("%Y-%m-%d")
                 peak = show_size(traces[str(length)]["peak_bytes"]["process"])
-                yield f"{facts.name} {largest.half_dtype} {length}: {peak} ({time.monotonic() - started:.1f} s)"
+                yield f"{facts.name} {dtype} {length}: {peak} ({time.monotonic() - started:.1f} s)"
             if traces[str(length)]["peak_bytes"]["process"] > largest.memory_bytes:
                 break
 
@@ -174,9 +177,9 @@ def finish(found: dict[str, Any]) -> None:
     from core.memory.problem import Peak
     from core.memory.trace import Phase, Traced
 
-    for largest in largest_cards():
-        for model in found["models"].values():
-            for entry in model["traces"].get(largest.half_dtype, {}).values():
+    for model in found["models"].values():
+        for dtype, largest in largest_cards(model["model_type"]).items():
+            for entry in model["traces"][dtype].values():
                 tensors = {key: size for key, size in entry["breakdown"].items() if key not in ("allocator", "context")}
                 tensors["workspace"] -= of_card(largest).workspace_bytes  # which the peak has on top
                 tensors["optimizer"] -= entry["managed_bytes"]  # as well
@@ -190,10 +193,10 @@ def finish(found: dict[str, Any]) -> None:
 def _card(card: Card, models: dict[str, Any]) -> dict[str, Any]:
     longest = {}
     for name, model in models.items():
-        traces = model["traces"][card.half_dtype]
+        traces = model["traces"][card.computes_in(model["model_type"])]
         peaks = {int(length): entry["peak_bytes"]["process"] for length, entry in traces.items()}
         longest[name] = longest_within(peaks, card.memory_bytes)
-    return {"memory_bytes": card.memory_bytes, "dtype": card.half_dtype, "longest": longest}
+    return {"memory_bytes": card.memory_bytes, "dtype": card.computes_in(), "longest": longest}
 
 
 def save(found: dict[str, Any]) -> None:
@@ -250,15 +253,15 @@ def page(table: WhatFits) -> str:
             "every storage as it is allocated and freed. The allocator's blocks and the CUDA context on top are "
             "modelled, not traced. The paged optimizer's states count as if all of them were on the card. A context "
             "fits if the process' peak is within all of the card's memory; a screen on the same card takes some of "
-            "that. Cards without bf16 compute in fp16, with adapters in 32 bits, which takes more. Cards by other "
-            "makers get the numbers of an NVIDIA card with as much memory; Nibble has not been tried on them.",
+            "that. Cards without bf16 compute in fp16, with adapters in 32 bits, which takes more; where that is slow "
+            "(GTX 1080 Ti) or overflows (Gemma), in fp32.",
             f"Lengths: {', '.join(f'{length:,}' for length in LENGTHS)}, up to the model's own limit or the first that "
             "fits on no card. `presets/what_fits.json` has the parts of each peak.",
             "## Longest context by card, in tokens",
             "– does not fit; **bold** is the longest length traced.",
             *_card_tables(table),
             "## Peak of the process by length",
-            *(_peak_table(table, card) for card in largest_cards()),
+            *(_peak_table(table, dtype) for dtype in ("bfloat16", "float16", "float32")),
             "## Left out",
             left_out + "\n",
         ]
@@ -283,12 +286,12 @@ def _card_tables(table: WhatFits) -> Iterator[str]:
         yield "\n".join(lines)
 
 
-def _peak_table(table: WhatFits, largest: Card) -> str:
-    """Every peak in one half dtype."""
+def _peak_table(table: WhatFits, dtype: str) -> str:
+    """Every peak in one dtype."""
     head = "".join(f" {length:,} |" for length in LENGTHS)
-    lines = [f"| {largest.half_dtype}, GiB |{head}", "|---|" + "---:|" * len(LENGTHS)]
+    lines = [f"| {dtype}, GiB |{head}", "|---|" + "---:|" * len(LENGTHS)]
     for model in sorted(table.models.values(), key=lambda model: model.parameters):
-        peaks = model.peaks[largest.half_dtype]
+        peaks = model.peaks.get(dtype, {})
         cells = "".join(f" {peaks[length] / 2**30:.2f} |" if length in peaks else " |" for length in LENGTHS)
         lines.append(f"| {model.title} |{cells}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from core.system.hardware import Device
 
 ON_CARD = ("Model", "Parameters", "", "Longest context", "Memory needed")
 OF_MODEL = ("Card", "GPU memory", "", "Longest context", "Memory needed")
-DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def on_card(fits: Sequence[Fit]) -> str:
@@ -20,12 +20,16 @@ def on_card(fits: Sequence[Fit]) -> str:
     count = sum(fit.longest is not None for fit in fits)
     message = (
         f"{card.title}: {count} of {len(fits)} models fit. {show_size(card.memory_bytes)} of its memory is usable. "
-        f"It computes in {DTYPES[card.half_dtype]}."
+        f"It computes in {DTYPES[card.computes_in()]}{_others(fits)}."
     )
-    if card.kind != "cuda":
-        message += " Not an NVIDIA card: the figures are for an NVIDIA card with the same memory"
-        message += " and were not tried on this one."
     return _muted(message) + _table(ON_CARD, rows, f"Models on {card.title}")
+
+
+def _others(fits: Sequence[Fit]) -> str:
+    """The models that the card computes in another dtype than usual, as the end of a sentence."""
+    usual = fits[0].card.computes_in()
+    odd = [fit for fit in fits if fit.dtype != usual]
+    return f", and {', '.join(fit.model.title for fit in odd)} in {DTYPES[odd[0].dtype]}" if odd else ""
 
 
 def of_model(fits: Sequence[Fit]) -> str:
@@ -93,7 +97,7 @@ def _table(headings: Sequence[str], rows: Iterable[tuple[str, str, Fit]], label:
 def _row(title: str, size: str, fit: Fit) -> str:
     takes = show_size(fit.peak_bytes)
     if fit.longest is None:
-        shortest = min(fit.model.peaks[fit.card.half_dtype])
+        shortest = min(fit.peaks)
         badge, context = '<span class="nb-state">Too large</span>', "–"
         takes += f" <small>at {shortest:,}</small>"
     else:

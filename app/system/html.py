@@ -32,11 +32,14 @@ def findings(found: Mapping[str, Any]) -> str:
         f'<li class="nb-bad"><i>!</i><div><b>{text(problem["what"])}</b><code>{text(problem["mend"])}</code></div></li>'
         for problem in problems
     )
+    noted = "".join(
+        f'<li class="nb-none"><i>i</i><div><b>Note</b><span>{text(note)}</span></div></li>' for note in found["notes"]
+    )
     green = "".join(
         f'<li class="nb-good"><i>✓</i><div><b>{text(name)}</b><span>{text(value)}</span></div></li>'
         for name, value in good
     )
-    return f'<ul class="nb-doctor">{red}{green}</ul>'
+    return f'<ul class="nb-doctor">{red}{noted}{green}</ul>'
 
 
 def versions() -> str:

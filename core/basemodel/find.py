@@ -59,6 +59,11 @@ class FoundModel:
         return [shape for file in weight_files(self.folder) for shape in read_header(file)]
 
     @property
+    def model_type(self) -> str:
+        """transformers' name of its family, such as 'llama'; '' where its config does not say."""
+        return str(self.config.get("model_type", ""))
+
+    @property
     def context_length(self) -> int | None:
         """How many tokens it was made for; None where its config does not say."""
         most = self.config.get("max_position_embeddings") or (self.config.get("text_config") or {}).get(

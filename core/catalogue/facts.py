@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from core.errors import ModelError, NibbleError
+from core.system.compute_dtype import dtype_of_card, without_overflow
 from core.workspace import PRESETS
 
 MODELS = PRESETS / "models" / "facts"
@@ -37,17 +38,16 @@ class ModelFacts:
 class Card:
     """A graphics card: memory in bytes, bandwidth in bytes a second, speeds in dense operations a second.
 
-    `kind` is 'cuda', 'rocm' or 'xpu'; `memory_from` says whose figure the memory is: 'cuda' (what a program sees),
-    'nvidia-smi' (1 to 3 % more than that) or 'nominal'. `compute_capability` is None where it is not NVIDIA's.
-    A card has `flops_bf16`, or `flops_fp16` where it computes no bf16; both are with sums in 32 bits.
+    All are NVIDIA's. `memory_from` says whose figure the memory is: 'cuda' (what a program sees), 'nvidia-smi' (1 to
+    3 % more than that) or 'nominal'. A card has `flops_bf16`, or `flops_fp16` where it computes no bf16; both are with
+    sums in 32 bits.
     """
 
     name: str
     title: str
-    kind: str
     memory_bytes: int
     memory_from: str
-    compute_capability: tuple[int, int] | None
+    compute_capability: tuple[int, int]
     memory_bandwidth: float
     flops_bf16: float | None
     flops_fp16: float | None
@@ -55,14 +55,14 @@ class Card:
     source: str
 
     @property
-    def half_dtype(self) -> str:
-        """What it computes in, when a model is loaded in 16 bits: 'bfloat16' or 'float16'."""
-        return "float16" if self.flops_bf16 is None else "bfloat16"
+    def flops(self) -> dict[str, float]:
+        """Operations a second by dtype, of those that it computes in."""
+        known = {"bfloat16": self.flops_bf16, "float16": self.flops_fp16, "float32": self.flops_fp32}
+        return {dtype: rate for dtype, rate in known.items() if rate is not None}
 
-    @property
-    def half_flops(self) -> float:
-        """Operations a second in `half_dtype`."""
-        return self.flops_bf16 or self.flops_fp16 or self.flops_fp32
+    def computes_in(self, model_type: str = "") -> str:
+        """The dtype that a model of transformers' `model_type` is computed in."""
+        return without_overflow(dtype_of_card(self.compute_capability, self.title), model_type)[0]
 
 
 @cache
@@ -96,11 +96,8 @@ def find_card(name: str) -> Card:
 
 def _card(file: Path) -> Card:
     values = {"flops_bf16": None, "flops_fp16": None, **_values(file)}
-    capability = values.pop("compute_capability")
-    if capability is not None:
-        major, minor = capability.split(".")
-        capability = int(major), int(minor)
-    return Card(name=file.stem, compute_capability=capability, **values)
+    major, minor = values.pop("compute_capability").split(".")
+    return Card(name=file.stem, compute_capability=(int(major), int(minor)), **values)
 
 
 def _values(file: Path) -> dict[str, Any]:

@@ -19,12 +19,13 @@ FILE = PRESETS / "what_fits.json"
 class TracedModel:
     """A model whose training steps were traced.
 
-    `limit` is the longest context that was asked of it, in tokens: its own, or the longest of all. `peaks` gives the
-    process' peak in bytes by the half dtype and the length.
+    `model_type` is transformers' name of its family. `limit` is the longest context that was asked of it, in tokens:
+    its own, or the longest of all. `peaks` gives the process' peak in bytes by the dtype to compute in and the length.
     """
 
     name: str
     title: str
+    model_type: str
     parameters: int
     limit: int
     peaks: Mapping[str, Mapping[int, int]]
@@ -46,6 +47,16 @@ class Fit:
     def is_limit(self) -> bool:
         """Whether it is as far as was traced, so that the card might take more."""
         return self.longest == self.model.limit
+
+    @property
+    def dtype(self) -> str:
+        """What the card computes this model in."""
+        return self.card.computes_in(self.model.model_type)
+
+    @property
+    def peaks(self) -> Mapping[int, int]:
+        """The process' peak in bytes by the length, in that dtype."""
+        return self.model.peaks[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class WhatFits:
     def fit(self, model: str, card: str) -> Fit:
         """One model on one card, both by name. Raises KeyError where one is not in the table."""
         traced, of_card, longest = self.models[model], cards()[card], self.longest[card][model]
-        peaks = traced.peaks[of_card.half_dtype]
+        peaks = traced.peaks[of_card.computes_in(traced.model_type)]
         return Fit(traced, of_card, longest, peaks[longest or min(peaks)])
 
 
@@ -125,7 +136,7 @@ def _model(name: str, values: Mapping[str, Any]) -> TracedModel:
         dtype: {int(length): int(entry["peak_bytes"]["process"]) for length, entry in entries.items()}
         for dtype, entries in values["traces"].items()
     }
-    return TracedModel(name, values["title"], values["parameters"], values["limit"], peaks)
+    return TracedModel(name, values["title"], values["model_type"], values["parameters"], values["limit"], peaks)
 
 
 @cache

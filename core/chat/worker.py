@@ -142,7 +142,7 @@ class Chat:
         yield {"progress": f"Loading {found.label} in {settings.bits} bits…"}
         chosen = device()
         try:
-            refuse_without_room(found, settings, dtype_for(chosen)[0].itemsize, chosen, workspace)
+            refuse_without_room(found, settings, dtype_for(chosen, found.model_type)[0].itemsize, chosen, workspace)
         except Exception as error:
             self._forget()
             self._spoilt = not isinstance(error, NibbleError)

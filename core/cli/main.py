@@ -90,6 +90,8 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Result]:
         print(f"torch      {torch['version'] if torch else 'does not import'}")
         print(f"Computes   in {found['compute_dtype']}: {found['because']}")
         print(f"Disk       {found['disk']['free_bytes'] / 1e9:.0f} GB free")
+        for note in found["notes"]:
+            print(f"Note       {note}")
         for problem in found["problems"]:
             print(f"PROBLEM    {problem['what']}\n           Fix: {problem['mend']}")
         if not found["problems"]:

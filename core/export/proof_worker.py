@@ -154,7 +154,7 @@ def _chat(job: Job, asked: ProofPrompts, say: Say) -> Answers:
     load = job["reference"]
 
     def loaded() -> LoadedModel:
-        here = place_for(load["parameters"], load["packed"])
+        here = place_for(load["parameters"], load["packed"], load["model_type"])
         base = load_base(
             find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"]), here
         )

@@ -18,6 +18,7 @@ from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.sizes import parse_size, show_size
 from core.step.optimizer import candidates
 from core.system.hardware import Device
+from core.system.managed_memory import pages_states
 
 # Bits a parameter: 4 for NF4, the 8-bit scales of blocks of 64, their fp32 scales of blocks of 256 (QLoRA, section 3).
 NF4_DOUBLE_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -79,7 +80,8 @@ def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: in
         weights /= processes or recipe.train.devices
     trained = adapter_parameters(found, recipe.lora) + extra_parameters(found, recipe.lora)
     # Paged states leave the GPU when it is full, so only what cannot leave is counted there.
-    states = [0 if each.pages_on(device.kind) else each.state_bytes for each in candidates(recipe.train.optimizer)]
+    rows = candidates(recipe.train.optimizer, pages_states(device))
+    states = [0 if each.pages_on(device.kind) else each.state_bytes for each in rows]
     process = CUDA_CONTEXT_BYTES if device.kind == "cuda" else CPU_PROCESS_BYTES
     return int(weights + trained * (wide + wide + min(states)) + process)
 

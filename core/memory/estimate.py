@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from core.basemodel.find import find_model
 from core.catalogue.facts import find_card, find_model_facts, model_facts
 from core.data.batches import steps_for
@@ -23,7 +25,7 @@ from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_lock import device_for_a_run
 from core.step.fused_gain import read_gain
-from core.step.packing import packing_is_wanted
+from core.step.packing import packing_is_wanted, varlen_is_wanted
 from core.system.hardware import cuda_capability, device
 from core.workspace import Workspace
 
@@ -80,13 +82,15 @@ def _plan(
     if recipe.train.sharded:
         raise NOT_PLANNED
     packed = packing_is_wanted(recipe.train) and architecture.config.get("model_type") in PACKED
+    varlen = packed and varlen_is_wanted(recipe.train, target.kind, getattr(torch, target.dtype))
+    assumed: tuple[str, ...] = ()
     if units:
         conversations = [ConversationLength(*unit) for unit in units]
-        return plan(planning_problem(recipe, target, architecture, conversations, packed, workspace=workspace))
-    longest = recipe.data.max_length
-    conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
-    assumed = f"data.max_length: {why_not}; each conversation is assumed to have {longest:,} tokens"
-    return plan(planning_problem(recipe, target, architecture, conversations, packed, (assumed,), workspace))
+    else:
+        longest = recipe.data.max_length
+        conversations = [ConversationLength(longest, longest - 1)] * recipe.train.effective_batch
+        assumed = (f"data.max_length: {why_not}; each conversation is assumed to have {longest:,} tokens",)
+    return plan(planning_problem(recipe, target, architecture, conversations, packed, assumed, workspace, varlen))
 
 
 def planning_problem(
@@ -97,15 +101,22 @@ def planning_problem(
     packed: bool,
     assumed: tuple[str, ...] = (),
     workspace: Workspace | None = None,
+    varlen: bool = False,
 ) -> PlanningProblem:
-    """What to plan, once the lengths are known. With a `workspace`, free memory is what a run there would find."""
+    """What to plan, once the lengths are known. With a `workspace`, free memory is what a run there would find.
+
+    `varlen`: torch's `varlen_attn` computes packed rows.
+    """
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
-    trace_of = tracer(architecture.config, target.kind, target.dtype, fused_choice(recipe, target)[0])
+    target = target.for_model(str(architecture.config.get("model_type", "")))
+    fused, _ = fused_choice(recipe, target)
+    trace_of = tracer(architecture.config, target.kind, target.dtype, target.pages, varlen, fused)
     budget = read_plan_budget(recipe, target, workspace)
     active = active_share(architecture.config, architecture.parameters)
-    return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, active)
+    size = architecture.parameters
+    return PlanningProblem(recipe, target, budget, size, packed, data, trace_of, assumed, active, varlen)
 
 
 def target_for(card: str | None, workspace: Workspace | None = None) -> PlanningDevice:

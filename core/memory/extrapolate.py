@@ -60,11 +60,13 @@ def _with_depth(config: Config, layers: int) -> Config:
 
 def _even(first: Traced, second: Traced, third: Traced) -> bool:
     """Whether the step from the first to the second is that from the second to the third, everywhere."""
+    found = (first, second, third)
     if not [p.name for p in first.phases] == [p.name for p in second.phases] == [p.name for p in third.phases]:
         return False
-    if second.managed - first.managed != third.managed - second.managed:
-        return False
-    rows = [[trace.resting, *(phase.at_peak for phase in trace.phases)] for trace in (first, second, third)]
+    for a, b, c in ((each.managed for each in found), (each.moved for each in found)):
+        if b - a != c - b:
+            return False
+    rows = [[trace.resting, *(phase.at_peak for phase in trace.phases)] for trace in found]
     return all(
         b[category] - a[category] == c[category] - b[category] for a, b, c in zip(*rows, strict=True) for category in a
     )
@@ -79,4 +81,5 @@ def _extrapolated(second: Traced, third: Traced, steps: int) -> Traced:
         for early, late in zip(second.phases, third.phases, strict=True)
     )
     managed = third.managed + steps * (third.managed - second.managed)
-    return Traced(phases, on(second.resting, third.resting), third.embedding, managed)
+    moved = third.moved + steps * (third.moved - second.moved)
+    return Traced(phases, on(second.resting, third.resting), third.embedding, managed, moved)

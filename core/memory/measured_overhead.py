@@ -2,29 +2,25 @@
 
     python -m core.memory.measured_overhead   (measures; `doctor` runs it in a process of its own, for it imports torch)
 
-The figures are kept with the torch that they were measured with: another torch, card or driver has others. Reading
-them imports no torch.
+The figures are kept (core/system/measured_card.py), and beside them how fast the card multiplies matrices. Reading them
+imports no torch.
 """
 
 import json
-import sys
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from core.memory.budget import CUDA_CONTEXT_BYTES
-from core.system.hardware import Device, claim_card, cuda_driver, device, device_used_bytes
-from core.workspace import read_json, write_json
+from core.system.compute_dtype import BF16_FROM
+from core.system.hardware import Device, claim_card, cuda_capability, device, device_used_bytes
+from core.system.matrix_rate import matrix_rates
+from core.system.measured_card import keep, measured
 
-FILE = Path(sys.prefix) / "nibble-gpu.json"
 # What torch gives cuBLAS as a workspace, out of its own pool: 2 x 4 MiB and 8 x 16 KiB, from compute capability 9 on
 # 32 MiB (torch 2.13, `parseChosenWorkspaceSize`). Once for each thread, and the backward pass has one of its own.
 WORKSPACE_BYTES = 2 * 8_519_680
 WORKSPACE_BYTES_HOPPER = 2 * 32 * 2**20
 HOPPER = 9
-# Raised when what is measured changes, so that older figures no longer count.
-STEP = "2"
 # A context outside this range was not measured alone: another process came or went meanwhile.
 LIKELY_CONTEXT = range(100 * 2**20, 2 * 2**30)
 
@@ -38,27 +34,17 @@ class MeasuredOverhead:
     measured: bool = False
 
 
-def documented(capability: tuple[int, int] | None) -> MeasuredOverhead:
-    """The figures where nothing was measured; `capability` is None for a card that is not NVIDIA's."""
-    new = capability is not None and capability[0] >= HOPPER
-    return MeasuredOverhead(CUDA_CONTEXT_BYTES, WORKSPACE_BYTES_HOPPER if new else WORKSPACE_BYTES)
+def documented(capability: tuple[int, int]) -> MeasuredOverhead:
+    """The figures where nothing was measured."""
+    return MeasuredOverhead(CUDA_CONTEXT_BYTES, WORKSPACE_BYTES_HOPPER if capability[0] >= HOPPER else WORKSPACE_BYTES)
 
 
 def constants_of(card: Device, capability: tuple[int, int]) -> MeasuredOverhead:
     """The figures of this machine's `card`: measured, if `doctor` ran with the same torch and driver."""
-    kept = read_json(FILE)
-    if not isinstance(kept, dict) or kept.get("of") != _made_with(card):
+    kept = measured(card)
+    if "context_bytes" not in kept:
         return documented(capability)
     return MeasuredOverhead(int(kept["context_bytes"]), int(kept["workspace_bytes"]), measured=True)
-
-
-def keep(card: Device, found: MeasuredOverhead) -> None:
-    """Remember what was measured on `card`. Raises OSError."""
-    write_json(FILE, {"of": _made_with(card), **asdict(found)})
-
-
-def _made_with(card: Device) -> dict[str, str]:
-    return {"card": card.name, "driver": cuda_driver(), "torch": metadata.version("torch"), "step": STEP}
 
 
 def measure(card: Device) -> MeasuredOverhead:
@@ -90,16 +76,23 @@ def work_as_a_step(device: str) -> None:
     torch.nn.utils.clip_grad_norm_([heads], 1.0)
 
 
+def rates(card: Device) -> dict[str, float]:
+    """Operations a second of this card's matrix products, in each dtype that it may compute in."""
+    half = "bfloat16" if cuda_capability(card.index) >= BF16_FROM else "float16"
+    return matrix_rates("cuda", (half, "float32"))
+
+
 def main() -> dict[str, Any]:
     """Measure this machine's card, keep the figures and return them for `doctor`; empty where that is not possible."""
     card = device()
     if card.kind != "cuda":
         return {}
-    found = measure(card)
-    if found.context_bytes not in LIKELY_CONTEXT:
-        return {}
-    keep(card, found)
-    return asdict(found)
+    found = measure(card)  # first of all: it must be what the process begins with
+    overhead = asdict(found) if found.context_bytes in LIKELY_CONTEXT else {}
+    keep(card, **overhead)
+    speed = {"rates": rates(card)}  # for which a full card may have no room
+    keep(card, **speed)
+    return {**overhead, **speed}
 
 
 if __name__ == "__main__":

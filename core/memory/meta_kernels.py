@@ -10,8 +10,13 @@ import torch
 from torch.nn import functional
 
 from core.model import moe
+from core.model.varlen import WIDEST, flash_is_built
 
 _aten = torch.ops.aten
+# CUDA's memory-efficient kernel wants heads whose size is a multiple of this in 16 bits, else torch keeps all scores
+# (torch 2.13, sdp_utils.cpp, `check_head_dim_size_mem_efficient`), and masks whose rows begin at multiples of it:
+# others are copied into wider ones (attention.cpp, `preprocess_mask`).
+ALIGNED = 8
 
 
 @contextmanager
@@ -44,8 +49,8 @@ def _dropout() -> Any:
 def _attention(kind: str) -> Any:
     real = functional.scaled_dot_product_attention
     # Cards without bf16 have no FlashAttention; `core.model.load` computes fp16 on no others. Apple's GPU takes both.
-    quick = (torch.bfloat16,) if kind == "cuda" else (torch.bfloat16, torch.float16)
-    kernel = _on_cpu if kind == "cpu" else partial(_on_gpu, quick)
+    quick = (torch.bfloat16, torch.float16) if kind == "mps" else (torch.bfloat16,) if flash_is_built() else ()
+    kernel = _on_cpu if kind == "cpu" else partial(_on_gpu, real, quick)
 
     def attention(
         query: torch.Tensor,
@@ -82,6 +87,7 @@ def _on_cpu(
 
 
 def _on_gpu(
+    real: Any,
     quick: tuple[torch.dtype, ...],
     query: torch.Tensor,
     key: torch.Tensor,
@@ -91,14 +97,25 @@ def _on_gpu(
     causal: bool,
     scale: Any,
 ) -> torch.Tensor:
-    """FlashAttention where there is no mask and it takes the dtype; else the memory-efficient kernel."""
-    if mask is None and query.dtype in quick and query.shape[-1] <= 256:
+    """FlashAttention where there is no mask and it takes the dtype; else the memory-efficient kernel.
+
+    So it goes by torch 2.13's sdp_utils.cpp, `select_sdp_backend`; cuDNN's kernel, which data centre cards of 9.0 and
+    10.0 take first, keeps the same. The mask in the scores' dtype is made anew in each layer, and kept for its backward
+    pass (derivatives.yaml, `_scaled_dot_product_efficient_attention`: `attn_bias`).
+    """
+    alike = query.shape[-1] == value.shape[-1] <= WIDEST
+    if mask is None and query.dtype in quick and alike:
         return _aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
     if query.shape[1] != key.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if query.shape[-1] % ALIGNED or value.shape[-1] % ALIGNED:
+        return real(query, key, value, mask, dropout, causal, scale=scale)
     scores = None if mask is None else _as_scores(mask, query.dtype)
     if scores is not None:
+        width = scores.shape[-1]
+        if width % ALIGNED:
+            scores = functional.pad(scores, (0, ALIGNED - width % ALIGNED))[..., :width]
         scores = scores.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     return _aten._scaled_dot_product_efficient_attention(
         query, key, value, scores, query.requires_grad, dropout, causal, scale=scale

@@ -16,6 +16,8 @@ from transformers.quantizers import AutoHfQuantizer
 from core.model.load import attach_lora, quantization_config
 from core.model.meta import outline
 from core.model.moe import experts_of, fused_weights
+from core.model.varlen import NAME as VARLEN
+from core.model.varlen import use_varlen
 from core.recipe import LoraSettings, QuantizationSettings
 
 
@@ -25,6 +27,7 @@ def meta_base(
     """The frozen base on meta tensors, in its bits. Raises ModelError where its architecture cannot be built."""
     # FlashAttention need not be installed to be planned for: the trace computes attention as it does where it can.
     model = outline(config, dtype, attention if attention in ("sdpa", "eager") else None)
+    use_varlen(model, attention == VARLEN)
     quantization = quantization_config(settings, dtype)
     if quantization is not None:
         quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 
 from core.step.optimizer import TORCH_ADAMW, Optimizer
+from core.system.managed_memory import SMALLEST_PAGED
 
-# bitsandbytes keeps no smaller tensor's states in managed memory, nor in 8 bits (0.50.2, `get_state_buffer`,
-# `min_8bit_size`).
-SMALLEST_PAGED, SMALLEST_8BIT = 100_000, 4096
+# bitsandbytes keeps no smaller tensor's states in 8 bits (0.50.2, `min_8bit_size`).
+SMALLEST_8BIT = 4096
 
 
 class OptimizerStates:

@@ -55,7 +55,7 @@ class Plan:
 
 def plan(problem: PlanningProblem) -> Plan:
     """The fastest strategy that fits, or what would be needed."""
-    frugal = most_frugal(problem.strategies)
+    frugal = problem.most_frugal
     smallest = problem.peak(frugal)
     fits = smallest.process <= problem.budget.bytes
     strategy = _fastest(problem) if fits else frugal
@@ -84,7 +84,7 @@ def _fastest(problem: PlanningProblem) -> Strategy:
         found = strategies[0] if problem.fits(strategies[0]) else _fastest_of(problem, strategies)
         if found is not None and (best is None or problem.seconds(found) < problem.seconds(best)):
             best = found
-    return best or most_frugal(problem.strategies)
+    return best or problem.most_frugal
 
 
 def _fastest_of(problem: PlanningProblem, strategies: list[Strategy]) -> Strategy | None:
@@ -97,6 +97,9 @@ def _fastest_of(problem: PlanningProblem, strategies: list[Strategy]) -> Strateg
 def _too_small(problem: PlanningProblem, smallest: Peak) -> dict[str, Any]:
     missing = show_size(smallest.process - problem.budget.bytes)
     why = f"even the most frugal settings take {show_size(smallest.process)}, {missing} more than the budget"
+    if problem.most_frugal != most_frugal(problem.strategies):
+        free = show_size(problem.target.free_ram or 0)
+        why += f"; ordinary memory, of which {free} is free, has no room for what could be moved there"
     return {"setting": "budget", "value": problem.budget.read_as, "because": why}
 
 

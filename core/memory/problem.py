@@ -7,7 +7,7 @@ from typing import Any
 
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice
-from core.memory.strategy import Strategy, seconds, share_of, strategies_of
+from core.memory.strategy import Strategy, most_frugal, seconds, share_of, strategies_of
 from core.memory.trace import MicroBatch, Traced
 from core.memory.workload import Data, Work, work_of
 from core.recipe import Recipe
@@ -68,6 +68,8 @@ class PlanningProblem:
     assumed: tuple[str, ...] = ()
     # The share of the parameters that computes for one token.
     active: float = 1.0
+    # Packed rows are computed by torch's `varlen_attn`, without a mask.
+    varlen: bool = False
     _work: dict[tuple[int, int], Work] = field(default_factory=dict)
 
     @cached_property
@@ -106,15 +108,31 @@ class PlanningProblem:
         work = self.work(strategy.micro_batch)
         return seconds(strategy, self.recipe, self.target, self.parameters, work, self.active)
 
+    @cached_property
+    def most_frugal(self) -> Strategy:
+        """The strategy that takes the least of the device's memory, of those that ordinary memory has room for."""
+        options = self.strategies
+        for moving in ("offload", "embeddings_in_ram"):
+            found = most_frugal(options)
+            if self.has_ram_for(found):
+                return found
+            options = [each for each in options if not getattr(each, moving)]
+        return most_frugal(options)
+
+    def has_ram_for(self, strategy: Strategy) -> bool:
+        """Whether ordinary memory takes what the strategy moves there."""
+        moves = strategy.offload or strategy.embeddings_in_ram
+        return not moves or self.target.has_ram_for(self.peak(strategy).traced.moved)
+
     def fits(self, strategy: Strategy) -> bool:
-        """Whether the strategy is within the budget."""
+        """Whether the strategy is within the budget, and what it moves within ordinary memory."""
         # Not worth a trace if even without any states it would not fit.
         if strategy.optimizer != self.strategies[0].optimizer:
             peak = self.peak(replace(strategy, optimizer=self.strategies[0].optimizer))
             stateless = peak.tensors - peak.traced.resting["optimizer"]
             if self.target.reserved(stateless, strategy.heap) + self.target.context_bytes > self.budget.bytes:
                 return False
-        return self.peak(strategy).process <= self.budget.bytes
+        return self.peak(strategy).process <= self.budget.bytes and self.has_ram_for(strategy)
 
     def peak(self, strategy: Strategy, recipe: Recipe | None = None) -> Peak:
         """What the step takes with this strategy."""

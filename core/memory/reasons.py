@@ -17,8 +17,8 @@ Reason = dict[str, Any]
 def reasons_for(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list[Reason]:
     """A reason for each choice, in the order in which a person reads them."""
     saving = partial(_saving, problem, strategy, peak)
-    found = [*_batches(problem, strategy), _checkpointing(problem, strategy, peak), _packed(problem)]
-    found += _optimizer(problem, strategy, peak)
+    found = [*_computing(problem), *_batches(problem, strategy), _checkpointing(problem, strategy, peak)]
+    found += [_packed(problem), *_optimizer(problem, strategy, peak), *_paging(problem, strategy)]
     if strategy.offload:
         found.append(saving("activation_offload", True, replace(strategy, offload=False)))
     if strategy.embeddings_in_ram:
@@ -27,6 +27,21 @@ def reasons_for(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> lis
         found.append(saving("heap", strategy.heap, replace(strategy, heap="kept")))
     fused, because = fused_choice(problem.recipe, problem.target)
     return [*found, _reason("train.fused_lora", "on" if fused else "off", because)] if because else found
+
+
+def _computing(problem: PlanningProblem) -> list[Reason]:
+    """Why a GPU computes in 32 bits: nobody expects it, and it takes more of everything."""
+    target = problem.target
+    if target.kind == "cpu" or target.dtype != "float32":
+        return []
+    return [_reason("compute_dtype", target.dtype, target.because)]
+
+
+def _paging(problem: PlanningProblem, strategy: Strategy) -> list[Reason]:
+    if problem.target.pages or problem.target.kind != "cuda" or not OPTIMIZERS[strategy.optimizer].paged:
+        return []
+    why = "CUDA refuses managed memory on this card, so the optimizer's states stay in the card's own"
+    return [_reason("paging", "off", why)]
 
 
 def _batches(problem: PlanningProblem, strategy: Strategy) -> list[Reason]:
@@ -67,7 +82,8 @@ def _optimizer(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list
 def _packed(problem: PlanningProblem) -> Reason:
     if problem.packed:
         why = "conversations share rows without attending to each other, so there is no padding"
-        return _reason("packed", True, why)
+        without_mask = ", and torch's varlen_attn needs no mask" if problem.varlen else ""
+        return _reason("packed", True, why + without_mask)
     if not packing_is_wanted(problem.recipe.train):
         return _reason("packed", False, "of train.packing or train.attention, as you set them")
     return _reason("packed", False, "this model needs one row per conversation")

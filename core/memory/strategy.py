@@ -21,6 +21,8 @@ PASS_SECONDS = {"cpu": 0.004, "mps": 0.01, "cuda": 0.01}
 RETURNING = 1.5
 # Moving what the layers keep to ordinary memory and back, overlapped with computing. Not measured by us yet.
 OFFLOADING = 1.1
+# Bytes that dequantising a number moves: half a byte read, two written, or four where a GPU computes in fp32.
+DEQUANTISED = {False: 2.5, True: 4.5}
 # These two cost next to nothing; the numbers only rank them where both would do.
 EMBEDDINGS_IN_RAM = 1.003
 EIGHT_BIT_STATES = 1.006
@@ -62,7 +64,7 @@ def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) 
     rules = recipe.train
     modes = {"auto": CHECKPOINTING, "on": ("full",), "off": ("off",)}[rules.gradient_checkpointing]
     optimizers = [each.name for each in candidates(rules.optimizer)]
-    moving = (False, True) if target.kind == "cuda" else (False,)
+    moving = (False, True) if target.kind == "cuda" and not target.unified else (False,)
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
     fused, _ = fused_choice(recipe, target)
@@ -77,7 +79,7 @@ def share_of(recipe: Recipe) -> int:
 
 
 def most_frugal(strategies: Sequence[Strategy]) -> Strategy:
-    """The one that takes the least memory."""
+    """The one that takes the least of the device's memory."""
     return min(
         strategies,
         key=lambda strategy: (
@@ -99,7 +101,9 @@ def seconds(
     passes_a_row = objective.forward_passes * (2 + again) + objective.reference_passes
     passes = share_of(recipe) / strategy.micro_batch * passes_a_row
     arithmetic = 2 * passes_a_row * parameters * active * work.tokens_a_step / recipe.train.devices / target.flops
-    dequantised = passes * parameters * 2.5 / target.bandwidth
+    dequantised = (
+        passes * parameters * DEQUANTISED[target.kind == "cuda" and target.dtype == "float32"] / target.bandwidth
+    )
     slower = 1.0
     slower *= RETURNING if strategy.heap == "returned" else 1.0
     slower *= OFFLOADING if strategy.offload else 1.0

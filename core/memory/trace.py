@@ -86,6 +86,8 @@ class Traced:
     embedding: int = 0
     # The optimizer's states in managed memory, on top of the rest: torch does not count them.
     managed: int = 0
+    # What the step keeps in ordinary memory instead, in bytes.
+    moved: int = 0
 
     def without_embeddings(self) -> Traced:
         """The same step with the input embeddings in ordinary memory, where they go once all is loaded."""
@@ -94,7 +96,8 @@ class Traced:
             return {**counted, "weights": counted["weights"] - self.embedding}
 
         phases = tuple(each if each.name == LOADING else Phase(each.name, less(each.at_peak)) for each in self.phases)
-        return replace(self, phases=phases, resting=less(self.resting), embedding=0)
+        moved = self.moved + self.embedding
+        return replace(self, phases=phases, resting=less(self.resting), embedding=0, moved=moved)
 
     @property
     def highest(self) -> Phase:
@@ -131,7 +134,7 @@ def trace(
     checkpoint(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates(optimizer, device_kind, model)
-    counter = Counter(_made)
+    counter, offloaded = Counter(_made), Offloaded(model) if offload else None
     with counter, kernels_of(device_kind):
         own_model(counter, model)
         if shared is not None:
@@ -139,11 +142,12 @@ def trace(
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
-            phases = tuple(_step(model, trained, states, shapes, counter, offload, objective))
+            phases = tuple(_step(model, trained, states, shapes, counter, offloaded, objective))
             del held
     if device_kind == "cuda":
         phases = (_loading(model, counter.by_category), *phases)
-    return Traced(phases, dict(counter.by_category), movable_embedding(model), states.managed_bytes)
+    moved = 0 if offloaded is None else offloaded.most_moved
+    return Traced(phases, dict(counter.by_category), movable_embedding(model), states.managed_bytes, moved)
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
@@ -194,7 +198,7 @@ def _step(
     states: OptimizerStates,
     micro_batches: Sequence[MicroBatch],
     counter: Counter,
-    offload: bool,
+    offloaded: Offloaded | None,
     objective: Objective,
 ) -> Iterator[Phase]:
     """One optimizer step, phase by phase."""
@@ -210,7 +214,6 @@ def _step(
     ]
     counter.start_peak()
     for number, shape in enumerate(micro_batches, start=1):
-        offloaded = Offloaded(model) if offload else None
         with counter.during("activations"), offloaded or nullcontext():
             inputs, places, targets, weights = _micro_batch(shape)
             base = model.get_base_model()

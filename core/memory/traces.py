@@ -13,6 +13,7 @@ from core.memory.extrapolate import traced_at_depth
 from core.memory.meta_model import meta_model
 from core.memory.problem import TraceOf
 from core.memory.trace import MicroBatch, Traced, trace
+from core.model.varlen import NAME as VARLEN
 from core.recipe import LoraSettings, Recipe
 from core.step.adapter_dtype import adapter_dtype
 from core.step.checkpointing import EVERY
@@ -24,16 +25,25 @@ from core.text.library_errors import telling_line
 _RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "optimizer"}}
 
 
-def tracer(config: dict[str, Any], device_kind: str, dtype: str, fused: bool = True) -> TraceOf:
+def tracer(
+    config: dict[str, Any],
+    device_kind: str,
+    dtype: str,
+    pages: bool = True,
+    varlen: bool = False,
+    fused: bool = True,
+) -> TraceOf:
     """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
 
-    `fused`: with the fused LoRA layer wherever it can be.
+    `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: packed rows go through torch's
+    `varlen_attn`. `fused`: with the fused LoRA layer wherever it can be.
     """
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
         settings = recipe.model_dump_json(include=_RELEVANT)
-        return _trace(known, device_kind, dtype, settings, tuple(micro_batches), checkpointing, offload, fused)
+        shapes = tuple(micro_batches)
+        return _trace(known, device_kind, dtype, pages, varlen, settings, shapes, checkpointing, offload, fused)
 
     return of
 
@@ -43,6 +53,8 @@ def _trace(
     config: str,
     device_kind: str,
     dtype: str,
+    pages: bool,
+    varlen: bool,
     settings: str,
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
@@ -50,8 +62,8 @@ def _trace(
     fused: bool,
 ) -> Traced:
     recipe, computing = Recipe.model_validate_json(settings), getattr(torch, dtype)
-    lora, attention = recipe.lora, recipe.train.attention
-    optimizer, objective = optimizer_for(recipe.train.optimizer), objective_of(recipe)
+    lora, attention = recipe.lora, VARLEN if varlen else recipe.train.attention
+    optimizer, objective = optimizer_for(recipe.train.optimizer, pages), objective_of(recipe)
     adapters_in = adapter_dtype(computing, optimizer, device_kind)
 
     def whole(one: dict[str, Any]) -> Traced:

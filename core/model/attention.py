@@ -6,10 +6,11 @@ FLASH = "flash_attention_2"
 
 
 def repeat_keys() -> None:
-    """Have transformers repeat the key heads that query heads share, for cards of a compute capability below 8.0.
+    """Have transformers repeat the key heads that query heads share, for cards where torch has no FlashAttention.
 
-    They have no FlashAttention, and torch's memory-efficient kernel needs as many key heads as query heads (2.13):
-    without this, torch would keep all scores, in fp32.
+    Those of a compute capability below 8.0, and all on Windows. torch's memory-efficient kernel needs as many key heads
+    as query heads (2.13, sdp_utils.cpp, `can_use_mem_efficient_attention`): without this, torch would keep all scores,
+    in fp32.
     """
     from transformers.integrations import sdpa_attention
 

@@ -25,8 +25,10 @@ from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
 from core.model.moe import experts_of, fused_weights, shape_of
 from core.model.remote_code import admit
+from core.model.varlen import flash_is_built
 from core.recipe import LoraSettings, QuantizationSettings
-from core.system.hardware import Device, compute_dtype
+from core.system.compute_dtype import compute_dtype
+from core.system.hardware import Device
 from core.text.library_errors import Listening, telling_line
 from core.untrusted.adapter_files import refuse_adapter_files
 from core.untrusted.chat_templates import bound_templates
@@ -47,10 +49,9 @@ def torch_device(device: Device) -> torch.device:
     return torch.device("cuda:0" if device.kind == "cuda" else device.kind)
 
 
-def dtype_for(device: Device) -> tuple[torch.dtype, str]:
-    """The compute dtype on `device`, and the reason for a person."""
-    capability = torch.cuda.get_device_capability(0) if device.kind == "cuda" else None
-    name, because = compute_dtype(device.kind, capability)
+def dtype_for(device: Device, model_type: str = "") -> tuple[torch.dtype, str]:
+    """The dtype to compute in on `device`, for a model of that type where there is one, and the reason."""
+    name, because = compute_dtype(device, model_type)
     return getattr(torch, name), because
 
 
@@ -77,13 +78,13 @@ def load_base(
     was loaded in (QLoRA, section 3: 4-bit storage, 16-bit computation). In 16 bits it is what computes as well: on a
     device that computes in fp32 it takes 32. `sharded`: in ordinary memory, ready for core/train/sharding.py.
     """
-    dtype, _ = dtype_for(device)
+    dtype, _ = dtype_for(device, found.model_type)
     implementation = attention_implementation(attention, device.kind, dtype)
     if found.folder is None:
         raise ModelError(f"{found.label} is not on this machine yet. Download it first.")
     admit(found)
     refuse_misfit(found)
-    if device.kind == "cuda" and dtype == torch.float16:
+    if device.kind == "cuda" and not (dtype == torch.bfloat16 and flash_is_built()):
         repeat_keys()
     # bitsandbytes logs its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

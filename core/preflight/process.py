@@ -97,17 +97,18 @@ class _Work:
         from core.launch.start_from import take_over
         from core.launch.submit import refuse
         from core.model.fit import refuse_misfit
-        from core.system.hardware import compute_dtype, cuda_capability, device
+        from core.system.compute_dtype import compute_dtype
+        from core.system.hardware import device
         from core.train.advice import advice
 
         errors: list[dict[str, str]] = []
         answer: Answer = {"errors": errors}
         chosen = device()
-        dtype, because = compute_dtype(chosen.kind, cuda_capability(chosen.index) if chosen.kind == "cuda" else None)
-        answer |= {"compute_dtype": dtype, "because": because}
+        answer["compute_dtype"], answer["because"] = compute_dtype(chosen)
         try:
             recipe, _ = take_over(recipe, workspace)
             found = find_model(recipe.model)
+            answer["compute_dtype"], answer["because"] = compute_dtype(chosen, found.model_type)
             shown = ("label", "parameters", "download_bytes")
             answer["model"] = {name: getattr(found, name) for name in shown}
             answer["advice"] = advice(recipe, found, chosen.kind)

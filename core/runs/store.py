@@ -20,7 +20,7 @@ from core.errors import RunError
 from core.recipe import Recipe, recipe_of_run
 from core.system.full_disk import Lines, is_disk_full
 from core.system.process import is_alive
-from core.text.library_errors import telling_line
+from core.text.library_errors import ended_by_bitsandbytes, telling_line
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
 
 ACTIVE = frozenset({"preparing", "training"})
@@ -28,6 +28,11 @@ OPEN = ACTIVE | {"queued"}
 ENDED = frozenset({"finished", "stopped", "failed", "interrupted"})
 # A file in the workspace's state that is touched when a run is queued or started.
 OPENED = "opened"
+GONE = "The worker ended unexpectedly: it was killed, ran out of memory, or the machine went down."
+GONE_BY_CUDA = (
+    "bitsandbytes ended the worker at an error of CUDA, after which nothing could be saved: {}. Resume the run; if it "
+    "happens again, run `python launch.py doctor`, or choose train.optimizer=adamw."
+)
 _LINES = Lines()
 # The safe loader, in C where libyaml is there: ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -198,9 +203,17 @@ class Run:
         known = {key: values[key] for key in Status.__dataclass_fields__ if key in values}
         status = Status(**known)
         if status.state in ACTIVE and not is_alive(status.pid, status.pid_started):
-            message = "The worker ended unexpectedly: it was killed, ran out of memory, or the machine went down."
-            return Status(**{**known, "state": "interrupted", "message": message})
+            return Status(**{**known, "state": "interrupted", "message": self._why_gone(status)})
         return status
+
+    def _why_gone(self, status: Status) -> str:
+        """Why a worker that said nothing is gone, as far as the end of its log tells."""
+        log = self.dir / "worker.log"
+        with contextlib.suppress(OSError):
+            ended = ended_by_bitsandbytes(self.log_tail()) if log.stat().st_mtime >= (status.started or 0) else None
+            if ended is not None:
+                return GONE_BY_CUDA.format(ended)
+        return GONE
 
     def write_status(self, **changes: Any) -> None:
         """Replace `status.json`, keeping what is not in `changes`. For the supervisor and the worker only.

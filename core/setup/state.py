@@ -67,7 +67,7 @@ def base_python() -> str:
 
 
 def hardware_mark() -> str:
-    """A text that changes with the NVIDIA driver or its cards, or when AMD's compute driver appears."""
+    """A text that changes with the NVIDIA driver or its cards."""
     marks = []
     driver = Path("/proc/driver/nvidia/version")
     if driver.exists():
@@ -77,6 +77,4 @@ def hardware_mark() -> str:
     for tool in (Path("/usr/lib/wsl/lib/nvidia-smi"), windows):  # these are replaced together with the driver
         if tool.exists():
             marks.append(f"{tool} {int(tool.stat().st_mtime)}")
-    if Path("/dev/kfd").exists():
-        marks.append("kfd")
     return "; ".join(marks)

@@ -6,7 +6,6 @@ and chips was read in the places named beside it; docs/install.md keeps the list
 
 import contextlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -50,14 +49,12 @@ CUDA_BUILDS = (
 )
 OLDEST_CARD = min(build.lowest for build in CUDA_BUILDS)
 
-# rocm7.2 carries torch from 2.11 on, and bitsandbytes 0.50.2 has a library for it. The chips are those that
-# PyTorch's build scripts were reported to name; laptop chips such as gfx1103 and gfx1031 to 1036 are not.
-ROCM = "rocm7.2"
-ROCM_CHIPS = {"gfx908", "gfx90a", "gfx942", "gfx950", "gfx1030", "gfx1100", "gfx1101", "gfx1102"}
-ROCM_CHIPS |= {"gfx1150", "gfx1151", "gfx1200", "gfx1201"}
+# Why no AMD or Intel card is used. bitsandbytes 0.50.2 has 4-bit kernels for both (its installation guide, "AMD ROCm"
+# and "Intel XPU"), but a card's memory and limits are read through NVIDIA's NVML here, and no run could be tried.
+UNTRIED = "Nibble uses NVIDIA cards only, because nobody could try it on one of AMD's or Intel's"
 
 # The first digits of the PCI ids of Intel's Arc A, Arc B and Data Center Max cards. Graphics inside a
-# processor are left out: torch has no kernels for most of them, and TORCH_INDEX_URL is there for the others.
+# processor are left out: nobody expects a model to be trained there.
 INTEL_CARDS = ("0x56", "0xe2", "0x0bd")
 
 
@@ -80,8 +77,10 @@ def find_wheel(given: str, say: Callable[[str], None]) -> Wheel:
     if given:
         say(f"torch comes from {given}, as TORCH_INDEX_URL asks.")
         name = given.rstrip("/").rpartition("/")[2]
+        if name.startswith(("rocm", "xpu")):
+            say(f"{UNTRIED}: runs will use the CPU.")
         return Wheel(given, "", name if name.startswith("cu") else "", name != "cpu", given, len(gpus))
-    choice = choose_torch(sys.platform, platform.machine(), gpus or find_others(), driver)
+    choice = choose_torch(sys.platform, gpus or find_others(), driver)
     say(f"torch for {choice.because}.")
     # On Windows PyPI's torch uses no card: there pip asks the index itself, and says so where it is not reached.
     must = choice.accelerated and sys.platform == "win32"
@@ -112,19 +111,20 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
     return answered.is_set()
 
 
-def choose_torch(system: str, machine: str, gpus: list[Gpu], driver: int) -> Wheel:
-    """The torch build for sys.platform, platform.machine(), the cards, and the NVIDIA driver's major version or 0."""
+def choose_torch(system: str, gpus: list[Gpu], driver: int) -> Wheel:
+    """The torch build for sys.platform, the cards, and the NVIDIA driver's major version or 0."""
     if system == "darwin":
         return Wheel("", "PyPI's build for Apple silicon, with MPS (untested)")
     if nvidia := [gpu for gpu in gpus if gpu.vendor == "nvidia"]:
         return choose_cuda(system, nvidia, driver)
-    if amd := [gpu.name for gpu in gpus if gpu.vendor == "amd"]:
-        if machine == "x86_64" and ROCM_CHIPS.intersection(amd):
-            return Wheel(ROCM, f"ROCm, for AMD {', '.join(amd)} (untested)")
-        return cpu(system, f"PyTorch's ROCm build has no kernels for AMD {', '.join(amd)}")
-    if intel := [gpu.name for gpu in gpus if gpu.vendor == "intel"]:
-        return Wheel("xpu", f"XPU, for {', '.join(intel)} (untested)")
-    return cpu(system, "no graphics card that torch supports was found")
+    if gpus:
+        return cpu(system, f"{named(gpus)} is not used. {UNTRIED}")
+    return cpu(system, "no NVIDIA card was found")
+
+
+def named(gpus: list[Gpu]) -> str:
+    """The cards of other makers than NVIDIA, by maker and chip."""
+    return ", ".join(f"AMD {gpu.name}" if gpu.vendor == "amd" else gpu.name for gpu in gpus)
 
 
 def cpu(system: str, because: str) -> Wheel:

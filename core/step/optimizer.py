@@ -3,7 +3,9 @@
 To add one, write its row, and its name in `core.settings.Optimizer`.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from functools import partial
 
 from core.errors import RecipeError
@@ -40,6 +42,11 @@ class Optimizer:
         """What it keeps for each trained number, in bytes."""
         return self.moments * self.bits // 8
 
+    @property
+    def unpaged(self) -> Optimizer:
+        """The same for a GPU without managed memory: what runs there is what stands in for it on a CPU."""
+        return replace(self, paged=False, cuda=self.cpu) if self.paged else self
+
     def pages_on(self, device: str) -> bool:
         """Whether its states are in managed memory on a device of that kind."""
         return self.paged and device == "cuda"
@@ -66,11 +73,15 @@ _ROWS = (
 OPTIMIZERS = {row.name: row for row in _ROWS}
 
 
-def candidates(setting: str) -> list[Optimizer]:
-    """What `train.optimizer` leaves to choose from: the one that it names, or those for 'auto', the preferred first."""
-    return [row for row in _ROWS if row.automatic] if setting == "auto" else [OPTIMIZERS[setting]]
+def candidates(setting: str, pages: bool = True) -> list[Optimizer]:
+    """What `train.optimizer` leaves to choose from: the one that it names, or those for 'auto', the preferred first.
+
+    `pages`: whether the device has managed memory; without it none of them is paged.
+    """
+    rows = [row for row in _ROWS if row.automatic] if setting == "auto" else [OPTIMIZERS[setting]]
+    return rows if pages else [row.unpaged for row in rows]
 
 
-def optimizer_for(setting: str) -> Optimizer:
+def optimizer_for(setting: str, pages: bool = True) -> Optimizer:
     """What `train.optimizer` means until a plan has chosen: for 'auto' the one that it prefers."""
-    return candidates(setting)[0]
+    return candidates(setting, pages)[0]

@@ -1,15 +1,30 @@
 """Tests on the loaded model that packed conversations do not see each other; if they do, they are padded instead."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from core.data.batches import packed_batch
 from core.data.rendering.render import Rendered
+from core.model.load import is_out_of_memory
+from core.model.varlen import use_varlen, varlen_suits
 from core.recipe import TrainSettings
+from core.text.library_errors import telling_line
 
 # Above the rounding of bf16 (8 bits of mantissa) over many layers, far below what one foreign token changes.
 TOLERANCE = 0.05
+WITHOUT_MASK = (
+    "Packed conversations are computed by torch's varlen_attn, which needs no mask. train.attention: sdpa uses one."
+)
+_WITH_MASK = "so packed conversations need a mask, which takes memory and time where rows are long."
+
+
+class Packing(NamedTuple):
+    """Whether conversations share rows; whether `varlen_attn` computes them; what a person should know of that."""
+
+    packed: bool
+    varlen: bool = False
+    note: str = ""
 
 
 def packing_is_wanted(settings: TrainSettings) -> bool:
@@ -19,6 +34,39 @@ def packing_is_wanted(settings: TrainSettings) -> bool:
     FlashAttention skips the padding.
     """
     return settings.packing == "auto" and settings.attention != "flash_attention_2"
+
+
+def varlen_is_wanted(settings: TrainSettings, device_kind: str, dtype: torch.dtype) -> bool:
+    """Whether packed rows are to be computed by torch's `varlen_attn`: where nothing else is set, and it is there."""
+    return packing_is_wanted(settings) and settings.attention == "auto" and varlen_suits(device_kind, dtype)
+
+
+def settle_packing(model: Any, settings: TrainSettings, device_kind: str, dtype: torch.dtype) -> Packing:
+    """Try on `model` (PEFT's), which computes in `dtype`, how its conversations can share rows, and set it so."""
+    if not packing_is_wanted(settings):
+        return Packing(False)
+    note, base = "", model.get_base_model()
+    if varlen_is_wanted(settings, device_kind, dtype) and use_varlen(base):
+        fault = _fault(model)
+        if not fault:
+            return Packing(True, True, WITHOUT_MASK)
+        use_varlen(base, False)
+        note = f"torch's varlen_attn does not work with this model here ({fault}), {_WITH_MASK}"
+    elif settings.attention == "auto" and device_kind == "cuda" and dtype == torch.bfloat16:
+        there = varlen_suits(device_kind, dtype)
+        lacks = "This model needs its own attention" if there else "This torch has no varlen_attn"
+        note = f"{lacks}, {_WITH_MASK}"
+    return Packing(True, False, note) if packing_is_exact(model) else Packing(False)
+
+
+def _fault(model: Any) -> str:
+    """What is wrong with packed rows of `model` as it is set; empty where nothing is. Raises where memory runs out."""
+    try:
+        return "" if packing_is_exact(model) else "conversations see each other"
+    except Exception as error:  # whatever a kernel says to a card or sizes that it does not know
+        if is_out_of_memory(error):
+            raise
+        return telling_line(error)
 
 
 def packing_is_exact(model: Any) -> bool:

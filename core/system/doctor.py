@@ -10,32 +10,66 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-from core.system.hardware import claim_card, compute_dtype, cuda_capability, device, unused_card
+from core.setup.wheels import UNTRIED, find_others, named
+from core.system.compute_dtype import compute_dtype
+from core.system.hardware import NAME_ONE, claim_card, device, hidden_cards, torch_built_for, unused_card
+from core.system.managed_memory import try_managed_memory
 from core.system.process import as_process
-from core.text.library_errors import telling_line, telling_line_of
+from core.text.library_errors import ended_by_bitsandbytes, telling_line, telling_line_of
 from core.workspace import Workspace
 
 PACKAGES = ("gradio", "torch", "transformers", "bitsandbytes", "peft", "trl", "datasets", "accelerate")
 LITTLE_DISK_BYTES = 5 * 10**9
+OTHER_BUILDS = {"hip": "AMD's ROCm", "xpu": "Intel's XPU"}
+NO_MANAGED_MEMORY = (
+    "This card's system has no managed memory, as some virtual GPUs and containers have none: optimizers are not paged."
+)
 
 
 def doctor(workspace: Workspace) -> dict[str, Any]:
-    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their fixes."""
+    """The machine, torch, the dtype and its reason, bitsandbytes, the disk, and the problems with their fixes.
+
+    `notes` are sentences on what is no problem and yet unlike what a person may expect.
+    """
     engine, errors = _answer_of("core.system.doctor")
     if engine:
         problems = engine.pop("problems")
     else:
-        what = f"The engine cannot be imported: {telling_line_of(errors, 'no output')}"
         engine = {"torch": None, "bitsandbytes": None}
-        problems = [_problem(what, "python launch.py --reinstall")]
-    # The card's memory use beside tensors, measured now and kept for plans; empty where it cannot be measured.
-    constants = _answer_of("core.memory.measured_overhead")[0] if device().kind == "cuda" else {}
-    found = {**_machine(workspace), **engine, "constants": constants}
+        problems = [_problem(_why_no_engine(errors), "python launch.py --reinstall")]
+    constants, notes = _measure_card(), _other_cards()
+    if constants.get("managed_memory") is False:
+        notes.append(NO_MANAGED_MEMORY)
+    found = {**_machine(workspace), **engine, "constants": constants, "notes": notes}
     free = found["disk"]["free_bytes"]
     if free < LITTLE_DISK_BYTES:
         what = f"Only {free / 1e9:.1f} GB of disk space are free."
         problems.append(_problem(what, "Delete old runs on the Runs tab, or free some space."))
     return {**found, "problems": problems}
+
+
+def _why_no_engine(errors: str) -> str:
+    ended = ended_by_bitsandbytes(errors)
+    if ended is not None:
+        return f"bitsandbytes cannot use this card: {ended}."
+    return f"The engine cannot be imported: {telling_line_of(errors, 'no output')}"
+
+
+def _measure_card() -> dict[str, Any]:
+    """What the card takes beside tensors, its speed, and whether it pages: measured now, kept for plans; else empty."""
+    card = device()
+    if card.kind != "cuda":
+        return {}
+    return {**_answer_of("core.memory.measured_overhead")[0], "managed_memory": try_managed_memory(card)}
+
+
+def _other_cards() -> list[str]:
+    """Why a card of another maker, or a torch that was installed for one, is not used."""
+    built = OTHER_BUILDS.get(torch_built_for())
+    if built:
+        return [f"The installed torch is built for {built}. {UNTRIED}: runs use the CPU."]
+    others = find_others() if device().kind == "cpu" else []
+    return [f"{named(others)} is not used. {UNTRIED}."] if others else []
 
 
 def _answer_of(module: str) -> tuple[dict[str, Any], str]:
@@ -47,7 +81,7 @@ def _answer_of(module: str) -> tuple[dict[str, Any], str]:
 
 def _machine(workspace: Workspace) -> dict[str, Any]:
     chosen = device()
-    dtype, because = compute_dtype(chosen.kind, cuda_capability(chosen.index) if chosen.kind == "cuda" else None)
+    dtype, because = compute_dtype(chosen)
     disk = shutil.disk_usage(workspace.state)
     return {
         "python": platform.python_version(),
@@ -78,6 +112,9 @@ def examine_engine() -> dict[str, Any]:
     if idle is not None:
         what = f"{idle} is present, but this torch build supports only the CPU, so the card is not used."
         problems.append(_problem(what, "Update the NVIDIA driver, then python launch.py --reinstall"))
+    hidden = hidden_cards()
+    if hidden is not None:
+        problems.append(_problem(hidden, NAME_ONE))
     if chosen.kind == "cuda" and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(0)
         if not _has_kernels(torch.cuda.get_arch_list(), major, minor):

@@ -1,11 +1,11 @@
-"""What this machine has, which dtype to compute in and why, and live readings of its memory. Imports no torch."""
+"""What this machine has, and live readings of its memory. Imports no torch."""
 
 import contextlib
 import importlib.util
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,17 +19,24 @@ BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Device:
-    """A device to train on. Sizes in bytes; `kind` is 'cuda', 'mps' or 'cpu'."""
+    """A device to train on. Sizes in bytes; `kind` is 'cuda', 'mps' or 'cpu'.
+
+    `mig` is the UUID of a slice of the card `index` (NVIDIA's Multi-Instance GPU). `unified`: a card without memory of
+    its own, that uses the machine's (GB10).
+    """
 
     kind: str
     name: str
     total_bytes: int
     free_bytes: int
     index: int = 0
+    mig: str = ""
+    unified: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The fields that `doctor` prints."""
-        return {key: value for key, value in asdict(self).items() if key != "index"}
+        shown = ("kind", "name", "total_bytes", "free_bytes")
+        return {key: value for key, value in asdict(self).items() if key in shown}
 
 
 @cache
@@ -45,13 +52,34 @@ def nvml_module() -> Any:
 
 
 def cuda_devices() -> list[Device]:
-    """The NVIDIA cards that this process may use and the installed torch can use, freest first, read through NVML."""
+    """The NVIDIA cards that this process may use and the installed torch can use, freest first, read through NVML.
+
+    Of a card that is sliced (MIG) its slices, since a process can use only one of them.
+    """
     nvml = nvml_module()
     if nvml is None or not torch_has_cuda():
         return []
-    allowed = _allowed_cards(nvml)
-    cards = [_card(nvml, index) for index in range(nvml.nvmlDeviceGetCount()) if allowed is None or index in allowed]
+    named = _named_devices()
+    found = [each for index in range(nvml.nvmlDeviceGetCount()) for each in _at(nvml, index)]
+    cards = [card for card, names in found if named is None or any(_is_meant(name, names) for name in named)]
     return sorted(cards, key=lambda card: -card.free_bytes)
+
+
+# What to do where `hidden_cards` has something to say.
+NAME_ONE = "Name a card or MIG slice in CUDA_VISIBLE_DEVICES as nvidia-smi -L lists it, or unset that variable."
+
+
+def hidden_cards() -> str | None:
+    """A sentence where CUDA_VISIBLE_DEVICES names something, but none of the cards that torch could use; else None.
+
+    Empty, "-1" and the like are how a person asks for the CPU (CUDA C Programming Guide, "CUDA Environment Variables").
+    """
+    nvml, named = nvml_module(), _named_devices()
+    if nvml is None or not torch_has_cuda() or not nvml.nvmlDeviceGetCount() or cuda_devices():
+        return None
+    if not named or named[0].startswith("-"):
+        return None
+    return f"CUDA_VISIBLE_DEVICES={','.join(named)} names none of this machine's NVIDIA cards, so the CPU is used."
 
 
 def unused_card() -> str | None:
@@ -62,26 +90,62 @@ def unused_card() -> str | None:
     return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0)))
 
 
-@cache
 def torch_has_cuda() -> bool:
-    """Whether the installed torch is built for CUDA; read from its files, for importing it takes seconds."""
+    """Whether the installed torch is built for CUDA."""
+    return torch_built_for() == "cuda"
+
+
+@cache
+def torch_built_for() -> str:
+    """What the installed torch is built for: 'cuda', 'hip' (AMD), 'xpu' (Intel) or 'cpu'.
+
+    Read from its files, for importing it takes seconds.
+    """
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
-        return False
+        return "cpu"
     version = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-    return re.search(r"^cuda\b[^=]*=\s*['\"]", version, re.MULTILINE) is not None
+    built = re.findall(r"^(cuda|hip|xpu)\b[^=]*=\s*['\"]", version, re.MULTILINE)
+    return built[0] if built else "cpu"
 
 
-def _allowed_cards(nvml: Any) -> set[int] | None:
-    """The cards that CUDA_VISIBLE_DEVICES allows, by number or UUID; None where it is not set."""
+def _named_devices() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES lists; None where it is not set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return None
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    count = nvml.nvmlDeviceGetCount()
-    uuids = [str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
-    numbers = {int(name) for name in names if name.isdigit()}
-    return numbers | {index for index, uuid in enumerate(uuids) for name in names if uuid.startswith(name)}
+    return None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+
+
+def _is_meant(name: str, names: Sequence[str]) -> bool:
+    """Whether `name` in CUDA_VISIBLE_DEVICES means what has these `names`: by its number, or by how a UUID begins."""
+    return any(name == own if own.isdigit() else own.startswith(name) for own in names)
+
+
+def _at(nvml: Any, index: int) -> list[tuple[Device, list[str]]]:
+    """The card `index`, or its slices, each with all that CUDA_VISIBLE_DEVICES may call it.
+
+    A slice is MIG-<its UUID>, or MIG-<its card's UUID>/<GPU instance>/<compute instance> (NVIDIA's MIG User Guide,
+    "CUDA Device Enumeration").
+    """
+    card = nvml.nvmlDeviceGetHandleByIndex(index)
+    uuid = str(nvml.nvmlDeviceGetUUID(card))
+    found = []
+    for handle in _slices(nvml, card):
+        memory, mig = nvml.nvmlDeviceGetMemoryInfo(handle), str(nvml.nvmlDeviceGetUUID(handle))
+        instances = f"{nvml.nvmlDeviceGetGpuInstanceId(handle)}/{nvml.nvmlDeviceGetComputeInstanceId(handle)}"
+        one = Device("cuda", nvml.nvmlDeviceGetName(handle), int(memory.total), int(memory.free), index, mig=mig)
+        found.append((one, [str(index), uuid, mig, f"MIG-{uuid}/{instances}"]))
+    return found or [(_card(nvml, index), [str(index), uuid])]
+
+
+def _slices(nvml: Any, card: Any) -> list[Any]:
+    """The handles of a card's MIG slices; none where it is not sliced."""
+    found = []
+    with contextlib.suppress(nvml.NVMLError):  # cards that cannot be sliced say so with an error
+        if nvml.nvmlDeviceGetMigMode(card)[0]:
+            for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+                with contextlib.suppress(nvml.NVMLError):  # a place without a slice
+                    found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, place))
+    return found
 
 
 def _card(nvml: Any, index: int) -> Device:
@@ -91,8 +155,30 @@ def _card(nvml: Any, index: int) -> Device:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     except nvml.NVMLError_NotSupported:  # the card has no memory of its own, but the machine's
         machine = psutil.virtual_memory()
-        return Device("cuda", name, int(machine.total), int(machine.available), index)
+        return Device("cuda", name, int(machine.total), int(machine.available), index, unified=True)
     return Device("cuda", name, int(memory.total), int(memory.free), index)
+
+
+def _handle(nvml: Any, device: Device) -> Any:
+    """NVML's handle of a card or slice. Raises NVMLError."""
+    card = nvml.nvmlDeviceGetHandleByIndex(device.index)
+    if not device.mig:
+        return card
+    return next((each for each in _slices(nvml, card) if nvml.nvmlDeviceGetUUID(each) == device.mig), card)
+
+
+@cache
+def on_vgpu() -> bool:
+    """Whether a card is a share of one that a hypervisor divides among machines (NVIDIA vGPU)."""
+    nvml = nvml_module()
+    if nvml is None:
+        return False
+    with contextlib.suppress(nvml.NVMLError):
+        cards = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return any(
+            nvml.nvmlDeviceGetVirtualizationMode(card) == nvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU for card in cards
+        )
+    return False
 
 
 def device() -> Device:
@@ -101,27 +187,32 @@ def device() -> Device:
     if cards:
         return cards[0]
     memory = psutil.virtual_memory()
-    total, free = min(memory.total, _cgroup_limit()), memory.available
+    total, free = min(memory.total, _cgroup_limit()), free_ram()
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return Device("mps", f"Apple {platform.machine()}", total, free)
-    return Device("cpu", f"CPU · {cpu_cores()} cores", total, min(free, total))
+    return Device("cpu", f"CPU · {cpu_cores()} cores", total, free)
+
+
+def free_ram() -> int:
+    """Bytes of ordinary memory that are free, within the container's limit."""
+    return min(psutil.virtual_memory().available, _cgroup_limit())
 
 
 def claim_card(card: Device | None = None) -> None:
     """Make `card`, or else the freest, the only one that this process sees. Call it before torch is imported.
 
     A single card that the user has chosen already, by number or UUID, is kept; the number is nvidia-smi's, unless
-    CUDA_DEVICE_ORDER says otherwise.
+    CUDA_DEVICE_ORDER says otherwise. A slice (MIG) is named by its UUID: by its card's number CUDA takes the first.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     chosen = card or device()
     if chosen.kind != "cuda":
         return
-    if named and "," not in named:
+    if named and "," not in named and not chosen.mig:
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         return
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(chosen.index)
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen.mig or str(chosen.index)
 
 
 def cpu_cores() -> int:
@@ -146,27 +237,6 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
     found = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
     return frozenset(found.split())
-
-
-def compute_dtype(kind: str, capability: tuple[int, int] | None = None) -> tuple[str, str]:
-    """The dtype to compute in on a device of `kind`, and the reason, for the user.
-
-    `capability` is CUDA's compute capability. On a CPU without AMX, bf16 was measured up to 30 times slower
-    than fp32, adapters included. ONEDNN_MAX_CPU_ISA may keep torch off AMX (oneDNN, "CPU Dispatcher Control").
-    """
-    if kind == "cuda":
-        major, minor = capability or (0, 0)
-        if major >= 8:
-            return "bfloat16", f"compute capability {major}.{minor} supports bf16"
-        return "float16", f"compute capability {major}.{minor} does not support bf16"
-    if kind == "mps":
-        return "float16", "Apple's GPU is fast in fp16"
-    if "amx_bf16" in cpu_flags():
-        allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-        if allowed in ("", "DEFAULT", "ALL") or "AMX" in allowed:
-            return "bfloat16", "this CPU has AMX, which is fast in bf16"
-        return "float32", f"this CPU has AMX, but ONEDNN_MAX_CPU_ISA={allowed} prevents torch from using it"
-    return "float32", "on a CPU without AMX, fp32 is fastest and bf16 can be 30 times slower"
 
 
 def cuda_capability(index: int) -> tuple[int, int]:
@@ -210,8 +280,9 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
             raise ReadingError(str(error)) from None
     nvml = nvml_module()
     try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(chosen.index)
-        used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+        handle = _handle(nvml, chosen)
+        # NVML has no figure for memory that the card shares with the processor.
+        used = int((psutil.virtual_memory() if chosen.unified else nvml.nvmlDeviceGetMemoryInfo(handle)).used)
     except nvml.NVMLError as error:
         raise ReadingError(str(error)) from None
     named: dict[int, int | None] = {}
@@ -220,7 +291,7 @@ def device_used_bytes(chosen: Device, pid: int) -> Used:
         for listed in (nvml.nvmlDeviceGetGraphicsRunningProcesses, nvml.nvmlDeviceGetComputeRunningProcesses):
             named |= {each.pid: each.usedGpuMemory for each in listed(handle)}
         of_each = [each for each in named.values() if each]
-        unattributed = used - sum(of_each) if len(of_each) == len(named) else None
+        unattributed = used - sum(of_each) if len(of_each) == len(named) and not chosen.unified else None
     return Used(named.get(pid) or None, used, unattributed)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from core.system.hardware import on_vgpu
 from core.workspace import ROOT
 
 
@@ -23,16 +24,38 @@ def child_environment() -> dict[str, str]:
     other down several times (docs/tried.md), and the user's machine is never ours alone.
 
     torch's CUDA allocator uses expandable segments: micro-batches differ in width, and blocks of fixed sizes that fit
-    none of the next ones would add up to more than was planned (torch's notes on CUDA, "Memory management").
+    none of the next ones would add up to more than was planned (torch's notes on CUDA, "Memory management"). The
+    variable has its old name, since torch 2.9 heeds no other for this (pytorch#183387).
     """
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "true"}
     ours |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "USE_HUB_KERNELS": "NO"}
     usual = {"GOMP_SPINCOUNT": "20000"}
-    in_wsl = "microsoft" in platform.release().lower()  # where torch's expandable segments are not reliable
-    if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ and not in_wsl:
+    if "PYTORCH_ALLOC_CONF" not in os.environ and _segments_can_grow():
         usual["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     given = {name: value for name, value in os.environ.items() if "TRUST_REMOTE_CODE" not in name}
     return {**usual, **given, **ours}
+
+
+def _segments_can_grow() -> bool:
+    """Whether torch's CUDA allocator can use expandable segments here.
+
+    torch is built without them for Windows (2.13, CUDAAllocatorConfig.h, `expandable_segments`). Under WSL the first
+    allocation was seen to fail in `cuMemSetAccess` (pytorch#192330), on a vGPU in `cuMemAddressReserve`
+    (Comfy-Org/comfy-aimdo#21).
+    """
+    return sys.platform == "linux" and not in_wsl() and not on_vgpu()
+
+
+def segments_grow() -> bool:
+    """Whether they are used by our processes: where they can be, unless the environment says otherwise."""
+    given = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", os.environ.get("PYTORCH_ALLOC_CONF"))
+    asked = given is None or "expandable_segments:true" in given.lower().replace(" ", "")
+    return asked and (sys.platform == "linux" if given is not None else _segments_can_grow())
+
+
+def in_wsl() -> bool:
+    """Whether this is Linux under Windows (WSL2), as its kernel says."""
+    return "microsoft" in platform.release().lower()
 
 
 def as_process(module: str, *arguments: str) -> dict[str, Any]:

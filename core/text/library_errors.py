@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 MOST = 300
+# Other threads may still say something after the error that ends their process.
+LAST_LINES = 5
 # As much of a message is read: some hold a whole file.
 _READ = 20_000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -43,6 +45,8 @@ _STRONG = re.compile(
     r"(?i)size mismatch|missing key|unexpected key|\brequires?\b|\bneed(s|ed)?\b|install|no module named"
 )
 _TYPE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Warning): (?=\S)")
+# bitsandbytes' C code before it calls exit(1) (0.50.2, csrc/compat.cuh, BNB_CHECK_RETURN).
+_ENDED_BY_BITSANDBYTES = re.compile(r"^Error (.+) at line \d+ in file \S*csrc[/\\]\S+$")
 # What is said so that only the library's authors know what it means: what it says, in plain words.
 _PLAIN = (
     (
@@ -130,6 +134,12 @@ def telling_line_of(output: str, nothing: str) -> str:
         if line:
             return _clean(f"{kind.group() if kind else ''}{line}")
     return _clean((text.splitlines() or [nothing])[-1]) or nothing
+
+
+def ended_by_bitsandbytes(output: str) -> str | None:
+    """CUDA's error for which bitsandbytes ended a process, by the last lines of its output; None where it did not."""
+    found = [_ENDED_BY_BITSANDBYTES.match(line.strip()) for line in _ANSI.sub("", output).splitlines()[-LAST_LINES:]]
+    return next((_clean(match[1]) for match in reversed(found) if match), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

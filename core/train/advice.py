@@ -2,7 +2,7 @@
 
 from core.basemodel.find import FoundModel
 from core.recipe import Recipe
-from core.system.hardware import cpu_flags
+from core.system.hardware import NAME_ONE, cpu_flags, hidden_cards
 
 LARGE = 300_000_000  # parameters
 HIGH_RATE = 1e-3
@@ -12,7 +12,8 @@ VNNI = {"avx512_vnni", "avx_vnni"}
 
 def advice(recipe: Recipe, found: FoundModel, device: str) -> list[str]:
     """Sentences for whoever is about to train `recipe` on `found` on a device of that kind; mostly none."""
-    rate, sentences = recipe.train.learning_rate, []
+    rate, hidden = recipe.train.learning_rate, hidden_cards()
+    sentences = [] if hidden is None else [f"{hidden} {NAME_ONE}"]
     if rate >= HIGH_RATE and found.parameters >= LARGE:
         sentences.append(
             f"train.learning_rate: {rate:g} suits models as small as the starter. A model of "

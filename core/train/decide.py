@@ -1,7 +1,7 @@
 """How a run trains: the strategy that the plan chose, or a frugal one where its step cannot be traced."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.basemodel.find import FoundModel
@@ -27,7 +27,8 @@ from core.workspace import Workspace
 class Choices:
     """What was decided: the strategy, whether conversations share rows, and the plan behind it (None: no trace).
 
-    `tokens_at_once` are those of the run's largest micro-batch.
+    `tokens_at_once` are those of the run's largest micro-batch. `has_ram_for`: whether ordinary memory has room for
+    what another strategy would move there.
     """
 
     strategy: Strategy
@@ -35,6 +36,7 @@ class Choices:
     plan: Plan | None
     reasons: list[dict[str, Any]]
     tokens_at_once: int
+    has_ram_for: Callable[[Strategy], bool] = field(default=lambda strategy: True, compare=False)
 
     def as_json(self, recipe: Recipe) -> dict[str, Any]:
         """As plan.json holds it."""
@@ -59,10 +61,11 @@ def choose(
     budget: Budget,
     packed: bool,
     workspace: Workspace | None = None,
+    varlen: bool = False,
 ) -> Choices:
     """The plan for `rows` on this machine, with what was measured in `workspace`.
 
-    Raises BudgetError where nothing fits, naming what would.
+    `varlen`: torch's `varlen_attn` computes packed rows. Raises BudgetError where nothing fits, naming what would.
     """
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [ConversationLength(len(row.ids), sum(row.trained[1:])) for row in rows]
@@ -70,14 +73,15 @@ def choose(
     try:
         if recipe.train.sharded:
             raise NOT_PLANNED
-        problem = planning_problem(recipe, target, architecture, lengths, packed)
+        problem = planning_problem(recipe, target, architecture, lengths, packed, varlen=varlen)
         planned = plan(replace(problem, budget=budget))
     except ModelError as error:
         return _without_trace(recipe, target, packed, error, max(each.length for each in lengths))
     if planned.strategy is None:
         raise BudgetError(_does_not_fit(planned))
     largest = problem.work(planned.strategy.micro_batch).largest
-    return Choices(planned.strategy, packed, planned, planned.reasons, largest.packs * largest.width)
+    tokens = largest.packs * largest.width
+    return Choices(planned.strategy, packed, planned, planned.reasons, tokens, problem.has_ram_for)
 
 
 def _without_trace(recipe: Recipe, target: PlanningDevice, packed: bool, error: Exception, longest: int) -> Choices:

@@ -124,6 +124,11 @@ def out_of_memory(
         write_result(run, watcher, sampler, budget)
     saved = f"Progress up to step {step:,} is saved." if step else "Nothing had been learned yet."
     frugal = ", even with micro-batch 1 and full gradient checkpointing" if isinstance(error, OutOfRoom) else ""
+    if isinstance(error, OutOfRoom) and error.shortage.in_ram:
+        raise BudgetError(
+            f"Ordinary memory ran out, where this run keeps what the GPU has no room for. {saved} Close other "
+            "programs, or lower data.max_length or raise the budget, so that less has to be kept there."
+        )
     needed = _smallest_budget(run, budget, error)
     raise BudgetError(
         f"Memory ran out within the budget of {show_size(budget.bytes)}{frugal}. {saved} "

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import set_seed
 
@@ -38,9 +39,10 @@ from core.runs.store import Run
 from core.step.adapter_dtype import adapter_dtype
 from core.step.objective import objective_of
 from core.step.optimizer import OPTIMIZERS, optimizer_for
-from core.step.packing import packing_is_exact, packing_is_wanted
+from core.step.packing import Packing, settle_packing
 from core.system.allocator import return_memory
 from core.system.hardware import Device, device
+from core.system.managed_memory import pages_states
 from core.train import ending
 from core.train.advice import advice
 from core.train.base_model import have_base
@@ -75,6 +77,7 @@ class PreparedRun:
     rows: Rows
     choices: Choices
     steps: int
+    dtype: torch.dtype
     start: ResumePoint | None = None
 
 
@@ -136,7 +139,7 @@ def prepare(
     """Load the model, render the data, and decide what is open: `resumed`, a checkpoint, keeps its decisions."""
     set_seed(recipe.train.seed)
     bits = recipe.quantization.bits
-    dtype, because = dtype_for(chosen)
+    dtype, because = dtype_for(chosen, found.model_type)
     run.event("device", f"{chosen.name}. Computing in {str(dtype).removeprefix('torch.')}: {because}.")
     note = refuse_misfit(found).note
     if note:
@@ -154,7 +157,8 @@ def prepare(
     left_out = targets_note(base, recipe.lora)
     if left_out:
         run.event("adapter", left_out)
-    adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), chosen.kind)
+    pages = pages_states(chosen)
+    adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer, pages), chosen.kind)
     continues = recipe.lora.start_from is not None and resumed is None  # a checkpoint holds all of the adapter
     model = attach_lora(base, recipe.lora, adapters_in, run.start if continues else None)
     if continues:
@@ -162,19 +166,21 @@ def prepare(
     report_model(run, found, bits, held, parameters_trained(model, recipe.lora))
     if ranks.sharded:
         shard(model, ranks, torch_device(chosen))
-    packed = packing_is_wanted(recipe.train) and packing_is_exact(model)
+    packing = settle_packing(model, recipe.train, chosen.kind, dtype)
+    if packing.note:
+        run.event("attention", packing.note)
     rules, start = recipe.train, read_resume_point(resumed)
     steps = rules.max_steps or steps_for(len(rows.train), rules.effective_batch, rules.epochs or 1)
-    choices = start.choices() if start else decide(run, recipe, found, rows, budget, packed)
-    states = OptimizerStates(OPTIMIZERS[choices.strategy.optimizer], chosen.kind, model)
+    choices = start.choices() if start else decide(run, recipe, found, rows, budget, packing)
+    states = OptimizerStates(optimizer_for(choices.strategy.optimizer, pages), chosen.kind, model)
     enforce(budget.bytes, chosen, states.managed_bytes)  # which are known only now
-    return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, start)
+    return PreparedRun(recipe, chosen, model, tokenizer, rows, choices, steps, dtype, start)
 
 
-def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budget, packed: bool) -> Choices:
+def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budget, packing: Packing) -> Choices:
     """Plan the run's memory: plan.json, and the reasons in its events."""
     run.write_status(message="Planning the memory.")
-    choices = choose(recipe, found, rows.train, budget, packed, Workspace(run.workspace))
+    choices = choose(recipe, found, rows.train, budget, packing.packed, Workspace(run.workspace), packing.varlen)
     plan = {"budget_bytes": budget.bytes, "floor_bytes": budget.floor_bytes, **choices.as_json(recipe)}
     write_json(run.dir / "plan.json", plan)
     for reason in choices.reasons:
@@ -231,15 +237,16 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     recipe = choices.settle(prepared.recipe, model)
     # Steps are dealt out for the plan's micro-batches, also when these have become smaller since.
     now = start.strategy if start else choices.strategy
-    dtype, _ = dtype_for(prepared.device)
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)
     batches = MicroBatches(prepared.rows.train, order, choices.strategy.micro_batch, choices.packed)
     kind, batch = prepared.device.kind, recipe.train.effective_batch
-    config = trainer_config(recipe, run.dir, kind, dtype, prepared.steps, now)
+    pages = pages_states(prepared.device)
+    config = trainer_config(recipe, run.dir, kind, prepared.dtype, prepared.steps, now, pages)
     if kind != "cuda" and OPTIMIZERS[recipe.train.optimizer].paged:
         run.event("optimizer", NO_PAGING)
     # A pass that all processes do together cannot be repeated by one of them.
-    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind)
+    has_ram = choices.has_ram_for if not prepared.device.unified else lambda strategy: not strategy.offload
+    fallback = None if ranks.sharded else OomFallback(now, batch, watcher.report_change, kind, has_ram)
     if now.heap == "returned":
         return_memory()
     tokenizer, mode, objective = prepared.tokenizer, now.checkpointing, objective_of(recipe)

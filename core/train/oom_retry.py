@@ -13,15 +13,21 @@ from core.system.allocator import heap_can_return
 
 T = TypeVar("T")
 
+# Begins what torch's allocator of ordinary memory says (c10/core/impl/alloc_cpu.cpp, `alloc_cpu`).
+CPU_ALLOCATOR = "DefaultCPUAllocator"
 _ASKED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """Memory ran out. `asked_bytes` is the request that could not be met; None where the error does not say."""
+    """Memory ran out. `asked_bytes` is the request that could not be met; None where the error does not say.
+
+    `in_ram`: it was ordinary memory.
+    """
 
     asked_bytes: int | None
+    in_ram: bool = False
 
 
 class OutOfRoom(MemoryError):
@@ -42,7 +48,7 @@ def attempt(work: Callable[[], T]) -> T | Shortage:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        shortage = Shortage(asked_bytes(str(error)))
+        shortage = Shortage(asked_bytes(str(error)), CPU_ALLOCATOR in str(error))
     clear_device_cache(garbage_collection=True)
     return shortage
 
@@ -80,15 +86,18 @@ class OomFallback:
         effective_batch: int,
         report: Callable[[Strategy, Strategy, Shortage], None],
         device_kind: str,
+        has_ram_for: Callable[[Strategy], bool] = lambda strategy: True,
     ) -> None:
-        self.strategy, self._report = strategy, report
+        """`has_ram_for`: whether ordinary memory has room for what a strategy moves there."""
+        self.strategy, self._report, self._has_ram_for = strategy, report, has_ram_for
         self.effective_batch, self.device_kind = effective_batch, device_kind
 
     def step_down(self, shortage: Shortage) -> Strategy:
         """Take the next strategy down, and report it. Raises OutOfRoom where there is none."""
         strategy = more_frugal(self.strategy, self.effective_batch, self.device_kind)
-        if strategy is None:
-            raise OutOfRoom(shortage)
+        moves = strategy is not None and strategy.offload and not self.strategy.offload
+        if strategy is None or (moves and not self._has_ram_for(strategy)):
+            raise OutOfRoom(replace(shortage, in_ram=shortage.in_ram and self.device_kind == "cuda"))
         self._report(self.strategy, strategy, shortage)
         self.strategy = strategy
         return strategy

@@ -85,6 +85,9 @@ def follow(run: Run) -> None:
         def report_change(self, before: Any, now: Any, shortage: Any) -> None:
             own.event("warning", f"Memory ran out; now {now}.")
 
+        def warn(self, message: str) -> None:
+            own.event("warning", message)
+
         def evaluate_along(self, step: int) -> None:
             evaluator.evaluate(self.trainer, step)
 

@@ -22,7 +22,7 @@ from core.runs.manifest import newest_valid
 from core.runs.store import Run
 from core.system.hardware import cpu_cores, cuda_devices, device
 from core.system.process import child_environment
-from core.text.library_errors import telling_line_of
+from core.text.library_errors import ended_by_bitsandbytes, telling_line_of
 from core.workspace import ROOT
 
 # Where accelerate's launcher, torchrun and we ourselves write a process' place among those that train together.
@@ -41,10 +41,12 @@ def refuse_devices(recipe: Recipe) -> None:
         )
     cards = cuda_devices()
     most = len(cards) or (cpu_cores() if device().kind == "cpu" else 1)
-    if sys.platform == "win32" and cards:  # torch has no NCCL there
+    sliced = any(card.mig for card in cards)
+    if cards and (sys.platform == "win32" or sliced):  # torch has no NCCL there, and NCCL joins no slices of a card
         most = 1
     if recipe.train.devices > most:
         have = f"{len(cards)} GPUs that torch can use" if cards else f"no NVIDIA GPU, and cores for {most} processes"
+        have = f"{len(cards)} MIG slices, which cannot train together" if sliced else have
         raise RecipeError(
             f"train.devices: {recipe.train.devices} is not possible here; this machine has {have}. "
             f"Allowed: 1 to {most}."
@@ -183,6 +185,9 @@ def _why(run: Run, rank: int, code: int) -> str:
     if code < 0:
         return f"was killed from outside (signal {-code}), possibly because memory ran out. {saved}"
     log = (folder_of(run, rank) / "log").read_text("utf-8", "replace")
+    ended = ended_by_bitsandbytes(log)
+    if ended is not None:
+        return f"was ended by bitsandbytes at an error of CUDA: {ended}. {saved}"
     return f"ended: {telling_line_of(log, 'nothing in its log')}. {saved}"
 
 

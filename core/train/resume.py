@@ -12,7 +12,8 @@ from core.errors import RunError
 from core.memory.strategy import Strategy
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
-from core.system.hardware import compute_dtype, device
+from core.system.compute_dtype import compute_dtype
+from core.system.hardware import device
 from core.train.checkpoints import PROGRESS, load_state, restore_adapter, restore_random_states, restore_training
 from core.train.decide import Choices
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
@@ -42,7 +43,7 @@ class ResumePoint:
 
 def _strategy(kept: dict[str, Any]) -> Strategy:
     """A strategy as a checkpoint holds it. Earlier versions fused LoRA layers where a run computed in fp32."""
-    return Strategy(**{"fused_lora": compute_dtype(device().kind)[0] == "float32", **kept})
+    return Strategy(**{"fused_lora": compute_dtype(device())[0] == "float32", **kept})
 
 
 def read_resume_point(folder: Path | None) -> ResumePoint | None:

@@ -1,7 +1,7 @@
 """trl's SFTTrainer with our own micro-batches in our own order, and a loss measured on every held-out token."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,6 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import add_fused_lm_head
 
 from core.data.batches import Batch, MicroBatches, counted, parts_of
@@ -22,6 +21,7 @@ from core.step.loss import head_is_exact
 from core.step.neftune import add_noise
 from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
+from core.train.activation_offload import offload_activations, unpin_on_failure
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
 from core.train.oom_retry import OomFallback, Shortage, attempt
@@ -80,7 +80,7 @@ class NibbleTrainer(SFTTrainer):
         tokenizer: Any,
         batches: MicroBatches,
         config: SFTConfig,
-        watcher: TrainerCallback,
+        watcher: Any,
         checkpointing: str = "full",
         fallback: OomFallback | None = None,
         ranks: Ranks = ALONE,
@@ -90,6 +90,7 @@ class NibbleTrainer(SFTTrainer):
     ) -> None:
         self.objective = objective
         self.batches, self.fallback, self.ranks = batches, fallback, ranks
+        self._warn: Callable[[str], object] = lambda sentence: watcher.warn(sentence)
         self.steps_done = start.step if start else 0
         self.real_tokens = 0
         self.outcome = Outcome(math.nan)
@@ -107,6 +108,8 @@ class NibbleTrainer(SFTTrainer):
             callbacks=[_CheckpointSomeLayers(checkpointing), *restorers, watcher, KeepInStep(ranks, watcher)],
         )
         self.remove_callback(PrinterCallback)  # a line a step in the log too, and a full disk would end the run there
+        if config.activation_offloading:
+            unpin_on_failure(self.maybe_activation_offload_context, self._warn)
         for each in restorers:
             each.trainer = self
         for parameter, value in zip(trained, values, strict=True):
@@ -163,7 +166,7 @@ class NibbleTrainer(SFTTrainer):
         elif before.checkpointing != now.checkpointing:
             thin_out(self.model, now.checkpointing)
         if now.offload and not before.offload:
-            self.maybe_activation_offload_context = get_act_offloading_ctx_manager(model=self.model)
+            self.maybe_activation_offload_context = offload_activations(self.model, self._warn)
         if now.heap != before.heap:
             return_memory()
             renewed()

@@ -11,10 +11,19 @@ from core.step.optimizer import optimizer_for
 
 
 def trainer_config(
-    recipe: Recipe, folder: Path, device: str, dtype: torch.dtype, steps: int, strategy: Strategy
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    dtype: torch.dtype,
+    steps: int,
+    strategy: Strategy,
+    pages: bool = True,
 ) -> SFTConfig:
-    """The recipe in trl's terms. transformers' own saving, evaluating and reporting are off: the files are ours."""
-    train, optimizer = recipe.train, optimizer_for(recipe.train.optimizer)
+    """The recipe in trl's terms. transformers' own saving, evaluating and reporting are off: the files are ours.
+
+    `pages`: whether a GPU has managed memory for paged optimizers.
+    """
+    train, optimizer = recipe.train, optimizer_for(recipe.train.optimizer, pages)
     return SFTConfig(
         output_dir=str(folder / "trainer"),
         max_steps=steps,

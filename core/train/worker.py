@@ -21,6 +21,7 @@ from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full
 from core.system.hardware import claim_card, cuda_devices, device
 from core.system.keep_awake import KeptAwake
+from core.system.managed_memory import try_once
 from core.system.process import process_started
 from core.text.library_errors import telling_line
 from core.train.base_model import have_base
@@ -58,6 +59,7 @@ def _work(run: Run, heartbeat: HeartbeatWriter) -> tuple[str, str]:
         cards = cuda_devices()  # read once: a moment later another may be the freest
         claim_card(cards[0] if cards else None)
         heartbeat.device = device()
+        try_once(heartbeat.device)
         rules = run.recipe().train
         with OtherProcesses(run, rules.devices, [card.index for card in cards]):
             from core.train.loop import train

@@ -140,6 +140,7 @@ def test_comparisons_differ_in_nothing_but_what_is_compared() -> None:
         _gpu_compare.FP16,
         _gpu_compare.PACKING,
         _gpu_compare.FUSED,
+        _gpu_compare.VARLEN,
     ):
         job = _gpu_compare.job_of(each, 0, Frame(tiny=True))
         on, off = (_gpu_compare._changed(job, fields) for fields in (each.on, each.off))

@@ -34,7 +34,9 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     """
     marker = request.node.get_closest_marker("machine")
     path = Path(os.environ[VARIABLE])
-    describe(path, marker.args[0] if marker else Machine())
+    wanted = marker.args[0] if marker else Machine()
+    describe(path, wanted)
+    _measured(wanted)
     mapped = map_machine(path)
     for each in mapped.process:
         if each.pid != os.getpid():
@@ -42,6 +44,16 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield mapped
     if "torch" in sys.modules:
         _leave_the_card()
+
+
+def _measured(machine: Machine) -> None:
+    """Nothing is measured on these cards but that they page: else each run would try that in a process of its own."""
+    from core.system import measured_card
+    from core.system.hardware import Device
+
+    measured_card.FILE.unlink(missing_ok=True)
+    for card in machine.cards if machine.managed_memory else ():
+        measured_card.keep(Device("cuda", card.name, 0, 0), managed_memory=True)
 
 
 def _leave_the_card() -> None:

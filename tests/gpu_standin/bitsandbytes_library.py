@@ -5,6 +5,7 @@ as numbers; what they point to is read and written where it lies.
 """
 
 import ctypes
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -232,6 +233,15 @@ def _step_8_bits(optimizer: str, dtype: str) -> Callable[..., None]:
     return run
 
 
+def _managed(size: int) -> int:
+    """As the real library: where CUDA refuses, it says so and ends the process."""
+    address = library().standin_managed_memory(size)
+    if address:
+        return int(address)
+    os.write(2, b"Error operation not supported at line 557 in file /src/csrc/pythonInterface.cpp\n")
+    os._exit(1)
+
+
 def _fill(dtype: torch.dtype) -> Callable[..., None]:
     def run(tensor: int, other: int, value: float, n: int) -> None:
         target = _at(tensor, dtype, n, use=WRITES)
@@ -244,7 +254,7 @@ def _fill(dtype: torch.dtype) -> Callable[..., None]:
 # By what their names match; the groups are handed on.
 FUNCTIONS: dict[str, Callable[..., Callable[..., Any]]] = {
     "get_context": lambda: lambda: 1,
-    "cget_managed_ptr": lambda: lambda size: library().standin_managed_memory(size),
+    "cget_managed_ptr": lambda: _managed,
     "cprefetch": lambda: lambda address, size, device: None,
     "cfill_fp32": lambda: _fill(torch.float32),
     "cfill_uint8": lambda: _fill(torch.uint8),

@@ -99,8 +99,8 @@ def _change_hardware(hardware: Any) -> None:
     hardware.torch_has_cuda = lambda: True  # it reads torch's files
 
 
-def _change_measured_overhead(measured_overhead: Any) -> None:
-    measured_overhead.FILE = Path(os.environ[VARIABLE] + ".measured.json")  # and not what was measured on a real card
+def _change_measured_card(measured_card: Any) -> None:
+    measured_card.FILE = Path(os.environ[VARIABLE] + ".measured.json")  # and not what was measured on a real card
 
 
 def _change_process(process: Any) -> None:
@@ -120,7 +120,7 @@ AFTER: dict[str, Callable[[Any], None]] = {
     "torch": _change_torch,
     "core.system.hardware": _change_hardware,
     "core.system.process": _change_process,
-    "core.memory.measured_overhead": _change_measured_overhead,
+    "core.system.measured_card": _change_measured_card,
 }
 
 

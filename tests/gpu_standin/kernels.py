@@ -8,6 +8,7 @@ def install(torch: Any) -> None:
     register = torch.library.Library("aten", "IMPL", "CUDA")
     torch._gpu_standin_kernels = register  # torch forgets them when it goes
     _Attention(torch).install(register)
+    _PackedAttention(torch).install(register)
     _Products(torch).install(register)
 
 
@@ -75,6 +76,79 @@ class _Attention:
         self, grad, q, k, v, bias, out, logsumexp, seed, offset, dropout, mask, causal=False, *, scale=None
     ):
         return (*self._backward((grad, q, k, v, out, logsumexp), bias, causal, scale), None)
+
+
+class _PackedAttention(_Attention):
+    """FlashAttention over sequences laid end to end, as `varlen_attn` calls it; shapes (tokens, heads, size)."""
+
+    def install(self, register: Any) -> None:
+        register.impl("_flash_attention_forward", self.packed)
+        register.impl("_flash_attention_backward", self.packed_backward)
+        self.torch.backends.cuda.is_flash_attention_available = lambda: True
+
+    def _sequences(self, starts: Any, left: int | None, *tensors: Any) -> Any:
+        """Of each sequence its place, its part of each of `tensors` as (1, heads, tokens, size), and its window."""
+        if self.torch.cuda.get_device_capability() < (8, 0):
+            raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.")
+        ends = self.to_cpu(starts).tolist()
+        for start, end in zip(ends, ends[1:], strict=False):
+            parts = [self.to_cpu(each)[start:end].transpose(0, 1)[None] for each in tensors]
+            mask = None
+            if left is not None and left >= 0:
+                back = self.torch.arange(end - start)[:, None] - self.torch.arange(end - start)
+                mask = self.torch.zeros(back.shape).masked_fill((back < 0) | (back > left), float("-inf"))
+                mask = mask.to(parts[0].dtype)
+            yield slice(start, end), parts, mask
+
+    def packed(  # type: ignore[no-untyped-def]
+        self,
+        q,
+        k,
+        v,
+        cum_q,
+        cum_k,
+        max_q,
+        max_k,
+        dropout,
+        causal,
+        debug=False,
+        *,
+        scale=None,
+        window_size_left=None,
+        **_,
+    ):
+        run = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        outs, sums = [], []
+        for _place, (q1, k1, v1), mask in self._sequences(cum_q, window_size_left, q, k, v):
+            wide_k, wide_v, _ = self._spread(q1, k1, v1)
+            out, logsumexp = run(q1, wide_k, wide_v, 0.0, mask is None, attn_mask=mask, scale=scale)
+            outs.append(out[0].transpose(0, 1))
+            sums.append(logsumexp[0])
+        none, cat = self.torch.empty(0, device="cuda"), self.torch.cat
+        return (
+            self.to_card(cat(outs)),
+            self.to_card(cat(sums, -1).contiguous()),
+            self._numbers(2),
+            self._numbers(0),
+            none,
+        )
+
+    def packed_backward(  # type: ignore[no-untyped-def]
+        self, grad, q, k, v, out, logsumexp, cum_q, cum_k, max_q, max_k, dropout, causal, seed, unused,
+        *, scale=None, window_size_left=None, window_size_right=None
+    ):  # fmt: skip
+        run = self.torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        found: list[list[Any]] = [[], [], []]
+        sums = self.to_cpu(logsumexp)
+        for place, (grad1, q1, k1, v1, out1), mask in self._sequences(cum_q, window_size_left, grad, q, k, v, out):
+            wide_k, wide_v, shared_by = self._spread(q1, k1, v1)
+            sum1 = sums[:, place][None].contiguous()
+            parts = list(run(grad1, q1, wide_k, wide_v, out1, sum1, 0.0, mask is None, attn_mask=mask, scale=scale))
+            if shared_by > 1:
+                parts[1:] = [each.unflatten(1, (-1, shared_by)).sum(2) for each in parts[1:]]
+            for list_of, each in zip(found, parts, strict=True):
+                list_of.append(each[0].transpose(0, 1))
+        return tuple(self.to_card(self.torch.cat(each)) for each in found)
 
 
 class _Products:

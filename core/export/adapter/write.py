@@ -11,6 +11,7 @@ from core.export.proof.verify import NEW_TOKENS
 from core.export.shared.names import is_on_hub, without_paths
 from core.export.shared.source import ExportSource
 from core.export.shared.tokenizer_files import write_generation_config, write_tokenizer
+from core.system.compute_dtype import OVERFLOWING
 from core.workspace import SCAN_SECONDS, patiently, write_json
 
 WEIGHTS = "adapter_model.safetensors"
@@ -113,7 +114,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 base = {place}
 new_gpu = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-dtype = torch.bfloat16 if new_gpu else torch.float16 if torch.cuda.is_available() else torch.float32
+dtype = torch.bfloat16 if new_gpu else {_without_bf16(source)}
 {_quantization(source)}
 model = AutoModelForCausalLM.from_pretrained(
     base{at}, dtype=dtype, quantization_config=quantization, device_map="auto"
@@ -127,6 +128,12 @@ settings = GenerationConfig.from_pretrained(".", do_sample=False, max_new_tokens
 answer = model.generate(**prompt.to(model.device), generation_config=settings)
 print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip())
 """
+
+
+def _without_bf16(source: ExportSource) -> str:
+    """The dtype to compute in on a device without bf16, as Python."""
+    fast = "torch.float16 if torch.cuda.is_available() else torch.float32"
+    return "torch.float32" if source.base.model_type in OVERFLOWING else fast
 
 
 def _quantization(source: ExportSource) -> str:

@@ -86,7 +86,7 @@ class MergedWeights:
                 "exactly like the chat. Merge into the original weights, or export the adapter."
             )
         self.onto = onto
-        self.dtype, _ = dtype_for(device)
+        self.dtype, _ = dtype_for(device, source.base.model_type)
         self.device = torch_device(device)
         config = source.base.config
         self._outline = meta_base(config, QuantizationSettings(bits=16), self.dtype)

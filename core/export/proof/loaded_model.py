@@ -45,15 +45,15 @@ class LoadedModel:
         return found[0, len(ids) - 1 : -1].float().cpu()
 
 
-def place_for(parameters: int, packed: bool) -> Device:
+def place_for(parameters: int, packed: bool, model_type: str) -> Device:
     """The device if so many parameters have room there, else the CPU. Raises NibbleError where neither has.
 
-    `packed`: held in 4 bits.
+    `packed`: held in 4 bits. `model_type` decides with the device what they are computed in.
     """
     memory = psutil.virtual_memory()
     cpu = Device("cpu", "CPU", int(memory.total), int(memory.available))
     for each in (device(), cpu):
-        dtype, _ = dtype_for(each)
+        dtype, _ = dtype_for(each, model_type)
         needed = parameters * (PACKED_BYTES if packed else dtype.itemsize) + SPARE_BYTES
         if each.kind == "cuda":
             needed += CUDA_CONTEXT_BYTES

@@ -55,6 +55,7 @@ def job(
         "quantization": quantization if onto == "dequantised" else {"bits": 16},
         "adapter": str(source.adapter),
         "tokenizer": str(source.tokenizer),
+        "model_type": source.base.model_type,
         "parameters": source.base.parameters,
         "packed": packed,
     }

@@ -94,9 +94,11 @@ def test_the_method_is_said() -> None:
     assert all(title in html for title in ("Llama 3 70B", "Llama 3 8B"))
 
 
-def test_a_card_that_is_not_nvidias_says_so() -> None:
-    assert "Not an NVIDIA card" in cards_html.on_card(what_fits().on_card("rx-7900-xtx-24gb"))
-    assert "not NVIDIA" not in cards_html.on_card(what_fits().on_card("rtx-3060-12gb"))
+def test_the_dtype_is_said_and_the_models_that_need_another() -> None:
+    assert "computes in bf16." in cards_html.on_card(what_fits().on_card("rtx-3060-12gb"))
+    assert "computes in fp32." in cards_html.on_card(what_fits().on_card("gtx-1080-ti-11gb"))
+    turing = cards_html.on_card(what_fits().on_card("t4-16gb"))
+    assert "computes in fp16, and Gemma 3 1B, Gemma 2 2B, Gemma 2 9B, Gemma 2 27B in fp32." in turing
 
 
 def test_a_machine_without_a_card_is_told_so_and_shown_an_example() -> None:

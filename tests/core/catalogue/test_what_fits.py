@@ -30,11 +30,11 @@ def script() -> ModuleType:
 
 @pytest.mark.parametrize(
     ("model", "length", "dtype"),
-    [("smollm2-135m", 512, "bfloat16"), ("opt-125m", 2048, "float16"), ("qwen2.5-0.5b", 8192, "bfloat16")],
+    [("smollm2-135m", 512, "bfloat16"), ("opt-125m", 2048, "float16"), ("gemma-3-1b", 512, "float32")],
 )
 def test_an_entry_is_what_the_tracer_says_now(script: ModuleType, model: str, length: int, dtype: str) -> None:
-    card = next(card.name for card in script.largest_cards() if card.half_dtype == dtype)
-    assert script.traced(model, length, card) == FOUND["models"][model]["traces"][dtype][str(length)]
+    card = script.largest_cards(model_facts()[model].config["model_type"])[dtype]
+    assert script.traced(model, length, card.name) == FOUND["models"][model]["traces"][dtype][str(length)]
 
 
 def test_every_peak_is_the_sum_of_its_parts() -> None:
@@ -67,16 +67,17 @@ def test_a_model_that_is_said_to_have_the_shape_of_another_has_it(script: Module
 def test_what_fits_on_a_card_follows_from_its_memory_and_dtype() -> None:
     for name, of_card in FOUND["cards"].items():
         card = find_card(name)
-        assert (of_card["memory_bytes"], of_card["dtype"]) == (card.memory_bytes, card.half_dtype)
+        assert (of_card["memory_bytes"], of_card["dtype"]) == (card.memory_bytes, card.computes_in())
         for fit in what_fits().on_card(name):
-            assert fit.longest == longest_within(fit.model.peaks[card.half_dtype], card.memory_bytes)
+            kind = model_facts()[fit.model.name].config["model_type"]
+            assert fit.longest == longest_within(fit.model.peaks[card.computes_in(kind)], card.memory_bytes)
             assert (fit.peak_bytes <= card.memory_bytes) == (fit.longest is not None)
 
 
 def test_longer_never_takes_less_and_every_length_was_traced_that_a_card_might_hold(script: ModuleType) -> None:
     for model in what_fits().models.values():
-        for largest in script.largest_cards():
-            peaks = model.peaks[largest.half_dtype]
+        for dtype, largest in script.largest_cards(model.model_type).items():
+            peaks = model.peaks[dtype]
             assert list(peaks.values()) == sorted(peaks.values())
             assert max(peaks) == model.limit or peaks[max(peaks)] > largest.memory_bytes
 

@@ -14,6 +14,7 @@ import zipfile
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -362,3 +363,26 @@ def test_numbers_of_an_adapter_are_whole_where_they_are(tmp_path: Path, workspac
         assert f'"lora_alpha": {written},' in text and '"q_proj": 16,' in text and '"k_proj": 0.5' in text
         assert '"q_proj": 4' in text and '"q_proj": 4.0' not in text and '"lora_dropout": 0.0' in text
         assert LoraConfig.from_pretrained(out).lora_alpha == alpha
+
+
+@pytest.mark.parametrize(
+    ("model_type", "capability", "dtype"),
+    [
+        ("llama", (8, 6), "bf16"),
+        ("llama", (7, 5), "fp16"),
+        ("gemma3_text", (8, 6), "bf16"),
+        ("gemma3_text", (7, 5), "fp32"),
+    ],
+)
+def test_the_readmes_lines_compute_in_a_dtype_that_the_model_does_not_overflow(
+    workspace: Workspace, tiny: Path, model_type: str, capability: tuple[int, int], dtype: str
+) -> None:
+    source = find_export_source(run_with_adapter(workspace, str(tiny)))
+    base = replace(source.base, config={**source.base.config, "model_type": model_type})
+    card = str(adapter_write.adapter_card(replace(source, base=base)))
+    lines = re.search(r"new_gpu = .*?(?=\\nquantization|\nquantization)", card.replace("\\n", "\n"), re.DOTALL)
+    assert lines is not None
+    gpu = SimpleNamespace(is_available=lambda: True, get_device_capability=lambda: capability)
+    known = {"torch": SimpleNamespace(cuda=gpu, bfloat16="bf16", float16="fp16", float32="fp32")}
+    exec(lines[0], known)
+    assert known["dtype"] == dtype

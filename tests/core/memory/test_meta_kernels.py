@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.memory.meta_kernels import kernels_of
+from core.model.varlen import flash_is_built
 
 
 class _Called(TorchDispatchMode):
@@ -66,3 +67,36 @@ def test_dropout_is_traced_as_the_kernel_that_would_run(kind: str, kept: torch.d
     with kernels_of(kind):
         assert torch.nn.Dropout(0.0)(numbers).shape == torch.nn.Dropout(0.1).eval()(numbers).shape
         assert torch.equal(torch.nn.functional.dropout(torch.ones(3), 0.0), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "masked", "built", "kernels"),
+    [
+        ((192, 192, 128), False, True, ["efficient_attention"]),  # DeepSeek's: FlashAttention wants all of one size
+        ((264, 264, 264), False, True, ["efficient_attention"]),
+        ((64, 64, 64), False, False, ["efficient_attention"]),  # torch's wheels for Windows
+        ((20, 20, 20), True, True, []),  # the maths kernel
+    ],
+)
+def test_what_flash_attention_does_not_take_goes_to_the_next_kernel(
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int, int], masked: bool, built: bool, kernels: list[str]
+) -> None:
+    monkeypatch.setattr("core.memory.meta_kernels.flash_is_built", lambda: built)
+    query, key, value = (torch.empty(1, 4, 30, size, dtype=torch.bfloat16, device="meta") for size in sizes)
+    mask = torch.empty(1, 1, 30, 30, dtype=torch.bool, device="meta") if masked else None
+    with kernels_of("cuda"), _Called() as called:
+        answer = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert answer.shape == (1, 4, 30, sizes[2])
+    assert called.names == kernels
+
+
+@pytest.mark.parametrize(("system", "built"), [("linux", True), ("win32", False)])
+def test_a_plan_for_a_card_elsewhere_takes_it_to_have_this_systems_torch(
+    monkeypatch: pytest.MonkeyPatch, system: str, built: bool
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr("core.model.varlen.sys.platform", system)
+    assert flash_is_built() is built
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: not built)
+    assert flash_is_built() is not built, "of a torch for CUDA it is known"

@@ -16,7 +16,7 @@ from core.cli.main import main
 from core.data.batches import MicroBatches, data_order
 from core.errors import NibbleError
 from core.memory.budget import Budget
-from core.memory.device import of_card
+from core.memory.device import PlanningDevice, of_card
 from core.memory.estimate import Architecture, active_share, architecture_of, planning_problem, read_plan_budget
 from core.memory.plan import Plan, plan
 from core.memory.strategy import Strategy
@@ -84,6 +84,40 @@ def test_each_lever_takes_less_memory_and_more_time() -> None:
         assert asked.seconds(way) > asked.seconds(plain)
     moved = asked.peak(plain).tensors - asked.peak(replace(plain, embeddings_in_ram=True)).tensors
     assert moved == 50_304 * 768 * 2
+
+
+def test_what_is_moved_has_to_fit_ordinary_memory() -> None:
+    """Of the most frugal plan: the inputs of layers, in blocks of powers of two, and the embeddings."""
+    recipe = make_recipe({"model": "pythia-160m", "train.max_steps": 20, "train.effective_batch": 4})
+    asked = planning_problem(recipe, of_card(find_card("rtx-4060-8gb")), _few_layers("pythia-160m"), LENGTHS, True)
+
+    def planned(free_ram: int | None, budget: int = 10**12, unified: bool = False) -> Plan:
+        target = replace(asked.target, free_ram=free_ram, unified=unified)
+        return plan(replace(asked, target=target, budget=Budget(budget, "so much", 0)))
+
+    all_moved, in_ram = planned(None), 50_304 * 768 * 2
+    width = asked.work(1).largest.packs * asked.work(1).largest.width
+    a_layer = 1 << (width * 768 * 2 - 1).bit_length()
+    frugal = asked.peak(Strategy(1, "full", "paged_adamw_8bit", offload=True, embeddings_in_ram=True)).traced
+    assert in_ram + 4 * a_layer <= frugal.moved <= in_ram + 8 * a_layer
+    enough = int(frugal.moved / 0.8) + 1
+    smallest = all_moved.smallest_budget_bytes
+    assert planned(enough, smallest).strategy == planned(None, smallest).strategy
+    assert planned(enough, smallest).strategy.offload
+    short = planned(enough - 10**6, smallest)
+    assert short.strategy is None and "ordinary memory" in short.reasons[0]["because"]
+    without = planned(enough - 10**6, short.smallest_budget_bytes).strategy
+    assert not without.offload and without.embeddings_in_ram, "the embeddings still have room there"
+    nothing = planned(in_ram, planned(in_ram).smallest_budget_bytes).strategy
+    assert not nothing.offload and not nothing.embeddings_in_ram
+    shared = planned(None, planned(None, unified=True).smallest_budget_bytes, unified=True).strategy
+    assert not shared.offload and not shared.embeddings_in_ram, "a card that uses the machine's memory frees none so"
+
+
+def test_segments_that_do_not_grow_cost_more() -> None:
+    card = of_card(find_card("rtx-4060-8gb"))
+    growing, fixed = (replace(card, segments_grow=grow).reserved(4 * 2**30) for grow in (True, False))
+    assert 4 * 2**30 < growing < fixed < 5 * 2**30
 
 
 def test_the_breakdown_adds_up_to_the_process() -> None:
@@ -198,3 +232,43 @@ def test_with_several_devices_each_is_planned_its_share() -> None:
         longest_first = sorted(rows, key=lambda row: (-lengths[row], row))
         dealt = [[LENGTHS[row] for row in longest_first[rank::2]] for rank in (0, 1)]
         assert shares[2 * step : 2 * step + 2] == dealt
+
+
+def _planned_for(target: PlanningDevice, model: str, **settings: object) -> Plan:
+    recipe = make_recipe({"model": model, "train.max_steps": 2, "train.effective_batch": 4, **settings})
+    return plan(planning_problem(recipe, target, _few_layers(model), LENGTHS, True))
+
+
+@pytest.mark.parametrize(
+    ("card", "model", "dtype", "because"),
+    [
+        ("t4-16gb", "gemma-3-1b", "float32", "gemma3_text models overflow in fp16"),
+        ("t4-16gb", "smollm2-135m", None, ""),
+        ("gtx-1080-ti-11gb", "smollm2-135m", "float32", "1/64"),
+        ("rtx-4060-8gb", "gemma-3-1b", None, ""),
+    ],
+)
+def test_a_plan_that_computes_in_fp32_on_a_gpu_says_why(card: str, model: str, dtype: str | None, because: str) -> None:
+    reasons = _planned_for(of_card(find_card(card)), model).reasons
+    said = [(each["value"], each["because"]) for each in reasons if each["setting"] == "compute_dtype"]
+    assert [value for value, _ in said] == ([dtype] if dtype else [])
+    assert because in (said[0][1] if said else "")
+
+
+def test_what_is_not_quantised_takes_twice_as_much_in_fp32() -> None:
+    """Gemma's embedding, 262,144 x 1,152, which is its head, too."""
+    cards = [of_card(find_card(name)) for name in ("rtx-4060-8gb", "t4-16gb")]
+    half, full = (_planned_for(card, "gemma-3-1b").peak.traced.resting["weights"] for card in cards)
+    assert full - half == pytest.approx(2 * 262_144 * 1152, rel=0.001)
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "paged_adamw_32bit"])
+def test_on_a_card_without_managed_memory_the_states_are_torchs_and_it_is_said(optimizer: str) -> None:
+    card = of_card(find_card("rtx-4060-8gb"))
+    settings = {"train.optimizer": optimizer, "lora.rank": 256}
+    paged, unpaged = (_planned_for(each, MODEL, **settings) for each in (card, replace(card, pages=False)))
+    assert paged.peak.traced.managed > 0 and unpaged.peak.traced.managed == 0
+    assert unpaged.peak.tensors > paged.peak.tensors
+    said = [each["because"] for each in unpaged.reasons if each["setting"] == "paging"]
+    assert said == ["CUDA refuses managed memory on this card, so the optimizer's states stay in the card's own"]
+    assert not [each for each in paged.reasons if each["setting"] == "paging"]

@@ -65,6 +65,34 @@ def test_a_worker_that_is_gone_is_interrupted_and_nothing_is_written(workspace) 
     assert (run.dir / "status.json").read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("log", "age", "expected"),
+    [
+        (
+            "step 1\nError operation not supported at line 557 in file /src/csrc/pythonInterface.cpp\n",
+            0,
+            "operation not",
+        ),
+        ("Error out of memory at line 84 in file D:\\a\\bnb\\csrc\\ops.cu\n", 0, "out of memory"),
+        ("Error operation not supported at line 557 in file /src/csrc/pythonInterface.cpp\n", 60, None),
+        ("Error in line 3 of my.jsonl\n", 0, None),
+        ("", 0, None),
+    ],
+)
+def test_a_worker_that_bitsandbytes_ended_is_called_that(workspace, log: str, age: float, expected: str | None) -> None:
+    """Its C code calls exit(1): there is no traceback. What an earlier attempt left in the log is not this one's."""
+    run = _run(workspace)
+    child = subprocess.Popen([sys.executable, "-c", "import os; os._exit(1)"])
+    began = process_started(child.pid)
+    child.wait()
+    (run.dir / "worker.log").write_text(log)
+    run.write_status(state="training", pid=child.pid, pid_started=began, started=time.time() - 1 + age)
+    status = run.status()
+    assert status.state == "interrupted"
+    assert ("bitsandbytes ended the worker at an error of CUDA" in status.message) == (expected is not None)
+    assert (expected or "killed, ran out of memory") in status.message
+
+
 def test_a_reused_pid_is_not_our_worker() -> None:
     started = process_started(os.getpid())
     assert is_alive(os.getpid(), started)

@@ -31,8 +31,10 @@ def _nvml(**reads: Any) -> SimpleNamespace:
     def refuse(*_: Any) -> None:
         raise NotSupported
 
-    calls = {"nvmlDeviceGetTemperature": refuse, "nvmlDeviceGetPowerUsage": refuse, **reads}
+    refused = ("nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetMigMode")
+    calls = {**dict.fromkeys(refused, refuse), **reads}
     named = {"NVMLError": NotSupported, "NVML_TEMPERATURE_GPU": 0, "nvmlDeviceGetHandleByIndex": lambda index: index}
+    named |= {"NVMLError_NotSupported": NotSupported}
     return SimpleNamespace(**named, **calls)
 
 
@@ -145,6 +147,108 @@ def test_an_order_that_a_person_has_named_stays(two_cards: None, monkeypatch: py
     assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
+GIB = 2**30
+
+
+@pytest.fixture
+def sliced(two_cards: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Card 0 whole, 10 GiB free; card 1 sliced in two, with 9 of 10 GiB and 20 of 20 free, and a place left empty.
+
+    The names are of the kinds that `nvidia-smi -L` prints.
+    """
+    slices = {"first": ("MIG-1111", 10, 9, 3), "second": ("MIG-2222", 20, 20, 1)}
+    places = [None, "first", "second"]
+
+    def at(card: int, place: int) -> str:
+        if places[place] is None:
+            raise NotSupported
+        return places[place]
+
+    def memory(handle: Any) -> SimpleNamespace:
+        if handle == 1:
+            return SimpleNamespace(total=40 * GIB, free=39 * GIB, used=GIB)
+        total, free = slices[handle][1:3] if handle in slices else (24, 10)
+        return SimpleNamespace(total=total * GIB, free=free * GIB, used=(total - free) * GIB)
+
+    nvml = _nvml(
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetMigMode=lambda card: [int(card == 1), 0],
+        nvmlDeviceGetMaxMigDeviceCount=lambda card: len(places),
+        nvmlDeviceGetMigDeviceHandleByIndex=at,
+        nvmlDeviceGetUUID=lambda handle: slices[handle][0] if handle in slices else f"GPU-{handle}",
+        nvmlDeviceGetName=lambda handle: f"Card {handle}",
+        nvmlDeviceGetMemoryInfo=memory,
+        nvmlDeviceGetGpuInstanceId=lambda handle: slices[handle][3],
+        nvmlDeviceGetComputeInstanceId=lambda handle: 0,
+        nvmlDeviceGetTemperature=lambda handle, _: {1: 67}[handle],
+        nvmlDeviceGetComputeRunningProcesses=_refused,
+        nvmlDeviceGetGraphicsRunningProcesses=_refused,
+    )
+    monkeypatch.setattr(hardware, "nvml_module", lambda: nvml)
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        (None, ["Card second", "Card 0", "Card first"]),
+        ("MIG-1111", ["Card first"]),
+        ("MIG-2222,MIG-1111", ["Card second", "Card first"]),
+        ("MIG-GPU-1/3/0", ["Card first"]),
+        ("1", ["Card second", "Card first"]),
+        ("GPU-0", ["Card 0"]),
+        ("MIG-3333", []),
+    ],
+)
+def test_a_slice_of_a_card_is_found_by_its_name(
+    sliced: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, found: list[str]
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [card.name for card in cuda_devices()] == found
+
+
+@pytest.mark.parametrize("visible", [None, "MIG-2222", "1", "MIG-1111,MIG-2222"])
+def test_a_slice_is_claimed_by_its_uuid_and_read_by_itself(
+    sliced: None, monkeypatch: pytest.MonkeyPatch, visible: str | None
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    claim_card()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-2222"
+    chosen = hardware.device()
+    assert (chosen.total_bytes, chosen.free_bytes, chosen.index) == (20 * GIB, 20 * GIB, 1)
+    assert device_used_bytes(chosen, 7).device == 0, "of the slice, not of the card"
+    assert temperature_and_power(chosen)["temperature_celsius"] == 67, "a slice has none of its own"
+    assert set(chosen.as_json()) == {"kind", "name", "total_bytes", "free_bytes"}
+
+
+@pytest.mark.parametrize(
+    ("visible", "told"), [("MIG-3333", True), ("7", True), ("", False), ("-1", False), ("0", False)]
+)
+def test_a_name_that_hides_every_card_is_told(
+    sliced: None, monkeypatch: pytest.MonkeyPatch, visible: str, told: bool
+) -> None:
+    """Of the starter's run too. To hide them on purpose is no mistake."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    said = hardware.hidden_cards()
+    assert (said is not None) is told
+    assert said is None or f"CUDA_VISIBLE_DEVICES={visible} " in said
+
+
+def test_a_card_without_memory_of_its_own_has_the_machines(two_cards: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As GB10, of which NVML tells what a process takes, and nothing of the whole."""
+    nvml = hardware.nvml_module()
+    machine = SimpleNamespace(total=128 * GIB, available=100 * GIB, used=28 * GIB)
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetMemoryInfo", _refused)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetGraphicsRunningProcesses", lambda _: [], raising=False)
+    mine = [SimpleNamespace(pid=7, usedGpuMemory=5 * GIB)]
+    monkeypatch.setattr(nvml, "nvmlDeviceGetComputeRunningProcesses", lambda _: mine, raising=False)
+    card = cuda_devices()[0]
+    assert card.unified and (card.total_bytes, card.free_bytes) == (128 * GIB, 100 * GIB)
+    assert device_used_bytes(card, 7) == Used(5 * GIB, 28 * GIB, None)
+
+
 @pytest.mark.parametrize(("told", "peak"), [(None, 900), (250, 250)])
 def test_a_hidden_process_uses_what_came_on_top_since_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int | None, peak: int
@@ -170,23 +274,3 @@ def test_managed_memory_is_counted_to_the_run_and_what_others_do_is_not(
     for _ in range(4):
         taken._sample()
     assert taken.peak_process_bytes == 900
-
-
-@pytest.mark.parametrize(
-    ("flags", "allowed", "expected"),
-    [
-        ({"avx2"}, None, "float32"),
-        ({"avx2", "amx_bf16"}, None, "bfloat16"),
-        ({"avx2", "amx_bf16"}, "AVX512_CORE_AMX", "bfloat16"),
-        ({"avx2", "amx_bf16"}, "all", "bfloat16"),
-        ({"avx2", "amx_bf16"}, "AVX512_CORE", "float32"),
-    ],
-)
-def test_a_cpu_computes_in_bf16_where_torch_may_use_its_amx(
-    flags: set[str], allowed: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    if allowed:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
-    assert hardware.compute_dtype("cpu")[0] == expected

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ModelError
-from core.text.library_errors import MOST, telling_line, telling_line_of
+from core.text.library_errors import MOST, ended_by_bitsandbytes, telling_line, telling_line_of
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 
@@ -225,6 +226,24 @@ def test_it_is_never_long() -> None:
 )
 def test_of_a_process_the_error_is_told_and_not_its_last_line(output: str, said: str) -> None:
     assert said in telling_line_of(output, "nothing")
+
+
+@pytest.mark.parametrize("file", sorted(Path(bitsandbytes.__file__).parent.glob("libbitsandbytes_cuda1*")), ids=str)
+def test_what_bitsandbytes_says_before_it_ends_a_process_is_known(file: Path) -> None:
+    """The format is in the library that ships, as C's printf takes it."""
+    said = b"Error %s at line %d in file %s\n"
+    assert said in file.read_bytes()
+    told = said.decode() % ("operation not supported", 557, "/src/csrc/pythonInterface.cpp")
+    assert ended_by_bitsandbytes(f"a step\n{told}") == "operation not supported"
+    assert ended_by_bitsandbytes(f"{told}another thread's line\n") == "operation not supported"
+    assert ended_by_bitsandbytes(told + "a line\n" * 30) is None  # it was not the end
+
+
+@pytest.mark.parametrize(
+    "output", ["", "Error at line 3 in file my.jsonl\n", "ValueError: Error x at line 1 in file y\n"]
+)
+def test_other_errors_are_not_bitsandbytes(output: str) -> None:
+    assert ended_by_bitsandbytes(output) is None
 
 
 def test_a_recipe_that_is_no_yaml_is_refused_with_the_line_and_the_fault(tmp_path: Path) -> None:

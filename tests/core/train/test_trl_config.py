@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,6 +60,25 @@ def test_on_a_gpu_the_paged_optimizers_are_paged_and_apples_has_no_lion() -> Non
     assert OPTIMIZERS["paged_adamw_8bit"].name_on("mps") == "adamw_torch_fused"
     with pytest.raises(RecipeError, match="Lion, 8 bits does not run on Apple's GPU"):
         OPTIMIZERS["paged_lion_8bit"].name_on("mps")
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("auto", "adamw_torch_fused"),
+        ("paged_adamw_32bit", "adamw_torch_fused"),
+        ("paged_adamw_8bit", "adamw_8bit"),
+        ("paged_lion_32bit", "lion_32bit"),
+        ("paged_lion_8bit", "lion_8bit"),
+        ("adamw", "adamw_torch_fused"),
+    ],
+)
+def test_on_a_gpu_without_managed_memory_nothing_is_paged(tmp_path: Path, name: str, runs: str) -> None:
+    recipe = make_recipe({"train.optimizer": name})
+    on_a_card = partial(trainer_config, recipe, tmp_path, "cuda", torch.float16, 1, Strategy(1, "off"))
+    assert on_a_card(pages=False).optim == runs
+    if "paged" in name:
+        assert on_a_card(pages=True).optim == name
 
 
 def test_a_recipe_can_name_what_the_table_has_and_nothing_else() -> None:

@@ -59,8 +59,8 @@ def open_model(artefact: dict[str, Any]) -> TransformersReader:
     folder = Path(artefact["folder"])
 
     def load() -> LoadedModel:
-        here = place_for(artefact["parameters"], packed=False)
-        model = AutoModelForCausalLM.from_pretrained(folder, **_placed(here))
+        here = place_for(artefact["parameters"], False, artefact["model_type"])
+        model = AutoModelForCausalLM.from_pretrained(folder, **_placed(here, artefact["model_type"]))
         return LoadedModel(model.eval(), lambda most: {"do_sample": False, "max_new_tokens": most})
 
     return TransformersReader(folder, "transformers", load)
@@ -72,11 +72,12 @@ def open_adapter(artefact: dict[str, Any]) -> TransformersReader:
 
     def load() -> LoadedModel:
         base = find_model(artefact["model"], artefact["revision"])
-        here = place_for(artefact["parameters"], artefact["packed"])
+        here = place_for(artefact["parameters"], artefact["packed"], base.model_type)
         admit(base)
-        quantization = quantization_config(QuantizationSettings(**artefact["quantization"]), dtype_for(here)[0])
+        placed = _placed(here, base.model_type)
+        quantization = quantization_config(QuantizationSettings(**artefact["quantization"]), placed["dtype"])
         with moe_quantizer.theirs():
-            model = AutoModelForCausalLM.from_pretrained(base.folder, quantization_config=quantization, **_placed(here))
+            model = AutoModelForCausalLM.from_pretrained(base.folder, quantization_config=quantization, **placed)
         keep_quantisation_exact(model)
         return LoadedModel(PeftModel.from_pretrained(model, folder).eval(), settings)
 
@@ -109,8 +110,8 @@ def load_gguf(artefact: dict[str, Any], settings: Callable[[int], dict[str, Any]
             f"transformers reads another {' and another '.join(lost)} from this GGUF than the base has, so only "
             f"llama.cpp can prove it: {MISSING}"
         )
-    here = place_for(artefact["parameters"], packed=False)
-    model = AutoModelForCausalLM.from_pretrained(path, gguf_file=artefact["file"], **_placed(here))
+    here = place_for(artefact["parameters"], False, base.model_type)
+    model = AutoModelForCausalLM.from_pretrained(path, gguf_file=artefact["file"], **_placed(here, base.model_type))
     return LoadedModel(model.eval(), settings)
 
 
@@ -128,5 +129,5 @@ def _is_close(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _placed(here: Device) -> dict[str, Any]:
-    return {"dtype": dtype_for(here)[0], "device_map": {"": torch_device(here)}, "trust_remote_code": False}
+def _placed(here: Device, model_type: str) -> dict[str, Any]:
+    return {"dtype": dtype_for(here, model_type)[0], "device_map": {"": torch_device(here)}, "trust_remote_code": False}

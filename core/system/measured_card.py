@@ -1,0 +1,36 @@
+"""What was measured or tried on this machine's cards, kept with the torch and driver that it holds for.
+
+`doctor` measures (core/memory/measured_overhead.py, core/system/managed_memory.py). Imports no torch.
+"""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from core.system.hardware import Device, cuda_driver
+from core.workspace import read_json, write_json
+
+FILE = Path(sys.prefix) / "nibble-gpu.json"
+# Raised when what is measured changes, so that older figures no longer count.
+STEP = "3"
+
+
+def measured(card: Device) -> dict[str, Any]:
+    """What is kept of `card`; empty for what is no NVIDIA card, and where its driver or torch is another by now."""
+    found = _kept().get(card.name) if card.kind == "cuda" else None
+    return found if isinstance(found, dict) and found.get("of") == _made_with() else {}
+
+
+def keep(card: Device, **found: Any) -> None:
+    """Remember `found` of `card`, beside what is kept of it and of others. Raises OSError."""
+    write_json(FILE, {**_kept(), card.name: {**measured(card), "of": _made_with(), **found}})
+
+
+def _kept() -> dict[str, Any]:
+    kept = read_json(FILE)
+    return kept if isinstance(kept, dict) else {}
+
+
+def _made_with() -> dict[str, str]:
+    return {"driver": cuda_driver(), "torch": metadata.version("torch"), "step": STEP}
