@@ -20,9 +20,25 @@ PACKED = (
     *("transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "tokenizers", "huggingface_hub"),
     *("safetensors", "nvidia-ml-py", "pydantic", "pydantic_core", "typing_inspection", "annotated-types", "gguf"),
     *("dill", "multiprocess", "xxhash", "wakepy", "ftfy", "wcwidth", "filelock", "psutil", "jinja2", "hf-xet"),
+    *("httpx2", "httpcore2", "truststore", "anyio", "idna", "jeepney", "click", "regex", "typing_extensions"),
 )
-# What comes with torch or is no part of the engine: of requirements.txt all is in one of the two lists.
-THERE = ("torch", "numpy", "pyarrow", "PyYAML", "httpx", "gradio", "starlette", "uvicorn")
+# What such a machine has, beside torch, and what the engine does without: all that is needed is in one of the lists.
+THERE = (
+    *(
+        "torch",
+        "numpy",
+        "pyarrow",
+        "pandas",
+        "PyYAML",
+        "packaging",
+        "tqdm",
+        "fsspec",
+        "requests",
+        "MarkupSafe",
+        "typer",
+    ),
+    *("httpx", "certifi", "h11", "gradio", "starlette", "uvicorn"),
+)
 # bitsandbytes has a library for each CUDA; of CUDA 13 those that torch 2.9 to 2.13 is built with.
 LIBRARIES = ("_cpu.so", "_cuda130.so", "_cuda132.so")
 GLIBC = (39, 35, 34, 31, 28, 27, 24, 17, 12, 5)

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bench import _keep, _pack_for_gpu, gpu
 from bench._gpu_frame import Frame, NotHere, TookTooLong, failure, row, without_bars
@@ -155,7 +158,13 @@ def test_figures_from_another_machine_are_kept_with_that_machine(monkeypatch, tm
 
 def test_all_that_is_required_is_packed_or_there() -> None:
     names = {name_of(line).lower() for line in requirements(ROOT / "requirements.txt")}
-    assert names <= {name.lower() for name in (*_pack_for_gpu.PACKED, *_pack_for_gpu.THERE)}
+    there = {canonicalize_name(name) for name in (*_pack_for_gpu.PACKED, *_pack_for_gpu.THERE)}
+    assert {canonicalize_name(name) for name in names} <= there
+    machine = {"extra": "", "python_version": "3.12", "sys_platform": "linux", "platform_system": "Linux"}
+    for name in _pack_for_gpu.PACKED:
+        needed = [Requirement(text) for text in metadata.requires(name) or []]
+        wanted = [each.name for each in needed if each.marker is None or each.marker.evaluate(machine)]
+        assert [each for each in wanted if canonicalize_name(each) not in there] == [], name
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the machine has Linux")
