@@ -45,27 +45,28 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_model(folder: Path, architecture: str = "llama", template: str | None = TEMPLATE) -> Path:
-    """A random two-layer model of `architecture` with its tokenizer in `folder`."""
+def tiny_model(folder: Path, architecture: str = "llama", template: str | None = TEMPLATE, **other: Any) -> Path:
+    """A random two-layer model of `architecture` with its tokenizer in `folder`; `other` settings of its config."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer(folder, template)
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+    values = {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 512,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
         **SHAPES.get(architecture, {}),
-    )
+        **other,
+    }
+    config = AutoConfig.for_model(architecture, **values)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 

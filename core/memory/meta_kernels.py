@@ -64,6 +64,10 @@ def _attention(kind: str) -> Any:
     ) -> torch.Tensor:
         if not query.is_meta:
             return real(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        if query.shape[1] != key.shape[1] and not enable_gqa:
+            # Falcon's one head of keys for all: no fast kernel spreads it, and torch keeps all scores, in fp32
+            # (2.13, sdp_utils_cpp.h, `check_batch_size_and_num_heads_dense`).
+            return real(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
         return kernel(query, key, value, attn_mask, dropout_p, is_causal, scale)
 
     return attention

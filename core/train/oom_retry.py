@@ -13,6 +13,8 @@ from core.system.allocator import heap_can_return
 
 T = TypeVar("T")
 
+# What to do where even a save, outside the budget's limit, finds no memory.
+CLOSE_OTHERS = "Close other programs that use the memory."
 # Begins what torch's allocator of ordinary memory says (c10/core/impl/alloc_cpu.cpp, `alloc_cpu`).
 CPU_ALLOCATOR = "DefaultCPUAllocator"
 _ASKED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
@@ -51,6 +53,12 @@ def attempt(work: Callable[[], T]) -> T | Shortage:
         shortage = Shortage(asked_bytes(str(error)), CPU_ALLOCATOR in str(error))
     clear_device_cache(garbage_collection=True)
     return shortage
+
+
+def twice(work: Callable[[], T]) -> T:
+    """What `work` returns; if memory runs out, what it returns when unused memory has been freed."""
+    done = attempt(work)
+    return work() if isinstance(done, Shortage) else done
 
 
 def asked_bytes(message: str) -> int | None:

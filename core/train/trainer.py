@@ -11,13 +11,12 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import add_fused_lm_head
 
 from core.data.batches import Batch, MicroBatches, counted, parts_of
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint, thin_out
 from core.step.fused_lora import fuse
-from core.step.loss import head_is_exact
+from core.step.head import exact_head
 from core.step.neftune import add_noise
 from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
@@ -46,13 +45,15 @@ class Outcome:
     """The result of one optimizer step's forward and backward passes.
 
     `loss` in nats a trained token; `suspects` are the rows, by their number in the file, among which a loss that is
-    not a number came up, or all of the step's where it is only the gradient.
+    not a number came up, or all of the step's where it is only the gradient. `overflowed`: the gradient did not fit
+    fp16 as it was scaled, and the scaler skips the step.
     """
 
     loss: float
     suspects: list[int] = field(default_factory=list)
     grad_norm: float = 0.0
     lost: bool = False
+    overflowed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Share:
 
 
 class NibbleTrainer(SFTTrainer):
-    """SFTTrainer with its fused loss, its optimizer and schedule; batches, order and evaluation are ours.
+    """SFTTrainer with its optimizer and schedule; the loss, batches, order and evaluation are ours.
 
     To transformers an optimizer step is one batch; `training_step` splits it into micro-batches itself, so that a step
     that runs out of memory can be begun again in smaller ones (where there is a `fallback`). The gradient of a step is
@@ -121,9 +122,7 @@ class NibbleTrainer(SFTTrainer):
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
             self.neftune_noise_alpha = None  # transformers' own would size it by the batch
-        self.own_head = head_is_exact(causal)
-        if not self.own_head:
-            add_fused_lm_head(causal, outputs=("log_probs",))
+        self.head = exact_head(causal)
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[int]]]:
         """The rows of each optimizer step that is still to be done, in their order."""
@@ -195,9 +194,9 @@ class NibbleTrainer(SFTTrainer):
         """
         norm = super()._clip_grad_norm(model)
         scaler = self.accelerator.scaler
-        overflow = scaler is not None and not self.outcome.lost and scaler.get_scale() > 1
-        lost = self.outcome.lost or not (math.isfinite(float(norm)) or overflow)
-        self.outcome = replace(self.outcome, grad_norm=float(norm), lost=lost)
+        odd, may_overflow = not math.isfinite(float(norm)), scaler is not None and scaler.get_scale() > 1
+        lost = self.outcome.lost or (odd and not may_overflow)
+        self.outcome = replace(self.outcome, grad_norm=float(norm), lost=lost, overflowed=odd and not lost)
         if lost:
             model.zero_grad(set_to_none=True)
         return norm
@@ -214,7 +213,7 @@ class NibbleTrainer(SFTTrainer):
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
         """The objective's loss of one micro-batch, summed, in nats."""
         causal = self.model.get_base_model()  # around PEFT's wrapper accelerate has put autocast, which no trace has
-        return self.objective.loss(causal, inputs, self.own_head)
+        return self.objective.loss(causal, inputs, self.head)
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""

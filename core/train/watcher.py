@@ -180,10 +180,23 @@ class Watcher(TrainerCallback):
             if in_a_row >= MOST_IN_A_ROW:
                 raise LossIsLost(self, named(outcome.suspects))
             return
+        if outcome.overflowed:
+            self._report_overflow(step)
+            return
         self.tally.last_sound_step = step
         jump = self.health.sound_step(outcome.loss)
         if jump is not None:
             self.warn(_of_a_jump(step, jump, self.recipe.train.learning_rate))
+
+    def _report_overflow(self, step: int) -> None:
+        """Usual at the start of a run in fp16, and not counted towards the losses that end one."""
+        self.health.lost += 1
+        scale = self.trainer.accelerator.scaler.get_scale()
+        self.run.event(
+            "overflow",
+            f"Step {step:,}: the gradient overflowed fp16; the step was skipped, and gradients are scaled by "
+            f"{scale:,.0f} from now on.",
+        )
 
     def _follow_request(self, control: TrainerControl) -> None:
         """Do what control.json asks: `stop` after this step, or `save`."""
@@ -224,7 +237,7 @@ class Watcher(TrainerCallback):
         write_json(self.run.dir / "plan.json", {**plan, "changed": [*plan.get("changed", []), change]})
 
     def save(self, step: int, last: bool = False) -> None:
-        """Write a checkpoint now. A full disk is reported. Raises DiskIsFull where this is the run's `last` one."""
+        """Write a checkpoint now. Where there is no room, that is reported; the run's `last` one raises."""
         self.save_asked = False
         with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)

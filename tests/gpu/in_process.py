@@ -1,12 +1,19 @@
 """A run in the test's own process, on the card that it sees: without the ten seconds that a process takes to start."""
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from core.launch.submit import submit
 from core.recipe import make_recipe
+from core.runs.resume import resume
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.train import worker
@@ -30,8 +37,7 @@ def settings(model: Path, rows: Path, **more: Any) -> dict[str, Any]:
 
 def train(workspace: Workspace, values: dict[str, Any]) -> Run:
     """Submit a run of these settings and train it here. It may have failed: ask its status."""
-    run = submit(make_recipe(values), workspace, QueueOnly())
-    return go(run)
+    return go(submit(make_recipe(values), workspace, QueueOnly()))
 
 
 def go(run: Run) -> Run:
@@ -42,6 +48,72 @@ def go(run: Run) -> Run:
     return run
 
 
+def finished(run: Run) -> Run:
+    """The run, which must have finished."""
+    status = run.status()
+    assert status.state == "finished", status.message
+    return run
+
+
+def go_on(run: Run, workspace: Workspace) -> Run:
+    """Resume the run, which was stopped, and train it to its end here."""
+    assert run.status().state == "stopped", run.status().message
+    return go(resume(run, QueueOnly(workspace)))
+
+
 def losses(run: Run) -> list[float]:
     """The loss of each step."""
     return [row["loss"] for row in Tail(run.dir / "metrics.jsonl").read() if "loss" in row]
+
+
+def events(run: Run, kind: str = "warning") -> str:
+    """What the run told a person, a line each."""
+    return "\n".join(row["message"] for row in Tail(run.dir / "events.jsonl").read() if row["kind"] == kind)
+
+
+def in_fp32(patch: pytest.MonkeyPatch) -> None:
+    """Let cards compute in fp32, as this machine's processor does: what is left of a difference is rounding."""
+    import core.memory.device
+    import core.model.load
+
+    for module in (core.model.load, core.memory.device):
+        patch.setattr(module, "compute_dtype", lambda *_: ("float32", "the test compares it with the CPU"))
+
+
+@contextmanager
+def the_cpu() -> Iterator[None]:
+    """Inside, a run sees no card. Its memory limit, which is this process', is taken off again."""
+    assert sys.platform == "linux"
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def choose(patch: pytest.MonkeyPatch, **strategy: Any) -> None:
+    """Let the plan choose this strategy, such as `checkpointing="half"`, whether or not a faster one fits."""
+    import core.memory.plan
+
+    patch.setattr(core.memory.plan, "_fastest", lambda problem: replace(problem.strategies[0], **strategy))
+
+
+def after_step(patch: pytest.MonkeyPatch, step: int, act: Callable[[Any], object]) -> None:
+    """Call `act` with the run's watcher when `step` has been taken."""
+    from core.train.watcher import Watcher
+
+    write = Watcher.write_step
+
+    def and_act(self: Watcher, at: int, logs: dict[str, float]) -> None:
+        write(self, at, logs)
+        if at == step:
+            act(self)
+
+    patch.setattr(Watcher, "write_step", and_act)
+
+
+def stop(watcher: Any) -> None:
+    """For `after_step`: ask the run to stop."""
+    watcher.run.request("stop")

@@ -1,5 +1,6 @@
-"""What was read in the libraries' sources, on a card that is not there: packed rows, pinned memory."""
+"""What was read in the libraries' sources, on a card that is not there: packed rows, pinned memory, slices, GB10."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from core.runs.tail import Tail
 from core.train import decide, loop
 from core.workspace import Workspace
 from tests.gpu.in_process import losses, settings, train
-from tests.gpu_standin.machine import AMPERE, TURING, Machine
+from tests.gpu_standin.machine import AMPERE, TURING, Card, Machine
 
 
 def _said(run: Run, kind: str) -> str:
@@ -21,6 +22,13 @@ def _said(run: Run, kind: str) -> str:
 @pytest.fixture
 def workspace(tmp_path: Any) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture(autouse=True)
+def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run claims its card in this process' environment: neither this file's runs nor the others' are to meet that."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
 
 
 @pytest.mark.machine(Machine(cards=(AMPERE,)))
@@ -65,3 +73,38 @@ def test_a_system_that_pins_no_more_ends_no_run(told: bool, workspace, tiny, row
     assert run.status().state == "finished", run.status().message
     assert ("The system pins no more memory" in _said(run, "warning")) is told
     assert losses(run) == pytest.approx(losses(plain), rel=0.01)
+
+
+SLICED = Card("NVIDIA A100-SXM4-40GB", (8, 0), 40960, slice_mib=4864)
+
+
+@pytest.mark.machine(Machine(cards=(SLICED,)))
+@pytest.mark.parametrize("visible", [None, "MIG-00000000-0000-0000-0000-000000000000"])
+def test_a_slice_of_a_card_is_trained_on(visible, workspace, tiny, rows_file, monkeypatch) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    run = train(workspace, settings(tiny, rows_file))
+    assert run.status().state == "finished", run.status().message
+    assert SLICED.name in _said(run, "device")
+    assert os.environ["CUDA_VISIBLE_DEVICES"].startswith("MIG-")
+    assert 4 * 2**30 < run.plan()["budget_bytes"] <= SLICED.slice_mib * 2**20, "not the whole card's"
+    sample = Tail(run.dir / "memory.jsonl").read()[-1]
+    assert sample["temperature_celsius"] == 61 and 0 < sample["device_bytes"] < 4864 * 2**20
+
+
+@pytest.mark.machine(Machine(cards=(Card("NVIDIA GB10", (12, 1), 100_000),), is_unified=True))
+def test_on_a_card_that_shares_the_machines_memory_nothing_is_moved_out_of_it(workspace, tiny, rows_file) -> None:
+    run = train(workspace, settings(tiny, rows_file, budget="1.2GB"))
+    assert run.status().state == "finished", run.status().message
+    assert "NVIDIA GB10" in _said(run, "device")
+    chosen = run.plan()["chosen"]
+    assert not chosen["activation_offload"] and not chosen["embeddings_in_ram"]
+    assert Tail(run.dir / "memory.jsonl").read()[-1]["device_bytes"] > 0, "read from the system"
+    assert _said(run, "memory").count("can no longer be read") == 0
+
+
+def test_a_name_that_hides_the_card_is_said_in_the_run(workspace, tiny, rows_file, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
+    run = train(workspace, settings(tiny, rows_file))
+    assert run.status().state == "finished", run.status().message
+    assert "CUDA_VISIBLE_DEVICES=MIG-7 names none of this machine's NVIDIA cards" in _said(run, "warning")

@@ -36,6 +36,18 @@ def install() -> None:
         return Library(load(re.sub(r"_cuda\d+", "_cpu", str(path))))
 
     ctypes.cdll.LoadLibrary = load_library  # type: ignore[method-assign]
+    library().standin_tell_when_host_waits(_show_managed_memory)
+
+
+# What kernels have written to managed memory, and where to. The host sees it when it has waited for the card.
+_unseen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+
+@ctypes.CFUNCTYPE(None)
+def _show_managed_memory() -> None:
+    while _unseen:
+        place, written = _unseen.pop(0)
+        place.copy_(written)
 
 
 class _Function:
@@ -47,6 +59,7 @@ class _Function:
         self.restype: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
+        _show_managed_memory()  # kernels of one stream see what those before them have written
         return self._run(*(getattr(each, "value", each) for each in arguments))
 
 
@@ -88,7 +101,11 @@ def _at(address: int | None, dtype: torch.dtype, *shape: int, use: bool = READS)
         return torch.empty(shape, dtype=dtype)
     library().standin_use(ctypes.c_void_p(address), use)
     memory = (ctypes.c_char * (elements * dtype.itemsize)).from_address(address)
-    return torch.frombuffer(memory, dtype=dtype, count=elements).view(shape)
+    found = torch.frombuffer(memory, dtype=dtype, count=elements).view(shape)
+    if use == WRITES and library().standin_is_managed(ctypes.c_void_p(address)):
+        _unseen.append((found, found.clone()))
+        return _unseen[-1][1]
+    return found
 
 
 def _read(address: int | None, dtype: torch.dtype, *shape: int) -> Any:

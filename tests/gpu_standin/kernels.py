@@ -69,13 +69,18 @@ class _Attention:
         self, q, k, v, bias, keeps_logsumexp, dropout=0.0, causal=False, *, scale=None
     ):
         out, logsumexp = self._forward(q, k, v, bias, dropout, causal, scale)
-        kept = logsumexp if keeps_logsumexp else self.torch.empty(0, device="cuda")
+        # As CUDA lays them out (torch 2.13, native/transformers/cuda/attention.cu, `_efficient_attention_forward`):
+        # heads within tokens, whatever the query's layout; and numbers of 32 tokens at a time.
+        out = out.transpose(1, 2).contiguous().transpose(1, 2)
+        whole = self.torch.nn.functional.pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=float("inf"))
+        kept = whole if keeps_logsumexp else self.torch.empty(0, device="cuda")
         return out, kept, self._numbers(), self._numbers()
 
     def efficient_backward(  # type: ignore[no-untyped-def]
         self, grad, q, k, v, bias, out, logsumexp, seed, offset, dropout, mask, causal=False, *, scale=None
     ):
-        return (*self._backward((grad, q, k, v, out, logsumexp), bias, causal, scale), None)
+        of_tokens = logsumexp[..., : q.shape[2]].contiguous()
+        return (*self._backward((grad, q, k, v, out, of_tokens), bias, causal, scale), None)
 
 
 class _PackedAttention(_Attention):

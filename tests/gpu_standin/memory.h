@@ -192,6 +192,13 @@ struct PinnedAllocator final : c10::Allocator {
 };
 inline PinnedAllocator& pinned_allocator() { static PinnedAllocator one; return one; }
 
+inline std::map<uintptr_t, size_t>& managed_blocks() { static std::map<uintptr_t, size_t> all; return all; }
+
+inline bool is_managed(const void* address) {
+  auto after = managed_blocks().upper_bound((uintptr_t)address);
+  return after != managed_blocks().begin() && (uintptr_t)address - std::prev(after)->first < std::prev(after)->second;
+}
+
 // What cudaMallocManaged gives; nullptr where the machine has no managed memory.
 inline void* managed_memory(size_t bytes) {
   if (!the_machine()->managed_memory) return nullptr;
@@ -199,5 +206,6 @@ inline void* managed_memory(size_t bytes) {
   if (posix_memalign(&address, 4096, std::max<size_t>(bytes, 1))) return nullptr;
   memset(address, 0xff, bytes);
   my_line().managed += (int64_t)bytes;
+  managed_blocks()[(uintptr_t)address] = bytes;
   return address;
 }

@@ -2,14 +2,17 @@
 #include "machine.h"
 #include <stdio.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
 static const unsigned long long NOT_AVAILABLE = ~0ull;
 
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } MemoryV2;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } ProcessInfo;
 
-static int64_t index_of(void* handle) { return (Card*)handle - the_machine()->card; }
+// A card's handle is its address; that of its slice (MIG), of which it has one at most, is one byte further.
+static int is_slice(void* handle) { return ((char*)handle - (char*)the_machine()->card) % sizeof(Card) == 1; }
+static Card* card_of(void* handle) { return (Card*)((char*)handle - is_slice(handle)); }
+static int64_t index_of(void* handle) { return card_of(handle) - the_machine()->card; }
 
 int nvmlInit_v2(void) { return the_machine()->cards ? SUCCESS : DRIVER_NOT_LOADED; }
 int nvmlInitWithFlags(unsigned flags) { (void)flags; return nvmlInit_v2(); }
@@ -19,6 +22,7 @@ const char* nvmlErrorString(int error) {
   switch (error) {
     case INVALID_ARGUMENT: return "Invalid Argument";
     case NOT_SUPPORTED: return "Not Supported";
+    case NOT_FOUND: return "Not Found";
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
   }
   return "Unknown Error";
@@ -38,26 +42,43 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** handle) {
 }
 
 int nvmlDeviceGetName(void* handle, char* text, unsigned size) {
-  snprintf(text, size, "%s", ((Card*)handle)->name);
+  snprintf(text, size, "%s", card_of(handle)->name);
   return SUCCESS;
 }
 
 int nvmlDeviceGetUUID(void* handle, char* text, unsigned size) {
-  snprintf(text, size, "GPU-%08x-0000-0000-0000-000000000000", (unsigned)index_of(handle));
+  const char* kind = is_slice(handle) ? "MIG" : "GPU";
+  snprintf(text, size, "%s-%08x-0000-0000-0000-000000000000", kind, (unsigned)index_of(handle));
   return SUCCESS;
 }
 
+int nvmlDeviceGetMigMode(void* handle, unsigned* now, unsigned* later) {
+  *now = *later = card_of(handle)->slice_bytes > 0;
+  return *now ? SUCCESS : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void* handle, unsigned* count) { (void)handle; *count = 7; return SUCCESS; }
+
+int nvmlDeviceGetMigDeviceHandleByIndex(void* handle, unsigned place, void** slice) {
+  *slice = (char*)handle + 1;
+  return place == 2 ? SUCCESS : NOT_FOUND;  // the other places are empty
+}
+
+int nvmlDeviceGetGpuInstanceId(void* handle, unsigned* id) { *id = 9; return is_slice(handle) ? SUCCESS : INVALID_ARGUMENT; }
+int nvmlDeviceGetComputeInstanceId(void* handle, unsigned* id) { *id = 0; return is_slice(handle) ? SUCCESS : INVALID_ARGUMENT; }
+
 int nvmlDeviceGetCudaComputeCapability(void* handle, int* major, int* minor) {
-  *major = (int)((Card*)handle)->major;
-  *minor = (int)((Card*)handle)->minor;
+  *major = (int)card_of(handle)->major;
+  *minor = (int)card_of(handle)->minor;
   return SUCCESS;
 }
 
 int nvmlDeviceGetMemoryInfo(void* handle, Memory* memory) {
   if (the_machine()->is_unified) return NOT_SUPPORTED;
-  Card* card = handle;
-  memory->total = (unsigned long long)card->bytes;
-  memory->used = (unsigned long long)(card->driver_bytes + used_by_others(index_of(handle), 0));
+  Card* card = card_of(handle);
+  int slice = is_slice(handle);
+  memory->total = (unsigned long long)(slice ? card->slice_bytes : card->bytes);
+  memory->used = (unsigned long long)((slice ? 0 : card->driver_bytes) + used_by_others(index_of(handle), 0));
   memory->free = memory->total > memory->used ? memory->total - memory->used : 0;
   return SUCCESS;
 }
@@ -71,17 +92,16 @@ int nvmlDeviceGetMemoryInfo_v2(void* handle, MemoryV2* memory) {
 }
 
 int nvmlDeviceGetTemperature(void* handle, int sensor, unsigned* celsius) {
-  (void)handle, (void)sensor;
+  (void)sensor;
   *celsius = 61;
-  return the_machine()->has_sensors ? SUCCESS : NOT_SUPPORTED;
+  return the_machine()->has_sensors && !is_slice(handle) ? SUCCESS : NOT_SUPPORTED;
 }
 
 int nvmlDeviceGetTemperatureV(void* handle, void* reading) { (void)handle, (void)reading; return NOT_SUPPORTED; }
 
 int nvmlDeviceGetPowerUsage(void* handle, unsigned* milliwatts) {
-  (void)handle;
   *milliwatts = 214500;
-  return the_machine()->has_sensors ? SUCCESS : NOT_SUPPORTED;
+  return the_machine()->has_sensors && !is_slice(handle) ? SUCCESS : NOT_SUPPORTED;
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void* handle, unsigned* count, ProcessInfo* infos) {

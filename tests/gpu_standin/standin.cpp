@@ -61,6 +61,8 @@ void standin_clear_workspaces() {
 }
 void standin_empty_cache() { empty_cache(); }
 void* standin_managed_memory(size_t bytes) { return managed_memory(bytes); }
+int standin_is_managed(void* address) { return is_managed(address); }
+void standin_tell_when_host_waits(void (*whom)()) { host_has_waited = whom; }
 void standin_seed(uint64_t seed) { drawn_by(default_generator()).set_current_seed(seed); }
 
 void standin_use(void* address, int writes) { use_within(address, writes, "bitsandbytes"); }

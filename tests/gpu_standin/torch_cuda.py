@@ -247,6 +247,7 @@ def install(torch: Any) -> None:
         for module in (cuda.memory, cuda.streams, cuda.random):
             if hasattr(module, name):
                 setattr(module, name, replacement)
+    cuda._initialized = True  # gradient checkpointing keeps the card's random numbers only then
     torch.Event = Event
     torch.Tensor.record_stream = lambda self, stream: torch.ops.gpu_standin.reuse_waits(self)
     first = machine().card[0]  # torch's wheels for CUDA 13 have no kernels for cards before Turing

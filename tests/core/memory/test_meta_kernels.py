@@ -100,3 +100,15 @@ def test_a_plan_for_a_card_elsewhere_takes_it_to_have_this_systems_torch(
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: not built)
     assert flash_is_built() is not built, "of a torch for CUDA it is known"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_keys_that_no_kernel_spreads_are_traced_with_all_their_scores(kind: str) -> None:
+    """As Falcon has them: one head for all, and nobody says so. What torch chooses on a CPU says it itself."""
+    query, key = torch.empty(1, 8, 32, 64), torch.empty(1, 1, 32, 64)
+    assert torch._fused_sdp_choice(query, key, key) == 0  # maths
+    assert torch._fused_sdp_choice(query, query, query) != 0
+    with kernels_of(kind), _Called() as called:
+        answer = torch.nn.functional.scaled_dot_product_attention(*(each.to("meta") for each in (query, key, key)))
+    assert answer.shape == query.shape
+    assert not any("flash" in name or "efficient" in name for name in called.names)
