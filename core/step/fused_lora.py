@@ -7,8 +7,8 @@ all layers share.
 
 Covered: fp32 and 16 bits, a CPU and an NVIDIA GPU; NF4 or FP4 that computes in the dtype it was quantised from; one
 active adapter, with dropout or rank-stabilised scaling, its weights in that dtype or in fp32. Everything else takes
-PEFT's own pass: DoRA, several or merged adapters, autocast, sharded layers. In 16 bits so do evaluation and
-generation: bitsandbytes multiplies a few rows without dequantising the weight.
+PEFT's own pass: DoRA, several or merged adapters, autocast, sharded layers. On a GPU so do evaluation and generation:
+there bitsandbytes multiplies a few rows without dequantising the weight.
 """
 
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ def _may(layer: LoraLinear4bit, x: torch.Tensor) -> bool:
     """Whether the fused pass is right for `x` as things are."""
     plain = not (layer.disable_adapters or layer.merged) and layer.active_adapters == [ADAPTER]
     known = x.dtype == layer.get_base_layer().weight.quant_state.dtype
-    wanted = layer.training or x.dtype == torch.float32
+    wanted = layer.training or x.device.type == "cpu"
     return plain and known and wanted and (x.is_meta or not torch.is_autocast_enabled(x.device.type))
 
 

@@ -71,8 +71,8 @@ def test_a_card_that_was_measured_uses_it_by_itself(workspace: Workspace, tiny: 
     assert run.plan()["chosen"]["fused_lora"] is True
 
 
-def test_two_streams_do_not_share_the_memory_of_a_weight(tiny: Path) -> None:
-    """The stand-in raises an error where one stream writes what another still reads."""
+def _fused(tiny: Path) -> tuple[Any, Any]:
+    """The tiny model on the card, in training mode with fused layers, and the memory that they share."""
     from core.basemodel.find import find_model
     from core.model.load import attach_lora, load_base
     from core.recipe import LoraSettings, QuantizationSettings
@@ -81,8 +81,32 @@ def test_two_streams_do_not_share_the_memory_of_a_weight(tiny: Path) -> None:
 
     base = load_base(find_model(str(tiny)), QuantizationSettings(), device())
     model = attach_lora(base, LoraSettings(rank=4), torch.bfloat16).train()
-    shared = fuse(model, "cuda").shared
-    assert shared is not None
+    return model, fuse(model, "cuda").shared
+
+
+def test_generation_multiplies_a_row_by_bitsandbytes_own_kernel(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitsandbytes.backends.cuda import ops
+
+    products: list[int] = []
+    real = ops._gemm_4bit_kernel_impl
+
+    def counted(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        products.append(x.numel() // x.shape[-1])
+        return real(x, *rest)
+
+    monkeypatch.setattr(ops, "_gemm_4bit_kernel_impl", counted)
+    model, _ = _fused(tiny)
+    ids = torch.tensor([[5]], device="cuda")
+    model(ids)
+    assert not products
+    with torch.no_grad():
+        model.eval()(ids)
+    assert products == [1] * 14
+
+
+def test_two_streams_do_not_share_the_memory_of_a_weight(tiny: Path) -> None:
+    """The stand-in raises an error where one stream writes what another still reads."""
+    model, shared = _fused(tiny)
     layer = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
     x = torch.randn(20, layer.in_features, device="cuda", dtype=torch.bfloat16)
     side = torch.cuda.Stream()

@@ -36,6 +36,8 @@ CONFIG = {
         ("llama", {"quantization.bits": 8}),
         ("gpt_neox", {"quantization.bits": 16, "lora.targets": "q_v", "lora.dropout": 0.1}),
         ("llama", {"lora.dora": True}),
+        ("llama", {"lora.dropout": 0.1, "train.gradient_checkpointing": "on"}),
+        ("qwen3", {"lora.dropout": 0.1, "lora.scaling": "rank_stabilised"}),
         ("llama", {"lora.extra_modules": ["embeddings", "head"], "train.gradient_checkpointing": "on"}),
         ("phi3", {"lora.targets": "attention", "lora.init": "pissa", "train.neftune_alpha": 5}),
     ],

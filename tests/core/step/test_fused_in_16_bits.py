@@ -178,7 +178,7 @@ def _calls(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_everything_else_takes_pefts_way_and_is_its_very_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluation, a disabled adapter, a merged one, several, autocast, another dtype, one adapter for each row."""
+    """A disabled adapter, autocast, an adapter for each row, several adapters, a merged one."""
     theirs, ours = _both(torch.bfloat16, torch.bfloat16)
     x, _ = _given(torch.bfloat16)
     seen = _calls(ours, monkeypatch)
@@ -198,7 +198,6 @@ def test_everything_else_takes_pefts_way_and_is_its_very_result(monkeypatch: pyt
         assert is_pefts()
     for model in (theirs, ours):
         model.eval()
-    assert is_pefts()
     with torch.no_grad():
         assert is_pefts(adapter_names=["default"] * 2 + ["__base__"])
     for model in (theirs, ours):

@@ -19,7 +19,8 @@ from core.runs.manifest import MANIFEST, newest_valid, valid_checkpoints
 from core.runs.resume import resume
 from core.runs.store import OPEN, Run
 from core.runs.tail import Tail
-from core.train.resume import cut_back
+from core.system.hardware import Device
+from core.train.resume import ResumePoint, cut_back
 from core.train.watcher import Watcher
 from core.workspace import Workspace
 from tests.core.queue_only import QueueOnly
@@ -161,6 +162,7 @@ def _extra(row: dict[str, Any], step: int) -> bool:
 class _KilledAtStep7(PatchedSupervisor):
     lines = """
 import os, signal
+from core.system.hardware import Device
 from core.train.watcher import Watcher
 write = Watcher.write_step
 def and_die(self, step, logs):
@@ -316,3 +318,17 @@ def test_files_are_cut_back_to_a_step(tmp_path) -> None:
 
 def test_as_many_as_the_recipe_says_are_kept(undisturbed) -> None:
     assert [path.name for path in valid_checkpoints(undisturbed.dir / "checkpoints")] == ["16", "12", "8"]
+
+
+@pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("cuda", False), ("mps", False)])
+def test_a_checkpoint_of_an_earlier_version_keeps_the_layers_that_it_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, fused: bool
+) -> None:
+    """Those fused LoRA layers where they computed in fp32, and wrote nothing about it."""
+    monkeypatch.setattr("core.train.resume.device", lambda: Device(kind, kind, 2**34, 2**33))
+    way: dict[str, Any] = {"micro_batch": 2, "checkpointing": "full", "heap": "kept"}
+    settled = {"way": way, "packed": True, "tokens_at_once": 100}
+    start = ResumePoint(tmp_path, 3, {"way": way, "settled": settled})
+    assert start.strategy.fused_lora is start.choices().strategy.fused_lora is fused
+    way["fused_lora"] = not fused
+    assert start.strategy.fused_lora is start.choices().strategy.fused_lora is not fused
