@@ -66,12 +66,12 @@ class PlanningDevice:
     bandwidth: float
     is_this_machine: bool
     constants: MeasuredOverhead | None = None
-    # What was measured of the fused LoRA layer on this machine's GPU.
-    fused_gain: FusedGain | None = None
     pages: bool = True
     segments_grow: bool = True
     free_ram: int | None = None
     unified: bool = False
+    # What was measured of the fused LoRA layer on this machine's GPU.
+    fused_gain: FusedGain | None = None
 
     @property
     def flops(self) -> float:
