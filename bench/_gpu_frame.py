@@ -30,7 +30,7 @@ TINY = {
 }
 NO_FIGURES = "figures"
 TINY_TOKENS = 256
-TINY_BYTES = 2 * 10**9
+TINY_BYTES = 10**9
 
 
 class NotHere(Exception):
