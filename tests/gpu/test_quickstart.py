@@ -27,7 +27,7 @@ MACHINES = {
     ADA: Machine(cards=(ADA,), naming=NOBODY_NAMED),  # as in a container
     BLACKWELL: Machine(cards=(BLACKWELL,), has_sensors=False),
 }
-STEPS = 12
+STEPS = 8
 
 
 def _parameters() -> list[Any]:
@@ -52,7 +52,9 @@ def test_a_whole_quickstart(card: Card, exports: bool, tmp_path: Path, measured:
     assert doctor["constants"]["context_bytes"] == 450 * MIB and doctor["constants"]["managed_memory"] is True
     plan, _ = call(tmp_path, "plan", "quickstart")
     assert plan["fits"] and plan["peak_bytes"]["process"] < plan["budget_bytes"] < card.mib * MIB
-    trained, told = call(tmp_path, "train", "quickstart", "--set", f"train.max_steps={STEPS}")
+    trained, told = call(
+        tmp_path, "train", "quickstart", "--set", f"train.max_steps={STEPS}", "--set", "evaluation.times=1"
+    )
     assert trained["state"] == "finished" and trained["steps"] == STEPS
     assert card.name in told and doctor["compute_dtype"] in told
     _learned_and_as_much_memory_as_planned(trained)
