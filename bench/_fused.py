@@ -16,14 +16,14 @@ import subprocess
 import time
 from typing import Any
 
-from bench._gpu import Row, config_of, row
+from bench._gpu_frame import Frame, Row, row
 from core.recipe import make_recipe
 from core.step.fused_gain import LEAST, keep_gain
 from core.system.hardware import Device, claim_card, device
 from core.system.process import as_process
 from core.workspace import Workspace
 
-MODEL = {**config_of("llama-3.1-8b"), "num_hidden_layers": 2, "vocab_size": 1000}
+MODEL = {**Frame().config("llama-3.1-8b"), "num_hidden_layers": 2, "vocab_size": 1000}
 TOKENS = (512, 2048)
 ROUNDS = 9
 PASSES = 5
@@ -63,8 +63,9 @@ def _adapted(config: dict[str, Any], here: Device) -> Any:
     from core.step.optimizer import optimizer_for
 
     recipe = make_recipe({"lora.rank": 16})
-    base = load_random(config, recipe.quantization, here)
-    adapters_in = adapter_dtype(dtype_for(here)[0], optimizer_for(recipe.train.optimizer), here.kind)
+    dtype, _ = dtype_for(here)
+    base = load_random(config, recipe.quantization, here, dtype)
+    adapters_in = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), here.kind)
     model = attach_lora(base, recipe.lora, adapters_in)
     compute_in_input_dtype(model)
     return model.train()

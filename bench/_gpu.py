@@ -1,4 +1,4 @@
-"""Shared by the GPU benchmarks: whether there is a GPU, a second process that fills the rest of it, and rows."""
+"""Shared by the GPU benchmarks: whether there is a GPU, and a second process that fills the rest of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from core.catalogue.facts import find_model_facts
-from core.system.hardware import claim_card, device, device_used_bytes
+from core.memory.measured_overhead import constants_of
+from core.system.hardware import claim_card, cuda_capability, device, device_used_bytes
 from core.system.process import as_process
 
-Row = dict[str, Any]
 # On an idle card, the driver's own use varies by this much.
 NEAR_BYTES = 64 * 2**20
 
@@ -27,19 +25,11 @@ def has_gpu(what: str) -> bool:
 
 
 def measure_constants() -> None:
-    """Measure what a process takes beside its tensors, as `doctor` does. Plans use the result."""
+    """Measure what a process takes beside its tensors, as `doctor` does, unless that is known. Plans use the result."""
+    card = device()
+    if constants_of(card, cuda_capability(card.index)).measured:
+        return
     subprocess.run(**as_process("core.memory.measured_overhead"), stdout=subprocess.DEVNULL, check=False)
-
-
-def config_of(model: str) -> dict[str, Any]:
-    """The transformers config of a model of presets/models."""
-    return find_model_facts(model).config
-
-
-def row(name: str, value: float, unit: str, reference: float | None, bar: float | None, holds: bool | None) -> Row:
-    """One figure as `bench NAME --json` prints it."""
-    reference = None if reference is None else round(reference, 3)
-    return {"name": name, "value": round(value, 3), "unit": unit, "reference": reference, "bar": bar, "holds": holds}
 
 
 @contextmanager

@@ -1,42 +1,69 @@
 """One training of a random-weight model on this machine's device, in its own process: its memory and its speed.
 
-python -m bench._gpu_run JSON      (a Job; prints an Outcome as JSON on its last line)
+python -m bench._gpu_run JSON      (a Job; prints an Outcome, or why it cannot be, as JSON on its last line)
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench._gpu_frame import NotHere, TookTooLong
 from core.recipe import make_recipe
 from core.system.hardware import claim_card, device, device_used_bytes
 from core.system.process import child_environment
+from core.text.library_errors import telling_line_of
 from core.workspace import ROOT
+
+LONGEST_SECONDS = 540.0
 
 
 @dataclass(frozen=True)
 class Job:
     """A model's transformers config, a recipe's settings, and the conversations' lengths in tokens.
 
-    `budget_bytes` is the run's memory budget; None gives it all that is free. `reference` trains with trl's SFTTrainer
-    and its defaults instead of our trainer.
+    `budget_bytes` is the run's memory budget; None gives it all that is free. `limit_bytes` is what it then gets, where
+    that is something else. `engine` is 'nibble', 'trl' (SFTTrainer
+    with its defaults) or 'tuned' (SFTTrainer as somebody sets it who knows it). `changes` replaces what the plan
+    chose, `dtype` what the card would compute in, and `environment` is added to that of the process.
     """
 
     config: dict[str, Any]
     settings: dict[str, Any]
     lengths: list[int]
     budget_bytes: int | None = None
-    reference: bool = False
+    limit_bytes: int | None = None
+    engine: str = "nibble"
+    changes: dict[str, Any] = field(default_factory=dict)
+    dtype: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an engine did: its settings, the bytes predicted, real tokens per second, and each step's loss and gradient.
+
+    `grad_norms` may hold what is not a number, where fp16 overflowed. `shortages` counts how often a step ran out of
+    memory and was begun again.
+    """
+
+    chosen: dict[str, Any]
+    predicted: dict[str, int]
+    tokens_per_second: float
+    losses: list[float]
+    grad_norms: list[float] = field(default_factory=list)
+    shortages: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Peak bytes, predicted and read; real tokens per second after the first step; and the loss of each step.
+    """Peak bytes, predicted and read; real tokens per second after the first step; each step's loss and gradient.
 
     `tensors` and `reserved` are torch's figures, `process` is NVML's: everything that this process takes of the card.
     """
@@ -49,18 +76,31 @@ class Outcome:
     tokens_per_second: float
     losses: list[float]
     parameters: int
+    grad_norms: list[float] = field(default_factory=list)
+    shortages: int = 0
 
 
-def run_job(job: Job, limit_seconds: float = 540) -> Outcome:
-    """Run `job` in its own process. Raises RuntimeError with the process' last line if it fails."""
+def run_job(job: Job, limit_seconds: float = math.inf) -> Outcome:
+    """Run `job` in its own process.
+
+    Raises NotHere where it does not fit, TookTooLong, or RuntimeError with what the process says of its error.
+    """
     command = [sys.executable, "-m", "bench._gpu_run", json.dumps(asdict(job))]
-    done = subprocess.run(
-        command, cwd=ROOT, env=child_environment(), capture_output=True, encoding="utf-8", timeout=limit_seconds
-    )
+    environment = {**child_environment(), **job.environment}
+    limit = max(1.0, min(limit_seconds, LONGEST_SECONDS))
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        raise TookTooLong from None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1][:300])
-    return Outcome(**json.loads(lines[-1]))
+        raise RuntimeError(telling_line_of(done.stderr, f"no output, exit status {done.returncode}"))
+    answer = json.loads(lines[-1])
+    if "not_here" in answer:
+        raise NotHere(answer["not_here"])
+    return Outcome(**answer)
 
 
 class Highest:
@@ -82,6 +122,15 @@ class Highest:
         self._thread.join()
         self._read()
 
+    def forget(self) -> None:
+        """Start again from what is used now, with torch's own peaks; torch's unused blocks go back to the card."""
+        import torch
+
+        if self.card.kind == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        self.bytes = 0
+
     def _loop(self) -> None:
         while not self._end.wait(0.05):
             self._read()
@@ -91,114 +140,7 @@ class Highest:
         self.bytes = max(self.bytes, device_used_bytes(self.card, 0).device - self.before if self.before else 0)
 
 
-def main(job: Job) -> Outcome:
-    """Run the job in this process."""
-    with Highest() as highest:
-        import torch
-
-        from bench._random_model import load_random
-        from core.model.load import attach_lora, dtype_for
-        from core.step.adapter_dtype import adapter_dtype
-        from core.step.optimizer import optimizer_for
-
-        card = device()
-        recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
-        dtype, _ = dtype_for(card)
-        base = load_random(job.config, recipe.quantization, card)
-        parameters = sum(each.numel() for each in _sketched(job.config).parameters())
-        adapters = adapter_dtype(dtype, optimizer_for(recipe.train.optimizer), card.kind)
-        model = base if job.reference else attach_lora(base, recipe.lora, adapters)
-        learn = _theirs if job.reference else _ours
-        chosen, predicted, speed, losses = learn(job, recipe, model, parameters)
-    cuda = card.kind == "cuda"
-    return Outcome(
-        predicted,
-        torch.cuda.max_memory_allocated() if cuda else 0,
-        torch.cuda.max_memory_reserved() if cuda else 0,
-        highest.bytes,
-        chosen,
-        speed,
-        losses,
-        parameters,
-    )
-
-
-def _sketched(config: dict[str, Any]) -> Any:
-    import torch
-
-    from core.memory.meta_model import meta_base
-
-    return meta_base(config, make_recipe({"quantization.bits": 16}).quantization, torch.float32)
-
-
-def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str, Any], dict[str, int], float, Any]:
-    """Nibble's engine as `train` runs it, with the plan that it would have made, but without a run's files."""
-    import tempfile
-    from pathlib import Path
-
-    from core.basemodel.find import find_model
-    from core.data.batches import MicroBatches, data_order
-    from core.memory.plan import plan
-    from core.memory.workload import ConversationLength
-    from core.model.load import dtype_for, load_tokenizer
-    from core.step.packing import packing_is_exact
-    from core.train.decide import Choices
-    from core.train.memory_limit import enforce
-    from core.train.trainer import NibbleTrainer
-    from core.train.trl_config import trainer_config
-
-    card = device()
-    packed = packing_is_exact(model)
-    planned = plan(_problem(job, recipe, parameters, packed))
-    if planned.strategy is None:
-        raise RuntimeError(f"does not fit: {planned.reasons[0]['because']}")
-    conversations = [ConversationLength(length, length - 1) for length in job.lengths]
-    if job.budget_bytes is not None:
-        enforce(job.budget_bytes, card, planned.peak.traced.managed)
-    choices = Choices(planned.strategy, packed, planned, planned.reasons, max(each.length for each in conversations))
-    settled = choices.settle(recipe, model)
-    steps = recipe.train.max_steps or 1
-    dtype, _ = dtype_for(card)
-    way, rows, timer = planned.strategy, _rows(job.lengths), _Timer()
-    order = data_order(len(rows), steps, recipe.train.effective_batch, recipe.train.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        config = trainer_config(settled, Path(folder), card.kind, dtype, steps, way)
-        batches = MicroBatches(rows, order, way.micro_batch, packed)
-        tokenizer = load_tokenizer(find_model("starter"))
-        callback, fused = timer.callback(), way.fused_lora
-        trainer = NibbleTrainer(model, tokenizer, batches, config, callback, way.checkpointing, fused=fused)
-        timer.tokens = lambda: trainer.real_tokens
-        trainer.train()
-        losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
-    chosen = way.as_json(recipe.train.effective_batch)
-    return chosen, planned.peak.as_json(), timer.tokens_per_second(), losses
-
-
-def _problem(job: Job, recipe: Any, parameters: int, packed: bool) -> Any:
-    """The planning problem: this job on this machine's device within its budget."""
-    from dataclasses import replace
-
-    from core.memory.budget import Budget
-    from core.memory.estimate import Architecture, planning_problem, target_for
-    from core.memory.workload import ConversationLength
-
-    conversations = [ConversationLength(length, length - 1) for length in job.lengths]
-    problem = planning_problem(
-        recipe, target_for(None), Architecture("random", job.config, parameters, True), conversations, packed
-    )
-    return problem if job.budget_bytes is None else replace(problem, budget=Budget(job.budget_bytes, "the job's", 0))
-
-
-def _rows(lengths: list[int]) -> list[Any]:
-    from core.data.rendering.render import Rendered
-
-    return [
-        Rendered(row, [5 + (row * 7 + at) % 500 for at in range(length)], [at > 0 for at in range(length)], length)
-        for row, length in enumerate(lengths)
-    ]
-
-
-class _Timer:
+class Timer:
     """Times the steps after the first, which is a warm-up."""
 
     def __init__(self) -> None:
@@ -213,6 +155,10 @@ class _Timer:
         timer = self
 
         class Steps(TrainerCallback):
+            def warn(self, sentence: str) -> None:
+                """What the trainer wants a person to know."""
+                print(sentence, file=sys.stderr)
+
             def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
                 _wait_for_device()
                 timer.ended, timer.to_tokens = time.perf_counter(), timer.tokens()
@@ -234,56 +180,58 @@ def _wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def _theirs(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str, Any], dict[str, int], float, Any]:
-    """trl's SFTTrainer with its defaults and the same effective batch; the micro-batch is the recipe's, if given."""
-    import tempfile
+def rows_of_lengths(lengths: list[int]) -> list[Any]:
+    """A conversation of each length, all but its first token trained."""
+    from core.data.rendering.render import Rendered
 
-    from datasets import Dataset
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
+    return [
+        Rendered(row, [5 + (row * 7 + at) % 500 for at in range(length)], [at > 0 for at in range(length)], length)
+        for row, length in enumerate(lengths)
+    ]
 
-    from core.basemodel.find import find_model
-    from core.model.load import load_tokenizer
 
-    timer, counted = _Timer(), {"tokens": 0}
-    timer.tokens = lambda: counted["tokens"]
-    size = recipe.train.micro_batch or min(SFTConfig.per_device_train_batch_size, recipe.train.effective_batch)
-    rows = [{"input_ids": each.ids, "labels": each.ids} for each in _rows(job.lengths)]
+def main(job: Job) -> Outcome:
+    """Run the job in this process. Raises NotHere where it does not fit."""
+    with Highest() as highest:
+        import torch
+        from transformers import set_seed
 
-    class Counting(SFTTrainer):
-        def training_step(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
-            counted["tokens"] += int(inputs["attention_mask"].sum())
-            return super().training_step(model, inputs, *rest, **named)
+        from bench._gpu_engines import ENGINES
+        from bench._random_model import load_random
+        from core.model.load import dtype_for
 
-    with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(
-            output_dir=folder,
-            max_steps=recipe.train.max_steps,
-            per_device_train_batch_size=size,
-            gradient_accumulation_steps=recipe.train.effective_batch // size,
-            max_length=recipe.data.max_length,
-            report_to="none",
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_steps=1,
-            use_cpu=device().kind == "cpu",
-        )
-        lora = LoraConfig(
-            r=recipe.lora.rank, lora_alpha=recipe.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        trainer = Counting(
-            model=model,
-            args=config,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=load_tokenizer(find_model("starter")),
-            peft_config=lora,
-            callbacks=[timer.callback()],
-        )
-        trainer.train()
-        losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
-    return {"micro_batch": size}, {}, timer.tokens_per_second(), losses
+        card = device()
+        recipe = make_recipe({"train.max_steps": len(job.lengths) // 16, **job.settings})
+        set_seed(recipe.train.seed)
+        dtype = getattr(torch, job.dtype) if job.dtype else dtype_for(card, job.config["model_type"])[0]
+        base = load_random(job.config, recipe.quantization, card, dtype)
+        parameters = sum(each.numel() for each in _sketched(job.config).parameters())
+        learned = ENGINES[job.engine](job, recipe, base, dtype, parameters, highest)
+    cuda = card.kind == "cuda"
+    return Outcome(
+        tensors=torch.cuda.max_memory_allocated() if cuda else 0,
+        reserved=torch.cuda.max_memory_reserved() if cuda else 0,
+        process=highest.bytes,
+        parameters=parameters,
+        **asdict(learned),
+    )
+
+
+def _sketched(config: dict[str, Any]) -> Any:
+    import torch
+
+    from core.memory.meta_model import meta_base
+
+    return meta_base(config, make_recipe({"quantization.bits": 16}).quantization, torch.float32)
+
+
+def _answer(job: Job) -> dict[str, Any]:
+    try:
+        return asdict(main(job))
+    except NotHere as reason:
+        return {"not_here": str(reason)}
 
 
 if __name__ == "__main__":
     claim_card()
-    print(json.dumps(asdict(main(Job(**json.loads(sys.argv[1]))))))
+    print(json.dumps(_answer(Job(**json.loads(sys.argv[1])))))

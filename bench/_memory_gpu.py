@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
-from bench._gpu import Row, config_of, has_gpu, measure_constants, row
+from bench._gpu import has_gpu, measure_constants
+from bench._gpu_frame import Frame, Item, Row, row, rows_of
 from bench._gpu_run import Job, Outcome, run_job
 
 MODELS = ("qwen2.5-0.5b", "llama-3.2-1b", "qwen2.5-3b", "llama-7b", "llama-3.1-8b", "llama-13b")
@@ -16,26 +18,33 @@ UNDER_BAR = 1.0
 READINGS = ("tensors", "reserved", "process")
 
 
-def rows(seed: int, models: tuple[str, ...] = MODELS) -> list[Row]:
+def rows(seed: int) -> list[Row]:
     """Rows of figures; none without a GPU."""
     if not has_gpu("the GPU's part"):
         return []
+    return rows_of(measured(seed, Frame()))
+
+
+def measured(seed: int, frame: Frame) -> Iterator[Item]:
+    """Each model once, then each again, as long as there is time; then the verdicts on all of them."""
     measure_constants()
     draw = random.Random(seed)
-    found: list[Row] = []
-    outcomes = []
-    for model in models:
-        for _ in range(SETTINGS_EACH):
-            job = draw_job(config_of(model), draw)
-            outcome = run_job(job)
-            outcomes.append(outcome)
-            found += _figures(model, job, outcome)
-    return [*found, *verdicts(outcomes)]
+    outcomes: list[Outcome] = []
+    for model in frame.few(MODELS * SETTINGS_EACH):
+        job = draw_job(frame, model, draw)
+        yield from frame.attempt(f"planned memory: {_what(model, job)}", partial(_one, model, job, frame, outcomes))
+    if outcomes:
+        yield from verdicts(outcomes)
 
 
-def draw_job(config: dict[str, Any], draw: random.Random) -> Job:
+def _one(model: str, job: Job, frame: Frame, outcomes: list[Outcome]) -> list[Row]:
+    outcomes.append(run_job(job, frame.left()))
+    return _figures(model, job, outcomes[-1])
+
+
+def draw_job(frame: Frame, model: str, draw: random.Random) -> Job:
     """A model with random settings: three steps of 16 conversations."""
-    longest = draw.choice([256, 512, 1024, 2048])
+    longest = frame.tokens(draw.choice([256, 512, 1024, 2048]))
     settings = {
         "lora.rank": draw.choice([8, 16, 64]),
         "quantization.double": draw.random() < 0.8,
@@ -45,12 +54,16 @@ def draw_job(config: dict[str, Any], draw: random.Random) -> Job:
         "train.gradient_checkpointing": draw.choice(["auto", "on"]),
         "data.max_length": longest,
     }
-    return Job(config, settings, [draw.randint(longest // 2, longest) for _ in range(16 * STEPS)])
+    return Job(frame.config(model), settings, [draw.randint(longest // 2, longest) for _ in range(16 * STEPS)])
+
+
+def _what(model: str, job: Job) -> str:
+    return f"{model}, r {job.settings['lora.rank']}, {job.settings['data.max_length']:,} tokens"
 
 
 def _figures(model: str, job: Job, outcome: Outcome) -> list[Row]:
     chosen = f"{outcome.chosen['micro_batch']} at once, checkpointing {outcome.chosen['checkpointing']}"
-    what = f"{model}, r {job.settings['lora.rank']}, {job.settings['data.max_length']:,} tokens, {chosen}"
+    what = f"{_what(model, job)}, {chosen}"
     return [
         row(f"{name} planned: {what}", outcome.predicted[name] / 1e9, "GB", getattr(outcome, name) / 1e9, None, None)
         for name in READINGS
@@ -67,6 +80,8 @@ def verdicts(outcomes: list[Outcome]) -> list[Row]:
         under = -min(errors[name])
         found.append(row(f"most under: {name}", under, "%", None, UNDER_BAR, under <= UNDER_BAR))
     found.append(row("worst error: reserved", max(errors["reserved"], key=abs), "%", None, None, None))
+    short = sum(each.shortages for each in outcomes)
+    found.append(row("times that a planned step ran out of memory", short, "times", None, 0, short == 0))
     return found
 
 

@@ -8,7 +8,9 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from core.memory.meta_model import meta_base
-from core.model.load import dtype_for, keep_quantisation_exact, quantization_config, torch_device
+from core.model.attention import repeat_keys
+from core.model.load import keep_quantisation_exact, quantization_config, torch_device
+from core.model.varlen import flash_is_built
 from core.recipe import QuantizationSettings, make_recipe
 from core.system.hardware import Device
 
@@ -17,12 +19,15 @@ STRIDE = 17
 SCALE = 0.02
 
 
-def load_random(config: dict[str, Any], settings: QuantizationSettings, device: Device) -> PreTrainedModel:
+def load_random(
+    config: dict[str, Any], settings: QuantizationSettings, device: Device, dtype: torch.dtype
+) -> PreTrainedModel:
     """A frozen base of random weights on `device`, in the bits of `settings`, made by transformers' own loader.
 
     It is loaded as `core.model.load.load_base` does: matrix by matrix from main memory, quantised on the device.
     """
-    dtype, _ = dtype_for(device)
+    if device.kind == "cuda" and not (dtype == torch.bfloat16 and flash_is_built()):
+        repeat_keys()
     known = AutoConfig.for_model(**config)
     model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(known)].from_pretrained(
         None,

@@ -30,7 +30,7 @@ _thread = ThreadPoolExecutor(max_workers=1)
 SPEED_BAR, FIRST_BAR, MEMORY_BAR = 0.95, 1.1, 1.02
 
 
-def main(seed: int = 0) -> list[dict[str, Any]]:
+def main(seed: int = 0, rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """Rows of figures, as `bench NAME --json` prints them. `seed` draws the adapters' weights."""
     with tempfile.TemporaryDirectory() as folder:
         base = _base()
@@ -40,17 +40,17 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
         try:
             alone = base_chat_model(MODEL)
             over = replace(alone, label="adapter", adapter=adapters[0], tokenizer=adapters[0])
-            rows += _speed("base alone", client, alone, _base())
-            rows += _speed("with an adapter", client, over, _plain_peft(adapters[0]))
+            rows += _speed("base alone", client, alone, _base(), rounds)
+            rows += _speed("with an adapter", client, over, _plain_peft(adapters[0]), rounds)
         finally:
             client.close()
     return rows
 
 
-def _speed(what: str, client: ChatClient, model: ChatModel, plain: Any) -> list[dict[str, Any]]:
+def _speed(what: str, client: ChatClient, model: ChatModel, plain: Any, count: int) -> list[dict[str, Any]]:
     """Ratios of the chat to plain `generate` on `plain`, which must produce the very same tokens."""
     rounds = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(count + 1):
         bare, first, ids = _thread.submit(_bare, plain).result()
         reply = [*client.stream(model, ASK, Sampling(max_new_tokens=TOKENS, greedy=True))][-1]
         if list(reply.ids) != ids:

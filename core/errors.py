@@ -5,6 +5,10 @@ class NibbleError(Exception):
     """Something a person can mend. `str(error)` is one sentence to show as it is, without a traceback."""
 
 
+class CallError(NibbleError):
+    """A command called in a way that cannot be: exit status 2."""
+
+
 class RecipeError(NibbleError):
     """A setting that is unknown, out of range, or contradicts another; names the key, the value, the range."""
 

@@ -36,9 +36,9 @@ class App:
     workspace: Workspace
 
 
-def serve(folder: Path, *options: str) -> App:
+def serve(folder: Path, *options: str, **variables: str) -> App:
     """Start the app on a workspace of its own and wait for the line with its address."""
-    process = start(folder, "--port", "0", *options, HF_HUB_OFFLINE="1")
+    process = start(folder, "--port", "0", *options, HF_HUB_OFFLINE="1", **variables)
     line = next_line(process)
     assert "http://" in line, f"the app said {line!r} instead of its address"
     return App(process, line.split()[-1], Workspace(folder.resolve()))

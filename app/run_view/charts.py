@@ -43,9 +43,9 @@ def memory_chart(
         "process_bytes": ("resident memory" if kind == "cpu" else "used by the process", "used"),
     }
     found = {column: curves.memory[column] for column in names if column in curves.memory}
-    if not found:
+    top = max([*(series.high for series in found.values()), predicted_bytes or 0], default=0)
+    if not top:  # a run has taken nothing of a GPU before its libraries are there
         return ""
-    top = max([*(series.high for series in found.values()), predicted_bytes or 0])
     unit, name = (GIB, "GiB") if top >= GIB / 2 else (MIB, "MiB")
     top = round_up(top / unit) * unit
     lines = [Line.of(*names[column], series) for column, series in found.items()]

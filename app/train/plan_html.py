@@ -21,7 +21,7 @@ CATEGORIES = {
     "logits": ("Logits and loss", "a score for each token of the vocabulary at each position in the loss"),
     "workspace": ("Workspace", "temporary memory of single operations"),
     "allocator": ("Allocator", "blocks and gaps between tensors"),
-    "context": ("Process", "Python, torch and its libraries, before the first tensor"),
+    "context": ("Process", "before the first tensor: on a GPU the CUDA context, else Python, torch and its libraries"),
 }
 SETTINGS = {
     "micro_batch": "Micro-batch",

@@ -139,7 +139,8 @@ def _budget_slider(wanted: Any) -> gr.Slider:
     """The budget's slider as long as the device's memory; where nothing is `wanted`, at what is free now."""
     found = device()
     total, free = found.total_bytes / GIB, found.free_bytes / GIB
-    share = f"In GiB, of {total:.1f} on this {'machine' if found.kind == 'cpu' else 'card'}; {free:.1f} are free now."
+    where = "machine" if found.kind == "cpu" else "card"
+    share = f"In GiB, of {total:.1f} on this {where}. Marked below: what the plan needs, and how many are free now."
     most = math.floor(total * 10) / 10
     amount = min(wanted if isinstance(wanted, (int, float)) else free, most)
     return gr.Slider(value=max(round(amount, 2), SMALLEST_BUDGET), maximum=most, info=share)

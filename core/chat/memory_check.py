@@ -2,7 +2,7 @@
 
 from core.basemodel.find import FoundModel
 from core.errors import ModelError
-from core.memory.budget import CUDA_CONTEXT_BYTES, weight_bytes
+from core.memory.budget import context_to_come, weight_bytes
 from core.recipe import QuantizationSettings
 from core.runs.queue import at_work
 from core.runs.store import Run
@@ -15,7 +15,7 @@ def refuse_without_room(
     found: FoundModel, settings: QuantizationSettings, compute_bytes: int, device: Device, workspace: Workspace
 ) -> None:
     """Raise ModelError where `device` has too little free for the base and for what an active run will still take."""
-    needed = weight_bytes(found, settings, compute_bytes) + (CUDA_CONTEXT_BYTES if device.kind == "cuda" else 0)
+    needed = weight_bytes(found, settings, compute_bytes) + context_to_come(device)
     run = at_work(workspace)
     predicted = ((run.plan().get("peak_bytes") or {}).get("process") or 0) if run else 0
     still_to_come = max(0, int(predicted) - (device.total_bytes - device.free_bytes)) if run else 0

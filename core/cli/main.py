@@ -14,20 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from core.basemodel.code_consent import trust_only
-from core.cli import arena, code_consent, data, download, export, serve
+from core.cli import arena, bench, code_consent, data, download, export, serve
 from core.cli import run as cli_run
-from core.errors import NibbleError
+from core.errors import CallError, NibbleError
 from core.system.library_warnings import hush
 from core.system.process import child_environment
 from core.text.library_errors import telling_line
 from core.untrusted.paths import Reach
-from core.workspace import ROOT, Workspace
+from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
-
-
-class CallError(NibbleError):
-    """The call itself was wrong: exit status 2."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -190,20 +186,6 @@ def _setup(options: argparse.Namespace) -> tuple[int, Result]:
     return 0, {"part": options.part, "version": found}
 
 
-def _bench(options: argparse.Namespace) -> tuple[int, Result]:
-    from importlib import import_module
-
-    rows: list[dict[str, Any]] = import_module(f"bench.{options.benchmark}").main(options.seed)
-    for row in rows:
-        bar = f"bar {row['bar']}" if row["bar"] is not None else "no bar"
-        verdict = {True: "holds", False: "NOT MET", None: ""}[row["holds"]]
-        figures = f"{row['value']:>12,.3f} {row['unit']:<12} reference {row['reference']}"
-        print(f"{row['name']:<44} {figures}   {bar}   {verdict}", file=sys.stderr)
-    if options.keep:
-        import_module("bench._keep").keep(options.benchmark, options.seed, rows)
-    return int(any(row["holds"] is False for row in rows)), rows
-
-
 def _test(options: argparse.Namespace) -> tuple[int, None]:
     from tests.run import main as run_tests
 
@@ -273,13 +255,6 @@ def _setup_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("part", choices=("llama-cpp",), help="llama-cpp: verifies exported GGUFs")
 
 
-def _bench_arguments(command: argparse.ArgumentParser) -> None:
-    benchmarks = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-    command.add_argument("benchmark", choices=benchmarks, help="which one")
-    command.add_argument("--seed", type=int, default=0, help="random seed")
-    command.add_argument("--keep", action="store_true", help="write the results to docs/benchmarks.md")
-
-
 def _test_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--full", action="store_true", help="also run the slow tests")
     command.add_argument("only", nargs="*", metavar="PATH", help="only these tests")
@@ -324,6 +299,6 @@ _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
     "import": (export.import_one, "import an adapter made elsewhere, for Chat and Arena", export.import_arguments),
     "push": (export.push_export, "upload an export to Hugging Face, private by default", export.push_arguments),
     "setup": (_setup, "install optional parts: llama-cpp, which verifies exported GGUFs", _setup_arguments),
-    "bench": (_bench, "run a benchmark against a reference", _bench_arguments),
+    "bench": (bench.run_benchmark, "run a benchmark against a reference", bench.add_arguments),
     "test": (_test, "run the tests", _test_arguments),
 }

@@ -8,6 +8,7 @@ small; then the worker runs into its limit, saves, and says so.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, replace
 
 from core.basemodel.find import FoundModel
@@ -91,6 +92,13 @@ def weight_bytes(found: FoundModel, settings: QuantizationSettings, wide: int) -
     four = NF4_DOUBLE_BITS if settings.double else NF4_BITS
     each = {4: four / 8, 8: 1.0, 16: float(wide)}[settings.bits]
     return sum(shape.elements * (each if shape.quantised else wide) for shape in found.tensors)
+
+
+def context_to_come(device: Device) -> int:
+    """What CUDA will take of `device` for this process; 0 on a CPU, and where torch has used the card here already."""
+    torch = sys.modules.get("torch")
+    has_one = torch is not None and torch.cuda.max_memory_reserved() > 0
+    return 0 if device.kind != "cuda" or has_one else CUDA_CONTEXT_BYTES
 
 
 def read_budget(recipe: Recipe, found: FoundModel, device: Device, processes: int | None = None) -> Budget:

@@ -36,7 +36,10 @@ class DeviceHeld(RunError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the device. `since` in seconds since the epoch; `run` is the run's id where it is one."""
+    """Who holds the device. `since` in seconds since the epoch; `run` is the run's id where it is one.
+
+    `card` had `used_before` bytes in use when it came: so what it takes is known where the driver hides it.
+    """
 
     kind: str
     label: str
@@ -44,6 +47,8 @@ class Holder:
     pid_started: float | None = None
     since: float | None = None
     run: str | None = None
+    card: int | None = None
+    used_before: int | None = None
 
     def in_words(self) -> str:
         """For a sentence: 'the run “Pirate”', 'the chat with “SmolLM2”'."""
@@ -89,7 +94,7 @@ def hold(workspace: Workspace, kind: Kind, label: str, run: str | None = None) -
     lock = try_lock(workspace.state / "device.lock", MOMENT_SECONDS)
     if lock is None:
         raise DeviceHeld(_refusal(_read_line(workspace)))
-    me = Holder(kind, label, os.getpid(), process_started(os.getpid()), time.time(), run)
+    me = Holder(kind, label, os.getpid(), process_started(os.getpid()), time.time(), run, *_in_use())
     try:
         write_json(_line(workspace), asdict(me))
     except OSError:  # a full disk: the lock is what counts, and the line says only whose it is
@@ -114,10 +119,23 @@ def device_for_a_run(workspace: Workspace) -> Device:
     if at_it is None or at_it.pid is None:
         return chosen
     try:
-        theirs = device_used_bytes(chosen, at_it.pid).process or 0
+        used = device_used_bytes(chosen, at_it.pid)
     except ReadingError:
         return chosen
+    theirs = used.process or 0
+    if used.process is None and at_it.card == chosen.index and at_it.used_before is not None:
+        theirs = max(0, used.device - at_it.used_before)
     return replace(chosen, free_bytes=min(chosen.total_bytes, chosen.free_bytes + theirs))
+
+
+def _in_use() -> tuple[int | None, int | None]:
+    """The card that this process would take, and the bytes in use on it; None where that is not known."""
+    chosen = device()
+    if chosen.kind != "cuda":
+        return None, None
+    with contextlib.suppress(ReadingError):
+        return chosen.index, device_used_bytes(chosen, os.getpid()).device
+    return chosen.index, None
 
 
 def shares(kind: Kind) -> bool:

@@ -45,6 +45,16 @@ def unpin_on_failure(manager: Any, report: Callable[[str], object]) -> Any:
     return manager
 
 
+def forget_pass(manager: Any) -> None:
+    """Let go of what `manager` holds after a backward pass: the embeddings of that micro-batch, and their gradient.
+
+    It keeps the graph's last node until the next backward pass, and with it the leaf before that (trl 1.16,
+    activation_offloading.py, `curr_autograd_node`): twice what one layer offloads, at the peak of the next pass.
+    """
+    if hasattr(manager, "curr_autograd_node"):
+        manager.curr_autograd_node = None
+
+
 def pinning_failed(error: BaseException) -> bool:
     """Whether memory could not be pinned: CUDA's own error, not that of torch's allocator of the GPU's memory.
 

@@ -20,7 +20,7 @@ from core.step.head import exact_head
 from core.step.neftune import add_noise
 from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
-from core.train.activation_offload import offload_activations, unpin_on_failure
+from core.train.activation_offload import forget_pass, offload_activations, unpin_on_failure
 from core.train.checkpoints import random_states, restore_random_states
 from core.train.memory_limit import renewed
 from core.train.oom_retry import OomFallback, Shortage, attempt
@@ -177,8 +177,13 @@ class NibbleTrainer(SFTTrainer):
         tokens = sum(int(batch.pop("real_tokens")) for batch in batches)
         # What a mixture's own loss is divided by: it is a mean over all passes of the step.
         self.current_gradient_accumulation_steps = len(parts) * self.ranks.count
-        losses = [super(NibbleTrainer, self).training_step(model, batch, trained) for batch in batches]
+        losses = [self._pass(model, batch, trained) for batch in batches]
         return _Share(parts, losses, tokens)
+
+    def _pass(self, model: Any, batch: Batch, trained: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(model, batch, trained)
+        forget_pass(self.maybe_activation_offload_context)
+        return loss
 
     def _outcome(self, rows: Sequence[int], done: _Share, loss: float) -> Outcome:
         lost = not math.isfinite(loss)

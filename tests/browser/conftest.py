@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.app_page import open_page
 from tests.app_process import App, end, serve
 
 
@@ -21,13 +22,5 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 @pytest.fixture
 def page(app: App, browser: Browser) -> Iterator[Page]:
     """The app's page in a browser that has never been there, which must not meet a script error."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.set_default_timeout(60_000)
-    opened.goto(app.url)
-    opened.get_by_text("are free now").wait_for()  # the page has looked up what it shows
-    yield opened
-    context.close()
-    assert not errors
+    with open_page(browser, app.url) as opened:
+        yield opened

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.conftest import rows_file, tiny  # noqa: F401 (fixtures)
+from core.workspace import Workspace
 from tests.gpu_standin.machine import VARIABLE, Machine, describe, map_machine
+from tests.tiny import chat_rows, tiny_model, write_jsonl
 
 if VARIABLE in os.environ:  # each process of the session has a machine of its own
     os.environ[VARIABLE] = str(Path(tempfile.mkdtemp(prefix="gpu-standin-machine-")) / "machine")
@@ -54,6 +55,30 @@ def _measured(machine: Machine) -> None:
     measured_card.FILE.unlink(missing_ok=True)
     for card in machine.cards if machine.managed_memory else ():
         measured_card.keep(Device("cuda", card.name, 0, 0), managed_memory=True)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short conversations."""
+    return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", chat_rows(40))
+
+
+@pytest.fixture
+def measured() -> Path:
+    """The file with what was measured of the machine's cards."""
+    return Path(os.environ[VARIABLE] + ".measured.json")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace of the test's own."""
+    return Workspace.open(tmp_path / "workspace")
 
 
 def _leave_the_card() -> None:

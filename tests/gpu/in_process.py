@@ -86,6 +86,9 @@ def the_cpu() -> Iterator[None]:
     assert sys.platform == "linux"
     import resource
 
+    import torch
+
+    torch.cuda.device_count()  # as CUDA does, the stand-in keeps to what the variable said at first
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")

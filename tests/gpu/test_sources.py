@@ -1,6 +1,5 @@
 """What was read in the libraries' sources, on a card that is not there: packed rows, pinned memory, slices, GB10."""
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -22,13 +21,6 @@ def _said(run: Run, kind: str) -> str:
 @pytest.fixture
 def workspace(tmp_path: Any) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture(autouse=True)
-def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run claims its card in this process' environment: neither this file's runs nor the others' are to meet that."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
 
 
 @pytest.mark.machine(Machine(cards=(AMPERE,)))
@@ -86,7 +78,6 @@ def test_a_slice_of_a_card_is_trained_on(visible, workspace, tiny, rows_file, mo
     run = train(workspace, settings(tiny, rows_file))
     assert run.status().state == "finished", run.status().message
     assert SLICED.name in _said(run, "device")
-    assert os.environ["CUDA_VISIBLE_DEVICES"].startswith("MIG-")
     assert 4 * 2**30 < run.plan()["budget_bytes"] <= SLICED.slice_mib * 2**20, "not the whole card's"
     sample = Tail(run.dir / "memory.jsonl").read()[-1]
     assert sample["temperature_celsius"] == 61 and 0 < sample["device_bytes"] < 4864 * 2**20

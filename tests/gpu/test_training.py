@@ -1,19 +1,12 @@
 """Training on five generations of cards: the losses are the CPU's in the same dtype, memory is what was predicted."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from core.runs.tail import Tail
-from core.workspace import Workspace
 from tests.gpu.in_process import losses, settings, train
 from tests.gpu_standin.machine import GENERATIONS, Machine
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ class Figures(ctypes.Structure):
 
 
 _loaded: list[Any] = []
+# Operations a second of products in 16 bits and in fp32, by compute capability: what NVIDIA tells of the cards in
+# machine.py, and of Pascal what torch's products in fp16 were measured at (core/system/compute_dtype.py).
+RATES = {(6, 1): (11e12, 11e12), (7, 5): (52e12, 6.5e12), (8, 6): (51e12, 12.7e12), (8, 9): (165e12, 82e12)}
 
 
 def library() -> Any:
@@ -68,8 +71,8 @@ def _load() -> None:
     assert spec is not None
     folder = Path(spec.origin or "").parent / "lib"
     for name in ("libc10.so", "libtorch_cpu.so"):
-        ctypes.CDLL(str(folder / name), ctypes.RTLD_GLOBAL)
-    loaded = ctypes.CDLL(str(Path(os.environ["GPU_STANDIN_BUILT"]) / "libstandin.so"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / name))
+    loaded = ctypes.CDLL(str(Path(os.environ["GPU_STANDIN_BUILT"]) / "libstandin.so"))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     for function, takes, gives in (
         ("standin_set_fraction", [ctypes.c_double], None),
@@ -103,6 +106,19 @@ def _change_measured_card(measured_card: Any) -> None:
     measured_card.FILE = Path(os.environ[VARIABLE] + ".measured.json")  # and not what was measured on a real card
 
 
+def _change_matrix_rate(matrix_rate: Any) -> None:
+    """The stand-in knows no speeds: each product is done once and said to be as fast as the card's datasheet has it."""
+    multiply = matrix_rate._seconds
+
+    def seconds(device: str, dtype: str, size: int) -> float:
+        multiply(device, dtype, 64)
+        card = visible_cards()[0]
+        half, full = RATES.get((int(card.major), int(card.minor)), (60e12, 12e12))
+        return float(2 * size**3 / (full if dtype == "float32" else half))
+
+    matrix_rate._seconds = seconds
+
+
 def _change_process(process: Any) -> None:
     given = process.child_environment
 
@@ -119,6 +135,7 @@ def _change_process(process: Any) -> None:
 AFTER: dict[str, Callable[[Any], None]] = {
     "torch": _change_torch,
     "core.system.hardware": _change_hardware,
+    "core.system.matrix_rate": _change_matrix_rate,
     "core.system.process": _change_process,
     "core.system.measured_card": _change_measured_card,
 }

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from core.errors import NibbleError
-from core.memory.budget import CUDA_CONTEXT_BYTES
+from core.memory.budget import context_to_come
 from core.model.load import dtype_for
 from core.sizes import show_size
 from core.system.hardware import Device, device
@@ -54,9 +54,7 @@ def place_for(parameters: int, packed: bool, model_type: str) -> Device:
     cpu = Device("cpu", "CPU", int(memory.total), int(memory.available))
     for each in (device(), cpu):
         dtype, _ = dtype_for(each, model_type)
-        needed = parameters * (PACKED_BYTES if packed else dtype.itemsize) + SPARE_BYTES
-        if each.kind == "cuda":
-            needed += CUDA_CONTEXT_BYTES
+        needed = parameters * (PACKED_BYTES if packed else dtype.itemsize) + SPARE_BYTES + context_to_come(each)
         if each.free_bytes >= needed:
             return each
     raise NibbleError(f"loading it takes {show_size(needed)}, and {show_size(cpu.free_bytes)} are free")

@@ -178,7 +178,7 @@ def test_the_scale_marks_what_is_free_and_what_is_needed_within_the_slider() -> 
     gib = 2**30
     drawn = budget_scale.html(0, 24 * gib, 12 * gib, 6 * gib)
     assert "the plan needs 6.00 GiB" in drawn
-    assert "12.00 GiB free now" in drawn
+    assert "12.0 GiB free now" in drawn
     assert drawn.count("--at:50.0%") == drawn.count("--at:25.0%") == 1
     assert "more than there is" in budget_scale.html(0, 24 * gib, 12 * gib, 30 * gib)
     assert "needs" not in budget_scale.html(0, 24 * gib, 12 * gib, None)

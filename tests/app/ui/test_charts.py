@@ -35,6 +35,7 @@ def test_the_loss_chart_has_both_curves_and_the_evaluations_as_points(tmp_path: 
 def test_nothing_is_drawn_before_there_is_something(tmp_path: Path) -> None:
     assert loss_chart(Curves(Run(tmp_path))) == ""
     assert memory_chart(Curves(Run(tmp_path)), "cpu", GIB) == ""
+    assert memory_chart(_curves(tmp_path, used=0.0), "cuda", GIB) == "", "a GPU of which nothing is taken yet"
 
 
 def test_on_a_cpu_memory_is_called_resident(tmp_path: Path) -> None:
