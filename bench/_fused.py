@@ -80,7 +80,7 @@ def _seconds(model: Any, tokens: int) -> float:
     """The time of some forward and backward passes, without the head's."""
     import torch
 
-    from core.step.loss import last_hidden
+    from core.step.head import last_hidden
 
     causal = model.get_base_model()
     ids = torch.arange(tokens, device=causal.device)[None] % causal.config.vocab_size

@@ -7,18 +7,10 @@ import pytest
 import torch
 
 from core.runs.store import Run
-from core.runs.tail import Tail
 from core.workspace import Workspace
+from tests.gpu.checks import check_fp16
 from tests.gpu.in_process import after_step, events, finished, losses, settings, the_cpu, train
 from tests.gpu_standin.machine import TURING, Machine
-
-# fp16 has 11 bits of mantissa; a few layers add up to some units of the last one.
-ROUNDING_OF_FP16 = 4e-3
-
-
-def norms(run: Run) -> list[float]:
-    """The gradient's norm in each step, before it is clipped."""
-    return [row["grad_norm"] for row in Tail(run.dir / "metrics.jsonl").read() if "grad_norm" in row]
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +33,6 @@ def test_so_it_is_for_every_base(more, tiny, rows_file, tmp_path) -> None:
     with the_cpu():
         expected = finished(train(Workspace.open(tmp_path / "fp32"), values))
     check_fp16(tmp_path, values, expected)
-
-
-def check_fp16(folder: Path, values: dict[str, Any], expected: Run) -> None:
-    """A run on this card computes in fp16; losses and gradients are those of `expected` but for rounding."""
-    run = finished(train(Workspace.open(folder / "fp16"), values))
-    assert "float16" in events(run, "device") and "bfloat16" not in events(run, "device")
-    assert losses(run) == pytest.approx(losses(expected), rel=ROUNDING_OF_FP16)
-    assert norms(run) == pytest.approx(norms(expected), rel=10 * ROUNDING_OF_FP16)
 
 
 @pytest.mark.machine(Machine(cards=(TURING,)))

@@ -12,15 +12,14 @@ import pytest
 from core.runs.store import Run
 from core.runs.tail import Tail
 from core.workspace import Workspace
+from tests.gpu.checks import RANDOM, ROUNDING
 from tests.gpu.in_process import choose, finished, in_fp32, losses, settings, the_cpu, train
 from tests.gpu_standin.install import figures
 from tests.tiny import tiny_model
 
-ROUNDING = 1e-5
 # LLM.int8() on CUDA takes fp16 and gives fp16, whatever the model computes in (bitsandbytes 0.50.2,
 # autograd/_functions.py, MatMul8bitLt.forward), which the CPU's does not: 11 bits of mantissa.
-ROUNDING_OF_FP16 = 1e-3
-RANDOM = {"lora.dropout": 0.2, "train.neftune_alpha": 5}
+OF_FP16 = 1e-3
 
 # How a run may be run without its result being another: the recipe's settings, and the plan's strategy.
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -96,7 +95,7 @@ def test_a_run_on_a_card_has_the_losses_and_replies_of_the_cpu(
 def test_every_kind_of_adapter_base_and_optimizer_trains_as_on_the_cpu(more, tiny, rows_file, tmp_path, monkeypatch):
     _find_singular_vectors_exactly(monkeypatch)
     found, expected = _on_both(tmp_path, settings(tiny, rows_file, **more))
-    close = ROUNDING_OF_FP16 if more.get("quantization.bits") == 8 else ROUNDING
+    close = OF_FP16 if more.get("quantization.bits") == 8 else ROUNDING
     assert losses(found) == pytest.approx(losses(expected), rel=close)
     assert found.result()["eval_loss"] == pytest.approx(expected.result()["eval_loss"], rel=close)
 

@@ -9,15 +9,10 @@ from typing import Any
 
 import pytest
 
-from core.memory.measured_overhead import WORKSPACE_BYTES
-from core.runs.store import Run
-from core.workspace import Workspace
-from tests.gpu.in_process import choose, finished, settings, train
+from tests.gpu.checks import check_predicted, larger
+from tests.gpu.in_process import choose, settings
 from tests.gpu_standin.machine import TURING, Machine
-from tests.tiny import tiny_model
 
-ONE_PERCENT = 0.01
-LARGER = {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4}
 ARCHITECTURES = (
     "qwen3_moe",
     "gemma2",
@@ -54,22 +49,9 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 LONGER = ("half", "PiSSA", "AdamW in 8 bits", "Lion", "plain AdamW", "eager attention")
 
 
-def larger(folder: Path, architecture: str) -> Path:
-    """A random model of some 10 MB."""
-    return tiny_model(folder / architecture, architecture, **LARGER)
-
-
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return larger(tmp_path_factory.mktemp("models"), "llama")
-
-
-def check_predicted(folder: Path, values: dict[str, Any]) -> Run:
-    """The run's tensors took at their peak what was predicted."""
-    run = finished(train(Workspace.open(folder / "workspace"), {"train.max_steps": 2, **values}))
-    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
-    assert counted - WORKSPACE_BYTES == pytest.approx(predicted - WORKSPACE_BYTES, rel=ONE_PERCENT)
-    return run
 
 
 @pytest.mark.parametrize(

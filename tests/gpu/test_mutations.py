@@ -22,16 +22,25 @@ from core.system import hardware
 from core.train import checkpoints, decide, loop
 from core.train.trainer import NibbleTrainer
 from core.workspace import Workspace
+from tests.gpu.checks import (
+    PAGED,
+    RANDOM,
+    ROUNDING,
+    SMALL,
+    alone,
+    check_enforced,
+    check_fp16,
+    check_predicted,
+    check_resumed,
+    check_shortage,
+    in_one_go,
+    larger,
+    together,
+    undisturbed,
+    with_paged_states,
+)
 from tests.gpu.in_process import choose, finished, in_fp32, losses, settings, train
 from tests.gpu.mutate import mutate
-from tests.gpu.test_budget import SMALL, check_enforced, with_paged_states
-from tests.gpu.test_fp16 import check_fp16
-from tests.gpu.test_losses import RANDOM, ROUNDING
-from tests.gpu.test_memory import check_predicted, larger
-from tests.gpu.test_resume import PAGED, check_resumed
-from tests.gpu.test_resume import undisturbed as in_one_go
-from tests.gpu.test_shortage import alone, check_shortage, together
-from tests.gpu.test_shortage import undisturbed as without_shortage
 from tests.gpu_standin.machine import ADA, AMPERE, TURING, VARIABLE, Machine, occupy
 from tests.tiny import chat_rows, tiny_model, write_jsonl
 
@@ -167,7 +176,7 @@ def test_a_recomputed_layer_with_another_dropout(tiny, rows_file, tmp_path, monk
 def test_a_step_that_is_begun_again_with_another_dropout(wide, long_rows, tmp_path, monkeypatch) -> None:
     in_fp32(monkeypatch)
     values = alone(wide, long_rows)
-    expected = without_shortage(tmp_path, values)
+    expected = undisturbed(tmp_path, values)
     mutate(monkeypatch, NibbleTrainer, "_share", "restore_random_states(before)", "pass")
     with pytest.raises(AssertionError, match="approx"):
         check_shortage(tmp_path, values, expected)
@@ -176,7 +185,7 @@ def test_a_step_that_is_begun_again_with_another_dropout(wide, long_rows, tmp_pa
 def test_a_step_that_is_begun_again_with_the_gradient_of_the_first_try(wide, long_rows, tmp_path, monkeypatch) -> None:
     in_fp32(monkeypatch)
     values = together(wide, long_rows)
-    expected = without_shortage(tmp_path, values)
+    expected = undisturbed(tmp_path, values)
     mutate(monkeypatch, NibbleTrainer, "_share", "self.model.zero_grad(set_to_none=True)", "pass")
     with pytest.raises(AssertionError, match="approx"):
         check_shortage(tmp_path, values, expected)

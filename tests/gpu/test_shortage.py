@@ -1,28 +1,15 @@
 """A card that turns out smaller than planned: another process takes memory in the middle of a run."""
 
-import os
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from core.runs.manifest import valid_checkpoints
-from core.runs.store import Run
-from core.train.trainer import NibbleTrainer
 from core.workspace import Workspace
-from tests.gpu.in_process import after_step, choose, events, finished, in_fp32, losses, settings, train
-from tests.gpu_standin.install import figures
-from tests.gpu_standin.install import machine as the_machine
-from tests.gpu_standin.machine import VARIABLE, occupy
+from tests.gpu.checks import alone, check_shortage, leave, together, undisturbed
+from tests.gpu.in_process import after_step, in_fp32, train
 from tests.tiny import chat_rows, tiny_model, write_jsonl
 
-MIB = 2**20
-ROUNDING = 1e-5
-LEFT = 6  # MiB
-SIXTH = 6  # pass: the second of the third step's two
 LINE = "the quick brown fox jumps over the lazy dog "
 
 
@@ -44,54 +31,6 @@ def long_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     in_fp32(monkeypatch)
-
-
-def leave(mib: int) -> None:
-    """Another process takes all of the card but what this one has now, and `mib`."""
-    torch.cuda.empty_cache()
-    now = the_machine()
-    card, mine = now.card[0], next(each for each in now.process if each.pid == os.getpid())
-    others = card.bytes - card.driver_bytes - now.context_bytes - mine.managed - figures().reserved - mib * MIB
-    occupy(Path(os.environ[VARIABLE]), others // MIB)
-
-
-def alone(wide: Path, rows: Path) -> dict[str, Any]:
-    """One conversation at a time, with dropout: only checkpointing and offloading can make it take less."""
-    return {**together(wide, rows), "train.micro_batch": 1, "lora.dropout": 0.2, "train.effective_batch": 2}
-
-
-def together(wide: Path, rows: Path) -> dict[str, Any]:
-    """Two conversations at a time, two times a step."""
-    return settings(wide, rows, **{"train.micro_batch": 2, "data.eval_fraction": 0.0})
-
-
-def undisturbed(folder: Path, values: dict[str, Any]) -> list[float]:
-    """The losses where nobody takes anything."""
-    return losses(finished(train(Workspace.open(folder / "undisturbed"), values)))
-
-
-def check_shortage(folder: Path, values: dict[str, Any], expected: list[float]) -> Run:
-    """With little left in the middle of the third step, the run takes less and goes on with the same result."""
-    with pytest.MonkeyPatch.context() as patch:
-        choose(patch, checkpointing="off")
-        before_pass(patch, SIXTH, lambda: leave(LEFT))
-        run = finished(train(Workspace.open(folder / "short of memory"), values))
-    assert "Step 3: memory ran out" in events(run) and "The result stays the same." in events(run)
-    assert losses(run)[:2] == expected[:2]
-    assert losses(run) == pytest.approx(expected, rel=ROUNDING)
-    return run
-
-
-def before_pass(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
-    """Call `act` before the pass through the model that has this number, from 1 on."""
-    passes, compute = count(1), NibbleTrainer.summed_loss
-
-    def and_act(self: NibbleTrainer, inputs: Any) -> Any:
-        if next(passes) == number:
-            act()
-        return compute(self, inputs)
-
-    patch.setattr(NibbleTrainer, "summed_loss", and_act)
 
 
 def test_a_run_goes_on_with_fewer_conversations_at_once(wide, long_rows, tmp_path) -> None:
