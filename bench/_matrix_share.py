@@ -48,7 +48,7 @@ class Share:
 
 def matrix_share(recipe: Recipe, folder: Path, until: float, turns: int = 7) -> Share:
     """Up to `turns` turns, but none begins after `until` (time.monotonic()) except the first."""
-    base = load_random(find_model_facts(MODEL).config, recipe.quantization, device())
+    base = in_rows(load_random(find_model_facts(MODEL).config, recipe.quantization, device()))
     conversations = BUSY_TOKENS[device().kind] // LENGTH
     step = _Step(adapted(base, recipe), recipe, folder, conversations)
     bare = _Bare(base, conversations * LENGTH)
@@ -60,6 +60,13 @@ def matrix_share(recipe: Recipe, folder: Path, until: float, turns: int = 7) -> 
     whole, products = (statistics.median(each) for each in zip(*pairs, strict=True))
     percent = 100 * statistics.median(second / first for first, second in pairs)
     return Share(conversations * LENGTH / whole, bare.operations / products, percent)
+
+
+def in_rows(base: Any) -> Any:
+    """`base` with its matrices as a file holds them: load_random leaves embeddings as views that torch would copy."""
+    for parameter in base.parameters():
+        parameter.data = parameter.data.contiguous()
+    return base
 
 
 class _Step:
