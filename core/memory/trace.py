@@ -28,7 +28,8 @@ from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint
 from core.step.embedding_offload import movable_embedding
 from core.step.fused_lora import fuse
-from core.step.loss import last_hidden
+from core.step.head import Head, head_of
+from core.step.loss import states_of
 from core.step.objective import SUPERVISED, Objective
 from core.step.optimizer import Optimizer
 
@@ -130,13 +131,14 @@ def trace(
     checkpoint(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates(optimizer, device_kind, model)
+    head = head_of(model.get_base_model())
     counter = Counter(_made)
     with counter, kernels_of(device_kind):
         own_model(counter, model)
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
-            phases = tuple(_step(model, trained, states, shapes, counter, offload, objective))
+            phases = tuple(_step(model, head, trained, states, shapes, counter, offload, objective))
             del held
     if device_kind == "cuda":
         phases = (_loading(model, counter.by_category), *phases)
@@ -187,6 +189,7 @@ def _constants(state: QuantState | None) -> Iterator[torch.Tensor]:
 
 def _step(
     model: Any,
+    head: Head | None,
     trained: list[Any],
     states: OptimizerStates,
     micro_batches: Sequence[MicroBatch],
@@ -212,9 +215,9 @@ def _step(
             inputs, places, targets, weights = _micro_batch(shape)
             base = model.get_base_model()
             with values_unseen(shape.plain):
-                hidden = last_hidden(base, **inputs)
+                hidden = states_of(base, head, **inputs)
             with counter.during("logits"):
-                loss = objective.loss_at(base, hidden, places, targets, weights) / targets.shape[0]
+                loss = objective.loss_at(base, head, hidden, places, targets, weights) / targets.shape[0]
             del hidden, inputs
         yield phase(f"forward {number}")
         recomputed = counter.during(lambda: "activations" if torch.is_grad_enabled() else "workspace")

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from core.step.head import backbone_of
+
 
 def add_noise(causal: Any, alpha: float) -> None:
     """Train `causal` (the model itself, not PEFT's wrapper) with noise, even within ± alpha / √(tokens · width)."""
@@ -22,7 +24,7 @@ def add_noise(causal: Any, alpha: float) -> None:
         size = alpha / (tokens[0] * output.shape[-1]).sqrt()
         return output + torch.empty_like(output).uniform_(-1, 1) * size[..., None].to(output.dtype)
 
-    causal.base_model.register_forward_pre_hook(remember, with_kwargs=True)
+    backbone_of(causal).register_forward_pre_hook(remember, with_kwargs=True)
     causal.get_input_embeddings().register_forward_hook(disturb)
 
 

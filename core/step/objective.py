@@ -12,6 +12,7 @@ import torch
 
 from core.data.batches import Batch
 from core.recipe import Recipe
+from core.step.head import Head
 from core.step.loss import loss_at, summed_loss
 
 
@@ -19,29 +20,24 @@ from core.step.loss import loss_at, summed_loss
 class Objective:
     """An objective of training. Its losses are summed over a micro-batch, in nats; scalars, fp32.
 
-    `loss` takes the causal model (not PEFT's wrapper), a micro-batch, and whether the model's head computes as
-    `core.step.loss` does; where it does not, trl's fused head is in its place. `loss_at` is that loss where the hidden
-    states are there already, with what to predict at which places (`core.step.loss.loss_at`).
+    `loss` takes the causal model (not PEFT's wrapper), a micro-batch, and the model's head as `core.step.head.head_of`
+    finds it. `loss_at` is that loss where the hidden states are there already, with what to predict at which places
+    (`core.step.loss.loss_at`).
 
     A row takes `forward_passes` that are followed by backward passes, and `reference_passes` through the base without
     its adapter, which has no weights of its own and keeps nothing for a backward pass.
     """
 
     name: str
-    loss: Callable[[Any, Batch, bool], torch.Tensor]
+    loss: Callable[[Any, Batch, Head | None], torch.Tensor]
     loss_at: Callable[..., torch.Tensor]
     forward_passes: int = 1
     reference_passes: int = 0
 
 
-def _likelihood(causal: Any, batch: Batch, own_head: bool) -> torch.Tensor:
+def _likelihood(causal: Any, batch: Batch, head: Head | None) -> torch.Tensor:
     """The negative log-likelihood of the tokens that are trained on, each times its weight."""
-    if own_head:
-        return summed_loss(causal, **batch)
-    weights = batch.get("weights")
-    inputs = {key: value for key, value in batch.items() if key != "weights"}
-    each = causal(**inputs, use_cache=False, fused_lm_head=True).log_probs.float()
-    return -(each if weights is None else each * weights[:, 1:]).sum()
+    return summed_loss(causal, head, **batch)
 
 
 SUPERVISED = Objective("supervised fine-tuning", _likelihood, loss_at)

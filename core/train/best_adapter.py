@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.runs.manifest import BEST, is_valid, put_in_place, write_manifest
+from core.train.adapter_files import write_adapter
 from core.workspace import move
 
 # Above it a float cannot hold the perplexity.
@@ -51,7 +52,7 @@ def keep_best(run_folder: Path, step: int, model: Any, tokenizer: Any) -> None:
     final, fresh, _ = _places(run_folder)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        model.save_pretrained(fresh)
+        write_adapter(model, fresh)
         tokenizer.save_pretrained(fresh)
         write_manifest(fresh, step)
     except BaseException:

@@ -13,6 +13,7 @@ from transformers import Trainer
 from core.errors import RunError
 from core.model.lora_init import put_weights
 from core.runs.manifest import is_valid, named_checkpoints, put_in_place, write_manifest
+from core.train.adapter_files import write_adapter
 from core.workspace import write_json
 
 PROGRESS = "progress.json"
@@ -52,7 +53,7 @@ def _rotate(folder: Path, newest: Path, keep: int) -> None:
 
 def _write(partial: Path, step: int, trainer: Any, progress: dict[str, Any]) -> None:
     partial.mkdir(parents=True)
-    trainer.model.save_pretrained(partial / "adapter")
+    write_adapter(trainer.model, partial / "adapter")
     states = {"optimizer": trainer.optimizer.state_dict(), "scheduler": trainer.lr_scheduler.state_dict()}
     if trainer.accelerator.scaler is not None:
         states["scaler"] = trainer.accelerator.scaler.state_dict()

@@ -10,44 +10,58 @@ from accelerate.utils.memory import clear_device_cache
 
 from core.errors import BudgetError, TrainingError
 from core.memory.budget import Budget
+from core.model.load import is_out_of_memory
 from core.model.lora_init import ADAPTER, lora_layers
 from core.runs.manifest import flush_all, put_in_place, valid_checkpoints
 from core.runs.store import Run
 from core.sizes import show_size
 from core.system.full_disk import free_some, is_disk_full
+from core.train.adapter_files import write_adapter
 from core.train.best_adapter import perplexity
 from core.train.memory_limit import lifted
 from core.train.memory_sampler import MemorySampler
-from core.train.oom_retry import OutOfRoom, asked_bytes
+from core.train.oom_retry import CLOSE_OTHERS, OutOfRoom, asked_bytes, twice
 from core.train.saving import DiskIsFull
 from core.train.watcher import LossIsLost, Watcher
 from core.workspace import write_json
 
-ADAPTER_NOT_SAVED = "The disk is full: the adapter could not be saved. The last checkpoint has the progress up to then."
+ADAPTER_NOT_SAVED = "the adapter could not be saved. The last checkpoint has the progress up to then."
 
 
 def save_adapter(run: Run, write: Callable[[Path], object], tokenizer: Any) -> None:
-    """Save the adapter that `write` makes, and its tokenizer: beside, then renamed. Raises DiskIsFull."""
+    """Save the adapter that `write` makes, and its tokenizer: beside, then renamed. Raises DiskIsFull, BudgetError."""
     beside = run.dir / ".adapter.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+
+    def work() -> None:
+        shutil.rmtree(beside, ignore_errors=True)
         with lifted():
             write(beside)
             tokenizer.save_pretrained(beside)
             flush_all(beside)
+
+    try:
+        twice(work)
         put_in_place(beside, run.adapter)
     except Exception as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if is_out_of_memory(error):
+            raise BudgetError(f"Memory ran out: {ADAPTER_NOT_SAVED} {CLOSE_OTHERS} Then resume the run.") from None
         if not is_disk_full(error):
             raise
-        raise DiskIsFull(f"{ADAPTER_NOT_SAVED} {free_some(run.workspace)} Then resume the run.") from None
+        full = f"The disk is full: {ADAPTER_NOT_SAVED} {free_some(run.workspace)} Then resume the run."
+        raise DiskIsFull(full) from None
+
+
+def save_adapter_of(run: Run, model: Any, tokenizer: Any) -> None:
+    """Save the adapter as it is in `model` now. Raises DiskIsFull, BudgetError."""
+    save_adapter(run, partial(write_adapter, model), tokenizer)
 
 
 def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoReturn:
     """There was no room for the last checkpoint: try the adapter alone. Raises DiskIsFull saying what was saved."""
     assert watcher is not None  # there is a watcher, or nothing would have been saved
     try:
-        save_adapter(run, watcher.trainer.model.save_pretrained, watcher.trainer.processing_class)
+        save_adapter_of(run, watcher.trainer.model, watcher.trainer.processing_class)
     except DiskIsFull:
         raise full from None
     raise DiskIsFull(f"{full} The adapter itself is saved.")
@@ -115,20 +129,38 @@ def out_of_memory(
     run: Run, watcher: Watcher | None, sampler: MemorySampler, budget: Budget, error: BaseException
 ) -> NoReturn:
     """Save what was learned up to the last whole step. Raises BudgetError naming a budget that may do."""
-    step = watcher.tally.step if watcher is not None else 0
-    if watcher is not None and step:
+    saved = "Nothing had been learned yet."
+    if watcher is not None and watcher.tally.step:
+        error.__traceback__ = None  # its frames hold the tensors of what failed
         watcher.trainer.model.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
-        watcher.save(step)
-        save_adapter(run, watcher.trainer.model.save_pretrained, watcher.trainer.processing_class)
+        saved = _saved(run, watcher)
         write_result(run, watcher, sampler, budget)
-    saved = f"Progress up to step {step:,} is saved." if step else "Nothing had been learned yet."
     frugal = ", even with micro-batch 1 and full gradient checkpointing" if isinstance(error, OutOfRoom) else ""
     needed = _smallest_budget(run, budget, error)
     raise BudgetError(
         f"Memory ran out within the budget of {show_size(budget.bytes)}{frugal}. {saved} "
         f"Raise the budget to {needed}, or lower data.max_length or lora.rank."
     )
+
+
+def _saved(run: Run, watcher: Watcher) -> str:
+    """Save the last whole step, and the adapter as it is then. Returns what is saved."""
+    step, of_itself = watcher.tally.step, " The adapter itself is saved."
+    try:
+        watcher.save(step, last=True)
+        saved, of_itself = f"Progress up to step {step:,} is saved.", ""
+    except DiskIsFull as full:
+        saved = str(full)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        saved = f"It ran out again while step {step:,} was being saved. {watcher.saver.newest()}"
+    try:
+        save_adapter_of(run, watcher.trainer.model, watcher.trainer.processing_class)
+    except (DiskIsFull, BudgetError) as error:
+        of_itself = f" {error}"
+    return saved + of_itself
 
 
 def _smallest_budget(run: Run, budget: Budget, error: BaseException) -> str:
@@ -166,7 +198,7 @@ def _keep_last_good(run: Run, watcher: Watcher) -> str:
     checkpoints = [each for each in valid_checkpoints(run.dir / "checkpoints") if int(each.name) > 1]
     if not checkpoints:
         watcher.save(watcher.tally.step)
-        save_adapter(run, trainer.model.save_pretrained, trainer.processing_class)
+        save_adapter_of(run, trainer.model, trainer.processing_class)
         return f"The adapter is kept as it was after step {sound:,}, the last good one."
     save_adapter(run, partial(shutil.copytree, checkpoints[0] / "adapter"), trainer.processing_class)
     return f"The adapter of the last checkpoint, step {checkpoints[0].name}, is kept."

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from core.data.batches import evaluation_batches
 from core.errors import BudgetError
 from core.generation.generate import answers
+from core.model.load import is_out_of_memory
 from core.recipe import Recipe
 from core.runs.store import Run
 from core.system.full_disk import free_some, is_disk_full
 from core.train.best_adapter import Best, keep_best, perplexity
 from core.train.memory_limit import lifted, renewed
-from core.train.oom_retry import Shortage, attempt
+from core.train.oom_retry import CLOSE_OTHERS, Shortage, attempt, twice
 from core.train.rows import Rows
 
 # Tokens at once when the evaluation loss is measured; fewer where a micro-batch of the training has fewer.
@@ -24,7 +25,7 @@ TOKENS_AT_ONCE = 2048
 FEWEST_TOKENS = 16
 NO_LOSS = "Not enough memory for the evaluation loss: evaluations are skipped from now on. Training continues."
 NO_ANSWERS = "Not enough memory for sample replies: they are skipped from now on. Training continues."
-NO_ROOM_FOR_BEST = "The disk is full: the best adapter so far could not be saved. Training continues."
+BEST_NOT_SAVED = "the best adapter so far could not be saved. Training continues."
 TOGETHER = (
     "Memory ran out during the evaluation. Raise the budget, or lower data.max_length or evaluation.max_new_tokens."
 )
@@ -92,11 +93,14 @@ class Evaluator:
     def _keep_best(self, trainer: Any, step: int) -> None:
         try:
             with lifted():
-                keep_best(self.run.dir, step, trainer.model, trainer.processing_class)
+                twice(partial(keep_best, self.run.dir, step, trainer.model, trainer.processing_class))
         except Exception as error:
-            if not is_disk_full(error):
+            if is_out_of_memory(error):
+                self.run.event("warning", f"Memory ran out: {BEST_NOT_SAVED} {CLOSE_OTHERS}")
+            elif is_disk_full(error):
+                self.run.event("warning", f"The disk is full: {BEST_NOT_SAVED} {free_some(self.run.workspace)}")
+            else:
                 raise
-            self.run.event("warning", f"{NO_ROOM_FOR_BEST} {free_some(self.run.workspace)}")
 
     def _held_out_loss(self, trainer: Any) -> float | None:
         """In nats a token; None where even one conversation at once is too much."""

@@ -61,6 +61,10 @@ from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
 from core.untrusted.template_marks import plain_template
 from core.workspace import Workspace, write_json
 
+ALL_LOGITS = (
+    "This model's head is of a kind of its own: its loss is computed from the logits of all tokens, which takes more "
+    "memory."
+)
 NO_PAGING = "There is no GPU memory to page out, so the optimizer is not paged."
 
 
@@ -114,7 +118,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
             if not is_out_of_memory(error):
                 raise
             ending.out_of_memory(run, watcher, sampler, budget, error)
-        ending.save_adapter(run, prepared.model.save_pretrained, prepared.tokenizer)
+        ending.save_adapter_of(run, prepared.model, prepared.tokenizer)
     run.event("adapter", "The adapter is saved.")
     fresh = recipe.lora.init == "default" and recipe.lora.start_from is None
     if fresh and watcher.tally.step and not ranks.sharded:
@@ -243,4 +247,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     if now.heap == "returned":
         return_memory()
     tokenizer, mode, objective = prepared.tokenizer, now.checkpointing, objective_of(recipe)
-    return NibbleTrainer(model, tokenizer, batches, config, watcher, mode, fallback, ranks, start, objective)
+    trainer = NibbleTrainer(model, tokenizer, batches, config, watcher, mode, fallback, ranks, start, objective)
+    if trainer.head is None:
+        run.event("model", ALL_LOGITS)
+    return trainer

@@ -17,6 +17,8 @@ if sys.platform == "linux":
 # If the limit rises by less than this, another try is not worth it.
 WORTH_A_TRY = 4 * 2**20
 _budget_bytes: int | None = None
+# The share of the GPU's memory that torch may take; None where there is no such limit.
+_share: float | None = None
 
 
 def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
@@ -26,13 +28,14 @@ def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
     `managed_bytes` of the paged optimizer's states. On Linux' CPU the data segment may grow by what the budget leaves
     over the present resident memory; beyond that torch raises, and survives (measured).
     """
-    global _budget_bytes
+    global _budget_bytes, _share
     if device.kind == "cuda":
         total = torch.cuda.mem_get_info(0)[1]  # of the slice, where the card is sliced: NVML tells the whole card's
         context = constants_of(device, torch.cuda.get_device_capability(0)).context_bytes  # as the plan counts it
-        fraction = max(0.01, min(1.0, (budget_bytes - context - managed_bytes) / total))
-        torch.cuda.set_per_process_memory_fraction(fraction, 0)
+        _share = max(0.01, min(1.0, (budget_bytes - context - managed_bytes) / total))
+        torch.cuda.set_per_process_memory_fraction(_share, 0)
         return "enforced by torch's allocator"
+    _share = None
     if sys.platform != "linux":
         return "not enforced: this system has no memory limit per process"
     _budget_bytes = budget_bytes
@@ -63,13 +66,31 @@ def _data_bytes() -> int:
 
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
-    """Lift the limit for a moment: saving what was learned must not fail for lack of a few megabytes."""
-    if sys.platform == "linux":
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    else:
+    """Lift the limits for a moment: saving what was learned must not fail for lack of a few megabytes."""
+    with _gpu_limit_lifted(), _system_limit_lifted():
         yield
+
+
+@contextlib.contextmanager
+def _gpu_limit_lifted() -> Iterator[None]:
+    if _share is None:
+        yield
+        return
+    torch.cuda.set_per_process_memory_fraction(1.0, 0)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(_share, 0)
+
+
+@contextlib.contextmanager
+def _system_limit_lifted() -> Iterator[None]:
+    if sys.platform != "linux":
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -13,6 +13,9 @@ from core.system.allocator import heap_can_return
 
 T = TypeVar("T")
 
+# What to do where even a save, outside the budget's limit, finds no memory.
+CLOSE_OTHERS = "Close other programs that use the memory."
+
 _ASKED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -45,6 +48,12 @@ def attempt(work: Callable[[], T]) -> T | Shortage:
         shortage = Shortage(asked_bytes(str(error)))
     clear_device_cache(garbage_collection=True)
     return shortage
+
+
+def twice(work: Callable[[], T]) -> T:
+    """What `work` returns; if memory runs out, what it returns when unused memory has been freed."""
+    done = attempt(work)
+    return work() if isinstance(done, Shortage) else done
 
 
 def asked_bytes(message: str) -> int | None:

@@ -12,13 +12,12 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.models import get_act_offloading_ctx_manager
-from trl.trainer.utils import add_fused_lm_head
 
 from core.data.batches import Batch, MicroBatches, counted, parts_of
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint, thin_out
 from core.step.fused_lora import fuse
-from core.step.loss import head_is_exact
+from core.step.head import exact_head
 from core.step.neftune import add_noise
 from core.step.objective import SUPERVISED, Objective
 from core.system.allocator import return_memory
@@ -65,7 +64,7 @@ class _Share:
 
 
 class NibbleTrainer(SFTTrainer):
-    """SFTTrainer with its fused loss, its optimizer and schedule; batches, order and evaluation are ours.
+    """SFTTrainer with its optimizer and schedule; the loss, batches, order and evaluation are ours.
 
     To transformers an optimizer step is one batch; `training_step` splits it into micro-batches itself, so that a step
     that runs out of memory can be begun again in smaller ones (where there is a `fallback`). The gradient of a step is
@@ -115,9 +114,7 @@ class NibbleTrainer(SFTTrainer):
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
             self.neftune_noise_alpha = None  # transformers' own would size it by the batch
-        self.own_head = head_is_exact(causal)
-        if not self.own_head:
-            add_fused_lm_head(causal, outputs=("log_probs",))
+        self.head = exact_head(causal)
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[int]]]:
         """The rows of each optimizer step that is still to be done, in their order."""
@@ -208,7 +205,7 @@ class NibbleTrainer(SFTTrainer):
     def summed_loss(self, inputs: Batch) -> torch.Tensor:
         """The objective's loss of one micro-batch, summed, in nats."""
         causal = self.model.get_base_model()  # around PEFT's wrapper accelerate has put autocast, which no trace has
-        return self.objective.loss(causal, inputs, self.own_head)
+        return self.objective.loss(causal, inputs, self.head)
 
     def held_out_loss(self, batches: Iterable[Batch]) -> float:
         """Mean negative log-likelihood a trained token, in nats, over all of `batches`."""

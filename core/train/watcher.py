@@ -224,7 +224,7 @@ class Watcher(TrainerCallback):
         write_json(self.run.dir / "plan.json", {**plan, "changed": [*plan.get("changed", []), change]})
 
     def save(self, step: int, last: bool = False) -> None:
-        """Write a checkpoint now. A full disk is reported. Raises DiskIsFull where this is the run's `last` one."""
+        """Write a checkpoint now. Where there is no room, that is reported; the run's `last` one raises."""
         self.save_asked = False
         with self.heartbeat.at("saving"):
             self.saver.save(step, self.trainer, self.progress(), last)

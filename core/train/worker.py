@@ -113,7 +113,7 @@ def _failed(run: Run, reason: str) -> tuple[str, str]:
 
 def _reason(run: Run, error: Exception) -> str:
     """An unforeseen error in one sentence."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "Memory ran out. Raise the budget, choose a smaller model, or lower data.max_length."
     if is_disk_full(error):
         return f"The disk is full. {free_some(run.workspace)} Then resume the run."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,27 @@ def test_the_peak_of_a_real_run_is_the_traced_one(architecture: str, seed: int) 
     assert abs(measured.error_percent) <= 1.0
     for category in ("weights", "quant_constants", "adapters"):
         assert measured.traced_model[category] == measured.counted_model[category]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("cohere", {"logit_scale": 0.25}),
+        ("gemma2", {"final_logit_softcapping": 5.0, "head_dim": 16, "query_pre_attn_scalar": 16}),
+        ("bert", {"is_decoder": True}),  # its head is of a kind of its own
+    ],
+)
+def test_so_it_is_whatever_the_head_does(architecture: str, more: dict[str, object]) -> None:
+    """A vocabulary so large that the logits are most of the peak."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    try:
+        case = draw_case(architecture, random.Random(31))
+        measured = measure(replace(case, config={**case.config, "vocab_size": 50_000, **more}))
+    finally:
+        logging.disable(logging.NOTSET)
+    assert abs(measured.error_percent) <= 1.0
 
 
 @pytest.mark.parametrize("adapters", ["bfloat16", "float32"])

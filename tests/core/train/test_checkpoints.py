@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 import core.train.loop as loop
+from core.errors import BudgetError
 from core.recipe import CheckpointSettings
 from core.runs.manifest import newest_valid, valid_checkpoints
 from core.runs.store import Run
@@ -27,11 +28,12 @@ from core.train.saving import DiskIsFull, Saver
 from core.workspace import Workspace
 from tests.core.train.sixteen_steps import sixteen_steps
 
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 
-class _Model:
-    def save_pretrained(self, folder: Path) -> None:
+class _Model(torch.nn.Module):
+    def save_pretrained(self, folder: Path, **_: Any) -> None:
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_bytes(b"weights" * 100)
 
@@ -106,6 +108,72 @@ def test_a_save_that_fails_leaves_nothing_and_is_tried_again(tmp_path: Path, mon
         "and saving is retried every"
         f" 1 min. {free_some(run.workspace)}"
     ]
+
+
+def test_a_save_for_which_memory_runs_out_is_tried_again_at_once_and_then_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, write, failures = Run(tmp_path), checkpoints._write, [NO_MEMORY]
+
+    def fail(*given: Any) -> None:
+        write(*given)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(checkpoints, "_write", fail)
+    saver = Saver(run, CheckpointSettings(every_steps=2))
+    saver.save(1, _trainer(), {})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"], "with what was freed it went well"
+    failures += [NO_MEMORY] * 2
+    saver.save(2, _trainer(), {})
+    assert [each["message"] for each in Tail(tmp_path / "events.jsonl").read() if each["kind"] == "warning"] == [
+        "Memory ran out: step 2 could not be saved. The newest checkpoint is that of step 1. Training continues, and "
+        "saving is retried every 1 min. Close other programs that use the memory."
+    ]
+    assert saver.trouble().startswith("Memory ran out. Training continues, but nothing more can be saved.")
+    failures += [NO_MEMORY] * 2
+    with pytest.raises(torch.OutOfMemoryError):
+        saver.save(3, _trainer(), {}, last=True)
+    saver.save(4, _trainer(), {})
+    assert saver.trouble() == "" and saver.newest() == "The newest checkpoint is that of step 4."
+
+
+@pytest.mark.usefixtures("unlimited_afterwards")
+@pytest.mark.parametrize("adapter_too", [False, True])
+def test_a_run_that_finds_no_memory_to_be_saved_says_what_there_is(
+    tiny: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter_too: bool
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run = sixteen_steps(
+        tiny, rows_file, Workspace.open(tmp_path), **{"train.max_steps": 4, "checkpoint.every_steps": 2}
+    )
+    write = checkpoints._write
+    monkeypatch.setattr(checkpoints, "_write", lambda *given: write(*given) if given[1] == 1 else _raising(NO_MEMORY)())
+    if adapter_too:
+        monkeypatch.setattr(ending, "flush_all", _raising(NO_MEMORY))
+    with pytest.raises(BudgetError) as ended:
+        loop.train(run)
+    message = str(ended.value)
+    kept = "It ran out again while step 4 was being saved. The newest checkpoint is that of step 1. "
+    of_adapter = (
+        "Memory ran out: the adapter could not be saved. The last checkpoint has the progress up to then. Close other "
+        "programs that use the memory. Then resume the run."
+    )
+    assert message.startswith("Memory ran out within the budget of ")
+    assert kept + (of_adapter if adapter_too else "The adapter itself is saved.") + " Raise the budget" in message
+    assert run.has_adapter is not adapter_too
+
+
+@pytest.mark.usefixtures("unlimited_afterwards")
+def test_an_adapter_for_which_there_is_no_memory_at_the_end_is_told(
+    tiny: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run = sixteen_steps(tiny, rows_file, Workspace.open(tmp_path), **{"train.max_steps": 2})
+    monkeypatch.setattr(ending, "flush_all", _raising(NO_MEMORY))
+    with pytest.raises(BudgetError, match="^Memory ran out: the adapter could not be saved. The last checkpoint has"):
+        loop.train(run)
+    assert [path.name for path in valid_checkpoints(run.dir / "checkpoints")][0] == "2"
 
 
 def _raising(error: Exception) -> Callable[..., Any]:

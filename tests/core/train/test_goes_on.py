@@ -412,11 +412,12 @@ def test_perplexity_is_e_to_the_loss() -> None:
     assert perplexity(None) is None and perplexity(math.nan) is None and perplexity(1e4) is None
 
 
-class _Saves:
+class _Saves(torch.nn.Module):
     def __init__(self, name: str, text: str) -> None:
+        super().__init__()
         self.name, self.text = name, text
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path, **_: Any) -> None:
         folder.mkdir(exist_ok=True)
         (folder / self.name).write_text(self.text)
 

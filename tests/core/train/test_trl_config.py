@@ -16,7 +16,7 @@ from core.data.rendering.render import Rendered
 from core.errors import RecipeError
 from core.memory.strategy import Strategy
 from core.recipe import make_recipe
-from core.step.loss import last_hidden
+from core.step.head import last_hidden
 from core.step.neftune import add_noise, lengths
 from core.step.optimizer import OPTIMIZERS
 from core.step.packing import packing_is_wanted
@@ -107,7 +107,7 @@ def test_the_noise_is_as_large_as_the_authors(adapted: Any, collate: Any) -> Non
 
 def test_noise_is_in_the_training_and_not_in_the_held_out_loss(adapted: Any, tokenizer: Any, tmp_path: Path) -> None:
     made = trainer(adapted, tokenizer, tmp_path, **{"train.neftune_alpha": 50.0})
-    assert made.own_head
+    assert made.head is not None
     batch = packed_batch(rows(20))
     held_out = [made.held_out_loss([batch]) for _ in range(2)]
     assert held_out[0] == held_out[1]
@@ -136,7 +136,7 @@ def test_without_neftune_there_is_no_noise(adapted: Any, tokenizer: Any, tmp_pat
 def test_the_trainer_trains_what_was_chosen(tiny: Path, tokenizer: Any, tmp_path: Path, lora: Any, bits: int) -> None:
 
     made = trainer(adapted_to(tiny, bits, **lora), tokenizer, tmp_path, steps=6, **{"train.learning_rate": 0.01})
-    assert made.own_head
+    assert made.head is not None
     batch = [packed_batch(rows(20, 30))]
     before = made.held_out_loss(batch)
     made.train()
