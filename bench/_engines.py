@@ -165,7 +165,8 @@ class Nibble:
         self.timer = StepTimer()
         self.dealt = lambda order: MicroBatches(rows, order, strategy.micro_batch, packed)
         batches = self.dealt([[0] * recipe.train.effective_batch])
-        self.trainer = NibbleTrainer(model, tokenizer, batches, config, self.timer, strategy.checkpointing)
+        mode, fused = strategy.checkpointing, strategy.fused_lora
+        self.trainer = NibbleTrainer(model, tokenizer, batches, config, self.timer, mode, fused=fused)
 
     def round(self, order: list[list[int]]) -> float:
         """Train the optimizer steps of `order`, each a list of rows. Returns real tokens per second."""

@@ -165,7 +165,8 @@ def _ours(job: Job, recipe: Any, model: Any, parameters: int) -> tuple[dict[str,
         config = trainer_config(settled, Path(folder), card.kind, dtype, steps, way)
         batches = MicroBatches(rows, order, way.micro_batch, packed)
         tokenizer = load_tokenizer(find_model("starter"))
-        trainer = NibbleTrainer(model, tokenizer, batches, config, timer.callback(), way.checkpointing)
+        callback, fused = timer.callback(), way.fused_lora
+        trainer = NibbleTrainer(model, tokenizer, batches, config, callback, way.checkpointing, fused=fused)
         timer.tokens = lambda: trainer.real_tokens
         trainer.train()
         losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]

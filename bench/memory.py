@@ -126,8 +126,11 @@ def draw_case(architecture: str, draw: random.Random) -> Case:
     return Case(config, recipe, [draw.randint(longest // 2, longest) for _ in range(8)], micro_batch)
 
 
-def measure(case: Case, computing: str = "float32", adapters: str = "float32") -> Measured:
-    """Run a case for real and as a trace, on the CPU, with these dtypes for the computation and the adapters."""
+def measure(case: Case, computing: str = "float32", adapters: str = "float32", fused: bool = True) -> Measured:
+    """Run a case for real and as a trace, on the CPU, with these dtypes for the computation and the adapters.
+
+    `fused`: with the fused LoRA layer, else PEFT's own.
+    """
     import torch
 
     from core.memory.meta_model import meta_model
@@ -136,14 +139,14 @@ def measure(case: Case, computing: str = "float32", adapters: str = "float32") -
 
     dtypes = getattr(torch, computing), getattr(torch, adapters)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        counted, counted_model, shapes = _run(case, Path(folder), *dtypes)
+        counted, counted_model, shapes = _run(case, Path(folder), *dtypes, fused)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
     model = meta_model(case.config, case.recipe.quantization, case.recipe.lora, *dtypes)
-    traced = trace(model, shapes, "cpu", OPTIMIZERS["adamw"], checkpointing)
+    traced = trace(model, shapes, "cpu", OPTIMIZERS["adamw"], checkpointing, fused=fused)
     return Measured(counted, counted_model, traced.peak, traced.resting)
 
 
-def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, dict[str, int], list[Any]]:
+def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -> tuple[int, dict[str, int], list[Any]]:
     """Train two real steps. Returns the counted peak, the model's size, and the shapes of a step's micro-batches."""
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
@@ -176,7 +179,8 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any) -> tuple[int, 
     batches = MicroBatches(rows, [list(range(effective))] * 2, case.micro_batch, packed)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
     config = trainer_config(case.recipe, folder, "cpu", computing, 2, Strategy(case.micro_batch, checkpointing))
-    trainer = NibbleTrainer(model, load_tokenizer(find_model("starter")), batches, config, TrainerCallback())
+    tokenizer = load_tokenizer(find_model("starter"))
+    trainer = NibbleTrainer(model, tokenizer, batches, config, TrainerCallback(), fused=fused)
     gc.collect()
     counter = Counter()
     with counter:

@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from bench._fused import rows as fused_rows
 from bench._gpu import row
 from core.data.batches import data_order
 from core.data.dataset import load
@@ -49,7 +50,7 @@ def main(seed: int = 0) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         file = mixed_rows(Path(folder) / "rows.jsonl", seed)
         rows = _against_trl(recipe, Path(folder), file, end)
-        return rows if device().kind == "cuda" else [*rows, *_share(recipe, Path(folder), end)]
+        return [*rows, *(fused_rows() if device().kind == "cuda" else _share(recipe, Path(folder), end))]
 
 
 def _against_trl(recipe: Recipe, folder: Path, file: Path, end: float) -> list[dict[str, Any]]:

@@ -255,6 +255,11 @@ class TrainSettings(Settings):
         description="Pack several conversations into one row, if the model can keep them apart: faster, with the "
         "same result.",
     )
+    fused_lora: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Compute base and adapter in one pass. 'auto': on a CPU, and on a GPU where `bench train` has "
+        "measured that it is faster.",
+    )
     devices: int = Field(
         1,
         ge=1,

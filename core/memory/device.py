@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from core.catalogue.facts import Card, cards
 from core.memory.budget import CPU_PROCESS_BYTES
 from core.memory.measured_overhead import MeasuredOverhead, constants_of, documented
+from core.step.fused_gain import FusedGain
 from core.system.allocator import heap_can_return
 from core.system.hardware import Device, compute_dtype, cpu_cores
 
@@ -43,6 +44,8 @@ class PlanningDevice:
     bandwidth: float
     is_this_machine: bool
     constants: MeasuredOverhead | None = None
+    # What was measured of the fused LoRA layer on this machine's GPU.
+    fused_gain: FusedGain | None = None
 
     @property
     def returns_memory(self) -> bool:

@@ -1,7 +1,7 @@
 """From a recipe to a plan: finds the model's config, the device or card, and the lengths of the conversations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.basemodel.find import find_model
@@ -13,6 +13,7 @@ from core.data.prepared import prepare_data
 from core.errors import ModelError, NibbleError
 from core.memory.budget import Budget
 from core.memory.device import PlanningDevice, of_card, this_machine
+from core.memory.fused_choice import fused_choice
 from core.memory.plan import Plan, plan
 from core.memory.problem import PlanningProblem
 from core.memory.traces import tracer
@@ -21,6 +22,7 @@ from core.model.load import load_tokenizer
 from core.model.remote_code import admit
 from core.recipe import Recipe
 from core.runs.device_lock import device_for_a_run
+from core.step.fused_gain import read_gain
 from core.step.packing import packing_is_wanted
 from core.system.hardware import cuda_capability, device
 from core.workspace import Workspace
@@ -51,7 +53,7 @@ def make_plan(recipe: Recipe, workspace: Workspace, card: str | None = None) -> 
     """The plan of `recipe`, its starting adapter settled, for a named card or this machine. Raises NibbleError."""
     architecture = architecture_of(recipe.model)
     units, why_not = _units(recipe, workspace, architecture)
-    return _plan(recipe, workspace, target_for(card), architecture, units, why_not)
+    return _plan(recipe, workspace, target_for(card, workspace), architecture, units, why_not)
 
 
 def plan_for(
@@ -61,7 +63,7 @@ def plan_for(
 
     `steps` is how many optimizer steps the run has, where that is known.
     """
-    found = _plan(recipe, workspace, target_for(None), architecture, units, why_not).as_json()
+    found = _plan(recipe, workspace, target_for(None, workspace), architecture, units, why_not).as_json()
     rules = recipe.train
     steps = rules.max_steps or (steps_for(len(units), rules.effective_batch, rules.epochs or 1) if units else None)
     return {**found, "steps": steps}
@@ -100,18 +102,21 @@ def planning_problem(
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)
     data = Data(conversations, 1 if assumed else steps, rules.effective_batch, rules.seed, rules.devices)
-    trace_of = tracer(architecture.config, target.kind, target.dtype)
+    trace_of = tracer(architecture.config, target.kind, target.dtype, fused_choice(recipe, target)[0])
     budget = read_plan_budget(recipe, target, workspace)
     active = active_share(architecture.config, architecture.parameters)
     return PlanningProblem(recipe, target, budget, architecture.parameters, packed, data, trace_of, assumed, active)
 
 
-def target_for(card: str | None) -> PlanningDevice:
-    """The card of that name, or what this machine has."""
+def target_for(card: str | None, workspace: Workspace | None = None) -> PlanningDevice:
+    """The card of that name, or what this machine has; with a `workspace`, with what was measured there."""
     if card is not None:
         return of_card(find_card(card))
     chosen = device()
-    return this_machine(chosen, cuda_capability(chosen.index) if chosen.kind == "cuda" else None)
+    if chosen.kind != "cuda":
+        return this_machine(chosen, None)
+    gain = None if workspace is None else read_gain(workspace, chosen.name)
+    return replace(this_machine(chosen, cuda_capability(chosen.index)), fused_gain=gain)
 
 
 def architecture_of(model: str) -> Architecture:

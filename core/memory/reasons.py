@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from core.memory.fused_choice import fused_choice
 from core.memory.problem import Peak, PlanningProblem
 from core.memory.strategy import Strategy, share_of
 from core.sizes import show_size
@@ -24,7 +25,8 @@ def reasons_for(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> lis
         found.append(saving("embeddings_in_ram", True, replace(strategy, embeddings_in_ram=False)))
     if strategy.heap == "returned":
         found.append(saving("heap", strategy.heap, replace(strategy, heap="kept")))
-    return found
+    fused, because = fused_choice(problem.recipe, problem.target)
+    return [*found, _reason("train.fused_lora", "on" if fused else "off", because)] if because else found
 
 
 def _batches(problem: PlanningProblem, strategy: Strategy) -> list[Reason]:

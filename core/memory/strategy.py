@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from core.memory.device import PlanningDevice
+from core.memory.fused_choice import fused_choice
 from core.memory.workload import Work
 from core.recipe import Recipe
 from core.step.objective import objective_of
@@ -31,6 +32,7 @@ class Strategy:
 
     `offload`: what the layers save for the backward pass is kept in ordinary memory. `embeddings_in_ram`: so are the
     input embeddings. `heap` is 'kept' (fast) or 'returned' (each freed tensor goes back to the system at once).
+    `fused_lora`: base and adapter are computed in one pass, which rounds a little differently.
     """
 
     micro_batch: int
@@ -39,6 +41,7 @@ class Strategy:
     offload: bool = False
     embeddings_in_ram: bool = False
     heap: str = "kept"
+    fused_lora: bool = False
 
     def as_json(self, share: int) -> dict[str, Any]:
         """As plan.json has it under `chosen`; a device trains on `share` conversations of each step."""
@@ -50,6 +53,7 @@ class Strategy:
             "activation_offload": self.offload,
             "embeddings_in_ram": self.embeddings_in_ram,
             "heap": self.heap,
+            "fused_lora": self.fused_lora,
         }
 
 
@@ -61,9 +65,10 @@ def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) 
     moving = (False, True) if target.kind == "cuda" else (False,)
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
+    fused, _ = fused_choice(recipe, target)
     for size, mode, optimizer, embeddings, heap in product(sizes, modes, optimizers, embedding, heaps):
         for offload in moving if mode == "full" else (False,):
-            yield Strategy(size, mode, optimizer, offload, embeddings, heap)
+            yield Strategy(size, mode, optimizer, offload, embeddings, heap, fused)
 
 
 def share_of(recipe: Recipe) -> int:

@@ -27,7 +27,7 @@ from core.model.text_reach import values_unseen
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint
 from core.step.embedding_offload import movable_embedding
-from core.step.fused_lora import fuse
+from core.step.fused_lora import Fused, fuse
 from core.step.head import Head, head_of
 from core.step.loss import states_of
 from core.step.objective import SUPERVISED, Objective
@@ -116,16 +116,17 @@ def trace(
     checkpointing: str,
     offload: bool = False,
     objective: Objective = SUPERVISED,
+    fused: bool = True,
 ) -> Traced:
     """Trace two steps of `model` (PEFT's, on meta tensors) as a run on a device of `device_kind` would do them.
 
     `checkpointing` is 'off', 'half' or 'full'; with `offload` what is kept for the backward pass waits in ordinary
-    memory. Gradients add up from one micro-batch to the next, so where the largest may come anywhere in a step, give
-    two of its size: the second meets the gradients of the first. The second step is returned, as optimizer states exist
-    from then on.
+    memory; with `fused` every layer that can computes base and adapter in one pass. Gradients add up from one
+    micro-batch to the next, so where the largest may come anywhere in a step, give two of its size: the second meets
+    the gradients of the first. The second step is returned, as optimizer states exist from then on.
     """
     # As trl's trainer and ours prepare it.
-    fuse(model)
+    shared = (fuse(model, device_kind) if fused else Fused()).shared
     compute_in_input_dtype(model)
     model.train()
     checkpoint(model, checkpointing)
@@ -135,6 +136,8 @@ def trace(
     counter = Counter(_made)
     with counter, kernels_of(device_kind):
         own_model(counter, model)
+        if shared is not None:
+            counter.own([shared.on(torch.device("meta"))], "workspace")
         for shapes in (micro_batches[:1], micro_batches):  # the first is for the optimizer's states alone
             # transformers holds a whole step's micro-batches, in ordinary memory.
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []

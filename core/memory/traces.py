@@ -24,13 +24,16 @@ from core.text.library_errors import telling_line
 _RELEVANT: Any = {"quantization": True, "lora": True, "train": {"attention", "optimizer"}}
 
 
-def tracer(config: dict[str, Any], device_kind: str, dtype: str) -> TraceOf:
-    """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`."""
+def tracer(config: dict[str, Any], device_kind: str, dtype: str, fused: bool = True) -> TraceOf:
+    """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
+
+    `fused`: with the fused LoRA layer wherever it can be.
+    """
     known = json.dumps(config, sort_keys=True)
 
     def of(recipe: Recipe, micro_batches: Sequence[MicroBatch], checkpointing: str, offload: bool) -> Traced:
         settings = recipe.model_dump_json(include=_RELEVANT)
-        return _trace(known, device_kind, dtype, settings, tuple(micro_batches), checkpointing, offload)
+        return _trace(known, device_kind, dtype, settings, tuple(micro_batches), checkpointing, offload, fused)
 
     return of
 
@@ -44,6 +47,7 @@ def _trace(
     micro_batches: tuple[MicroBatch, ...],
     checkpointing: str,
     offload: bool,
+    fused: bool,
 ) -> Traced:
     recipe, computing = Recipe.model_validate_json(settings), getattr(torch, dtype)
     lora, attention = recipe.lora, recipe.train.attention
@@ -52,7 +56,7 @@ def _trace(
 
     def whole(one: dict[str, Any]) -> Traced:
         model = meta_model(one, recipe.quantization, lora, computing, adapters_in, attention)
-        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective)
+        return trace(model, micro_batches, device_kind, optimizer, checkpointing, offload, objective, fused)
 
     try:
         if _names_layers(lora):

@@ -8,6 +8,7 @@ from core.basemodel.find import FoundModel
 from core.data.rendering.render import Rendered
 from core.errors import BudgetError, ModelError
 from core.memory.budget import Budget
+from core.memory.device import PlanningDevice
 from core.memory.estimate import NOT_PLANNED, Architecture, planning_problem, target_for
 from core.memory.plan import Plan, plan
 from core.memory.problem import with_settings
@@ -19,6 +20,7 @@ from core.step.embedding_offload import keep_embeddings_in_ram
 from core.step.optimizer import optimizer_for
 from core.system.allocator import return_memory
 from core.text.library_errors import telling_line
+from core.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,37 @@ class Choices:
         return with_settings(recipe, "train", optimizer=self.strategy.optimizer)
 
 
-def choose(recipe: Recipe, found: FoundModel, rows: Sequence[Rendered], budget: Budget, packed: bool) -> Choices:
-    """The plan for `rows` on this machine. Raises BudgetError where nothing fits, naming what would."""
+def choose(
+    recipe: Recipe,
+    found: FoundModel,
+    rows: Sequence[Rendered],
+    budget: Budget,
+    packed: bool,
+    workspace: Workspace | None = None,
+) -> Choices:
+    """The plan for `rows` on this machine, with what was measured in `workspace`.
+
+    Raises BudgetError where nothing fits, naming what would.
+    """
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [ConversationLength(len(row.ids), sum(row.trained[1:])) for row in rows]
+    target = target_for(None, workspace)
     try:
         if recipe.train.sharded:
             raise NOT_PLANNED
-        problem = planning_problem(recipe, target_for(None), architecture, lengths, packed)
+        problem = planning_problem(recipe, target, architecture, lengths, packed)
         planned = plan(replace(problem, budget=budget))
     except ModelError as error:
-        return _without_trace(recipe, packed, error, max(each.length for each in lengths))
+        return _without_trace(recipe, target, packed, error, max(each.length for each in lengths))
     if planned.strategy is None:
         raise BudgetError(_does_not_fit(planned))
     largest = problem.work(planned.strategy.micro_batch).largest
     return Choices(planned.strategy, packed, planned, planned.reasons, largest.packs * largest.width)
 
 
-def _without_trace(recipe: Recipe, packed: bool, error: Exception, longest: int) -> Choices:
+def _without_trace(recipe: Recipe, target: PlanningDevice, packed: bool, error: Exception, longest: int) -> Choices:
     rules = recipe.train
-    frugal = most_frugal(list(strategies_of(recipe, target_for(None), [rules.micro_batch or 1])))
+    frugal = most_frugal(list(strategies_of(recipe, target, [rules.micro_batch or 1])))
     strategy = replace(frugal, heap="kept", optimizer=optimizer_for(rules.optimizer).name)
     because = f"this model's step cannot be traced ({telling_line(error)}), so frugal settings are used"
     reasons = [{"setting": "micro_batch", "value": strategy.micro_batch, "because": because}]

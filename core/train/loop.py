@@ -178,7 +178,7 @@ def prepare(
 def decide(run: Run, recipe: Recipe, found: FoundModel, rows: Rows, budget: Budget, packed: bool) -> Choices:
     """Plan the run's memory: plan.json, and the reasons in its events."""
     run.write_status(message="Planning the memory.")
-    choices = choose(recipe, found, rows.train, budget, packed)
+    choices = choose(recipe, found, rows.train, budget, packed, Workspace(run.workspace))
     plan = {"budget_bytes": budget.bytes, "floor_bytes": budget.floor_bytes, **choices.as_json(recipe)}
     write_json(run.dir / "plan.json", plan)
     for reason in choices.reasons:
@@ -247,7 +247,8 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     if now.heap == "returned":
         return_memory()
     tokenizer, mode, objective = prepared.tokenizer, now.checkpointing, objective_of(recipe)
-    trainer = NibbleTrainer(model, tokenizer, batches, config, watcher, mode, fallback, ranks, start, objective)
+    fused = now.fused_lora
+    trainer = NibbleTrainer(model, tokenizer, batches, config, watcher, mode, fallback, ranks, start, objective, fused)
     if trainer.head is None:
         run.event("model", ALL_LOGITS)
     return trainer

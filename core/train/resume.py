@@ -12,6 +12,7 @@ from core.errors import RunError
 from core.memory.strategy import Strategy
 from core.runs.manifest import newest_valid
 from core.runs.store import Run
+from core.system.hardware import compute_dtype, device
 from core.train.checkpoints import PROGRESS, load_state, restore_adapter, restore_random_states, restore_training
 from core.train.decide import Choices
 from core.workspace import SCAN_SECONDS, patiently, read_json, write_json
@@ -31,12 +32,17 @@ class ResumePoint:
     @property
     def strategy(self) -> Strategy:
         """The run's last strategy: the plan's, or a more frugal one where memory had run out."""
-        return Strategy(**self.progress["way"])
+        return _strategy(self.progress["way"])
 
     def choices(self) -> Choices:
         """What was decided before the first step. The run keeps it: another strategy would round differently."""
         settled = self.progress["settled"]
-        return Choices(Strategy(**settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
+        return Choices(_strategy(settled["way"]), settled["packed"], None, [], settled["tokens_at_once"])
+
+
+def _strategy(kept: dict[str, Any]) -> Strategy:
+    """A strategy as a checkpoint holds it. Earlier versions fused LoRA layers where a run computed in fp32."""
+    return Strategy(**{"fused_lora": compute_dtype(device().kind)[0] == "float32", **kept})
 
 
 def read_resume_point(folder: Path | None) -> ResumePoint | None:

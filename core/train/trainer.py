@@ -69,7 +69,8 @@ class NibbleTrainer(SFTTrainer):
     To transformers an optimizer step is one batch; `training_step` splits it into micro-batches itself, so that a step
     that runs out of memory can be begun again in smaller ones (where there is a `fallback`). The gradient of a step is
     the mean over its trained tokens, however it is split. A step whose loss or gradient is not a number changes
-    nothing but the schedule. Covered: one process, or several that each hold the whole model (`ranks`).
+    nothing but the schedule. `fused`: layers compute base and adapter in one pass where they can. Covered: one process,
+    or several that each hold the whole model (`ranks`).
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class NibbleTrainer(SFTTrainer):
         ranks: Ranks = ALONE,
         start: ResumePoint | None = None,
         objective: Objective = SUPERVISED,
+        fused: bool = True,
     ) -> None:
         self.objective = objective
         self.batches, self.fallback, self.ranks = batches, fallback, ranks
@@ -108,7 +110,8 @@ class NibbleTrainer(SFTTrainer):
             each.trainer = self
         for parameter, value in zip(trained, values, strict=True):
             parameter.data = value  # SFTTrainer has rounded them to bf16: what a run starts from would be another
-        fuse(self.model)
+        if fused:
+            fuse(self.model, self.args.device.type)
         compute_in_input_dtype(self.model)
         causal = self.model.get_base_model()
         if config.neftune_noise_alpha is not None:

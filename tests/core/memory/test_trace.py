@@ -60,14 +60,15 @@ def test_so_it_is_whatever_the_head_does(architecture: str, more: dict[str, obje
     assert abs(measured.error_percent) <= 1.0
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "PEFT's"])
 @pytest.mark.parametrize("adapters", ["bfloat16", "float32"])
 @pytest.mark.parametrize(("architecture", "seed"), [("llama", 21), ("gpt_neox", 22), ("opt", 23), ("qwen3_moe", 24)])
-def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: str) -> None:
+def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: str, fused: bool) -> None:
     """As on a GPU: the adapters in bf16 too or in fp32, with norms that keep the model's dtype and with torch's own."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     try:
-        measured = measure(draw_case(architecture, random.Random(seed)), "bfloat16", adapters)
+        measured = measure(draw_case(architecture, random.Random(seed)), "bfloat16", adapters, fused)
     finally:
         logging.disable(logging.NOTSET)
     assert abs(measured.error_percent) <= 1.0

@@ -31,7 +31,7 @@ def test_loss_and_every_gradient_are_pefts(adapted: Any, checkpointing: bool) ->
         adapted.enable_input_require_grads()
     ids = torch.randint(3, 300, (2, 17))
     expected_loss, expected = _loss_and_gradients(adapted, ids)
-    assert fuse(adapted) == 14  # seven linear layers in each of two blocks
+    assert fuse(adapted).layers == 14  # seven linear layers in each of two blocks
     loss, gradients = _loss_and_gradients(adapted, ids)
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     assert gradients.keys() == expected.keys()
@@ -47,14 +47,27 @@ def test_a_disabled_adapter_says_what_the_base_says(adapted: Any) -> None:
         assert torch.equal(adapted(input_ids=ids).logits, base)
 
 
-def test_a_layer_with_dropout_goes_pefts_way(tiny: Any) -> None:
+def test_a_layer_that_is_computed_again_drops_the_same_numbers(tiny: Any) -> None:
     from core.basemodel.find import find_model
     from core.model.load import attach_lora, load_base
     from core.recipe import LoraSettings, QuantizationSettings
+    from core.step.checkpointing import checkpoint
     from core.system.hardware import Device
 
     base = load_base(find_model(str(tiny)), QuantizationSettings(), Device("cpu", "CPU", 2**34, 2**33))
-    assert fuse(attach_lora(base, LoraSettings(rank=4, dropout=0.1), torch.float32)) == 0
+    model = attach_lora(base, LoraSettings(rank=4, dropout=0.3), torch.float32).train()
+    assert fuse(model).layers == 14
+    ids = torch.randint(3, 300, (2, 17))
+    torch.manual_seed(1)
+    expected_loss, expected = _loss_and_gradients(model, ids)
+    checkpoint(model, "full")
+    torch.manual_seed(1)
+    loss, gradients = _loss_and_gradients(model, ids)
+    assert loss == expected_loss
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients.items())
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_the_adapter_is_saved_as_before(adapted: Any, tmp_path) -> None:
