@@ -7,6 +7,8 @@ turn the same conversations with the same targets. Only the time of optimizer st
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.modules.module import register_module_forward_pre_hook
-from transformers import BitsAndBytesConfig, TrainerCallback
+from transformers import BitsAndBytesConfig, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from core.basemodel.find import find_model
@@ -37,7 +39,7 @@ TUNED_BATCH = 8
 
 
 class OutOfTime(Exception):
-    """The time that a turn was given is over."""
+    """The time for what is measured is over."""
 
 
 class StepTimer(TrainerCallback):
@@ -112,6 +114,7 @@ class Trl:
             ),
             callbacks=[self.timer],
         )
+        self.trainer.remove_callback(PrinterCallback)
         if tuned:
             cast_adapters(self.trainer.model, fast)
         self.rows = self.trainer.train_dataset
@@ -123,31 +126,29 @@ class Trl:
         self.trainer.train()
         return self.tokens / self.timer.seconds
 
-    def within(self, seconds: float, order: list[list[int]]) -> float:
-        """As `round`, but cut off after `seconds`, within a step too. What counts then are the whole micro-batches."""
-        began = time.perf_counter()
-        try:
-            with time_limit(seconds):
-                return self.round(order)
-        except OutOfTime:
-            return self.tokens / ((self.until or time.perf_counter()) - began)
+    def within(self, end: float, order: list[list[int]]) -> float | None:
+        """As `round`, but cut off at `end` (time.monotonic()). What counts are whole micro-batches; None without one."""
+        began, self.until = time.perf_counter(), 0.0
+        with time_limit(end):
+            return self.round(order)
+        return self.tokens / (self.until - began) if self.until else None
 
 
-class time_limit:
-    """Raises OutOfTime in the next module that begins its forward pass once `seconds` are over."""
+@contextmanager
+def time_limit(end: float) -> Iterator[None]:
+    """At `end` (time.monotonic()) what is inside ends, in the next module that begins its forward pass, unfinished."""
 
-    def __init__(self, seconds: float) -> None:
-        self.end = time.perf_counter() + seconds
-
-    def __enter__(self) -> None:
-        self.hook = register_module_forward_pre_hook(self._look)
-
-    def __exit__(self, *reason: object) -> None:
-        self.hook.remove()
-
-    def _look(self, *module: Any) -> None:
-        if time.perf_counter() > self.end:
+    def look(*_: Any) -> None:
+        if time.monotonic() > end:
             raise OutOfTime
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        yield
+    except OutOfTime:
+        pass
+    finally:
+        hook.remove()
 
 
 class Nibble:

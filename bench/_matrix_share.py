@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from bench._engines import StepTimer, adapted
+from bench._engines import StepTimer, adapted, time_limit
 from bench._random_model import load_random
 from core.basemodel.find import find_model
 from core.catalogue.facts import find_model_facts
@@ -27,12 +27,13 @@ from core.data.rendering.render import Rendered
 from core.memory.strategy import Strategy
 from core.model.load import dtype_for, load_tokenizer
 from core.recipe import Recipe
-from core.system.hardware import BUSY_TOKENS, device
+from core.system.hardware import device
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import trainer_config
 
 MODEL = "smollm2-135m"
-LENGTH = 512
+CONVERSATIONS, LENGTH = 4, 512
+TURNS = 5
 # One layer's products are done so often, for all layers together: every layer is like another.
 SAMPLED_LAYERS = 6
 
@@ -46,20 +47,20 @@ class Share:
     percent: float
 
 
-def matrix_share(recipe: Recipe, folder: Path, until: float, turns: int = 7) -> Share:
-    """Up to `turns` turns, but none begins after `until` (time.monotonic()) except the first."""
+def matrix_share(recipe: Recipe, folder: Path, end: float, turns: int = TURNS) -> Share | None:
+    """The medians of so many turns, or of those before `end` (time.monotonic()); None without one."""
     base = in_rows(load_random(find_model_facts(MODEL).config, recipe.quantization, device()))
-    conversations = BUSY_TOKENS[device().kind] // LENGTH
-    step = _Step(adapted(base, recipe), recipe, folder, conversations)
-    bare = _Bare(base, conversations * LENGTH)
-    step.seconds()  # warms up, and makes the optimizer's states
-    bare.seconds()
-    pairs = []
-    while len(pairs) < turns and (not pairs or time.monotonic() < until):
-        pairs.append((step.seconds(), bare.seconds()))
+    step, bare = _Step(adapted(base, recipe), recipe, folder), _Bare(base)
+    pairs: list[tuple[float, float]] = []
+    with time_limit(end):
+        step.seconds(), bare.seconds()  # they warm up
+        while len(pairs) < turns:
+            pairs.append((step.seconds(), bare.seconds()))
+    if not pairs:
+        return None
     whole, products = (statistics.median(each) for each in zip(*pairs, strict=True))
     percent = 100 * statistics.median(second / first for first, second in pairs)
-    return Share(conversations * LENGTH / whole, bare.operations / products, percent)
+    return Share(CONVERSATIONS * LENGTH / whole, bare.operations / products, percent)
 
 
 def in_rows(base: Any) -> Any:
@@ -72,11 +73,11 @@ def in_rows(base: Any) -> Any:
 class _Step:
     """Optimizer steps of one micro-batch, in Nibble's trainer."""
 
-    def __init__(self, model: Any, recipe: Recipe, folder: Path, conversations: int) -> None:
+    def __init__(self, model: Any, recipe: Recipe, folder: Path) -> None:
         dtype, _ = dtype_for(device())
-        rows = [_conversation(row) for row in range(conversations)]
-        batches = MicroBatches(rows, [list(range(conversations))], conversations, packed=True)
-        config = trainer_config(recipe, folder, device().kind, dtype, 1, Strategy(conversations, "off"))
+        rows = [_conversation(row) for row in range(CONVERSATIONS)]
+        batches = MicroBatches(rows, [list(range(CONVERSATIONS))], CONVERSATIONS, packed=True)
+        config = trainer_config(recipe, folder, device().kind, dtype, 1, Strategy(CONVERSATIONS, "off"))
         self.timer = StepTimer()
         self.trainer = NibbleTrainer(model, load_tokenizer(find_model("starter")), batches, config, self.timer, "off")
 
@@ -94,10 +95,10 @@ def _conversation(row: int) -> Rendered:
 
 
 class _Bare:
-    """The products of a step with the frozen matrices of `base`, `tokens` at once, on random numbers."""
+    """The products of a step with the frozen matrices of `base`, on random numbers."""
 
-    def __init__(self, base: Any, tokens: int) -> None:
-        dtype, _ = dtype_for(device())
+    def __init__(self, base: Any) -> None:
+        dtype, tokens = dtype_for(device())[0], CONVERSATIONS * LENGTH
         self.layers = base.config.num_hidden_layers
         matrices = [each for each in base.model.layers[0].modules() if isinstance(each, Linear4bit)]
         shapes = [(each.out_features, each.in_features) for each in matrices]
