@@ -127,7 +127,7 @@ class Trl:
         return self.tokens / self.timer.seconds
 
     def within(self, end: float, order: list[list[int]]) -> float | None:
-        """As `round`, but cut off at `end` (time.monotonic()). What counts are whole micro-batches; None without one."""
+        """As `round`, but cut off at `end` (time.monotonic()): the speed in whole micro-batches; None without one."""
         began, self.until = time.perf_counter(), 0.0
         with time_limit(end):
             return self.round(order)
