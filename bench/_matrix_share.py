@@ -47,14 +47,14 @@ class Share:
     percent: float
 
 
-def matrix_share(recipe: Recipe, folder: Path, end: float, turns: int = TURNS) -> Share | None:
-    """The medians of so many turns, or of those before `end` (time.monotonic()); None without one."""
+def matrix_share(recipe: Recipe, folder: Path, end: float, to_spare: float = 0) -> Share | None:
+    """The medians of the turns before `end` (time.monotonic()), None without one; `to_spare` seconds may be left."""
     base = in_rows(load_random(find_model_facts(MODEL).config, recipe.quantization, device()))
     step, bare = _Step(adapted(base, recipe), recipe, folder), _Bare(base)
     pairs: list[tuple[float, float]] = []
     with time_limit(end):
         step.seconds(), bare.seconds()  # they warm up
-        while len(pairs) < turns:
+        while len(pairs) < TURNS and not (pairs and time.monotonic() > end - to_spare):
             pairs.append((step.seconds(), bare.seconds()))
     if not pairs:
         return None
