@@ -15,9 +15,9 @@ from core.data.rendering.render import IGNORED, PickedRows, Rendered
 
 Batch = dict[str, torch.Tensor]
 
-# A pack is at least so wide: wide enough for fast matrix products, narrow enough that attention scores between
+# A pack is at least so wide: wide enough for short conversations to share, narrow enough that attention scores between
 # conversations that may not see each other cost little.
-MIN_PACK_WIDTH = 256
+MIN_PACK_WIDTH = 128
 
 
 def steps_for(rows: int, effective_batch: int, epochs: float) -> int:

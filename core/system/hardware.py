@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 
 # Tokens at once that keep a device busy; more gains little and takes memory. By `Device.kind`.
-BUSY_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+BUSY_TOKENS = {"cpu": 4096, "mps": 4096, "cuda": 8192}
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_padded_conversations_of_like_length_lie_together_and_stay_in_their_step
 
 
 def test_packed_conversations_lie_together_only_where_that_saves_room_and_takes_no_more_at_once() -> None:
-    lengths = [900, 300, 900, 300, 100, 50, 60, 70]
+    lengths = [900, 300, 900, 300, 50, 25, 30, 35]
     assert dealt([0, 1, 2, 3], lengths, 2, packed=True) == [
         0,
         2,
@@ -80,7 +80,7 @@ def test_packed_conversations_lie_together_only_where_that_saves_room_and_takes_
     ]  # 1,800 and 600 positions instead of twice 1,800
     assert dealt([3, 2, 1, 0], lengths, 4, packed=True) == [3, 2, 1, 0]
     assert dealt([5, 4, 7, 6], lengths, 2, packed=True) == [5, 4, 7, 6]  # each pair fits a pack in any order
-    larger = [200, 30, 190, 100, 120, 110]  # 440 and 420 positions; by length 600 and 240
+    larger = [100, 15, 95, 50, 60, 55]  # 220 and 210 positions; by length 300 and 120
     assert dealt([0, 1, 2, 3, 4, 5], larger, 3, packed=True) == [0, 1, 2, 3, 4, 5]
 
 
