@@ -49,7 +49,7 @@ class Share:
 
 def matrix_share(recipe: Recipe, folder: Path, end: float, to_spare: float = 0) -> Share | None:
     """The medians of the turns before `end` (time.monotonic()), None without one; `to_spare` seconds may be left."""
-    base = in_rows(load_random(find_model_facts(MODEL).config, recipe.quantization, device()))
+    base = in_rows(load_random(find_model_facts(MODEL).config, recipe.quantization, device(), dtype_for(device())[0]))
     step, bare = _Step(adapted(base, recipe), recipe, folder), _Bare(base)
     pairs: list[tuple[float, float]] = []
     with time_limit(end):
