@@ -43,8 +43,8 @@ def memory_chart(
         "process_bytes": ("resident memory" if kind == "cpu" else "used by the process", "used"),
     }
     found = {column: curves.memory[column] for column in names if column in curves.memory}
-    top = max([*(series.high for series in found.values()), predicted_bytes or 0], default=0)
-    if not top:  # a run has taken nothing of a GPU before its libraries are there
+    top = max([*(series.high for series in found.values()), predicted_bytes or 0])
+    if not found or not top:  # a run has taken nothing of a GPU before its libraries are there
         return ""
     unit, name = (GIB, "GiB") if top >= GIB / 2 else (MIB, "MiB")
     top = round_up(top / unit) * unit

@@ -15,7 +15,7 @@ from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.device_lock import hold
 from core.runs.store import Run
-from core.system.hardware import Device
+from core.system.hardware import Device, Used
 from core.system.process import process_started
 from core.workspace import write_json
 
@@ -86,6 +86,7 @@ def test_who_holds_the_gpu_is_said_before_the_start(
     train_tab: TrainTab, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device_used_bytes", lambda *_: Used(None, 0))
     assert train_tab.parts()["held"] == ""
     with hold(context.workspace, "chat", "SmolLM2 <b>"):
         said = train_tab.parts()["held"]

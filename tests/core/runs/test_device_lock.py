@@ -14,7 +14,7 @@ from core.recipe import make_recipe
 from core.runs.create import create_run
 from core.runs.device_lock import DeviceHeld, ask_to_give_way, hold, holder
 from core.runs.store import Run
-from core.system.hardware import Device
+from core.system.hardware import Device, Used
 from core.system.process import child_environment
 from core.workspace import Workspace
 
@@ -36,6 +36,7 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device_used_bytes", lambda *_: Used(None, 0))
 
 
 def _run(workspace: Workspace, name: str) -> Run:

@@ -25,7 +25,7 @@ from core.runs.device_lock import hold, holder
 from core.runs.heartbeat import hanging, stopping
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
-from core.system.hardware import Device
+from core.system.hardware import Device, Used
 from core.system.process import child_environment, end_tree, process_started
 from core.workspace import ROOT, Workspace, write_json
 from tests.waiting import until
@@ -228,6 +228,7 @@ def test_a_pid_that_changes_hands_while_we_look_is_left_alone(
 
 def test_on_a_gpu_the_chat_gives_way(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.runs.device_lock.device", lambda: Device("cuda", "Card", 2**34, 2**33))
+    monkeypatch.setattr("core.runs.device_lock.device_used_bytes", lambda *_: Used(None, 0))
     server = Supervisor(workspace)
     with hold(workspace, "chat", "SmolLM2") as chat:
         run = _run(workspace, "finishes")
