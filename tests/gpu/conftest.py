@@ -14,6 +14,8 @@ from core.workspace import Workspace
 from tests.gpu_standin.machine import VARIABLE, Machine, describe, map_machine
 from tests.tiny import chat_rows, tiny_model, write_jsonl
 
+pytest.register_assert_rewrite("tests.gpu.checks")  # its messages too show what differed
+
 if VARIABLE in os.environ:  # each process of the session has a machine of its own
     os.environ[VARIABLE] = str(Path(tempfile.mkdtemp(prefix="gpu-standin-machine-")) / "machine")
     describe(Path(os.environ[VARIABLE]), Machine())
