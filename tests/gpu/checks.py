@@ -15,7 +15,7 @@ from core.runs.store import Run
 from core.runs.tail import Tail
 from core.train.trainer import NibbleTrainer
 from core.workspace import Workspace
-from tests.gpu.in_process import after_step, choose, events, finished, go_on, losses, settings, stop, train
+from tests.gpu.in_process import after_step, choose, events, finished, go_on, losses, peaks, settings, stop, train
 from tests.gpu_standin.install import figures
 from tests.gpu_standin.install import machine as the_machine
 from tests.gpu_standin.machine import VARIABLE, Card, Machine, occupy
@@ -97,7 +97,7 @@ def larger(folder: Path, architecture: str) -> Path:
 def check_predicted(folder: Path, values: dict[str, Any]) -> None:
     """The run's tensors took at their peak what was predicted, cuBLAS' workspaces left out on both sides."""
     run = finished(train(Workspace.open(folder / "workspace"), {"train.max_steps": 2, **values}))
-    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+    counted, predicted = peaks(run)
     assert counted - WORKSPACE_BYTES == pytest.approx(predicted - WORKSPACE_BYTES, rel=ONE_PERCENT)
 
 

@@ -88,6 +88,7 @@ def _leave_the_card() -> None:
 
     from tests.gpu_standin.install import figures
 
+    torch.cuda.synchronize()  # copies that nobody waited for are made, and hold nothing any more
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.set_per_process_memory_fraction(1.0)

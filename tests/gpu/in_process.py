@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 
 from core.launch.submit import submit
 from core.recipe import make_recipe
@@ -19,6 +20,8 @@ from core.runs.tail import Tail
 from core.train import worker
 from core.workspace import Workspace
 from tests.core.queue_only import QueueOnly
+
+_left_before: dict[str, int] = {}
 
 
 def settings(model: Path, rows: Path, **more: Any) -> dict[str, Any]:
@@ -43,9 +46,19 @@ def train(workspace: Workspace, values: dict[str, Any]) -> Run:
 def go(run: Run) -> Run:
     """Train the queued `run` here."""
     run.write_status(pid=os.getpid(), state="preparing")
+    _left_before[run.id] = torch.cuda.memory_allocated()
     with mock.patch.dict(os.environ):  # it claims a card there
         worker.main(str(run.dir))
     return run
+
+
+def peaks(run: Run) -> tuple[int, int]:
+    """The run's tensors at their peak, in bytes: counted and predicted.
+
+    What an earlier test left on the card is not the run's: one that makes a pass fail in its middle leaves some.
+    """
+    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+    return counted - _left_before[run.id], predicted
 
 
 def finished(run: Run) -> Run:

@@ -10,7 +10,7 @@ from core.runs.store import Run
 from core.runs.tail import Tail
 from core.step.fused_gain import keep_gain
 from core.workspace import Workspace
-from tests.gpu.in_process import losses, settings, train
+from tests.gpu.in_process import losses, peaks, settings, train
 from tests.gpu_standin.machine import AMPERE, TURING, Machine
 
 
@@ -27,7 +27,7 @@ def _told(run: Run) -> str:
 
 def _is_as_predicted(run: Run) -> None:
     assert run.status().state == "finished", run.status().message
-    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+    counted, predicted = peaks(run)
     assert counted == pytest.approx(predicted, rel=0.01)
 
 

@@ -10,7 +10,7 @@ from core.runs.store import Run
 from core.runs.tail import Tail
 from core.train import decide, loop
 from core.workspace import Workspace
-from tests.gpu.in_process import losses, settings, train
+from tests.gpu.in_process import losses, peaks, settings, train
 from tests.gpu_standin.machine import AMPERE, TURING, Card, Machine
 
 
@@ -32,7 +32,7 @@ def test_packed_rows_by_varlen_learn_what_they_learn_with_a_mask(workspace, tiny
     assert _said(masked, "attention") == ""
     assert losses(run) == pytest.approx(losses(masked), rel=0.01), "in bf16"
     for each in (run, masked):
-        counted, predicted = (each.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+        counted, predicted = peaks(each)
         assert counted == pytest.approx(predicted, rel=0.01)
 
 

@@ -22,7 +22,7 @@ from core.system.measured_card import keep, measured
 from core.system.process import as_process
 from core.workspace import Workspace
 from tests.core.queue_only import QueueOnly
-from tests.gpu.in_process import losses, settings, train
+from tests.gpu.in_process import losses, peaks, settings, train
 from tests.gpu_standin.machine import PASCAL, TURING, Card, Machine
 from tests.tiny import tiny_model
 
@@ -65,7 +65,7 @@ def test_a_run_computes_in_what_suits_card_and_model_and_takes_what_was_planned(
     assert f"Computing in {dtype}" in _said(run, "device")[0]
     assert all(math.isfinite(loss) for loss in losses(run))
     assert bool([each for each in _said(run, "plan") if "compute_dtype: float32" in each]) == (dtype == "float32")
-    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+    counted, predicted = peaks(run)
     assert counted == pytest.approx(predicted, rel=0.01)
 
 
@@ -79,7 +79,7 @@ def test_a_card_without_managed_memory_is_found_before_a_run_whose_states_then_s
     assert measured(device())["managed_memory"] is False
     assert [each for each in _said(run, "plan") if each.startswith("paging: off, because CUDA refuses managed memory")]
     assert sum(each.managed for each in machine.process) == 0
-    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+    counted, predicted = peaks(run)
     assert counted == pytest.approx(predicted, rel=0.01)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from core.runs.tail import Tail
-from tests.gpu.in_process import losses, settings, train
+from tests.gpu.in_process import losses, peaks, settings, train
 from tests.gpu_standin.machine import GENERATIONS, Machine
 
 
@@ -21,7 +21,7 @@ def test_a_run_on_each_generation_of_cards(card, workspace, tiny, rows_file) -> 
     assert card.name in events["device"]
     assert ("bfloat16" in events["device"]) == (card.capability >= (8, 0))
     assert "enforced by torch's allocator" in events["budget"]
-    counted, predicted = (run.result()[key]["tensors"] for key in ("peak_bytes", "predicted_peak_bytes"))
+    counted, predicted = peaks(run)
     assert counted == pytest.approx(predicted, rel=0.01)
     assert json.loads((run.dir / "plan.json").read_text())["chosen"]["optimizer"] == "paged_adamw_32bit"
     samples = Tail(run.dir / "memory.jsonl").read()
