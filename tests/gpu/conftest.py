@@ -42,8 +42,9 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     _measured(wanted)
     mapped = map_machine(path)
     for each in mapped.process:
+        each.managed = 0  # bitsandbytes never gives it back
         if each.pid != os.getpid():
-            each.pid = each.bytes = each.managed = 0
+            each.pid = each.bytes = 0
     yield mapped
     if "torch" in sys.modules:
         _leave_the_card()
