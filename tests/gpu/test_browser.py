@@ -15,7 +15,7 @@ from tests.app_process import App, end, serve
 from tests.gpu_standin.machine import AMPERE
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.full]  # it takes a minute and a half
 
 PATIENCE = 300_000  # ms
 GIB = 1024  # MiB

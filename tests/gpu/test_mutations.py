@@ -44,6 +44,8 @@ from tests.gpu.mutate import mutate
 from tests.gpu_standin.machine import ADA, AMPERE, TURING, VARIABLE, Machine, occupy
 from tests.tiny import chat_rows, tiny_model, write_jsonl
 
+pytestmark = pytest.mark.full  # they take as long as the rest of the suite's engine
+
 OFFLOADED = {"checkpointing": "full", "offload": True}
 
 

@@ -41,7 +41,7 @@ def _parameters() -> list[Any]:
             id=f"{card.name}{' and export' * exports}",
         )
 
-    return [one(TURING, False), *(one(card, True, pytest.mark.full) for card in MACHINES)]
+    return [one(TURING, False, pytest.mark.full), *(one(card, True, pytest.mark.full) for card in MACHINES)]
 
 
 @pytest.mark.parametrize(("card", "exports"), _parameters())
