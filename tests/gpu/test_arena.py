@@ -53,6 +53,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.full
 def test_a_run_and_its_base_answer_side_by_side(
     workspace: Workspace, tiny: Path, rows_file: Path, client: ChatClient, loaded: list[str]
 ) -> None:

@@ -24,6 +24,7 @@ def test_nothing_goes_beyond_the_budget(wide, rows_file, tmp_path) -> None:
     check_enforced(tmp_path, with_paged_states(wide, rows_file, budget="700MB"))
 
 
+@pytest.mark.full
 def test_a_run_within_the_smallest_budget_that_the_plan_names_needs_no_more(wide, rows_file, tmp_path) -> None:
     workspace = Workspace.open(tmp_path)
     values = with_paged_states(wide, rows_file, **{"train.max_steps": 4})

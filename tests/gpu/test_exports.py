@@ -37,6 +37,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setattr(verify, "in_a_new_process", in_this_process)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("card", CARDS)
 def test_each_export_answers_on_the_card_as_the_chat_does(card: Card, workspace, tiny, rows_file, tmp_path) -> None:

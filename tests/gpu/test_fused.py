@@ -35,8 +35,11 @@ def _is_as_predicted(run: Run) -> None:
     "more",
     [
         {},
-        {"lora.dropout": 0.2, "train.gradient_checkpointing": "on"},
-        {"lora.scaling": "rank_stabilised", "lora.rank": 32, "train.gradient_checkpointing": "off"},
+        pytest.param({"lora.dropout": 0.2, "train.gradient_checkpointing": "on"}, marks=pytest.mark.full),
+        pytest.param(
+            {"lora.scaling": "rank_stabilised", "lora.rank": 32, "train.gradient_checkpointing": "off"},
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["plain", "dropout, checkpointing", "rank-stabilised, no checkpointing"],
 )

@@ -46,7 +46,18 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "eager attention": ({"train.attention": "eager"}, {}),
     "paged states": ({"lora.rank": 256}, {}),
 }
-LONGER = ("half", "PiSSA", "AdamW in 8 bits", "Lion", "plain AdamW", "eager attention")
+LONGER = (
+    "DoRA",
+    "8 bits",
+    "16 bits",
+    "embeddings and head",
+    "half",
+    "PiSSA",
+    "AdamW in 8 bits",
+    "Lion",
+    "plain AdamW",
+    "eager attention",
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 
 from core.workspace import ROOT
 from tests.gpu.command_line import command, environment
 from tests.waiting import until
 
 
+@pytest.mark.full
 def test_a_served_model_answers_from_the_card_and_gives_it_back(tiny: Path, tmp_path: Path, machine: Any) -> None:
     asked = command("serve", f"base:{tiny}", "--port", "0", "--json", "--data-dir", str(tmp_path))
     running = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT)

@@ -24,6 +24,7 @@ def _together(folder: Path, values: dict[str, Any]) -> Run:
     return run
 
 
+@pytest.mark.full
 @pytest.mark.machine(TWO)
 @pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_two_cards_go_the_way_of_one(tiny: Path, rows_file: Path, tmp_path: Path, machine: Any, sharded: bool) -> None:

@@ -39,6 +39,7 @@ def test_a_run_goes_on_with_fewer_conversations_at_once(wide, long_rows, tmp_pat
     assert [change["micro_batch"] for change in run.plan()["changed"]][0] == 1
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_checkpointing_and_dropout_draws_the_same(wide, long_rows, tmp_path) -> None:
     values = alone(wide, long_rows)
     run = check_shortage(tmp_path, values, undisturbed(tmp_path, values))

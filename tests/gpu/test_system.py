@@ -69,6 +69,7 @@ def test_a_run_computes_in_what_suits_card_and_model_and_takes_what_was_planned(
     assert counted == pytest.approx(predicted, rel=0.01)
 
 
+@pytest.mark.full
 @pytest.mark.machine(VIRTUAL)
 def test_a_card_without_managed_memory_is_found_before_a_run_whose_states_then_stay_on_it(
     workspace: Workspace, rows_file: Path, machine
