@@ -28,7 +28,7 @@ from core.model.load import attach_lora, cast_adapters, dtype_for, load_base, lo
 from core.recipe import Recipe
 from core.step.adapter_dtype import adapter_dtype
 from core.step.optimizer import optimizer_for
-from core.step.packing import packing_is_exact
+from core.step.packing import settle_packing
 from core.system.hardware import device
 from core.train.decide import choose
 from core.train.trainer import NibbleTrainer
@@ -159,9 +159,10 @@ class Nibble:
         tokenizer = load_tokenizer(found)
         rows = render_all(tokenizer, load(file, recipe.data), recipe.data).usable
         model = adapted(load_base(found, recipe.quantization, device()), recipe)
-        choices = choose(recipe, found, rows, read_budget(recipe, found, device()), packing_is_exact(model))
-        recipe = choices.settle(recipe, model)
-        strategy, packed, dtype = choices.strategy, choices.packed, dtype_for(device())[0]
+        dtype, _ = dtype_for(device())
+        packed, varlen, _ = settle_packing(model, recipe.train, device().kind, dtype)
+        choices = choose(recipe, found, rows, read_budget(recipe, found, device()), packed, varlen)
+        recipe, strategy = choices.settle(recipe, model), choices.strategy
         config = trainer_config(recipe, folder, device().kind, dtype, steps, strategy)
         self.timer = StepTimer()
         self.dealt = lambda order: MicroBatches(rows, order, strategy.micro_batch, packed)

@@ -139,15 +139,20 @@ def measure(case: Case, computing: str = "float32", adapters: str = "float32", f
 
     dtypes = getattr(torch, computing), getattr(torch, adapters)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        counted, counted_model, shapes = _run(case, Path(folder), *dtypes, fused)
+        counted, counted_model, shapes, attention = _run(case, Path(folder), *dtypes, fused)
     checkpointing = "full" if case.recipe.train.gradient_checkpointing == "on" else "off"
-    model = meta_model(case.config, case.recipe.quantization, case.recipe.lora, *dtypes)
+    model = meta_model(case.config, case.recipe.quantization, case.recipe.lora, *dtypes, attention)
     traced = trace(model, shapes, "cpu", OPTIMIZERS["adamw"], checkpointing, fused=fused)
     return Measured(counted, counted_model, traced.peak, traced.resting)
 
 
-def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -> tuple[int, dict[str, int], list[Any]]:
-    """Train two real steps. Returns the counted peak, the model's size, and the shapes of a step's micro-batches."""
+def _run(
+    case: Case, folder: Path, computing: Any, adapters: Any, fused: bool
+) -> tuple[int, dict[str, int], list[Any], str]:
+    """Train two real steps.
+
+    Returns the counted peak, the model's size, the shapes of a step's micro-batches, and which attention computed them.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
     from core.basemodel.find import FoundModel, find_model
@@ -157,7 +162,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -
     from core.memory.tensor_counter import Counter
     from core.memory.trace import MicroBatch, own_model
     from core.model.load import attach_lora, load_base, load_tokenizer
-    from core.step.packing import packing_is_exact
+    from core.step.packing import settle_packing
     from core.system.hardware import Device
     from core.train.trainer import NibbleTrainer
     from core.train.trl_config import trainer_config
@@ -168,7 +173,7 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -
     here = Device("cpu", "CPU", 0, 0)
     with mock.patch("core.model.load.dtype_for", lambda *_: (computing, "of the case")):
         model = attach_lora(load_base(found, case.recipe.quantization, here), case.recipe.lora, adapters)
-    packed = packing_is_exact(model)
+    packed, _, _ = settle_packing(model, case.recipe.train, "cpu", computing)
     rows = [
         Rendered(
             row, [5 + (row + at) % 500 for at in range(length)], [at >= length // 3 for at in range(length)], length
@@ -188,4 +193,4 @@ def _run(case: Case, folder: Path, computing: Any, adapters: Any, fused: bool) -
         of_model = dict(counter.by_category)
         trainer.train()
     shapes = [MicroBatch.of(batches[index]) for index in range(effective // case.micro_batch)]
-    return counter.peak, of_model, shapes
+    return counter.peak, of_model, shapes, model.get_base_model().config._attn_implementation

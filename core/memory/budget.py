@@ -18,6 +18,7 @@ from core.errors import BudgetError
 from core.recipe import LoraSettings, QuantizationSettings, Recipe
 from core.sizes import parse_size, show_size
 from core.step.optimizer import candidates
+from core.system.compute_dtype import compute_dtype
 from core.system.hardware import Device
 from core.system.managed_memory import pages_states
 
@@ -75,7 +76,7 @@ def _is(shape: TensorShape, extra: str) -> bool:
 
 def floor_bytes(found: FoundModel, recipe: Recipe, device: Device, processes: int | None = None) -> int:
     """The least memory that `recipe` can take on each `device`, as the module's docstring counts it."""
-    wide = 2 if device.kind == "cuda" else 4
+    wide = 4 if compute_dtype(device, found.model_type)[0] == "float32" else 2
     weights = weight_bytes(found, recipe.quantization, wide)
     if recipe.train.sharded:
         weights /= processes or recipe.train.devices

@@ -3,6 +3,7 @@
 from core.memory.device import PlanningDevice
 from core.recipe import Recipe
 
+NOT_POSSIBLE = "only a base in 4 bits without DoRA, on a CPU or an NVIDIA GPU, can be computed in one pass"
 MEASURE = "`python launch.py bench train`"
 
 
@@ -15,7 +16,7 @@ def fused_choice(recipe: Recipe, target: PlanningDevice) -> tuple[bool, str]:
     """
     wanted = recipe.train.fused_lora
     if recipe.quantization.bits != 4 or recipe.lora.dora or target.kind not in ("cpu", "cuda"):
-        return False, "only a base in 4 bits without DoRA, on a CPU or an NVIDIA GPU, can" if wanted == "on" else ""
+        return False, NOT_POSSIBLE if wanted == "on" else ""
     if wanted != "auto":
         return wanted == "on", "you set it"
     if target.kind == "cpu":
@@ -26,7 +27,7 @@ def fused_choice(recipe: Recipe, target: PlanningDevice) -> tuple[bool, str]:
 def _by_gain(target: PlanningDevice) -> tuple[bool, str]:
     gain = target.fused_gain
     if gain is None:
-        return False, f"whether it is faster on this GPU has not been measured; {MEASURE} does"
+        return False, f"whether it is faster on this GPU has not been measured; {MEASURE} measures it"
     if gain.computing != target.dtype:
         return False, f"it was measured on this GPU in {gain.computing}, and this run computes in {target.dtype}"
     if not gain.is_current:

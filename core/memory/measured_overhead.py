@@ -12,7 +12,7 @@ from typing import Any
 
 from core.memory.budget import CUDA_CONTEXT_BYTES
 from core.system.compute_dtype import BF16_FROM
-from core.system.hardware import Device, claim_card, cuda_capability, device, device_used_bytes
+from core.system.hardware import Device, ReadingError, claim_card, cuda_capability, device, device_used_bytes
 from core.system.matrix_rate import matrix_rates
 from core.system.measured_card import keep, measured
 
@@ -87,8 +87,11 @@ def main() -> dict[str, Any]:
     card = device()
     if card.kind != "cuda":
         return {}
-    found = measure(card)  # first of all: it must be what the process begins with
-    overhead = asdict(found) if found.context_bytes in LIKELY_CONTEXT else {}
+    try:
+        found = measure(card)  # first of all: it must be what the process begins with
+    except ReadingError:  # the driver tells nobody what a process uses
+        found = None
+    overhead = asdict(found) if found and found.context_bytes in LIKELY_CONTEXT else {}
     keep(card, **overhead)
     speed = {"rates": rates(card)}  # for which a full card may have no room
     keep(card, **speed)

@@ -122,7 +122,8 @@ class PlanningProblem:
     def has_ram_for(self, strategy: Strategy) -> bool:
         """Whether ordinary memory takes what the strategy moves there."""
         moves = strategy.offload or strategy.embeddings_in_ram
-        return not moves or self.target.has_ram_for(self.peak(strategy).traced.moved)
+        processes = self.recipe.train.devices  # each moves its own there
+        return not moves or self.target.has_ram_for(processes * self.peak(strategy).traced.moved)
 
     def fits(self, strategy: Strategy) -> bool:
         """Whether the strategy is within the budget, and what it moves within ordinary memory."""

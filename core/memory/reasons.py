@@ -82,7 +82,7 @@ def _optimizer(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list
 def _packed(problem: PlanningProblem) -> Reason:
     if problem.packed:
         why = "conversations share rows without attending to each other, so there is no padding"
-        without_mask = ", and torch's varlen_attn needs no mask" if problem.varlen else ""
+        without_mask = ", and attention needs no mask" if problem.varlen else ""
         return _reason("packed", True, why + without_mask)
     if not packing_is_wanted(problem.recipe.train):
         return _reason("packed", False, "of train.packing or train.attention, as you set them")

@@ -121,15 +121,15 @@ class _LastHidden:
 
 def exact_head(model: Any) -> Head | None:
     """`head_of` a loaded model, where that gives the logits that the model itself gives for some tokens; else None."""
-    head = head_of(model)
-    if head is None:
-        return None
-    layer = output_head(model)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(layer.weight.shape[0], (1, 12), generator=generator).to(layer.weight.device)
     was_training = model.training
     model.eval()
     try:
+        head = head_of(model)
+        if head is None:
+            return None
+        layer = output_head(model)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(layer.weight.shape[0], (1, 12), generator=generator).to(layer.weight.device)
         with torch.no_grad():
             expected = model(input_ids=ids, use_cache=False).logits[0].float()
             found = logits_of(last_hidden(model, input_ids=ids)[0], layer.weight, layer.bias, head)

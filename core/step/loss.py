@@ -51,6 +51,8 @@ class TrainedTokensLoss(torch.autograd.Function):
             rows = slice(start, start + part)
             logits, own = logits_of(hidden[rows], weight, bias, head), None if by is None else by[rows, None]
             total += _loss(logits, targets[rows, None], own, head, any(wanted[:3]))
+            if not any(wanted[:3]):
+                continue
             error = logits.to(weight.dtype)
             # Or else they would be there until the next part's have been made.
             del logits

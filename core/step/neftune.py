@@ -16,7 +16,8 @@ def add_noise(causal: Any, alpha: float) -> None:
     tokens: list[torch.Tensor] = []
 
     def remember(backbone: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        tokens[:] = [lengths(kwargs)] if backbone.training else []
+        given = {"input_ids": args[0], **kwargs} if args else kwargs  # GPT-NeoX gives them by place
+        tokens[:] = [lengths(given)] if backbone.training else []
 
     def disturb(embeddings: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
         if not embeddings.training or not tokens:

@@ -7,7 +7,7 @@ import torch
 from core.data.batches import packed_batch
 from core.data.rendering.render import Rendered
 from core.model.load import is_out_of_memory
-from core.model.varlen import use_varlen, varlen_suits
+from core.model.varlen import layers_watched, use_varlen, varlen_suits
 from core.recipe import TrainSettings
 from core.text.library_errors import telling_line
 
@@ -20,7 +20,7 @@ _WITH_MASK = "so packed conversations need a mask, which takes memory and time w
 
 
 class Packing(NamedTuple):
-    """Whether conversations share rows; whether `varlen_attn` computes them; what a person should know of that."""
+    """Whether conversations share rows; whether they then need no mask; what a person should know of that."""
 
     packed: bool
     varlen: bool = False
@@ -37,7 +37,7 @@ def packing_is_wanted(settings: TrainSettings) -> bool:
 
 
 def varlen_is_wanted(settings: TrainSettings, device_kind: str, dtype: torch.dtype) -> bool:
-    """Whether packed rows are to be computed by torch's `varlen_attn`: where nothing else is set, and it is there."""
+    """Whether packed rows are to be computed without a mask: where nothing else is set, and the device can."""
     return packing_is_wanted(settings) and settings.attention == "auto" and varlen_suits(device_kind, dtype)
 
 
@@ -49,12 +49,13 @@ def settle_packing(model: Any, settings: TrainSettings, device_kind: str, dtype:
     if varlen_is_wanted(settings, device_kind, dtype) and use_varlen(base):
         fault = _fault(model)
         if not fault:
-            return Packing(True, True, WITHOUT_MASK)
+            return Packing(True, True, WITHOUT_MASK if device_kind == "cuda" else "")
         use_varlen(base, False)
-        note = f"torch's varlen_attn does not work with this model here ({fault}), {_WITH_MASK}"
-    elif settings.attention == "auto" and device_kind == "cuda" and dtype == torch.bfloat16:
+        without = "torch's varlen_attn" if device_kind == "cuda" else "Attention without a mask"
+        note = f"{without} does not work with this model here ({fault}), {_WITH_MASK}"
+    elif settings.attention == "auto" and device_kind == "cuda":
         there = varlen_suits(device_kind, dtype)
-        lacks = "This model needs its own attention" if there else "This torch has no varlen_attn"
+        lacks = "This model needs its own attention" if there else f"torch has no varlen_attn for {str(dtype)[6:]} here"
         note = f"{lacks}, {_WITH_MASK}"
     return Packing(True, False, note) if packing_is_exact(model) else Packing(False)
 
@@ -62,7 +63,10 @@ def settle_packing(model: Any, settings: TrainSettings, device_kind: str, dtype:
 def _fault(model: Any) -> str:
     """What is wrong with packed rows of `model` as it is set; empty where nothing is. Raises where memory runs out."""
     try:
-        return "" if packing_is_exact(model) else "conversations see each other"
+        with layers_watched() as layers:
+            if not packing_is_exact(model):
+                return "conversations see each other"
+        return "" if any(layers) else "its heads are of other sizes"
     except Exception as error:  # whatever a kernel says to a card or sizes that it does not know
         if is_out_of_memory(error):
             raise
@@ -81,11 +85,13 @@ def packing_is_exact(model: Any) -> bool:
     batch = packed_batch([Rendered(1, ids, [True] * len(ids), len(ids)) for ids in rows])
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        packed = _logits(model, input_ids=batch["input_ids"], position_ids=batch["position_ids"])
-        # The longer one comes first in the pack.
-        alone = [_logits(model, input_ids=torch.tensor([ids])) for ids in sorted(rows, key=len, reverse=True)]
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            packed = _logits(model, input_ids=batch["input_ids"], position_ids=batch["position_ids"])
+            # The longer one comes first in the pack.
+            alone = [_logits(model, input_ids=torch.tensor([ids])) for ids in sorted(rows, key=len, reverse=True)]
+    finally:
+        model.train(was_training)
     expected = torch.cat([logits[0] for logits in alone])
     difference = (packed[0, : sum(lengths)] - expected).abs().max()
     return bool(difference <= TOLERANCE * expected.abs().max())

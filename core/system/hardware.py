@@ -194,8 +194,8 @@ def device() -> Device:
 
 
 def free_ram() -> int:
-    """Bytes of ordinary memory that are free, within the container's limit."""
-    return min(psutil.virtual_memory().available, _cgroup_limit())
+    """Bytes of ordinary memory that are free, within what the container's limit leaves."""
+    return max(0, min(psutil.virtual_memory().available, _cgroup_limit() - _cgroup_used()))
 
 
 def claim_card(card: Device | None = None) -> None:
@@ -227,6 +227,19 @@ def _cgroup_limit() -> int:
     except OSError:
         return 2**63
     return int(text) if text.isdigit() else 2**63
+
+
+def _cgroup_used() -> int:
+    """What the container takes of its limit, without files' contents that the kernel would give up; 0 without one.
+
+    (Linux, Documentation/admin-guide/cgroup-v2.rst: `memory.current`, and `inactive_file` of `memory.stat`.)
+    """
+    try:
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        counts = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        return used - int(counts["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def cpu_flags() -> frozenset[str]:

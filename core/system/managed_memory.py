@@ -6,16 +6,17 @@ Where it is refused, bitsandbytes ends the process: `cget_managed_ptr` calls exi
 BNB_CHECK_RETURN). Reported from vGPUs (rapidsai/rmm#656) and gVisor (google/gvisor#9593).
 """
 
-import contextlib
+import signal
 import subprocess
 
 from core.system.hardware import Device, claim_card
 from core.system.measured_card import keep, measured
 from core.system.process import as_process
+from core.text.library_errors import ended_by_bitsandbytes
 
 # bitsandbytes pages no smaller states (0.50.2, `get_state_buffer`).
 SMALLEST_PAGED = 100_000
-REACHED = "reached"
+REACHED, WORKS, WRONG = "reached", "works", "wrong"
 PATIENCE_SECONDS = 120
 
 
@@ -36,13 +37,21 @@ def try_managed_memory(card: Device) -> bool | None:
         )
     except subprocess.TimeoutExpired:
         return None
-    lines = done.stdout.split()
-    if REACHED not in lines or "out of memory" in done.stderr:  # the card is full, and may be empty the next time
+    answer = done.stdout.split()[-1:]
+    if answer in ([WORKS], [WRONG]):
+        works = answer == [WORKS]
+    elif answer == [REACHED] and "out of memory" not in done.stderr and _died_of_it(done):
+        works = False
+    else:  # whatever ended it, a full card or a missing library, is no answer
         return None
-    works = done.returncode == 0 and lines[-1] == "works"
-    with contextlib.suppress(OSError):  # then the next run tries again
-        keep(card, managed_memory=works)
+    keep(card, managed_memory=works)
     return works
+
+
+def _died_of_it(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether bitsandbytes ended the process, or a crash in the driver did; the system kills where RAM runs out."""
+    crashed = done.returncode < 0 and done.returncode != -signal.SIGKILL
+    return crashed or ended_by_bitsandbytes(done.stderr) is not None
 
 
 def try_once(card: Device) -> None:
@@ -62,18 +71,16 @@ def step_paged(device: str) -> bool:
     return bool((weight + 0.5).abs().max() < 0.01)
 
 
-def main() -> int:
-    """Say how far it came, a word a line; the exit status is not 0 where paging does not work."""
+def main() -> None:
+    """Say how far it came, a word a line. Where managed memory is refused, bitsandbytes ends it after the first."""
     claim_card()
+    import bitsandbytes  # noqa: F401
     import torch
 
     torch.zeros(1, device="cuda")  # what fails up to here is no matter of managed memory
     print(REACHED, flush=True)
-    if not step_paged("cuda"):
-        return 1
-    print("works")
-    return 0
+    print(WORKS if step_paged("cuda") else WRONG)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

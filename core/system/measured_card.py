@@ -12,6 +12,8 @@ from core.system.hardware import Device, cuda_driver
 from core.workspace import read_json, write_json
 
 FILE = Path(sys.prefix) / "nibble-gpu.json"
+# What this process alone remembers.
+_here: dict[str, Any] = {}
 # Raised when what is measured changes, so that older figures no longer count.
 STEP = "3"
 
@@ -23,14 +25,19 @@ def measured(card: Device) -> dict[str, Any]:
 
 
 def keep(card: Device, **found: Any) -> None:
-    """Remember `found` of `card`, beside what is kept of it and of others. Raises OSError."""
-    write_json(FILE, {**_kept(), card.name: {**measured(card), "of": _made_with(), **found}})
+    """Remember `found` of `card`, beside what is kept of it and of others: in this process alone where no file can."""
+    of_card = {**measured(card), "of": _made_with(), **found}
+    try:
+        write_json(FILE, {**_kept(), card.name: of_card})
+    except OSError:  # an environment that nobody may write to, as in a container
+        _here[card.name] = of_card
 
 
 def _kept() -> dict[str, Any]:
     kept = read_json(FILE)
-    return kept if isinstance(kept, dict) else {}
+    return {**_here, **(kept if isinstance(kept, dict) else {})}
 
 
 def _made_with() -> dict[str, str]:
-    return {"driver": cuda_driver(), "torch": metadata.version("torch"), "step": STEP}
+    libraries = {name: metadata.version(name) for name in ("torch", "bitsandbytes")}
+    return {"driver": cuda_driver(), **libraries, "step": STEP}

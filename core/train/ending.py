@@ -62,7 +62,7 @@ def disk_is_full(run: Run, watcher: Watcher | None, full: DiskIsFull) -> NoRetur
     assert watcher is not None  # there is a watcher, or nothing would have been saved
     try:
         save_adapter_of(run, watcher.trainer.model, watcher.trainer.processing_class)
-    except DiskIsFull:
+    except (DiskIsFull, BudgetError):
         raise full from None
     raise DiskIsFull(f"{full} The adapter itself is saved.")
 
@@ -130,7 +130,7 @@ def out_of_memory(
 ) -> NoReturn:
     """Save what was learned up to the last whole step. Raises BudgetError naming a budget that may do."""
     saved = "Nothing had been learned yet."
-    if watcher is not None and watcher.tally.step:
+    if watcher is not None and watcher.trainer is not None and watcher.tally.step:
         error.__traceback__ = None  # its frames hold the tensors of what failed
         watcher.trainer.model.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
@@ -181,8 +181,8 @@ def loss_is_lost(run: Run, sampler: MemorySampler, budget: Budget, lost: LossIsL
     watcher = lost.watcher
     try:
         kept = _keep_last_good(run, watcher)
-    except DiskIsFull as full:
-        kept = str(full)
+    except (DiskIsFull, BudgetError) as error:
+        kept = str(error)
     write_result(run, watcher, sampler, budget)
     rate = watcher.recipe.train.learning_rate
     fp16 = "This device computes in fp16, where large values overflow; a card with bf16 would help. "

@@ -67,6 +67,7 @@ ALL_LOGITS = (
     "This model's head is of a kind of its own: its loss is computed from the logits of all tokens, which takes more "
     "memory."
 )
+NONE_FUSED = "train.fused_lora is on, but no layer of this model can be computed in one pass; each takes PEFT's two."
 NO_PAGING = "There is no GPU memory to page out, so the optimizer is not paged."
 
 
@@ -259,4 +260,6 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     trainer = NibbleTrainer(model, tokenizer, batches, config, watcher, mode, fallback, ranks, start, objective, fused)
     if trainer.head is None:
         run.event("model", ALL_LOGITS)
+    if now.fused_lora and recipe.train.fused_lora == "on" and not trainer.fused_layers:
+        run.event("warning", NONE_FUSED)
     return trainer

@@ -30,7 +30,7 @@ def enforce(budget_bytes: int, device: Device, managed_bytes: int) -> str:
     """
     global _budget_bytes, _share
     if device.kind == "cuda":
-        total = torch.cuda.mem_get_info(0)[1]  # of the slice, where the card is sliced: NVML tells the whole card's
+        total = torch.cuda.mem_get_info(0)[1]
         context = constants_of(device, torch.cuda.get_device_capability(0)).context_bytes  # as the plan counts it
         _share = max(0.01, min(1.0, (budget_bytes - context - managed_bytes) / total))
         torch.cuda.set_per_process_memory_fraction(_share, 0)

@@ -115,14 +115,15 @@ class NibbleTrainer(SFTTrainer):
             each.trainer = self
         for parameter, value in zip(trained, values, strict=True):
             parameter.data = value  # SFTTrainer has rounded them to bf16: what a run starts from would be another
-        if fused:
-            fuse(self.model, self.args.device.type)
+        if config.activation_offloading:  # it knows parameters by where they lie, to leave them there
+            self.maybe_activation_offload_context.update_model_params(self.model)
+        self.fused_layers = fuse(self.model, self.args.device.type).layers if fused else 0
         compute_in_input_dtype(self.model)
         causal = self.model.get_base_model()
+        self.head = exact_head(causal)
         if config.neftune_noise_alpha is not None:
             add_noise(causal, config.neftune_noise_alpha)
             self.neftune_noise_alpha = None  # transformers' own would size it by the batch
-        self.head = exact_head(causal)
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[int]]]:
         """The rows of each optimizer step that is still to be done, in their order."""

@@ -56,7 +56,7 @@ class StepTally:
 class Watcher(TrainerCallback):
     """transformers calls this between steps. `trainer` is set once there is one; `heartbeat` records what happens."""
 
-    trainer: Any
+    trainer: Any = None
 
     def __init__(
         self,

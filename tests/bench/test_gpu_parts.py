@@ -104,9 +104,9 @@ def test_tiny_models_break_no_bar_but_a_case_that_failed_has_failed() -> None:
     assert without_bars([slow, failed]) == [{**slow, "bar": None, "holds": None}, failed]
 
 
-def test_without_a_card_it_says_so_and_fails(capsys, tmp_path) -> None:
-    if device().kind == "cuda":
-        pytest.skip("there is a card here")
+def test_without_a_card_it_says_so_and_fails(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.setattr(gpu, "device", lambda: device().__class__("cpu", "CPU", 0, 0))
+    monkeypatch.setattr(gpu, "unused_card", lambda: None)
     assert cli(["bench", "gpu", "--data-dir", str(tmp_path)]) == 1
     assert "no NVIDIA GPU was found on this machine" in capsys.readouterr().err
 

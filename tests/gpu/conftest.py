@@ -72,6 +72,21 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", chat_rows(40))
 
 
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose activations take some MB: four layers with matrices of 256 by 256."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=256, num_hidden_layers=4)
+
+
+@pytest.fixture(scope="session")
+def long_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conversations of 150 tokens and more."""
+    rows = chat_rows(16)
+    for number, row in enumerate(rows):
+        row["messages"][1]["content"] = "the quick brown fox jumps over the lazy dog " * (15 + number % 3)
+    return write_jsonl(tmp_path_factory.mktemp("data") / "long.jsonl", rows)
+
+
 @pytest.fixture
 def measured() -> Path:
     """The file with what was measured of the machine's cards."""

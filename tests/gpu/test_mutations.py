@@ -42,26 +42,10 @@ from tests.gpu.checks import (
 from tests.gpu.in_process import choose, finished, in_fp32, losses, settings, train
 from tests.gpu.mutate import mutate
 from tests.gpu_standin.machine import ADA, AMPERE, TURING, VARIABLE, Machine, occupy
-from tests.tiny import chat_rows, tiny_model, write_jsonl
 
 pytestmark = pytest.mark.full  # they take as long as the rest of the suite's engine
 
 OFFLOADED = {"checkpointing": "full", "offload": True}
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four layers with matrices of 256 by 256."""
-    return tiny_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=256, num_hidden_layers=4)
-
-
-@pytest.fixture(scope="module")
-def long_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Conversations of some 150 tokens."""
-    rows = chat_rows(16)
-    for row in rows:
-        row["messages"][1]["content"] += " the quick brown fox jumps over the lazy dog" * 15
-    return write_jsonl(tmp_path_factory.mktemp("data") / "long.jsonl", rows)
 
 
 def run_of(folder: Path, model: Path, rows: Path, **more: Any) -> Run:
@@ -175,20 +159,18 @@ def test_a_recomputed_layer_with_another_dropout(tiny, rows_file, tmp_path, monk
     assert losses(run_of(tmp_path, tiny, rows_file, **RANDOM)) != pytest.approx(expected, rel=ROUNDING)
 
 
-def test_a_step_that_is_begun_again_with_another_dropout(wide, long_rows, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("batch", "what"),
+    [
+        pytest.param(alone, "restore_random_states(before)", id="with another dropout"),
+        pytest.param(together, "self.model.zero_grad(set_to_none=True)", id="with the gradient of the first try"),
+    ],
+)
+def test_a_step_that_is_begun_again(batch, what, wide, long_rows, tmp_path, monkeypatch) -> None:
     in_fp32(monkeypatch)
-    values = alone(wide, long_rows)
+    values = batch(wide, long_rows)
     expected = undisturbed(tmp_path, values)
-    mutate(monkeypatch, NibbleTrainer, "_share", "restore_random_states(before)", "pass")
-    with pytest.raises(AssertionError, match="approx"):
-        check_shortage(tmp_path, values, expected)
-
-
-def test_a_step_that_is_begun_again_with_the_gradient_of_the_first_try(wide, long_rows, tmp_path, monkeypatch) -> None:
-    in_fp32(monkeypatch)
-    values = together(wide, long_rows)
-    expected = undisturbed(tmp_path, values)
-    mutate(monkeypatch, NibbleTrainer, "_share", "self.model.zero_grad(set_to_none=True)", "pass")
+    mutate(monkeypatch, NibbleTrainer, "_share", what, "pass")
     with pytest.raises(AssertionError, match="approx"):
         check_shortage(tmp_path, values, expected)
 

@@ -1,31 +1,11 @@
 """A card that turns out smaller than planned: another process takes memory in the middle of a run."""
 
-from pathlib import Path
-
 import pytest
 
 from core.runs.manifest import valid_checkpoints
 from core.workspace import Workspace
 from tests.gpu.checks import alone, check_shortage, leave, together, undisturbed
 from tests.gpu.in_process import after_step, in_fp32, train
-from tests.tiny import chat_rows, tiny_model, write_jsonl
-
-LINE = "the quick brown fox jumps over the lazy dog "
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose activations take some MB."""
-    return tiny_model(tmp_path_factory.mktemp("models") / "wide", hidden_size=256, num_hidden_layers=4)
-
-
-@pytest.fixture(scope="module")
-def long_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Conversations of 150 tokens and more."""
-    rows = chat_rows(16)
-    for number, row in enumerate(rows):
-        row["messages"][1]["content"] = LINE * (15 + number % 3)
-    return write_jsonl(tmp_path_factory.mktemp("data") / "long.jsonl", rows)
 
 
 @pytest.fixture(autouse=True)

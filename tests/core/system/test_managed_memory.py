@@ -14,7 +14,8 @@ from core.system.managed_memory import pages_states, step_paged, try_managed_mem
 
 CARD = Device("cuda", "GRID T4-8Q", 8 * 2**30, 8 * 2**30)
 # As bitsandbytes ends a process, and what a library of C says last on standard error.
-DIES = "print('reached', flush=True); import os; os.write(2, b'Error operation not supported'); os._exit(1)"
+TOLD = "Error operation not supported at line 75 in file /src/csrc/pythonInterface.cpp"
+DIES = f"print('reached', flush=True); import os; os.write(2, b'{TOLD}'); os._exit(1)"
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +46,10 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         ("print('reached'); print('works')", True),
         (DIES, False),
-        ("print('reached'); import os, signal; os.abort()", False),
-        ("print('reached'); raise SystemExit(1)", False),
+        ("print('reached', flush=True); import os; os.abort()", False),
+        ("print('reached', flush=True); import os; os.kill(os.getpid(), 9)", None),
+        ("print('reached'); print('wrong')", False),
+        ("print('reached'); raise ImportError('libnvJitLink.so')", None),
         (DIES.replace("operation not supported", "out of memory"), None),
         ("raise ImportError('no torch')", None),
         ("", None),
@@ -58,6 +61,17 @@ def test_what_the_process_came_to_is_remembered(child: Any, code: str, works: bo
     assert try_managed_memory(CARD) is works
     assert measured_card.measured(CARD).get("managed_memory") is works
     assert pages_states(CARD) is (works is not False)
+
+
+def test_the_answer_holds_in_this_process_where_no_file_can_be_written(
+    child: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(measured_card, "FILE", tmp_path / "a file" / "nibble-gpu.json")
+    monkeypatch.setattr(measured_card, "_here", {})
+    child(DIES)
+    assert try_managed_memory(CARD) is False
+    assert not pages_states(CARD)
 
 
 def test_a_process_that_hangs_says_nothing(child: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from core.step.packing import packing_is_wanted
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import trainer_config
 from tests.core.model.tiny_adapted import adapted_to
+from tests.tiny import tiny_model
 
 
 def rows(*sizes: int) -> list[Rendered]:
@@ -123,6 +124,16 @@ def test_the_noise_is_as_large_as_the_authors(adapted: Any, collate: Any) -> Non
     adapted.eval()
     last_hidden(causal, **batch)
     assert torch.equal(seen[1], torch.nn.functional.embedding(batch["input_ids"], embeddings.weight))
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "gpt2", "falcon", "bloom"])
+def test_models_that_pass_their_tokens_on_by_place_get_it(architecture: str, tokenizer: Any, tmp_path: Path) -> None:
+    model = adapted_to(tiny_model(tmp_path / "base", architecture))
+    made = trainer(model, tokenizer, tmp_path, **{"train.neftune_alpha": 50.0})
+    assert made.head is not None
+    made.model.train()
+    inputs = {key: value for key, value in padded_batch(rows(20)).items() if key not in ("labels", "real_tokens")}
+    assert not torch.equal(made.model(**inputs).logits, made.model(**inputs).logits)
 
 
 def test_noise_is_in_the_training_and_not_in_the_held_out_loss(adapted: Any, tokenizer: Any, tmp_path: Path) -> None:
