@@ -65,6 +65,8 @@ def cuda_devices() -> list[Device]:
     return sorted(cards, key=lambda card: -card.free_bytes)
 
 
+# The container's own limits and counts, where it is in one (cgroup v2).
+CGROUP = Path("/sys/fs/cgroup")
 # What to do where `hidden_cards` has something to say.
 NAME_ONE = "Name a card or MIG slice in CUDA_VISIBLE_DEVICES as nvidia-smi -L lists it, or unset that variable."
 
@@ -223,7 +225,7 @@ def cpu_cores() -> int:
 def _cgroup_limit() -> int:
     """The container's memory limit in bytes; very large where there is none."""
     try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        text = (CGROUP / "memory.max").read_text().strip()
     except OSError:
         return 2**63
     return int(text) if text.isdigit() else 2**63
@@ -235,8 +237,8 @@ def _cgroup_used() -> int:
     (Linux, Documentation/admin-guide/cgroup-v2.rst: `memory.current`, and `inactive_file` of `memory.stat`.)
     """
     try:
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        counts = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        used = int((CGROUP / "memory.current").read_text())
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
         return used - int(counts["inactive_file"])
     except (OSError, ValueError, KeyError):
         return 0

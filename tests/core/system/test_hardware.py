@@ -235,6 +235,21 @@ def test_a_name_that_hides_every_card_is_told(
     assert said is None or f"CUDA_VISIBLE_DEVICES={visible} " in said
 
 
+@pytest.mark.parametrize(
+    ("limit", "current", "free"),
+    [("max", 10, 200), (str(16 * 2**30), 10, 16 - 10 + 1), (str(16 * 2**30), 17, 0), (str(400 * 2**30), 10, 200)],
+)
+def test_free_memory_is_what_a_containers_limit_leaves(
+    limit: str, current: int, free: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=200 * 2**30))
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{current * 2**30}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {2**30}\nactive_file 7\n")
+    assert hardware.free_ram() == free * 2**30
+
+
 def test_a_card_without_memory_of_its_own_has_the_machines(two_cards: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As GB10, of which NVML tells what a process takes, and nothing of the whole."""
     nvml = hardware.nvml_module()

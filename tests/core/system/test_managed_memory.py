@@ -64,10 +64,12 @@ def test_what_the_process_came_to_is_remembered(child: Any, code: str, works: bo
 
 
 def test_the_answer_holds_in_this_process_where_no_file_can_be_written(
-    child: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a file").touch()
-    monkeypatch.setattr(measured_card, "FILE", tmp_path / "a file" / "nibble-gpu.json")
+    def refuses(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(measured_card, "write_json", refuses)
     monkeypatch.setattr(measured_card, "_here", {})
     child(DIES)
     assert try_managed_memory(CARD) is False
