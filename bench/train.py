@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 from bench._fused import rows as fused_rows
-from bench._gpu import Row, row
+from bench._gpu_frame import Row, row
 from core.data.batches import data_order
 from core.data.dataset import load
 from core.data.samples import find_sample

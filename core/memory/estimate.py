@@ -105,7 +105,7 @@ def planning_problem(
 ) -> PlanningProblem:
     """What to plan, once the lengths are known. With a `workspace`, free memory is what a run there would find.
 
-    `varlen`: torch's `varlen_attn` computes packed rows.
+    `varlen`: packed rows are computed without a mask (core/model/varlen.py).
     """
     rules = recipe.train
     steps = rules.max_steps or steps_for(len(conversations), rules.effective_batch, rules.epochs or 1)

@@ -68,7 +68,7 @@ class PlanningProblem:
     assumed: tuple[str, ...] = ()
     # The share of the parameters that computes for one token.
     active: float = 1.0
-    # Packed rows are computed by torch's `varlen_attn`, without a mask.
+    # Packed rows are computed without a mask.
     varlen: bool = False
     _work: dict[tuple[int, int], Work] = field(default_factory=dict)
 

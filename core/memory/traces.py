@@ -35,8 +35,8 @@ def tracer(
 ) -> TraceOf:
     """What traces steps of the model with this transformers config on a device of that kind, computing in `dtype`.
 
-    `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: packed rows go through torch's
-    `varlen_attn`. `fused`: LoRA layers compute in one pass wherever they can.
+    `pages`: whether a GPU has managed memory for paged optimizers. `varlen`: packed rows need no mask.
+    `fused`: LoRA layers compute in one pass wherever they can.
     """
     known = json.dumps(config, sort_keys=True)
 

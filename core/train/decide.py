@@ -65,7 +65,7 @@ def choose(
 ) -> Choices:
     """The plan for `rows` on this machine, with what was measured in `workspace`.
 
-    `varlen`: torch's `varlen_attn` computes packed rows. Raises BudgetError where nothing fits, naming what would.
+    `varlen`: packed rows are computed without a mask. Raises BudgetError where nothing fits, naming what would.
     """
     architecture = Architecture(found.label, found.config, found.parameters, True)
     lengths = [ConversationLength(len(row.ids), sum(row.trained[1:])) for row in rows]
