@@ -83,5 +83,8 @@ def _said(python: Path, script: str) -> str:
 
 
 if __name__ == "__main__":
-    verb, *paths = sys.argv[1:]
-    {"pack": pack, "unpack": unpack}[verb](*map(Path, paths))
+    verb, file, *more = sys.argv[1:]
+    if verb == "pack":
+        pack(Path(file), *more)
+    else:
+        unpack(Path(file), Path(more[0]))

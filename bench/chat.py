@@ -56,9 +56,9 @@ def _speed(what: str, client: ChatClient, model: ChatModel, plain: Any, count: i
         if list(reply.ids) != ids:
             raise RuntimeError(f"{what}: the chat does not say what plain generate says.")
         rounds.append((reply.tokens_per_second, bare, reply.first_token_seconds, first))
-    ours, theirs, first, their_first = (list(column) for column in zip(*rounds[1:], strict=True))
+    ours, theirs, firsts, their_first = (list(column) for column in zip(*rounds[1:], strict=True))
     speed = statistics.median(mine / bare for mine, bare in zip(ours, theirs, strict=True))
-    wait = statistics.median(mine / bare for mine, bare in zip(first, their_first, strict=True))
+    wait = statistics.median(mine / bare for mine, bare in zip(firsts, their_first, strict=True))
     return [
         _row(f"{what}: tokens per second", statistics.median(ours), "tokens/s", statistics.median(theirs)),
         _row(f"{what}: speed against bare generate", speed, "times", 1.0, SPEED_BAR, speed >= SPEED_BAR),
