@@ -22,7 +22,7 @@ from core.workspace import Workspace
 
 GPU = Device("cuda", "NVIDIA GeForce RTX 3060", 12 * 2**30, 11 * 2**30)
 MODEL = model_facts()["smollm2-135m"]
-UNKNOWN = "whether it is faster on this GPU has not been measured; `python launch.py bench train` does"
+UNKNOWN = "whether it is faster on this GPU has not been measured; `python launch.py bench train` measures it"
 
 
 def _here(times: float | None, tmp_path: Path, **changes: Any) -> PlanningDevice:
@@ -88,7 +88,7 @@ def test_where_there_is_nothing_to_fuse_only_who_asked_for_it_is_told(tmp_path: 
     assert fused_choice(make_recipe(settings), here) == (False, "")
     fused, because = fused_choice(make_recipe({**settings, "train.fused_lora": "on"}), here)
     assert not fused
-    assert because == "only a base in 4 bits without DoRA, on a CPU or an NVIDIA GPU, can"
+    assert because == "only a base in 4 bits without DoRA, on a CPU or an NVIDIA GPU, can be computed in one pass"
 
 
 def test_a_cpu_uses_it_always_and_a_card_that_is_only_planned_for_never(tmp_path: Path) -> None:
