@@ -54,6 +54,7 @@ def _train(endpoint: str, home: Path, model: str, *more: str) -> subprocess.Comp
     return _call(endpoint, home, "train", "quickstart", "--set", f"model={model}", "--json", *more)
 
 
+@pytest.mark.full
 def test_the_command_downloads_ahead(endpoint: str, tmp_path: Path, tiny: Path) -> None:
     first = json.loads(_call(endpoint, tmp_path, "download", "org/good", "--json").stdout)
     assert (first["model"], first["revision"]) == ("org/good", COMMIT)

@@ -361,6 +361,7 @@ def test_a_template_that_refuses_the_history_is_said_in_a_sentence(tokenizer) ->
         prompt_ids(strict, ASK, 512)
 
 
+@pytest.mark.full
 def test_a_process_that_dies_is_said_and_comes_back(chat, voice) -> None:
     import psutil
 

@@ -186,6 +186,7 @@ def test_a_runs_best_and_its_checkpoints_go_out_too(
     assert f"| Steps | {step} of " in card and ("1.2500" in card) == (which == "best")
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("at_once")
 def test_a_merge_onto_original_weights_is_held_against_16_bits_and_its_distance_from_the_chat_is_told(
     run: Run, workspace: Workspace, tmp_path: Path

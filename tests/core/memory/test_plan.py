@@ -190,6 +190,7 @@ def test_an_unknown_card_is_refused_with_what_is_near(data_dir: Path, capsys: py
     assert "rtx-4090-24gb" in json.loads(capsys.readouterr().out)["error"]
 
 
+@pytest.mark.full
 def test_a_mixture_of_experts_is_planned_with_its_experts_in_four_bits(
     data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,10 +22,12 @@ from core.memory.trace import MicroBatch, Traced, trace
 from core.recipe import LoraSettings, QuantizationSettings
 from core.step.optimizer import OPTIMIZERS
 from tests.core.data.rendered_rows import rendered_rows
+from tests.in_full import in_full
 
 
 @pytest.mark.parametrize(
-    ("architecture", "seed"), [("llama", 11), ("gemma2", 12), ("opt", 13), ("qwen3", 14), ("qwen3_moe", 15)]
+    ("architecture", "seed"),
+    [("llama", 11), in_full("gemma2", 12), in_full("opt", 13), in_full("qwen3", 14), ("qwen3_moe", 15)],
 )
 def test_the_peak_of_a_real_run_is_the_traced_one(architecture: str, seed: int) -> None:
     warnings.simplefilter("ignore")
@@ -44,8 +46,8 @@ def test_the_peak_of_a_real_run_is_the_traced_one(architecture: str, seed: int) 
     [
         ("granite", {"logits_scaling": 8.0}),
         ("cohere", {"logit_scale": 0.25}),
-        ("gemma2", {"final_logit_softcapping": 5.0, "head_dim": 16, "query_pre_attn_scalar": 16}),
-        ("bert", {"is_decoder": True}),  # its head is of a kind of its own
+        in_full("gemma2", {"final_logit_softcapping": 5.0, "head_dim": 16, "query_pre_attn_scalar": 16}),
+        in_full("bert", {"is_decoder": True}),  # its head is of a kind of its own
     ],
 )
 def test_so_it_is_whatever_the_head_does(architecture: str, more: dict[str, object]) -> None:
@@ -60,9 +62,11 @@ def test_so_it_is_whatever_the_head_does(architecture: str, more: dict[str, obje
     assert abs(measured.error_percent) <= 1.0
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "PEFT's"])
-@pytest.mark.parametrize("adapters", ["bfloat16", "float32"])
-@pytest.mark.parametrize(("architecture", "seed"), [("llama", 21), ("gpt_neox", 22), ("opt", 23), ("qwen3_moe", 24)])
+@pytest.mark.parametrize("fused", [True, in_full(False)], ids=["fused", "PEFT's"])
+@pytest.mark.parametrize("adapters", ["bfloat16", in_full("float32")])
+@pytest.mark.parametrize(
+    ("architecture", "seed"), [("llama", 21), ("gpt_neox", 22), in_full("opt", 23), in_full("qwen3_moe", 24)]
+)
 def test_so_it_is_for_a_run_in_16_bits(architecture: str, seed: int, adapters: str, fused: bool) -> None:
     """As on a GPU: the adapters in bf16 too or in fp32, with norms that keep the model's dtype and with torch's own."""
     warnings.simplefilter("ignore")
@@ -83,7 +87,7 @@ def _trace(config: dict, checkpointing: str = "off", device: str = "cuda", offlo
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "half", "full", "full, offloaded"])
-@pytest.mark.parametrize("name", ["smollm2-135m", "pythia-160m"])
+@pytest.mark.parametrize("name", [in_full("smollm2-135m"), "pythia-160m"])
 def test_a_step_carried_on_from_shallow_ones_is_the_whole_models(name: str, checkpointing: str) -> None:
     config = model_facts()[name].config
     mode, _, offload = checkpointing.partition(", ")

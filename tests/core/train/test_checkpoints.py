@@ -138,6 +138,7 @@ def test_a_save_for_which_memory_runs_out_is_tried_again_at_once_and_then_later(
     assert saver.trouble() == "" and saver.newest() == "The newest checkpoint is that of step 4."
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("unlimited_afterwards")
 @pytest.mark.parametrize("adapter_too", [False, True])
 def test_a_run_that_finds_no_memory_to_be_saved_says_what_there_is(

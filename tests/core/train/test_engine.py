@@ -204,6 +204,7 @@ def test_memory_that_runs_out_in_mid_run_makes_the_micro_batch_smaller(workspace
     assert [row["step"] for row in _lines(run, "metrics.jsonl") if row.get("loss")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.full
 @ON_LINUX
 def test_when_nothing_more_can_be_saved_what_was_learned_is_kept_and_a_budget_named(workspace, tiny, rows_file) -> None:
     fault = "hoard = torch.ones(2**34) if self.state.global_step == 3 and self.model.training else None"
@@ -220,6 +221,7 @@ def test_when_nothing_more_can_be_saved_what_was_learned_is_kept_and_a_budget_na
     assert run.plan()["changed"][-1]["checkpointing"] == "full"
 
 
+@pytest.mark.full
 def test_a_loss_that_stays_lost_ends_the_run_at_its_last_checkpoint(workspace, tiny, rows_file) -> None:
     fault = (
         "if self.model.training and self.state.global_step in (1, 4, 5, 6): return original(self, inputs) * torch.nan"

@@ -368,6 +368,7 @@ def test_an_evaluation_without_enough_memory_is_measured_in_smaller_batches(tmp_
     assert max(trainer.tried) <= 40, "the smaller size is remembered"
 
 
+@pytest.mark.full
 def test_an_evaluation_for_which_there_is_no_memory_at_all_is_left_out_and_said_once(tmp_path) -> None:
     run, evaluator = _evaluator(tmp_path, [])
     for step in (0, 5):

@@ -136,6 +136,7 @@ def test_states_of_bitsandbytes_optimizers_come_back(tiny, rows_file, workspace,
     assert (torch.uint8 in kinds) is ("8bit" in optimizer)
 
 
+@pytest.mark.full
 def test_a_run_that_had_become_more_frugal_stays_so(tiny, rows_file, workspace, monkeypatch) -> None:
     """At step 3 there is no room for two at once. Resumed after step 8, where there would be, it goes one by one."""
     compute = loop.NibbleTrainer.summed_loss
