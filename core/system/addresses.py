@@ -26,8 +26,8 @@ class Names:
     """The Host headers that are served on `port`: the loopback names, and with `listen` this machine's other names.
 
     `also` are more names of this machine. Those in `admitted` are served with any port or none: a reverse proxy passes
-    on the Host that it was asked for, with a port of its own. Both are in lower case. `tunnel` is the host of the public
-    link, or None.
+    on the Host that it was asked for, with a port of its own. Both are in lower case. `tunnel` is the host of the
+    public link, or None.
     """
 
     def __init__(
