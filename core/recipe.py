@@ -28,7 +28,7 @@ from core.workspace import PRESETS, as_path
 class Recipe(Settings):
     """Every setting of a run. Unknown keys are refused; so is what contradicts something else."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = Field(1, description="Version of the recipe's format.")
     name: str | None = Field(None, max_length=80, description="The run's name.")
     model: str = Field("starter", min_length=1, description="A preset's name, a folder, or a Hugging Face id.")
     budget: str | None = Field(

@@ -1,12 +1,20 @@
-"""The pages name what there is: every path and link in them leads somewhere, and the walk is as long as it says."""
+"""The pages name what there is: every path, link, message and name in them exists, and the written ones are current."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 
+from core.basemodel.find import model_presets
+from core.catalogue.facts import cards, model_facts
+from core.data.samples import samples
+from core.recipe import Recipe, load_recipe, make_recipe, recipe_presets
 from core.workspace import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -31,3 +39,54 @@ def test_the_walk_is_an_evening_long() -> None:
     counted = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path, _ in stops}
     assert 2_500 < sum(counted.values()) < 3_500
     assert [path for path, lines in stops if abs(counted[path] - int(lines)) > 40] == []
+
+
+def _script(name: str) -> ModuleType:
+    """A script of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "docs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_settings_is_what_its_script_writes() -> None:
+    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written == _script("settings").page(), "run: python docs/settings.py"
+
+
+def test_every_setting_and_every_name_has_one_row() -> None:
+    """Counted in what pydantic and the folders of presets hold, each with a meaning of one sentence at least."""
+    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in written.splitlines() if line[:3] == "| `"]
+    settings = {row[0].strip("`"): row for row in rows if len(row) == 5 and row[4].endswith(".")}
+    leaves = set(_leaves(Recipe().model_dump()))
+    assert leaves <= set(settings) and all(row[2] and row[3] for row in settings.values())
+    names = [row[0].strip("`") for row in rows]
+    known = [*recipe_presets(), *model_presets(), *model_facts(), *cards(), *(sample.name for sample in samples())]
+    assert sorted(set(names) - leaves) == sorted(set(known))
+
+
+def test_defaults_on_the_page_of_settings_make_the_default_recipe() -> None:
+    script = _script("settings")
+    found = {key: value for key, value in _leaves(Recipe().model_dump()).items() if value not in (None, [], {})}
+    assert make_recipe({key: _as_typed(script.shown(value)) for key, value in found.items()}) == Recipe()
+
+
+def test_the_example_on_the_page_of_settings_is_a_recipe() -> None:
+    words = shlex.split(_script("settings").EXAMPLE)
+    changes = [words[index + 1] for index, word in enumerate(words) if word == "--set"]
+    recipe = load_recipe(words[words.index("train") + 1], [*changes, "evaluation.prompts=['Who are you?', 'And?']"])
+    assert recipe.model == "qwen3-4b" and recipe.evaluation.prompts == ["Who are you?", "And?"]
+
+
+def _leaves(values: dict, prefix: str = "") -> dict:
+    found = {}
+    for key, value in values.items():
+        inner = value if isinstance(value, dict) and key != "roles" else None
+        found |= {f"{prefix}{key}": value} if inner is None else _leaves(inner, f"{prefix}{key}.")
+    return found
+
+
+def _as_typed(shown: str) -> object:
+    return yaml.safe_load(shown.strip("`"))
