@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +16,10 @@ import yaml
 
 from core.basemodel.find import model_presets
 from core.catalogue.facts import cards, model_facts
+from core.cli.run import resume_arguments
 from core.data.samples import samples
 from core.recipe import Recipe, load_recipe, make_recipe, recipe_presets
+from core.runs.resume import MAY_CHANGE
 from core.workspace import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -50,9 +55,27 @@ def _script(name: str) -> ModuleType:
     return module
 
 
-def test_the_page_of_settings_is_what_its_script_writes() -> None:
-    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert written == _script("settings").page(), "run: python docs/settings.py"
+@pytest.mark.parametrize("name", ["settings", "commands"])
+def test_a_page_is_what_its_script_writes(name: str) -> None:
+    written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert written == _script(name).page(), f"run: python docs/{name}.py"
+
+
+def test_every_command_has_its_section_and_every_variable_is_read() -> None:
+    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    sections = {line.split()[1] for line in written.splitlines() if line.startswith("## ")}
+    listed = subprocess.run([sys.executable, "-m", "core.cli", "--help"], cwd=ROOT, capture_output=True, text=True)
+    commands = set(re.findall(r"^    ([a-z]+)(?:\s|$)", listed.stdout, re.MULTILINE))
+    assert len(commands) > 15 and sections - commands == {"Environment"} and commands <= sections
+    code = [file.read_text(encoding="utf-8") for file in [*ROOT.glob("*.py"), *ROOT.glob("core/**/*.py")]]
+    for variable in set(_script("commands").VARIABLES) - {"HF_TOKEN"}:  # that one huggingface_hub reads
+        assert any(variable in text for text in code), variable
+
+
+def test_what_resume_may_change_is_in_its_help() -> None:
+    parser = ArgumentParser()
+    resume_arguments(parser)
+    assert [key for key in MAY_CHANGE if key not in parser.format_help()] == []
 
 
 def test_every_setting_and_every_name_has_one_row() -> None:
