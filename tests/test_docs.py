@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
 import subprocess
 import sys
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +18,7 @@ import yaml
 
 from core.basemodel.find import model_presets
 from core.catalogue.facts import cards, model_facts
+from core.catalogue.what_fits import what_fits
 from core.cli.run import resume_arguments
 from core.data.samples import samples
 from core.recipe import Recipe, load_recipe, make_recipe, recipe_presets
@@ -36,6 +39,20 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     modules = [ROOT / name.replace(".", "/") for name in _MODULE.findall(text)]
     assert [each for each in modules if not each.is_dir() and not each.with_suffix(".py").exists()] == []
     assert [link for link in _LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def test_the_models_to_begin_with_fit_their_cards() -> None:
+    """Each leaves room on the smallest such GeForce, and its figures are the catalogue's and the traced ones."""
+    page = (ROOT / "docs" / "first-model.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+)[\w ]* GB \| `([^`]+)` \| (\d+) GB \| ([\d.]+) GiB \|", page, re.MULTILINE)
+    assert len(rows) == 3
+    for size, model, download, memory in rows:
+        peak = what_fits().models[model].peaks["bfloat16"][1024]
+        assert float(memory) == round(peak / 2**30, 1)
+        assert float(download) == pytest.approx(model_facts()[model].parameters * 2e-9, abs=0.6)
+        like = [card for card in cards().values() if "GeForce" in card.title and f"{size} GB" in card.title]
+        smallest = min(card.memory_bytes for card in like)
+        assert 1.07 * peak < 0.85 * smallest  # on Windows, with a screen
 
 
 def test_the_walk_is_an_evening_long() -> None:
@@ -113,3 +130,21 @@ def _leaves(values: dict, prefix: str = "") -> dict:
 
 def _as_typed(shown: str) -> object:
     return yaml.safe_load(shown.strip("`"))
+
+
+def test_messages_of_the_install_are_quoted_as_they_are() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## When it does not work")[2]
+    quoted = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")][1:]
+    files = [ROOT / "launch.py", *(ROOT / "core" / "setup").glob("*.py")]
+    messages = [text for file in files for text in _texts(ast.parse(file.read_text(encoding="utf-8")))]
+    assert len(quoted) > 10
+    assert [each for each in quoted if not any(each.strip("… ") in text for text in messages)] == []
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """The texts in a module, with … for what is put into them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
