@@ -21,7 +21,7 @@ from core.catalogue.facts import cards, model_facts
 from core.catalogue.what_fits import what_fits
 from core.cli.run import resume_arguments
 from core.data.samples import samples
-from core.recipe import Recipe, load_recipe, make_recipe, recipe_presets
+from core.recipe import Recipe, load_recipe, make_recipe, named_in_preset, recipe_presets
 from core.runs.resume import MAY_CHANGE
 from core.workspace import ROOT
 
@@ -118,6 +118,15 @@ def test_the_example_on_the_page_of_settings_is_a_recipe() -> None:
     changes = [words[index + 1] for index, word in enumerate(words) if word == "--set"]
     recipe = load_recipe(words[words.index("train") + 1], [*changes, "evaluation.prompts=['Who are you?', 'And?']"])
     assert recipe.model == "qwen3-4b" and recipe.evaluation.prompts == ["Who are you?", "And?"]
+
+
+def test_the_recipe_that_trains_an_adapter_further_leaves_its_settings_open(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+    file = tmp_path / "further.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    recipe = load_recipe(str(file))
+    assert recipe.lora.model_fields_set == {"start_from"} and "model" not in recipe.model_fields_set
+    assert all("lora.rank" in named_in_preset(name) for name in recipe_presets()), "as the page says"
 
 
 def _leaves(values: dict, prefix: str = "") -> dict:
