@@ -38,10 +38,11 @@ then runs the command. Without a command it opens the app.
 options of launch.py itself, anywhere on the line:
   --gpu N          use NVIDIA card N, numbered as nvidia-smi does; --gpu all leaves every card visible
                    (default: the card with most free memory)
-  --skip-install   install and check nothing; where there is no .venv, run in this very Python
-  --reinstall      make .venv anew
+  --skip-install   install and check nothing; without a .venv, use the current Python
+  --reinstall      rebuild .venv
 
 TORCH_INDEX_URL in the environment: take torch from that package index, whatever launch.py would have chosen.
+docs/commands.md has every command with its options. `python launch.py ui --help` shows those of the app.
 """
 
 

@@ -28,7 +28,7 @@ from core.workspace import PRESETS, as_path
 class Recipe(Settings):
     """Every setting of a run. Unknown keys are refused; so is what contradicts something else."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = Field(1, description="Version of the recipe's format.")
     name: str | None = Field(None, max_length=80, description="The run's name.")
     model: str = Field("starter", min_length=1, description="A preset's name, a folder, or a Hugging Face id.")
     budget: str | None = Field(
@@ -202,6 +202,17 @@ def limits(key: str) -> tuple[float | None, float | None]:
     return low, high
 
 
+def allowed_range(key: str) -> str:
+    """What a setting's limits allow, in words: '1 to 512', 'above 0 and below 1'; empty where it has none."""
+    low, high = limits(key)
+    rules = _field(key).metadata
+    start = f"{'above ' if any(hasattr(rule, 'gt') for rule in rules) else ''}{low:,}" if low is not None else ""
+    if high is None:
+        return f"{start} or more" if start and not start.startswith("above") else start
+    below = any(hasattr(rule, "lt") for rule in rules)
+    return f"{start} and below {high:,}" if below else f"{start} to {high:,}"
+
+
 def _field(key: str) -> Any:
     model: Any = Recipe
     *parents, last = key.split(".")
@@ -263,9 +274,8 @@ def _explain(problem: Any) -> str:
     if kind == "value_error":
         return f"{context['error']}."
     allowed = problem["msg"].replace("Input should be", "allowed:")
-    low, high = limits(key) if _is_setting(key) else (None, None)
-    if low is not None or high is not None:
-        allowed = f"allowed: {_range(key, low, high)}"
+    if _is_setting(key) and allowed_range(key):
+        allowed = f"allowed: {allowed_range(key)}"
     return f"{key}: {problem['input']!r} is not valid; {allowed}."
 
 
@@ -275,14 +285,3 @@ def _is_setting(key: str) -> bool:
     except (KeyError, AttributeError):
         return False
     return True
-
-
-def _range(key: str, low: float | None, high: float | None) -> str:
-    rules = _field(key).metadata
-    open_low = any(hasattr(rule, "gt") for rule in rules)
-    open_high = any(hasattr(rule, "lt") for rule in rules)
-    start = f"{'above ' if open_low else ''}{low:,}" if low is not None else ""
-    if high is None:
-        return f"{start}{'' if open_low else ' or more'}"
-    end = f"below {high:,}" if open_high else f"{high:,}"
-    return f"{start} and {end}" if open_high else f"{start} to {end}"

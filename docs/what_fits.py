@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from core.catalogue.facts import Card, ModelFacts, cards, model_facts  # noqa: E402
-from core.catalogue.what_fits import FILE, Fit, WhatFits, as_what_fits, longest_within  # noqa: E402
+from core.catalogue.what_fits import FILE, ON_LINUX, Fit, WhatFits, as_what_fits, longest_within  # noqa: E402
 from core.errors import NibbleError  # noqa: E402
 from core.sizes import show_size  # noqa: E402
 from core.workspace import Workspace, read_json  # noqa: E402
@@ -184,7 +185,7 @@ def finish(found: dict[str, Any]) -> None:
                 tensors["workspace"] -= of_card(largest).workspace_bytes  # which the peak has on top
                 tensors["optimizer"] -= entry["managed_bytes"]  # as well
                 step = Traced((Phase("peak", tensors),), {}, managed=entry["managed_bytes"])
-                peak = Peak(step, of_card(largest))
+                peak = Peak(step, replace(of_card(largest), segments_grow=True))  # as ON_LINUX says
                 entry |= {"peak_bytes": peak.as_json(), "breakdown": peak.breakdown}
     found["cards"] = {name: _card(card, found["models"]) for name, card in cards().items()}
     save(found)
@@ -221,7 +222,7 @@ def section(table: WhatFits) -> str:
         f"– does not fit; **bold** is the longest length traced: the model's own limit, or {LENGTHS[-1]:,}. In 4 bits, "
         f"rank {rank} on all linear layers, one conversation at a time, full gradient checkpointing, paged 32-bit "
         "AdamW, and nothing else on the card.\n\n"
-        f"{HOW} Made by [docs/what_fits.py](docs/what_fits.py); [docs/what_fits.md](docs/what_fits.md) has "
+        f"{HOW} {ON_LINUX} Made by [docs/what_fits.py](docs/what_fits.py); [docs/what_fits.md](docs/what_fits.md) has "
         f"{len(table.models)} models on {len(table.longest)} cards. For your own settings: "
         "`python launch.py plan modern --set model=qwen3-8b --card rtx-3060-12gb`.\n"
     )
@@ -244,7 +245,7 @@ def page(table: WhatFits) -> str:
         [
             "# What can my card train?",
             f"Written by `python docs/what_fits.py`, never by hand. {made['date']} · {with_these}",
-            HOW,
+            f"{HOW} {ON_LINUX}",
             "## How it was made",
             "For each model and length, `python launch.py plan` was run with these settings (the others at their "
             "defaults: LoRA on all linear layers, 16 conversations per optimizer step, all of that length):",

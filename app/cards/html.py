@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from app.ui.html import text
 from core.catalogue.facts import Card
-from core.catalogue.what_fits import Fit, WhatFits
+from core.catalogue.what_fits import ON_LINUX, Fit, WhatFits
 from core.sizes import show_size
 from core.system.hardware import Device
 
@@ -57,7 +57,7 @@ def how(table: WhatFits) -> str:
         "<b>Not yet confirmed on a GPU.</b></span></div>"
         f'<p class="nb-say">Settings: 4 bits (NF4, double quantisation), rank {rank} on all linear layers, '
         "micro-batch 1, full gradient checkpointing, paged 32-bit AdamW, and nothing else on the card; a display takes "
-        "some of it. The Train tab plans with your settings. "
+        f"some of it. {ON_LINUX} The Train tab plans with your settings, on your machine. "
         "<b>Bold</b> is the longest length traced: the model's own limit, or"
         f" {max(made['lengths']):,} tokens.</p>"
         f"<details><summary>Versions, and models left out</summary><p>{text(made['date'])}: {text(with_these)}.</p>"

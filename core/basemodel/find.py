@@ -1,5 +1,6 @@
 """Base models: which there are, where one is found, and what its files say. Imports no torch, loads no weights."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,9 +134,11 @@ def find_model(wanted: str, revision: str | None = None) -> FoundModel:
     if facts is not None:
         return _on_hub(facts.hub, revision)
     if not _is_hub_id(wanted):
-        names = ", ".join(model_presets())
+        near = difflib.get_close_matches(wanted[:100].lower(), [*model_presets(), *model_facts()], n=3)
+        similar = f" Similar: {', '.join(near)}." if near else ""
         raise ModelError(
-            f"There is no model {wanted!r}. Give a preset ({names}), a folder, or a Hugging Face id such as org/name."
+            f"There is no model {wanted!r}.{similar} Give a name that docs/settings.md lists, such as starter, a "
+            f"folder, or a Hugging Face id such as org/name."
         )
     return _on_hub(wanted, revision)
 

@@ -13,6 +13,11 @@ from core.catalogue.facts import Card, cards
 from core.workspace import PRESETS
 
 FILE = PRESETS / "what_fits.json"
+# 1.10 / 1.03 of the tensors: core/memory/device.py, CUDA_SLACK and CUDA_SLACK_FIXED.
+ON_LINUX = (
+    "The figures are for Linux. On Windows and in WSL2, torch's memory blocks cannot grow and training takes up to 7 % "
+    "more, so what only just fits here may not fit there."
+)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ def _elo_arguments(part: argparse.ArgumentParser) -> None:
         "file", metavar="FILE.csv", nargs="?", help="votes as model_a,model_b,winner; default: the workspace's votes"
     )
     part.add_argument(
-        "--orderings", type=_count, metavar="N", help="number of random orderings to average over (default: 10,000)"
+        "--orderings",
+        type=_count,
+        metavar="N",
+        help="number of random orderings to average over (default: 10,000, fewer for very many votes)",
     )
     part.add_argument("--seed", type=_seed, default=0, metavar="S", help="random seed")
 
@@ -139,9 +142,10 @@ def _count(text: str) -> int:
 def _answer_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "models",
-        metavar="VOICE",
+        metavar="MODEL",
         nargs="+",
-        help="two or more models: a RUN, base (the base model of that run), base:<model>, adapter:<name>",
+        help="two or more models: a RUN, base (the base model under the first adapter given), base:<model>, "
+        "adapter:<name>",
     )
     part.add_argument("--category", metavar="NAME", help="only this category of Nibble's prompts")
     part.add_argument("--held-out", metavar="RUN", help="use the validation split of this run instead")

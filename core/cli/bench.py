@@ -15,7 +15,8 @@ Rows = list[dict[str, Any]]
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `bench` takes."""
     benchmarks = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-    command.add_argument("benchmark", choices=benchmarks, help="which one; gpu: all that needs a card")
+    names = f"one of {', '.join(benchmarks)}; gpu: all that needs a card"
+    command.add_argument("benchmark", choices=benchmarks, metavar="NAME", help=names)
     command.add_argument("--seed", type=int, default=0, help="random seed")
     command.add_argument("--keep", action="store_true", help="write the results to docs/benchmarks.md")
     gpu = command.add_argument_group("for `bench gpu`")

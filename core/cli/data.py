@@ -9,6 +9,10 @@ from core.untrusted.paths import Reach
 from core.workspace import Workspace
 
 Result = dict[str, Any] | list[dict[str, Any]]
+_PARTS = {
+    "check": "read every row, report problems, count the tokens",
+    "tokens": "show one row as the model sees it, token by token",
+}
 _LISTED = 10
 _STAGES = {"reading": "Reading", "tokens": "Counting tokens"}
 _TRAINED, _PLAIN = "\x1b[32m", "\x1b[0m"
@@ -17,8 +21,7 @@ _TRAINED, _PLAIN = "\x1b[32m", "\x1b[0m"
 def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse.ArgumentParser], None]) -> None:
     """The two commands below `data`; `as_every` adds what every command takes."""
     parts = command.add_subparsers(metavar="check|tokens", required=True)
-    check = parts.add_parser("check", help="read every row, report problems, count the tokens")
-    tokens = parts.add_parser("tokens", help="show one row as the model sees it, token by token")
+    check, tokens = (_part(parts, name, text) for name, text in _PARTS.items())
     for part, run in ((check, _check), (tokens, _tokens)):
         as_every(part)
         part.set_defaults(run=run)
@@ -38,6 +41,11 @@ def add_arguments(command: argparse.ArgumentParser, as_every: Callable[[argparse
         )
     check.add_argument("--sample", action="store_true", help="for a large file, count the tokens of a sample only")
     tokens.add_argument("--row", type=int, default=1, metavar="N", help="row number, starting at 1 (default: 1)")
+
+
+def _part(parts: Any, name: str, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return made
 
 
 def _recipe(options: argparse.Namespace) -> Any:

@@ -58,8 +58,8 @@ def export_run(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
 def import_arguments(command: argparse.ArgumentParser) -> None:
     """What `import` takes."""
-    command.add_argument("source", metavar="ADAPTER", help="a PEFT adapter folder, or a zip of it")
-    command.add_argument("--name", default="", help="its name in Nibble; default: the name of the folder or zip")
+    command.add_argument("source", metavar="ADAPTER", help="a PEFT adapter folder, or a zip or tar of it")
+    command.add_argument("--name", default="", help="its name in Nibble; default: the name of that folder or file")
     command.add_argument(
         "--base", default="", metavar="MODEL", help="its base model; default: the one the adapter names"
     )

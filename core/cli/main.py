@@ -28,7 +28,7 @@ Result = dict[str, Any] | list[dict[str, Any]]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
-    parser = _parser()
+    parser = make_parser()
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] not in (*_COMMANDS, "-h", "--help"):  # no command means the app
         given = ["ui", *given]
@@ -103,7 +103,7 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
     from core.launch.start_from import take_over
     from core.launch.typed_input import load_typed
     from core.memory.estimate import make_plan
-    from core.sizes import show_size
+    from core.sizes import show_duration, show_size
 
     overrides = [*(options.set or []), *([f"budget={options.budget}"] if options.budget else [])]
     workspace = Workspace.open(options.data_dir)
@@ -124,6 +124,9 @@ def _plan(options: argparse.Namespace) -> tuple[int, Result]:
         for way in found["ways"]:
             print(f"Instead  {way['change']}: {show_size(way['peak_bytes'])}{' (fits)' if way['fits'] else ''}")
         print(f"Smallest budget that would do: {show_size(found['smallest_budget_bytes'])}")
+        if found["fits"]:
+            pace = found["seconds_per_step"]
+            print(f"Time, estimated: {f'{pace:.2g} s' if pace < 10 else show_duration(pace)} an optimizer step")
     return int(not found["fits"]), found
 
 
@@ -192,7 +195,8 @@ def _test(options: argparse.Namespace) -> tuple[int, None]:
     return run_tests(options.full, options.only or None), None
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their options; docs/commands.py writes its page from it."""
     parser = argparse.ArgumentParser(prog="python launch.py", description="Nibble: fine-tune in 4 bits.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (run, text, arguments) in _COMMANDS.items():
@@ -208,7 +212,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _every_command(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", metavar="DIR", help="the workspace; default: workspace/ beside launch.py")
+    command.add_argument(
+        "--data-dir", metavar="DIR", help="the workspace; default: NIBBLE_DATA_DIR, else workspace/ beside launch.py"
+    )
     command.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
@@ -271,7 +277,7 @@ _GROUPS = {"data": data.add_arguments, "arena": arena.add_arguments}
 _Command = Callable[[argparse.Namespace], tuple[int, Any]]
 _Arguments = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
-    "ui": (_ui, "open the app (also without any command)", _ui_arguments),
+    "ui": (_ui, "open the app (the default without a command)", _ui_arguments),
     "doctor": (_doctor, "check this machine and report problems", None),
     "data": (None, "check a dataset before training, and see it as the model does", None),
     "plan": (_plan, "plan a recipe's memory and time within a budget", _plan_arguments),
@@ -287,16 +293,24 @@ _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
     "chat": (_chat, "send one prompt to a run's adapter or its base model", _chat_arguments),
     "serve": (
         serve.serve,
-        "serve a run's adapter to other programs through the OpenAI API, on this machine only",
+        "serve a run's adapter to other programs through the OpenAI API, on this machine unless --address is given",
         serve.add_arguments,
     ),
-    "arena": (None, "compute Elo ratings from votes; import and export votes; prepare replies", None),
+    "arena": (
+        None,
+        "compute Elo ratings from votes; import and export votes; prepare replies, and let a model judge them",
+        None,
+    ),
     "export": (
         export.export_run,
         "export a run as adapter, merged model, GGUF or for Ollama, verified against the chat",
         export.add_arguments,
     ),
-    "import": (export.import_one, "import an adapter made elsewhere, for Chat and Arena", export.import_arguments),
+    "import": (
+        export.import_one,
+        "import an adapter made elsewhere, to chat with, compare or train further",
+        export.import_arguments,
+    ),
     "push": (export.push_export, "upload an export to Hugging Face, private by default", export.push_arguments),
     "setup": (_setup, "install optional parts: llama-cpp, which verifies exported GGUFs", _setup_arguments),
     "bench": (bench.run_benchmark, "run a benchmark against a reference", bench.add_arguments),

@@ -49,7 +49,8 @@ def resume_arguments(command: argparse.ArgumentParser) -> None:
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="change train.epochs, train.max_steps or train.learning_rate",
+        help="change how long it trains, how fast, or what it may take: train.epochs, train.max_steps, "
+        "train.learning_rate, budget, checkpoint.every_steps, checkpoint.every_minutes, checkpoint.keep",
     )
 
 

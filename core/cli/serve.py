@@ -1,4 +1,4 @@
-"""`python launch.py serve`: a run's adapter for other programs, behind OpenAI's API, on this machine only."""
+"""`python launch.py serve`: a run's adapter for other programs, behind OpenAI's API."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="another host name that clients use; those that containers use for this machine are known",
+        help="another host name that clients use; names that containers use for this machine are already accepted",
     )
     command.add_argument(
         "--key-file",

@@ -99,7 +99,7 @@ class Endpoint:
             raise RequestError(
                 421,
                 f"This endpoint does not accept the host name {', '.join(hosts)[:100]!r}. If it belongs to this "
-                f"machine, start the endpoint with --allow-host and that name.",
+                f"machine, start the endpoint with --allow-host and that name, without a port.",
             )
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in request.headers.getlist("origin")):
             raise RequestError(403, "Requests from other web pages are refused.")

@@ -15,6 +15,7 @@ READ = frozenset({"model", "messages", "stream", "stream_options", "stop", "chat
 # As a client names it: as we do.
 _SAME = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 NUMBERS = {**{name: name for name in _SAME}, "repeat_penalty": "repetition_penalty"}
+PENALTIES = ("repeat_penalty", "repetition_penalty")
 WHOLE = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "top_k": "top_k", "seed": "seed"}
 # What other servers take -1 for: no limit, off, any.
 MINUS_ONE = {"max_new_tokens": LONGEST, "top_k": 0, "seed": None}
@@ -105,9 +106,9 @@ def refuse_parameters(given: dict[str, Any]) -> None:
             raise RequestError(400, f"Unknown parameter: {name[:60]!r}.{instead}", name[:60], "unknown_parameter")
         if name in NOTHING and value not in NOTHING[name]:
             raise RequestError(400, f"{name} is not supported here.", name, "unsupported_parameter")
-    window, penalty = given.get("repeat_last_n"), given.get("repeat_penalty")
-    if window not in (None, -1) and penalty not in (None, 1):
-        message = "repeat_last_n is not supported here: repeat_penalty covers the whole conversation (-1)."
+    penalty = next((name for name in PENALTIES if given.get(name) not in (None, 1)), None)
+    if given.get("repeat_last_n") not in (None, -1) and penalty is not None:
+        message = f"repeat_last_n is not supported here: {penalty} covers the whole conversation (-1)."
         raise RequestError(400, message, "repeat_last_n", "unsupported_parameter")
 
 

@@ -46,13 +46,14 @@ class EndpointServer:
         """
         self.key, self.model = key, name_of(chat_model)
         self.served = Served(workspace, chat_model)
-        names = CONTAINER_HOSTS | {_name(each) for each in also}
+        admitted = {_name(each) for each in also}
         self._socket = _bound(port, _address(address))
         own = int(self._socket.getsockname()[1])
         listens_on_all = ipaddress.ip_address(address).is_unspecified
         self.url = f"http://{(lan_address() or LOCAL) if listens_on_all else address}:{own}/v1"
         go_on_listening()
-        app = Endpoint(client, self.served, key, Names(own, listen=address != LOCAL, also=names)).app
+        names = Names(own, listen=address != LOCAL, also=CONTAINER_HOSTS, admitted=admitted)
+        app = Endpoint(client, self.served, key, names).app
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None

@@ -67,7 +67,7 @@ def base_python() -> str:
 
 
 def hardware_mark() -> str:
-    """A text that changes with the NVIDIA driver or its cards."""
+    """A text that changes with the NVIDIA driver, and on Linux itself with the cards."""
     marks = []
     driver = Path("/proc/driver/nvidia/version")
     if driver.exists():

@@ -25,11 +25,15 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", re
 class Names:
     """The Host headers that are served on `port`: the loopback names, and with `listen` this machine's other names.
 
-    `also` are more names of this machine, in lower case. `tunnel` is the host of the public link, or None.
+    `also` are more names of this machine. Those in `admitted` are served with any port or none: a reverse proxy passes
+    on the Host that it was asked for, with a port of its own. Both are in lower case. `tunnel` is the host of the
+    public link, or None.
     """
 
-    def __init__(self, port: int, listen: bool = False, also: Collection[str] = ()) -> None:
-        self.port, self.listen, self.also = port, listen, also
+    def __init__(
+        self, port: int, listen: bool = False, also: Collection[str] = (), admitted: Collection[str] = ()
+    ) -> None:
+        self.port, self.listen, self.also, self.admitted = port, listen, also, admitted
         self.tunnel: str | None = None
 
     def served(self, host: str) -> bool:
@@ -41,6 +45,8 @@ class Names:
         if found is None:
             return False
         address, name, port = found.groups()
+        if name in self.admitted:
+            return True
         if int(port or 80) != self.port:
             return False
         own = (address or name) in LOOPBACK or (address or name) in self.also

@@ -91,6 +91,7 @@ def test_the_method_is_said() -> None:
     html = cards_html.how(what_fits())
     parsed(html)
     assert "traced, not run" in html and "Not yet confirmed on a GPU." in html and "rank 16" in html
+    assert "On Windows and in WSL2" in html
     assert all(title in html for title in ("Llama 3 70B", "Llama 3 8B"))
 
 

@@ -20,6 +20,13 @@ def test_a_folder_with_weights_is_found(tmp_path) -> None:
     assert found.parameters == 4
 
 
+def test_a_name_that_is_nearly_one_is_answered_with_that_one() -> None:
+    with pytest.raises(ModelError, match=r"There is no model 'Qwen3-8'\. Similar: .*qwen3-8b"):
+        find_model("Qwen3-8")
+    with pytest.raises(ModelError, match=r"'zzz'\. Give a name that docs/settings\.md lists"):
+        find_model("zzz")
+
+
 def test_the_starter_is_found_by_its_name() -> None:
     found = find_model("starter")
     assert 3_000_000 < found.parameters < 6_000_000

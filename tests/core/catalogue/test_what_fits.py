@@ -6,13 +6,15 @@ import importlib.util
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from core.catalogue.facts import cards, find_card, model_facts
-from core.catalogue.what_fits import longest_within, nearest_card, what_fits
+from core.catalogue.what_fits import ON_LINUX, longest_within, nearest_card, what_fits
+from core.memory.device import of_card
 from core.workspace import ROOT, read_json
 
 FOUND = read_json(ROOT / "presets" / "what_fits.json")
@@ -65,9 +67,9 @@ def test_a_model_that_is_said_to_have_the_shape_of_another_has_it(script: Module
 
 
 def test_what_fits_on_a_card_follows_from_its_memory_and_dtype() -> None:
-    for name, of_card in FOUND["cards"].items():
+    for name, entry in FOUND["cards"].items():
         card = find_card(name)
-        assert (of_card["memory_bytes"], of_card["dtype"]) == (card.memory_bytes, card.computes_in())
+        assert (entry["memory_bytes"], entry["dtype"]) == (card.memory_bytes, card.computes_in())
         for fit in what_fits().on_card(name):
             kind = model_facts()[fit.model.name].config["model_type"]
             assert fit.longest == longest_within(fit.model.peaks[card.computes_in(kind)], card.memory_bytes)
@@ -86,6 +88,17 @@ def test_the_readme_and_the_page_are_what_the_script_writes(script: ModuleType) 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == script.with_section(readme, script.section(what_fits()))
     assert (ROOT / "docs" / "what_fits.md").read_text(encoding="utf-8") == script.page(what_fits())
+
+
+def test_what_windows_takes_more_is_what_the_tables_say() -> None:
+    """The sentence beside them names 7 %, and a context that fits a card on Linux only."""
+    entry = FOUND["models"]["qwen3-14b"]["traces"]["bfloat16"]["512"]["peak_bytes"]
+    linux = of_card(find_card("rtx-3060-12gb"))
+    blocks = {grow: replace(linux, segments_grow=grow).reserved(entry["tensors"]) for grow in (True, False)}
+    assert blocks[False] / blocks[True] == pytest.approx(1.07, abs=0.005)
+    assert what_fits().fit("qwen3-14b", "rtx-3060-12gb").longest is not None
+    assert entry["process"] + blocks[False] - blocks[True] > linux.total_bytes
+    assert "up to 7 % more" in ON_LINUX
 
 
 def test_the_readme_links_to_what_is_there(script: ModuleType) -> None:

@@ -41,3 +41,11 @@ def test_for_a_person_it_is_printed_as_ever(monkeypatch, capsys) -> None:
     monkeypatch.setitem(cli_main._COMMANDS, "runs", (_prints, "list all runs", None))
     assert cli_main.main(["runs"]) == 0
     assert capsys.readouterr().out == "{'loss': 1.0}\n"
+
+
+def test_a_plan_tells_a_person_the_time_that_its_document_holds(tmp_path, capsys) -> None:
+    asked = ["plan", "quickstart", "--card", "rtx-3060-12gb", "--data-dir", str(tmp_path)]
+    assert cli_main.main([*asked, "--json"]) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds_per_step"]
+    assert cli_main.main(asked) == 0
+    assert f"Time, estimated: {seconds:.2g} s an optimizer step" in capsys.readouterr().out

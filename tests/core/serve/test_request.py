@@ -73,6 +73,7 @@ def test_every_parameter_of_openais_own_schema_is_known() -> None:
         ({"max_tokens": True}, "max_tokens", "invalid_type", "whole number"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", None, "contradict each other"),
         ({"repeat_penalty": 1.1, "repeat_last_n": 64}, "repeat_last_n", "unsupported_parameter", "whole conversation"),
+        ({"repetition_penalty": 1.1, "repeat_last_n": 64}, "repeat_last_n", "unsupported_parameter", "repetition_pen"),
         ({"repeat_penalty": 3}, "repeat_penalty", "invalid_value", "repeat_penalty: 3"),
         ({"seed": 2**63}, "seed", "invalid_value", "seed"),
         ({"seed": "1"}, "seed", "invalid_type", "whole number"),

@@ -227,6 +227,10 @@ def test_further_names_and_another_address_are_the_persons_to_give(chat: FakeCli
         for name, status in (("nibble.home.example", 200), ("127.0.0.2", 200), ("evil.example", 421)):
             heads = {**good, "host": f"{name}:{port}"}
             assert httpx.get(f"{served.url}/models", headers=heads).status_code == status
+        # RFC 9110, 7.2: Host has no port where it is the scheme's own, as behind a reverse proxy on 80 or 443
+        for host, status in (("nibble.home.example", 200), ("Nibble.home.example:8443", 200), ("evil.example", 421)):
+            assert httpx.get(f"{served.url}/models", headers={**good, "host": host}).status_code == status
+            assert httpx.get(f"{served.url}/models", headers={"host": host}).status_code in (401, 421)
     finally:
         served.stop()
     for wrong in ({"address": "localhost"}, {"address": "192.0.2.1"}, {"also": ["http://x"]}, {"also": ["x:80"]}):
