@@ -63,14 +63,48 @@ def _flat(told: list[dict[str, Any]]) -> tuple[list[int], list[bool]]:
     return sum(ids, []), marks
 
 
-@pytest.mark.parametrize("template", ["its own", "llama3", "qwen3", "gemma3", "gptoss"])
-def test_tokens_and_mask_are_those_that_trl_trains_on(template: str, tmp_path: Path) -> None:
-    model = shutil.copytree(STARTER, tmp_path / "model")
+def _with(template: str, folder: Path) -> Path:
+    """The starter with a template that trl ships."""
+    model: Path = shutil.copytree(STARTER, folder / "model")
     if template != "its own":
         shutil.copy(TEMPLATES / f"{template}.jinja", model / "chat_template.jinja")
-    rows = _rows()
+    return model
+
+
+def _reply_by_reply(model: Path, rows: list[dict[str, Any]], folder: Path) -> list[tuple[list[int], list[bool]]]:
+    """Of each row its replies, each learned at the end of a text of its own, one text behind the other.
+
+    trl counts what a prompt ends with to the reply; `apply_chat_template` says how long the prompt is.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    texts = [
+        [row["messages"][: at + 1] for at, each in enumerate(row["messages"]) if each["role"] == "assistant"]
+        for row in rows
+    ]
+    learned = iter(_by_trl(model, [{"messages": text} for each in texts for text in each], folder))
+    joined = []
+    for each in texts:
+        ids, marks = [], []
+        for text, (own, by_trl) in zip(each, learned, strict=False):
+            prompt = tokenizer.apply_chat_template(text[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
+            assert own[: len(prompt)] == prompt
+            ids += own
+            marks += [mark and at >= len(prompt) for at, mark in enumerate(by_trl)]
+        joined.append((ids, marks))
+    return joined
+
+
+@pytest.mark.parametrize(
+    ("template", "by_trl"),
+    [
+        *((name, _by_trl) for name in ("its own", "llama3", "qwen3", "gemma3")),
+        ("gptoss", _reply_by_reply),  # it ends the newest reply with another mark than earlier ones
+    ],
+)
+def test_tokens_and_mask_are_those_that_trl_trains_on(template: str, by_trl: Any, tmp_path: Path) -> None:
+    model, rows = _with(template, tmp_path), _rows()
     data = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    expected = _by_trl(model, rows, tmp_path / "trl")
+    expected = by_trl(model, rows, tmp_path / "trl")
     asked = [("data", "check", data), *(("data", "tokens", data, "--row", str(row)) for row in (2, 15))]
     more = ("--model", str(model), "--max-length", "4096")
     with ThreadPoolExecutor(2) as pool:

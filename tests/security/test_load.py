@@ -268,7 +268,7 @@ def test_a_page_says_that_its_server_is_gone_and_goes_on_with_the_next(tmp_path:
     step = page.locator(".nb-figure:has-text('step') b").locator("visible=true").first
     watched.server.send_signal(signal.SIGKILL)
     watched.server.wait()
-    expect(page.locator(".nb-lost")).to_contain_text("does not answer")
+    expect(page.locator(".nb-lost")).to_contain_text("is not responding")
     shown = step.inner_text()
     page.wait_for_timeout(2_000)
     with served(tmp_path, urlsplit(watched.url).port or 0):
