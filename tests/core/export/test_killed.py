@@ -20,13 +20,14 @@ SHARDS = """
 import os, signal, sys
 from functools import partial
 from pathlib import Path
-from core.export import merged, pipeline
+from core.export import pipeline
+from core.export.merged import write
 from core.export.shared.options import ExportOptions
 from core.runs.find import list_runs
 from core.workspace import Workspace
 
 folder, out, kill_at = Workspace.open(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-merged.write_merged = partial(merged.write_merged, shard_bytes=20_000)
+write.write_merged = partial(write.write_merged, shard_bytes=20_000)
 
 def say(line, share):
     if share is not None and share >= kill_at:
