@@ -152,7 +152,7 @@ def _held(layer: str, module: torch.nn.Module, shared: set[int]) -> Iterator[Hel
                 yield from _parts(_name_in_base(f"{name}.{key}"), owner, parameter)
 
 
-def _parts(parameter: str, owner: torch.nn.Module, parameter: torch.nn.Parameter) -> Iterator[Held]:
+def _parts(name: str, owner: torch.nn.Module, parameter: torch.nn.Parameter) -> Iterator[Held]:
     """The large tensors that stand for one parameter: in four bits, in eight, or as it is."""
     if isinstance(parameter, Params4bit) and parameter.bnb_quantized:
         state = parameter.quant_state
