@@ -69,11 +69,12 @@ class FromFile:
     def _stage(self, card: "_Staging", number: int, into: torch.Tensor, after: Event) -> Event:
         """Read a block part by part, and have the card copy each while the next is read. Returns the last's event."""
         card.stream.wait_event(after)
-        for start in range(0, into.numel(), STAGING_BYTES):
-            part = into[start : start + STAGING_BYTES]
-            staging = card.next()[: part.numel()]
-            self._read(self._places[number] + start, memoryview(staging.numpy()))
-            copied = card.copy(staging, part)
+        with torch.cuda.stream(card.stream):
+            for start in range(0, into.numel(), STAGING_BYTES):
+                part = into[start : start + STAGING_BYTES]
+                staging = card.next()[: part.numel()]
+                self._read(self._places[number] + start, memoryview(staging.numpy()))
+                copied = card.copy(staging, part)
         return copied
 
 
@@ -94,9 +95,8 @@ class _Staging:
         return self._buffers[self._turn]
 
     def copy(self, staging: torch.Tensor, part: torch.Tensor) -> Event:
-        """Copy the buffer to the card. Returns the event behind that."""
-        with torch.cuda.stream(self.stream):
-            part.copy_(staging, non_blocking=True)
+        """Copy the buffer to the card, on its stream. Returns the event behind that."""
+        part.copy_(staging, non_blocking=True)
         self._copied[self._turn] = self.stream.record_event()
         return self._copied[self._turn]
 
