@@ -78,6 +78,8 @@ class Ring:
         for place in [each for each in self._holds if each is not None]:
             with suppress(UnreadableBlock):  # nobody needs it
                 self.wait(place)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _slot(self, place: int) -> int:
         return place % len(self.slots)
