@@ -121,7 +121,7 @@ class PlanningProblem:
 
     def has_ram_for(self, strategy: Strategy) -> bool:
         """Whether ordinary memory takes what the strategy moves there."""
-        moves = strategy.offload or strategy.embeddings_in_ram
+        moves = strategy.offload or strategy.embeddings_in_ram or strategy.streamed_from == "ram"
         processes = self.recipe.train.devices  # each moves its own there
         return not moves or self.target.has_ram_for(processes * self.peak(strategy).traced.moved)
 
@@ -143,6 +143,8 @@ class PlanningProblem:
         traced = self.trace_of(recipe, [largest] * (2 if several else 1), strategy.checkpointing, strategy.offload)
         if strategy.embeddings_in_ram:
             traced = traced.without_embeddings()
+        if strategy.streamed_layers:
+            traced = traced.with_streamed(strategy.streamed_layers, strategy.streamed_from == "ram")
         return Peak(traced, self.target, strategy.heap)
 
 

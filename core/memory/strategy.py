@@ -34,7 +34,8 @@ class Strategy:
 
     `offload`: what the layers save for the backward pass is kept in ordinary memory. `embeddings_in_ram`: so are the
     input embeddings. `heap` is 'kept' (fast) or 'returned' (each freed tensor goes back to the system at once).
-    `fused_lora`: base and adapter are computed in one pass, which rounds a little differently.
+    `fused_lora`: base and adapter are computed in one pass, which rounds a little differently. `streamed_layers`: so
+    many layers of the base lie elsewhere and visit the device, from 'ram' or 'disk' as `streamed_from` says.
     """
 
     micro_batch: int
@@ -44,6 +45,8 @@ class Strategy:
     embeddings_in_ram: bool = False
     heap: str = "kept"
     fused_lora: bool = False
+    streamed_layers: int = 0
+    streamed_from: str | None = None
 
     def as_json(self, share: int) -> dict[str, Any]:
         """As plan.json has it under `chosen`; a device trains on `share` conversations of each step."""
@@ -56,6 +59,8 @@ class Strategy:
             "embeddings_in_ram": self.embeddings_in_ram,
             "heap": self.heap,
             "fused_lora": self.fused_lora,
+            "streamed_layers": self.streamed_layers,
+            "streamed_from": self.streamed_from,
         }
 
 
@@ -68,9 +73,11 @@ def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) 
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
     fused, _ = fused_choice(recipe, target)
+    streamed = rules.streamed_layers or 0
+    source = None if not streamed else "ram" if target.kind == "cuda" and not target.unified else "disk"
     for size, mode, optimizer, embeddings, heap in product(sizes, modes, optimizers, embedding, heaps):
         for offload in moving if mode == "full" else (False,):
-            yield Strategy(size, mode, optimizer, offload, embeddings, heap, fused)
+            yield Strategy(size, mode, optimizer, offload, embeddings, heap, fused, streamed, source)
 
 
 def share_of(recipe: Recipe) -> int:

@@ -1,7 +1,7 @@
 """Layers that visit the card: the resident model's numbers bit for bit, less memory, and no race between streams.
 
-Copies on side streams are put off until somebody waits for them, fresh memory holds NaN, and a use that did not wait for
-another stream is an error.
+Copies on side streams are put off until somebody waits for them, fresh memory holds NaN, and a use that did not wait
+for another stream is an error.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import FileIO
-from itertools import cycle
-from pathlib import Path
-from typing import Literal
+from itertools import accumulate, cycle
+from typing import IO, Literal
 
 import torch
 
-from core.model.stream.layers import Block
+from core.model.stream.layers import Block, Layer
 from core.model.stream.source import Event, Ticket, UnreadableBlock, as_bytes
 
 # What a GPU copies from while the next part is read.
@@ -18,17 +16,23 @@ STAGINGS = 4
 
 
 class FromFile:
-    """Blocks of a file that has them all, or that is written here as layers are streamed for the first time."""
+    """Blocks of a file that has them all; `cut` makes one that is written as layers are streamed for the first time."""
 
     kind: Literal["ram", "disk"] = "disk"
 
-    def __init__(self, path: Path, places: Mapping[int, int], device: torch.device, complete: bool) -> None:
-        """`places`: where each layer's block begins, in bytes. `complete`: the file has them all, and stays."""
-        self.path, self._places, self._complete = path, places, complete
-        self._written = set(places) if complete else set()
-        self._file = FileIO(path, "r" if complete else "w+")
+    def __init__(self, file: IO[bytes], places: Mapping[int, int], device: torch.device) -> None:
+        """`file` is not buffered; `places`: where each layer's block begins, in bytes."""
+        self._file, self._places, self._written = file, places, set(places)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="streamed layers")
         self._card = _Staging() if device.type == "cuda" else None
+
+    @classmethod
+    def cut(cls, file: IO[bytes], layers: Sequence[Layer], device: torch.device) -> "FromFile":
+        """An empty file, not buffered, that takes the blocks of these layers."""
+        sizes = [layer.block.bytes for layer in layers]
+        made = cls(file, dict(enumerate(accumulate(sizes, initial=0))), device)
+        made._written.clear()
+        return made
 
     def keep(self, number: int, block: Block, tensors: Sequence[torch.Tensor]) -> None:
         """Write a block that is not there yet. Raises OSError where the disk has no room."""
@@ -50,21 +54,21 @@ class FromFile:
         return _Read(self._reader.submit(self._stage, self._card, number, into, after))
 
     def close(self) -> None:
-        """Close the file, and remove it if it was written here."""
+        """Close the file."""
         self._reader.shutdown()
         self._file.close()
-        if not self._complete:
-            self.path.unlink(missing_ok=True)
 
     def _read(self, at: int, target: memoryview) -> None:
         try:
             self._file.seek(at)
-            while target and (count := self._file.readinto(target)):
+            while target and (count := self._file.readinto(target)):  # type: ignore[attr-defined]
                 target = target[count:]
         except OSError as error:
-            raise UnreadableBlock(f"{self.path} cannot be read: {error.strerror}.") from error
+            raise UnreadableBlock(f"The file with the streamed layers cannot be read: {error.strerror}.") from error
         if target:
-            raise UnreadableBlock(f"{self.path} was cut short: {len(target):,} bytes are missing at {at:,}.")
+            raise UnreadableBlock(
+                f"The file with the streamed layers was cut short: {len(target):,} bytes are missing."
+            )
 
     def _stage(self, card: "_Staging", number: int, into: torch.Tensor, after: Event) -> Event:
         """Read a block part by part, and have the card copy each while the next is read. Returns the last's event."""
@@ -114,6 +118,6 @@ class _Read:
             torch.cuda.current_stream().wait_event(copied)
 
 
-def _write(file: FileIO, data: memoryview) -> None:
+def _write(file: IO[bytes], data: memoryview) -> None:
     while data:
         data = data[file.write(data) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,9 @@ def adapted(folder: Path, device: Device = CPU, bits: int = 4, double: bool = Tr
 
 
 def from_file(folder: Path, device: Device = CPU) -> Callable[[list[Layer]], FromFile]:
-    """For `stream_layers`: a file of the test's own."""
-
-    def source(layers: list[Layer]) -> FromFile:
-        ends, places = 0, {}
-        for number, layer in enumerate(layers):
-            places[number], ends = ends, ends + layer.block.bytes
-        folder.mkdir(parents=True, exist_ok=True)
-        return FromFile(folder / "blocks", places, torch_device(device), complete=False)
-
-    return source
+    """For `stream_layers`: a file of the test's own in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda layers: FromFile.cut(tempfile.TemporaryFile(dir=folder, buffering=0), layers, torch_device(device))
 
 
 def streamed(model: Any, folder: Path, layers: int) -> LayerStream:
