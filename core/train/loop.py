@@ -32,6 +32,7 @@ from core.model.load import (
     torch_device,
 )
 from core.model.lora_config import targets_note
+from core.model.stream.source import UnreadableBlock
 from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
@@ -120,6 +121,9 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
             ending.disk_is_full(run, watcher, full)
         except LossIsLost as lost:
             ending.loss_is_lost(run, sampler, budget, lost)
+        except UnreadableBlock as error:
+            assert watcher is not None  # nothing is streamed before
+            ending.layer_is_unreadable(run, watcher, sampler, budget, error)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from core.errors import RunError
 from core.memory.strategy import Strategy
 from core.model.load import torch_device
 from core.model.stream.from_file import FromFile
@@ -13,11 +14,15 @@ from core.model.stream.source import Source
 from core.model.stream.stream import stream_layers, stream_of
 from core.runs.store import Run
 from core.sizes import show_size
+from core.system.full_disk import free_some, is_disk_full
 from core.system.hardware import Device
 
 
 def stream_as_chosen(run: Run, model: Any, strategy: Strategy, device: Device) -> None:
-    """Let the layers of `model` (PEFT's) that `strategy` streams lie elsewhere. Raises ModelError where they cannot."""
+    """Let the layers of `model` (PEFT's) that `strategy` streams lie elsewhere.
+
+    Raises ModelError where they cannot, RunError where the disk does not take them.
+    """
     if not strategy.streamed_layers:
         return
 
@@ -28,7 +33,11 @@ def stream_as_chosen(run: Run, model: Any, strategy: Strategy, device: Device) -
         return FromFile.cut(tempfile.TemporaryFile(dir=run.dir, buffering=0), layers, here)
 
     stream = stream_layers(model, source_of)
-    stream.settle(strategy.streamed_layers)
+    try:
+        stream.settle(strategy.streamed_layers)
+    except OSError as error:
+        what = free_some(run.dir) if is_disk_full(error) else "Leave train.streamed_layers empty to do without."
+        raise RunError(f"The streamed layers cannot be written to {run.dir}: {error.strerror}. {what}") from error
     size = sum(stream.layers[number].block.bytes for number in stream.streamed)
     where = "CPU memory" if strategy.streamed_from == "ram" else "a file"
     run.event(

@@ -88,7 +88,9 @@ def test_saving_reads_no_slot(model, tmp_path) -> None:
     write_adapter(ours, tmp_path / "poisoned")
     assert torch.cuda.max_memory_allocated() == before and stream.bytes_moved == moved
     names = ("adapter_model.safetensors", "adapter_config.json")
-    assert all((tmp_path / "sound" / each).read_bytes() == (tmp_path / "poisoned" / each).read_bytes() for each in names)
+    assert all(
+        (tmp_path / "sound" / each).read_bytes() == (tmp_path / "poisoned" / each).read_bytes() for each in names
+    )
     stream.close()
 
 

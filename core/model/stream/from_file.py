@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import accumulate, cycle
 from typing import IO, Literal
 
@@ -56,7 +57,8 @@ class FromFile:
     def close(self) -> None:
         """Close the file."""
         self._reader.shutdown()
-        self._file.close()
+        with suppress(OSError):  # of a disk that fails; nobody needs the file any more
+            self._file.close()
 
     def _read(self, at: int, target: memoryview) -> None:
         try:
