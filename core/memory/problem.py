@@ -112,11 +112,15 @@ class PlanningProblem:
     def most_frugal(self) -> Strategy:
         """The strategy that takes the least of the device's memory, of those that ordinary memory has room for."""
         options = self.strategies
-        for moving in ("offload", "embeddings_in_ram"):
+        for moves in (
+            lambda each: each.streamed_from == "ram",
+            lambda each: each.offload,
+            lambda each: each.embeddings_in_ram,
+        ):
             found = most_frugal(options)
             if self.has_ram_for(found):
                 return found
-            options = [each for each in options if not getattr(each, moving)]
+            options = [each for each in options if not moves(each)]
         return most_frugal(options)
 
     def has_ram_for(self, strategy: Strategy) -> bool:

@@ -26,6 +26,8 @@ DEQUANTISED = {False: 2.5, True: 4.5}
 # These two cost next to nothing; the numbers only rank them where both would do.
 EMBEDDINGS_IN_RAM = 1.003
 EIGHT_BIT_STATES = 1.006
+# Waiting for streamed layers is not counted yet; these only rank where they lie.
+STREAMED = {None: 1.0, "ram": 1.003, "disk": 1.03}
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) 
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
     fused, _ = fused_choice(recipe, target)
     streamed = rules.streamed_layers or 0
-    source = None if not streamed else "ram" if target.kind == "cuda" and not target.unified else "disk"
-    for size, mode, optimizer, embeddings, heap in product(sizes, modes, optimizers, embedding, heaps):
+    sources = (
+        (None,) if not streamed else ("ram", "disk") if target.kind == "cuda" and not target.unified else ("disk",)
+    )
+    choices = product(sizes, modes, optimizers, embedding, heaps, sources)
+    for size, mode, optimizer, embeddings, heap, source in choices:
         for offload in moving if mode == "full" else (False,):
             yield Strategy(size, mode, optimizer, offload, embeddings, heap, fused, streamed, source)
 
@@ -115,5 +120,6 @@ def seconds(
     slower *= RETURNING if strategy.heap == "returned" else 1.0
     slower *= OFFLOADING if strategy.offload else 1.0
     slower *= EMBEDDINGS_IN_RAM if strategy.embeddings_in_ram else 1.0
+    slower *= STREAMED[strategy.streamed_from]
     slower *= EIGHT_BIT_STATES if OPTIMIZERS[strategy.optimizer].bits == 8 else 1.0
     return slower * (arithmetic + dequantised + passes * PASS_SECONDS[target.kind])
