@@ -8,7 +8,7 @@ adapter.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -152,6 +152,12 @@ def stream_of(model: Any) -> LayerStream | None:
     """The stream of a model's layers; None where none has been made."""
     found: LayerStream | None = vars(_base(model)).get(_NAME)
     return found
+
+
+def holding(model: Any, module: torch.nn.Module) -> AbstractContextManager[None]:
+    """A context in which the weights of `module`, a part of `model`, can be read, streamed or not."""
+    stream = stream_of(model)
+    return nullcontext() if stream is None else stream.holding(module)
 
 
 def _base(model: Any) -> torch.nn.Module:

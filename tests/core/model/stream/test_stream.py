@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from core.errors import ModelError
+from core.model.load import attach_lora
 from core.model.lora_init import weight_of
 from core.model.stream.from_file import FromFile
 from core.model.stream.in_ram import InRam
@@ -20,7 +21,9 @@ from core.model.stream.layers import BLOCK_GRAIN, streamable
 from core.model.stream.ring import Ring, slot_sizes
 from core.model.stream.source import UnreadableBlock
 from core.model.stream.stream import LayerStream, spread, stream_layers, stream_of
+from core.recipe import LoraSettings
 from tests.core.model.stream.passes import adapted, from_file, plain_steps, same, streamed
+from tests.core.model.tiny_adapted import base_of
 from tests.gpu.mutate import mutate
 from tests.tiny import tiny_model
 
@@ -165,6 +168,18 @@ def test_weights_of_a_streamed_layer_can_be_read_while_they_are_held(model, tmp_
         one, other = (each.get_base_model().model.layers[at].mlp.down_proj.base_layer for each in (resident, ours))
         with stream.holding(other):
             assert torch.equal(weight_of(other), weight_of(one))
+
+
+@pytest.mark.parametrize("lora", [{"init": "pissa"}, {"init": "loftq"}, {}], ids=["pissa", "loftq", "default"])
+def test_adapters_are_attached_to_a_base_that_streams_already(lora, model, tmp_path) -> None:
+    def attached(layers: int) -> Any:
+        base = base_of(model)
+        if layers:
+            streamed(base, tmp_path, layers)
+        torch.manual_seed(0)
+        return attach_lora(base, LoraSettings(rank=4, alpha=8, **lora), torch.float32)
+
+    assert same(plain_steps(attached(LAYERS)), plain_steps(attached(0)))
 
 
 def test_blocks_in_ram_serve_a_cpu_too(model, expected) -> None:
