@@ -7,17 +7,31 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.launch.submit import submit
 from core.model.stream.in_ram import InRam
 from core.model.stream.stream import stream_layers, stream_of
+from core.recipe import make_recipe
 from core.runs.store import Run
+from core.runs.supervisor import Supervisor
 from core.system.hardware import Device
 from core.train import loop
 from core.train.adapter_files import write_adapter
 from core.workspace import Workspace
 from tests.core.model.stream.passes import adapted, plain_steps
-from tests.gpu.checks import RANDOM, check_predicted, check_resumed, in_one_go
-from tests.gpu.in_process import events, finished, losses, settings, train
+from tests.gpu.checks import (
+    RANDOM,
+    check_predicted,
+    check_resumed,
+    check_shortage,
+    in_one_go,
+    together,
+    undisturbed,
+)
+from tests.gpu.in_process import events, finished, in_fp32, losses, settings, train
+from tests.gpu.machines import on
+from tests.gpu_standin.machine import AMPERE
 from tests.tiny import tiny_model
+from tests.waiting import ended
 
 LAYERS = 5
 STREAMED = {"train.streamed_layers": 4}
@@ -56,6 +70,12 @@ def test_a_stopped_run_that_streams_goes_on_as_the_resident_one_would(model, row
     check_resumed(tmp_path, {**values, **STREAMED}, in_one_go(tmp_path, values))
 
 
+def test_memory_that_runs_out_in_mid_step_changes_nothing(wide, long_rows, tmp_path, monkeypatch) -> None:
+    in_fp32(monkeypatch)
+    values = together(wide, long_rows)
+    check_shortage(tmp_path, {**values, **STREAMED}, undisturbed(tmp_path, values))
+
+
 @pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.full), pytest.param(16, marks=pytest.mark.full)])
 def test_its_plan_counts_what_stays_and_the_slots(bits, long_rows, tmp_path) -> None:
     folder = tiny_model(tmp_path / "model", hidden_size=256, num_hidden_layers=LAYERS)
@@ -67,6 +87,19 @@ def test_its_plan_counts_what_stays_and_the_slots(bits, long_rows, tmp_path) -> 
     assert plan["breakdown"]["slots"] > 0
     (reason,) = [each["because"] for each in plan["reasons"] if each["setting"] == "streamed_layers"]
     assert reason.startswith("you set it; of 5 layers so many wait in ordinary memory")
+
+
+@pytest.mark.full
+@on(AMPERE, AMPERE)
+def test_each_of_two_cards_streams_its_own(model, rows_file, tmp_path) -> None:
+    two = settings(model, rows_file, **{"train.devices": 2, "train.effective_batch": 8})
+    runs = []
+    for name, more in (("resident", {}), ("streamed", STREAMED)):
+        workspace = Workspace.open(tmp_path / name)
+        runs.append(submit(make_recipe({**two, **more}), workspace, Supervisor(workspace)))
+        assert ended(runs[-1]) == "finished", runs[-1].log_tail()
+    resident, streamed = runs
+    assert losses(streamed) == losses(resident)
 
 
 def test_more_layers_than_there_are_are_all_of_them(model, rows_file, tmp_path) -> None:

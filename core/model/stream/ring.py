@@ -26,6 +26,7 @@ class Ring:
     ) -> None:
         self._source, self._numbers, self._sizes, self._device = source, numbers, sizes, device
         self.slots = [torch.empty(size, dtype=torch.uint8, device=device) for size in slot_sizes(sizes, slots)]
+        self._blocks = [self.slots[self._slot(place)][:size] for place, size in enumerate(sizes)]
         self._holds: list[int | None] = [None] * len(self.slots)
         self._coming: list[Ticket | None] = [None] * len(self.slots)
         self.bytes_moved = 0
@@ -33,7 +34,7 @@ class Ring:
 
     def block(self, place: int) -> torch.Tensor:
         """The memory that the layer's block comes to (bytes,)."""
-        return self.slots[self._slot(place)][: self._sizes[place]]
+        return self._blocks[place]
 
     def have(self, place: int) -> None:
         """Have the layer's block come, unless it is there or on its way; what is in its slot may be computing still."""
