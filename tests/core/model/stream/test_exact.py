@@ -67,6 +67,38 @@ def test_every_family(architecture, tmp_path) -> None:
     assert same(plain_steps(ours, steps=2), expected)
 
 
+# Layers of several kinds: with convolutions, linear attention or state spaces; zamba2's share a block among them.
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "lfm2": {"layer_types": ["conv", "conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    "qwen3_next": {
+        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+        **{"head_dim": 16, "num_key_value_heads": 2, "linear_num_value_heads": 4, "linear_num_key_heads": 2},
+        **{"linear_key_head_dim": 16, "linear_value_head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+        **{"moe_intermediate_size": 64, "shared_expert_intermediate_size": 64, "decoder_sparse_step": 1},
+    },
+    "jamba": {
+        **{"num_experts": 4, "num_experts_per_tok": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
+        **{"expert_layer_period": 2, "expert_layer_offset": 1, "use_mamba_kernels": False, "mamba_d_state": 8},
+    },
+    "zamba2": {
+        **{"layers_block_type": ["mamba", "hybrid"] * 2, "mamba_headdim": 16, "mamba_ngroups": 1, "n_mamba_heads": 8},
+        **{"mamba_d_state": 16, "num_mem_blocks": 1, "attention_head_dim": 32, "attention_hidden_size": 128},
+        **{"use_mem_rope": True, "adapter_rank": 8, "chunk_size": 16},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "architecture", ["lfm2", *(pytest.param(each, marks=pytest.mark.full) for each in HYBRIDS if each != "lfm2")]
+)
+def test_hybrids(architecture, tmp_path) -> None:
+    folder = tiny_model(tmp_path / "model", architecture, **{"num_hidden_layers": 4, **HYBRIDS[architecture]})
+    expected = plain_steps(adapted(folder), steps=2)
+    ours = adapted(folder)
+    streamed(ours, tmp_path, 4)
+    assert same(plain_steps(ours, steps=2), expected)
+
+
 @pytest.mark.parametrize("bits", [4, 16])
 def test_a_mixture_in_the_trainer(bits, tmp_path) -> None:
     folder = tiny_model(tmp_path / "model", "qwen3_moe", num_hidden_layers=4)
