@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from core.errors import RunError
@@ -11,7 +12,7 @@ from core.model.stream.from_file import FromFile
 from core.model.stream.in_ram import InRam
 from core.model.stream.layers import Layer
 from core.model.stream.source import Source
-from core.model.stream.stream import stream_layers, stream_of
+from core.model.stream.stream import LayerStream, stream_layers, stream_of
 from core.runs.store import Run
 from core.sizes import show_size
 from core.system.full_disk import free_some, is_disk_full
@@ -43,6 +44,26 @@ def stream_as_chosen(run: Run, model: Any, strategy: Strategy, device: Device) -
     run.event(
         "model", f"{len(stream.streamed)} of {len(stream.layers)} layers ({show_size(size)}) are streamed from {where}."
     )
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What streaming has come to: bytes that were moved, and seconds in which computing waited for them."""
+
+    bytes: int
+    seconds_waiting: float
+
+    @classmethod
+    def of(cls, stream: LayerStream) -> "Traffic":
+        """Until now."""
+        return cls(stream.bytes_moved, stream.seconds_waiting)
+
+    def since(self, before: "Traffic", seconds: float) -> dict[str, float]:
+        """What came after `before`, in so many seconds, as a line of metrics.jsonl has it."""
+        return {
+            "streamed_bytes_per_second": round((self.bytes - before.bytes) / seconds),
+            "stream_wait_share": round((self.seconds_waiting - before.seconds_waiting) / seconds, 4),
+        }
 
 
 def end_stream(model: Any) -> None:

@@ -13,6 +13,7 @@ from core.model.stream.stream import stream_layers, stream_of
 from core.recipe import make_recipe
 from core.runs.store import Run
 from core.runs.supervisor import Supervisor
+from core.runs.tail import Tail
 from core.system.hardware import Device
 from core.train import loop
 from core.train.adapter_files import write_adapter
@@ -63,6 +64,8 @@ def test_a_run_that_streams_learns_the_same(bits, model, rows_file, tmp_path) ->
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert "4 of 5 layers (" in events(streamed, "model") and "streamed from CPU memory" in events(streamed, "model")
     assert "streamed" not in events(resident, "model")
+    (row, *_) = [row for row in Tail(streamed.dir / "metrics.jsonl").read() if "loss" in row]
+    assert row["streamed_bytes_per_second"] > 0 and 0 < row["stream_wait_share"] < 1
 
 
 def test_a_stopped_run_that_streams_goes_on_as_the_resident_one_would(model, rows_file, tmp_path) -> None:

@@ -6,12 +6,13 @@ again when the layer's own backward pass comes.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import torch
 
-from core.model.stream.source import Source, Ticket, UnreadableBlock, now
+from core.model.stream.source import Event, Source, Ticket, UnreadableBlock, now
 
 
 class Ring:
@@ -30,7 +31,8 @@ class Ring:
         self._holds: list[int | None] = [None] * len(self.slots)
         self._coming: list[Ticket | None] = [None] * len(self.slots)
         self.bytes_moved = 0
-        self.seconds_waiting = 0.0
+        self._waited = 0.0
+        self._waits: deque[tuple[Event, Event]] = deque()  # of a card, before and after: it tells how long later
 
     def block(self, place: int) -> torch.Tensor:
         """The memory that the layer's block comes to (bytes,)."""
@@ -52,13 +54,24 @@ class Ring:
         ticket, self._coming[slot] = self._coming[slot], None
         if ticket is None:
             return
-        began = time.perf_counter()
+        began, before = time.perf_counter(), now(self._device, timed=True)
         try:
             ticket.wait()
         except BaseException:
             self._holds[slot] = None
             raise
-        self.seconds_waiting += time.perf_counter() - began
+        if before is None:
+            self._waited += time.perf_counter() - began
+        else:
+            self._waits.append((before, now(self._device, timed=True)))
+
+    @property
+    def seconds_waiting(self) -> float:
+        """How long computing has waited for blocks; on a card, by what it has done until now."""
+        while self._waits and self._waits[0][1].query():
+            before, after = self._waits.popleft()
+            self._waited += before.elapsed_time(after) / 1000
+        return self._waited
 
     def after(self, place: int, step: int, around: bool) -> Iterator[int]:
         """The places that come after `place`, forwards (`step` 1) or backwards (-1), which there are slots for.

@@ -59,9 +59,13 @@ class OnStream:
         torch.cuda.current_stream().wait_event(self.copied)
 
 
-def now(device: torch.device) -> Event:
-    """An event behind all that the device was asked to compute until now."""
-    return torch.cuda.current_stream().record_event() if device.type == "cuda" else None
+def now(device: torch.device, timed: bool = False) -> Event:
+    """An event behind all that the device was asked to compute until now; `timed` ones tell how far apart they are."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event(enable_timing=timed)
+    event.record()
+    return event
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -79,6 +79,11 @@ class LayerStream:
         """What has come to the slots since the last `settle`."""
         return self._ring.bytes_moved if self._ring is not None else 0
 
+    @property
+    def seconds_waiting(self) -> float:
+        """How long computing has waited for what came, since the last `settle`."""
+        return self._ring.seconds_waiting if self._ring is not None else 0.0
+
     def _drop_ring(self) -> None:
         """Free the slots: nothing may be on its way to them, nor look at them."""
         if self._ring is not None:

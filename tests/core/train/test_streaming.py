@@ -89,6 +89,9 @@ def test_a_run_from_a_file_learns_the_same_and_leaves_no_file(values, resident, 
     assert (chosen["streamed_layers"], chosen["streamed_from"]) == (4, "disk")
     assert run.plan()["breakdown"]["slots"] > 0 and run.plan()["peak_bytes"] != resident.plan()["peak_bytes"]
     assert {each.name for each in run.dir.iterdir()} == {each.name for each in resident.dir.iterdir()}
+    rows = [row for row in Tail(run.dir / "metrics.jsonl").read() if "loss" in row]
+    assert all(row["streamed_bytes_per_second"] > 0 and 0 < row["stream_wait_share"] < 1 for row in rows)
+    assert "stream_wait_share" not in Tail(resident.dir / "metrics.jsonl").read()[-2]
     told = [row["message"] for row in Tail(run.dir / "events.jsonl").read() if row["kind"] == "model"]
     assert any(each.startswith("4 of 5 layers (") and each.endswith("streamed from a file.") for each in told)
 
