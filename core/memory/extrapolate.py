@@ -83,4 +83,6 @@ def _extrapolated(second: Traced, third: Traced, steps: int) -> Traced:
     managed = third.managed + steps * (third.managed - second.managed)
     moved = third.moved + steps * (third.moved - second.moved)
     layers = third.layers + steps * third.layers[len(second.layers) :]
-    return Traced(phases, on(second.resting, third.resting), third.embedding, managed, moved, layers)
+    return Traced(
+        phases, on(second.resting, third.resting), third.embedding, managed, moved, layers, third.largest_matrix
+    )

@@ -77,7 +77,8 @@ class Phase:
         return sum(self.at_peak.values())
 
 
-LOADING = "loading"
+# The whole base on the device: while it is loaded, and until some of its layers are streamed.
+LOADING, RESIDENT = "loading", "resident"
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Traced:
     moved: int = 0
     # The layers that can be streamed, in their order.
     layers: tuple[LayerBytes, ...] = ()
+    # The largest matrix in the dtype that the model computes in, in bytes.
+    largest_matrix: int = 0
 
     def without_embeddings(self) -> Traced:
         """The same step with the input embeddings in ordinary memory, where they go once all is loaded."""
@@ -115,7 +118,10 @@ class Traced:
         return replace(self, phases=phases, resting=less(self.resting), embedding=0, moved=moved)
 
     def with_streamed(self, streamed: int, in_ram: bool) -> Traced:
-        """The same step with so many layers streamed, which go to ordinary memory or a file once all is loaded."""
+        """The same step with so many layers streamed, which go to ordinary memory or a file once all is loaded.
+
+        Before that the adapters have come too, and a pass has tried whether conversations can be packed.
+        """
         chosen = [self.layers[number] for number in spread(len(self.layers), min(streamed, len(self.layers)))]
         slots = sum(slot_sizes([each.block for each in chosen], SLOTS))
 
@@ -124,7 +130,10 @@ class Traced:
             constants = counted["quant_constants"] - sum(each.constants for each in chosen)
             return {**counted, "weights": weights, "quant_constants": constants, "slots": slots}
 
+        there = {key: self.resting[key] for key in ("weights", "quant_constants", "adapters")}
+        resident = {**dict.fromkeys(self.resting, 0), **there, "workspace": self.largest_matrix}
         phases = tuple(each if each.name == LOADING else Phase(each.name, less(each.at_peak)) for each in self.phases)
+        phases = (Phase(RESIDENT, resident), *phases)
         moved = self.moved + (sum(each.block for each in chosen) if in_ram else 0)
         return replace(self, phases=phases, resting=less(self.resting), moved=moved)
 
@@ -175,10 +184,19 @@ def trace(
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
             phases = tuple(_step(model, head, trained, states, shapes, counter, offloaded, objective))
             del held
+    loading = _loading(model, counter.by_category)
     if device_kind == "cuda":
-        phases = (_loading(model, counter.by_category), *phases)
+        phases = (loading, *phases)
     moved = 0 if offloaded is None else offloaded.most_moved
-    return Traced(phases, dict(counter.by_category), movable_embedding(model), states.managed_bytes, moved, layers)
+    return Traced(
+        phases,
+        dict(counter.by_category),
+        movable_embedding(model),
+        states.managed_bytes,
+        moved,
+        layers,
+        loading.at_peak["workspace"],
+    )
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:

@@ -28,7 +28,7 @@ from tests.gpu.checks import (
     together,
     undisturbed,
 )
-from tests.gpu.in_process import events, finished, in_fp32, losses, settings, train
+from tests.gpu.in_process import events, finished, in_fp32, losses, peaks, settings, train
 from tests.gpu.machines import on
 from tests.gpu_standin.machine import AMPERE
 from tests.tiny import tiny_model
@@ -71,6 +71,16 @@ def test_a_run_that_streams_learns_the_same(bits, model, rows_file, tmp_path) ->
 def test_a_stopped_run_that_streams_goes_on_as_the_resident_one_would(model, rows_file, tmp_path) -> None:
     values = settings(model, rows_file)
     check_resumed(tmp_path, {**values, **STREAMED}, in_one_go(tmp_path, values))
+
+
+def test_its_plan_knows_that_all_is_on_the_card_before(rows_file, tmp_path) -> None:
+    """With short rows no step takes as much as the whole base did, with one matrix unpacked at worst."""
+    folder = tiny_model(tmp_path / "model", hidden_size=512, intermediate_size=1024, num_hidden_layers=6)
+    more = {"train.micro_batch": 1, "lora.targets": "q_v", "train.streamed_layers": 6}
+    run = run_of(tmp_path, settings(folder, rows_file, **more))
+    counted, predicted = peaks(run)
+    assert "slots" not in run.plan()["breakdown"]
+    assert 0 <= predicted - counted <= 1.01 * 512 * 1024 * 2
 
 
 def test_memory_that_runs_out_in_mid_step_changes_nothing(wide, long_rows, tmp_path, monkeypatch) -> None:

@@ -117,7 +117,7 @@ class LayerStream:
             self._have(number, FORWARDS, around=not torch.is_grad_enabled())
 
     def _after_forward(self, number: int, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if number not in self.streamed:
+        if number not in self.streamed or not torch.is_grad_enabled():
             return
         given = {id(each) for each in tree_leaves((args, kwargs))}  # a layer that was skipped gives it back
         made = (each for each in tree_leaves(output) if torch.is_tensor(each) and id(each) not in given)

@@ -83,10 +83,14 @@ def test_a_plan_takes_less_by_the_streamed_layers_less_two_slots() -> None:
     assert streamed.strategy == replace(resident.strategy, streamed_layers=9, streamed_from="ram")
     slot = rounded(BLOCK, 4096)
     assert streamed.peak.breakdown["slots"] == 2 * slot
-    phases = zip(resident.peak.traced.phases, streamed.peak.traced.phases, strict=True)
+    before_it, *after_it = streamed.peak.traced.phases
+    phases = zip(resident.peak.traced.phases, after_it, strict=True)
     for before, after in phases:
         freed = 0 if before.name == "loading" else 9 * BLOCK - 2 * slot
         assert before.peak - after.peak == freed
+    resting = resident.peak.traced.resting
+    whole = resting["weights"] + resting["quant_constants"] + resting["adapters"]
+    assert (before_it.name, before_it.peak) == ("resident", whole + 256 * 512 * 2), "all of it, and one matrix in bf16"
     assert streamed.peak.traced.moved - resident.peak.traced.moved == 9 * slot
     chosen = streamed.as_json()["chosen"]
     assert (chosen["streamed_layers"], chosen["streamed_from"]) == (9, "ram")
