@@ -73,6 +73,9 @@ class Recipe(Settings):
             )
         if train.sharded and (self.quantization.bits == 8 or self.lora.extra_modules):
             raise ValueError("train.sharded needs quantization.bits 4 or 16, and no lora.extra_modules")
+        if train.streamed_layers and (train.sharded or self.lora.dora):
+            other = "train.sharded" if train.sharded else "lora.dora"
+            raise ValueError(f"train.streamed_layers cannot be combined with {other} yet; leave one of them out")
         if self.evaluation.patience is not None and not self.data.eval_fraction:
             raise ValueError("evaluation.patience needs rows held out for evaluation, but data.eval_fraction is 0")
         if train.devices > train.effective_batch:

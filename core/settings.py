@@ -260,6 +260,13 @@ class TrainSettings(Settings):
         description="Compute base and adapter in one pass. 'auto': on a CPU, and on a GPU where `bench train` has "
         "measured that it is faster.",
     )
+    streamed_layers: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Layers of the base that wait in CPU memory, or in a file without a GPU, and visit the device when "
+        "they compute. Frees their memory, and takes time where micro-batches are small. Empty or 0: none.",
+    )
     devices: int = Field(
         1,
         ge=1,

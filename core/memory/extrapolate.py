@@ -82,4 +82,7 @@ def _extrapolated(second: Traced, third: Traced, steps: int) -> Traced:
     )
     managed = third.managed + steps * (third.managed - second.managed)
     moved = third.moved + steps * (third.moved - second.moved)
-    return Traced(phases, on(second.resting, third.resting), third.embedding, managed, moved)
+    layers = third.layers + steps * third.layers[len(second.layers) :]
+    return Traced(
+        phases, on(second.resting, third.resting), third.embedding, managed, moved, layers, third.largest_matrix
+    )

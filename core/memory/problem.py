@@ -112,16 +112,20 @@ class PlanningProblem:
     def most_frugal(self) -> Strategy:
         """The strategy that takes the least of the device's memory, of those that ordinary memory has room for."""
         options = self.strategies
-        for moving in ("offload", "embeddings_in_ram"):
+        for moves in (
+            lambda each: each.streamed_from == "ram",
+            lambda each: each.offload,
+            lambda each: each.embeddings_in_ram,
+        ):
             found = most_frugal(options)
             if self.has_ram_for(found):
                 return found
-            options = [each for each in options if not getattr(each, moving)]
+            options = [each for each in options if not moves(each)]
         return most_frugal(options)
 
     def has_ram_for(self, strategy: Strategy) -> bool:
         """Whether ordinary memory takes what the strategy moves there."""
-        moves = strategy.offload or strategy.embeddings_in_ram
+        moves = strategy.offload or strategy.embeddings_in_ram or strategy.streamed_from == "ram"
         processes = self.recipe.train.devices  # each moves its own there
         return not moves or self.target.has_ram_for(processes * self.peak(strategy).traced.moved)
 
@@ -143,6 +147,8 @@ class PlanningProblem:
         traced = self.trace_of(recipe, [largest] * (2 if several else 1), strategy.checkpointing, strategy.offload)
         if strategy.embeddings_in_ram:
             traced = traced.without_embeddings()
+        if strategy.streamed_layers:
+            traced = traced.with_streamed(strategy.streamed_layers, strategy.streamed_from == "ram")
         return Peak(traced, self.target, strategy.heap)
 
 

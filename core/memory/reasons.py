@@ -23,6 +23,8 @@ def reasons_for(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> lis
         found.append(saving("activation_offload", True, replace(strategy, offload=False)))
     if strategy.embeddings_in_ram:
         found.append(saving("embeddings_in_ram", True, replace(strategy, embeddings_in_ram=False)))
+    if strategy.streamed_layers:
+        found.append(_streamed(problem, strategy, peak))
     if strategy.heap == "returned":
         found.append(saving("heap", strategy.heap, replace(strategy, heap="kept")))
     fused, because = fused_choice(problem.recipe, problem.target)
@@ -77,6 +79,15 @@ def _optimizer(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> list
     without = replace(strategy, optimizer=problem.strategies[0].optimizer)
     saved = show_size(problem.peak(without).process - peak.process)
     return [_reason("train.optimizer", strategy.optimizer, f"8-bit states save {saved} and hardly change the result")]
+
+
+def _streamed(problem: PlanningProblem, strategy: Strategy, peak: Peak) -> Reason:
+    layers, wait = len(peak.traced.layers), "ordinary memory" if strategy.streamed_from == "ram" else "a file"
+    slots = show_size(peak.traced.resting["slots"])
+    why = f"you set it; of {layers} layers so many wait in {wait}, and visit two slots of {slots} in all"
+    if strategy.streamed_from == "disk" and not problem.has_ram_for(replace(strategy, streamed_from="ram")):
+        why += "; ordinary memory has no room for them"
+    return _reason("streamed_layers", strategy.streamed_layers, why)
 
 
 def _packed(problem: PlanningProblem) -> Reason:

@@ -26,6 +26,8 @@ DEQUANTISED = {False: 2.5, True: 4.5}
 # These two cost next to nothing; the numbers only rank them where both would do.
 EMBEDDINGS_IN_RAM = 1.003
 EIGHT_BIT_STATES = 1.006
+# Waiting for streamed layers is not counted yet; these only rank where they lie.
+STREAMED = {None: 1.0, "ram": 1.003, "disk": 1.03}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Strategy:
 
     `offload`: what the layers save for the backward pass is kept in ordinary memory. `embeddings_in_ram`: so are the
     input embeddings. `heap` is 'kept' (fast) or 'returned' (each freed tensor goes back to the system at once).
-    `fused_lora`: base and adapter are computed in one pass, which rounds a little differently.
+    `fused_lora`: base and adapter are computed in one pass, which rounds a little differently. `streamed_layers`: so
+    many layers of the base lie elsewhere and visit the device, from 'ram' or 'disk' as `streamed_from` says.
     """
 
     micro_batch: int
@@ -44,6 +47,8 @@ class Strategy:
     embeddings_in_ram: bool = False
     heap: str = "kept"
     fused_lora: bool = False
+    streamed_layers: int = 0
+    streamed_from: str | None = None
 
     def as_json(self, share: int) -> dict[str, Any]:
         """As plan.json has it under `chosen`; a device trains on `share` conversations of each step."""
@@ -56,6 +61,8 @@ class Strategy:
             "embeddings_in_ram": self.embeddings_in_ram,
             "heap": self.heap,
             "fused_lora": self.fused_lora,
+            "streamed_layers": self.streamed_layers,
+            "streamed_from": self.streamed_from,
         }
 
 
@@ -68,9 +75,14 @@ def strategies_of(recipe: Recipe, target: PlanningDevice, sizes: Sequence[int]) 
     embedding = moving if recipe.quantization.bits != 16 else (False,)  # transformers would move 16 bits back
     heaps = ("kept", "returned") if target.returns_memory else ("kept",)
     fused, _ = fused_choice(recipe, target)
-    for size, mode, optimizer, embeddings, heap in product(sizes, modes, optimizers, embedding, heaps):
+    streamed = rules.streamed_layers or 0
+    sources = (
+        (None,) if not streamed else ("ram", "disk") if target.kind == "cuda" and not target.unified else ("disk",)
+    )
+    choices = product(sizes, modes, optimizers, embedding, heaps, sources)
+    for size, mode, optimizer, embeddings, heap, source in choices:
         for offload in moving if mode == "full" else (False,):
-            yield Strategy(size, mode, optimizer, offload, embeddings, heap, fused)
+            yield Strategy(size, mode, optimizer, offload, embeddings, heap, fused, streamed, source)
 
 
 def share_of(recipe: Recipe) -> int:
@@ -108,5 +120,6 @@ def seconds(
     slower *= RETURNING if strategy.heap == "returned" else 1.0
     slower *= OFFLOADING if strategy.offload else 1.0
     slower *= EMBEDDINGS_IN_RAM if strategy.embeddings_in_ram else 1.0
+    slower *= STREAMED[strategy.streamed_from]
     slower *= EIGHT_BIT_STATES if OPTIMIZERS[strategy.optimizer].bits == 8 else 1.0
     return slower * (arithmetic + dequantised + passes * PASS_SECONDS[target.kind])

@@ -21,8 +21,11 @@ from core.memory.activation_offload import Offloaded
 from core.memory.meta_kernels import kernels_of
 from core.memory.op_cache import OpCache
 from core.memory.optimizer_states import OptimizerStates
-from core.memory.tensor_counter import Counter
+from core.memory.tensor_counter import GRAIN, Counter
 from core.model.moe import experts_of, fused_weights, shape_of
+from core.model.stream.layers import Layer, streamable
+from core.model.stream.ring import slot_sizes
+from core.model.stream.stream import SLOTS, spread
 from core.model.text_reach import values_unseen
 from core.step.adapter_dtype import compute_in_input_dtype
 from core.step.checkpointing import checkpoint
@@ -74,7 +77,17 @@ class Phase:
         return sum(self.at_peak.values())
 
 
-LOADING = "loading"
+# The whole base on the device: while it is loaded, and until some of its layers are streamed.
+LOADING, RESIDENT = "loading", "resident"
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """What a layer frees where it is streamed, its weights and their constants, and its block; in bytes."""
+
+    weights: int
+    constants: int
+    block: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,10 @@ class Traced:
     managed: int = 0
     # What the step keeps in ordinary memory instead, in bytes.
     moved: int = 0
+    # The layers that can be streamed, in their order.
+    layers: tuple[LayerBytes, ...] = ()
+    # The largest matrix in the dtype that the model computes in, in bytes.
+    largest_matrix: int = 0
 
     def without_embeddings(self) -> Traced:
         """The same step with the input embeddings in ordinary memory, where they go once all is loaded."""
@@ -99,6 +116,26 @@ class Traced:
         phases = tuple(each if each.name == LOADING else Phase(each.name, less(each.at_peak)) for each in self.phases)
         moved = self.moved + self.embedding
         return replace(self, phases=phases, resting=less(self.resting), embedding=0, moved=moved)
+
+    def with_streamed(self, streamed: int, in_ram: bool) -> Traced:
+        """The same step with so many layers streamed, which go to ordinary memory or a file once all is loaded.
+
+        Before that the adapters have come too, and a pass has tried whether conversations can be packed.
+        """
+        chosen = [self.layers[number] for number in spread(len(self.layers), min(streamed, len(self.layers)))]
+        slots = sum(slot_sizes([each.block for each in chosen], SLOTS))
+
+        def less(counted: dict[str, int]) -> dict[str, int]:
+            weights = counted["weights"] - sum(each.weights for each in chosen)
+            constants = counted["quant_constants"] - sum(each.constants for each in chosen)
+            return {**counted, "weights": weights, "quant_constants": constants, "slots": slots}
+
+        there = {key: self.resting[key] for key in ("weights", "quant_constants", "adapters")}
+        resident = {**dict.fromkeys(self.resting, 0), **there, "workspace": self.largest_matrix}
+        phases = tuple(each if each.name == LOADING else Phase(each.name, less(each.at_peak)) for each in self.phases)
+        phases = (Phase(RESIDENT, resident), *phases)
+        moved = self.moved + (sum(each.block for each in chosen) if in_ram else 0)
+        return replace(self, phases=phases, resting=less(self.resting), moved=moved)
 
     @property
     def highest(self) -> Phase:
@@ -135,6 +172,7 @@ def trace(
     checkpoint(model, checkpointing)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates(optimizer, device_kind, model)
+    layers = tuple(_layer_bytes(layer) for layer in streamable(model))
     head = head_of(model.get_base_model())
     counter, offloaded = Counter(_made), Offloaded(model) if offload else None
     with counter, kernels_of(device_kind):
@@ -146,10 +184,19 @@ def trace(
             held = [_micro_batch(shape) for shape in shapes] if device_kind == "cpu" else []
             phases = tuple(_step(model, head, trained, states, shapes, counter, offloaded, objective))
             del held
+    loading = _loading(model, counter.by_category)
     if device_kind == "cuda":
-        phases = (_loading(model, counter.by_category), *phases)
+        phases = (loading, *phases)
     moved = 0 if offloaded is None else offloaded.most_moved
-    return Traced(phases, dict(counter.by_category), movable_embedding(model), states.managed_bytes, moved)
+    return Traced(
+        phases,
+        dict(counter.by_category),
+        movable_embedding(model),
+        states.managed_bytes,
+        moved,
+        layers,
+        loading.at_peak["workspace"],
+    )
 
 
 def _loading(model: Any, resting: dict[str, int]) -> Phase:
@@ -166,6 +213,13 @@ def _loading(model: Any, resting: dict[str, int]) -> Phase:
     itemsize = next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
     there = {**dict.fromkeys(resting, 0), **{key: resting[key] for key in ("weights", "quant_constants")}}
     return Phase(LOADING, {**there, "workspace": largest * itemsize})
+
+
+def _layer_bytes(layer: Layer) -> LayerBytes:
+    """As `own_model` counts it: constants are all that is not a weight's own numbers."""
+    sizes = [(held.part in ("data", "plain"), -(-held.tensor.nbytes // GRAIN) * GRAIN) for held in layer.held]
+    weights = sum(size for is_weight, size in sizes if is_weight)
+    return LayerBytes(weights, sum(size for _, size in sizes) - weights, layer.block.bytes)
 
 
 def own_model(counter: Counter, model: Any) -> None:

@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.basemodel.find import find_model
 from core.errors import ModelError
+from core.model.stream.stream import holding
 from core.text.library_errors import telling_line
 from core.untrusted.adapter_files import refuse_adapter_files
 
@@ -57,7 +58,8 @@ def start_pissa(model: torch.nn.Module, rank: int) -> None:
                 f"Allowed here: 1 to {smallest}."
             )
         if not a.is_meta:
-            first_a, first_b = split(weight_of(layer.get_base_layer()), rank, layer.scaling[ADAPTER])
+            with holding(model, layer):
+                first_a, first_b = split(weight_of(layer.get_base_layer()), rank, layer.scaling[ADAPTER])
             a.data = torch.cat([first_a, first_a])
             b.data = torch.cat([first_b, -first_b], dim=1)
         a.register_hook(_only_the_first(rank, 0))
@@ -93,7 +95,8 @@ def start_loftq(model: Any) -> None:
             )
         with safe_open(places[key], framework="pt") as opened:
             original = opened.get_tensor(key)
-        kept = weight_of(base)
+        with holding(model, layer):
+            kept = weight_of(base)
         original = (original.t() if base.source_cls is Conv1D else original).to(kept)
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         a.data, b.data = split(original - kept, a.shape[0], layer.scaling[ADAPTER])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from trl.models import get_act_offloading_ctx_manager
 
-from core.model.load import is_out_of_memory
+from core.model.pinned import pinning_failed
 
 NOT_PINNED = (
     "The system pins no more memory (WSL2 allows about 1 GiB), so activations are offloaded to ordinary memory "
@@ -53,12 +53,3 @@ def forget_pass(manager: Any) -> None:
     """
     if hasattr(manager, "curr_autograd_node"):
         manager.curr_autograd_node = None
-
-
-def pinning_failed(error: BaseException) -> bool:
-    """Whether memory could not be pinned: CUDA's own error, not that of torch's allocator of the GPU's memory.
-
-    cudaHostAlloc's "CUDA error: out of memory" comes as it is (torch 2.13, ATen/cuda/CachingHostAllocator.cpp,
-    `allocate_host_memory`); the other allocator raises torch.OutOfMemoryError.
-    """
-    return is_out_of_memory(error) and not isinstance(error, torch.OutOfMemoryError)

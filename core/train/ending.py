@@ -12,6 +12,7 @@ from core.errors import BudgetError, TrainingError
 from core.memory.budget import Budget
 from core.model.load import is_out_of_memory
 from core.model.lora_init import ADAPTER, lora_layers
+from core.model.stream.source import UnreadableBlock
 from core.runs.manifest import flush_all, put_in_place, valid_checkpoints
 from core.runs.store import Run
 from core.sizes import show_size
@@ -147,6 +148,18 @@ def out_of_memory(
         f"Memory ran out within the budget of {show_size(budget.bytes)}{frugal}. {saved} "
         f"Raise the budget to {needed}, or lower data.max_length or lora.rank."
     )
+
+
+def layer_is_unreadable(
+    run: Run, watcher: Watcher, sampler: MemorySampler, budget: Budget, error: UnreadableBlock
+) -> NoReturn:
+    """Save what was learned up to the last whole step. Raises TrainingError: the run can go on from there."""
+    saved = "Nothing had been learned yet."
+    if watcher.tally.step:
+        watcher.trainer.model.zero_grad(set_to_none=True)
+        saved = _saved(run, watcher)
+        write_result(run, watcher, sampler, budget)
+    raise TrainingError(f"{error} {saved} Check the disk of {run.dir}, then resume the run.") from error
 
 
 def _saved(run: Run, watcher: Watcher) -> str:

@@ -5,7 +5,7 @@ adapter by it, stop, save and resume at any step, running out of memory, and a l
 """
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from core.model.load import (
     torch_device,
 )
 from core.model.lora_config import targets_note
+from core.model.stream.source import UnreadableBlock
 from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
@@ -57,6 +58,7 @@ from core.train.resume import ResumePoint, find_resume_point, read_resume_point
 from core.train.rows import Rows, prepare_rows
 from core.train.saving import DiskIsFull
 from core.train.sharding import shard
+from core.train.streaming import end_stream, stream_as_chosen
 from core.train.trainer import NibbleTrainer
 from core.train.trl_config import trainer_config
 from core.train.watcher import LossIsLost, StoppedBeforeLearning, Watcher
@@ -94,7 +96,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
     recipe, chosen = run.recipe(), device()
     start = find_resume_point(run)
     folder = start.folder if start else None
-    with MemorySampler(run, chosen, os.getpid()) as sampler:
+    with MemorySampler(run, chosen, os.getpid()) as sampler, ExitStack() as at_end:
         found = have_base(run, recipe)
         ranks.meet()
         ranks.from_first(folder)
@@ -104,6 +106,7 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
         watcher: Watcher | None = None
         try:
             prepared = prepare(run, recipe, found, chosen, budget, ranks, folder)
+            at_end.callback(end_stream, prepared.model)
             watcher = make_watcher(run, prepared, sampler, heartbeat or HeartbeatWriter(run))
             watcher.trainer = make_trainer(run, prepared, watcher, ranks)
             if start is not None and start.step >= prepared.steps:  # only its adapter was not saved yet
@@ -118,6 +121,9 @@ def train(run: Run, ranks: Ranks = ALONE, heartbeat: HeartbeatWriter | None = No
             ending.disk_is_full(run, watcher, full)
         except LossIsLost as lost:
             ending.loss_is_lost(run, sampler, budget, lost)
+        except UnreadableBlock as error:
+            assert watcher is not None  # nothing is streamed before
+            ending.layer_is_unreadable(run, watcher, sampler, budget, error)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -241,6 +247,7 @@ def make_trainer(run: Run, prepared: PreparedRun, watcher: Any, ranks: Ranks) ->
     choices = replace(prepared.choices, strategy=ranks.from_first(prepared.choices.strategy))
     model, start = prepared.model, prepared.start
     recipe = choices.settle(prepared.recipe, model)
+    stream_as_chosen(run, model, choices.strategy, prepared.device)
     # Steps are dealt out for the plan's micro-batches, also when these have become smaller since.
     now = start.strategy if start else choices.strategy
     order = data_order(len(prepared.rows.train), prepared.steps, recipe.train.effective_batch, recipe.train.seed)

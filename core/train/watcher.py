@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl
 
 from core.memory.strategy import Strategy
+from core.model.stream.stream import LayerStream, stream_of
 from core.recipe import Recipe
 from core.runs.heartbeat import HeartbeatWriter
 from core.runs.store import Request, Run
@@ -21,6 +22,7 @@ from core.train.oom_retry import Shortage
 from core.train.resume import ResumePoint
 from core.train.rows import Rows
 from core.train.saving import Saver
+from core.train.streaming import Traffic
 from core.workspace import write_json
 
 HEARTBEAT_SECONDS = 1.0
@@ -83,6 +85,8 @@ class Watcher(TrainerCallback):
         self._seen: Request | None = None
         self._began = time.monotonic() - max(0.0, time.time() - (run.status().started or time.time()))
         self._step_began = 0.0
+        self._stream: LayerStream | None = None
+        self._traffic: Traffic | None = None
         self._beat = 0.0
         if start is not None:
             self._restore(start.progress)
@@ -113,6 +117,7 @@ class Watcher(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Measure the base before the first step: step 0."""
+        self._stream = stream_of(self.trainer.model)
         if self.resumed:
             self.trainer.real_tokens = self.tally.tokens
         else:
@@ -124,7 +129,7 @@ class Watcher(TrainerCallback):
         self.run.write_status(state="training", step=step, total=self.total, heartbeat=time.time(), message="")
         self.heartbeat.saved(self.saver.last_step or None)
         self.heartbeat.turn_to("step")
-        self._step_began = time.perf_counter()
+        self._begin_step()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **named: Any) -> None:
         """A step is done: write its line, then evaluate, save or stop where it is time to."""
@@ -145,7 +150,11 @@ class Watcher(TrainerCallback):
         self._update_status(step, ending)
         if ending:
             self.heartbeat.turn_to("saving")  # the adapter, and what came of the run
+        self._begin_step()
+
+    def _begin_step(self) -> None:
         self._step_began = time.perf_counter()
+        self._traffic = Traffic.of(self._stream) if self._stream is not None else None
 
     def write_step(self, step: int, logs: dict[str, float]) -> None:
         """The line of a finished step, and its share of what the run has come to."""
@@ -167,8 +176,14 @@ class Watcher(TrainerCallback):
                 "grad_norm": _finite(self.trainer.outcome.grad_norm),
                 "tokens": tokens,
                 "tokens_per_second": round(tokens / seconds, 1),
+                **self._streamed(seconds),
             },
         )
+
+    def _streamed(self, seconds: float) -> dict[str, float]:
+        if self._stream is None or self._traffic is None:
+            return {}
+        return Traffic.of(self._stream).since(self._traffic, seconds)
 
     def _check_loss(self, step: int) -> None:
         """Warn of what is wrong with the step's loss. Raises LossIsLost after too many steps without one."""
