@@ -32,7 +32,7 @@ from core.workspace import flush_folder, move, read_json, sha256_of, write_json
 
 FORMAT = 1
 WEIGHTS, INDEX, MANIFEST = "weights.bin", "index.json", "manifest.json"
-# For tests and benchmarks: 'always' makes a store of any quantised base, 'never' neither makes nor opens one.
+# For tests and benchmarks: 'always' makes a store of any base, 'never' neither makes nor opens one.
 ENVIRONMENT = "NIBBLE_STORES"
 # Smaller bases are loaded from their own files nearly as fast.
 MIN_BYTES = 500_000_000
@@ -175,12 +175,10 @@ def packed_bytes(found: FoundModel, settings: QuantizationSettings) -> int:
 def wants_store(found: FoundModel, settings: QuantizationSettings, stores: Path) -> bool:
     """Whether a store of this base is worth its place. Raises StoreError where there is no room for it."""
     forced = os.environ.get(ENVIRONMENT, "")
-    if settings.bits == 16 or forced == "never":
-        return False
-    size = packed_bytes(found, settings)
     if forced == "always":
         return True
-    if size < MIN_BYTES:
+    size = packed_bytes(found, settings)
+    if forced == "never" or settings.bits == 16 or size < MIN_BYTES:
         return False
     free = shutil.disk_usage(stores).free
     if free < size + LEAVE_BYTES:
