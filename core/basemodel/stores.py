@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ LEAVE_BYTES = 5_000_000_000
 PACKERS = ("bitsandbytes", "transformers", "torch")
 # So long one waits for another process that makes the same store.
 PATIENCE_SECONDS = 3600.0
+_KEY = re.compile(r"[0-9a-f]{1,64}")
 _NOTHING: Callable[[str], None] = lambda said: None  # noqa: E731
 
 
@@ -199,14 +201,13 @@ def making(stores: Path, key: StoreKey, report: Callable[[str], None] = _NOTHING
     """
     partial = _partial(stores, key.name)
     lock = try_lock(_lock_file(stores, key.name))
-    waited = lock is None
     if lock is None:
         report(f"Another process is keeping a quantised copy of {key.label}: waiting for it.")
         lock = try_lock(_lock_file(stores, key.name), PATIENCE_SECONDS)
     if lock is None:
         raise StoreError(f"Another process has been keeping a quantised copy of {key.label} for an hour.")
     try:
-        if waited and _is_usable(stores, key):
+        if _is_usable(stores, key):
             yield None
             return
         sweep(stores, but=key.name)
@@ -268,8 +269,9 @@ def delete_store(stores: Path, name: str) -> int:
 
     Raises StoreError where there is none with that key, or where it is in use and the system keeps it (Windows).
     """
-    folder = next((each for each in (stores / name, _partial(stores, name)) if each.is_dir()), None)
-    if folder is None or folder.parent != stores:
+    folders = (stores / name, _partial(stores, name)) if _KEY.fullmatch(name) else ()
+    folder = next((each for each in folders if each.is_dir()), None)
+    if folder is None:
         raise StoreError(f"There is no quantised copy with the key {name[:64]!r}. `models stores` lists them.")
     size, away = _bytes_in(folder), stores / f".deleted-{name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -292,7 +294,7 @@ def verify_store(store: Store) -> None:
 def stored(stores: Path, name: str) -> Store:
     """The store with the key `name`. Raises StoreError where there is none, or it is not whole."""
     folder = stores / name
-    manifest = read_json(folder / MANIFEST) if folder.parent == stores else None
+    manifest = read_json(folder / MANIFEST) if _KEY.fullmatch(name) else None
     if not _is_manifest(manifest):
         raise StoreError(f"There is no quantised copy with the key {name[:64]!r}. `models stores` lists them.")
     return _whole(folder, manifest, f"The quantised copy of {manifest['label']}")

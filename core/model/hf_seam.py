@@ -21,17 +21,29 @@ from core.basemodel.store_index import StoreError
 Sink = Callable[[str, torch.Tensor], None]
 
 
-class Taken(Exception):
-    """Ends `from_pretrained` when all weights have gone to the sink; `loading` is for `as_loaded` to repeat."""
+class Ended(Exception):
+    """Ends `from_pretrained` from inside: for who called it with a sink, and nobody else to catch."""
+
+
+class Taken(Ended):
+    """All weights have gone to the sink; `loading` is for `as_loaded` to repeat."""
 
     def __init__(self, loading: dict[str, Any]) -> None:
         super().__init__()
         self.loading = loading
 
 
+class SinkFailed(Ended):
+    """The sink could not take a weight, because of `error`: nothing is wrong with the base."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 @contextmanager
 def into(begin: Callable[[PreTrainedModel], Sink]) -> Iterator[None]:
-    """Inside, `from_pretrained` hands each weight to a sink instead of keeping it, and ends by raising `Taken`.
+    """Inside, `from_pretrained` hands each weight to a sink instead of keeping it, and ends by raising `Ended`.
 
     `begin` makes the sink, given the model without numbers. Never more than one weight is in memory, or the tensors of
     one that several are put together of. Raises StoreError where the files do not fill the model as they should.
@@ -39,7 +51,8 @@ def into(begin: Callable[[PreTrainedModel], Sink]) -> Iterator[None]:
     load = PreTrainedModel._load_pretrained_model
 
     def replaced(model: Any, state: Any, files: Any, config: Any, *more: Any) -> Any:
-        sink = begin(model)
+        with _sink_errors():
+            sink = begin(model)
         taking = mock.patch.object(core_model_loading, "set_param_for_module", _taking(sink))
         # It would take memory for the whole model at once, on a card.
         warming = mock.patch.object(modeling_utils, "caching_allocator_warmup", lambda *_: None)
@@ -68,9 +81,18 @@ def _taking(sink: Sink) -> Callable[..., None]:
             setattr(holder, last, empty)
             if hasattr(holder, "quant_state"):  # bitsandbytes' layers hold their constants too
                 holder.quant_state = None
-            sink(name, held)
+            with _sink_errors():
+                sink(name, held)
 
     return taking
+
+
+@contextmanager
+def _sink_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever a disk or a kind of tensor that nobody knows may bring
+        raise SinkFailed(error) from error
 
 
 def _refuse_misfit(model: PreTrainedModel, info: LoadStateDictInfo) -> None:

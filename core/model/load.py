@@ -21,7 +21,7 @@ from core.model import bnb_cpu_blocks, moe_lora, moe_quantizer
 from core.model.attention import FLASH, refuse_attention, repeat_keys
 from core.model.fit import refuse_misfit, refuse_random
 from core.model.generation_config import plain_generation
-from core.model.hf_seam import Taken
+from core.model.hf_seam import Ended
 from core.model.lora_config import lora_config
 from core.model.lora_init import lora_layers, start_from_adapter, start_loftq, start_pissa
 from core.model.meta import without_pad_beyond
@@ -142,7 +142,7 @@ def _load(
                 output_loading_info=True,
                 **no_pad,
             )
-    except (StoreError, Taken):
+    except (StoreError, Ended):
         raise
     except Exception as error:  # whatever an architecture's code says to files of strangers
         if is_out_of_memory(error):

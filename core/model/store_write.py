@@ -12,32 +12,29 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.basemodel.store_index import PAGE, Block, Checksum, Index, Kind, Piece, aligned, laid_out
+from core.basemodel.store_index import PAGE, Block, Checksum, Index, Kind, Piece, StoreError, aligned, laid_out
 from core.basemodel.stores import INDEX, WEIGHTS, StoreKey, making, write_manifest
-from core.model.hf_seam import Taken, into
+from core.model.hf_seam import SinkFailed, Taken, into
 from core.model.moe import is_fused
 from core.model.store_parts import in_order, name_of, taken_apart
+from core.text.library_errors import telling_line
 
 CHUNK = 2**20
 
 
 def make_store(
     load: Callable[[], Any], stores: Path, key: StoreKey, report: Callable[[str], None] = lambda said: None
-) -> None:
-    """Make the store with that key; `load` calls `from_pretrained`. Where another process makes it, wait for that.
+) -> bool:
+    """Make the store with that key; `load` calls `from_pretrained`. False: another process made it meanwhile.
 
     Raises StoreError where it cannot be made, and what `load` raises; then nothing of it is left.
     """
     with making(stores, key, report) as folder:
         if folder is None:
-            return
+            return False
         with (folder / WEIGHTS).open("wb") as file:
             writer = StoreWriter(file)
-            try:
-                with into(writer.begin):
-                    load()
-            except Taken as taken:
-                index = writer.end(taken.loading)
+            index = _written(load, writer, key)
             file.flush()
             os.fsync(file.fileno())
         with (folder / INDEX).open("w", encoding="utf-8") as text:
@@ -45,6 +42,22 @@ def make_store(
             text.flush()
             os.fsync(text.fileno())
         write_manifest(folder, key, writer.sha256)
+    return True
+
+
+def _written(load: Callable[[], Any], writer: "StoreWriter", key: StoreKey) -> Index:
+    """Have the base loaded into `writer`. Raises OSError, StoreError, and what `load` raises."""
+    try:
+        with into(writer.begin):
+            load()
+    except Taken as taken:
+        return writer.end(taken.loading)
+    except SinkFailed as failed:
+        if isinstance(failed.error, (OSError, StoreError)):
+            raise failed.error from None
+        reason = telling_line(failed.error, kind=True)
+        raise StoreError(f"No quantised copy of {key.label} can be kept ({reason}).") from failed.error
+    raise StoreError(f"No quantised copy of {key.label} can be kept: nothing of it was loaded.")
 
 
 class StoreWriter:

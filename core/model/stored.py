@@ -49,8 +49,8 @@ def load_stored(
         loaded = _opened(load, device, key, stores)
         if loaded is None and wants_store(found, settings, stores.folder):
             refuse_misfit(found)
-            make_store(load, stores.folder, key, stores.report)
-            loaded = _opened(load, device, key, stores, made=True)
+            made = make_store(load, stores.folder, key, stores.report)
+            loaded = _opened(load, device, key, stores, made)
         if loaded is not None:
             return loaded
     except StoreError as error:
@@ -70,7 +70,8 @@ def _opened(
         with opening(store, device):
             loaded = load()
     except StoreError as error:
-        stores.report(f"{error} It is deleted.")
+        own = f", and {key.label} is loaded from its own files" if made else ""
+        stores.report(f"{error} It is deleted{own}.")
         with suppress(StoreError):
             delete_store(stores.folder, key.name)
         return None
