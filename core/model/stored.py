@@ -55,6 +55,9 @@ def load_stored(
             return loaded
     except StoreError as error:
         stores.report(f"{error} {found.label} is loaded from its own files.")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        stores.report(f"Quantised copies cannot be read: {reason}. {found.label} is loaded from its own files.")
     refuse_misfit(found)
     return load()
 
