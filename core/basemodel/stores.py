@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from core.basemodel.find import FoundModel, weight_files
+from core.basemodel.hub import cache_folder
 from core.basemodel.pin import pin_of
 from core.basemodel.store_index import Index, StoreError
 from core.settings import QuantizationSettings
@@ -273,6 +274,8 @@ def delete_store(stores: Path, name: str) -> int:
     folder = next((each for each in folders if each.is_dir()), None)
     if folder is None:
         raise StoreError(f"There is no quantised copy with the key {name[:64]!r}. `models stores` lists them.")
+    if folder == _partial(stores, name) and _is_being_made(stores, name):
+        raise StoreError("This quantised copy is being made. Wait for that, or stop the run or the chat that makes it.")
     size, away = _bytes_in(folder), stores / f".deleted-{name}-{uuid.uuid4().hex[:8]}"
     try:
         move(folder, away, seconds=1.0)  # renamed first: half a store would be found as a damaged one
@@ -280,6 +283,13 @@ def delete_store(stores: Path, name: str) -> int:
         raise StoreError("This quantised copy is in use. Close the chat or wait for the run that uses it.") from None
     shutil.rmtree(away, ignore_errors=True)
     return size
+
+
+def _is_being_made(stores: Path, name: str) -> bool:
+    lock = try_lock(_lock_file(stores, name))
+    if lock is not None:
+        lock.release()
+    return lock is None
 
 
 def verify_store(store: Store) -> None:
@@ -317,17 +327,12 @@ def _info(folder: Path) -> StoreInfo:
 
 
 def _original_is_here(manifest: dict[str, Any]) -> bool:
-    from core.basemodel.find import find_model
-    from core.errors import ModelError
-
-    folder = Path(manifest["source"])
-    if manifest["originals"]:
-        return all((folder / name).is_file() for name in manifest["originals"])
-    try:
-        found = find_model(manifest["source"], manifest["identity"]["weights"].get("commit"))
-    except ModelError:
-        return False
-    return found.folder is not None
+    """Whether the base's weight files are where they were; nobody is asked over the network."""
+    source, weights = manifest["source"], dict(manifest["identity"]["weights"])
+    commit = weights.pop("commit", None)
+    cached = cache_folder() / f"models--{source.replace('/', '--')}" / "snapshots" / str(commit)
+    folder = Path(source) if commit is None else cached
+    return all((folder / name).is_file() for name in weights)
 
 
 def sweep(stores: Path, but: str = "") -> None:

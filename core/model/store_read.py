@@ -97,9 +97,9 @@ def opened(store: Store) -> "SimpleQueue[FileIO]":
 
 
 def read_block(file: FileIO, label: str, block: Block, into: list[torch.Tensor]) -> None:
-    """Read a block's pieces into tensors of bytes on the CPU, and check them. Raises StoreError.
+    """Read a block's pieces into tensors of bytes on the CPU, which may be views of one, and check them.
 
-    `file` is the store's file of weights, opened without a buffer, and `label` names its base.
+    `file` is the store's file of weights, opened without a buffer, and `label` names its base. Raises StoreError.
     """
     checksum = Checksum()
     try:

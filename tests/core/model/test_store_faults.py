@@ -369,6 +369,19 @@ def test_a_deleted_store_is_gone_and_what_reads_it_reads_on(place: Place) -> Non
     _equal(place.load(), place.expected)
 
 
+def test_what_is_being_made_is_not_deleted(place: Place) -> None:
+    (place.stores / ".making-0123").mkdir()
+    lock = kept.try_lock(kept._lock_file(place.stores, "0123"))
+    assert lock is not None
+    with pytest.raises(StoreError, match="is being made"):
+        delete_store(place.stores, "0123")
+    kept.sweep(place.stores)
+    assert (place.stores / ".making-0123").is_dir()
+    lock.release()
+    kept.sweep(place.stores)
+    assert not (place.stores / ".making-0123").exists()
+
+
 @pytest.mark.parametrize("name", ["", "..", "../base", "a/b", ".x.lock", "nothing"])
 def test_only_stores_are_deleted(name: str, place: Place) -> None:
     place.load()
