@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -243,6 +244,21 @@ def test_a_base_that_is_not_what_it_was(how: str, place: Place) -> None:
     assert len(list_stores(place.stores)) == (2 if how == "changed" else 1)
 
 
+def test_a_commit_of_the_hub_is_known_by_its_name(place: Place) -> None:
+    """Its files in the cache do not change; another commit is another base."""
+    here = find_model(str(place.base))
+    settings = QuantizationSettings()
+    keys = []
+    for commit in ("aaaa", "aaaa", "bbbb"):
+        found = replace(here, source="org/name", revision=commit)
+        load_base(found, settings, CPU, stores=Stores(place.stores, place.said.append))
+        keys.append(kept.store_key(found, settings, "float32", "cpu").name)
+        os.utime(place.base / "model.safetensors")
+    assert keys[0] == keys[1] != keys[2]
+    assert ["is kept" in said for said in place.said] == [True, False, True]
+    assert {each.original for each in list_stores(place.stores)} == {False}, "this cache holds no such model"
+
+
 def test_a_disk_error_while_it_is_read(place: Place) -> None:
     place.load()
     with mock.patch.object(store_read, "_read_whole", side_effect=OSError(errno.EIO, os.strerror(errno.EIO))):
@@ -321,6 +337,43 @@ add = store_write.StoreWriter._write
 store_write.StoreWriter._write = lambda self, block: (time.sleep(0.5), add(self, block))
 load_base(find_model(sys.argv[1]), QuantizationSettings(), CPU, stores=Stores(Path(sys.argv[2]), print))
 """
+
+
+SMALL = """
+import resource, sys
+from pathlib import Path
+from core.basemodel.find import find_model
+from core.basemodel.stores import store_key
+from core.model.load import load_base
+from core.model.stored import Stores
+from core.settings import QuantizationSettings
+from core.system.hardware import Device
+from bench.load_model import SMALL, CONFIG, write_base
+
+CPU = Device("cpu", "a CPU", 2**33, 2**33, 0)
+folder = Path(sys.argv[1])
+for name, sizes in (("warm", {}), ("base", {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 48})):
+    write_base(folder / name, {**SMALL, **sizes, "num_attention_heads": 8, "num_key_value_heads": 8})
+(folder / "stores").mkdir()
+load_base(find_model(str(folder / "warm")), QuantizationSettings(), CPU, stores=Stores(folder / "stores"))
+held = int(next(l for l in open("/proc/self/status") if l.startswith("VmData")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (held + int(sys.argv[2]), resource.RLIM_INFINITY))
+load_base(find_model(str(folder / "base")), QuantizationSettings(), CPU, stores=Stores(folder / "stores", print))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory that only Linux has")
+def test_a_store_is_made_in_far_less_memory_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 79 MB, in 40; opening it afterwards takes all of it, so that then memory runs out, and it is there."""
+    monkeypatch.setenv("NIBBLE_STORES", "always")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, "-c", SMALL, str(tmp_path), str(40 * 2**20)]
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "memory" in done.stderr.splitlines()[-1], done.stderr[-1000:]
+    [large, _] = sorted(list_stores(tmp_path / "stores"), key=lambda each: -each.bytes)
+    assert large.whole and large.bytes > 75 * 10**6
+    verify_store(stored(tmp_path / "stores", large.key))
 
 
 def test_two_that_want_the_same_store_make_one(place: Place) -> None:
