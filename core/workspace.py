@@ -64,6 +64,11 @@ class Workspace:
         return self._folder("adapters")
 
     @property
+    def quantised(self) -> Path:
+        """Bases in the bits that they are loaded in, one folder each: core/basemodel/stores.py."""
+        return self._folder("quantised")
+
+    @property
     def state(self) -> Path:
         """What the app itself remembers: settings, the running server, locks."""
         return self._folder("state")
@@ -98,6 +103,17 @@ def patiently(action: Callable[[], Result], seconds: float = 1.0) -> Result:
 def move(folder: Path, to: Path, seconds: float = SCAN_SECONDS) -> None:
     """Rename a folder. On Windows that waits until virus scanners have let go of the files that were just written."""
     patiently(lambda: folder.rename(to), seconds)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the folder itself, so that a rename in it outlives a power cut. Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""System: what the doctor found, predicted against used memory, disk by run, versions, signing in to Hugging Face."""
+"""System: what the doctor found, predicted against used memory, the disk, versions, signing in to Hugging Face."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from gradio.components import Component
 from app.context import Context
 from app.run_view import predicted_html
 from app.system import html as system_html
-from app.system import notifications
+from app.system import notifications, stores
 from app.ui import html
 from app.ui.tab import PageParts, Tab
 from app.ui.updates import ONCE, QUIET, Updates
@@ -35,6 +35,7 @@ class SystemLayout:
                 self.record = gr.HTML(elem_classes="nb-slot")
                 gr.HTML("<h3>Disk</h3>", elem_classes="nb-slot")
                 self.disk = gr.HTML(elem_classes="nb-slot")
+                self.stores = stores.StoreParts()
             with gr.Column(scale=5, min_width=340):
                 gr.HTML("<h3>Hugging Face</h3>", elem_classes="nb-slot")
                 self.who = gr.HTML(elem_classes="nb-slot")
@@ -59,7 +60,14 @@ class SystemLayout:
 
     def filled(self) -> list[Component]:
         """What is set when the tab comes into sight."""
-        return [*self.signing(), self.versions, self.record, self.disk, *self.notifications.shown()]
+        return [
+            *self.signing(),
+            self.versions,
+            self.record,
+            self.disk,
+            *self.stores.shown(),
+            *self.notifications.shown(),
+        ]
 
 
 class SystemTab(Tab):
@@ -82,6 +90,7 @@ class SystemTab(Tab):
         sign_in = [layout.sign_in.click, layout.token.submit]
         gr.on(sign_in, partial(_sign_in, layout), layout.token, signing, **QUIET)
         layout.sign_out.click(partial(_sign_out, layout), None, signing, **QUIET)
+        stores.wire(layout.stores, self.context)
         notifications.wire(layout.notifications, self.context)
 
     def selected(self, item: gr.Tab, page: PageParts) -> Callable[..., Any]:
@@ -93,6 +102,7 @@ class SystemTab(Tab):
         runs = list_runs(self.context.workspace)
         return {
             **who(self.layout),
+            **stores.fill(self.layout.stores, self.context),
             **notifications.fill(self.layout.notifications, self.context),
             self.layout.versions: system_html.versions(),
             self.layout.record: predicted_html.record(runs),

@@ -122,6 +122,7 @@ class Chat:
         from core.chat.adapter_pool import Adapters
         from core.chat.memory_check import refuse_without_room
         from core.model.load import dtype_for, load_base
+        from core.model.stored import Stores
 
         asked_for = (chat_model.model, chat_model.revision, *chat_model.quantization.items(), chat_model.pinned)
         stamp_now = stamp_of(self._folder) if self._folder is not None and self._stamp else ()
@@ -147,8 +148,10 @@ class Chat:
             self._forget()
             self._spoilt = not isinstance(error, NibbleError)
             raise
+        said: list[str] = []
         try:
-            self._adapters = Adapters(load_base(found, settings, chosen).eval(), found)
+            base = load_base(found, settings, chosen, stores=Stores(workspace.quantised, said.append))
+            self._adapters = Adapters(base.eval(), found)
         except Exception as error:
             self._spoilt = True
             self._no_memory(found.label, error, request)
@@ -156,6 +159,7 @@ class Chat:
         self._base = _identity(found, settings)
         self._folder, self._stamp = found.folder, _stamp(found)
         self._asked_for.add(asked_for)
+        yield from ({"progress": each} for each in said)
 
     def _downloaded(self, found: FoundModel, request: Request) -> Generator[Answer, None, FoundModel]:
         """The base, downloaded if it is not on this machine; a stop ends the download."""

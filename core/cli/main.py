@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.basemodel.code_consent import trust_only
-from core.cli import arena, bench, code_consent, data, download, export, serve
+from core.cli import arena, bench, code_consent, data, download, export, models, serve
 from core.cli import run as cli_run
 from core.errors import CallError, NibbleError
 from core.system.library_warnings import hush
@@ -273,7 +273,7 @@ def _positive(text: str) -> int:
     return number
 
 
-_GROUPS = {"data": data.add_arguments, "arena": arena.add_arguments}
+_GROUPS = {"data": data.add_arguments, "models": models.add_arguments, "arena": arena.add_arguments}
 _Command = Callable[[argparse.Namespace], tuple[int, Any]]
 _Arguments = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
@@ -282,6 +282,7 @@ _COMMANDS: dict[str, tuple[_Command | None, str, _Arguments | None]] = {
     "data": (None, "check a dataset before training, and see it as the model does", None),
     "plan": (_plan, "plan a recipe's memory and time within a budget", _plan_arguments),
     "download": (download.download_model, "download a model from Hugging Face in advance", download.add_arguments),
+    "models": (None, "list, verify or delete the quantised copies of base models", None),
     "train": (cli_run.train, "train a recipe and wait until it ends", cli_run.train_arguments),
     "resume": (
         cli_run.resume_run,

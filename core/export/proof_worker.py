@@ -33,6 +33,7 @@ from core.export.shared.options import Say
 from core.generation.generate import stop_ids
 from core.generation.sampling import Sampling
 from core.model.load import is_out_of_memory, load_adapter, load_base
+from core.model.stored import Stores
 from core.model.vocabulary import beyond, embedding_rows
 from core.recipe import DataSettings, QuantizationSettings
 from core.setup.llama_cpp import MISSING
@@ -155,9 +156,9 @@ def _chat(job: Job, asked: ProofPrompts, say: Say) -> Answers:
 
     def loaded() -> LoadedModel:
         here = place_for(load["parameters"], load["packed"], load["model_type"])
-        base = load_base(
-            find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"]), here
-        )
+        stores = Stores(Workspace(Path(load["workspace"])).quantised, lambda said: say(said, None))
+        found, settings = find_model(load["model"], load["revision"]), QuantizationSettings(**load["quantization"])
+        base = load_base(found, settings, here, stores=stores)
         model = load_adapter(base, Path(load["adapter"])).eval()
         return LoadedModel(model, _as_the_chat(stop_ids(model, reference_of(job).tokenizer)))
 

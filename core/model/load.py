@@ -1,6 +1,7 @@
 """Builds the model that trains and chats: loaded in 4, 8 or 16 bits, with adapters attached. Nothing else does."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,21 @@ from transformers.utils import is_flash_attn_2_available
 
 from core.basemodel.download import bring_settings
 from core.basemodel.find import FoundModel
+from core.basemodel.store_index import StoreError
 from core.errors import ModelError, RecipeError
 from core.model import bnb_cpu_blocks, moe_lora, moe_quantizer
 from core.model.attention import FLASH, refuse_attention, repeat_keys
 from core.model.fit import refuse_misfit, refuse_random
 from core.model.generation_config import plain_generation
+from core.model.hf_seam import Ended
 from core.model.lora_config import lora_config
 from core.model.lora_init import lora_layers, start_from_adapter, start_loftq, start_pissa
 from core.model.meta import without_pad_beyond
 from core.model.moe import NAME as OUR_EXPERTS
 from core.model.moe import experts_of, fused_weights, shape_of
 from core.model.remote_code import admit
+from core.model.stored import KINDS as STORED_ON
+from core.model.stored import Stores, load_stored
 from core.model.varlen import flash_is_built
 from core.recipe import LoraSettings, QuantizationSettings
 from core.system.compute_dtype import compute_dtype
@@ -70,44 +75,37 @@ def load_tokenizer(found: FoundModel, folder: Path | None = None) -> Any:
 
 
 def load_base(
-    found: FoundModel, settings: QuantizationSettings, device: Device, attention: str = "auto", sharded: bool = False
+    found: FoundModel,
+    settings: QuantizationSettings,
+    device: Device,
+    attention: str = "auto",
+    sharded: bool = False,
+    stores: Stores | None = None,
 ) -> PreTrainedModel:
     """The base model on `device`, frozen, in the bits of `settings`. Raises ModelError, or RecipeError for `attention`.
 
     The model is loaded in the compute dtype itself: bitsandbytes' backward pass dequantises to the dtype that it
     was loaded in (QLoRA, section 3: 4-bit storage, 16-bit computation). In 16 bits it is what computes as well: on a
     device that computes in fp32 it takes 32. `sharded`: in ordinary memory, ready for core/train/sharding.py.
+    `stores`: open it from its store, or make one (core/model/stored.py); its content is the same bit for bit.
     """
     dtype, _ = dtype_for(device, found.model_type)
     implementation = attention_implementation(attention, device.kind, dtype)
     if found.folder is None:
         raise ModelError(f"{found.label} is not on this machine yet. Download it first.")
     admit(found)
-    refuse_misfit(found)
     if device.kind == "cuda" and not (dtype == torch.bfloat16 and flash_is_built()):
         repeat_keys()
     # bitsandbytes logs its casts to fp16 at every product of every step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    no_pad = {} if without_pad_beyond(found.config) == found.config else {"pad_token_id": None}
-    heard = Listening("transformers")
-    try:
-        with heard:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                found.folder,
-                quantization_config=quantization_config(settings, dtype, dtype if sharded else torch.uint8),
-                dtype=dtype,
-                device_map={"": torch.device("cpu") if sharded else torch_device(device)},
-                attn_implementation=implementation,
-                experts_implementation=OUR_EXPERTS,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                **no_pad,
-            )
-    except Exception as error:  # whatever an architecture's code says to files of strangers
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"{found.label} cannot be loaded: {_reason(error, found.folder, heard)}.") from None
+    place = torch.device("cpu") if sharded else torch_device(device)
+    bits = quantization_config(settings, dtype, dtype if sharded else torch.uint8)
+    load = partial(_load, found, bits, place, dtype, implementation)
+    if stores is None or sharded or device.kind not in STORED_ON:
+        refuse_misfit(found)
+        model, info = load()
+    else:
+        model, info = load_stored(load, found, settings, (place, dtype), stores)
     refuse_random(model, info, found.label)
     # The base that the adapter will name: its id where it has one, not this machine's folder.
     model.name_or_path = model.config.name_or_path = found.source
@@ -117,6 +115,39 @@ def load_base(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+def _load(
+    found: FoundModel,
+    bits: BitsAndBytesConfig | None,
+    place: torch.device,
+    dtype: torch.dtype,
+    implementation: str | None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """`from_pretrained`: the model, and what became of each tensor of its files. Raises ModelError."""
+    assert found.folder is not None
+    no_pad = {} if without_pad_beyond(found.config) == found.config else {"pad_token_id": None}
+    heard = Listening("transformers")
+    try:
+        with heard:
+            return AutoModelForCausalLM.from_pretrained(
+                found.folder,
+                quantization_config=bits,
+                dtype=dtype,
+                device_map={"": place},
+                attn_implementation=implementation,
+                experts_implementation=OUR_EXPERTS,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **no_pad,
+            )
+    except (StoreError, Ended):
+        raise
+    except Exception as error:  # whatever an architecture's code says to files of strangers
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{found.label} cannot be loaded: {_reason(error, found.folder, heard)}.") from None
 
 
 def attention_implementation(wanted: str, device_kind: str, dtype: torch.dtype) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.untrusted.paths import is_plain
-from core.workspace import move
+from core.workspace import flush_folder, move
 
 MANIFEST = "manifest.json"
 BEST = "best"  # the folder of a run that holds the best of its adapters
@@ -35,17 +35,6 @@ def flush_all(folder: Path) -> dict[str, dict[str, Any]]:
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         flush_folder(inner)
     return files
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush the folder itself, so that a rename in it outlives a power cut. Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def put_in_place(fresh: Path, final: Path) -> None:

@@ -7,6 +7,7 @@ adapter by it, stop, save and resume at any step, running out of memory, and a l
 import os
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from core.model.load import (
     torch_device,
 )
 from core.model.lora_config import targets_note
+from core.model.stored import Stores
 from core.model.stream.source import UnreadableBlock
 from core.model.vocabulary import embedding_rows
 from core.recipe import Recipe
@@ -162,7 +164,8 @@ def prepare(
     stop_if_asked(run)
     in_force = enforce(budget.bytes, chosen, 0)  # an optimizer has no states yet
     run.event("budget", f"Memory budget {budget.read_as}, {in_force}.")
-    base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded)
+    stores = Stores(Workspace(run.workspace).quantised, partial(run.event, "model"))
+    base = load_base(found, recipe.quantization, chosen, recipe.train.attention, ranks.sharded, stores)
     stop_if_asked(run)
     held = quantised(base)
     left_out = targets_note(base, recipe.lora)

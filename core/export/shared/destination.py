@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import NibbleError
-from core.runs.manifest import flush_all, flush_folder
+from core.runs.manifest import flush_all
 from core.sizes import show_bytes
 from core.system.file_lock import remove_lock, try_lock
 from core.system.full_disk import is_disk_full
-from core.workspace import move
+from core.workspace import flush_folder, move
 
 # What file systems take on top of the bytes themselves.
 ROOM = 1.02
