@@ -75,7 +75,7 @@ def write_base(folder: Path, config: dict[str, Any]) -> None:
     for name, weight in random_weights(config, torch.bfloat16).items():
         layer = re.search(r"layers\.(\d+)\.", name)
         shards.setdefault(layer[1] if layer else "ends", {})[name] = weight
-    places = {}
+    places: dict[str, str] = {}
     for shard, weights in shards.items():
         file = f"model-{shard}.safetensors"
         save_file(
@@ -123,7 +123,7 @@ def _measured(do: Callable[[], Any]) -> dict[str, float]:
 
 def _read(file: Path) -> Any:
     """All bytes of a file in memory of their own: as fast as it goes."""
-    data = np.empty(file.stat().st_size, np.uint8)
+    data: Any = np.empty(file.stat().st_size, np.uint8)
     with file.open("rb", buffering=0) as handle:
         view = memoryview(data)
         while view:
