@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from torch.nn import functional
 
-from core.model import moe, varlen
+from core.model import moe
 from core.model.varlen import WIDEST, flash_is_built
 
 _aten = torch.ops.aten
@@ -25,14 +25,12 @@ def kernels_of(kind: str) -> Iterator[None]:
 
     Attention: torch would take the slow kernel, which keeps all scores. Dropout: CUDA's `native_dropout` keeps a mask
     of one byte a number (ATen's Dropout.cpp, `is_fused_kernel_acceptable`). Experts: a GPU dequantises all at once.
-    Packed rows: a GPU computes their conversations at once.
     """
     at_once = moe.suits_groups if kind == "cuda" else lambda *_: False
     with (
         mock.patch.object(functional, "scaled_dot_product_attention", _attention(kind)),
         mock.patch.object(functional, "dropout", _dropout() if kind == "cuda" else functional.dropout),
         mock.patch.object(moe, "at_once", at_once),
-        mock.patch.object(varlen, "has_kernel", lambda _: kind == "cuda"),
     ):
         yield
 

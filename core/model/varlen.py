@@ -1,10 +1,8 @@
-"""Attention over packed rows without a mask, each conversation for itself.
+"""Attention over packed rows by torch's `varlen_attn`: FlashAttention on each conversation, without a mask.
 
-SDPA needs a mask for packed rows. With one CUDA has no FlashAttention: each layer makes and keeps width² numbers a row
-(docs/gpu.md), and a CPU computes the scores of conversations that may not see each other. On a GPU this is torch's
-`varlen_attn`, on a CPU one call of SDPA for each conversation. Importing it registers an implementation of that name
-with transformers. It answers as SDPA does where a batch is not packed, and makes SDPA's mask for the layers that the
-kernel does not suit.
+SDPA needs a mask for packed rows, and with one CUDA has no FlashAttention: each layer makes and keeps width² numbers a
+row (docs/gpu.md). Importing this registers an implementation of that name with transformers. It answers as SDPA does
+where a batch is not packed, and makes SDPA's mask for the layers that the kernel does not suit.
 """
 
 import inspect
@@ -17,7 +15,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
@@ -50,18 +47,16 @@ def flash_is_built() -> bool:
 
 
 def varlen_suits(device_kind: str, dtype: torch.dtype) -> bool:
-    """Whether packed rows may be computed without a mask on a device that computes in `dtype`: on every CPU, too.
+    """Whether packed rows may be computed by `varlen_attn` on a device that computes in `dtype`.
 
     bf16 means compute capability 8.0 or higher (core/system/hardware.py), which FlashAttention needs.
     """
-    if device_kind == "cpu":
-        return True
     there = varlen_attn is not None and set(inspect.signature(varlen_attn).parameters) >= _NEEDED
     return there and device_kind == "cuda" and dtype == torch.bfloat16 and flash_is_built()
 
 
 def use_varlen(model: Any, wanted: bool = True) -> bool:
-    """Have `model`, which takes SDPA, compute packed rows without a mask, or not. Returns whether it does.
+    """Have `model`, which takes SDPA, compute packed rows by `varlen_attn`, or not. Returns whether it does.
 
     A model for which transformers does not take SDPA (with soft-capped scores, say) stays as it is.
     """
@@ -90,20 +85,6 @@ class Packed:
     def mask(self) -> torch.Tensor | None:
         """SDPA's mask, (rows, 1, width, width), made once for all layers that need it."""
         return self.make_mask()
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of each conversation; in a trace, where nobody knows them, of each row."""
-        if self.starts.is_meta:
-            return [self.longest] * (len(self.starts) - 1)
-        return self.starts.diff().tolist()
-
-    def band(self, length: int, device: torch.device) -> torch.Tensor | None:
-        """What tokens of a conversation longer than the window see, (length, length); None: all before them."""
-        if self.window is None or length <= self.window:
-            return None
-        allowed = torch.ones(length, length, dtype=torch.bool, device=device)
-        return allowed.tril().triu(1 - self.window)
 
 
 def packed_mask(
@@ -170,41 +151,14 @@ def packed_attention(
     if not isinstance(attention_mask, Packed) or not _suits(query, key, value, dropout, others):
         mask = attention_mask.mask if isinstance(attention_mask, Packed) else attention_mask
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **others)
-    rows, _, width, _ = query.shape
-    compute = _by_kernel if has_kernel(query) else _one_by_one
-    query, key, value = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
-    answer = compute(query, key, value, attention_mask, scaling)
-    return answer.unflatten(0, (rows, width)), None
-
-
-def has_kernel(query: torch.Tensor) -> bool:
-    """Whether the device of `query` has a kernel for all conversations at once."""
-    return query.device.type == "cuda"
-
-
-def _by_kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, scale: float | None
-) -> torch.Tensor:
-    """Tensors of (tokens, heads, size), as the result."""
-    before = -1 if packed.window is None else packed.window - 1
-    every = (packed.starts, packed.starts, packed.longest, packed.longest)
-    return varlen_attn(query, key, value, *every, scale=scale, window_size=(before, 0), enable_gqa=True)
-
-
-def _one_by_one(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: Packed, scale: float | None
-) -> torch.Tensor:
-    """The same by SDPA, which lets tokens see only what comes before them without a mask."""
-    groups = query.shape[1] // key.shape[1]
-    answers = []
-    for q, k, v in zip(*(each.split(packed.lengths) for each in (query, key, value)), strict=True):
-        q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
-        mask = packed.band(q.shape[2], query.device)
-        answer = functional.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=groups > 1
-        )
-        answers.append(answer[0].transpose(0, 1))
-    return torch.cat(answers)
+    rows, _, width, size = query.shape
+    laid = [each.transpose(1, 2).reshape(rows * width, -1, size) for each in (query, key, value)]
+    starts, longest, window = attention_mask.starts, attention_mask.longest, attention_mask.window
+    before = -1 if window is None else window - 1
+    answer = varlen_attn(
+        *laid, starts, starts, longest, longest, scale=scaling, window_size=(before, 0), enable_gqa=True
+    )
+    return answer.view(rows, width, -1, size), None
 
 
 @contextmanager
@@ -222,15 +176,11 @@ def layers_watched() -> Iterator[list[bool]]:
 
 
 def _suits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, others: Any) -> bool:
-    """Whether each conversation for itself gets what SDPA would give it: without dropout or a bias of positions."""
-    if dropout or others.get("position_bias") is not None:
-        return False
-    if not has_kernel(query):
-        return True
+    """Whether the kernel computes what SDPA would: it has no dropout, and takes no bias of positions."""
     size = query.shape[-1]
     alike = query.dtype == key.dtype == value.dtype and size == key.shape[-1] == value.shape[-1]
     sizes = alike and size % 8 == 0 and size <= WIDEST and size not in NOT_BACKWARD
-    return sizes and query.dtype in DTYPES
+    return sizes and query.dtype in DTYPES and not dropout and others.get("position_bias") is None
 
 
 AttentionInterface.register(NAME, packed_attention)

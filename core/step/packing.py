@@ -20,7 +20,7 @@ _WITH_MASK = "so packed conversations need a mask, which takes memory and time w
 
 
 class Packing(NamedTuple):
-    """Whether conversations share rows; whether they then need no mask; what a person should know of that."""
+    """Whether conversations share rows; whether `varlen_attn` computes them; what a person should know of that."""
 
     packed: bool
     varlen: bool = False
@@ -37,7 +37,7 @@ def packing_is_wanted(settings: TrainSettings) -> bool:
 
 
 def varlen_is_wanted(settings: TrainSettings, device_kind: str, dtype: torch.dtype) -> bool:
-    """Whether packed rows are to be computed without a mask: where nothing else is set, and the device can."""
+    """Whether packed rows are to be computed by torch's `varlen_attn`: where nothing else is set, and it is there."""
     return packing_is_wanted(settings) and settings.attention == "auto" and varlen_suits(device_kind, dtype)
 
 
@@ -49,10 +49,9 @@ def settle_packing(model: Any, settings: TrainSettings, device_kind: str, dtype:
     if varlen_is_wanted(settings, device_kind, dtype) and use_varlen(base):
         fault = _fault(model)
         if not fault:
-            return Packing(True, True, WITHOUT_MASK if device_kind == "cuda" else "")
+            return Packing(True, True, WITHOUT_MASK)
         use_varlen(base, False)
-        without = "torch's varlen_attn" if device_kind == "cuda" else "Attention without a mask"
-        note = f"{without} does not work with this model here ({fault}), {_WITH_MASK}"
+        note = f"torch's varlen_attn does not work with this model here ({fault}), {_WITH_MASK}"
     elif settings.attention == "auto" and device_kind == "cuda":
         there = varlen_suits(device_kind, dtype)
         lacks = "This model needs its own attention" if there else f"torch has no varlen_attn for {str(dtype)[6:]} here"
@@ -66,7 +65,7 @@ def _fault(model: Any) -> str:
         with layers_watched() as layers:
             if not packing_is_exact(model):
                 return "conversations see each other"
-        return "" if any(layers) else "its heads are of other sizes"
+        return "" if any(layers) else "none of its layers can do without a mask"
     except Exception as error:  # whatever a kernel says to a card or sizes that it does not know
         if is_out_of_memory(error):
             raise
