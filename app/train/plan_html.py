@@ -14,6 +14,7 @@ Found = dict[str, Any]
 CATEGORIES = {
     "weights": ("Base model", "its weights, in 4 bits where quantised"),
     "quant_constants": ("Quantisation constants", "scales that turn the 4-bit values back into numbers"),
+    "slots": ("Slots", "where streamed layers lie while they compute"),
     "adapters": ("Adapter", "the trained weights"),
     "gradients": ("Gradients", "one per weight of the adapter"),
     "optimizer": ("Optimizer", "the optimizer's states for each weight of the adapter"),
@@ -30,6 +31,7 @@ SETTINGS = {
     "packed": "Packing",
     "activation_offload": "Activation offloading",
     "embeddings_in_ram": "Input embeddings",
+    "streamed_layers": "Streamed layers",
     "heap": "Empty cache",
     "budget": "Memory budget",
 }

@@ -78,6 +78,7 @@ ADVANCED: dict[str, tuple[Field, ...]] = {
         Field("train.gradient_checkpointing", "Gradient checkpointing", "choice"),
         Field("train.packing", "Packing", "choice"),
         Field("train.fused_lora", "Fused LoRA layer", "choice"),
+        Field("train.streamed_layers", "Streamed layers", "integer"),
         Field("train.devices", "GPUs", "integer"),
         Field("train.sharded", "Shard the model (FSDP)", "switch"),
     ),
