@@ -320,7 +320,7 @@ def _info(folder: Path) -> StoreInfo:
     manifest, name = read_json(folder / MANIFEST), folder.name.removeprefix(".making-")
     size = _bytes_in(folder)
     if not _is_manifest(manifest) or folder.name != name:
-        return StoreInfo(name, "not whole", None, size, "", False, False)
+        return StoreInfo(name, "unfinished", None, size, "", False, False)
     whole = all((folder / each).is_file() for each in (WEIGHTS, INDEX))
     bits, made_at = manifest.get("bits"), str(manifest.get("made_at", ""))
     return StoreInfo(name, manifest["label"], bits, size, made_at, whole, _original_is_here(manifest))
