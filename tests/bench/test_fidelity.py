@@ -9,6 +9,7 @@ import pytest
 from bench.fidelity import LORA, OTHERS, QLORA, TASK, interval, main
 
 
+@pytest.mark.full
 def test_every_arm_runs_and_the_formats_come_out_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASK, "data.eval_max_rows", 8)
     rows = {row["name"]: row for row in main(seed=0, seeds=1, steps=4)}

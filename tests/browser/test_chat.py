@@ -117,6 +117,7 @@ def test_a_conversation_from_the_first_word_to_the_data_tab(page: Page, app: App
     expect(reply).to_have_count(0)
 
 
+@pytest.mark.full
 def test_the_same_question_to_two_side_by_side(page: Page, app: App) -> None:
     page.get_by_role("tab", name="Chat").click()
     _settings(page, 24)

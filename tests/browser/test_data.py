@@ -111,6 +111,7 @@ def test_what_stands_in_the_data_is_shown_and_never_run(data: Page) -> None:
     assert data.locator("img[src='x']").count() == 0
 
 
+@pytest.mark.full
 def test_a_file_of_no_known_layout_is_described_by_hand(data: Page, app: App) -> None:
     strange = [{"frage": f"Wie heißt {number}?", "antwort": f"Müller {number}"} for number in range(20)]
     _upload(data, _file("strange.jsonl", strange))
@@ -127,6 +128,7 @@ def test_a_file_of_no_known_layout_is_described_by_hand(data: Page, app: App) ->
     assert read_json(app.workspace.state / "form.json")["data.mapping"]["reply"] == "antwort"
 
 
+@pytest.mark.full
 def test_a_press_is_answered_at_once_and_nothing_is_wider_than_the_screen(data: Page) -> None:
     data.get_by_label("Dataset", exact=True).locator("visible=true").click()
     data.get_by_role("option", name="The toy shop").click()

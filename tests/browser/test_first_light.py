@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from core.data.samples import find_sample
 from core.runs.find import list_runs
 from tests.app_process import App
+from tests.in_full import in_full
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -158,10 +159,10 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("empty.jsonl", b"", "is empty"),
+        in_full("empty.jsonl", b"", "is empty"),
         ("broken.jsonl", BROKEN, "line 2"),
-        ("picture.json", PICTURE, "is really an image"),
-        ("nothing usable.jsonl", b'{"weather": "rain"}\n', "nothing usable.jsonl"),
+        in_full("picture.json", PICTURE, "is really an image"),
+        in_full("nothing usable.jsonl", b'{"weather": "rain"}\n', "nothing usable.jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_beside_the_button(
@@ -175,6 +176,7 @@ def test_a_file_that_cannot_be_used_is_refused_beside_the_button(
     assert len(list_runs(app.workspace)) == before
 
 
+@pytest.mark.full
 def test_settings_that_cannot_work_are_refused_beside_the_button(page: Page, app: App) -> None:
     before = len(list_runs(app.workspace))
     refused = page.locator(".nb-said.block .nb-error")

@@ -13,6 +13,7 @@ from core.runs.store import Run
 from core.runs.supervisor import Supervisor
 from core.runs.tail import Tail
 from core.workspace import Workspace
+from tests.in_full import in_full
 from tests.waiting import ended
 
 KEPT = "A quantised copy of tiny is kept"
@@ -38,7 +39,7 @@ def _said(run: Run) -> str:
     return " ".join(row["message"] for row in Tail(run.dir / "events.jsonl").read() if row["kind"] == "model")
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, in_full(8)])
 def test_a_run_over_a_stored_base_learns_the_same(
     bits: int, tiny: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.families import FAMILIES
 from tests.core.model.stream.passes import adapted, plain_steps, same, streamed, tokenizer_of, trainer_steps
+from tests.in_full import in_full
 from tests.tiny import tiny_model
 
 LAYERS = 5
@@ -26,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny", num_hidden_layers=LAYERS)
 
 
-@pytest.mark.parametrize("layers", [4, 5], ids="{} layers".format)
+@pytest.mark.parametrize("layers", [4, in_full(5)], ids="{} layers".format)
 @pytest.mark.parametrize("targets", ["all-linear", "q_v"])
 @pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
 def test_plain_peft_over_transformers(bits, targets, layers, model, tmp_path) -> None:
