@@ -65,7 +65,7 @@ def test_a_card_that_was_measured_uses_it_by_itself(workspace: Workspace, tiny: 
     run = train(workspace, settings(tiny, rows_file))
     assert _told(run) == (
         "train.fused_lora: off, because whether it is faster on this GPU has not been measured; `python launch.py "
-        "bench train` does."
+        "bench train` measures it."
     )
     keep_gain(workspace, AMPERE.name, "bfloat16", 1.1)
     run = train(workspace, settings(tiny, rows_file))
