@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-from ftfy.badness import is_bad
-
 from core.data.conversation import texts_in
 
 _REPLACED, *_READ_TWICE = (sign.encode() for sign in ("\N{REPLACEMENT CHARACTER}", "占쏙옙", "锟斤拷"))
@@ -22,7 +20,11 @@ def is_garbled(text: str) -> bool:
     raw = text.encode("utf-8", "surrogatepass")  # to look for bytes in it is many times faster
     if _REPLACED in raw or _READ_TWICE[0] in raw or _READ_TWICE[1] in raw:
         return True
-    return _SUSPECT.search(raw) is not None and is_bad(text)
+    if _SUSPECT.search(raw) is None:
+        return False
+    from ftfy.badness import is_bad  # hardly ever needed, and 25 ms of every start
+
+    return bool(is_bad(text))
 
 
 def is_garbled_json(line: str) -> bool:
