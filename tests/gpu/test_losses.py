@@ -109,7 +109,8 @@ def test_every_kind_of_adapter_base_and_optimizer_trains_as_on_the_cpu(more, tin
     ],
 )
 def test_every_architecture_trains_as_on_the_cpu(architecture, rows_file, tmp_path) -> None:
-    model = tiny_model(tmp_path / architecture, architecture)
+    # OPT drops hidden states of its own accord, and each device draws other numbers.
+    model = tiny_model(tmp_path / architecture, architecture, **{"dropout": 0.0} if architecture == "opt" else {})
     found, expected = _on_both(tmp_path, settings(model, rows_file))
     assert losses(found) == pytest.approx(losses(expected), rel=ROUNDING)
 
