@@ -39,7 +39,10 @@ def refuse(recipe: Recipe, model: FoundModel, workspace: Workspace, machines: in
     if machines > 1:
         return None
     refuse_devices(recipe)
-    refuse_attention(recipe.train.attention, device().kind)
+    here = device()
+    refuse_attention(recipe.train.attention, here.kind)
+    if recipe.train.streamed_layers and here.kind == "mps":
+        raise RecipeError("train.streamed_layers: Apple's GPU cannot stream layers. Leave it empty.")
     return read_budget(recipe, model, device_for_a_run(workspace))
 
 

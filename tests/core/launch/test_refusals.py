@@ -34,3 +34,17 @@ def test_flash_attention_on_a_cpu_is_refused_in_the_check_already(
 def test_of_several_machines_this_ones_devices_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "device", lambda: CPU)
     assert refuse(make_recipe(FLASH), find_model("starter"), Workspace.open(tmp_path), machines=2) is None
+
+
+def test_streamed_layers_are_refused_on_apples_gpu_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, model, workspace = (
+        make_recipe({"train.streamed_layers": 2}),
+        find_model("starter"),
+        Workspace.open(tmp_path),
+    )
+    refuse(recipe, model, workspace)
+    monkeypatch.setattr(submit, "device", lambda: Device("mps", "Apple arm64", 2**34, 2**33))
+    with pytest.raises(RecipeError, match="Apple's GPU cannot stream layers. Leave it empty"):
+        refuse(recipe, model, workspace)
