@@ -193,13 +193,13 @@ def named_in_preset(name: str) -> set[str]:
 
 def help_text(key: str) -> str:
     """The sentence that explains a setting, by its dotted key: the same in the app and in the docs."""
-    return str(_field(key).description or "")
+    return str(field_of(key).description or "")
 
 
 def limits(key: str) -> tuple[float | None, float | None]:
     """The smallest and largest value that a setting takes, by its dotted key; None where it has no limit."""
     low = high = None
-    for rule in _field(key).metadata:
+    for rule in field_of(key).metadata:
         low = getattr(rule, "ge", getattr(rule, "gt", low))
         high = getattr(rule, "le", getattr(rule, "lt", high))
     return low, high
@@ -208,7 +208,7 @@ def limits(key: str) -> tuple[float | None, float | None]:
 def allowed_range(key: str) -> str:
     """What a setting's limits allow, in words: '1 to 512', 'above 0 and below 1'; empty where it has none."""
     low, high = limits(key)
-    rules = _field(key).metadata
+    rules = field_of(key).metadata
     start = f"{'above ' if any(hasattr(rule, 'gt') for rule in rules) else ''}{low:,}" if low is not None else ""
     if high is None:
         return f"{start} or more" if start and not start.startswith("above") else start
@@ -216,7 +216,8 @@ def allowed_range(key: str) -> str:
     return f"{start} and below {high:,}" if below else f"{start} to {high:,}"
 
 
-def _field(key: str) -> Any:
+def field_of(key: str) -> Any:
+    """What pydantic knows of a setting, by its dotted key. Raises KeyError, AttributeError where there is none."""
     model: Any = Recipe
     *parents, last = key.split(".")
     for parent in parents:
@@ -253,7 +254,7 @@ def _put(nested: dict[str, Any], key: str, value: Any) -> None:
 
 def _parse_value(key: str, text: str) -> Any:
     """A value typed on the command line. YAML's reader takes '1e-3' for text, so numbers are tried first."""
-    if _is_setting(key) and _field(key).annotation in (str, str | None):
+    if _is_setting(key) and field_of(key).annotation in (str, str | None):
         return text or None
     for number in (int, float):
         try:
@@ -284,7 +285,7 @@ def _explain(problem: Any) -> str:
 
 def _is_setting(key: str) -> bool:
     try:
-        _field(key)
+        field_of(key)
     except (KeyError, AttributeError):
         return False
     return True

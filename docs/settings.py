@@ -25,7 +25,7 @@ from core.basemodel.find import model_presets  # noqa: E402
 from core.catalogue.facts import cards, model_facts  # noqa: E402
 from core.data.formats.layouts import FORMATS  # noqa: E402
 from core.data.samples import samples  # noqa: E402
-from core.recipe import Recipe, about_preset, allowed_range, help_text, recipe_presets  # noqa: E402
+from core.recipe import Recipe, about_preset, allowed_range, field_of, help_text, recipe_presets  # noqa: E402
 from core.runs.resume import MAY_CHANGE  # noqa: E402
 from core.sizes import GIB  # noqa: E402
 
@@ -105,16 +105,8 @@ def _section(group: str, keys: list[str]) -> list[str]:
 
 def _row(key: str) -> tuple[str, ...]:
     label = FIELDS[key].label if key in FIELDS else ""
-    default = shown(_field(key).get_default(call_default_factory=True))
+    default = shown(field_of(key).get_default(call_default_factory=True))
     return f"`{key}`", label, default, allowed(key), help_text(key)
-
-
-def _field(key: str) -> Any:
-    settings: Any = Recipe
-    *groups, last = key.split(".")
-    for group in groups:
-        settings = settings.model_fields[group].annotation
-    return settings.model_fields[last]
 
 
 def shown(value: Any) -> str:
@@ -130,7 +122,7 @@ def allowed(key: str) -> str:
     """Which values a setting takes, in words."""
     if key in ELSEWHERE:
         return ELSEWHERE[key]
-    kinds = _kinds(_field(key).annotation)
+    kinds = _kinds(field_of(key).annotation)
     words = [_kind(key, kind) for kind in kinds if kind is not NoneType]
     return ", or ".join(words + ["empty"] * (NoneType in kinds))
 
@@ -140,7 +132,7 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 
 def _kind(key: str, kind: Any) -> str:
-    most = next((rule.max_length for rule in _field(key).metadata if hasattr(rule, "max_length")), None)
+    most = next((rule.max_length for rule in field_of(key).metadata if hasattr(rule, "max_length")), None)
     if get_origin(kind) is Literal:
         return ", ".join(shown(word) for word in get_args(kind))
     if get_origin(kind) is list:

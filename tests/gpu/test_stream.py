@@ -17,20 +17,22 @@ from core.model.stream.in_ram import SMALLEST_CHUNK, InRam
 from core.model.stream.ring import Ring
 from core.model.stream.stream import LayerStream, stream_layers
 from core.system.hardware import Device
-from tests.core.model.stream.passes import adapted, from_file, plain_steps, same, tokenizer_of, trainer_steps
+from tests.core.model.stream.passes import (
+    BITS,
+    LAYERS,
+    adapted,
+    from_file,
+    plain_steps,
+    same,
+    tokenizer_of,
+    trainer_steps,
+)
 from tests.gpu.machines import on
 from tests.gpu.mutate import mutate
 from tests.gpu_standin.install import figures
 from tests.tiny import tiny_model
 
 CARD = Device("cuda", "RTX 3060", 0, 0)
-LAYERS = 5
-BITS: dict[str, dict[str, Any]] = {
-    "NF4, constants quantised": {"bits": 4},
-    "NF4": {"bits": 4, "double": False},
-    "8 bits": {"bits": 8},
-    "16 bits": {"bits": 16},
-}
 FROM = ("RAM", "a file")
 Open = Callable[..., LayerStream]
 

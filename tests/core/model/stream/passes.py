@@ -27,6 +27,13 @@ CPU = Device("cpu", "CPU", 2**34, 2**33)
 # Losses, gradients and adapters after each step, or what two models are compared by.
 Numbers = list[dict[str, torch.Tensor]]
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
+LAYERS = 5
+BITS: dict[str, dict[str, Any]] = {
+    "NF4, constants quantised": {"bits": 4},
+    "NF4": {"bits": 4, "double": False},
+    "8 bits": {"bits": 8},
+    "16 bits": {"bits": 16},
+}
 
 
 def adapted(folder: Path, device: Device = CPU, bits: int = 4, double: bool = True, **lora: Any) -> Any:

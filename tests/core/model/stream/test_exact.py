@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 from tests.core.families import FAMILIES
-from tests.core.model.stream.passes import adapted, plain_steps, same, streamed, tokenizer_of, trainer_steps
+from tests.core.model.stream.passes import (
+    BITS,
+    LAYERS,
+    adapted,
+    plain_steps,
+    same,
+    streamed,
+    tokenizer_of,
+    trainer_steps,
+)
 from tests.in_full import in_full
 from tests.tiny import tiny_model
-
-LAYERS = 5
-BITS: dict[str, dict[str, Any]] = {
-    "NF4, constants quantised": {"bits": 4},
-    "NF4": {"bits": 4, "double": False},
-    "8 bits": {"bits": 8},
-    "16 bits": {"bits": 16},
-}
 
 
 @pytest.fixture(scope="module")
